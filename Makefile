@@ -1,0 +1,28 @@
+# `make demo` runs the main job on scikit-learn's digits; `make test` runs lint, types and tests. Both set up .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test lint types clean-venv
+
+# A study may end with "no policy passed": exit code 3, an honest result and no failure of the demo.
+demo: $(STAMP)
+	@$(BIN)/subsettune tune search_spaces/digits.yaml; code=$$?; if [ $$code -eq 3 ]; then exit 0; fi; exit $$code
+
+test: $(STAMP) lint types
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	@touch $(STAMP)
+
+clean-venv:
+	rm -rf .venv

@@ -1,0 +1,54 @@
+"""subsettune: the cheapest way to train a network to the accuracy of its conventional recipe.
+
+The public names are loaded on first use: following a bundle needs neither ray nor optuna, and a task needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from subsettune import train
+    from subsettune.bundle import Bundle
+    from subsettune.data import Places
+    from subsettune.policy import Phase, Policy, TaskFacts
+    from subsettune.study.definition import Study
+    from subsettune.study.driver import TuneOptions, tune
+    from subsettune.task import Task
+
+_HOMES = {
+    "Bundle": "subsettune.bundle",
+    "Phase": "subsettune.policy",
+    "Places": "subsettune.data",
+    "Policy": "subsettune.policy",
+    "Study": "subsettune.study.definition",
+    "Task": "subsettune.task",
+    "TaskFacts": "subsettune.policy",
+    "TuneOptions": "subsettune.study.driver",
+    "tune": "subsettune.study.driver",
+}
+__all__ = [
+    "Bundle",
+    "Phase",
+    "Places",
+    "Policy",
+    "Study",
+    "Task",
+    "TaskFacts",
+    "TuneOptions",
+    "train",
+    "tune",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "train":
+        return importlib.import_module("subsettune.train")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,419 @@
+"""The command line: parse, one call, print.
+
+Exit codes: 0 done, 2 wrong input, 3 no policy passed verification, 130 interrupted. Heavy packages are imported by the
+commands that need them, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from subsettune.errors import ConfigError, StudyError, SubsettuneError
+
+if TYPE_CHECKING:
+    from subsettune.data import Places
+    from subsettune.policy import Policy, TaskFacts
+    from subsettune.study.definition import Study
+
+WRONG_INPUT, NOT_VERIFIED, INTERRUPTED = 2, 3, 130
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
+    options.command_line = shlex.join(["subsettune", *given])
+    command: Command = options.command
+    try:
+        return command(options)
+    except SubsettuneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except KeyboardInterrupt:
+        print("interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader, e.g. `head`, has seen enough
+        sys.stderr.close()
+        return 0
+
+
+# --- commands ----------------------------------------------------------------------------------------------------
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from subsettune.report import progress, tables
+    from subsettune.study.driver import TuneOptions, fresh_run_id, tune
+
+    study = _study(options)
+    run_id = options.run_id or fresh_run_id(options.storage, Path(options.study).stem)
+    again = f"{options.command_line} --run-id {run_id}" if not options.run_id else options.command_line
+    where = TuneOptions(
+        storage=options.storage,
+        places=_places(options),
+        address=options.address,
+        executor="inline" if options.inline else "ray",
+        device=options.device,
+        command=again,
+    )
+    print(f"Study {run_id} in {options.storage}. Stop it with Ctrl-C; to go on: {again}", file=sys.stderr)
+    try:
+        with progress.make_progress(sys.stderr, quiet=options.quiet) as observer:
+            view = tune(study, run_id=run_id, observer=observer, options=where)
+    except KeyboardInterrupt:
+        print(f"\nInterrupted; what is finished is kept. Go on with: {again}", file=sys.stderr)
+        return INTERRUPTED
+    tables.write(tables.result_blocks(view, report=f"{view.folder}/report.html"), sys.stdout)
+    return 0 if view.summary["verified"] else NOT_VERIFIED
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from subsettune.report import tables
+    from subsettune.study.plan import plan
+
+    made = plan(_study(options), _places(options))
+    if options.json:
+        print(json.dumps(made, indent=2))
+    else:
+        tables.write(tables.plan_blocks(made), sys.stdout)
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from subsettune.report import tables
+    from subsettune.study.folder import StudyFolder
+
+    view = StudyFolder(options.storage, options.run).open().view()
+    if options.json:
+        print(json.dumps(view.summary, indent=2))
+    else:
+        report = f"{view.folder}/report.html"
+        tables.write(tables.result_blocks(view, report=report), sys.stdout)
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    from subsettune.report import tables
+
+    rows = _studies(options.storage)
+    if not rows:
+        print(f"No studies in {options.storage}. Start one: subsettune tune STUDY.yaml")
+        return 0
+    tables.write([tables.runs_table(rows)], sys.stdout)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from subsettune.report import html
+    from subsettune.study.folder import StudyFolder
+
+    study = StudyFolder(options.storage, options.run).open()
+    view = study.view()
+    study.folder.write("report.html", html.page(view, view.manifest.get("command")).encode())
+    print(f"{study.folder}/report.html")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from subsettune.bundle import Bundle
+    from subsettune.study.folder import StudyFolder
+
+    view = StudyFolder(options.storage, options.run).open().view()
+    source = view.summary["bundle"]
+    if source is None:
+        raise StudyError(f"study {options.run!r} has no bundle: {view.summary['headline']} Nothing was exported.")
+    Bundle.load(source).save(options.directory)
+    print(options.directory)
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from subsettune.data import load
+    from subsettune.train.loop import RunOptions, facts, run
+
+    study = _study(options)
+    places = _places(options)
+    known = facts(study.task, places)
+    policy = _policy(options, known, load(study.task, places).fingerprint)
+    settings = RunOptions(
+        splits=("validation", "test"),
+        device=options.device,
+        num_threads=options.threads,
+        checkpoints=options.checkpoints,
+        keep_model=options.save is not None,
+        places=places,
+    )
+    result = run(study.task, policy, options.seed, report=_say_point, options=settings)
+    if options.save is not None and result.model is not None:
+        import torch
+
+        torch.save(result.model.state_dict(), options.save)
+    if options.json:
+        print(json.dumps(result.to_mapping(), indent=2))
+    else:
+        _say_result(result, known, study.task.metric)
+    if result.message:
+        print(result.message, file=sys.stderr)
+    return 0 if result.cause == "finished" else 1
+
+
+def _policy(options: argparse.Namespace, known: TaskFacts, fingerprint: str) -> Policy:
+    """The policy of a file or bundle, or the conventional recipe."""
+    from subsettune.bundle import Bundle
+    from subsettune.policy import Policy, conventional
+
+    if options.policy is None:
+        return conventional(known)
+    path = Path(options.policy)
+    if path.is_dir() or "://" in options.policy:
+        bundle = Bundle.load(options.policy)
+        if options.transfer:
+            policy, message = bundle.transfer(known)
+            print(message, file=sys.stderr)
+            return policy
+        bundle.check(fingerprint)
+        return bundle.policy
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"policy {options.policy!r} cannot be read: {error}. Give a policy.json or a bundle."
+        ) from error
+    if isinstance(raw, dict) and "policy" in raw:  # the policy.json of a bundle says more than the policy
+        raw = raw["policy"]
+    return Policy.from_mapping(raw, source=options.policy)
+
+
+def _say_point(point: Any) -> bool:
+    metric = "-" if point.metric is None else f"{point.metric:.4f}"
+    loss = "-" if point.loss is None else f"{point.loss:.4f}"
+    print(
+        f"{point.share:6.0%}  phase {point.phase}  metric {metric}  loss {loss}  {point.seconds:.1f} s", file=sys.stderr
+    )
+    return False
+
+
+def _say_result(result: Any, known: TaskFacts, metric: str) -> None:
+    scores = ", ".join(f"{split} {value:.4f}" for split, value in result.metrics.items())
+    passes = result.ledger.spent / known.pass_flops
+    share = result.ledger.spent / known.reference_flops
+    print(f"{metric}: {scores or '-'}")
+    print(
+        f"{passes:.3g} passes ({share:.1%} of the recipe's compute), {result.seconds:.1f} s, {result.updates} updates"
+    )
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from subsettune.report import tables
+    from subsettune.study import clean
+
+    found = clean.find(options.storage, _places(options), runs=options.runs, caches=not options.keep_caches)
+    if not found:
+        print("Nothing to clean.")
+        return 0
+    tables.write([tables.caches_table([item.row() for item in found])], sys.stdout)
+    if not options.yes and input(f"Remove these {len(found)}? [y/N] ").strip().lower() not in ("y", "yes"):
+        print("Nothing removed.")
+        return 0
+    clean.remove(found, _places(options))
+    print(f"Removed {len(found)}.")
+    return 0
+
+
+def _names(options: argparse.Namespace) -> int:
+    from subsettune import names
+    from subsettune.report import tables
+
+    tables.write([tables.names_table(names.rows(options.what), options.what)], sys.stdout)
+    return 0
+
+
+# --- shared ------------------------------------------------------------------------------------------------------
+
+
+def _study(options: argparse.Namespace) -> Study:
+    from subsettune.study.definition import read
+
+    names = ("trials", "parallel", "seeds", "time_limit_s")
+    return read(options.study).with_settings({name: getattr(options, name, None) for name in names})
+
+
+def _places(options: argparse.Namespace) -> Places:
+    from subsettune.data import Places
+
+    return Places(data_root=options.data_root, cache=options.cache, download=not options.no_download)
+
+
+def _studies(storage: str) -> list[dict[str, Any]]:
+    from subsettune.storage import Folder
+    from subsettune.study.folder import StudyFolder
+
+    rows = []
+    for name in Folder.at(storage).names():
+        study = StudyFolder(storage, name) if not name.startswith(".") else None
+        if study is None or not study.exists:
+            continue
+        try:
+            view = study.open().view()
+        except SubsettuneError as error:
+            print(f"warning: {error}", file=sys.stderr)
+            continue
+        best = view.summary["best"] or {}
+        rows.append(
+            {
+                "run_id": name,
+                "status": view.summary["status"],
+                "trials": len(view.trials),
+                "asked": view.study.study.trials,
+                "saving": best.get("saving"),
+                "num_bytes": study.folder.total_bytes(),
+                "modified": view.manifest["starts"][-1]["at"] if view.manifest["starts"] else view.manifest["created"],
+            }
+        )
+    return rows
+
+
+# --- the parser --------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="subsettune",
+        description="Find the cheapest way to train a network to the accuracy of its conventional recipe, prove that it"
+        " matches, and export it.",
+        epilog="example: subsettune tune search_spaces/digits.yaml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_study_commands(commands)
+    _add_result_commands(commands)
+    _add_name_commands(commands)
+    return parser
+
+
+def _add(commands: Any, name: str, command: Command, about: str, example: str) -> argparse.ArgumentParser:
+    sub: argparse.ArgumentParser = commands.add_parser(
+        name, help=about, description=about, epilog=f"example: {example}", formatter_class=argparse.RawTextHelpFormatter
+    )
+    sub.set_defaults(command=command)
+    return sub
+
+
+def _add_study_commands(commands: Any) -> None:
+    tune = _add(
+        commands,
+        "tune",
+        _tune,
+        "Run a study: reference, search, verification, report and bundle.\n"
+        "The same command with the same --run-id goes on with an interrupted study, and extends a finished one\n"
+        "when more --trials are asked for. Exit code 3: no policy passed.",
+        "subsettune tune search_spaces/mnist.yaml --data-root ~/data --run-id mnist-nightly",
+    )
+    _study_options(tune)
+    tune.add_argument("--run-id", help="name of the study (default: a fresh one)")
+    tune.add_argument("--trials", type=int, help="instead of the study file's")
+    tune.add_argument("--parallel", type=int, help="runs at a time, instead of the study file's")
+    tune.add_argument("--seeds", type=int, help="runs of the reference and of each candidate")
+    tune.add_argument("--time-limit-s", type=float, help="no new trial starts after so many seconds of search")
+    tune.add_argument("--address", help="running Ray cluster: auto, or ray://HOST:10001 (default: start one here)")
+    tune.add_argument("--inline", action="store_true", help="without Ray: one run after the other, in this process")
+    tune.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    _storage_option(tune)
+    _device_option(tune)
+    plan = _add(
+        commands,
+        "plan",
+        _plan,
+        "Check a study and project its cost; nothing is trained.",
+        "subsettune plan search_spaces/digits.yaml",
+    )
+    _study_options(plan)
+    plan.add_argument("--json", action="store_true", help="one JSON object")
+    train = _add(
+        commands,
+        "train",
+        _train,
+        "Train once: by a policy, a bundle, or (without --policy) by the conventional recipe.",
+        "subsettune train search_spaces/digits.yaml --policy runs/digits-1/bundle --seed 5",
+    )
+    _study_options(train)
+    train.add_argument("--policy", metavar="FILE_OR_DIR", help="a policy.json, or a bundle")
+    train.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    train.add_argument(
+        "--transfer", action="store_true", help="follow a bundle made for other data; sizes are re-derived"
+    )
+    train.add_argument("--threads", type=int, help="CPU threads; they change the bits of the result")
+    train.add_argument("--checkpoints", metavar="DIR", help="keep checkpoints there, and go on from them")
+    train.add_argument("--save", metavar="FILE", help="write the trained weights (a state_dict) there")
+    train.add_argument("--json", action="store_true", help="one JSON object")
+    _device_option(train)
+
+
+def _add_result_commands(commands: Any) -> None:
+    show = _add(commands, "show", _show, "Show what a study found.", "subsettune show digits-1 --json")
+    show.add_argument("run", help="run id")
+    show.add_argument("--json", action="store_true", help="one JSON object")
+    listing = _add(commands, "list", _list, "List studies.", "subsettune list --storage runs")
+    report = _add(commands, "report", _report, "Write a study's HTML report anew.", "subsettune report digits-1")
+    report.add_argument("run", help="run id")
+    export = _add(
+        commands, "export", _export, "Copy a study's bundle to a folder.", "subsettune export digits-1 policies/digits"
+    )
+    export.add_argument("run", help="run id")
+    export.add_argument("directory", help="folder or URI; a bundle that is there is replaced")
+    clean = _add(
+        commands,
+        "clean",
+        _clean,
+        "Remove caches, and studies where asked for; sizes are shown and confirmation is asked.",
+        "subsettune clean --runs digits-1 digits-2",
+    )
+    clean.add_argument("--runs", nargs="*", default=[], metavar="RUN", help="studies to remove too")
+    clean.add_argument("--keep-caches", action="store_true", help="leave cached data and references")
+    clean.add_argument("--yes", action="store_true", help="do not ask")
+    _place_options(clean)
+    for sub in (show, listing, report, export, clean):
+        _storage_option(sub)
+
+
+def _add_name_commands(commands: Any) -> None:
+    for name, about in (
+        ("selectors", "List the selectors that a study file may name."),
+        ("models", "List the models that a study file may name, with their options."),
+        ("data", "List the data sets that a study file may name, and how to bring your own."),
+    ):
+        sub = _add(commands, name, _names, about, f"subsettune {name}")
+        sub.set_defaults(what={"selectors": "selector", "models": "model", "data": "data"}[name])
+
+
+def _study_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", metavar="STUDY.yaml", help="study file")
+    _place_options(parser)
+
+
+def _place_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data-root", metavar="DIR", help="torchvision's root of named data sets; base of relative paths"
+    )
+    parser.add_argument("--cache", metavar="DIR", help="where data are kept as Arrow files, and references")
+    parser.add_argument("--no-download", action="store_true", help="never fetch a data set")
+
+
+def _storage_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--storage", metavar="DIR", default="runs", help="folder or URI that holds studies (default: runs)"
+    )
+
+
+def _device_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Ray clusters: checks and submission."""

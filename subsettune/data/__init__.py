@@ -1,0 +1,1 @@
+"""Examples as memory-mapped Arrow files, and where they come from."""

@@ -1,0 +1,1 @@
+"""Host frameworks that follow a bundle, one a file."""

@@ -1,0 +1,61 @@
+"""What a study file may name: selectors, models and data sets, each with one line and its options."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+DATA = {
+    "digits": "scikit-learn's digits, 1,797 images of 8x8, 10 classes; embedded",
+    "mnist": "60,000 + 10,000 images of 28x28, 10 classes; torchvision",
+    "fashion_mnist": "60,000 + 10,000 images of 28x28, 10 classes; torchvision",
+    "cifar10": "50,000 + 10,000 images of 32x32x3, 10 classes; torchvision",
+    "cifar100": "50,000 + 10,000 images of 32x32x3, 100 classes; torchvision",
+    "PATH.parquet, FOLDER": "Parquet: `image` (encoded bytes) or numeric columns, and `label`; train*/test* in a folder",
+    "PATH.npz": "arrays x and y, and x_test and y_test if there are any",
+    "package.module:function": "returns a map-style torch Dataset, or a pair of them: training, test",
+}
+
+
+def rows(what: str) -> list[dict[str, Any]]:
+    """Rows of name, about and options.
+
+    Args:
+        what: `selector`, `model` or `data`.
+    """
+    if what == "selector":
+        return _selectors()
+    if what == "model":
+        return _models()
+    assert what == "data", what
+    return [{"name": name, "about": about} for name, about in DATA.items()]
+
+
+def _selectors() -> list[dict[str, Any]]:
+    from subsettune import select
+
+    own = {"name": "package.module:Class", "about": "your own: a subclass of subsettune.select.Selector"}
+    known = [
+        {"name": name, "about": about, "options": _fields(select.SELECTORS[name])}
+        for name, about in select.names().items()
+    ]
+    return [*known, own]
+
+
+def _models() -> list[dict[str, Any]]:
+    from subsettune.models import BUILDERS
+
+    found = []
+    for name, builder in BUILDERS.items():
+        options = [p for p in inspect.signature(builder).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        about = (inspect.getdoc(builder) or "").splitlines()[0]
+        found.append({"name": name, "about": about, "options": ", ".join(f"{p.name}: {p.default}" for p in options)})
+    own = "your own: called with its options, and with input_shape and num_outputs if it takes them"
+    return [*found, {"name": "package.module:function", "about": own}]
+
+
+def _fields(cls: type) -> str:
+    if not dataclasses.is_dataclass(cls):
+        return ""
+    return ", ".join(f"{field.name}: {field.default}" for field in dataclasses.fields(cls))

@@ -1,0 +1,257 @@
+"""Policies: how compute is spent. Coordinates of the search on one side, phases of training on the other.
+
+No torch here: of a task this module sees only `TaskFacts`, plain numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from subsettune import config
+from subsettune.config import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, FrozenDict, setting
+from subsettune.errors import ConfigError, Mistake
+
+POLICY_SCHEMA = 1
+COORDINATES = ("arm", "budget", "switch", "subset_share", "q", "selector", "order", "entry", "shrink", "noise")
+FULL, SUBSET = "full", "subset"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFacts:
+    """What policies, spaces and the search need to know of a task.
+
+    Args:
+        num_examples: N, training examples.
+        num_outputs: M, output units.
+        num_parameters: P, trainable parameters, tied ones once.
+        forward_flops: FLOPs of the forward pass of one example.
+        backward_flops: FLOPs of the backward pass of one example.
+        reference_passes: compute of the conventional recipe, in passes (its epochs).
+        num_features: numbers in one input example.
+        num_classes: classes, or 0 for regression.
+        smallest_class: training examples of the rarest class, or 0 for regression.
+    """
+
+    num_examples: int = setting(rule=AT_LEAST_ONE)
+    num_outputs: int = setting(rule=AT_LEAST_ONE)
+    num_parameters: int = setting(rule=AT_LEAST_ONE)
+    forward_flops: int = setting(rule=AT_LEAST_ONE)
+    backward_flops: int = setting(rule=NOT_NEGATIVE)
+    reference_passes: float = setting(rule=POSITIVE)
+    num_features: int = setting(1, rule=AT_LEAST_ONE)
+    num_classes: int = setting(0, rule=NOT_NEGATIVE)
+    smallest_class: int = setting(0, rule=NOT_NEGATIVE)
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+    @property
+    def example_flops(self) -> int:
+        """FLOPs of one example's forward and backward pass: what an update pays per example."""
+        return self.forward_flops + self.backward_flops
+
+    @property
+    def pass_flops(self) -> int:
+        """FLOPs of one pass, the unit of compute: one conventional epoch."""
+        return self.num_examples * self.example_flops
+
+    @property
+    def reference_flops(self) -> int:
+        """FLOPs of the conventional recipe."""
+        return round(self.reference_passes * self.pass_flops)
+
+    def q(self, num_examples: int | None = None) -> float:
+        """Overdetermination ratio Q = K*M/P of `num_examples` examples (default: all). Source: arXiv:2410.16523."""
+        k = self.num_examples if num_examples is None else num_examples
+        return k * self.num_outputs / self.num_parameters
+
+    def share_of_q(self, q: float) -> float:
+        """The subset share whose overdetermination ratio is `q`; above 1 when all examples are too few."""
+        return q * self.num_parameters / (self.num_outputs * self.num_examples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """One stretch of training on one pool of examples.
+
+    Args:
+        share: pool size as a fraction of the training examples.
+        passes: compute allowance of the phase, selection included.
+        selector: who chooses the pool, a name of `subsettune selectors` or `package.module:Class`; unused at share 1.
+        selector_options: its options.
+        q: the overdetermination ratio that `share` was derived from; a transfer to other data derives it anew.
+        order: which examples of the pool come next.
+        entry: what happens to weights and optimizer when the phase starts.
+        entry_options: its options, e.g. `shrink` and `noise` of `shrink_perturb`.
+    """
+
+    share: float = setting(1.0, rule=FRACTION)
+    passes: float = setting(rule=NOT_NEGATIVE)
+    selector: str = "random"
+    selector_options: FrozenDict = setting(FrozenDict())
+    q: float | None = setting(None, rule=POSITIVE)
+    order: str = "uniform"
+    entry: str = "keep"
+    entry_options: FrozenDict = setting(FrozenDict())
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the pool is all of the training data, so that nothing is selected."""
+        return self.share == 1.0
+
+    def pool_size(self, num_examples: int) -> int:
+        """K, the number of examples in the pool: round(share * N), at least 1."""
+        return num_examples if self.is_full else min(num_examples, max(1, round(self.share * num_examples)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A sequence of phases and the recipe hyperparameters that it overrides.
+
+    Args:
+        phases: at least one; the compute of the policy is the sum of their allowances.
+        recipe: recipe keys and the values that replace the conventional ones, e.g. `{"lr": 0.1}`.
+    """
+
+    phases: tuple[Phase, ...] = setting(rule=config.NOT_EMPTY)
+    recipe: FrozenDict = setting(FrozenDict())
+
+    def __post_init__(self) -> None:
+        config.check(self)
+        if self.passes <= 0:
+            raise ConfigError("passes must be positive in at least one phase. Give the policy some compute.")
+
+    @property
+    def passes(self) -> float:
+        """Compute of the policy, in passes."""
+        return math.fsum(phase.passes for phase in self.phases)
+
+    @property
+    def arm(self) -> str:
+        """`full` if every phase trains on all data, else `subset`."""
+        return FULL if all(phase.is_full for phase in self.phases) else SUBSET
+
+    @property
+    def key(self) -> str:
+        """Content hash: equal policies have equal keys."""
+        return config.digest(self)
+
+    def cost(self, facts: TaskFacts) -> int:
+        """FLOPs that a run of this policy may spend: a hard cap, met to within one update.
+
+        Selection is included; evaluation is not, it is ledgered apart.
+        """
+        return round(self.passes * facts.pass_flops)
+
+    def boundaries(self, facts: TaskFacts) -> tuple[int, ...]:
+        """Cumulated FLOPs at which each phase ends; the last one is `cost`."""
+        passes = [phase.passes for phase in self.phases]
+        return tuple(round(math.fsum(passes[: i + 1]) * facts.pass_flops) for i in range(len(passes)))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Versioned JSON form; `from_mapping` reads it."""
+        return {
+            "schema": POLICY_SCHEMA,
+            "phases": [{k: config.to_plain(getattr(p, k)) for k in Phase.__dataclass_fields__} for p in self.phases],
+            "recipe": config.to_plain(self.recipe),
+        }
+
+    @classmethod
+    def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Check and drop the schema number before the fields are read."""
+        if raw.get("schema", POLICY_SCHEMA) != POLICY_SCHEMA:
+            message = config.must(
+                "schema", str(POLICY_SCHEMA), raw["schema"], "Another version of subsettune wrote it."
+            )
+            raise ConfigError((Mistake(("schema",), message),))
+        return {key: value for key, value in raw.items() if key != "schema"}
+
+    @classmethod
+    def from_mapping(cls, raw: object, source: str | None = None) -> Policy:
+        """Read what `to_mapping` wrote.
+
+        Raises:
+            ConfigError: naming every mistake, or a schema number that this version does not know.
+        """
+        return config.build(cls, raw, source=source)
+
+
+def conventional(facts: TaskFacts) -> Policy:
+    """The recipe as it stands, as a policy: one phase on all data."""
+    return Policy(phases=(Phase(passes=facts.reference_passes),))
+
+
+def from_coordinates(coordinates: Mapping[str, Any], facts: TaskFacts) -> Policy:
+    """Make the policy that the search's coordinates describe.
+
+    Args:
+        coordinates: `arm`; `budget`, a share of the reference's compute; for the arm `subset` also `switch` and
+            `subset_share` or `q`, and if given `selector`, `order`, `entry`, `shrink`, `noise`. Every other key is a
+            hyperparameter of the recipe. Keys of the other arm are ignored.
+        facts: of the task.
+
+    Returns:
+        One phase (arm `full`) or two (arm `subset`: the subset first, then all data, which `entry` opens).
+
+    Raises:
+        ConfigError: a coordinate is missing or out of range, or `q` needs more examples than there are.
+    """
+    arm = coordinates.get("arm", SUBSET if "switch" in coordinates else FULL)
+    recipe = FrozenDict({key: value for key, value in coordinates.items() if key not in COORDINATES})
+    missing = [key for key in (("budget",) if arm == FULL else ("budget", "switch")) if key not in coordinates]
+    if missing:
+        raise ConfigError(f"coordinates must have {' and '.join(missing)}, got {sorted(coordinates)}.")
+    passes = coordinates["budget"] * facts.reference_passes
+    order = coordinates.get("order", "uniform")
+    if arm == FULL:
+        return Policy(phases=(Phase(passes=passes, order=order),), recipe=recipe)
+    share, q = _share(coordinates, facts)
+    switch = coordinates["switch"]
+    if not 0 < switch < 1:
+        raise ConfigError(config.must("switch", "in (0, 1)", switch, "A share of the budget: write 0.3."))
+    entry = coordinates.get("entry", "keep")
+    options = {key: coordinates[key] for key in ("shrink", "noise") if key in coordinates}
+    first = Phase(share=share, q=q, passes=switch * passes, selector=coordinates.get("selector", "random"), order=order)
+    second = Phase(
+        passes=passes - first.passes,
+        order=order,
+        entry=entry,
+        entry_options=FrozenDict(options if entry == "shrink_perturb" else {}),
+    )
+    return Policy(phases=(first, second), recipe=recipe)
+
+
+def _share(coordinates: Mapping[str, Any], facts: TaskFacts) -> tuple[float, float | None]:
+    """The subset share, and the Q it came from if it did."""
+    if ("subset_share" in coordinates) == ("q" in coordinates):
+        raise ConfigError("exactly one of subset_share and q must be given for the arm 'subset'.")
+    if "subset_share" in coordinates:
+        return float(coordinates["subset_share"]), None
+    q = float(coordinates["q"])
+    share = facts.share_of_q(q)
+    if share > 1:
+        largest = facts.q()
+        advice = f"It needs {share * facts.num_examples:,.0f} examples and there are {facts.num_examples:,}."
+        raise ConfigError(config.must("q", f"at most {largest:.4g}", q, advice))
+    return share, q
+
+
+def transfer(policy: Policy, facts: TaskFacts) -> Policy:
+    """The same policy for other data: sizes follow the shares, or Q where the policy was found by Q; passes stay.
+
+    Raises:
+        ConfigError: the Q of a phase needs more examples than the new data have.
+    """
+    phases = []
+    for phase in policy.phases:
+        plain = {name: getattr(phase, name) for name in Phase.__dataclass_fields__}
+        if phase.q is not None:
+            plain["share"], _ = _share({"q": phase.q}, facts)
+        phases.append(Phase(**plain))
+    return Policy(phases=tuple(phases), recipe=policy.recipe)

@@ -1,0 +1,388 @@
+"""Live progress of a study: what its driver reports, shown on a terminal or as plain lines in a log.
+
+Every display is an `Observer` and a context manager; leaving the context, for whatever reason, gives the terminal
+back as it was. Displays may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO, final
+
+from subsettune.report.render import is_terminal
+from subsettune.report.words import describe, is_number, seconds_words, share_words
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.text import Text
+
+    from subsettune.policy import Policy
+    from subsettune.study.records import RunRecord
+    from subsettune.study.results import StudyView
+
+Clock = Callable[[], float]
+LINE_EVERY_S = 1.0  # a fast study prints at most one line of finished runs in so many seconds
+SILENCE_S = 60.0  # a slow one says at least this often that it is alive
+_RECENT = 8  # finished runs that the time left is estimated from: late trials are cheaper than early ones
+_NAMED_RUNNING = 4
+
+
+class Observer(Protocol):
+    """What a study's driver calls. No call may raise or wait."""
+
+    def stage(self, name: str, num_runs: int | None) -> None:
+        """A stage begins (`reference`, `search`, `verification`, `export`); `num_runs` is null when unknown."""
+
+    def run_started(self, name: str) -> None:
+        """A run began to train."""
+
+    def run_progress(self, name: str, share: float, metric: float | None) -> None:
+        """A run has used `share` of its compute; `metric` is its latest on the validation split."""
+
+    def run_finished(self, record: RunRecord) -> None:
+        """A run came to its end, whatever the cause."""
+
+    def best(self, policy: Policy, cost_share: float, gap: float) -> None:
+        """A new best policy: its compute as a share of the reference's; metric minus reference, more is better."""
+
+    def note(self, message: str) -> None:
+        """One sentence worth a line: a retry, a false-stop check."""
+
+    def finished(self, view: StudyView) -> None:
+        """The study is at its end; the display closes."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What has happened in the current stage; the caller holds the lock.
+
+    Args:
+        clock: seconds, monotonic.
+        began_s: when the study began.
+        stage_s: when the stage began.
+        name: of the stage.
+        num_runs: of the stage, or null.
+        causes: finished runs of the stage by cause.
+        running: start of each run under way.
+        shares: latest share of compute of each run under way.
+        durations_s: of the latest finished runs.
+        most_at_once: largest number of runs under way at a time.
+        incumbent: the best policy in words, its cost share and gap, or null.
+    """
+
+    clock: Clock
+    began_s: float = 0.0
+    stage_s: float = 0.0
+    name: str = ""
+    num_runs: int | None = None
+    causes: Counter[str] = field(default_factory=Counter)
+    running: dict[str, float] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
+    durations_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    most_at_once: int = 1
+    incumbent: tuple[str, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        self.began_s = self.stage_s = self.clock()
+
+    @property
+    def done(self) -> int:
+        """Runs of the stage that came to their end."""
+        return sum(self.causes.values())
+
+    def begin(self, name: str, num_runs: int | None) -> None:
+        """Start the account of a new stage; the incumbent stays."""
+        self.name, self.num_runs, self.stage_s, self.most_at_once = name, num_runs, self.clock(), 1
+        for account in (self.causes, self.running, self.shares, self.durations_s):
+            account.clear()
+
+    def start(self, name: str) -> None:
+        """A run is under way."""
+        self.running[name] = self.clock()
+        self.most_at_once = max(self.most_at_once, len(self.running))
+
+    def end(self, name: str, cause: str) -> None:
+        """A run came to its end."""
+        started = self.running.pop(name, None)
+        self.shares.pop(name, None)
+        self.causes[cause] += 1
+        if started is not None:
+            self.durations_s.append(self.clock() - started)
+
+    def time_left_s(self) -> float | None:
+        """Seconds to the end of the stage, from the durations of its latest runs and how many ran at a time."""
+        if self.num_runs is None or not self.durations_s:
+            return None
+        mean = sum(self.durations_s) / len(self.durations_s)
+        now = self.clock()
+        under_way = [max(0.0, mean - (now - started)) for started in self.running.values()]
+        waiting = max(0, self.num_runs - self.done - len(self.running))
+        return max([(waiting * mean + sum(under_way)) / self.most_at_once, *under_way])
+
+
+class Display(ABC):
+    """A display: keeps the tally under a lock; what is shown is for the subclasses."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._lock = threading.RLock()
+        self._tally = Tally(clock=clock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write what is still held back and give the terminal back; may be called twice."""
+
+    def stage(self, name: str, num_runs: int | None) -> None:
+        """See `Observer`."""
+        with self._lock:
+            self._tally.begin(name, num_runs)
+
+    def run_started(self, name: str) -> None:
+        """See `Observer`."""
+        with self._lock:
+            self._tally.start(name)
+
+    def run_progress(self, name: str, share: float, metric: float | None) -> None:
+        """See `Observer`."""
+        with self._lock:
+            self._tally.shares[name] = share
+
+    def run_finished(self, record: RunRecord) -> None:
+        """See `Observer`."""
+        with self._lock:
+            self._tally.end(record.name, record.cause)
+
+    def best(self, policy: Policy, cost_share: float, gap: float) -> None:
+        """See `Observer`."""
+        with self._lock:
+            self._tally.incumbent = (describe(policy), cost_share, gap)
+
+    @abstractmethod
+    def note(self, message: str) -> None:
+        """See `Observer`."""
+
+    def finished(self, view: StudyView) -> None:
+        """See `Observer`."""
+        self.close()
+
+
+@final
+class SilentProgress(Display):
+    """Shows nothing."""
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+    def note(self, message: str) -> None:
+        """See `Observer`."""
+
+
+@final
+class LineProgress(Display):
+    """Plain lines with the elapsed time, for logs: one a finished run, fewer when runs end faster than a second."""
+
+    def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
+        super().__init__(clock)
+        self._stream = stream
+        self._held: list[RunRecord] = []
+        self._last_s = -LINE_EVERY_S
+
+    def close(self) -> None:
+        """Write the runs that are still held back."""
+        with self._lock:
+            self._flush()
+
+    def stage(self, name: str, num_runs: int | None) -> None:
+        """See `Observer`."""
+        with self._lock:
+            self._flush()
+            super().stage(name, num_runs)
+            self._line(name if num_runs is None else f"{name}: {num_runs} runs")
+
+    def run_progress(self, name: str, share: float, metric: float | None) -> None:
+        """Say that a long run is alive."""
+        with self._lock:
+            super().run_progress(name, share, metric)
+            if self._tally.clock() - self._last_s >= SILENCE_S:
+                self._line(f"{self._counted()} {_running_words(self._tally)}")
+
+    def run_finished(self, record: RunRecord) -> None:
+        """See `Observer`."""
+        with self._lock:
+            super().run_finished(record)
+            self._held.append(record)
+            if record.cause == "failed" or self._tally.clock() - self._last_s >= LINE_EVERY_S:
+                self._flush()
+
+    def best(self, policy: Policy, cost_share: float, gap: float) -> None:
+        """See `Observer`."""
+        with self._lock:
+            self._flush()
+            super().best(policy, cost_share, gap)
+            self._line(f"best so far: {_best_words(cost_share, gap)}: {describe(policy)}")
+
+    def note(self, message: str) -> None:
+        """See `Observer`."""
+        with self._lock:
+            self._flush()
+            self._line(" ".join(message.split()))
+
+    def _flush(self) -> None:
+        held, self._held = self._held, []
+        if not held:
+            return
+        left = self._tally.time_left_s()
+        about = f", about {seconds_words(left)} left" if left else ""
+        self._line(f"{self._counted()} {_ended_words(held)}{about}")
+        for record in held:
+            if record.cause == "failed":
+                self._line(f"{record.name} failed: {' '.join(record.message.split())}")
+
+    def _counted(self) -> str:
+        total = "" if self._tally.num_runs is None else f"/{self._tally.num_runs}"
+        return f"{self._tally.name} {self._tally.done}{total}"
+
+    def _line(self, text: str) -> None:
+        self._last_s = self._tally.clock()
+        self._stream.write(f"[{_clock_words(self._last_s - self._tally.began_s)}] {text}\n")
+        self._stream.flush()
+
+
+@final
+class LiveProgress(Display):
+    """A block that redraws itself on a terminal: stage, bar, best policy so far, time left, runs under way."""
+
+    def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        super().__init__(clock)
+        self._console = Console(file=stream)
+        self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def close(self) -> None:
+        """Take the block away; the result table follows it."""
+        self._live.stop()  # not under the lock: it waits for the thread that draws, which takes the lock
+
+    def stage(self, name: str, num_runs: int | None) -> None:
+        """Leave one line about the stage that ended."""
+        with self._lock:
+            ended = _stage_words(self._tally) if self._tally.name else ""
+            super().stage(name, num_runs)
+        if ended:
+            self._print(ended)
+
+    def run_finished(self, record: RunRecord) -> None:
+        """Leave a line about a failed run; the others are counted."""
+        super().run_finished(record)
+        if record.cause == "failed":
+            self._print(f"{record.name} failed: {' '.join(record.message.split())}")
+
+    def note(self, message: str) -> None:
+        """See `Observer`."""
+        self._print(" ".join(message.split()))
+
+    def finished(self, view: StudyView) -> None:
+        """See `Observer`."""
+        with self._lock:
+            ended = _stage_words(self._tally) if self._tally.name else ""
+        if ended:
+            self._print(ended)
+        super().finished(view)
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, style="dim")
+
+    def _draw(self) -> Group:
+        from rich.console import Group
+
+        with self._lock:
+            return Group(*self._lines())
+
+    def _lines(self) -> list[Any]:
+        from rich.text import Text
+
+        lines: list[Any] = [self._head()]
+        if self._tally.incumbent is not None:
+            policy, cost_share, gap = self._tally.incumbent
+            lines.append(_labelled("best so far", f"{_best_words(cost_share, gap)}: {policy}"))
+        if self._tally.running:
+            lines.append(_labelled("running", _running_words(self._tally)))
+        return [Text(""), *lines]
+
+    def _head(self) -> Any:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        tally = self._tally
+        grid = Table.grid(padding=(0, 1), expand=False)
+        total = tally.num_runs or None
+        bar = ProgressBar(total=total, completed=tally.done, width=24, pulse=total is None)
+        left = tally.time_left_s()
+        about = f"about {_clock_words(left)} left" if left is not None else ""
+        count = f"{tally.done}/{total}" if total else str(tally.done)
+        elapsed = f"{_clock_words(tally.clock() - tally.began_s)} elapsed"
+        grid.add_row(Text(f"{tally.name:<12}", style="bold"), bar, Text(count), Text(elapsed), Text(about, style="dim"))
+        return grid
+
+
+def make_progress(stream: TextIO, *, quiet: bool = False) -> Display:
+    """The display that fits a stream: redrawn on a terminal, lines in a file or pipe, nothing when quiet."""
+    if quiet:
+        return SilentProgress()
+    return LiveProgress(stream) if is_terminal(stream) else LineProgress(stream)
+
+
+def _labelled(label: str, words: str) -> Text:
+    from rich.text import Text
+
+    return Text.assemble((f"{label:<12} ", "dim"), words)
+
+
+def _best_words(cost_share: float, gap: float) -> str:
+    return f"{share_words(cost_share)} of the reference's compute, {gap:+.4g} against its metric"
+
+
+def _ended_words(records: list[RunRecord]) -> str:
+    if len(records) == 1:
+        record = records[0]
+        metric = f" at {record.metric:.4g}" if record.metric is not None and is_number(record.metric) else ""
+        return f"{record.name} {record.cause}{metric}: {describe(record.policy)}"
+    counts = Counter(record.cause for record in records)
+    return "runs ended: " + ", ".join(f"{count} {cause}" for cause, count in counts.items())
+
+
+def _running_words(tally: Tally) -> str:
+    names = list(tally.running)
+    shown = [f"{name} {share_words(round(tally.shares.get(name, 0.0), 2))}" for name in names[:_NAMED_RUNNING]]
+    more = [f"{len(names) - _NAMED_RUNNING} more"] if len(names) > _NAMED_RUNNING else []
+    return "running " + ", ".join([*shown, *more]) if names else "no run under way"
+
+
+def _stage_words(tally: Tally) -> str:
+    counts = ", ".join(f"{count} {cause}" for cause, count in tally.causes.items())
+    return f"{tally.name}: {counts or 'no runs'} in {seconds_words(tally.clock() - tally.stage_s)}"
+
+
+def _clock_words(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:2d}:{rest:02d}"

@@ -1,0 +1,257 @@
+"""Numbers, policies and findings in words: short, plain ASCII, the same in terminal, log and report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from subsettune.policy import FULL, Phase, Policy, TaskFacts
+from subsettune.task import METRICS
+
+if TYPE_CHECKING:
+    from subsettune.study.results import StudyView
+
+NOTHING = "-"
+METRIC_WORDS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "mse": "MSE"}
+_FLOP_UNITS = ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP", "YFLOP")
+_BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a finite number; None, NaN and infinity are not."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _scaled(value: float | None, units: tuple[str, ...]) -> str:
+    if value is None or not is_number(value):
+        return NOTHING
+    power = 0
+    while power < len(units) - 1 and abs(value) / 1000**power >= 999.5:
+        power += 1
+    scaled = value / 1000**power
+    digits = 0 if power == 0 or abs(scaled) >= 99.95 else 1 if abs(scaled) >= 9.995 else 2
+    return f"{scaled:.{digits}f} {units[power]}"
+
+
+def flops_words(flops: float | None) -> str:
+    """FLOPs with a decimal prefix and three digits: `1.23 TFLOP`."""
+    return _scaled(flops, _FLOP_UNITS)
+
+
+def bytes_words(num_bytes: float | None) -> str:
+    """Bytes with a decimal prefix and three digits: `45.1 MB`."""
+    return _scaled(num_bytes, _BYTE_UNITS)
+
+
+def seconds_words(seconds: float | None) -> str:
+    """A duration at the precision a reader needs: `0.42 s`, `74.1 s`, `12 min 05 s`, `3 h 12 min`, `2 d 4 h`."""
+    if seconds is None or not is_number(seconds):
+        return NOTHING
+    if seconds < 119.95:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 120:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def passes_words(passes: float | None) -> str:
+    """A count of passes: `30.0`, `1.83`, `0.041`."""
+    if passes is None or not is_number(passes):
+        return NOTHING
+    if passes >= 1000:
+        return f"{passes:,.0f}"
+    return f"{passes:.1f}" if passes >= 10 else f"{passes:.2f}" if passes >= 0.1 else f"{passes:.2g}"
+
+
+def share_words(share: float | None) -> str:
+    """A fraction as per cent, three digits: `12.3 %`."""
+    return NOTHING if share is None or not is_number(share) else f"{100 * share:.3g} %"
+
+
+def saving_words(saving: float | None) -> str:
+    """A saving as per cent with one decimal; what is not quite everything never reads as everything."""
+    if saving is None or not is_number(saving):
+        return NOTHING
+    return ">99.9 %" if 0.9995 <= saving < 1 else f"{100 * saving:.1f} %"
+
+
+def metric_words(value: float | None, tolerance: float, *, signed: bool = False) -> str:
+    """A metric, or a difference of two, with two more digits than the tolerance has."""
+    if value is None or not is_number(value):
+        return NOTHING
+    digits = min(8, max(0, math.ceil(-math.log10(tolerance) - 1e-9) + 2))
+    return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+
+
+def metric_name(name: str) -> str:
+    """A metric as written in a sentence: `macro F1`."""
+    return METRIC_WORDS.get(name, name.replace("_", " "))
+
+
+def sentence(text: str) -> str:
+    """The text with its first letter in upper case, the others as they are."""
+    return text[:1].upper() + text[1:]
+
+
+def oriented(difference: float, metric: str) -> float:
+    """A difference of two values of a metric, turned so that more is better."""
+    return difference if METRICS[metric][1] else -difference
+
+
+def as_policy(raw: Policy | Mapping[str, Any]) -> Policy:
+    """A policy, or the policy that a mapping describes."""
+    return raw if isinstance(raw, Policy) else Policy.from_mapping(raw)
+
+
+def describe(policy: Policy | Mapping[str, Any], facts: TaskFacts | None = None) -> str:
+    """A policy in one line of words.
+
+    `subset 12 % by kcenter for 30 % of 1.80 passes, then all data; lr 0.21, shrink_perturb 0.6`
+
+    Args:
+        policy: what to describe, or its JSON form.
+        facts: of the task; adds the number of examples in each subset.
+    """
+    policy = as_policy(policy)
+    details = [_setting(name, value) for name, value in policy.recipe.items()]
+    details += [_entry(phase) for phase in policy.phases[1:] if phase.entry != "keep"]
+    return "; ".join([_phases(policy, facts), *([", ".join(details)] if details else [])])
+
+
+def _phases(policy: Policy, facts: TaskFacts | None) -> str:
+    total = passes_words(policy.passes)
+    if len(policy.phases) == 1:
+        return f"{_pool(policy.phases[0], facts)} for {total} passes"
+    if len(policy.phases) == 2:
+        first, second = policy.phases
+        share = share_words(round(first.passes / policy.passes, 2))
+        return f"{_pool(first, facts)} for {share} of {total} passes, then {_pool(second, facts)}"
+    parts = [f"{_pool(phase, facts)} for {passes_words(phase.passes)}" for phase in policy.phases]
+    return f"{', then '.join(parts)}: {total} passes in all"
+
+
+def _pool(phase: Phase, facts: TaskFacts | None) -> str:
+    order = "" if phase.order == "uniform" else f" in {phase.order} order"
+    if phase.is_full:
+        return f"all data{order}"
+    size = "" if facts is None else f" ({phase.pool_size(facts.num_examples):,} examples)"
+    options = "".join(f", {_setting(name, value)}" for name, value in phase.selector_options.items())
+    q = "" if phase.q is None else f", Q {phase.q:.3g}"
+    return f"subset {share_words(phase.share)}{size} by {phase.selector}{options}{q}{order}"
+
+
+def _entry(phase: Phase) -> str:
+    options = dict(phase.entry_options)
+    shrink = [f"{options.pop('shrink'):.3g}"] if is_number(options.get("shrink")) else []
+    return " ".join([phase.entry, *shrink, *(_setting(name, value) for name, value in options.items())])
+
+
+def _setting(name: str, value: object) -> str:
+    if isinstance(value, float):
+        return f"{name} {value:.3g}"
+    if isinstance(value, Mapping):
+        return f"{name} ({', '.join(_setting(key, inner) for key, inner in value.items())})"
+    return f"{name} {value}"
+
+
+def candidate_of(view: StudyView, row: Mapping[str, Any]) -> str | None:
+    """The name of the candidate whose policy a row of the summary holds; before verification there is none."""
+    if row.get("name"):
+        return str(row["name"])
+    key = as_policy(row["policy"]).key
+    return next((name for name, candidate in view.candidates.items() if candidate.policy.key == key), None)
+
+
+def is_control(name: str) -> bool:
+    """Whether a candidate is the random control, of whichever round of verification (`random@2`)."""
+    return name.split("@")[0] == "random"
+
+
+def verdict_words(verdict: Mapping[str, Any] | None, tolerance: float) -> str:
+    """`passed`, `missed by 0.0021`, `missed` (a run diverged), `undecided`, or `not tested`."""
+    if verdict is None or (verdict.get("passed") is None and not verdict.get("num_seeds")):
+        return "not tested"
+    if verdict.get("passed") is None:
+        return "undecided"
+    if verdict["passed"]:
+        return "passed"
+    shortfall = verdict.get("shortfall")
+    return f"missed by {metric_words(shortfall, tolerance)}" if is_number(shortfall) else "missed"
+
+
+def headline(view: StudyView) -> str:
+    """What the study found, in one sentence: the saving against both comparisons, or that there is none."""
+    summary = view.summary
+    tested = [v for name, v in view.verdicts.items() if v.get("num_seeds") and not is_control(name)]
+    best = summary.get("best")
+    if best and best.get("passed"):
+        return _won(view, best)
+    if summary.get("status") == "finished" and (view.verdicts or not best):
+        return _lost(view, tested)
+    return _unfinished(view, best)
+
+
+def _won(view: StudyView, best: Mapping[str, Any]) -> str:
+    policy = as_policy(best["policy"])
+    reference = view.summary["reference"]
+    spent = f"{passes_words(best['passes'])} of {passes_words(reference['passes'])} passes"
+    less = f"{_less(best['saving'])} training compute ({spent})"
+    if policy.arm == FULL:
+        return f"No subset policy wins here: a shorter schedule on all data matches the recipe with {less}."
+    return f"Matches the recipe with {less}{_against_shorter(view, best)}{_against_random(view)}."
+
+
+def _less(saving: float) -> str:
+    return f"{saving_words(saving)} less" if saving >= 0 else f"{saving_words(-saving)} more"
+
+
+def _against_shorter(view: StudyView, best: Mapping[str, Any]) -> str:
+    shorter = view.summary.get("shorter")
+    if not shorter:
+        return "; no shorter schedule on all data was found to compare with"
+    if shorter.get("passed"):
+        return f", {_less(1 - best['flops'] / shorter['flops'])} than the best shorter schedule on all data"
+    name = candidate_of(view, shorter)
+    words = verdict_words(view.verdicts.get(name) if name else None, view.study.task.tolerance)
+    return f"; the best shorter schedule on all data ({passes_words(shorter['passes'])} passes) {_was(words)}"
+
+
+def _was(verdict: str) -> str:
+    return verdict if verdict.startswith(("passed", "missed")) else f"was {verdict}"
+
+
+def _against_random(view: StudyView) -> str:
+    best, random = view.summary.get("best"), view.summary.get("random")
+    if best and any(p.selector == "random" for p in as_policy(best["policy"]).phases if not p.is_full):
+        return "; its subset is itself a random one"
+    if not random:
+        return ""
+    if random.get("passed"):
+        return "; a random subset of the same size passed too"
+    name = candidate_of(view, random)
+    words = verdict_words(view.verdicts.get(name) if name else None, view.study.task.tolerance)
+    return f"; a random subset of the same size {_was(words)}"
+
+
+def _lost(view: StudyView, tested: list[Mapping[str, Any]]) -> str:
+    if not tested:
+        return "No policy passed: the search found none that reached the target."
+    misses = [f"{v['name']} {_was(verdict_words(v, view.study.task.tolerance))}" for v in tested]
+    return f"No policy passed: {', '.join(misses)}."
+
+
+def _unfinished(view: StudyView, best: Mapping[str, Any] | None) -> str:
+    done, asked = len(view.trials), view.study.study.trials
+    stopped = "Interrupted" if view.summary.get("status") == "interrupted" else "Not finished"
+    if view.target is None:
+        return f"{stopped}: the reference has {len(view.reference)} of {view.study.study.seeds} runs."
+    if candidates := [name for name in view.candidates if not is_control(name)]:
+        tested = sum(bool(view.verdicts.get(name, {}).get("num_seeds")) for name in candidates)
+        return f"{stopped}: {tested} of {len(candidates)} candidates verified."
+    progress = f"{stopped}: {done} of {asked} trials done"
+    if not best:
+        return f"{progress}; no policy has reached the target yet."
+    return f"{progress}; the best policy so far takes {share_words(1 - best['saving'])} of the recipe's compute."

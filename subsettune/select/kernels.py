@@ -1,0 +1,134 @@
+"""The numeric core of selection: pure functions of tensors, without classes, options or randomness.
+
+| symbol | shape | meaning |
+|---|---|---|
+| n, d | int | rows, and numbers in a row |
+| k | int | picks |
+| x | (n, d) float32 | features, finite |
+| bound | (n,) float64 | squared distance to the nearest pick looked at so far: an upper bound; -1 once picked |
+| tops | (blocks,) float64 | largest bound of each block of rows |
+| seen | (blocks,) int | picks that a block's bounds take into account |
+
+Distances are |x|^2 + |c|^2 - 2 x.c in float64, of rows from which the first pick was subtracted. Differences of float32
+numbers and their products are exact in float64, whole numbers stay whole, and a large common offset is gone; the error
+is some 1e-16 |x|^2. What falls below it counts as distance 0, so that duplicates tie.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from subsettune.select.base import BLOCK_ROWS, PENDING_PICKS
+
+EPSILON = torch.finfo(torch.float64).eps
+NORM_ROWS = 4096  # rows cast to float64 at a time
+
+
+def greedy_cover(x: Tensor, k: int, *, first: int) -> Tensor:
+    """Pick `k` rows so that the row farthest from the picks is as near as possible.
+
+    Greedy 2-approximation of k-center. Not k-means: it bounds the worst distance, not the mean. Exact, but lazy: a
+    row's distance to the picks only falls, so a block of rows is measured against new picks when its bound is the
+    largest, many picks at a time by one matrix product; each pair is looked at once at most. Among equal distances the
+    lowest index wins; duplicates of picks come last, in order.
+
+    Cost: at most n (k-1) (2d+3) + 3nd FLOPs in float64, O(n) extra memory.
+
+    Args:
+        x: (n, d) float32; one row per example, finite; Euclidean distance in the units of `x`.
+        k: number of picks, 1 <= k <= n.
+        first: row of the first pick.
+
+    Returns:
+        (k,) int64 row indices on the CPU in order of picking: the first j are the answer for every j <= k.
+
+    Source: Gonzalez 1985; Sener & Savarese 2018, arXiv:1708.00489, alg. 1.
+    """
+    n = len(x)
+    origin = x[first].double()
+    norms = _squared_norms(x, origin) if k > 1 else x.new_zeros(n, dtype=torch.float64)
+    blocks = -(-n // BLOCK_ROWS)
+    bound = torch.full((blocks * BLOCK_ROWS,), -1.0, dtype=torch.float64, device=x.device)
+    bound[:n] = math.inf
+    grid = bound.view(blocks, BLOCK_ROWS)
+    tops, seen = grid.amax(1), [0] * blocks
+    picks = torch.empty(k, dtype=torch.int64)
+    picks[0] = first
+    for t in range(1, k):
+        last = int(picks[t - 1])
+        bound[last] = -1.0
+        tops[last // BLOCK_ROWS] = grid[last // BLOCK_ROWS].amax()
+        while seen[block := int(tops.argmax())] < t:
+            rows = slice(block * BLOCK_ROWS, min(n, (block + 1) * BLOCK_ROWS))
+            pending = picks[seen[block] : t].to(x.device)
+            bound[rows] = torch.minimum(bound[rows], _nearest(x, origin, norms, rows, pending))
+            tops[block], seen[block] = grid[block].amax(), t
+        picks[t] = block * BLOCK_ROWS + int(grid[block].argmax())
+    return picks
+
+
+def _nearest(x: Tensor, origin: Tensor, norms: Tensor, rows: slice, picks: Tensor) -> Tensor:
+    """(b,) squared distance of each row of a block to the nearest of some picks; 0 where it drowns in rounding."""
+    block, own = x[rows].double() - origin, norms[rows]
+    nearest = torch.full_like(own, math.inf)
+    for some in picks.split(PENDING_PICKS):
+        products = torch.addmm(norms[some], block, (x[some].double() - origin).T, alpha=-2)
+        nearest = torch.minimum(nearest, products.amin(1))
+    squared = nearest + own
+    noise = 8 * EPSILON * math.sqrt(x.shape[1]) * own  # 4 times the error measured on duplicates, d up to 50,000
+    return torch.where(squared > noise, squared, 0.0)
+
+
+def _squared_norms(x: Tensor, origin: Tensor) -> Tensor:
+    """(n,) float64 squared distances of the rows of (n, d) `x` from `origin` (d,), a few rows at a time."""
+    return torch.cat([(block.double() - origin).square().sum(1) for block in x.split(NORM_ROWS)])
+
+
+def nearest_to_mean(x: Tensor) -> int:
+    """Index of the row of (n, d) `x` nearest to the mean row, the lowest of several. Cost: 4nd FLOPs, float64."""
+    mean = torch.stack([block.double().sum(0) for block in x.split(NORM_ROWS)]).sum(0) / len(x)
+    return int(_squared_norms(x, mean).argmin())
+
+
+def proportional_ranking(counts: Sequence[int], k: int) -> tuple[Tensor, Tensor]:
+    """A sequence of classes of which every prefix is in proportion: after t picks, class c has t n_c / n, rounded.
+
+    Rounded down or up: the deviation is below 1 for every class and every t. The j-th pick (from 1) of class c must
+    then come after (j-1) n / n_c and before j n / n_c + 1, i.e. in [floor((j-1) n / n_c) + 1, ceil(j n / n_c)]. These
+    are jobs of unit length with integer release times and deadlines, so the earliest deadline first meets them all if
+    anything does, and something does: Tijdeman 1980, doi:10.1016/0012-365X(80)90269-1, has a sequence for any
+    proportions that deviates by at most 1 - 1/(2m - 2) with m classes.
+
+    Cost: 0 FLOPs, O(k log m) time.
+
+    Args:
+        counts: (m,) examples of each class, not negative; n is their sum.
+        k: length of the sequence, 1 <= k <= n.
+
+    Returns:
+        (k,) int64 class of each pick, and (k,) int64 how many picks of that class came before.
+
+    Source: Steiner & Yeomans 1993, doi:10.1287/mnsc.39.6.728 (earliest deadline first for just-in-time sequences).
+    """
+    n = sum(counts)
+    waiting = [(1, c) for c, count in enumerate(counts) if count]  # (release time of the next pick, class)
+    ready: list[tuple[int, int]] = []  # (deadline of the next pick, class)
+    taken = [0] * len(counts)
+    classes, before = [], []
+    for t in range(1, k + 1):
+        while waiting and waiting[0][0] <= t:
+            _, c = heapq.heappop(waiting)
+            heapq.heappush(ready, (-(-(taken[c] + 1) * n // counts[c]), c))
+        deadline, c = heapq.heappop(ready)
+        assert deadline >= t, "a schedule within all deadlines exists"
+        classes.append(c)
+        before.append(taken[c])
+        taken[c] += 1
+        if taken[c] < counts[c]:
+            heapq.heappush(waiting, (taken[c] * n // counts[c] + 1, c))
+    return torch.tensor(classes), torch.tensor(before)

@@ -1,0 +1,177 @@
+"""A study file: task, space and settings. YAML 1.2 in, one frozen object out, all mistakes at once with their lines."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from subsettune import config, select
+from subsettune.config import AT_LEAST_ONE, NOT_EMPTY, NOT_NEGATIVE, POSITIVE, FrozenDict, Rule, setting
+from subsettune.errors import ConfigError, Mistake
+from subsettune.study.space import Space
+from subsettune.task import ENTRIES, ORDERS, RECIPE_KEYS, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySettings:
+    """How much is spent on a study, and how strictly its result is judged.
+
+    Args:
+        trials: runs of the search, confirmations with another seed included.
+        parallel: runs at a time.
+        cpus_per_trial: CPU cores of a run, and its torch threads.
+        gpus_per_trial: GPUs of a run; 0.5 puts two on one.
+        seeds: runs of the reference, and of each candidate in verification.
+        max_seeds: cap on the seeds that verification may add.
+        alpha: error rate of verification: chance that a policy at the margin passes.
+        candidates: policies that verification tests, besides the best of the full arm.
+        sampler: `auto` is `gp` for up to 100 trials and `tpe` above.
+        objective: what is minimised; `seconds` are projected from the reference's measured rate.
+        seed: of the search and of all runs.
+        time_limit_s: no new trial starts after so many seconds of search; what is found by then is verified.
+    """
+
+    trials: int = setting(30, rule=AT_LEAST_ONE)
+    parallel: int = setting(1, rule=AT_LEAST_ONE)
+    cpus_per_trial: int = setting(1, rule=AT_LEAST_ONE)
+    gpus_per_trial: float = setting(0.0, rule=NOT_NEGATIVE)
+    seeds: int = setting(5, rule=Rule("at least 2", lambda v: v >= 2, "One run tells nothing of the spread."))
+    max_seeds: int | None = setting(None, rule=Rule("at least 2", lambda v: v >= 2))
+    alpha: float = setting(0.05, rule=Rule("in (0, 0.5]", lambda v: 0 < v <= 0.5))
+    candidates: int = setting(3, rule=AT_LEAST_ONE)
+    sampler: Literal["auto", "gp", "tpe", "random"] = "auto"
+    objective: Literal["flops", "passes", "seconds"] = "flops"
+    seed: int = setting(0, rule=NOT_NEGATIVE)
+    time_limit_s: float | None = setting(None, rule=POSITIVE)
+
+    def __post_init__(self) -> None:
+        config.check(self)
+        if self.max_seeds is None:
+            object.__setattr__(self, "max_seeds", 2 * self.seeds)
+        if self.seed_cap < self.seeds:
+            message = config.must("max_seeds", f"at least seeds ({self.seeds})", self.max_seeds)
+            raise ConfigError((Mistake(("max_seeds",), message),))
+
+    @property
+    def seed_cap(self) -> int:
+        """`max_seeds`, resolved."""
+        assert self.max_seeds is not None
+        return self.max_seeds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """A study: what is trained, where to search, and how much to spend on it."""
+
+    task: Task
+    space: FrozenDict = setting(rule=NOT_EMPTY)
+    study: StudySettings = setting(StudySettings())
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+    def with_settings(self, changes: Mapping[str, Any]) -> Study:
+        """The study with some settings replaced, e.g. `{"trials": 60}`; None leaves a setting as it is."""
+        given = {key: value for key, value in changes.items() if value is not None}
+        plain = {**config.to_plain(self.study), **given}
+        if "seeds" in given and "max_seeds" not in given:
+            plain["max_seeds"] = max(plain["max_seeds"], given["seeds"])
+        return dataclasses.replace(self, study=config.build(StudySettings, plain))
+
+
+def read(path: str | Path) -> Study:
+    """Read a study file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or has mistakes; each is named with its line.
+    """
+    path = Path(path)
+    raw, lines = read_yaml(path)
+    return parse(raw, source=str(path), lines=lines)
+
+
+def parse(raw: object, *, source: str | None = None, lines: Mapping[tuple[str, ...], int] | None = None) -> Study:
+    """Make a study from plain data, checking task, space and settings together.
+
+    Raises:
+        ConfigError: with all mistakes of all three parts.
+    """
+    mistakes: list[Mistake] = []
+    study: Study | None = None
+    try:
+        study = config.build(Study, raw)
+    except ConfigError as error:
+        mistakes += error.mistakes
+    if isinstance(raw, Mapping) and isinstance(raw.get("space"), Mapping):
+        try:
+            read_space(raw["space"])
+        except ConfigError as error:
+            mistakes += [Mistake(("space", *m.path), m.message) for m in error.mistakes]
+    if mistakes or study is None:
+        raise ConfigError(tuple(config.with_line(m, lines or {}) for m in mistakes), source)
+    return study
+
+
+def read_space(raw: Mapping[str, Any]) -> Space:
+    """Read what stands under `space:`, knowing this package's components and the keys of a recipe.
+
+    Raises:
+        ConfigError: with every mistake; paths are relative to `space`.
+    """
+    known = {"selector": select.names(), "order": ORDERS, "entry": ENTRIES}
+    return Space.from_mapping(raw, recipe_keys=RECIPE_KEYS, known=known)
+
+
+def read_yaml(path: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
+    """Read YAML 1.2 (where 5e-4 is a number) into plain data and the line of every key.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or has a key twice.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}. Give the path of a study file.") from error
+    try:
+        loaded = YAML(typ="rt", pure=True).load(text)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        problem = (error.problem or "it does not parse").strip().splitlines()[0]
+        raise ConfigError((Mistake((), f"not valid YAML: {problem}", line),), str(path)) from error
+    except YAMLError as error:
+        raise ConfigError(f"not valid YAML: {error}", str(path)) from error
+    lines: dict[tuple[str, ...], int] = {}
+    return _plain(loaded, (), lines), lines
+
+
+def _plain(node: Any, path: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> Any:
+    """Strip ruamel's types, which remember comments and formats, and note where each key stands."""
+    if isinstance(node, Mapping):
+        for key in node:
+            lines[(*path, str(key))] = node.lc.key(key)[0] + 1  # type: ignore[attr-defined]
+        return {str(key): _plain(value, (*path, str(key)), lines) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value, (*path, str(i)), lines) for i, value in enumerate(node)]
+    if isinstance(node, bool) or node is None:
+        return node
+    for kind in (int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return str(node)
+
+
+def to_yaml(study: Study) -> str:
+    """The resolved study as YAML, every default written out."""
+    import io
+
+    from ruamel.yaml import YAML
+
+    buffer = io.StringIO()
+    YAML(typ="safe", pure=True).dump(config.to_plain(study), buffer)
+    return buffer.getvalue()

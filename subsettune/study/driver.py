@@ -1,0 +1,505 @@
+"""The driver of a study: reference, search, verification, export, report.
+
+One generator, `_Driver.stages`, reads as the study goes; each stage is a source of runs that an executor carries out, in
+this process or on a Ray cluster. What is finished is on disk before it is acted on, so the same call with the same run id
+goes on where a killed driver stopped, does nothing twice, and extends a finished study when more trials are asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+
+from subsettune import bundle, config, select
+from subsettune.config import setting
+from subsettune.data import Places, TaskData, load
+from subsettune.errors import StudyError
+from subsettune.ledger import Ledger
+from subsettune.policy import Policy, TaskFacts, conventional
+from subsettune.report import progress
+from subsettune.storage import Folder
+from subsettune.study import reference, stages
+from subsettune.study.backend import journal_at
+from subsettune.study.definition import Study, parse, read, read_space
+from subsettune.study.folder import StudyFolder
+from subsettune.study.records import RunRecord
+from subsettune.study.results import Candidate, StudyView
+from subsettune.study.runs import Chain, Fixed, InlineExecutor, RunSource, Worker, stopwatch
+from subsettune.study.search import Search, SearchSettings
+from subsettune.study.verify import Rules, Verification
+from subsettune.train import metrics
+from subsettune.train.loop import RunOptions, check, choose, run_key
+from subsettune.train.loop import facts as resolve_facts
+
+SEEDS_APART = 100_000  # seeds of the reference start at so many times the study's seed; trials have their own
+
+
+class Executor(Protocol):
+    """Carries out a chain of runs."""
+
+    def execute(self, chain: Chain) -> None:
+        """Run everything that the chain asks for; raise its first error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneOptions:
+    """Where and how a study runs; none of it changes what is searched.
+
+    Args:
+        storage: folder or URI that holds studies.
+        places: where this machine keeps data and caches.
+        address: of a running Ray cluster; null starts one on this machine.
+        executor: `ray`, or `inline`: in this process, one run after the other, without a cluster.
+        device: `auto`, `cpu` or `cuda`.
+        command: as the user typed it, for the record.
+    """
+
+    storage: str = "runs"
+    places: Places = setting(Places())
+    address: str | None = None
+    executor: Literal["ray", "inline"] = "ray"
+    device: str = "auto"
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+
+def tune(
+    study: Study | Mapping[str, Any] | str | Path,
+    *,
+    run_id: str | None = None,
+    observer: progress.Observer | None = None,
+    options: TuneOptions | None = None,
+) -> StudyView:
+    """Find, verify and export the cheapest policy for a task.
+
+    Args:
+        study: a study file, its content as a mapping, or a `Study`.
+        run_id: name of the study; the same name goes on with it, or extends it. Default: file name and a number.
+        observer: told how it goes; default: silence.
+        options: where and how it runs.
+
+    Returns:
+        The finished study; `summary["verified"]` says whether a policy passed, `summary["bundle"]` where it lies.
+
+    Raises:
+        ConfigError, DataError, ModelError, LearningError, StudyError: see `subsettune.errors`.
+        KeyboardInterrupt: interrupted; the same call goes on.
+    """
+    options = options or TuneOptions()
+    name = Path(study).stem if isinstance(study, str | Path) else "study"
+    resolved = study if isinstance(study, Study) else read(study) if isinstance(study, str | Path) else parse(study)
+    folder = StudyFolder(options.storage, run_id or fresh_run_id(options.storage, name))
+    with progress.make_progress(sys.stderr, quiet=True) as silent:
+        driver = _Driver(resolved, folder, observer or silent, options)
+        return driver.run()
+
+
+def fresh_run_id(storage: str, name: str) -> str:
+    """`name-1`, or the first number that no study in the storage has."""
+    taken = set(Folder.at(storage).names())
+    number = 1
+    while f"{name}-{number}" in taken:
+        number += 1
+    return f"{name}-{number}"
+
+
+class _Driver:
+    """State of a study that is being driven; everything that matters is also in its folder."""
+
+    def __init__(self, study: Study, folder: StudyFolder, observer: progress.Observer, options: TuneOptions) -> None:
+        self.study, self.folder, self.observer, self.options = study, folder, observer, options
+        self.task, self.settings = study.task, study.study
+        self.data: TaskData = load(self.task, options.places)
+        self.facts: TaskFacts = resolve_facts(self.task, options.places)
+        self.space = read_space(study.space).resolve(self.facts)
+        check(self.task, conventional(self.facts), self.facts)
+        base = self.settings.seed * SEEDS_APART
+        self.seeds = tuple(range(base, base + self.settings.seed_cap))
+        self._open()
+        self.clock = stopwatch(self.folder.manifest["elapsed_s"])
+        self.checkpoints = self.folder.folder / "tune" / "checkpoints"
+        self.search: Search | None = None
+        self.search_started_s = 0.0
+
+    # --- opening -------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        if not self.folder.exists:
+            self.folder.begin(self.study)
+        else:
+            self.folder.open()
+            self._refuse_another()
+            self.folder.manifest["study"] = config.to_plain(self.study)
+        manifest = self.folder.manifest
+        manifest["facts"] = config.to_plain(self.facts)
+        manifest["data"] = {"fingerprint": self.data.fingerprint, "source": self.task.data.source}
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        self.folder.started(self.options.command, gpus, torch.cuda.get_device_name() if gpus else "")
+
+    def _refuse_another(self) -> None:
+        """The same run id must mean the same task, data, space and seed; only how much is spent may change."""
+        manifest = self.folder.manifest
+        before = config.build(Study, manifest["study"])
+        advice = f"Choose another --run-id, or remove {self.folder.folder}."
+        if before.task != self.task:
+            raise StudyError(f"run id {self.folder.run_id!r} belongs to another task. {advice}")
+        if before.space != self.study.space or before.study.seed != self.settings.seed:
+            raise StudyError(f"run id {self.folder.run_id!r} has another space or seed. {advice}")
+        if "data" in manifest and manifest["data"]["fingerprint"] != self.data.fingerprint:
+            raise StudyError(f"the data of run id {self.folder.run_id!r} have changed since it began. {advice}")
+
+    # --- the whole -----------------------------------------------------------------------------------------------
+
+    def run(self) -> StudyView:
+        try:
+            if not self._is_complete():
+                self._executor().execute(Chain(self.stages()))
+            self._set_status("finished")
+        except KeyboardInterrupt:
+            self._note_elapsed()
+            self.folder.manifest["interrupted"] = True
+            self.folder.save()
+            raise
+        view = self.folder.view()
+        self._write_report(view)
+        self.observer.finished(view)
+        return view
+
+    def stages(self) -> Iterator[RunSource]:
+        """What a study does, in order; each stage ends before the next begins."""
+        self._set_status("reference")
+        yield self._reference_stage()
+        self._set_target()
+        self._set_status("search")
+        self.search = self._make_search()
+        yield self._search_stage(self.search)
+        self._note_search(self.search)
+        self._set_status("verification")
+        stage = self._verification_stage(self.search)
+        if stage is not None:
+            self.observer.stage("verification", None)
+            yield stage
+        self._set_status("export")
+        self._export()
+
+    def _is_complete(self) -> bool:
+        """Whether a finished study is asked for nothing more than it has."""
+        manifest = self.folder.manifest
+        return manifest["status"] == "finished" and manifest.get("trials_asked") == self.settings.trials
+
+    def _executor(self) -> Executor:
+        options = RunOptions(
+            device=self.options.device,
+            num_threads=self.settings.cpus_per_trial,
+            checkpoints=self._uri("tune/checkpoints"),
+            places=self._absolute_places(),
+            fingerprint=self.data.fingerprint,
+        )
+        worker = Worker(task=self.task, options=options, logs=self._uri("tune/logs"))
+        num_validation = len(self.data.validation)
+        if self.options.executor == "inline":
+            return InlineExecutor(worker, self.facts, num_validation, self.clock)
+        from subsettune.study.tune import RayExecutor, Resources
+
+        s = self.settings
+        return RayExecutor(
+            worker,
+            self.facts,
+            num_validation,
+            self.clock,
+            resources=Resources(
+                parallel=s.parallel, cpus=s.cpus_per_trial, gpus=s.gpus_per_trial, address=self.options.address
+            ),
+            storage=self._uri("tune"),
+            note=self.observer.note,
+        )
+
+    def _uri(self, name: str) -> str:
+        folder = Folder.at(self.options.storage)
+        base = folder.path if folder.is_local else self.options.storage.rstrip("/")
+        return f"{base}/{self.folder.run_id}/{name}"
+
+    def _absolute_places(self) -> Places:
+        """Places as a worker in another folder finds them."""
+        places = self.options.places
+        absolute = {
+            name: str(Path(value).expanduser().absolute())
+            for name in ("data_root", "cache")
+            if (value := getattr(places, name)) is not None
+        }
+        return replace(places, **absolute)
+
+    def _set_status(self, status: str) -> None:
+        self.folder.manifest["status"] = status
+        self.folder.manifest.pop("interrupted", None)
+        self._note_elapsed()
+        self.folder.save()
+
+    def _note_elapsed(self) -> None:
+        self.folder.manifest["elapsed_s"] = self.clock()
+
+    def _keep(self, record: RunRecord) -> None:
+        """Put a run on record."""
+        self.folder.add(record)
+        self._note_elapsed()
+        self.folder.save()
+        self.observer.run_finished(record)
+
+    def _checkpoint_name(self, policy: Policy, seed: int) -> str:
+        return f"{run_key(self.task, self.data.fingerprint, policy, seed)}.checkpoint"
+
+    # --- reference -----------------------------------------------------------------------------------------------
+
+    def _reference_stage(self) -> RunSource:
+        wanted = self.seeds[: self.settings.seeds]
+        have = {record.seed for record in self.folder.records("reference") if record.cause == "finished"}
+        cache = self._reference_cache()
+        requests = []
+        for seed in wanted:
+            if seed in have:
+                continue
+            name = self._checkpoint_name(conventional(self.facts), seed)
+            if (cached := cache.get(seed, name, self.checkpoints)) is not None:
+                self._keep(cached)
+            else:
+                requests.append(reference.request(seed, self.facts))
+        self.observer.stage("reference", len(requests))
+        return _Watched(Fixed(requests, self._keep_reference), self.observer)
+
+    def _reference_cache(self) -> reference.ReferenceCache:
+        environment = {
+            "torch": torch.__version__,
+            "threads": self.settings.cpus_per_trial,
+            "device": "cuda" if torch.cuda.is_available() and self.options.device != "cpu" else "cpu",
+        }
+        places = self.options.places
+        return reference.ReferenceCache.of(places.cache_folder, self.task, self.data.fingerprint, environment)
+
+    def _keep_reference(self, record: RunRecord) -> None:
+        self._keep(record)
+        if record.cause == "finished":
+            name = self._checkpoint_name(conventional(self.facts), record.seed)
+            self._reference_cache().put(record, name, self.checkpoints)
+
+    def _set_target(self) -> None:
+        records = self._references()
+        targets = self.data.validation.targets
+        chance = metrics.chance(self.task.metric, targets, self.data.num_outputs)
+        reference.check_learning(records, self.task, chance)
+        self.folder.manifest["target"] = self.task.target(reference.mean(records))
+        self.folder.manifest["noise"] = reference.spread(records)
+        self.folder.save()
+
+    def _references(self) -> tuple[RunRecord, ...]:
+        first = set(self.seeds[: self.settings.seeds])
+        return tuple(record for record in self.folder.records("reference") if record.seed in first)
+
+    # --- search --------------------------------------------------------------------------------------------------
+
+    def _make_search(self) -> Search:
+        settings = SearchSettings(
+            trials=self.settings.trials,
+            parallel=self.settings.parallel,
+            seed=self.settings.seed,
+            sampler=self.settings.sampler,
+            objective=self.settings.objective,
+            noise=self._noise(),
+        )
+        return Search(
+            self.space,
+            self.facts,
+            settings,
+            target=self.folder.manifest["target"],
+            higher_is_better=self.task.higher_is_better,
+            storage=journal_at(self.folder.folder, "optuna.journal"),
+            name=self.folder.run_id,
+            invalid=self._invalid,
+        )
+
+    def _noise(self) -> float:
+        """Spread of the metric over seeds, and at least that of one example's worth: ties happen by chance."""
+        floor = 0.5 / len(self.data.validation) if self.task.kind == "classification" else 0.0
+        return max(float(self.folder.manifest["noise"]), floor)
+
+    def _invalid(self, policy: Policy) -> str | None:
+        return select.check(policy, self.facts)
+
+    def _search_stage(self, search: Search) -> RunSource:
+        known = {record.number: stages.outcome(record) for record in self.folder.records("trial")}
+        again = search.recover(known)
+        self.search_started_s = self.clock()
+        done = len(known)
+        self.observer.stage("search", max(0, self.settings.trials - done))
+        return _Watched(stages.SearchStage(search, again, self._keep_trial, self._out_of_time), self.observer)
+
+    def _out_of_time(self) -> bool:
+        limit = self.settings.time_limit_s
+        return limit is not None and self.clock() - self.search_started_s > limit
+
+    def _keep_trial(self, record: RunRecord) -> None:
+        assert self.search is not None
+        self._keep(replace(record, run_out=self._is_check(record.number)))
+        self._drop_checkpoint(record)
+        self._tell_best()
+
+    def _is_check(self, number: int) -> bool:
+        """Whether the search would have stopped this trial and let it run on."""
+        assert self.search is not None
+        return any(trial.number == number and trial.is_check for trial in self.search.records)
+
+    def _drop_checkpoint(self, record: RunRecord) -> None:
+        name = self._checkpoint_name(record.policy, record.seed)
+        self.checkpoints.remove(name)
+        self.checkpoints.remove(name.replace(".checkpoint", ".mark"))
+
+    def _tell_best(self) -> None:
+        assert self.search is not None
+        best = self.search.best
+        if best is None:
+            return
+        sign = 1 if self.task.higher_is_better else -1
+        gap = sign * (best.metric - reference.mean(self._references()))
+        self.observer.best(best.policy, best.cost, gap)
+
+    def _note_search(self, search: Search) -> None:
+        self.folder.manifest["search"] = config.to_plain(search.counts)
+        self.folder.manifest["sampler"] = search.settings.source
+        self.folder.save()
+
+    # --- verification --------------------------------------------------------------------------------------------
+
+    def _verification_stage(self, search: Search) -> RunSource | None:
+        """The open round of verification, or a new one for the candidates of a search that has gone on."""
+        rounds = self.folder.manifest["rounds"]
+        if rounds and rounds[-1]["trials_asked"] == self.settings.trials:
+            number, plain = len(rounds), rounds[-1]
+            verification = Verification.from_mapping(plain["state"])
+            candidates = {
+                name: Candidate(name=name, **{**c, "policy": Policy.from_mapping(c["policy"])})
+                for name, c in plain["candidates"].items()
+            }
+        else:
+            number = len(rounds) + 1
+            candidates = stages.line_up(search, self.settings.candidates, self.facts, number)
+            if not candidates:
+                return None
+            spent = rounds[-1]["state"]["alpha_spent"] if rounds else 0.0
+            costs = {name: candidate.cost_flops for name, candidate in candidates.items()}
+            verification = Verification(costs, self._rules(), self.seeds, spent=spent)
+            rounds.append({})
+        keep = self._round_keeper(number)
+        stage = stages.VerificationStage(verification, candidates, self.facts, number, self._tested(candidates), keep)
+        keep.stage = stage
+        keep(None)
+        return _Watched(stage, self.observer)
+
+    def _rules(self) -> Rules:
+        # A mean over classes moves in steps as small as those of accuracy, so the same floor serves.
+        resolution = 1 / len(self.data.test) if self.task.kind == "classification" else 0.0
+        return Rules(
+            margin=self.task.tolerance,
+            alpha=self.settings.alpha,
+            seeds=self.settings.seeds,
+            max_seeds=self.settings.seed_cap,
+            higher_is_better=self.task.higher_is_better,
+            resolution=resolution,
+        )
+
+    def _tested(self, candidates: Mapping[str, Candidate]) -> dict[tuple[str, int], float]:
+        """Test metrics on record, for the policies of this round, whatever round measured them."""
+        found = {}
+        for record in self.folder.records("verification"):
+            value = record.test_metric if record.test_metric is not None else math.nan
+            names = [n for n, c in candidates.items() if c.policy.key == record.policy.key]
+            names += ["reference"] if record.candidate == "reference" else []
+            found |= {(name, record.seed): value for name in names}
+        return found
+
+    def _round_keeper(self, number: int) -> _RoundKeeper:
+        return _RoundKeeper(self, number)
+
+    # --- export and report ---------------------------------------------------------------------------------------
+
+    def _export(self) -> None:
+        manifest = self.folder.manifest
+        manifest["trials_asked"] = self.settings.trials
+        passed = [
+            (plain["candidates"][name]["cost_flops"], name)
+            for plain in manifest["rounds"]
+            if (name := plain["state"]["winner"]) is not None
+        ]
+        manifest["winner"] = min(passed)[1] if passed else None
+        self._note_elapsed()
+        if manifest["winner"] is not None:
+            self.observer.stage("export", None)
+            manifest["bundle"] = self._uri("bundle")
+            self._write_bundle(manifest["winner"])
+        self.folder.save()
+
+    def _write_bundle(self, winner: str) -> None:
+        view = self.folder.view()
+        policy = view.candidates[winner].policy
+        chosen = []
+        for index, phase in enumerate(policy.phases):
+            if not phase.is_full:
+                subset = choose(policy, index, self.seeds[0], self.data, self.facts)
+                chosen.append(bundle.chosen(index, subset, self.data.train))
+        bundle.export_study(view, winner, tuple(chosen), seed=self.seeds[0], target=self._uri("bundle"))
+
+    def _write_report(self, view: StudyView) -> None:
+        from subsettune.report import html
+
+        self.folder.folder.write("report.html", html.page(view, self.options.command or None).encode())
+
+
+class _RoundKeeper:
+    """Writes a round of verification after every change, and its runs as they come."""
+
+    def __init__(self, driver: _Driver, number: int) -> None:
+        self._driver, self._number = driver, number
+        self.stage: stages.VerificationStage | None = None
+
+    def __call__(self, record: RunRecord | None) -> None:
+        if record is not None:
+            self._driver._keep(self._without_old_work(record))
+            return
+        assert self.stage is not None
+        plain = {**stages.to_round(self.stage), "trials_asked": self._driver.settings.trials}
+        self._driver.folder.manifest["rounds"][self._number - 1] = plain
+        self._driver.folder.save()
+
+    def _without_old_work(self, record: RunRecord) -> RunRecord:
+        """A reference whose finished weights were only measured on the test split has cost its evaluation alone."""
+        seeds = {r.seed for r in self._driver.folder.records("reference")}
+        if record.candidate != "reference" or record.seed not in seeds or record.cause != "finished":
+            return record
+        evaluate = len(self._driver.data.test) * self._driver.facts.forward_flops
+        return replace(record, ledger=Ledger(evaluate=evaluate), train_s=0.0, select_s=0.0, evaluate_s=0.0)
+
+
+class _Watched:
+    """A source whose observer is told when runs start and how they go."""
+
+    def __init__(self, source: RunSource, observer: progress.Observer) -> None:
+        self._source, self._observer = source, observer
+
+    def next(self) -> Any:
+        request = self._source.next()
+        if hasattr(request, "name") and hasattr(request, "policy"):
+            self._observer.run_started(request.name)
+        return request
+
+    def progress(self, request: Any, point: Any) -> bool:
+        self._observer.run_progress(request.name, point.share, point.metric)
+        return self._source.progress(request, point)
+
+    def finished(self, request: Any, record: RunRecord) -> None:
+        self._source.finished(request, record)

@@ -1,0 +1,250 @@
+"""What the trials of a study have shown so far: repeats, noise, bounds. Plain Python, no model.
+
+A *score* is the metric with the sign that makes higher better; the target has the same sign. Trials of one policy with
+different seeds are its *repeats*.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from subsettune.config import FrozenDict
+
+Cause = Literal["finished", "stopped", "diverged", "failed"]
+_NUM_AGREEING = (
+    3  # repeats that agree exactly, after which a metric is taken to be free of noise whatever it looks like
+)
+_REFERENCE_DOF = 4  # what a noise level handed in is worth: the default of 5 reference seeds less 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a trial ended.
+
+    Args:
+        cause: `finished`; `stopped` early by the search; `diverged` to NaN or infinity; `failed` with an error.
+        metric: of the final weights; None unless finished (a stopped trial may give the last one seen).
+        share_used: compute spent, as a share of the trial's own budget.
+        message: of the failure.
+    """
+
+    cause: Cause
+    metric: float | None = None
+    share_used: float = 1.0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord:
+    """A trial as the journal holds it.
+
+    Args:
+        number: in the Optuna study.
+        point: the active coordinates.
+        seed: of the run.
+        cost: share of the reference's compute that its policy may spend.
+        confirms: number of the trial whose policy it repeats with another seed.
+        outcome: None while it runs.
+        curve: (share of its own budget used, metric) as observed.
+        projection: of a stopped trial, the most that its metric was expected to reach.
+        is_check: whether it would have been stopped and was run out to see if that had been right.
+    """
+
+    number: int
+    point: FrozenDict
+    seed: int
+    cost: float
+    confirms: int | None = None
+    outcome: Outcome | None = None
+    curve: tuple[tuple[float, float], ...] = ()
+    projection: float | None = None
+    is_check: bool = False
+
+    @property
+    def arm(self) -> str:
+        """`full` or `subset`."""
+        return str(self.point["arm"])
+
+
+@dataclass(slots=True)
+class Tried:
+    """One policy and all that was seen of it."""
+
+    point: FrozenDict
+    cost: float
+    first: int
+    scores: list[float] = field(default_factory=list)
+    optimistic: list[float] = field(default_factory=list)
+    num_lost: int = 0
+    num_running: int = 0
+
+    @property
+    def arm(self) -> str:
+        """`full` or `subset`."""
+        return str(self.point["arm"])
+
+    @property
+    def mean(self) -> float:
+        """Mean score over the seeds that finished."""
+        return math.fsum(self.scores) / len(self.scores)
+
+    def num_feasible(self, target: float) -> int:
+        """Number of seeds that reached the target."""
+        return sum(score >= target for score in self.scores)
+
+
+class Evidence:
+    """Gathers trials by policy. Everything it says follows from the trials it was given, whatever their order.
+
+    Args:
+        target: least score that counts as matched.
+        noise: standard deviation of the score over seeds, if the reference measured it.
+    """
+
+    def __init__(self, target: float, noise: float | None = None) -> None:
+        self.target = target
+        self._given_noise = noise
+        self._tried: dict[FrozenDict, Tried] = {}
+        self._hopeful: dict[str, dict[FrozenDict, Tried]] = {}
+        self._repeated: dict[FrozenDict, Tried] = {}
+        self._passed: dict[FrozenDict, Tried] = {}
+
+    def __iter__(self) -> Iterator[Tried]:
+        return iter(self._tried.values())
+
+    def __len__(self) -> int:
+        return len(self._tried)
+
+    def find(self, point: FrozenDict) -> Tried | None:
+        """What was seen of a policy; None if it was never tried."""
+        return self._tried.get(point)
+
+    def start(self, record: TrialRecord) -> None:
+        """A trial begins."""
+        tried = self._tried.get(record.point)
+        if tried is None:
+            tried = self._tried[record.point] = Tried(point=record.point, cost=record.cost, first=record.number)
+        tried.num_running += 1
+
+    def drop(self, record: TrialRecord) -> None:
+        """A trial vanishes without an outcome."""
+        self._tried[record.point].num_running -= 1
+
+    def end(self, record: TrialRecord, score: float | None) -> None:
+        """A trial ends; `score` is its final one, what it could have reached if stopped, or None if it was lost."""
+        assert record.outcome is not None
+        tried = self._tried[record.point]
+        tried.num_running -= 1
+        if record.outcome.cause == "finished" and score is not None:
+            tried.scores.append(score)
+        elif record.outcome.cause == "stopped" and score is not None:
+            tried.optimistic.append(score)
+        else:
+            tried.num_lost += 1
+        self._file(tried)
+
+    def _file(self, tried: Tried) -> None:
+        hopeful = self._hopeful.setdefault(tried.arm, {})
+        lost = tried.num_lost + len(tried.optimistic)
+        passed = bool(tried.scores) and not lost and tried.mean >= self.target
+        if passed:
+            self._passed[tried.point] = tried
+        else:
+            self._passed.pop(tried.point, None)
+        if passed and len(tried.scores) == 1:
+            hopeful[tried.point] = tried
+        else:
+            hopeful.pop(tried.point, None)
+        if len(tried.scores) > 1:
+            self._repeated[tried.point] = tried
+
+    @property
+    def scores(self) -> list[float]:
+        """All final scores."""
+        return [score for tried in self for score in tried.scores]
+
+    @property
+    def repeats(self) -> tuple[float, int]:
+        """Sum of squares of the scores about their policies' means, and its degrees of freedom."""
+        groups = self._repeated.values()
+        squares = math.fsum((score - tried.mean) ** 2 for tried in groups for score in tried.scores)
+        return squares, sum(len(tried.scores) - 1 for tried in groups)
+
+    @property
+    def noise(self) -> tuple[float, int] | None:
+        """Standard deviation of a score over seeds and the degrees of freedom behind it; None if nothing is known."""
+        squares, dof = self.repeats
+        if self._given_noise is not None:
+            squares, dof = squares + _REFERENCE_DOF * self._given_noise**2, dof + _REFERENCE_DOF
+        return (math.sqrt(squares / dof), dof) if dof else None
+
+    @property
+    def is_noise_free(self) -> bool:
+        """Whether the score depends on the policy alone.
+
+        Two equal scores prove little when scores are coarse (accuracy on 200 examples), much when no two policies
+        ever agreed.
+        """
+        groups = list(self._repeated.values())
+        if not groups or self._given_noise or any(min(t.scores) != max(t.scores) for t in groups):
+            return False
+        if self.repeats[1] >= _NUM_AGREEING:
+            return True
+        firsts = [tried.scores[0] for tried in self if tried.scores]
+        return len(firsts) > _NUM_AGREEING and len(set(firsts)) == len(firsts)
+
+    def is_confirmed(self, tried: Tried) -> bool:
+        """Whether a policy is feasible on two seeds at least, and by more than the standard error of their mean.
+
+        The second half is ours: of many policies just below the target some pass twice by luck, and a bound set by
+        one of them would hide the true optimum.
+        """
+        if tried.num_feasible(self.target) < 2 or tried.num_lost or tried.optimistic:
+            return False
+        known = self.noise
+        assert known is not None, "two seeds give a noise estimate"
+        error = 0.0 if self.is_noise_free else known[0] / math.sqrt(len(tried.scores))
+        return tried.mean - error >= self.target
+
+    def bound(self, arm: str) -> float:
+        """Cost below which further proposals of an arm must lie; infinity while nothing is confirmed."""
+        return min((tried.cost for tried in self.confirmed(arm)), default=math.inf)
+
+    def confirmed(self, arm: str) -> Iterator[Tried]:
+        """The confirmed policies of an arm."""
+        for tried in self._repeated.values():
+            if tried.arm == arm and self.is_confirmed(tried):
+                yield tried
+
+    def passed(self, arm: str | None = None) -> Iterator[Tried]:
+        """Policies, of one arm if given, whose mean score reached the target and that no seed was lost of."""
+        for tried in self._passed.values():
+            if arm in (None, tried.arm):
+                yield tried
+
+    def hopeful(self, arm: str) -> Tried | None:
+        """The cheapest policy of an arm that passed on its only seed, below the bound and with no repeat running."""
+        bound = self.bound(arm)
+        waiting = self._hopeful.get(arm, {})
+        for point in [point for point, tried in waiting.items() if tried.cost >= bound]:
+            del waiting[point]  # a bound that is lifted later brings better-known policies back with it
+        open_ = [tried for tried in waiting.values() if not tried.num_running]
+        return min(open_, key=lambda tried: (tried.cost, tried.first), default=None)
+
+
+def to_plain_outcome(record: TrialRecord) -> dict[str, Any]:
+    """What the journal keeps of a trial's end."""
+    assert record.outcome is not None
+    outcome = record.outcome
+    return {
+        "cause": outcome.cause,
+        "metric": outcome.metric,
+        "share_used": outcome.share_used,
+        "message": outcome.message,
+        "curve": [list(pair) for pair in record.curve],
+        "projection": record.projection,
+        "is_check": record.is_check,
+    }

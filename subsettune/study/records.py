@@ -1,0 +1,146 @@
+"""Records of a study: one row for each training, the same columns for reference, trials and verification."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from subsettune import config
+from subsettune.config import FrozenDict, setting
+from subsettune.ledger import Ledger
+from subsettune.policy import Policy
+from subsettune.train.result import CurvePoint
+
+Role = Literal["reference", "trial", "verification"]
+TABLE_SCHEMA = b"1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """One training of a study.
+
+    Args:
+        name: unique in the study, e.g. `trial-0007`, `reference-seed-3`, `candidate-1-seed-3`.
+        role: why it was trained.
+        number: of the trial; -1 for other roles.
+        candidate: of a verification run: the name of the candidate; else empty.
+        policy: what was followed.
+        coordinates: of a trial, as the search proposed them.
+        seed: of the run.
+        confirms: the trial that this one repeats with another seed, or null.
+        cause: `failed` when no result came back after the retry; `message` and `log` say why and where.
+        metric: on the validation split, or null.
+        test_metric: on the test split, verification only.
+        share_used: of the policy's own compute.
+        cost_flops: what the policy was known to cost before it ran.
+        ledger: FLOPs spent, by purpose.
+        repeated_flops: lost to interruptions.
+        train_s: seconds in updates.
+        select_s: seconds in selection.
+        evaluate_s: seconds in evaluation.
+        overhead_s: wall-clock seconds of the trial outside training, selection and evaluation.
+        started_s: seconds since the study began (its first start).
+        finished_s: likewise.
+        cached: of a reference run: taken from the cache of an earlier study.
+        run_out: a trial that the search would have stopped and let run on, to measure false stops.
+    """
+
+    name: str
+    role: Role
+    number: int = -1
+    candidate: str = ""
+    policy: Policy
+    coordinates: FrozenDict = setting(FrozenDict())
+    seed: int
+    confirms: int | None = None
+    cause: Literal["finished", "stopped", "diverged", "failed"]
+    message: str = ""
+    log: str = ""
+    metric: float | None = None
+    test_metric: float | None = None
+    share_used: float = 1.0
+    cost_flops: int
+    ledger: Ledger = setting(Ledger())
+    repeated_flops: int = 0
+    train_s: float = 0.0
+    select_s: float = 0.0
+    evaluate_s: float = 0.0
+    overhead_s: float = 0.0
+    started_s: float = 0.0
+    finished_s: float = 0.0
+    cached: bool = False
+    run_out: bool = False
+    curve: tuple[CurvePoint, ...] = ()
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the policy pays: selection and training."""
+        return self.train_s + self.select_s
+
+
+_CURVE = pa.struct(
+    [
+        ("share", pa.float64()),
+        ("flops", pa.int64()),
+        ("phase", pa.int64()),
+        ("metric", pa.float64()),
+        ("loss", pa.float64()),
+        ("seconds", pa.float64()),
+    ]
+)
+_LEDGER = ("select", "forward", "backward", "evaluate")
+_JSON = ("policy", "coordinates")
+_TYPES: dict[str, pa.DataType] = {
+    **dict.fromkeys(("name", "role", "candidate", "policy", "coordinates", "cause", "message", "log"), pa.string()),
+    **dict.fromkeys(("number", "seed", "confirms", "cost_flops", "repeated_flops"), pa.int64()),
+    **dict.fromkeys(("metric", "test_metric", "share_used", "train_s", "select_s", "evaluate_s"), pa.float64()),
+    **dict.fromkeys(("overhead_s", "started_s", "finished_s"), pa.float64()),
+    **dict.fromkeys(("cached", "run_out"), pa.bool_()),
+    "curve": pa.list_(_CURVE),
+}
+SCHEMA = pa.schema(
+    [(name, _TYPES[name]) for name in RunRecord.__dataclass_fields__ if name != "ledger"]
+    + [(f"{purpose}_flops", pa.int64()) for purpose in _LEDGER],
+    metadata={b"subsettune.schema": TABLE_SCHEMA},
+)
+
+
+def to_table(records: Sequence[RunRecord]) -> pa.Table:
+    """Records as a table that any Parquet reader understands: one column a number, policies as JSON text."""
+    return pa.Table.from_pylist([_row(record) for record in records], schema=SCHEMA)
+
+
+def from_table(table: pa.Table) -> tuple[RunRecord, ...]:
+    """Read what `to_table` wrote.
+
+    Raises:
+        ConfigError: a row does not describe a run.
+    """
+    return tuple(_record(row) for row in table.to_pylist())
+
+
+def count(records: Iterable[RunRecord]) -> Counter[str]:
+    """How many runs ended by each cause."""
+    return Counter(record.cause for record in records)
+
+
+def _row(record: RunRecord) -> dict[str, Any]:
+    row = {name: config.to_plain(getattr(record, name)) for name in RunRecord.__dataclass_fields__}
+    ledger = row.pop("ledger")
+    row |= {name: json.dumps(row[name], sort_keys=True) for name in _JSON}
+    return row | {f"{purpose}_flops": ledger[purpose] for purpose in _LEDGER}
+
+
+def _record(row: dict[str, Any]) -> RunRecord:
+    plain = {name: row[name] for name in RunRecord.__dataclass_fields__ if name != "ledger"}
+    plain |= {name: json.loads(row[name]) for name in _JSON}
+    ledger = {purpose: row[f"{purpose}_flops"] for purpose in _LEDGER}
+    return config.build(RunRecord, {**plain, "ledger": ledger})

@@ -1,0 +1,485 @@
+"""The space of policies a study searches: what is under `space:` in the study file.
+
+Each key is a coordinate of a policy (`policy.COORDINATES`) or a key of the recipe. Each value is one of
+
+    0.1                                     fixed (a text, a number, true or false)
+    {log: [0.02, 0.6]}                      a number, even on a logarithmic scale
+    {uniform: [0.05, 0.9]}                  a number, even on a linear scale
+    {int: [16, 256]}, {int: [...], log: true}   a whole number, both ends included
+    {choice: [random, kcenter]}             one of a list; the first is tried first, so put the usual one there
+
+and each mapping may have `when: {other_key: value or [values]}`: the coordinate exists only then. Some conditions are
+implied: `switch`, `subset_share`, `q`, `selector` and `entry` belong to the arm `subset`, `shrink` and `noise` to the
+entry `shrink_perturb`. The arm `full` is part of every space: it is the control that every saving is stated against,
+so `arm: subset` still searches both arms. `arm: full` searches the shorter schedule alone.
+
+A point of the space is a mapping from the *active* coordinates to values. Every coordinate also has a place in
+[0, 1], even on its own scale; models and samplers see those.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from subsettune import config
+from subsettune.config import FrozenDict, Path, must, unknown_key
+from subsettune.errors import ConfigError, Mistake
+from subsettune.policy import COORDINATES, FULL, SUBSET, Policy, TaskFacts, from_coordinates
+
+Kind = Literal["fixed", "float", "int", "choice"]
+_SCALES = ("log", "uniform", "int", "choice")
+_SUBSET_ONLY = ("switch", "subset_share", "q", "selector", "entry")
+_PERTURB_ONLY = ("shrink", "noise")
+_NAMES = ("arm", "selector", "order", "entry")
+_ALWAYS = ("arm", "budget", "switch", "subset_share", "q")
+_PERCENT = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coordinate:
+    """One axis of the space.
+
+    Args:
+        name: of the coordinate or recipe key.
+        kind: fixed, float, int or choice.
+        lo: least value (float, int).
+        hi: greatest value (float, int).
+        log: whether the scale is logarithmic.
+        values: the choices, or the one fixed value.
+        when: other coordinates and the values of theirs with which this one exists.
+    """
+
+    name: str
+    kind: Kind
+    lo: float = 0.0
+    hi: float = 0.0
+    log: bool = False
+    values: tuple[Any, ...] = ()
+    when: FrozenDict = FrozenDict()
+
+    @property
+    def is_single(self) -> bool:
+        """Whether there is nothing to choose."""
+        return len(self.values) == 1 if self.kind in ("fixed", "choice") else self.lo == self.hi
+
+    @property
+    def cardinality(self) -> float:
+        """Number of values; infinity for a float."""
+        if self.kind in ("fixed", "choice"):
+            return len(self.values)
+        if self.lo == self.hi:
+            return 1
+        return math.inf if self.kind == "float" else self.hi - self.lo + 1
+
+    @property
+    def default(self) -> Any:
+        """The usual value: the first choice, or the middle of the range on its own scale."""
+        return self.values[0] if self.values else self.from_unit(0.5)
+
+    def from_unit(self, unit: float) -> Any:
+        """The value at a place in [0, 1]; choices share it in equal parts."""
+        if self.kind in ("fixed", "choice"):
+            return self.values[min(int(unit * len(self.values)), len(self.values) - 1)]
+        if self.kind == "int":
+            # Half a step is added at both ends, so that each whole number has an equal part of a linear scale.
+            lo, hi = self.lo - 0.5, self.hi + 0.5
+            value = math.exp(math.log(lo) + unit * math.log(hi / lo)) if self.log else lo + unit * (hi - lo)
+            return int(min(max(round(value), self.lo), self.hi))
+        value = self.lo * (self.hi / self.lo) ** unit if self.log else self.lo + unit * (self.hi - self.lo)
+        return float(min(max(value, self.lo), self.hi))
+
+    def to_unit(self, value: Any) -> float:
+        """The place of a value in [0, 1]: the inverse of `from_unit`, to the middle of a part of a choice."""
+        if self.kind in ("fixed", "choice"):
+            return (self.values.index(value) + 0.5) / len(self.values)
+        lo, hi = (self.lo - 0.5, self.hi + 0.5) if self.kind == "int" else (self.lo, self.hi)
+        if lo == hi:
+            return 0.5
+        return math.log(value / lo) / math.log(hi / lo) if self.log else (value - lo) / (hi - lo)
+
+    def is_active(self, point: Mapping[str, Any]) -> bool:
+        """Whether the coordinate exists at a point that holds the coordinates it depends on."""
+        return all(key in point and point[key] in allowed for key, allowed in self.when.items())
+
+    def to_plain(self) -> Any:
+        """As it is written under `space:`, without the implied conditions."""
+        if self.kind == "fixed":
+            plain = config.to_plain(self.values[0])
+            return {"choice": [plain], "when": self._explicit_when()} if self._explicit_when() else plain
+        body: dict[str, Any]
+        if self.kind == "choice":
+            body = {"choice": list(config.to_plain(self.values))}
+        elif self.kind == "int":
+            body = {"int": [int(self.lo), int(self.hi)]} | ({"log": True} if self.log else {})
+        else:
+            body = {"log" if self.log else "uniform": [self.lo, self.hi]}
+        return body | ({"when": self._explicit_when()} if self._explicit_when() else {})
+
+    def _explicit_when(self) -> dict[str, list[Any]]:
+        implied = _implied(self.name)
+        return {k: list(config.to_plain(v)) for k, v in self.when.items() if implied.get(k) != tuple(v)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """All policies that a study may try; read it with `Space.from_mapping`.
+
+    Args:
+        coordinates: in an order in which every coordinate comes after those it depends on; `arm` and `budget` first.
+    """
+
+    coordinates: tuple[Coordinate, ...]
+
+    @classmethod
+    def from_mapping(
+        cls, raw: object, *, recipe_keys: Iterable[str] | None = None, known: Mapping[str, Iterable[str]] | None = None
+    ) -> Space:
+        """Read what is written under `space:`.
+
+        Args:
+            raw: the mapping, as parsed from YAML 1.2.
+            recipe_keys: hyperparameters that the recipe has (`epochs` is not one: the budget decides). None accepts
+                any name that is not a misspelt coordinate.
+            known: registered names by coordinate, e.g. `{"selector": SELECTORS}`; names with ":" are the user's code
+                and accepted.
+
+        Raises:
+            ConfigError: with every mistake found; paths are relative to `space`.
+        """
+        if not isinstance(raw, Mapping):
+            raise ConfigError(must("space", "a mapping of coordinates to values or ranges", raw))
+        return _Reader(None if recipe_keys is None else tuple(recipe_keys), known or {}).read(raw)
+
+    def __getitem__(self, name: str) -> Coordinate:
+        return next(axis for axis in self.coordinates if axis.name == name)
+
+    def __contains__(self, name: str) -> bool:
+        return any(axis.name == name for axis in self.coordinates)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms to search: `full` always, first."""
+        return self["arm"].values
+
+    @property
+    def cardinality(self) -> float:
+        """Number of points, conditions disregarded; infinity if any coordinate is a float range."""
+        return math.prod(axis.cardinality for axis in self.coordinates)
+
+    def axes(self, arm: str) -> tuple[Coordinate, ...]:
+        """The coordinates, other than the arm itself, that can be active in an arm."""
+        kept = (axis for axis in self.coordinates if axis.name != "arm")
+        return tuple(axis for axis in kept if arm in axis.when.get("arm", (arm,)) and self._reachable(axis, arm))
+
+    def _reachable(self, axis: Coordinate, arm: str) -> bool:
+        """Whether all that an axis depends on can be active in an arm."""
+        parents = (self[key] for key in axis.when if key != "arm")
+        return all(arm in parent.when.get("arm", (arm,)) and self._reachable(parent, arm) for parent in parents)
+
+    def point(self, arm: str, value_of: Callable[[Coordinate], Any]) -> FrozenDict:
+        """A point of an arm: `value_of` is asked for each coordinate that turns out to be active."""
+        point: dict[str, Any] = {"arm": arm}
+        for axis in self.axes(arm):
+            if axis.is_active(point):
+                point[axis.name] = axis.values[0] if axis.kind == "fixed" else value_of(axis)
+        return FrozenDict(point)
+
+    def sample(self, rng: np.random.Generator, arm: str | None = None) -> FrozenDict:
+        """A random point, even on each coordinate's own scale; of one arm if given."""
+        arm = arm if arm is not None else self.arms[int(rng.integers(len(self.arms)))]
+        return self.point(arm, lambda axis: axis.from_unit(float(rng.random())))
+
+    def policy(self, point: Mapping[str, Any], facts: TaskFacts) -> Policy:
+        """The policy at a point.
+
+        Raises:
+            ConfigError: the point lacks a coordinate, or does not fit the task.
+        """
+        return from_coordinates(point, facts)
+
+    def resolve(self, facts: TaskFacts) -> Space:
+        """Check the space against a task, and return it.
+
+        Raises:
+            ConfigError: a range of `q` needs more examples than there are, or a subset would have no example.
+        """
+        mistakes: list[Mistake] = []
+        for name in ("subset_share", "q"):
+            if name in self and SUBSET in self.arms:
+                _check_sizes(self[name], facts, mistakes)
+        if mistakes:
+            raise ConfigError(tuple(mistakes))
+        return self
+
+    def to_mapping(self) -> dict[str, Any]:
+        """As it is written in a study file; `from_mapping` reads it."""
+        return {axis.name: axis.to_plain() for axis in self.coordinates}
+
+
+def _implied(name: str) -> dict[str, tuple[Any, ...]]:
+    """The conditions that a coordinate has without being told."""
+    if name in _SUBSET_ONLY:
+        return {"arm": (SUBSET,)}
+    if name in _PERTURB_ONLY:
+        return {"entry": ("shrink_perturb",)}
+    return {}
+
+
+def _check_sizes(axis: Coordinate, facts: TaskFacts, mistakes: list[Mistake]) -> None:
+    values = axis.values or (axis.lo, axis.hi)
+    least, greatest = min(values), max(values)
+    n = facts.num_examples
+    least_share = facts.share_of_q(least) if axis.name == "q" else least
+    if least_share * n < 1:
+        smallest = facts.q(1) if axis.name == "q" else 1 / n
+        advice = f"{least:g} of {n:,} examples is less than one example. Raise the lower end."
+        mistakes.append(Mistake((axis.name,), must(axis.name, f"at least {smallest:.4g}", least, advice)))
+    if axis.name == "q" and facts.share_of_q(greatest) > 1:
+        needed = facts.share_of_q(greatest) * n
+        advice = (
+            f"It needs {needed:,.0f} examples and there are {n:,}. Lower the upper end, "
+            "use a smaller network, or search subset_share instead."
+        )
+        mistakes.append(Mistake((axis.name,), must(axis.name, f"at most {facts.q():.4g}", greatest, advice)))
+
+
+def _fraction(name: str, value: float) -> str | None:
+    if 0 < value < 1 or (value == 1 and name != "switch"):
+        return None
+    rule = "in (0, 1)" if name == "switch" else "in (0, 1]"
+    advice = "It is a fraction of the whole."
+    if 1 < value <= _PERCENT:
+        advice = f"It is a fraction, not a percentage: write {value / _PERCENT:g}."
+    return must(name, rule, value, advice)
+
+
+def _bounded(rule: config.Rule) -> Callable[[str, float], str | None]:
+    advice = rule.advice if isinstance(rule.advice, str) else rule.advice()
+    return lambda name, value: None if rule.holds(value) else must(name, rule.text, value, advice)
+
+
+_NUMBERS: dict[str, Callable[[str, float], str | None]] = {
+    "budget": _fraction,
+    "switch": _fraction,
+    "subset_share": _fraction,
+    "q": _bounded(config.POSITIVE),
+    "shrink": _bounded(config.UNIT),
+    "noise": _bounded(config.NOT_NEGATIVE),
+}
+
+
+class _Reader:
+    """Reads a mapping into a Space and gathers every mistake on the way."""
+
+    def __init__(self, recipe_keys: tuple[str, ...] | None, known: Mapping[str, Iterable[str]]) -> None:
+        self._recipe_keys = recipe_keys
+        self._known = {name: tuple(names) for name, names in known.items()} | {"arm": (FULL, SUBSET)}
+        self._mistakes: list[Mistake] = []
+        self._axes: dict[str, Coordinate] = {}
+        self._seen: set[str] = set()
+
+    def read(self, raw: Mapping[Any, Any]) -> Space:
+        for key, value in raw.items():
+            if self._is_known(key):
+                self._seen.add(key)
+                self._read_axis(key, value)
+        self._complete_arm()
+        self._check_sets()
+        self._check_conditions()
+        if self._mistakes:
+            raise ConfigError(tuple(self._mistakes))
+        return Space(coordinates=self._ordered())
+
+    def _say(self, path: Path, message: str) -> None:
+        self._mistakes.append(Mistake(path, message))
+
+    def _is_known(self, key: Any) -> bool:
+        name = str(key)
+        if not isinstance(key, str):
+            self._say((name,), must("a key of space", "a text", key))
+            return False
+        if key in COORDINATES:
+            return True
+        if key == "epochs":
+            self._say((key,), "epochs cannot be searched: the budget decides how long a policy trains. Remove it.")
+            return False
+        if self._recipe_keys is None:
+            if difflib.get_close_matches(key, COORDINATES, n=1, cutoff=0.8):
+                self._say((key,), unknown_key(key, COORDINATES))
+                return False
+            return True
+        if key not in self._recipe_keys:
+            self._say((key,), unknown_key(key, (*COORDINATES, *self._recipe_keys)))
+            return False
+        return True
+
+    def _read_axis(self, name: str, raw: Any) -> None:
+        if not isinstance(raw, Mapping):
+            axis = self._choices(name, "fixed", [raw], (name,))
+            when: dict[str, Any] | None = {}
+        else:
+            axis = self._read_range(name, raw)
+            when = self._read_when(name, raw.get("when", {}))
+        if axis is not None and when is not None:
+            conditions = FrozenDict(_implied(name) | when)
+            fields = {f: getattr(axis, f) for f in Coordinate.__dataclass_fields__} | {"when": conditions}
+            self._axes[name] = Coordinate(**fields)
+
+    def _read_range(self, name: str, raw: Mapping[Any, Any]) -> Coordinate | None:
+        extra = [key for key in raw if key not in (*_SCALES, "when")]
+        for key in extra:
+            self._say((name, str(key)), unknown_key(key, (*_SCALES, "when")))
+        if extra:
+            return None
+        scales = [key for key in _SCALES if key in raw]
+        is_log_int = scales == ["log", "int"] and isinstance(raw["log"], bool)
+        if len(scales) != 1 and not is_log_int:
+            rule = "a value or one of {log: [lo, hi]}, {uniform: [lo, hi]}, {int: [lo, hi]}, {choice: [...]}"
+            self._say((name,), must(name, rule, dict(raw)))
+            return None
+        if scales == ["choice"]:
+            return self._read_choice(name, raw["choice"])
+        scale = "int" if is_log_int else scales[0]
+        return self._read_ends(name, scale, raw[scale], log=scale == "log" or bool(raw.get("log", False)))
+
+    def _read_choice(self, name: str, raw: Any) -> Coordinate | None:
+        if not isinstance(raw, list | tuple) or not raw:
+            self._say((name, "choice"), must(f"choice of {name}", "a list of at least one value", raw))
+            return None
+        return self._choices(name, "choice", list(raw), (name, "choice"))
+
+    def _choices(self, name: str, kind: Kind, raw: list[Any], path: Path) -> Coordinate | None:
+        before = len(self._mistakes)
+        values = tuple(config.convert(Any, value, (name,), []) for value in raw)
+        for value in values:
+            self._check_value(name, value, path)
+        if len({config.canonical_json(value) for value in values}) < len(values):
+            self._say(path, must(f"choice of {name}", "free of repetition", list(raw)))
+        if len(self._mistakes) > before:
+            return None
+        return Coordinate(name=name, kind=kind, values=values)
+
+    def _read_ends(self, name: str, scale: str, raw: Any, *, log: bool) -> Coordinate | None:
+        path = (name, scale)
+        number = int if scale == "int" else int | float
+        is_pair = isinstance(raw, list | tuple) and len(raw) == 2
+        if not is_pair or any(isinstance(end, bool) or not isinstance(end, number) for end in raw):
+            self._say(path, must(f"{scale} of {name}", f"[lo, hi], two {'whole ' * (scale == 'int')}numbers", raw))
+            return None
+        if name in _NAMES:
+            self._say((name,), must(name, "a name or {choice: [names]}", {scale: list(raw)}))
+            return None
+        before = len(self._mistakes)
+        lo, hi = raw
+        if not (math.isfinite(lo) and math.isfinite(hi)) or lo > hi:
+            self._say(path, must(f"{scale} of {name}", "[lo, hi] with lo <= hi", list(raw), "Swap the two ends."))
+        elif log and lo <= 0:
+            advice = "A logarithmic scale has no zero; use uniform, or a small positive lower end."
+            self._say(path, must(f"lower end of {name}", "positive", lo, advice))
+        for end in dict.fromkeys(raw):
+            self._check_value(name, end, path)
+        if len(self._mistakes) > before:
+            return None
+        kind: Kind = "int" if scale == "int" else "float"
+        ends = (int(lo), int(hi)) if kind == "int" else (float(lo), float(hi))
+        return Coordinate(name=name, kind=kind, lo=ends[0], hi=ends[1], log=log)
+
+    def _check_value(self, name: str, value: Any, path: Path) -> None:
+        if name in _NUMBERS:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                self._say(path, must(name, "a finite number", value))
+            elif (message := _NUMBERS[name](name, value)) is not None:
+                self._say(path, message)
+        elif name in _NAMES:
+            self._check_name(name, value, path)
+        elif isinstance(value, Mapping) or value is None or (isinstance(value, float) and not math.isfinite(value)):
+            self._say(path, must(name, "a finite number, a text, true, false or a list of these", value))
+
+    def _check_name(self, name: str, value: Any, path: Path) -> None:
+        names = self._known.get(name)
+        if not isinstance(value, str):
+            self._say(path, must(name, "a name", value))
+        elif names is not None and value not in names and not (":" in value and name != "arm"):
+            own = "" if name == "arm" else " or package.module:name"
+            near = difflib.get_close_matches(value, names, n=1)
+            guess = f" Did you mean {near[0]!r}?" if near else ""
+            advice = f"Known: {', '.join(sorted(names))}.{guess}"
+            self._say(path, must(name, f"a known {name}{own}", value, advice))
+
+    def _read_when(self, name: str, raw: Any) -> dict[str, Any] | None:
+        if not isinstance(raw, Mapping):
+            rule = "a mapping of other keys to the values with which this one exists"
+            self._say((name, "when"), must(f"when of {name}", rule, raw))
+            return None
+        return {str(k): tuple(v) if isinstance(v, list | tuple) else (v,) for k, v in raw.items()}
+
+    def _complete_arm(self) -> None:
+        """Put `arm` in, with the full arm first: it is the control and always part of the space."""
+        if "arm" in self._seen and "arm" not in self._axes:
+            return
+        given = self._axes["arm"].values if "arm" in self._axes else (FULL, SUBSET)
+        values = (FULL,) if given == (FULL,) else (FULL, SUBSET)
+        when = self._axes["arm"].when if "arm" in self._axes else FrozenDict()
+        self._axes["arm"] = Coordinate(name="arm", kind="choice", values=values, when=when)
+
+    def _check_sets(self) -> None:
+        """What has to be given together, or must not be."""
+        if "budget" not in self._seen:
+            self._say((), "key 'budget' is missing. Write e.g. budget: {log: [0.02, 0.6]}.")
+        if "arm" in self._axes and SUBSET not in self._axes["arm"].values:
+            return
+        if {"subset_share", "q"} <= self._seen:
+            self._say(("q",), "q and subset_share both fix the size of the subset. Remove one of them.")
+        if not {"subset_share", "q"} & self._seen:
+            example = "Write e.g. subset_share: {log: [0.02, 0.5]}, or arm: full to search shorter schedules only."
+            self._say((), f"subset_share or q is missing, and the arm 'subset' needs one. {example}")
+        if "switch" not in self._seen:
+            example = "Write e.g. switch: {uniform: [0.05, 0.9]}, or arm: full to search shorter schedules only."
+            self._say((), f"key 'switch' is missing, and the arm 'subset' needs it. {example}")
+
+    def _check_conditions(self) -> None:
+        for name, axis in self._axes.items():
+            for key, allowed in axis.when.items():
+                if _implied(name).get(key) != allowed:
+                    self._check_condition(name, key, allowed)
+            entry = self._axes.get("entry")
+            if name in _PERTURB_ONLY and not (entry and "shrink_perturb" in entry.values):
+                advice = f"Add it to the choices of entry, or remove {name}."
+                self._say((name,), f"{name} has no use without entry: shrink_perturb in the space. {advice}")
+
+    def _check_condition(self, name: str, key: str, allowed: tuple[Any, ...]) -> None:
+        path = (name, "when", key)
+        if name in _ALWAYS:
+            self._say(path, f"{name} cannot be conditional: every policy of its arm needs it.")
+        elif key == name:
+            self._say(path, f"{name} cannot depend on itself.")
+        elif key not in self._axes:
+            if key not in self._seen:
+                self._say(path, f"unknown key. Keys of this space: {', '.join(sorted({*self._seen, 'arm'}))}.")
+        elif not self._axes[key].values:
+            self._say(path, f"{key} is a range; a condition needs a choice or a fixed value.")
+        else:
+            have = self._axes[key].values
+            for value in allowed:
+                if value not in have:
+                    rule = f"one of {', '.join(map(str, have))}"
+                    self._say(path, must(f"{key} in when of {name}", rule, value))
+
+    def _ordered(self) -> tuple[Coordinate, ...]:
+        """Parents before children, otherwise the order of the file."""
+        done: dict[str, Coordinate] = {name: self._axes[name] for name in ("arm", "budget")}
+        waiting = {name: axis for name, axis in self._axes.items() if name not in done}
+        while waiting:
+            ready = [n for n, axis in waiting.items() if all(k in done or k not in self._axes for k in axis.when)]
+            if not ready:
+                names = ", ".join(sorted(waiting))
+                raise ConfigError((Mistake((), f"the conditions of {names} depend on each other in a circle."),))
+            for name in ready:
+                done[name] = waiting.pop(name)
+        return tuple(done.values())

@@ -1,0 +1,246 @@
+"""The stages of a study that decide while they run: search and verification, as sources of runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from subsettune.config import to_plain
+from subsettune.policy import FULL, SUBSET, Phase, Policy, TaskFacts, conventional
+from subsettune.study import search as searching
+from subsettune.study.records import RunRecord
+from subsettune.study.results import Candidate
+from subsettune.study.runs import Pause, RunRequest
+from subsettune.study.search import Outcome, Proposal, Search
+from subsettune.study.verify import Verification
+from subsettune.train.result import CurvePoint
+
+
+class SearchStage:
+    """Trials, as the search proposes them.
+
+    Args:
+        search: asked and told.
+        again: runs that an interruption cut off; they come first, and go on from their checkpoints.
+        done: told each record, before the search is.
+        out_of_time: whether no new trial may start.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        again: Iterable[Proposal],
+        done: Callable[[RunRecord], None],
+        out_of_time: Callable[[], bool],
+    ) -> None:
+        self._search, self._again, self._done, self._out_of_time = search, list(again), done, out_of_time
+
+    def next(self) -> RunRequest | Pause:
+        """The next trial."""
+        if self._again:
+            return _trial(self._again.pop(0))
+        if self._out_of_time():
+            return Pause.DONE
+        proposal = self._search.propose()
+        if isinstance(proposal, Proposal):
+            return _trial(proposal)
+        return Pause.WAIT if proposal is searching.WAIT else Pause.DONE
+
+    def progress(self, request: RunRequest, point: CurvePoint) -> bool:
+        """Whether the search gives this trial up."""
+        if point.metric is None or point.share >= 1:
+            return False
+        return self._search.observe(request.number, point.share, point.metric)
+
+    def finished(self, request: RunRequest, record: RunRecord) -> None:
+        """Put the trial on record, then tell the search: a driver killed in between finds the record."""
+        self._done(record)
+        self._search.tell(request.number, outcome(record))
+
+
+def outcome(record: RunRecord) -> Outcome:
+    """What the search is told of a trial."""
+    return Outcome(
+        cause=record.cause,
+        metric=record.metric if record.cause == "finished" else None,
+        share_used=min(1.0, max(0.0, record.share_used)),
+        message=record.message,
+    )
+
+
+def _trial(proposal: Proposal) -> RunRequest:
+    return RunRequest(
+        name=f"trial-{proposal.number:04d}",
+        role="trial",
+        number=proposal.number,
+        policy=proposal.policy,
+        coordinates=proposal.coordinates,
+        seed=proposal.seed,
+        confirms=proposal.confirms,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """The policies of one round of verification, by name."""
+
+    candidates: Mapping[str, Candidate]
+
+    def to_mapping(self) -> dict[str, Any]:
+        """JSON form, as the manifest holds it."""
+        return {
+            name: {"policy": c.policy.to_mapping(), "trials": list(c.trials), "cost_flops": c.cost_flops}
+            for name, c in self.candidates.items()
+        }
+
+
+def line_up(search: Search, count: int, facts: TaskFacts, round_number: int) -> dict[str, Candidate]:
+    """The candidates of a round: the search's choice and the best of the full arm, named `shorter`.
+
+    Args:
+        search: after its last trial.
+        count: policies besides the best of the full arm.
+        facts: of the task.
+        round_number: 1, or more after an extension; it marks the names.
+    """
+    mark = "" if round_number == 1 else f"@{round_number}"
+    best_full = search.best_full()
+    named: dict[str, Candidate] = {}
+    if best_full is not None:
+        named[f"shorter{mark}"] = _candidate(f"shorter{mark}", best_full, facts)
+    chosen = [c for c in search.candidates(count) if best_full is None or c.policy.key != best_full.policy.key]
+    for i, found in enumerate(chosen, 1):
+        name = f"candidate-{i}{mark}"
+        named[name] = _candidate(name, found, facts)
+    return named
+
+
+def _candidate(name: str, found: searching.Candidate, facts: TaskFacts) -> Candidate:
+    return Candidate(name=name, policy=found.policy, trials=(found.number,), cost_flops=found.policy.cost(facts))
+
+
+def randomised(policy: Policy) -> Policy:
+    """The policy with every selector replaced by `random`, everything else equal: the random control."""
+    phases = []
+    for phase in policy.phases:
+        plain = {name: getattr(phase, name) for name in Phase.__dataclass_fields__}
+        phases.append(phase if phase.is_full else Phase(**{**plain, "selector": "random", "selector_options": {}}))
+    return Policy(phases=tuple(phases), recipe=policy.recipe)
+
+
+class VerificationStage:
+    """Runs of one round of verification, and of its controls once the candidates are through.
+
+    Args:
+        verification: says what is needed.
+        candidates: by name; controls are added to it.
+        facts: of the task.
+        round_number: marks the names of controls.
+        known: test metrics of runs that are on record, by (name, seed).
+        save: called after every change.
+    """
+
+    def __init__(
+        self,
+        verification: Verification,
+        candidates: dict[str, Candidate],
+        facts: TaskFacts,
+        round_number: int,
+        known: Mapping[tuple[str, int], float],
+        save: Callable[[RunRecord | None], None],
+    ) -> None:
+        self.verification, self.candidates, self._facts = verification, candidates, facts
+        self._mark = "" if round_number == 1 else f"@{round_number}"
+        self._known, self._save = known, save
+        self._under_way: set[tuple[str, int]] = set()
+
+    def next(self) -> RunRequest | Pause:
+        """The next run that the test needs."""
+        while True:
+            for name, seed in self._needed():
+                if (name, seed) in self._known:
+                    self.verification.record(name, seed, self._known[name, seed])
+                    break
+                self._under_way.add((name, seed))
+                return self._request(name, seed)
+            else:
+                if self._under_way:
+                    return Pause.WAIT
+                if not self._add_controls():
+                    self._save(None)
+                    return Pause.DONE
+
+    def _needed(self) -> list[tuple[str, int]]:
+        return [run for run in self.verification.needed() if run not in self._under_way]
+
+    def _request(self, name: str, seed: int) -> RunRequest:
+        policy = conventional(self._facts) if name == "reference" else self.candidates[name].policy
+        splits = ("validation", "test")
+        title = f"verify-{name}-seed-{seed}"
+        return RunRequest(name=title, role="verification", candidate=name, policy=policy, seed=seed, splits=splits)
+
+    def progress(self, request: RunRequest, point: CurvePoint) -> bool:
+        """Nothing in verification is stopped early."""
+        return False
+
+    def finished(self, request: RunRequest, record: RunRecord) -> None:
+        """Record a metric; a run that diverged or failed counts against its policy."""
+        self._under_way.discard((request.candidate, request.seed))
+        self._save(record)
+        value = record.test_metric if record.test_metric is not None else math.nan
+        self.verification.record(request.candidate, request.seed, value)
+        self._save(None)
+
+    def _add_controls(self) -> bool:
+        """Add the controls that the outcome calls for; whether any was added.
+
+        The best of the full arm, if a failure before it left it untested; and the winner's random control, or that of
+        the first subset candidate where nothing of the subset arm won.
+        """
+        fresh = [c for c in (self._shorter_control(), self._random_control()) if c is not None]
+        fresh = [c for c in fresh if c.name not in self.candidates]
+        for control in fresh:
+            self.candidates[control.name] = control
+            self.verification.add_control(control.name)
+        if fresh:
+            self._save(None)
+        return bool(fresh)
+
+    def _shorter_control(self) -> Candidate | None:
+        name = f"shorter{self._mark}"
+        if name not in self.candidates or self.verification.verdicts[name].num_seeds > 0:
+            return None
+        return self._control(f"shorter@control{self._mark}", self.candidates[name].policy)
+
+    def _random_control(self) -> Candidate | None:
+        winner = self.verification.winner
+        in_order = [self.candidates[name] for name in self.verification.order]
+        subsets = [c for c in in_order if c.policy.arm == SUBSET]
+        if winner is not None and self.candidates[winner].policy.arm == SUBSET:
+            base = self.candidates[winner]
+        elif subsets:
+            base = subsets[0]
+        else:
+            return None
+        policy = randomised(base.policy)
+        if policy.key == base.policy.key and self.verification.verdicts[base.name].num_seeds > 0:
+            return None  # the selector is `random` already: the policy is its own control
+        return self._control(f"random{self._mark}", policy)
+
+    def _control(self, name: str, policy: Policy) -> Candidate:
+        return Candidate(name=name, policy=policy, cost_flops=policy.cost(self._facts))
+
+
+def to_round(stage: VerificationStage) -> dict[str, Any]:
+    """A round of verification as the manifest holds it."""
+    order = [*stage.verification.order, *stage.verification.controls]
+    field = Field(candidates={name: stage.candidates[name] for name in order})
+    verdicts = {name: to_plain(verdict.to_mapping()) for name, verdict in stage.verification.verdicts.items()}
+    return {"candidates": field.to_mapping(), "state": stage.verification.to_mapping(), "verdicts": verdicts}
+
+
+def is_full(policy: Policy) -> bool:
+    """Whether a policy is of the full arm."""
+    return policy.arm == FULL

@@ -1,0 +1,238 @@
+"""Tasks: what is trained (data, model, recipe), how it is judged (metric), and what counts as matched (tolerance).
+
+Frozen values without torch; `subsettune.data.load` and `subsettune.models.make` turn them into tensors and networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from subsettune import config
+from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, OPEN_FRACTION, POSITIVE, FrozenDict, Rule, one_of, setting
+from subsettune.errors import ConfigError, Mistake
+
+DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
+MODELS = ("mlp", "cnn", "resnet18")
+OPTIMIZERS = ("sgd", "adam", "adamw", "adadelta")
+SCHEDULES = ("constant", "step", "cosine", "one_cycle", "warmup_stable_decay")
+ORDERS = ("uniform",)
+ENTRIES = ("keep", "reset_optimizer", "shrink_perturb")
+METRICS: Mapping[str, tuple[str, bool]] = {  # name -> (kind of task, whether higher is better)
+    "accuracy": ("classification", True),
+    "balanced_accuracy": ("classification", True),
+    "macro_f1": ("classification", True),
+    "mse": ("regression", False),
+}
+MOMENTUM_OPTIMIZERS = ("sgd",)
+OPTIMIZER_KEYS = ("momentum", "nesterov", "optimizer_options")  # mean something to one optimizer, nothing to another
+
+
+def _is_source(name: str) -> bool:
+    return name in DATASETS or ":" in name or "/" in name or name.endswith((".parquet", ".npz"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """Where the examples come from.
+
+    Args:
+        source: a data set by name, a path of a Parquet file or folder or of an .npz file, or `package.module:function`
+            that returns a map-style torch Dataset (or a pair of them: training, test).
+        label: column of the label (Parquet) or name of the array (.npz).
+        features: columns or arrays that make up the input; default: `image` if there is one, else all numeric ones.
+        options: keyword arguments of the function.
+    """
+
+    source: str = setting(
+        rule=Rule(
+            "a data set, a path of a .parquet or .npz file or a folder, or package.module:function",
+            _is_source,
+            lambda: f"Known data sets: {', '.join(DATASETS)}.",
+        )
+    )
+    label: str = "label"
+    features: tuple[str, ...] | None = None
+    options: FrozenDict = setting(FrozenDict())
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Which examples are held out. Drawn once, by class, from `seed`; every run of the task has the same split.
+
+    Args:
+        validation: share of the training file that the search is judged on.
+        test: share of the training file that verification is judged on; null where an official test file exists.
+        seed: of the draw.
+    """
+
+    validation: float = setting(0.1, rule=OPEN_FRACTION)
+    test: float | None = setting(None, rule=OPEN_FRACTION)
+    seed: int = setting(0, rule=NOT_NEGATIVE)
+
+    def __post_init__(self) -> None:
+        config.check(self)
+        if self.validation + (self.test or 0.0) >= 1:
+            raise ConfigError("validation + test must be below 1. Leave some examples to train on.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A network by name, with its options: `{name: mlp, hidden: [64]}`."""
+
+    name: str = setting(rule=one_of(lambda: MODELS, "model"))
+    options: FrozenDict = setting(FrozenDict())
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+    @classmethod
+    def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Gather every key but the name into `options`."""
+        options = {key: value for key, value in raw.items() if key not in ("name", "options")}
+        folded: dict[str, Any] = {"options": {**raw.get("options", {}), **options}}
+        return {**folded, "name": raw["name"]} if "name" in raw else folded
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Flat form, as in YAML."""
+        return {"name": self.name, **config.to_plain(self.options)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augment:
+    """Random changes of training images, made on the device; 0 and false are off.
+
+    Args:
+        flip: mirror left-right with probability 1/2.
+        crop_padding: pad by so many pixels on each side with zeros, then crop to the old size at a random place.
+    """
+
+    flip: bool = False
+    crop_padding: int = setting(0, rule=NOT_NEGATIVE)
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+    @property
+    def is_off(self) -> bool:
+        """Whether images stay as they are."""
+        return not self.flip and self.crop_padding == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """The conventional training. A policy may override any key but `epochs`, which its budget replaces.
+
+    Args:
+        optimizer: sgd, adam, adamw, adadelta, or `package.module:Class`.
+        lr: peak learning rate.
+        batch_size: examples per update.
+        epochs: passes over the training examples.
+        schedule: shape of the learning rate over the share of compute used.
+        schedule_options: see `subsettune.train.schedule`.
+        momentum: of sgd; null is 0.
+        nesterov: of sgd.
+        weight_decay: as the optimizer defines it.
+        optimizer_options: further keyword arguments of the optimizer, e.g. `{betas: [0.9, 0.95]}`.
+        grad_clip: largest norm of the gradient, null for none.
+        label_smoothing: of the cross-entropy loss.
+        augment: random changes of training images.
+        precision: `float32`, `bfloat16` (autocast, needs a GPU), or `auto`: bfloat16 where the device is a GPU.
+    """
+
+    optimizer: str = setting("sgd", rule=one_of(lambda: OPTIMIZERS, "optimizer"))
+    lr: float = setting(rule=POSITIVE)
+    batch_size: int = setting(rule=AT_LEAST_ONE)
+    epochs: float = setting(rule=POSITIVE)
+    schedule: Literal["constant", "step", "cosine", "one_cycle", "warmup_stable_decay"] = "cosine"
+    schedule_options: FrozenDict = setting(FrozenDict())
+    momentum: float | None = setting(None, rule=Rule("in [0, 1)", lambda v: 0 <= v < 1))
+    nesterov: bool = False
+    weight_decay: float = setting(0.0, rule=NOT_NEGATIVE)
+    optimizer_options: FrozenDict = setting(FrozenDict())
+    grad_clip: float | None = setting(None, rule=POSITIVE)
+    label_smoothing: float = setting(0.0, rule=Rule("in [0, 1)", lambda v: 0 <= v < 1))
+    augment: Augment = setting(Augment())
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+
+    def __post_init__(self) -> None:
+        config.check(self)
+        if self.optimizer not in MOMENTUM_OPTIMIZERS and ":" not in self.optimizer:
+            given = [key for key in ("momentum", "nesterov") if getattr(self, key)]
+            if given:
+                message = f"means nothing to {self.optimizer}. Leave it out, or use optimizer_options."
+                raise ConfigError(tuple(Mistake((key,), f"{key} {message}") for key in given))
+
+    def override(self, changes: Mapping[str, Any]) -> Recipe:
+        """The recipe with some keys replaced; `augment.flip`-like dotted keys are not needed, mappings replace whole.
+
+        A new optimizer drops the settings that only the old one understood (momentum, nesterov, optimizer_options).
+
+        Raises:
+            ConfigError: an unknown key, `epochs`, or a value out of range.
+        """
+        if "epochs" in changes:
+            raise ConfigError(
+                (Mistake(("epochs",), "epochs cannot be overridden: the budget of a policy replaces it."),)
+            )
+        plain: dict[str, Any] = {name: getattr(self, name) for name in Recipe.__dataclass_fields__}
+        if changes.get("optimizer", self.optimizer) != self.optimizer:
+            for key in OPTIMIZER_KEYS:
+                del plain[key]
+        return config.build(Recipe, {**plain, **changes})
+
+
+RECIPE_KEYS = tuple(name for name in Recipe.__dataclass_fields__ if name != "epochs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What is trained, and what counts as matched.
+
+    Args:
+        data: where the examples come from.
+        split: which examples are held out.
+        model: the network.
+        recipe: the conventional training.
+        metric: accuracy, balanced_accuracy, macro_f1 (classification) or mse (regression, lower is better).
+        tolerance: how far short of the reference still counts as matched, in the metric's units, positive.
+    """
+
+    data: Data
+    split: Split = setting(Split())
+    model: Model
+    recipe: Recipe
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "mse"] = "accuracy"
+    tolerance: float = setting(rule=POSITIVE)
+
+    def __post_init__(self) -> None:
+        config.check(self)
+        if self.kind == "classification" and self.metric != "mse" and self.tolerance >= 1:
+            raise ConfigError(
+                (Mistake(("tolerance",), config.must("tolerance", "below 1", self.tolerance, "Write 0.01 for 1 %.")),)
+            )
+        if self.kind == "regression" and self.recipe.label_smoothing:
+            raise ConfigError((Mistake(("recipe", "label_smoothing"), "label_smoothing means nothing to regression."),))
+
+    @property
+    def kind(self) -> str:
+        """`classification` or `regression`; the loss follows it."""
+        return METRICS[self.metric][0]
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Direction of the metric."""
+        return METRICS[self.metric][1]
+
+    @property
+    def key(self) -> str:
+        """Content hash of the task's definition; the data's own fingerprint is apart."""
+        return config.digest(self)
+
+    def target(self, reference_metric: float) -> float:
+        """The worst metric that still counts as matched in the search."""
+        return reference_metric - self.tolerance if self.higher_is_better else reference_metric + self.tolerance

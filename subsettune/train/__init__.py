@@ -1,0 +1,25 @@
+"""One training loop for the reference and for every policy.
+
+`run`, `facts` and `RunOptions` are loaded on first use, because they need torch and the plain records of this package
+do not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from subsettune.train.result import CurvePoint, RunResult
+
+if TYPE_CHECKING:
+    from subsettune.train.loop import RunOptions, choose, facts, run
+
+_LAZY = ("RunOptions", "choose", "facts", "run")
+__all__ = ["CurvePoint", "RunOptions", "RunResult", "choose", "facts", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from subsettune.train import loop
+
+    return getattr(loop, name)

@@ -1,0 +1,75 @@
+"""Metrics and losses of a task, from the outputs of the final weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from subsettune.task import Task
+
+
+def loss(
+    task: Task, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0, weights: Tensor | None = None
+) -> Tensor:
+    """Mean loss of a batch: cross-entropy for classification, squared error for regression.
+
+    Args:
+        task: its kind decides.
+        outputs: (b, M) logits or values; (b,) where M is 1.
+        targets: (b,) int64 classes, or (b,) or (b, M) float values.
+        label_smoothing: of the cross-entropy, in [0, 1).
+        weights: (b,) of the examples, 1 on average over the subset they belong to; None for equal weights.
+    """
+    how = "mean" if weights is None else "none"
+    if task.kind == "classification":
+        losses = functional.cross_entropy(outputs, targets, label_smoothing=label_smoothing, reduction=how)
+    else:
+        losses = functional.mse_loss(outputs.reshape(targets.shape), targets, reduction=how)
+    if weights is None:
+        return losses
+    return (losses.reshape(len(targets), -1).mean(dim=1) * weights).mean()
+
+
+def metric(name: str, outputs: Tensor, targets: Tensor, num_outputs: int) -> float:
+    """A metric over a whole split.
+
+    Args:
+        name: accuracy, balanced_accuracy (mean recall over the classes present), macro_f1 (mean F1 over all classes
+            that are present or predicted), or mse.
+        outputs: (n, M) logits or values.
+        targets: (n,) int64 classes, or values like the outputs.
+        num_outputs: M.
+
+    Returns:
+        The metric; NaN if any output is not a finite number.
+    """
+    if not bool(torch.isfinite(outputs).all()):
+        return float("nan")
+    if name == "mse":
+        return float((outputs.reshape(targets.shape).double() - targets.double()).square().mean())
+    predicted = outputs.argmax(dim=1)
+    if name == "accuracy":
+        return float((predicted == targets).double().mean())
+    hits = torch.bincount(targets[predicted == targets], minlength=num_outputs).double()
+    present = torch.bincount(targets, minlength=num_outputs).double()
+    if name == "balanced_accuracy":
+        return float((hits / present)[present > 0].mean())
+    assert name == "macro_f1", name
+    either = present + torch.bincount(predicted, minlength=num_outputs)
+    return float((2 * hits / either)[either > 0].mean())
+
+
+def chance(name: str, targets: Tensor, num_outputs: int) -> float:
+    """The metric of the best constant answer, which a recipe that learned anything beats.
+
+    Args:
+        name: of the metric.
+        targets: of the split, as for `metric`.
+        num_outputs: M.
+    """
+    if name == "mse":
+        return float((targets.double() - targets.double().mean(dim=0)).square().mean())
+    commonest = int(torch.bincount(targets, minlength=num_outputs).argmax())
+    constant = functional.one_hot(torch.full_like(targets, commonest), num_outputs).float()
+    return metric(name, constant, targets, num_outputs)

@@ -1,0 +1,169 @@
+"""What every implementation of a family owes, as classes of tests: a test module subclasses them and gives the cases.
+
+One section a family. A contract asserts what the family promises to callers, not how one member does it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from subsettune.errors import SelectionError
+from subsettune.policy import Phase, TaskFacts
+from subsettune.select import SelectionContext, Selector, Subset, selection_flops
+
+# --- global random state ----------------------------------------------------------------------------------------------
+
+
+def random_state() -> tuple[object, ...]:
+    """A snapshot of the global random states that compares with ==."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return torch.get_rng_state().tolist(), (name, keys.tolist(), *rest), random.getstate()
+
+
+@pytest.fixture
+def untouched_random_state() -> Iterator[None]:
+    """Fail if the global random state is another one after the test."""
+    before = random_state()
+    yield
+    assert random_state() == before, "the global random state was changed"
+
+
+# --- selectors --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ArrayPart:
+    """A training part made of two tensors."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        return self.inputs[index], self.targets[index]
+
+
+def facts_of(part: ArrayPart) -> TaskFacts:
+    """Facts that fit a part; the model is made up."""
+    counts = torch.bincount(part.targets)
+    return TaskFacts(
+        num_examples=len(part),
+        num_outputs=len(counts),
+        num_parameters=100,
+        forward_flops=2_000,
+        backward_flops=4_000,
+        reference_passes=10,
+        num_features=part.inputs[0].numel(),
+        num_classes=len(counts),
+        smallest_class=int(counts.min()),
+    )
+
+
+def context_of(part: ArrayPart, features: Tensor | None = None) -> SelectionContext:
+    """What a selector may look at."""
+    return SelectionContext(part=part, facts=facts_of(part), features=features)
+
+
+def made_up_part(n: int = 150, seed: int = 0) -> ArrayPart:
+    """Images of 1 x 3 x 2 in five classes of unequal size, no two distances alike."""
+    rng = torch.Generator().manual_seed(seed)
+    targets = torch.cat([torch.arange(5), torch.randint(5, (n - 5,), generator=rng).div(1.5).long()])
+    return ArrayPart(torch.randn(n, 1, 3, 2, generator=rng), targets)
+
+
+def choose(selector: Selector, part: ArrayPart, k: int, seed: int = 3) -> Subset:
+    """Select with a fresh generator."""
+    return selector.select(context_of(part), k, rng=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.usefixtures("untouched_random_state")
+class SelectorContract:
+    """Owed by every selector. A subclass gives `selector` as a fixture or parameter.
+
+    Args:
+        nested: whether smaller subsets are prefixes of larger ones.
+        deterministic: whether the answer depends on the examples alone, so that permuting them permutes it.
+    """
+
+    nested = True
+    deterministic = False
+
+    @pytest.mark.parametrize("k", [5, 6, 40, 149, 150])
+    def test_exactly_k_different_int64_positions(self, selector: Selector, k: int) -> None:
+        subset = choose(selector, made_up_part(), k)
+        assert subset.positions.dtype == torch.int64
+        assert subset.positions.device.type == "cpu"
+        assert subset.positions.shape == (k,)
+        assert len(set(subset.positions.tolist())) == k
+        assert set(subset.positions.tolist()) <= set(range(150))
+
+    def test_weights_are_finite_and_not_negative(self, selector: Selector) -> None:
+        weights = choose(selector, made_up_part(), 40).weights
+        if weights is not None:
+            assert weights.dtype == torch.float32
+            assert weights.shape == (40,)
+            assert bool((weights.isfinite() & (weights >= 0)).all())
+
+    def test_same_seed_same_bits(self, selector: Selector) -> None:
+        first, second = (choose(selector, made_up_part(), 40, seed=11) for _ in range(2))
+        assert torch.equal(first.positions, second.positions)
+        assert (first.weights is None) == (second.weights is None)
+        if first.weights is not None and second.weights is not None:
+            assert torch.equal(first.weights, second.weights)
+
+    def test_global_random_state_is_not_read(self, selector: Selector) -> None:
+        before = random_state()
+        first = choose(selector, made_up_part(), 40).positions
+        state = torch.get_rng_state()
+        torch.manual_seed(12345)
+        second = choose(selector, made_up_part(), 40).positions
+        torch.set_rng_state(state)
+        assert torch.equal(first, second)
+        assert random_state() == before
+
+    def test_smaller_subsets_are_prefixes(self, selector: Selector) -> None:
+        if not self.nested:
+            pytest.skip("no ranking")
+        longest = choose(selector, made_up_part(), 150).positions
+        for k in range(5, 150, 12):
+            assert torch.equal(choose(selector, made_up_part(), k).positions, longest[:k])
+
+    def test_permuted_examples_give_the_permuted_answer(self, selector: Selector) -> None:
+        if not self.deterministic:
+            pytest.skip("draws positions")
+        part = made_up_part()
+        order = torch.randperm(150, generator=torch.Generator().manual_seed(5))
+        permuted = ArrayPart(part.inputs[order], part.targets[order])
+        assert torch.equal(order[choose(selector, permuted, 40).positions], choose(selector, part, 40).positions)
+
+    @pytest.mark.parametrize("k", [0, -1, 151])
+    def test_k_out_of_range_is_refused(self, selector: Selector, k: int) -> None:
+        with pytest.raises(SelectionError, match=f"^k must be .*got {k}. Choose .*subset_share"):
+            choose(selector, made_up_part(), k)
+
+    def test_costs_are_whole_numbers_that_grow_with_k(self, selector: Selector) -> None:
+        facts = facts_of(made_up_part())
+        costs = [selector.flops(facts, k) for k in (1, 10, 100, 150)]
+        assert all(isinstance(cost, int) and cost >= 0 for cost in costs)
+        assert costs == sorted(costs)
+
+    def test_share_1_is_charged_nothing(self, selector: Selector) -> None:
+        assert selection_flops(Phase(share=1.0, passes=1, selector=selector.name), facts_of(made_up_part())) == 0
+
+    def test_settings_cannot_be_changed(self, selector: Selector) -> None:
+        with pytest.raises((AttributeError, TypeError)):
+            selector.name = "other"  # type: ignore[misc]
+
+    def test_describes_itself_in_one_line(self, selector: Selector) -> None:
+        assert selector.summary
+        assert "\n" not in selector.summary
+        assert type(selector).__doc__

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import oracles
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from subsettune.select.kernels import greedy_cover, nearest_to_mean, proportional_ranking
+
+COUNTS = st.lists(st.integers(0, 40), min_size=1, max_size=9).filter(lambda counts: sum(counts) > 0)
+
+
+def made_up(n: int, d: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+
+# --- greedy cover -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(1, 1, 1), (7, 3, 7), (255, 2, 60), (256, 5, 60), (700, 8, 120)])
+def test_cover_is_the_oracle(n: int, d: int, k: int) -> None:
+    x = made_up(n, d)
+    assert greedy_cover(x, k, first=n // 2).tolist() == oracles.greedy_cover(x, k, first=n // 2)
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e-3, 1e3, 1e15])
+def test_cover_is_the_oracle_at_any_scale(scale: float) -> None:
+    x = made_up(300, 6) * scale
+    assert greedy_cover(x, 80, first=0).tolist() == oracles.greedy_cover(x, 80, first=0)
+
+
+def test_cover_with_an_offset_that_float32_would_drown_in() -> None:
+    x = made_up(300, 6) + 10_000.0  # squared lengths of 6e8 against squared distances of order 1
+    assert greedy_cover(x, 80, first=0).tolist() == oracles.greedy_cover(x, 80, first=0)
+
+
+def test_cover_of_tight_clusters_far_apart() -> None:
+    centers = made_up(10, 4, seed=1) * 1e4
+    x = centers.repeat(30, 1) + made_up(300, 4, seed=2) * 0.1
+    assert greedy_cover(x, 100, first=0).tolist() == oracles.greedy_cover(x, 100, first=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_ties_go_to_the_lowest_index(data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, 40))
+    cells = data.draw(st.lists(st.tuples(*[st.integers(-3, 3)] * 2), min_size=n, max_size=n))
+    x = torch.tensor(cells, dtype=torch.float32)  # a coarse grid: ties and duplicates everywhere
+    first = data.draw(st.integers(0, n - 1))
+    assert greedy_cover(x, n, first=first).tolist() == oracles.greedy_cover(x, n, first=first)
+
+
+def test_duplicates_come_last_in_order() -> None:
+    x = made_up(20, 300).repeat(3, 1) / 3
+    picks = greedy_cover(x, 60, first=5).tolist()
+    assert sorted(picks[:20]) == list(range(20))
+    assert picks[20:] == list(range(20, 60))
+
+
+def test_smaller_covers_are_prefixes() -> None:
+    x = made_up(1000, 16)
+    longest = greedy_cover(x, 400, first=3)
+    assert all(torch.equal(greedy_cover(x, k, first=3), longest[:k]) for k in (1, 2, 3, 10, 257, 399))
+
+
+def test_more_pending_picks_than_one_product_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = made_up(600, 4)
+    expected = greedy_cover(x, 300, first=0)
+    monkeypatch.setattr("subsettune.select.kernels.PENDING_PICKS", 7)
+    assert torch.equal(greedy_cover(x, 300, first=0), expected)
+
+
+def test_cover_is_within_twice_the_best_radius() -> None:
+    # 3 picks on a line of 0..10: the best centers 1, 5, 9 leave nobody farther than 2 (11 points, 3 balls)
+    x = torch.arange(11.0)[:, None]
+    assert oracles.cover_radius(x, greedy_cover(x, 3, first=0).tolist()) <= 2 * 2
+
+
+def test_cover_leaves_its_input_alone() -> None:
+    x = made_up(50, 3)
+    before = x.clone()
+    greedy_cover(x, 20, first=0)
+    assert torch.equal(x, before)
+
+
+def test_nearest_to_mean() -> None:
+    x = torch.tensor([[0.0, 0.0], [4.0, 4.0], [2.0, 1.0], [2.0, 3.0]])  # mean (2, 2): rows 2 and 3 tie
+    assert nearest_to_mean(x) == 2
+
+
+# --- proportional ranking ---------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(COUNTS)
+def test_every_prefix_is_in_proportion(counts: list[int]) -> None:
+    n = sum(counts)
+    classes, before = proportional_ranking(counts, n)
+    assert oracles.largest_deviation(classes.tolist(), counts) < 1
+    assert torch.bincount(classes, minlength=len(counts)).tolist() == counts
+    for c, count in enumerate(counts):
+        assert before[classes == c].tolist() == list(range(count))
+
+
+@settings(max_examples=100, deadline=None)
+@given(COUNTS, st.data())
+def test_a_prefix_is_the_ranking_of_fewer(counts: list[int], data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, sum(counts)))
+    assert torch.equal(proportional_ranking(counts, k)[0], proportional_ranking(counts, sum(counts))[0][:k])
+
+
+@settings(max_examples=100, deadline=None)
+@given(COUNTS, st.data())
+def test_counts_are_within_1_of_largest_remainder(counts: list[int], data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, sum(counts)))
+    ours = torch.bincount(proportional_ranking(counts, k)[0], minlength=len(counts)).tolist()
+    assert all(abs(a - b) <= 1 for a, b in zip(ours, oracles.largest_remainder(counts, k), strict=True))
+
+
+def test_extreme_proportions() -> None:
+    counts = [1, 1, 1, 997]
+    classes = proportional_ranking(counts, 1000)[0].tolist()
+    assert oracles.largest_deviation(classes, counts) < 1
+
+
+def test_equal_classes_take_turns() -> None:
+    classes = proportional_ranking([20] * 5, 100)[0]
+    assert all(sorted(turn) == [0, 1, 2, 3, 4] for turn in classes.view(20, 5).tolist())
