@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from subsettune.errors import ConfigError, StudyError, SubsettuneError
+from subsettune.errors import StudyError, SubsettuneError
 
 if TYPE_CHECKING:
     from subsettune.data import Places
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _tune(options: argparse.Namespace) -> int:
-    from subsettune.report import progress, tables
+    from subsettune.report import progress, render, tables
     from subsettune.study.driver import TuneOptions, fresh_run_id, tune
 
     study = _study(options)
@@ -69,24 +69,24 @@ def _tune(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"\nInterrupted; what is finished is kept. Go on with: {again}", file=sys.stderr)
         return INTERRUPTED
-    tables.write(tables.result_blocks(view, report=f"{view.folder}/report.html"), sys.stdout)
+    render.write(tables.result_blocks(view, report=f"{view.folder}/report.html"), sys.stdout)
     return 0 if view.summary["verified"] else NOT_VERIFIED
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from subsettune.report import tables
+    from subsettune.report import render, tables
     from subsettune.study.plan import plan
 
     made = plan(_study(options), _places(options))
     if options.json:
         print(json.dumps(made, indent=2))
     else:
-        tables.write(tables.plan_blocks(made), sys.stdout)
+        render.write(tables.plan_blocks(made), sys.stdout)
     return 0
 
 
 def _show(options: argparse.Namespace) -> int:
-    from subsettune.report import tables
+    from subsettune.report import render, tables
     from subsettune.study.folder import StudyFolder
 
     view = StudyFolder(options.storage, options.run).open().view()
@@ -94,18 +94,18 @@ def _show(options: argparse.Namespace) -> int:
         print(json.dumps(view.summary, indent=2))
     else:
         report = f"{view.folder}/report.html"
-        tables.write(tables.result_blocks(view, report=report), sys.stdout)
+        render.write(tables.result_blocks(view, report=report), sys.stdout)
     return 0
 
 
 def _list(options: argparse.Namespace) -> int:
-    from subsettune.report import tables
+    from subsettune.report import render, tables
 
     rows = _studies(options.storage)
     if not rows:
         print(f"No studies in {options.storage}. Start one: subsettune tune STUDY.yaml")
         return 0
-    tables.write([tables.runs_table(rows)], sys.stdout)
+    render.write([tables.runs_table(rows)], sys.stdout)
     return 0
 
 
@@ -128,7 +128,7 @@ def _export(options: argparse.Namespace) -> int:
     source = view.summary["bundle"]
     if source is None:
         raise StudyError(f"study {options.run!r} has no bundle: {view.summary['headline']} Nothing was exported.")
-    Bundle.load(source).save(options.directory)
+    Bundle.load(source).write(options.directory)
     print(options.directory)
     return 0
 
@@ -165,29 +165,20 @@ def _train(options: argparse.Namespace) -> int:
 
 def _policy(options: argparse.Namespace, known: TaskFacts, fingerprint: str) -> Policy:
     """The policy of a file or bundle, or the conventional recipe."""
-    from subsettune.bundle import Bundle
-    from subsettune.policy import Policy, conventional
+    from subsettune import bundle
+    from subsettune.policy import conventional
 
     if options.policy is None:
         return conventional(known)
-    path = Path(options.policy)
-    if path.is_dir() or "://" in options.policy:
-        bundle = Bundle.load(options.policy)
+    if Path(options.policy).is_dir() or "://" in options.policy:
+        made = bundle.Bundle.load(options.policy)
         if options.transfer:
-            policy, message = bundle.transfer(known)
+            policy, message = made.transfer(known)
             print(message, file=sys.stderr)
             return policy
-        bundle.check(fingerprint)
-        return bundle.policy
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"policy {options.policy!r} cannot be read: {error}. Give a policy.json or a bundle."
-        ) from error
-    if isinstance(raw, dict) and "policy" in raw:  # the policy.json of a bundle says more than the policy
-        raw = raw["policy"]
-    return Policy.from_mapping(raw, source=options.policy)
+        made.check(fingerprint)
+        return made.policy
+    return bundle.read_policy(options.policy)
 
 
 def _say_point(point: Any) -> bool:
@@ -210,14 +201,14 @@ def _say_result(result: Any, known: TaskFacts, metric: str) -> None:
 
 
 def _clean(options: argparse.Namespace) -> int:
-    from subsettune.report import tables
+    from subsettune.report import render, tables
     from subsettune.study import clean
 
     found = clean.find(options.storage, _places(options), runs=options.runs, caches=not options.keep_caches)
     if not found:
         print("Nothing to clean.")
         return 0
-    tables.write([tables.caches_table([item.row() for item in found])], sys.stdout)
+    render.write([tables.caches_table([item.row() for item in found])], sys.stdout)
     if not options.yes and input(f"Remove these {len(found)}? [y/N] ").strip().lower() not in ("y", "yes"):
         print("Nothing removed.")
         return 0
@@ -228,9 +219,9 @@ def _clean(options: argparse.Namespace) -> int:
 
 def _names(options: argparse.Namespace) -> int:
     from subsettune import names
-    from subsettune.report import tables
+    from subsettune.report import render, tables
 
-    tables.write([tables.names_table(names.rows(options.what), options.what)], sys.stdout)
+    render.write([tables.names_table(names.rows(options.what), options.what)], sys.stdout)
     return 0
 
 

@@ -1,1 +1,54 @@
 """Examples as memory-mapped Arrow files, and where they come from."""
+
+from __future__ import annotations
+
+from subsettune import config
+from subsettune.data.cache import CachedData, cached, fetch, remove_cached
+from subsettune.data.parts import Part, TaskData, assemble
+from subsettune.data.places import Places
+from subsettune.data.split import divide
+from subsettune.errors import DataError
+from subsettune.task import Task
+
+__all__ = ["CachedData", "Part", "Places", "TaskData", "cached", "load", "remove_cached"]
+
+_LOADED: dict[tuple[str, str, str], TaskData] = {}
+
+
+def load(task: Task, places: Places | None = None, *, fingerprint: str | None = None) -> TaskData:
+    """The data of a task, mapped from this machine's cache, split and ready to train on.
+
+    Loaded once a process; a source that is not in the cache is read and cached first.
+
+    Args:
+        task: whose data.
+        places: where this machine keeps things.
+        fingerprint: what the data must be, as the study's driver knows them.
+
+    Raises:
+        DataError: the data cannot be used, or are not those of `fingerprint`.
+    """
+    places = places or Places()
+    memo = (config.digest([task.data, task.split, task.kind]), str(places.data_root), places.cache_folder)
+    if memo not in _LOADED or fingerprint not in (None, _LOADED[memo].fingerprint):
+        _LOADED[memo] = _load(task, places)
+    data = _LOADED[memo]
+    if fingerprint is not None and data.fingerprint != fingerprint:
+        raise DataError(
+            f"the data here have the fingerprint {data.fingerprint[:16]}, and {fingerprint[:16]} were expected. "
+            "Give every machine the same data."
+        )
+    return data
+
+
+def _load(task: Task, places: Places) -> TaskData:
+    arrays = fetch(task.data, task.kind, places)
+    meta = arrays.meta
+    has_test_file = len(arrays.inputs) > meta.num_train
+    rows = divide(arrays.targets[: meta.num_train], task.split, len(meta.classes), has_test_file)
+    if has_test_file:
+        import torch
+
+        rows["test"] = torch.arange(meta.num_train, len(arrays.inputs))
+    fingerprint = config.digest([meta.fingerprint, task.split])
+    return assemble(arrays, rows, fingerprint)

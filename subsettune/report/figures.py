@@ -56,7 +56,7 @@ def figures(view: StudyView) -> tuple[Figure, ...]:
 
 def compute_figure(view: StudyView) -> Figure | None:
     """Known compute of each policy against its validation metric, with target, reference and frontier."""
-    if view.facts is None or not (view.trials or view.reference):
+    if view.facts is None or not view.trials:
         return None
     finished = [t for t in view.trials if t.cause == "finished" and is_number(t.metric)]
     scale = _Scale(view, [t.metric for t in finished if t.metric is not None])
@@ -322,8 +322,8 @@ def verification_figure(view: StudyView) -> Figure | None:
         title="Verification on the test split",
         reading=(
             f"{sentence(metric_name(view.study.task.metric))} minus the reference's.{turned} Each circle is one seed, "
-            "each diamond the mean of the seeds, and the line reaches down to the one-sided lower bound. A policy passes "
-            "when its whole line lies to the right of the margin."
+            "each diamond the mean of the seeds, and the line reaches down to the one-sided lower bound. A policy "
+            "passes when its whole line lies to the right of the margin."
         ),
         legend=(("hollow", "--c-muted", "one seed"), *_interval_legend(intervals)),
         data=(circles, *intervals),

@@ -38,14 +38,15 @@ from subsettune.report.words import (
     seconds_words,
     verdict_words,
 )
-from subsettune.study.definition import to_yaml
 
 if TYPE_CHECKING:
     from subsettune.report.drawing import Figure
     from subsettune.study.records import RunRecord
     from subsettune.study.results import StudyView
 
-SHOWN_APART = ("command", "versions", "hardware", "data")  # keys of the manifest with a heading of their own
+HEADED = ("versions", "hardware", "data")  # keys of the manifest with a heading of their own
+SHOWN_ELSEWHERE = (*HEADED, "command", "study", "rounds")
+MOST_FAILURES = 8  # more of them are folded away
 CAVEAT = (
     "The evidence covers the noise of training (initial weights, order of examples), not the sampling of the test set: "
     "all runs are judged on the same test examples."
@@ -268,7 +269,10 @@ def _failures(view: StudyView) -> str:
     runs = [r for r in (*view.reference, *view.trials, *view.verification) if r.cause in ("failed", "diverged")]
     if not runs:
         return ""
-    return f"<h2>Runs without a result</h2>\n{_table(_failure_cells(run) for run in runs)}"
+    table = _table(_failure_cells(run) for run in runs)
+    if len(runs) > MOST_FAILURES:
+        table = f"<details><summary>{len(runs)} runs</summary>{table}</details>"
+    return f"<h2>Runs without a result</h2>\n{table}"
 
 
 def _failure_cells(run: RunRecord) -> list[Cell]:
@@ -279,14 +283,14 @@ def _failure_cells(run: RunRecord) -> list[Cell]:
 
 def _origin(view: StudyView, command: str | None) -> str:
     """Where the numbers come from: command, versions, hardware, data, the resolved study."""
+    from subsettune.study.definition import to_yaml  # its package loads what a log line of progress does not need
+
     manifest = view.manifest
     given = command or manifest.get("command") or "unknown"
     line = given if isinstance(given, str) else shlex.join(map(str, given))
     parts = ["<h2>Where these numbers come from</h2>", f'<pre class="wrap">{escape(line)}</pre>']
-    parts += [
-        f"<h3>{title.capitalize()}</h3>\n{_pairs(manifest[title])}" for title in SHOWN_APART[1:] if title in manifest
-    ]
-    rest = {key: value for key, value in manifest.items() if key not in SHOWN_APART}
+    parts += [f"<h3>{title.capitalize()}</h3>\n{_pairs(manifest[title])}" for title in HEADED if title in manifest]
+    rest = {key: value for key, value in manifest.items() if key not in SHOWN_ELSEWHERE}
     if rest:
         parts.append(f"<details><summary>Manifest</summary>{_pairs(rest)}</details>")
     parts.append(f"<details open><summary>Resolved study</summary><pre>{escape(to_yaml(view.study))}</pre></details>")

@@ -10,7 +10,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO, final
@@ -20,7 +20,7 @@ from subsettune.report.words import describe, is_number, seconds_words, share_wo
 
 if TYPE_CHECKING:
     from rich.console import Group
-    from rich.text import Text
+    from rich.table import Table as RichTable
 
     from subsettune.policy import Policy
     from subsettune.study.records import RunRecord
@@ -49,7 +49,7 @@ class Observer(Protocol):
         """A run came to its end, whatever the cause."""
 
     def best(self, policy: Policy, cost_share: float, gap: float) -> None:
-        """A new best policy: its compute as a share of the reference's; metric minus reference, more is better."""
+        """The best policy, new or not: its compute as a share of the reference's; metric minus reference, oriented."""
 
     def note(self, message: str) -> None:
         """One sentence worth a line: a retry, a false-stop check."""
@@ -198,7 +198,8 @@ class LineProgress(Display):
         super().__init__(clock)
         self._stream = stream
         self._held: list[RunRecord] = []
-        self._last_s = -LINE_EVERY_S
+        self._last_s = self._tally.began_s - LINE_EVERY_S
+        self._is_gone = False
 
     def close(self) -> None:
         """Write the runs that are still held back."""
@@ -217,7 +218,7 @@ class LineProgress(Display):
         with self._lock:
             super().run_progress(name, share, metric)
             if self._tally.clock() - self._last_s >= SILENCE_S:
-                self._line(f"{self._counted()} {_running_words(self._tally)}")
+                self._line(f"{self._counted()}: {_running_words(self._tally)} under way")
 
     def run_finished(self, record: RunRecord) -> None:
         """See `Observer`."""
@@ -230,8 +231,11 @@ class LineProgress(Display):
     def best(self, policy: Policy, cost_share: float, gap: float) -> None:
         """See `Observer`."""
         with self._lock:
-            self._flush()
+            before = self._tally.incumbent
             super().best(policy, cost_share, gap)
+            if self._tally.incumbent == before:
+                return
+            self._flush()
             self._line(f"best so far: {_best_words(cost_share, gap)}: {describe(policy)}")
 
     def note(self, message: str) -> None:
@@ -245,8 +249,8 @@ class LineProgress(Display):
         if not held:
             return
         left = self._tally.time_left_s()
-        about = f", about {seconds_words(left)} left" if left else ""
-        self._line(f"{self._counted()} {_ended_words(held)}{about}")
+        about = f", about {seconds_words(left)} left" if left is not None and left >= 1 else ""
+        self._line(f"{self._counted()}: {_ended_words(held)}{about}")
         for record in held:
             if record.cause == "failed":
                 self._line(f"{record.name} failed: {' '.join(record.message.split())}")
@@ -257,8 +261,13 @@ class LineProgress(Display):
 
     def _line(self, text: str) -> None:
         self._last_s = self._tally.clock()
-        self._stream.write(f"[{_clock_words(self._last_s - self._tally.began_s)}] {text}\n")
-        self._stream.flush()
+        if self._is_gone:
+            return
+        try:
+            self._stream.write(f"[{_clock_words(self._last_s - self._tally.began_s)}] {text}\n")
+            self._stream.flush()
+        except BrokenPipeError:  # the reader left, as `head` does; the study goes on
+            self._is_gone = True
 
 
 @final
@@ -319,15 +328,15 @@ class LiveProgress(Display):
     def _lines(self) -> list[Any]:
         from rich.text import Text
 
-        lines: list[Any] = [self._head()]
+        rows = {}
         if self._tally.incumbent is not None:
             policy, cost_share, gap = self._tally.incumbent
-            lines.append(_labelled("best so far", f"{_best_words(cost_share, gap)}: {policy}"))
+            rows["best so far"] = f"{_best_words(cost_share, gap)}: {policy}"
         if self._tally.running:
-            lines.append(_labelled("running", _running_words(self._tally)))
-        return [Text(""), *lines]
+            rows["running"] = _running_words(self._tally)
+        return [Text(""), self._head(), _labelled(rows)]
 
-    def _head(self) -> Any:
+    def _head(self) -> RichTable:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
@@ -351,14 +360,18 @@ def make_progress(stream: TextIO, *, quiet: bool = False) -> Display:
     return LiveProgress(stream) if is_terminal(stream) else LineProgress(stream)
 
 
-def _labelled(label: str, words: str) -> Text:
+def _labelled(rows: Mapping[str, str]) -> RichTable:
+    from rich.table import Table
     from rich.text import Text
 
-    return Text.assemble((f"{label:<12} ", "dim"), words)
+    grid = Table.grid(padding=(0, 1))
+    for label, words in rows.items():
+        grid.add_row(Text(f"{label:<12}", style="dim", no_wrap=True), Text(words))
+    return grid
 
 
 def _best_words(cost_share: float, gap: float) -> str:
-    return f"{share_words(cost_share)} of the reference's compute, {gap:+.4g} against its metric"
+    return f"{share_words(cost_share)} of the reference's compute, metric {gap:+.4g} against it"
 
 
 def _ended_words(records: list[RunRecord]) -> str:
@@ -374,7 +387,7 @@ def _running_words(tally: Tally) -> str:
     names = list(tally.running)
     shown = [f"{name} {share_words(round(tally.shares.get(name, 0.0), 2))}" for name in names[:_NAMED_RUNNING]]
     more = [f"{len(names) - _NAMED_RUNNING} more"] if len(names) > _NAMED_RUNNING else []
-    return "running " + ", ".join([*shown, *more]) if names else "no run under way"
+    return ", ".join([*shown, *more]) or "no run"
 
 
 def _stage_words(tally: Tally) -> str:

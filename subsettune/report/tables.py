@@ -223,7 +223,7 @@ def counts_text(view: StudyView) -> str:
 def tuning_text(view: StudyView) -> str:
     """What tuning cost and how many future trainings repay it."""
     tuning = view.summary.get("tuning") or {}
-    if not is_number(tuning.get("flops")):
+    if not is_number(tuning.get("flops")) or not tuning["flops"]:
         return "Tuning cost: unknown until the first run has finished."
     cost = f"{passes_words(tuning.get('passes'))} passes, {flops_words(tuning['flops'])}"
     text = f"Tuning cost {cost}, {seconds_words(tuning.get('seconds'))} of training, evaluation included"

@@ -245,7 +245,8 @@ def _lost(view: StudyView, tested: list[Mapping[str, Any]]) -> str:
 
 def _unfinished(view: StudyView, best: Mapping[str, Any] | None) -> str:
     done, asked = len(view.trials), view.study.study.trials
-    stopped = "Interrupted" if view.summary.get("status") == "interrupted" else "Not finished"
+    interrupted = view.summary.get("status") == "interrupted" or view.manifest.get("interrupted")
+    stopped = "Interrupted" if interrupted else "Not finished"
     if view.target is None:
         return f"{stopped}: the reference has {len(view.reference)} of {view.study.study.seeds} runs."
     if candidates := [name for name in view.candidates if not is_control(name)]:

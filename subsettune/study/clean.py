@@ -59,7 +59,9 @@ def find(storage: str, places: Places, *, runs: Sequence[str], caches: bool) -> 
         references = Folder.at(places.cache_folder) / "references"
         found += [_folder("references", references / name) for name in references.names()]
         found += [
-            Removable(kind="data", name=item.source, fingerprint=item.fingerprint, num_bytes=item.num_bytes, used=item.used)
+            Removable(
+                kind="data", name=item.source, fingerprint=item.fingerprint, num_bytes=item.num_bytes, used=item.used
+            )
             for item in cached(places)
         ]
     return found

@@ -128,6 +128,7 @@ class _Driver:
         self.checkpoints = self.folder.folder / "tune" / "checkpoints"
         self.search: Search | None = None
         self.search_started_s = 0.0
+        self.told = ""  # key of the policy last told as the best so far
 
     # --- opening -------------------------------------------------------------------------------------------------
 
@@ -366,8 +367,10 @@ class _Driver:
         if best is None:
             return
         sign = 1 if self.task.higher_is_better else -1
-        gap = sign * (best.metric - reference.mean(self._references()))
-        self.observer.best(best.policy, best.cost, gap)
+        if best.policy.key != self.told:
+            gap = sign * (best.metric - reference.mean(self._references()))
+            self.observer.best(best.policy, best.cost, gap)
+            self.told = best.policy.key
 
     def _note_search(self, search: Search) -> None:
         self.folder.manifest["search"] = config.to_plain(search.counts)
@@ -437,6 +440,7 @@ class _Driver:
             if (name := plain["state"]["winner"]) is not None
         ]
         manifest["winner"] = min(passed)[1] if passed else None
+        self.checkpoints.remove()  # every run is on record
         self._note_elapsed()
         if manifest["winner"] is not None:
             self.observer.stage("export", None)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, GPSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
 from subsettune.config import FrozenDict
@@ -56,6 +56,7 @@ class ArmSampler:
         """A new point, given the trials of the arm that still run."""
         with quiet():
             first = len(self._view.get_trials(deepcopy=False))
+            self._view.sampler = RandomSampler(seed=seed)  # the trials below are given their values
             for record in running:
                 self._view.enqueue_trial(self._params(record.point))
                 self._view.ask(self._distributions(record.point))
@@ -87,14 +88,7 @@ class ArmSampler:
     def _sampler(self, seed: int) -> BaseSampler:
         if self._kind == "gp":
             return GPSampler(seed=seed, n_startup_trials=_NUM_STARTUP, warn_independent_sampling=False)
-        return TPESampler(
-            seed=seed,
-            n_startup_trials=_NUM_STARTUP,
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-            warn_independent_sampling=False,
-        )
+        return TPESampler(seed=seed, n_startup_trials=_NUM_STARTUP, multivariate=True, group=True, constant_liar=True)
 
 
 def _ask(trial: optuna.Trial, axis: Coordinate) -> Any:

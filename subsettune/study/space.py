@@ -382,7 +382,7 @@ class _Reader:
         elif log and lo <= 0:
             advice = "A logarithmic scale has no zero; use uniform, or a small positive lower end."
             self._say(path, must(f"lower end of {name}", "positive", lo, advice))
-        for end in dict.fromkeys(raw):
+        for end in (end for end in dict.fromkeys(raw) if math.isfinite(end)):
             self._check_value(name, end, path)
         if len(self._mistakes) > before:
             return None

@@ -1,0 +1,211 @@
+"""The files of a bundle: how each is written, read and checked, and how a folder of them is put in its place whole."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import io
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from subsettune.config import must
+from subsettune.errors import BundleError, StorageError
+from subsettune.storage import Folder
+
+KIND, SCHEMA = "subsettune bundle", 1
+MANIFEST, POLICY, SUBSET, EVIDENCE, README = (
+    "bundle.json",
+    "policy.json",
+    "subset.parquet",
+    "evidence.json",
+    "README.md",
+)
+FILES = (POLICY, SUBSET, EVIDENCE, README)
+AGAIN = "Copy the bundle anew, or export it again."
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
+
+
+def columns(*, is_classification: bool) -> pa.Schema:
+    """Columns of the subset table; the label is a class number or a value."""
+    label = pa.int64() if is_classification else pa.float64()
+    whole = [(name, pa.int64()) for name in ("phase", "rank", "index")]
+    return pa.schema([*whole, ("weight", pa.float32()), ("label", label)])
+
+
+def write(folder: Folder, files: Mapping[str, bytes]) -> None:
+    """Put a bundle in its place, whole or not at all.
+
+    Raises:
+        BundleError: the folder holds something else than a bundle.
+        StorageError: it cannot be written.
+    """
+    _refuse_foreign(folder)
+    if folder.is_local:
+        _exchange_folder(Path(folder.path), {**files, MANIFEST: _manifest(files)})
+        return
+    folder.write(MANIFEST, _manifest({}, complete=False))
+    for name, content in files.items():
+        folder.write(name, content)
+    folder.write(MANIFEST, _manifest(files))
+
+
+def read(folder: Folder) -> dict[str, bytes]:
+    """The content of all files, held against their hashes.
+
+    Raises:
+        BundleError: the folder is no bundle, or a file is missing or changed.
+        StorageError: it cannot be read.
+    """
+    if not folder.exists(MANIFEST):
+        raise BundleError(f"{folder} is no bundle: {MANIFEST} is missing. Give the folder that an export wrote.")
+    manifest = from_json(folder, MANIFEST, folder.read(MANIFEST))
+    if manifest.get("kind") != KIND:
+        raise BundleError(f"{folder} is no bundle: its {MANIFEST} is of another kind. Give the folder of an export.")
+    if manifest.get("complete") is not True:
+        raise BundleError(f"{folder} is incomplete: its export was interrupted. Export it again.")
+    return {name: _verified(folder, name, manifest.get("files")) for name in FILES}
+
+
+def to_json(value: Mapping[str, Any]) -> bytes:
+    """A versioned JSON file; NaN and infinity are refused."""
+    plain = {"schema": SCHEMA, **value}
+    return (json.dumps(plain, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode()
+
+
+def from_json(folder: Folder, name: str, raw: bytes) -> dict[str, Any]:
+    """Read what `to_json` wrote, without the schema number.
+
+    Raises:
+        BundleError: it is no JSON object, or of an unknown version.
+    """
+    try:
+        plain = dict(json.loads(raw))
+        schema = plain.pop("schema")
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, name, error) from error
+    _check_schema(folder, name, schema)
+    return plain
+
+
+def to_parquet(table: pa.Table, fingerprint: str, seed: int) -> bytes:
+    """The subset table with schema number, data fingerprint and seed in its metadata."""
+    about = {"schema": SCHEMA, "fingerprint": fingerprint, "seed": seed}
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({b"subsettune": json.dumps(about).encode()}), buffer)
+    return buffer.getvalue()
+
+
+def from_parquet(folder: Folder, raw: bytes) -> tuple[pa.Table, Mapping[str, Any]]:
+    """The subset table, and its fingerprint and seed.
+
+    Raises:
+        BundleError: it is no Parquet file, of an unknown version, or has other columns.
+    """
+    try:
+        table = pq.read_table(pa.BufferReader(raw))
+        about = dict(json.loads((table.schema.metadata or {})[b"subsettune"]))
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+        raise _damaged(folder, SUBSET, error) from error
+    _check_schema(folder, SUBSET, about.get("schema"))
+    table = table.replace_schema_metadata(None).combine_chunks()
+    if table.schema not in [columns(is_classification=yes) for yes in (True, False)]:
+        raise _damaged(folder, SUBSET, f"its columns are not those of a subset, {table.schema.names}")
+    return table, about
+
+
+def _manifest(files: Mapping[str, bytes], *, complete: bool = True) -> bytes:
+    listed = {name: {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()} for name, raw in files.items()}
+    return to_json({"kind": KIND, "complete": complete, "files": listed})
+
+
+def _verified(folder: Folder, name: str, listed: Any) -> bytes:
+    try:
+        expected = listed[name]["sha256"]
+    except (KeyError, TypeError) as error:
+        raise _damaged(folder, MANIFEST, f"it does not list {name}") from error
+    if not folder.exists(name):
+        raise BundleError(f"{folder}: {name} is missing. {AGAIN}")
+    raw = folder.read(name)
+    if hashlib.sha256(raw).hexdigest() != expected:
+        raise _damaged(folder, name, f"its content is not what {MANIFEST} says")
+    return raw
+
+
+def _damaged(folder: Folder, name: str, why: object) -> BundleError:
+    return BundleError(f"{folder}: {name} is damaged: {why}. {AGAIN}")
+
+
+def _check_schema(folder: Folder, name: str, schema: object) -> None:
+    if schema != SCHEMA or isinstance(schema, bool):
+        advice = "Another version of subsettune wrote it: use that one, or export the bundle again with this one."
+        raise BundleError(f"{folder}: {must(f'schema of {name}', str(SCHEMA), schema, advice)}")
+
+
+def _refuse_foreign(folder: Folder) -> None:
+    """Never replace what is not a bundle, or more than one."""
+    if folder.is_local and Path(folder.path).is_file():
+        raise BundleError(f"{folder} is a file. Choose a folder for the bundle.")
+    names = folder.names()
+    foreign = [name for name in names if name not in (*FILES, MANIFEST)]
+    if names and (MANIFEST not in names or foreign):
+        found = ", ".join((foreign or names)[:3])
+        raise BundleError(f"{folder} holds what is no part of a bundle: {found}. Choose another folder, or empty it.")
+
+
+def _exchange_folder(target: Path, files: Mapping[str, bytes]) -> None:
+    """Put a folder with these files in the place of `target`, which may exist, and remove what was there."""
+    try:
+        target = target.resolve()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in target.parent.glob(f".{target.name}.partial-*"):  # of an export that was killed
+            shutil.rmtree(leftover)
+        partial = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
+        try:
+            _write_folder(partial, files)
+            if target.exists():
+                _exchange(partial, target)
+            else:
+                partial.rename(target)
+            _flush(target.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise StorageError(f"{target} cannot be written: {error}. Choose a folder that can be.") from error
+
+
+def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    folder.mkdir()
+    for name, content in files.items():
+        with (folder / name).open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+    _flush(folder)
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Swap two folders: at once where the system can, else by way of a third name."""
+    rename: Callable[..., int] | None = getattr(ctypes.CDLL(None), "renameat2", None)
+    arguments = (AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
+    if rename is not None and rename(*arguments) == 0:
+        return
+    aside = one.with_name(f"{one.name}-old")  # the name of a leftover, so that it is swept
+    other.rename(aside)
+    one.rename(other)
+    aside.rename(one)

@@ -1,0 +1,51 @@
+"""Where this machine keeps data and caches: no part of a task's identity."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from subsettune import config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Folders of this machine.
+
+    Args:
+        data_root: torchvision's root of named data sets, and the base of relative paths of own data; default: for named
+            data sets a folder in the cache, for own data the current folder.
+        cache: of Arrow files and references; default `$SUBSETTUNE_CACHE`, else the user's cache folder.
+        download: whether named data sets may be fetched.
+    """
+
+    data_root: str | None = None
+    cache: str | None = None
+    download: bool = True
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+    @property
+    def cache_folder(self) -> str:
+        """The cache folder, resolved; it need not be there yet."""
+        if self.cache is not None:
+            return str(Path(self.cache).expanduser().absolute())
+        given = os.environ.get("SUBSETTUNE_CACHE")
+        if given:
+            return str(Path(given).expanduser().absolute())
+        from platformdirs import user_cache_dir
+
+        return user_cache_dir("subsettune")
+
+    def torchvision_root(self) -> Path:
+        """Where torchvision keeps, or puts, its data sets."""
+        if self.data_root is not None:
+            return Path(self.data_root).expanduser().absolute()
+        return Path(self.cache_folder) / "torchvision"
+
+    def own(self, path: str) -> Path:
+        """A path of the user's own data."""
+        given = Path(path).expanduser()
+        return given if given.is_absolute() else Path(self.data_root or ".").expanduser().absolute() / given

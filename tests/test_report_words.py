@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+import subprocess
+import sys
+
+import pytest
+from fake_study import FACTS, STATES, make_view
+
+from subsettune.policy import Phase, Policy, conventional, from_coordinates
+from subsettune.report import words
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0 FLOP"),
+        (999, "999 FLOP"),
+        (1_000, "1.00 kFLOP"),
+        (999_499, "999 kFLOP"),
+        (999_600, "1.00 MFLOP"),
+        (1_234_000_000_000, "1.23 TFLOP"),
+        (12_345_000_000_000, "12.3 TFLOP"),
+        (9_996_000, "10.0 MFLOP"),
+        (99_960_000, "100 MFLOP"),
+        (5e30, "5000000 YFLOP"),
+        (None, "-"),
+        (math.nan, "-"),
+    ],
+)
+def test_flops_have_three_digits_and_a_prefix(value: float | None, text: str) -> None:
+    assert words.flops_words(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.421, "0.42 s"),
+        (9.994, "9.99 s"),
+        (9.996, "10.0 s"),
+        (119.9, "119.9 s"),
+        (119.96, "2 min 00 s"),
+        (725, "12 min 05 s"),
+        (7200, "2 h 00 min"),
+        (11520, "3 h 12 min"),
+        (48 * 3600, "2 d 0 h"),
+        (math.inf, "-"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert words.seconds_words(seconds) == text
+
+
+def test_passes_shares_and_savings() -> None:
+    assert [words.passes_words(p) for p in (0.0412, 0.5, 1.826, 30, 1234)] == ["0.041", "0.50", "1.83", "30.0", "1,234"]
+    assert [words.share_words(s) for s in (0.1234, 0.02, 1.0, None)] == ["12.3 %", "2 %", "100 %", "-"]
+    assert [words.saving_words(s) for s in (0.9394, -0.12, 0.9997, 1.0)] == ["93.9 %", "-12.0 %", ">99.9 %", "100.0 %"]
+
+
+@pytest.mark.parametrize(
+    ("value", "tolerance", "text"),
+    [(0.97222, 0.01, "0.9722"), (0.97222, 0.005, "0.97222"), (3417.26, 100, "3417"), (0.5, 0.5, "0.500")],
+)
+def test_a_metric_shows_two_digits_more_than_its_tolerance(value: float, tolerance: float, text: str) -> None:
+    assert words.metric_words(value, tolerance) == text
+
+
+def test_a_difference_is_signed_and_nan_is_a_dash() -> None:
+    assert words.metric_words(0.0012, 0.01, signed=True) == "+0.0012"
+    assert words.metric_words(math.nan, 0.01) == "-"
+    assert words.metric_words(None, 0.01) == "-"
+
+
+def test_policies_are_described_as_people_say_them() -> None:
+    subset = from_coordinates(
+        {
+            "arm": "subset",
+            "budget": 0.06,
+            "switch": 0.3,
+            "subset_share": 0.12,
+            "selector": "kcenter",
+            "entry": "shrink_perturb",
+            "shrink": 0.6,
+            "lr": 0.21,
+        },
+        FACTS,
+    )
+    assert words.describe(subset) == (
+        "subset 12 % by kcenter for 30 % of 1.80 passes, then all data; lr 0.21, shrink_perturb 0.6"
+    )
+    assert "subset 12 % (151 examples) by kcenter" in words.describe(subset, FACTS)
+    assert words.describe(subset.to_mapping()) == words.describe(subset)
+    assert words.describe(conventional(FACTS)) == "all data for 30.0 passes"
+
+
+def test_every_part_of_a_policy_is_described() -> None:
+    policy = Policy(
+        phases=(
+            Phase(share=0.1, q=2.61, passes=0.5, selector="kcenter", selector_options={"metric": "cosine"}),
+            Phase(share=0.5, passes=0.5, order="rs2"),
+            Phase(passes=1, entry="shrink_perturb", entry_options={"shrink": 0.5, "noise": 0.01}),
+        ),
+        recipe={"augment": {"flip": True}, "batch_size": 32},
+    )
+    assert words.describe(policy) == (
+        "subset 10 % by kcenter, metric cosine, Q 2.61 for 0.50, then subset 50 % by random in rs2 order for 0.50, "
+        "then all data for 1.00: 2.00 passes in all; augment (flip True), batch_size 32, shrink_perturb 0.5 noise 0.01"
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdict", "text"),
+    [
+        (None, "not tested"),
+        ({"passed": None, "num_seeds": 0}, "not tested"),
+        ({"passed": None, "num_seeds": 5}, "undecided"),
+        ({"passed": True, "num_seeds": 5}, "passed"),
+        ({"passed": False, "num_seeds": 5, "shortfall": 0.0021}, "missed by 0.0021"),
+        ({"passed": False, "num_seeds": 5, "shortfall": math.nan}, "missed"),
+        ({"passed": False, "num_seeds": 5, "shortfall": None}, "missed"),
+    ],
+)
+def test_verdicts(verdict: dict[str, object] | None, text: str) -> None:
+    assert words.verdict_words(verdict, 0.01) == text
+
+
+def test_the_headline_names_both_comparisons() -> None:
+    view = make_view("subset_wins")
+    best, shorter = view.summary["best"], view.summary["shorter"]
+    text = words.headline(view)
+    assert text.startswith(f"Matches the recipe with {100 * best['saving']:.1f} % less training compute (")
+    assert f", {100 * (1 - best['flops'] / shorter['flops']):.1f} % less than the best shorter schedule on" in text
+    assert "; a random subset of the same size missed by 0." in text
+
+
+def test_the_headline_says_when_a_shorter_schedule_does_as_well() -> None:
+    text = words.headline(make_view("full_wins"))
+    assert text.startswith("No subset policy wins here: a shorter schedule on all data matches the recipe with ")
+
+
+def test_the_headline_says_when_nothing_passed_and_by_how_much() -> None:
+    view = make_view("none_passed")
+    shortfall = view.verdicts["shorter"]["shortfall"]
+    assert words.headline(view) == f"No policy passed: shorter missed by {shortfall:.4f}."
+
+
+def test_the_headline_says_when_the_subset_is_a_random_one() -> None:
+    assert words.headline(make_view("random_wins")).endswith("; its subset is itself a random one.")
+
+
+def test_a_shorter_schedule_that_missed_is_no_comparison() -> None:
+    view = make_view("subset_wins")
+    verdicts = {**view.verdicts, "shorter": {**view.verdicts["shorter"], "passed": False, "shortfall": 0.002}}
+    summary = {**view.summary, "shorter": {**view.summary["shorter"], "passed": False}}
+    text = words.headline(dataclasses.replace(view, verdicts=verdicts, summary=summary))
+    assert "the best shorter schedule on all data (4.61 passes) missed by 0.0020" in text
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        ("empty", "Not finished: the reference has 0 of 5 runs."),
+        ("reference", "Not finished: the reference has 2 of 5 runs."),
+        ("no_trials", "Not finished: 0 of 30 trials done; no policy has reached the target yet."),
+        ("only_failed", "Not finished: 30 of 30 trials done; no policy has reached the target yet."),
+        ("verification", "Not finished: 0 of 2 candidates verified."),
+    ],
+)
+def test_the_headline_of_an_unfinished_study(state: str, text: str) -> None:
+    assert words.headline(make_view(state)) == text
+
+
+def test_the_headline_of_an_interrupted_study() -> None:
+    view = make_view("interrupted")
+    assert words.headline(view).startswith("Interrupted: 15 of 30 trials done; the best policy so far takes ")
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_the_headline_is_one_sentence(state: str) -> None:
+    text = words.headline(make_view(state))
+    assert text.endswith(".")
+    assert ". " not in text
+    assert text.isascii()
+
+
+def test_words_tables_and_progress_load_nothing_heavy() -> None:
+    modules = "words, tables, render, progress, figures, html"
+    heavy = "{'rich', 'plotly', 'torch', 'ray', 'optuna', 'pandas', 'numpy', 'pyarrow'}"
+    code = f"import sys; from subsettune.report import {modules}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subsettune.errors import ConfigError
+from subsettune.policy import TaskFacts
+from subsettune.study.space import Coordinate, Space
+
+FACTS = TaskFacts(
+    num_examples=1000,
+    num_outputs=10,
+    num_parameters=5000,
+    forward_flops=10,
+    backward_flops=20,
+    reference_passes=30.0,
+)
+MINIMAL = {"budget": {"log": [0.02, 0.6]}, "switch": {"uniform": [0.05, 0.9]}, "subset_share": {"log": [0.02, 0.5]}}
+FULL_SPACE = MINIMAL | {
+    "arm": {"choice": ["full", "subset"]},
+    "selector": {"choice": ["random", "kcenter"]},
+    "entry": {"choice": ["keep", "shrink_perturb"]},
+    "shrink": {"uniform": [0.2, 1.0]},
+    "noise": 0.01,
+    "lr": {"log": [0.02, 0.5]},
+    "batch_size": {"int": [16, 256], "log": True},
+    "warmup": {"uniform": [0.0, 0.3], "when": {"schedule": "cosine"}},
+    "schedule": {"choice": ["constant", "cosine"]},
+}
+
+
+def mistakes(raw: object, **options: object) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        Space.from_mapping(raw, **options)  # type: ignore[arg-type]
+    return {".".join(m.path): m.message for m in caught.value.mistakes}
+
+
+def test_reads_every_form_and_writes_it_back() -> None:
+    space = Space.from_mapping(FULL_SPACE)
+    assert space.to_mapping().keys() == FULL_SPACE.keys()
+    assert Space.from_mapping(space.to_mapping()) == space
+    assert space["budget"] == Coordinate(name="budget", kind="float", lo=0.02, hi=0.6, log=True)
+    assert space["noise"].values == (0.01,)
+
+
+def test_full_arm_is_always_part_of_the_space() -> None:
+    assert Space.from_mapping(MINIMAL).arms == ("full", "subset")
+    assert Space.from_mapping(MINIMAL | {"arm": "subset"}).arms == ("full", "subset")
+    assert Space.from_mapping(MINIMAL | {"arm": {"choice": ["subset", "full"]}}).arms == ("full", "subset")
+    assert Space.from_mapping({"budget": 0.3, "arm": "full"}).arms == ("full",)
+
+
+def test_points_hold_active_coordinates_only() -> None:
+    space = Space.from_mapping(FULL_SPACE)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        point = space.sample(rng)
+        assert ("switch" in point) == (point["arm"] == "subset")
+        assert ("shrink" in point) == (point.get("entry") == "shrink_perturb")
+        assert ("warmup" in point) == (point["schedule"] == "cosine")
+        policy = space.policy(point, FACTS)
+        assert policy.arm == point["arm"]
+        assert policy.passes == pytest.approx(point["budget"] * 30)
+
+
+def test_order_of_the_file_does_not_matter_for_conditions() -> None:
+    space = Space.from_mapping(dict(reversed(FULL_SPACE.items())))
+    names = [axis.name for axis in space.coordinates]
+    assert names[:2] == ["arm", "budget"]
+    assert names.index("schedule") < names.index("warmup")
+    assert names.index("entry") < names.index("shrink")
+
+
+def test_share_of_40_is_answered_in_the_house_sentence() -> None:
+    found = mistakes(MINIMAL | {"subset_share": 40})
+    expected = "subset_share must be in (0, 1], got 40. It is a fraction, not a percentage: write 0.4."
+    assert found == {"subset_share": expected}
+    found = mistakes(MINIMAL | {"subset_share": {"log": [0.1, 40]}})
+    assert found == {"subset_share.log": expected}
+
+
+def test_all_mistakes_come_at_once() -> None:
+    raw = {
+        "subset_share": 40,
+        "q": {"log": [3, 1]},
+        "lr": {"log": [0, 1]},
+        "wd": 3,
+        "selector": "kcentre",
+        "arm": "sub",
+        "noise": 0.1,
+        "momentum": {"choice": [0.9], "when": {"foo": 1}},
+        "order": {"uniform": [0, 1]},
+        "epochs": 3,
+    }
+    found = mistakes(raw, recipe_keys=["lr", "momentum"], known={"selector": ["kcenter", "random"]})
+    assert found == {
+        "subset_share": "subset_share must be in (0, 1], got 40. It is a fraction, not a percentage: write 0.4.",
+        "q.log": "log of q must be [lo, hi] with lo <= hi, got [3, 1]. Swap the two ends.",
+        "lr.log": "lower end of lr must be positive, got 0. "
+        "A logarithmic scale has no zero; use uniform, or a small positive lower end.",
+        "wd": "unknown key. Known keys: arm, budget, entry, lr, momentum, noise, order, q, selector, shrink, "
+        "subset_share, switch.",
+        "selector": "selector must be a known selector or package.module:name, got 'kcentre'. "
+        "Known: kcenter, random. Did you mean 'kcenter'?",
+        "arm": "arm must be a known arm, got 'sub'. Known: full, subset. Did you mean 'subset'?",
+        "noise": "noise has no use without entry: shrink_perturb in the space. "
+        "Add it to the choices of entry, or remove noise.",
+        "momentum.when.foo": "unknown key. Keys of this space: arm, lr, momentum, noise, order, q, selector, "
+        "subset_share.",
+        "order": "order must be a name or {choice: [names]}, got {'uniform': [0, 1]}.",
+        "epochs": "epochs cannot be searched: the budget decides how long a policy trains. Remove it.",
+        "": "key 'switch' is missing, and the arm 'subset' needs it. "
+        "Write e.g. switch: {uniform: [0.05, 0.9]}, or arm: full to search shorter schedules only.",
+    } | {"q": "q and subset_share both fix the size of the subset. Remove one of them."}
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "part"),
+    [
+        ({"lr": {"log": [0.1]}}, "lr.log", "log of lr must be [lo, hi], two numbers, got [0.1]."),
+        ({"lr": {"lgo": [0.1, 1]}}, "lr.lgo", "unknown key. Did you mean 'log'?"),
+        ({"lr": {}}, "lr", "lr must be a value or one of {log: [lo, hi]}"),
+        ({"lr": {"log": [0.1, 1], "uniform": [0, 1]}}, "lr", "lr must be a value or one of"),
+        ({"lr": {"int": [0.5, 3]}}, "lr.int", "int of lr must be [lo, hi], two whole numbers, got [0.5, 3]."),
+        ({"lr": {"choice": []}}, "lr.choice", "choice of lr must be a list of at least one value, got []."),
+        ({"lr": {"choice": [0.1, 0.1]}}, "lr.choice", "choice of lr must be free of repetition, got [0.1, 0.1]."),
+        ({"lr": None}, "lr", "lr must be a finite number, a text, true, false or a list of these, got None."),
+        ({"lr": {"uniform": [0, math.nan]}}, "lr.uniform", "uniform of lr must be [lo, hi] with lo <= hi"),
+        ({"switch": 1.0}, "switch", "switch must be in (0, 1), got 1.0."),
+        ({"budget": "much"}, "budget", "budget must be a finite number, got 'much'."),
+        ({"budgte": 0.3}, "budgte", "unknown key. Did you mean 'budget'?"),
+        ({"budget": {"log": [0.02, 0.6], "when": {"arm": "full"}}}, "budget.when.arm", "budget cannot be conditional"),
+        ({"lr": {"log": [0.1, 1], "when": {"lr": 1}}}, "lr.when.lr", "lr cannot depend on itself."),
+        ({"lr": {"log": [0.1, 1], "when": {"budget": 1}}}, "lr.when.budget", "budget is a range; a condition needs"),
+        ({"lr": {"log": [0.1, 1], "when": {"arm": "x"}}}, "lr.when.arm", "arm in when of lr must be one of full, sub"),
+        ({"lr": {"log": [0.1, 1], "when": 3}}, "lr.when", "when of lr must be a mapping of other keys"),
+        (
+            {"a": {"choice": [1], "when": {"b": 1}}, "b": {"choice": [1], "when": {"a": 1}}},
+            "",
+            "the conditions of a, b depend on each other in a circle.",
+        ),
+    ],
+)
+def test_mistakes(change: dict[str, object], place: str, part: str) -> None:
+    assert part in mistakes(MINIMAL | change)[place]
+
+
+def test_mistakes_without_the_subset_arm() -> None:
+    assert mistakes([]) == {"": "space must be a mapping of coordinates to values or ranges, got []."}
+    assert mistakes({"arm": "full"}) == {"": "key 'budget' is missing. Write e.g. budget: {log: [0.02, 0.6]}."}
+
+
+def test_user_code_is_accepted_by_name() -> None:
+    raw = MINIMAL | {"selector": {"choice": ["random", "mine.module:Selector"]}}
+    Space.from_mapping(raw, known={"selector": ["random"]})
+
+
+def test_resolve_refuses_sizes_that_do_not_fit() -> None:
+    by_share = Space.from_mapping(MINIMAL | {"subset_share": {"log": [0.0001, 0.5]}})
+    with pytest.raises(ConfigError, match=r"subset_share must be at least 0.001, got 0.0001.*less than one example"):
+        by_share.resolve(FACTS)
+    raw = {key: value for key, value in MINIMAL.items() if key != "subset_share"}
+    by_q = Space.from_mapping(raw | {"q": {"log": [0.1, 30]}})
+    with pytest.raises(ConfigError, match=r"q must be at most 2, got 30.0. It needs 15,000 examples and there are 1,0"):
+        by_q.resolve(FACTS)
+    fits = Space.from_mapping(raw | {"q": {"log": [0.1, 2.0]}})
+    assert fits.resolve(FACTS) is fits
+    policy = fits.policy({"arm": "subset", "budget": 0.1, "switch": 0.5, "q": 1.0}, FACTS)
+    assert policy.phases[0].share == 0.5
+
+
+def test_cardinality() -> None:
+    assert Space.from_mapping(FULL_SPACE).cardinality == math.inf
+    raw = {"arm": "full", "budget": {"choice": [0.1, 0.2]}, "batch_size": {"int": [16, 18]}}
+    assert Space.from_mapping(raw).cardinality == 6
+
+
+@given(st.floats(0, 1), st.sampled_from([a.name for a in Space.from_mapping(FULL_SPACE).coordinates]))
+def test_units_go_there_and_back(unit: float, name: str) -> None:
+    axis = Space.from_mapping(FULL_SPACE)[name]
+    value = axis.from_unit(unit)
+    again = axis.from_unit(axis.to_unit(value))
+    assert again == (pytest.approx(value, rel=1e-9) if axis.kind == "float" else value)
+    assert axis.kind in ("choice", "fixed") or axis.lo <= value <= axis.hi
+
+
+def test_whole_numbers_are_drawn_evenly() -> None:
+    axis = Coordinate(name="n", kind="int", lo=1, hi=4)
+    counts = np.bincount([axis.from_unit(u) for u in np.linspace(0, 1, 4001)], minlength=5)[1:]
+    assert counts.min() >= 999
