@@ -12,7 +12,7 @@ DATA = {
     "fashion_mnist": "60,000 + 10,000 images of 28x28, 10 classes; torchvision",
     "cifar10": "50,000 + 10,000 images of 32x32x3, 10 classes; torchvision",
     "cifar100": "50,000 + 10,000 images of 32x32x3, 100 classes; torchvision",
-    "PATH.parquet, FOLDER": "Parquet: `image` (encoded bytes) or numeric columns, and `label`; train*/test* in a folder",
+    "PATH.parquet, FOLDER": "Parquet: `image` or numeric columns, and `label`; train*, test* in a folder",
     "PATH.npz": "arrays x and y, and x_test and y_test if there are any",
     "package.module:function": "returns a map-style torch Dataset, or a pair of them: training, test",
 }

@@ -174,6 +174,17 @@ def test_a_ladder_has_a_subset_for_each_phase(tmp_path: Path) -> None:
         loaded.subset()
 
 
+@pytest.mark.parametrize("targets", [torch.rand(1257), torch.rand(1257, 3)])
+def test_labels_of_a_regression(tmp_path: Path, targets: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Part, "targets", targets)
+    made, _ = export(tmp_path, "random_wins", "mse")
+    loaded = Bundle.load(tmp_path)
+    assert loaded == made
+    label = loaded.subset().label
+    assert label.dtype == np.float64
+    assert np.array_equal(label, targets.double().numpy()[loaded.subset().index // 2])
+
+
 def test_visits_are_the_allowance_less_the_selection(tmp_path: Path) -> None:
     made, _ = export(tmp_path / "one")
     costly = Policy(phases=(Phase(share=0.1, passes=3, selector="kcenter"), Phase(passes=1.5)))

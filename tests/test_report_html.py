@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from fake_study import STATES, make_view
@@ -131,7 +131,7 @@ def test_equal_views_give_equal_pages() -> None:
 # ---- in a real browser
 
 
-def missing(what: str) -> None:
+def missing(what: str) -> NoReturn:
     message = f"{what} is needed to test the report in a real browser. Install chromium, chromium-driver and selenium."
     if os.environ.get("CI"):
         pytest.fail(message)

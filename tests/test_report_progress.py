@@ -90,7 +90,7 @@ def test_runs_held_back_are_written_at_the_next_stage_and_on_the_way_out(clock: 
         with LineProgress(stream, clock) as progress:
             drive(progress, clock, each_s=0.0, runs=records()[:2])
             progress.stage("verification", None)
-            assert "search 2/2: trial-0002 finished" in stream.getvalue()
+            assert "search 2/2: runs ended: 2 finished" in stream.getvalue()
             progress.run_finished(records()[0])
             raise KeyboardInterrupt
 

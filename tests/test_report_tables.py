@@ -63,12 +63,33 @@ def test_a_number_stays_with_its_per_cent_sign() -> None:
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("metric", ["accuracy", "mse"])
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "mse"])
 def test_results_of_every_state_fit_80_columns_of_ascii(state: str, metric: str) -> None:
     text = tables.result_text(make_view(state, metric=metric))
     assert text.isascii()
     assert max(map(len, text.splitlines())) <= 80
     assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_the_widest_result_fits_80_columns() -> None:
+    view = make_view("subset_wins", metric="balanced_accuracy")
+    rows = {
+        role: {**view.summary[role], "saving": -12.345, "seconds": 123456.0, "passes": 1234.5, "seeds": 10}
+        for role in ("best", "shorter", "random")
+    }
+    facts = {"passes": 1234.5, "flops": 99_900_000_000_000, "seconds": 360_000.0}
+    summary = {**view.summary, **rows, "reference": {**view.summary["reference"], **facts}}
+    text = render.render([tables.result_table(dataclasses.replace(view, summary=summary))])
+    assert max(map(len, text.splitlines())) <= 80
+    assert "34.3 h" in text
+    assert "-1234 %" in text
+
+
+def test_the_reference_counts_the_seeds_that_were_tested() -> None:
+    view = make_view("subset_wins")
+    extra = next(run for run in view.verification if run.candidate == "reference")
+    view = dataclasses.replace(view, verification=(*view.verification, dataclasses.replace(extra, seed=7)))
+    assert tables.result_rows(view)[0].num_seeds == 6
 
 
 def test_the_result_table_holds_the_numbers_of_the_summary() -> None:
@@ -99,7 +120,8 @@ def test_a_shorter_schedule_that_missed_is_no_comparison() -> None:
 
 def test_one_line_when_the_best_policy_is_the_shorter_schedule() -> None:
     rows = tables.result_rows(make_view("full_wins"))
-    assert [row.role for row in rows] == ["reference", "shorter", "random"]
+    assert [row.role for row in rows] == ["reference", "best", "random"]
+    assert rows[1].saving_shorter is None
     assert rows[1].title == "best policy: the best shorter schedule on all data"
 
 

@@ -52,10 +52,20 @@ def test_durations(seconds: float, text: str) -> None:
     assert words.seconds_words(seconds) == text
 
 
+def test_short_durations_fit_a_column() -> None:
+    assert [words.short_seconds_words(s) for s in (0.19, 99.9, 725.4, 9999, 44280)] == [
+        "0.19 s",
+        "99.9 s",
+        "725 s",
+        "9999 s",
+        "12.3 h",
+    ]
+
+
 def test_passes_shares_and_savings() -> None:
     assert [words.passes_words(p) for p in (0.0412, 0.5, 1.826, 30, 1234)] == ["0.041", "0.50", "1.83", "30.0", "1,234"]
     assert [words.share_words(s) for s in (0.1234, 0.02, 1.0, None)] == ["12.3 %", "2 %", "100 %", "-"]
-    assert [words.saving_words(s) for s in (0.9394, -0.12, 0.9997, 1.0)] == ["93.9 %", "-12.0 %", ">99.9 %", "100.0 %"]
+    assert [words.saving_words(s) for s in (0.9394, -0.12, -1.5, 0.9997)] == ["93.9 %", "-12.0 %", "-150 %", ">99.9 %"]
 
 
 @pytest.mark.parametrize(

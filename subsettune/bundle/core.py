@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from subsettune.study.results import StudyView
 
 Place = str | Path | Folder
+_DTYPES: dict[str, type[np.generic]] = {"index": np.int64, "weight": np.float32}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -40,7 +41,7 @@ class PhaseSubset:
         phase: index of the phase in the policy.
         index: (k,) int64 rows of the source's training file.
         weight: (k,) float32 weights of their losses, 1 where the selector gives none.
-        label: (k,) int64 class numbers, or float64 values of a regression.
+        label: (k,) int64 class numbers; (k,) or (k, m) float64 values of a regression.
     """
 
     phase: int
@@ -122,8 +123,10 @@ class Bundle:
         rows = self.table.filter(pc.equal(self.table["phase"], phase)).sort_by("rank")
         if limit is not None and not 1 <= limit <= rows.num_rows:
             raise BundleError(config.must("limit", f"between 1 and {rows.num_rows:,}", limit))
-        columns = {name: rows[name].to_numpy()[:limit].copy() for name in ("index", "weight", "label")}
-        return PhaseSubset(phase=phase, **columns)
+        rows = rows.slice(0, limit)
+        columns = {name: np.array(rows[name].to_pylist(), dtype) for name, dtype in _DTYPES.items()}
+        label = np.array(rows["label"].to_pylist())
+        return PhaseSubset(phase=phase, label=label, **columns)
 
     def check(self, fingerprint: str) -> None:
         """Hold the bundle against the data at hand.
@@ -285,10 +288,10 @@ def chosen(phase: int, subset: select.Subset, part: Part) -> PhaseSubset:
     """
     positions = subset.positions.cpu().numpy()
     weights = np.ones(len(positions)) if subset.weights is None else subset.weights.cpu().numpy()
-    labels = np.asarray(part.targets)[positions]
+    labels = part.targets.cpu().numpy()[positions]
     return PhaseSubset(
         phase=phase,
-        index=np.asarray(part.rows)[positions].astype(np.int64),
+        index=part.rows.cpu().numpy()[positions].astype(np.int64),
         weight=weights.astype(np.float32),
         label=labels.astype(np.int64 if labels.dtype.kind in "iu" else np.float64),
     )
@@ -332,9 +335,11 @@ def _check_subset(subset: PhaseSubset, k: int) -> None:
 
 
 def _to_table(subsets: Sequence[PhaseSubset], *, is_classification: bool) -> pa.Table:
-    schema = files.columns(is_classification=is_classification)
+    whole, value, values = files.LABELS
+    several = any(subset.label.ndim == 2 for subset in subsets)
+    schema = files.columns(whole if is_classification else values if several else value)
     tables = [
-        pa.table([np.full(len(s), s.phase), np.arange(len(s)), s.index, s.weight, s.label], names=schema.names)
+        pa.table([np.full(len(s), s.phase), np.arange(len(s)), s.index, s.weight, list(s.label)], names=schema.names)
         for s in subsets
     ]
     return pa.concat_tables([schema.empty_table(), *(table.cast(schema) for table in tables)]).combine_chunks()

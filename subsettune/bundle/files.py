@@ -28,14 +28,14 @@ MANIFEST, POLICY, SUBSET, EVIDENCE, README = (
     "evidence.json",
     "README.md",
 )
+LABELS = (pa.int64(), pa.float64(), pa.list_(pa.float64()))  # a class number, a value, several values
 FILES = (POLICY, SUBSET, EVIDENCE, README)
 AGAIN = "Copy the bundle anew, or export it again."
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
-def columns(*, is_classification: bool) -> pa.Schema:
-    """Columns of the subset table; the label is a class number or a value."""
-    label = pa.int64() if is_classification else pa.float64()
+def columns(label: pa.DataType) -> pa.Schema:
+    """Columns of the subset table; the label is one of `LABELS`."""
     whole = [(name, pa.int64()) for name in ("phase", "rank", "index")]
     return pa.schema([*whole, ("weight", pa.float32()), ("label", label)])
 
@@ -116,7 +116,7 @@ def from_parquet(folder: Folder, raw: bytes) -> tuple[pa.Table, Mapping[str, Any
         raise _damaged(folder, SUBSET, error) from error
     _check_schema(folder, SUBSET, about.get("schema"))
     table = table.replace_schema_metadata(None).combine_chunks()
-    if table.schema not in [columns(is_classification=yes) for yes in (True, False)]:
+    if table.schema not in [columns(label) for label in LABELS]:
         raise _damaged(folder, SUBSET, f"its columns are not those of a subset, {table.schema.names}")
     return table, about
 

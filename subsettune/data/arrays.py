@@ -1,17 +1,13 @@
 """Data sets as memory-mapped Arrow files: made once a node, keyed by content, shared by all trials.
 
-One file holds one data set in one record batch: the rows of the training file, then those of the official test file if
-there is one. It is mapped privately and viewed as torch tensors without a copy. torch warns of memory that it may not
-write, so the mapping is copy-on-write: the pages of all trials on a node are the same ones until somebody writes, which
-nobody does, and what is written by mistake never reaches the file.
+One file holds one data set: the rows of the training file, then those of the official test file if there is one. It is
+mapped copy-on-write and viewed as torch tensors without a copy, so trials on one node share its pages.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-import mmap
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,10 +21,7 @@ from torch import Tensor
 from subsettune.errors import DataError
 
 META_KEY = b"subsettune.data"
-BLOCK_BYTES = 2**24  # of a data set that is looked at in one go: large against a call, small against memory
-MAP_NORESERVE = 0x4000 if os.uname().sysname == "Linux" else 0  # lets files larger than memory be mapped copy-on-write
-
-Array = np.ndarray[Any, np.dtype[Any]]
+HASH_BLOCK_BYTES = 2**24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +31,15 @@ class Meta:
     Args:
         source: where they came from, for people.
         kind: `classification` or `regression`.
+        shape: of one input: (channels, height, width) or (features,).
         num_train: rows of the training file; the rest are the official test file's.
         classes: their names, empty for a regression.
-        fingerprint: SHA-256 of all that training can see; empty until it is known.
+        fingerprint: SHA-256 of arrays, shapes and classes.
     """
 
     source: str
     kind: str
+    shape: tuple[int, ...]
     num_train: int
     classes: tuple[str, ...] = ()
     fingerprint: str = ""
@@ -52,10 +47,10 @@ class Meta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrays:
-    """A data set, mapped from its file.
+    """A data set in memory or mapped from a file.
 
     Args:
-        inputs: (n, channels, height, width) or (n, features), uint8 or float32.
+        inputs: (n, *shape) uint8 or float32.
         targets: (n,) int64 classes, or (n,) or (n, m) float32 values.
         meta: what they are.
     """
@@ -65,86 +60,80 @@ class Arrays:
     meta: Meta
 
 
-def fingerprint(inputs: Array, targets: Array, meta: Meta) -> str:
+def fingerprint(inputs: np.ndarray[Any, Any], targets: np.ndarray[Any, Any], meta: Meta) -> str:
     """SHA-256 of everything that training can see of a data set; the source's name is no part of it."""
     told = {"inputs": [str(inputs.dtype), *inputs.shape], "targets": [str(targets.dtype), *targets.shape]}
     told |= {"kind": meta.kind, "num_train": meta.num_train, "classes": list(meta.classes)}
     result = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for array in (inputs, targets):
         flat = array.reshape(-1).view(np.uint8)
-        for start in range(0, len(flat), BLOCK_BYTES):
-            result.update(flat[start : start + BLOCK_BYTES])
+        for start in range(0, len(flat), HASH_BLOCK_BYTES):
+            result.update(flat[start : start + HASH_BLOCK_BYTES])
     return result.hexdigest()
 
 
-def write(path: Path, inputs: Array, targets: Array, meta: Meta) -> None:
-    """Write an Arrow file to disk, synchronised, so that a rename after it is all that is left to do.
+def write(path: Path, inputs: np.ndarray[Any, Any], targets: np.ndarray[Any, Any], meta: Meta) -> None:
+    """Write an Arrow file whole or not at all.
 
     Args:
         path: of the file.
-        inputs: (n, ...), C-contiguous; may itself be mapped from a file.
-        targets: (n,) or (n, m), C-contiguous.
+        inputs: (n, *shape), C-contiguous; may itself be mapped from a file.
+        targets: (n,) or (n, m).
         meta: with its fingerprint.
     """
     columns = [_column(inputs), _column(targets)]
-    described = {**asdict(meta), "input_shape": inputs.shape[1:], "target_shape": targets.shape[1:]}
-    fields = [("input", columns[0].type), ("target", columns[1].type)]
-    schema = pa.schema(fields, metadata={META_KEY: json.dumps(described).encode()})
-    with path.open("wb") as sink:
-        with pa.ipc.new_file(sink, schema) as writer:
+    described = json.dumps({**asdict(meta), "target_shape": list(targets.shape[1:])}).encode()
+    schema = pa.schema([("input", columns[0].type), ("target", columns[1].type)], metadata={META_KEY: described})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
             writer.write_batch(pa.record_batch(columns, schema=schema))
-        sink.flush()
-        os.fsync(sink.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read(path: Path) -> Arrays:
     """Map an Arrow file.
 
     Raises:
-        DataError: the file is not what `write` made.
-        FileNotFoundError: there is none.
+        DataError: the file is damaged.
     """
     try:
-        with path.open("rb") as file:
-            flags = mmap.MAP_PRIVATE | MAP_NORESERVE
-            mapped = mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-        batch = pa.ipc.open_file(pa.py_buffer(mapped)).get_batch(0)
-        described = json.loads(batch.schema.metadata[META_KEY])
-        shapes = [(batch.num_rows, *described.pop(key)) for key in ("input_shape", "target_shape")]
-        meta = Meta(**{**described, "classes": tuple(described["classes"])})
-        inputs, targets = (_view(batch.column(i), mapped, shape) for i, shape in enumerate(shapes))
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise damaged(path, str(error)) from error
+        with pa.memory_map(str(path)) as mapped:
+            base = mapped.read_buffer(mapped.size()).address
+            mapped.seek(0)
+            reader = pa.ipc.open_file(mapped)
+            described = json.loads(reader.schema.metadata[META_KEY])
+            batch = reader.get_batch(0)
+            if reader.num_record_batches != 1 or batch.num_rows == 0:
+                raise ValueError("it must hold one batch of rows")
+            target_shape = tuple(described.pop("target_shape"))
+            meta = Meta(**{**described, "shape": tuple(described["shape"]), "classes": tuple(described["classes"])})
+            places = [_place(batch.column(i), base) for i in (0, 1)]
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+        raise DataError(f"cached data {path} are damaged: {error}. Remove the file: it is made anew.") from error
+    shapes = ((batch.num_rows, *meta.shape), (batch.num_rows, *target_shape))
+    inputs, targets = (_view(path, place, shape) for place, shape in zip(places, shapes, strict=True))
     return Arrays(inputs=inputs, targets=targets, meta=meta)
 
 
-def verify(path: Path, arrays: Arrays) -> None:
-    """Compare the content of a mapped file with the hash in it: reads the whole file.
-
-    Raises:
-        DataError: they differ.
-    """
-    found = fingerprint(arrays.inputs.numpy(), arrays.targets.numpy(), arrays.meta)
-    if found != arrays.meta.fingerprint:
-        raise damaged(path, "the content is not what was written")
+def _column(array: np.ndarray[Any, Any]) -> pa.Array:
+    values = pa.Array.from_buffers(
+        pa.from_numpy_dtype(array.dtype), array.size, [None, pa.py_buffer(array.reshape(-1))]
+    )
+    width = array.size // len(array)
+    return values if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(values, width)
 
 
-def damaged(path: Path, why: str) -> DataError:
-    """The error for a file that somebody or something has changed."""
-    return DataError(f"cached data {path} are damaged: {why}. Remove this file: it is made again from the source.")
-
-
-def _column(array: Array) -> pa.Array:
-    flat = array.reshape(-1)
-    values = pa.Array.from_buffers(pa.from_numpy_dtype(array.dtype), array.size, [None, pa.py_buffer(flat)])
-    return values if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(values, math.prod(array.shape[1:]))
-
-
-def _view(column: pa.Array, mapped: mmap.mmap, shape: tuple[int, ...]) -> Tensor:
-    """The numbers of a column as a tensor on the mapping, which it keeps alive."""
+def _place(column: pa.Array, base: int) -> tuple[int, np.dtype[Any]]:
+    """Offset of a column's numbers in the file, and their type."""
     values = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
-    dtype = torch.from_numpy(np.empty(0, dtype=values.type.to_pandas_dtype())).dtype
-    offset = values.buffers()[1].address - pa.py_buffer(mapped).address
-    return torch.frombuffer(mapped, dtype=dtype, count=len(values), offset=offset).reshape(shape)
+    return values.buffers()[1].address - base, np.dtype(values.type.to_pandas_dtype())
+
+
+def _view(path: Path, place: tuple[int, np.dtype[Any]], shape: tuple[int, ...]) -> Tensor:
+    """Map a part of a file copy-on-write: shared until written, which nobody does; torch wants writable memory."""
+    offset, dtype = place
+    return torch.from_numpy(np.memmap(path, dtype=dtype, mode="c", offset=offset, shape=shape))

@@ -22,6 +22,7 @@ from subsettune.report.words import (
     passes_words,
     saving_words,
     seconds_words,
+    short_seconds_words,
     verdict_words,
 )
 
@@ -76,23 +77,29 @@ def result_rows(view: StudyView) -> tuple[ResultRow, ...]:
     rows = []
     reference = view.summary.get("reference")
     if reference:
-        rows.append(_reference_row(reference))
+        rows.append(_reference_row(view, reference))
     best, shorter = view.summary.get("best"), view.summary.get("shorter")
     one = bool(best and shorter and as_policy(best["policy"]).key == as_policy(shorter["policy"]).key)
-    roles = ("shorter", "random") if one else ("best", "shorter", "random")
-    found = [_policy_row(view, role, view.summary[role]) for role in roles if view.summary.get(role)]
-    rows += [dataclasses.replace(r, title=TITLES["both"]) if one and r.role == "shorter" else r for r in found]
-    return tuple(rows)
+    roles = ("best", "random") if one else ("best", "shorter", "random")
+    rows += [_policy_row(view, role, view.summary[role]) for role in roles if view.summary.get(role)]
+    return tuple(_as_both(row) if one and row.role == "best" else row for row in rows)
 
 
-def _reference_row(reference: Mapping[str, Any]) -> ResultRow:
+def _as_both(row: ResultRow) -> ResultRow:
+    """The line of a best policy that is itself the best shorter schedule: it is not compared with itself."""
+    return dataclasses.replace(row, title=TITLES["both"], saving_shorter=None)
+
+
+def _reference_row(view: StudyView, reference: Mapping[str, Any]) -> ResultRow:
+    tested = {run.seed for run in view.verification if run.candidate == "reference" and run.test_metric is not None}
+    is_tested = reference.get("test_metric") is not None
     return ResultRow(
         role="reference",
         title=TITLES["reference"],
         policy=f"all data for {passes_words(reference.get('passes'))} passes",
         verdict="",
-        num_seeds=reference.get("seeds"),
-        metric=reference.get("test_metric") or reference.get("metric"),
+        num_seeds=len(tested) if is_tested else reference.get("seeds"),
+        metric=reference["test_metric"] if is_tested else reference.get("metric"),
         **{key: reference.get(key) for key in ("passes", "flops", "seconds")},
     )
 
@@ -138,7 +145,7 @@ def _num_seeds(
 def result_table(view: StudyView) -> Table:
     """Reference, best policy, best shorter schedule and random control in numbers, fit for 80 columns."""
     tolerance = view.study.task.tolerance
-    titles = ("", "n", metric_name(view.study.task.metric), "bound", "passes", "compute", "time", "saved", "vs short")
+    titles = ("", "n", _short_metric(view), "bound", "passes", "compute", "time", "saved", "vs short")
     rows = [
         (
             row.role,
@@ -147,7 +154,7 @@ def result_table(view: StudyView) -> Table:
             metric_words(row.bound, tolerance, signed=True),
             passes_words(row.passes),
             flops_words(row.flops),
-            seconds_words(row.seconds),
+            short_seconds_words(row.seconds),
             saving_words(row.saving),
             saving_words(row.saving_shorter),
         )
@@ -159,23 +166,33 @@ def result_table(view: StudyView) -> Table:
     )
 
 
+def _short_metric(view: StudyView) -> str:
+    """The metric as a heading that is no wider than its numbers."""
+    name = metric_name(view.study.task.metric)
+    return name if len(name) <= len("accuracy") else "metric"
+
+
 def policy_table(view: StudyView) -> Table:
     """The verdict and the policy in words for each line of the result table."""
-    rows = tuple((row.role, row.verdict or NOTHING, row.policy) for row in result_rows(view))
+    found = result_rows(view)
+    both = {row.role for row in found if row.title == TITLES["both"]}
+    words = {row.role: f"{row.policy} (the best shorter schedule)" if row.role in both else row.policy for row in found}
+    rows = tuple((row.role, row.verdict or NOTHING, words[row.role]) for row in found)
     return Table(columns=(Column(title=""), Column(title="verdict"), Column(title="policy", wrap=True)), rows=rows)
 
 
 def legend(view: StudyView) -> str:
     """What the columns of the result table mean, in one or two sentences."""
-    name, tolerance = metric_name(view.study.task.metric), view.study.task.tolerance
+    name, heading = metric_name(view.study.task.metric), _short_metric(view)
+    metric = name if name == heading else f"{heading}: {name},"
     split = "test" if any(v.get("num_seeds") for v in view.verdicts.values()) else "validation"
     direction = "" if view.study.task.higher_is_better else ", its sign turned so that more is better"
     return (
-        f"{name}: mean of n seeds on the {split} split. bound: one-sided lower bound on the difference to the "
+        f"{metric}: mean of n seeds on the {split} split. bound: one-sided lower bound on the difference to the "
         f"reference{direction}, at a level that keeps the error rate of all tests within {view.study.study.alpha:g}; a "
-        f"policy passes when it is above {-tolerance:g}. time: of one training, selection included. saved: compute "
-        "against the recipe; vs short: against the best shorter schedule on all data."
-    )
+        f"policy passes when it is above {-view.study.task.tolerance:g}. time: of one training, selection included. "
+        "saved: compute against the recipe; vs short: against the best shorter schedule on all data."
+    ).replace(",: ", ", ")
 
 
 def candidates_table(view: StudyView) -> Table:

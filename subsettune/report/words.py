@@ -57,6 +57,13 @@ def seconds_words(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
+def short_seconds_words(seconds: float | None) -> str:
+    """A duration in at most 7 characters, for a column of a table: `0.42 s`, `725 s`, `12.3 h`."""
+    if seconds is None or not is_number(seconds) or seconds < 99.95:
+        return seconds_words(seconds)
+    return f"{seconds:.0f} s" if seconds < 9999.5 else f"{seconds / 3600:.1f} h"
+
+
 def passes_words(passes: float | None) -> str:
     """A count of passes: `30.0`, `1.83`, `0.041`."""
     if passes is None or not is_number(passes):
@@ -75,7 +82,9 @@ def saving_words(saving: float | None) -> str:
     """A saving as per cent with one decimal; what is not quite everything never reads as everything."""
     if saving is None or not is_number(saving):
         return NOTHING
-    return ">99.9 %" if 0.9995 <= saving < 1 else f"{100 * saving:.1f} %"
+    if 0.9995 <= saving < 1:
+        return ">99.9 %"
+    return f"{100 * saving:.0f} %" if saving <= -0.9995 else f"{100 * saving:.1f} %"
 
 
 def metric_words(value: float | None, tolerance: float, *, signed: bool = False) -> str:

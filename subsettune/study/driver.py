@@ -1,8 +1,9 @@
 """The driver of a study: reference, search, verification, export, report.
 
-One generator, `_Driver.stages`, reads as the study goes; each stage is a source of runs that an executor carries out, in
-this process or on a Ray cluster. What is finished is on disk before it is acted on, so the same call with the same run id
-goes on where a killed driver stopped, does nothing twice, and extends a finished study when more trials are asked for.
+One generator, `_Driver.stages`, reads as the study goes; each stage is a source of runs that an executor carries out,
+in this process or on a Ray cluster. What is finished is on disk before it is acted on, so the same call with the same
+run id goes on where a killed driver stopped, does nothing twice, and extends a finished study when more trials are
+asked for.
 """
 
 from __future__ import annotations
@@ -231,12 +232,9 @@ class _Driver:
     def _absolute_places(self) -> Places:
         """Places as a worker in another folder finds them."""
         places = self.options.places
-        absolute = {
-            name: str(Path(value).expanduser().absolute())
-            for name in ("data_root", "cache")
-            if (value := getattr(places, name)) is not None
-        }
-        return replace(places, **absolute)
+        root = places.data_root
+        absolute = str(Path(root).expanduser().absolute()) if root is not None else None
+        return Places(data_root=absolute, cache=places.cache_folder, download=places.download)
 
     def _set_status(self, status: str) -> None:
         self.folder.manifest["status"] = status
@@ -382,6 +380,7 @@ class _Driver:
     def _verification_stage(self, search: Search) -> RunSource | None:
         """The open round of verification, or a new one for the candidates of a search that has gone on."""
         rounds = self.folder.manifest["rounds"]
+        trials = self._trials(search)
         if rounds and rounds[-1]["trials_asked"] == self.settings.trials:
             number, plain = len(rounds), rounds[-1]
             verification = Verification.from_mapping(plain["state"])
@@ -391,18 +390,28 @@ class _Driver:
             }
         else:
             number = len(rounds) + 1
-            candidates = stages.line_up(search, self.settings.candidates, self.facts, number)
+            candidates = stages.line_up(trials, self.settings.candidates, self.facts, number)
             if not candidates:
                 return None
             spent = rounds[-1]["state"]["alpha_spent"] if rounds else 0.0
             costs = {name: candidate.cost_flops for name, candidate in candidates.items()}
             verification = Verification(costs, self._rules(), self.seeds, spent=spent)
             rounds.append({})
-        keep = self._round_keeper(number)
-        stage = stages.VerificationStage(verification, candidates, self.facts, number, self._tested(candidates), keep)
+        keep = _RoundKeeper(self, number)
+        shorter = stages.shorter_control(trials, number)
+        known = self._tested({**candidates, **({shorter.name: shorter} if shorter is not None else {})})
+        stage = stages.VerificationStage(verification, candidates, self.facts, number, shorter, known, keep)
         keep.stage = stage
         keep(None)
         return _Watched(stage, self.observer)
+
+    def _trials(self, search: Search) -> stages.Trials:
+        return stages.Trials(
+            search=search,
+            records=self.folder.records("trial"),
+            target=self.folder.manifest["target"],
+            higher_is_better=self.task.higher_is_better,
+        )
 
     def _rules(self) -> Rules:
         # A mean over classes moves in steps as small as those of accuracy, so the same floor serves.
@@ -418,16 +427,13 @@ class _Driver:
 
     def _tested(self, candidates: Mapping[str, Candidate]) -> dict[tuple[str, int], float]:
         """Test metrics on record, for the policies of this round, whatever round measured them."""
-        found = {}
+        found: dict[tuple[str, int], float] = {}
         for record in self.folder.records("verification"):
             value = record.test_metric if record.test_metric is not None else math.nan
             names = [n for n, c in candidates.items() if c.policy.key == record.policy.key]
             names += ["reference"] if record.candidate == "reference" else []
             found |= {(name, record.seed): value for name in names}
         return found
-
-    def _round_keeper(self, number: int) -> _RoundKeeper:
-        return _RoundKeeper(self, number)
 
     # --- export and report ---------------------------------------------------------------------------------------
 

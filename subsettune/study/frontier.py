@@ -39,6 +39,7 @@ _NEW_POINT = 0.7  # what a new point is worth against a repeat, which needs one 
 _NO_BEST = 0.5  # log cost that a first accepted policy is taken to save, beyond the dearest of the space
 _NUM_GLOBAL, _NUM_LOCAL, _NUM_ROUNDS = 768, 512, 4
 _NUM_OFFERED = 8
+_NEW_NOISE = 1.0
 _COARSE = 0.3  # quantile of |score - target| at which the scaling turns from linear to logarithmic
 _VAGUE = 9.0  # variance of a score that was not seen to the end, in units of one run's noise
 
@@ -343,7 +344,7 @@ class Frontier:
         axis = self._encoding.space.axes(arm)[0]
         cost = np.array([axis.from_unit(unit) for unit in units[:, 0]])
         x = self._encoding.encode(units, arm)
-        noise = 0.0 if self._evidence.is_noise_free else model.noise_sd
+        noise = 0.0 if self._evidence.is_noise_free else model.noise_sd * _NEW_NOISE
         values = self._value(model, x, cost, best, v=noise) * (1.0 if self._evidence.is_noise_free else _NEW_POINT)
         if len(self._running):
             values = values * np.prod(1 - model.correlation(x, self._running) ** 2, axis=1)

@@ -1,7 +1,7 @@
 """The reference: repeated conventional runs that give the accuracy to match and the compute to beat.
 
-Runs are cached by content, so that a second study on the same task does not train them again. The cache keeps a run's row
-and its last checkpoint, whose weights verification measures on the test split.
+Runs are cached by content, so that a second study on the same task does not train them again. The cache keeps a run's
+row and its last checkpoint, whose weights verification measures on the test split.
 """
 
 from __future__ import annotations
@@ -114,6 +114,6 @@ def check_learning(records: Sequence[RunRecord], task: Task, chance: float) -> N
     gain = value - chance if task.higher_is_better else chance - value
     if gain <= task.tolerance:
         raise LearningError(
-            f"the conventional recipe does not learn: its {task.metric} is {value:.4g} over {len(records)} seeds, and a "
-            f"constant answer has {chance:.4g}. Mend the recipe (learning rate, epochs, model) before tuning it."
+            f"the conventional recipe does not learn: its {task.metric} is {value:.4g} over {len(records)} seeds, and "
+            f"that of a constant answer {chance:.4g}. Mend the recipe (learning rate, epochs, model) before tuning it."
         )

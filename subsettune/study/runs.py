@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from subsettune import config, select
 from subsettune.config import FrozenDict, setting
@@ -23,6 +23,7 @@ from subsettune.task import Task
 from subsettune.train.loop import RunOptions, run
 from subsettune.train.result import CurvePoint, RunResult
 
+T = TypeVar("T")
 ATTEMPTS = 2  # a failed run is retried once, then recorded
 
 
@@ -143,7 +144,8 @@ class Chain:
 
     def next(self) -> RunRequest | Pause:
         """See `RunSource.next`."""
-        return self._guard(self._next, Pause.DONE)
+        otherwise: RunRequest | Pause = Pause.DONE
+        return self._guard(self._next, otherwise)
 
     def progress(self, request: RunRequest, point: CurvePoint) -> bool:
         """See `RunSource.progress`."""
@@ -176,7 +178,7 @@ class Chain:
         self._over = self._current is None
         return not self._over
 
-    def _guard(self, act: Callable[[], Any], otherwise: Any) -> Any:
+    def _guard(self, act: Callable[[], T], otherwise: T) -> T:
         if self.error is not None:
             return otherwise
         try:

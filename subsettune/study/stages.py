@@ -83,38 +83,70 @@ def _trial(proposal: Proposal) -> RunRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
-    """The policies of one round of verification, by name."""
-
-    candidates: Mapping[str, Candidate]
-
-    def to_mapping(self) -> dict[str, Any]:
-        """JSON form, as the manifest holds it."""
-        return {
-            name: {"policy": c.policy.to_mapping(), "trials": list(c.trials), "cost_flops": c.cost_flops}
-            for name, c in self.candidates.items()
-        }
-
-
-def line_up(search: Search, count: int, facts: TaskFacts, round_number: int) -> dict[str, Candidate]:
-    """The candidates of a round: the search's choice and the best of the full arm, named `shorter`.
+class Trials:
+    """What verification may choose from.
 
     Args:
         search: after its last trial.
+        records: of its trials.
+        target: validation metric that counts as matched.
+        higher_is_better: direction of the metric.
+    """
+
+    search: Search
+    records: tuple[RunRecord, ...]
+    target: float
+    higher_is_better: bool
+
+    def best(self, arm: str | None = None) -> RunRecord | None:
+        """The cheapest finished trial at the target, or else the one nearest to it; of one arm if given."""
+        done = [r for r in self.records if r.metric is not None and arm in (None, r.policy.arm)]
+        if not done:
+            return None
+        return min(done, key=lambda r: (self._miss(r), r.cost_flops, r.number))
+
+    def _miss(self, record: RunRecord) -> float:
+        assert record.metric is not None
+        gap = self.target - record.metric if self.higher_is_better else record.metric - self.target
+        return max(0.0, gap)
+
+
+def line_up(trials: Trials, count: int, facts: TaskFacts, round_number: int) -> dict[str, Candidate]:
+    """The candidates of a round: the search's choice, and the best of the full arm, named `shorter`.
+
+    Where the search trusts no policy, the one nearest to the target is tested all the same: the table then says by how
+    much it missed.
+
+    Args:
+        trials: what there is to choose from.
         count: policies besides the best of the full arm.
         facts: of the task.
         round_number: 1, or more after an extension; it marks the names.
     """
     mark = "" if round_number == 1 else f"@{round_number}"
-    best_full = search.best_full()
+    best_full = trials.search.best_full()
     named: dict[str, Candidate] = {}
     if best_full is not None:
         named[f"shorter{mark}"] = _candidate(f"shorter{mark}", best_full, facts)
-    chosen = [c for c in search.candidates(count) if best_full is None or c.policy.key != best_full.policy.key]
+    chosen = [c for c in trials.search.candidates(count) if best_full is None or c.policy.key != best_full.policy.key]
     for i, found in enumerate(chosen, 1):
         name = f"candidate-{i}{mark}"
         named[name] = _candidate(name, found, facts)
+    nearest = trials.best()
+    if not named and nearest is not None:
+        name = f"shorter{mark}" if nearest.policy.arm == FULL else f"candidate-1{mark}"
+        named[name] = _from_record(name, nearest)
     return named
+
+
+def shorter_control(trials: Trials, round_number: int) -> Candidate | None:
+    """The best of the full arm where the search does not trust it enough to make it a candidate."""
+    best = trials.best(FULL)
+    return None if best is None else _from_record("shorter" if round_number == 1 else f"shorter@{round_number}", best)
+
+
+def _from_record(name: str, record: RunRecord) -> Candidate:
+    return Candidate(name=name, policy=record.policy, trials=(record.number,), cost_flops=record.cost_flops)
 
 
 def _candidate(name: str, found: searching.Candidate, facts: TaskFacts) -> Candidate:
@@ -138,6 +170,7 @@ class VerificationStage:
         candidates: by name; controls are added to it.
         facts: of the task.
         round_number: marks the names of controls.
+        shorter: the best of the full arm, should it be no candidate.
         known: test metrics of runs that are on record, by (name, seed).
         save: called after every change.
     """
@@ -148,12 +181,13 @@ class VerificationStage:
         candidates: dict[str, Candidate],
         facts: TaskFacts,
         round_number: int,
+        shorter: Candidate | None,
         known: Mapping[tuple[str, int], float],
         save: Callable[[RunRecord | None], None],
     ) -> None:
         self.verification, self.candidates, self._facts = verification, candidates, facts
         self._mark = "" if round_number == 1 else f"@{round_number}"
-        self._known, self._save = known, save
+        self._fallback, self._known, self._save = shorter, known, save
         self._under_way: set[tuple[str, int]] = set()
 
     def next(self) -> RunRequest | Pause:
@@ -210,7 +244,9 @@ class VerificationStage:
 
     def _shorter_control(self) -> Candidate | None:
         name = f"shorter{self._mark}"
-        if name not in self.candidates or self.verification.verdicts[name].num_seeds > 0:
+        if name not in self.verification.order:
+            return self._fallback
+        if self.verification.verdicts[name].num_seeds > 0:
             return None
         return self._control(f"shorter@control{self._mark}", self.candidates[name].policy)
 
@@ -236,11 +272,9 @@ class VerificationStage:
 def to_round(stage: VerificationStage) -> dict[str, Any]:
     """A round of verification as the manifest holds it."""
     order = [*stage.verification.order, *stage.verification.controls]
-    field = Field(candidates={name: stage.candidates[name] for name in order})
+    plain = {
+        name: {"policy": c.policy.to_mapping(), "trials": list(c.trials), "cost_flops": c.cost_flops}
+        for name, c in ((name, stage.candidates[name]) for name in order)
+    }
     verdicts = {name: to_plain(verdict.to_mapping()) for name, verdict in stage.verification.verdicts.items()}
-    return {"candidates": field.to_mapping(), "state": stage.verification.to_mapping(), "verdicts": verdicts}
-
-
-def is_full(policy: Policy) -> bool:
-    """Whether a policy is of the full arm."""
-    return policy.arm == FULL
+    return {"candidates": plain, "state": stage.verification.to_mapping(), "verdicts": verdicts}

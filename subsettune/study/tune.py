@@ -3,8 +3,8 @@
 Tune starts workers, gives them resources, restarts a trial whose process died, and brings reports back. It decides
 nothing: what to run next, when to stop a run and what a result means is the study's business, and the study's own
 files, not Tune's, are what an interrupted study goes on from. Workers are re-used between trials, which takes the
-overhead of a trial from seconds to milliseconds; each run seeds, forks and restores all random state, so a re-used process changes no
-result. A worker keeps the memory that torch's allocator has cached on a GPU.
+overhead of a trial from seconds to milliseconds; each run seeds, forks and restores all random state, so a re-used
+process changes no result. A worker keeps the memory that torch's allocator has cached on a GPU.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ class RayExecutor:
             raise KeyboardInterrupt
 
 
-class ChainSearcher(Searcher):  # type: ignore[misc]
+class ChainSearcher(Searcher):
     """Translates between Ray Tune and a chain; keeps no state of its own that a resume would need."""
 
     def __init__(
@@ -145,7 +145,7 @@ class ChainSearcher(Searcher):  # type: ignore[misc]
         """Tune pickles its searcher into its own state; ours has nothing worth keeping there."""
         return {"_metric": self._metric, "_mode": self._mode}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # FINISHED is a text
         """Configuration of the next trial, None to wait, or FINISHED."""
         request = self._again.pop(0) if self._again else self._chain.next()
         if request is Pause.DONE:
@@ -156,7 +156,7 @@ class ChainSearcher(Searcher):  # type: ignore[misc]
         self._points[trial_id] = []
         return {"request": config.canonical_json(request)}
 
-    def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
+    def should_stop(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Whether a run must stop at this point of its curve; Tune calls it once a report."""
         if "point" not in result or trial_id not in self._requests:
             return False
@@ -267,7 +267,7 @@ def _connect(resources: Resources) -> None:
 
 def _check_resources(resources: Resources) -> None:
     """One run must fit on one node; more in parallel than fit simply wait."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     fits = any(n.get("CPU", 0) >= resources.cpus and n.get("GPU", 0) >= resources.gpus for n in nodes)
     if not fits:
         most = max((f"{n.get('CPU', 0):g} CPUs and {n.get('GPU', 0):g} GPUs" for n in nodes), default="nothing")
