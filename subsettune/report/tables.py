@@ -184,15 +184,15 @@ def policy_table(view: StudyView) -> Table:
 def legend(view: StudyView) -> str:
     """What the columns of the result table mean, in one or two sentences."""
     name, heading = metric_name(view.study.task.metric), _short_metric(view)
-    metric = name if name == heading else f"{heading}: {name},"
+    metric = f"{name}:" if name == heading else f"{heading}: {name},"
     split = "test" if any(v.get("num_seeds") for v in view.verdicts.values()) else "validation"
     direction = "" if view.study.task.higher_is_better else ", its sign turned so that more is better"
     return (
-        f"{metric}: mean of n seeds on the {split} split. bound: one-sided lower bound on the difference to the "
+        f"{metric} mean of n seeds on the {split} split. bound: one-sided lower bound on the difference to the "
         f"reference{direction}, at a level that keeps the error rate of all tests within {view.study.study.alpha:g}; a "
         f"policy passes when it is above {-view.study.task.tolerance:g}. time: of one training, selection included. "
         "saved: compute against the recipe; vs short: against the best shorter schedule on all data."
-    ).replace(",: ", ", ")
+    )
 
 
 def candidates_table(view: StudyView) -> Table:

@@ -1,0 +1,114 @@
+"""Kill the driver of the digits study with SIGKILL at random moments of every stage, and check that nothing is lost.
+
+After each kill the same command goes on. Checked: a run that was on record is never trained again (its row stays as it
+was, byte for byte), none is counted twice, and the study ends complete.
+
+    python benchmarks/kill.py --kills 5 --seed 0
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from subsettune.study.folder import StudyFolder
+from subsettune.study.records import RunRecord
+
+STAGES = ("reference", "search", "search", "verification", "export")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def start(storage: Path, cache: Path, extra: list[str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "subsettune.cli", "tune", "search_spaces/digits.yaml", "--run-id", "killed"]
+    places = ["--storage", str(storage), "--cache", str(cache), "--quiet"]
+    return subprocess.Popen([*command, *places, *extra], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def status(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "manifest.json").read_text())["status"])
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def kill_in(stage: str, folder: Path, process: subprocess.Popen[bytes], rng: random.Random) -> str:
+    """Wait for the stage and a random while, then kill; returns the stage that the kill hit."""
+    while process.poll() is None and status(folder) != stage:
+        if status(folder) == "finished":
+            break
+        time.sleep(0.002)
+    time.sleep(rng.uniform(0.0, 0.02 if stage == "export" else 4.0))
+    hit = status(folder)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return hit or "before the study began"
+
+
+def rows(storage: Path) -> dict[str, RunRecord]:
+    study = StudyFolder(str(storage), "killed")
+    if not study.exists:
+        return {}
+    study.open()
+    found: dict[str, RunRecord] = {}
+    for role in ("reference", "trial", "verification"):
+        for record in study.records(role):
+            assert record.name not in found, f"{record.name} is counted twice"
+            found[record.name] = record
+    return found
+
+
+def check_kept(before: dict[str, RunRecord], after: dict[str, RunRecord]) -> None:
+    for name, record in before.items():
+        assert after.get(name) == record, f"{name} was on record and changed"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--extra", nargs="*", default=[], help="further flags of `subsettune tune`")
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        storage, cache = Path(scratch) / "runs", Path(scratch) / "cache"
+        before: dict[str, RunRecord] = {}
+        for i in range(options.kills):
+            process = start(storage, cache, options.extra)
+            hit = kill_in(STAGES[i % len(STAGES)], storage / "killed", process, rng)
+            after = rows(storage)
+            check_kept(before, after)
+            print(f"kill {i + 1}: in {hit}, {len(after)} runs on record, {len(before)} of them before", flush=True)
+            before = after
+        code = start(storage, cache, options.extra).wait()
+        after = rows(storage)
+        check_kept(before, after)
+        report(storage, after, code)
+
+
+def report(storage: Path, after: dict[str, RunRecord], code: int) -> None:
+    study = StudyFolder(str(storage), "killed").open()
+    summary: dict[str, Any] = dict(study.view().summary)
+    trials = study.records("trial")
+    numbers = [record.number for record in trials]
+    assert code in (0, 3), f"the study ended with exit code {code}"
+    assert summary["status"] == "finished", summary["status"]
+    assert len(numbers) == len(set(numbers)), "a trial number is on record twice"
+    runs = [(record.policy.key, record.seed) for record in trials]
+    assert len(runs) == len(set(runs)), "a policy was trained twice with one seed"
+    asked = study.view().study.study.trials
+    assert len(trials) == asked, f"{len(trials)} trials are on record and {asked} were asked for"
+    repeated = sum(record.repeated_flops for record in after.values())
+    print(f"complete: {len(after)} runs, {len(trials)} of {asked} trials, exit code {code}, bundle {summary['bundle']}")
+    print(f"work lost to the kills and charged to tuning: {repeated:,} FLOPs of {summary['tuning']['flops']:,}")
+
+
+if __name__ == "__main__":
+    main()
