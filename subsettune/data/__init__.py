@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import torch
+
 from subsettune import config
-from subsettune.data.cache import CachedData, cached, fetch, remove_cached
+from subsettune.data.arrays import Arrays
+from subsettune.data.cache import CachedData, cached, fetch, recall, remember, remove_cached
 from subsettune.data.parts import Part, TaskData, assemble
 from subsettune.data.places import Places
-from subsettune.data.split import divide
+from subsettune.data.split import VERSION, check_test_file, divide
 from subsettune.errors import DataError
 from subsettune.task import Task
 
@@ -23,15 +26,18 @@ def load(task: Task, places: Places | None = None, *, fingerprint: str | None = 
     Args:
         task: whose data.
         places: where this machine keeps things.
-        fingerprint: what the data must be, as the study's driver knows them.
+        fingerprint: what the data must be, as the study's driver knows them: a machine whose cache has them does not
+            look at the source at all; any other reads the source and compares.
 
     Raises:
         DataError: the data cannot be used, or are not those of `fingerprint`.
+        ConfigError: the user's function cannot be imported, or does not fit its options.
+        StorageError: the cache cannot be written.
     """
     places = places or Places()
     memo = (config.digest([task.data, task.split, task.kind]), str(places.data_root), places.cache_folder)
     if memo not in _LOADED or fingerprint not in (None, _LOADED[memo].fingerprint):
-        _LOADED[memo] = _load(task, places)
+        _LOADED[memo] = _load(task, places, fingerprint)
     data = _LOADED[memo]
     if fingerprint is not None and data.fingerprint != fingerprint:
         raise DataError(
@@ -41,14 +47,26 @@ def load(task: Task, places: Places | None = None, *, fingerprint: str | None = 
     return data
 
 
-def _load(task: Task, places: Places) -> TaskData:
-    arrays = fetch(task.data, task.kind, places)
+def _load(task: Task, places: Places, fingerprint: str | None) -> TaskData:
+    arrays = None if fingerprint is None else recall(fingerprint, places)
+    if arrays is None or _fingerprint(arrays, task) != fingerprint:
+        arrays = fetch(task.data, task.kind, places)
+    known = _fingerprint(arrays, task)
+    remember(known, arrays.meta.fingerprint, places)
+    return assemble(arrays, _rows(arrays, task), known)
+
+
+def _fingerprint(arrays: Arrays, task: Task) -> str:
+    return config.digest([arrays.meta.fingerprint, task.split, VERSION])
+
+
+def _rows(arrays: Arrays, task: Task) -> dict[str, torch.Tensor]:
+    """Rows of each part in the mapped file, where the test file's rows follow those of the training file."""
     meta = arrays.meta
     has_test_file = len(arrays.inputs) > meta.num_train
-    rows = divide(arrays.targets[: meta.num_train], task.split, len(meta.classes), has_test_file)
+    rows = divide(arrays.targets[: meta.num_train], task.split, len(meta.classes), has_test_file, meta.classes)
     if has_test_file:
-        import torch
-
+        if meta.classes:
+            check_test_file(arrays.targets[meta.num_train :], meta.classes)
         rows["test"] = torch.arange(meta.num_train, len(arrays.inputs))
-    fingerprint = config.digest([meta.fingerprint, task.split])
-    return assemble(arrays, rows, fingerprint)
+    return rows

@@ -1,14 +1,19 @@
 """Data sets as memory-mapped Arrow files: made once a node, keyed by content, shared by all trials.
 
-One file holds one data set: the rows of the training file, then those of the official test file if there is one. It is
-mapped copy-on-write and viewed as torch tensors without a copy, so trials on one node share its pages.
+One file holds one data set in one record batch: the rows of the training file, then those of the official test file if
+there is one. It is mapped privately and viewed as torch tensors without a copy. torch warns of memory that it may not
+write, so the mapping is copy-on-write: all trials on a node share its pages until somebody writes, which nobody does,
+and what is written by mistake never reaches the file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+import mmap
 import os
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +27,10 @@ from subsettune.errors import DataError
 
 META_KEY = b"subsettune.data"
 HASH_BLOCK_BYTES = 2**24
+# Without it Linux counts a copy-on-write mapping as memory, and refuses files larger than that. New in mmap in 3.13.
+MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
+
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +69,7 @@ class Arrays:
     meta: Meta
 
 
-def fingerprint(inputs: np.ndarray[Any, Any], targets: np.ndarray[Any, Any], meta: Meta) -> str:
+def fingerprint(inputs: Array, targets: Array, meta: Meta) -> str:
     """SHA-256 of everything that training can see of a data set; the source's name is no part of it."""
     told = {"inputs": [str(inputs.dtype), *inputs.shape], "targets": [str(targets.dtype), *targets.shape]}
     told |= {"kind": meta.kind, "num_train": meta.num_train, "classes": list(meta.classes)}
@@ -72,26 +81,23 @@ def fingerprint(inputs: np.ndarray[Any, Any], targets: np.ndarray[Any, Any], met
     return result.hexdigest()
 
 
-def write(path: Path, inputs: np.ndarray[Any, Any], targets: np.ndarray[Any, Any], meta: Meta) -> None:
-    """Write an Arrow file whole or not at all.
+def write(path: Path, inputs: Array, targets: Array, meta: Meta) -> None:
+    """Write an Arrow file and see it onto the disk, so that all that is left to do is to rename it.
 
     Args:
-        path: of the file.
+        path: of the file; what a killed process left there is written over.
         inputs: (n, *shape), C-contiguous; may itself be mapped from a file.
-        targets: (n,) or (n, m).
+        targets: (n,) or (n, m), C-contiguous.
         meta: with its fingerprint.
     """
     columns = [_column(inputs), _column(targets)]
     described = json.dumps({**asdict(meta), "target_shape": list(targets.shape[1:])}).encode()
     schema = pa.schema([("input", columns[0].type), ("target", columns[1].type)], metadata={META_KEY: described})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+    with path.open("wb") as sink:
+        with pa.ipc.new_file(sink, schema) as writer:
             writer.write_batch(pa.record_batch(columns, schema=schema))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        sink.flush()
+        os.fsync(sink.fileno())
 
 
 def read(path: Path) -> Arrays:
@@ -99,41 +105,55 @@ def read(path: Path) -> Arrays:
 
     Raises:
         DataError: the file is damaged.
+        FileNotFoundError: it is not there.
     """
-    try:
-        with pa.memory_map(str(path)) as mapped:
-            base = mapped.read_buffer(mapped.size()).address
-            mapped.seek(0)
-            reader = pa.ipc.open_file(mapped)
-            described = json.loads(reader.schema.metadata[META_KEY])
-            batch = reader.get_batch(0)
-            if reader.num_record_batches != 1 or batch.num_rows == 0:
-                raise ValueError("it must hold one batch of rows")
-            target_shape = tuple(described.pop("target_shape"))
-            meta = Meta(**{**described, "shape": tuple(described["shape"]), "classes": tuple(described["classes"])})
-            places = [_place(batch.column(i), base) for i in (0, 1)]
-    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-        raise DataError(f"cached data {path} are damaged: {error}. Remove the file: it is made anew.") from error
+    with path.open("rb") as file:
+        try:
+            return _mapped(file.fileno())
+        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+            raise damaged(path, str(error)) from error
+
+
+def verify(path: Path, arrays: Arrays) -> None:
+    """Compare what is in a file with the hash that it was written with; reads all of it.
+
+    Raises:
+        DataError: they differ.
+    """
+    if fingerprint(arrays.inputs.numpy(), arrays.targets.numpy(), arrays.meta) != arrays.meta.fingerprint:
+        raise damaged(path, "its content is not what was written")
+
+
+def damaged(path: Path, why: str) -> DataError:
+    """The error for a cached file that somebody or something changed."""
+    return DataError(f"cached data {path} are damaged: {why}. Remove the file: it is made anew.")
+
+
+def _mapped(descriptor: int) -> Arrays:
+    flags = mmap.MAP_PRIVATE | MAP_NORESERVE
+    content = mmap.mmap(descriptor, 0, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    reader = pa.ipc.open_file(pa.py_buffer(content))
+    if reader.num_record_batches != 1:
+        raise ValueError("it must hold one batch of rows")
+    batch = reader.get_batch(0)
+    described = json.loads(reader.schema.metadata[META_KEY])
+    target_shape = described.pop("target_shape")
+    meta = Meta(**{**described, "shape": tuple(described["shape"]), "classes": tuple(described["classes"])})
     shapes = ((batch.num_rows, *meta.shape), (batch.num_rows, *target_shape))
-    inputs, targets = (_view(path, place, shape) for place, shape in zip(places, shapes, strict=True))
+    inputs, targets = (_view(batch.column(i), content, shape) for i, shape in enumerate(shapes))
     return Arrays(inputs=inputs, targets=targets, meta=meta)
 
 
-def _column(array: np.ndarray[Any, Any]) -> pa.Array:
+def _column(array: Array) -> pa.Array:
     values = pa.Array.from_buffers(
         pa.from_numpy_dtype(array.dtype), array.size, [None, pa.py_buffer(array.reshape(-1))]
     )
-    width = array.size // len(array)
-    return values if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(values, width)
+    return values if array.ndim == 1 else pa.FixedSizeListArray.from_arrays(values, math.prod(array.shape[1:]))
 
 
-def _place(column: pa.Array, base: int) -> tuple[int, np.dtype[Any]]:
-    """Offset of a column's numbers in the file, and their type."""
+def _view(column: pa.Array, content: mmap.mmap, shape: tuple[int, ...]) -> Tensor:
+    """The numbers of a column as a tensor on the mapping, which it keeps alive."""
     values = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
-    return values.buffers()[1].address - base, np.dtype(values.type.to_pandas_dtype())
-
-
-def _view(path: Path, place: tuple[int, np.dtype[Any]], shape: tuple[int, ...]) -> Tensor:
-    """Map a part of a file copy-on-write: shared until written, which nobody does; torch wants writable memory."""
-    offset, dtype = place
-    return torch.from_numpy(np.memmap(path, dtype=dtype, mode="c", offset=offset, shape=shape))
+    dtype = torch.from_numpy(np.empty(0, dtype=values.type.to_pandas_dtype())).dtype
+    offset = values.buffers()[1].address - pa.py_buffer(content).address
+    return torch.frombuffer(content, dtype=dtype, count=len(values), offset=offset).reshape(shape)

@@ -1,4 +1,10 @@
-"""The cache of data on this machine: Arrow files by content, and an index from sources to contents."""
+"""The cache of data on this machine: Arrow files by content, and an index from sources and tasks to contents.
+
+<cache>/data/<content>.arrow      the examples; written under another name, then renamed
+<cache>/data/<key>.json           which content a source, or the data of a task, has; and the file's size and time
+<cache>/data/<key>.lock           held while a source is read; it goes with the process that holds it
+<cache>/data/<key>.partial, .unpacked    what a process works on, or a killed one left; the next one writes over it
+"""
 
 from __future__ import annotations
 
@@ -6,15 +12,19 @@ import contextlib
 import datetime
 import fcntl
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from subsettune.data import arrays, raw, sources
 from subsettune.data.places import Places
 from subsettune.errors import DataError, StorageError
 from subsettune.storage import Folder
 from subsettune.task import Data
+
+LEFTOVERS = (".partial", ".unpacked")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +34,7 @@ class CachedData:
     Args:
         path: of its file.
         source: where it came from.
-        fingerprint: of its content.
+        fingerprint: of its content, for `remove_cached`; of a leftover, its name.
         num_bytes: its size.
         used: date of its last change, ISO 8601.
     """
@@ -46,85 +56,168 @@ def fetch(data: Data, kind: str, places: Places) -> arrays.Arrays:
         StorageError: the cache cannot be written.
     """
     source = sources.find(data, kind, places)
-    folder = Path(places.cache_folder) / "data"
-    index = folder / f"{source.key[:32]}.json"
-    known = _indexed(index, folder)
+    folder = _folder(places)
+    key = source.key[:32]
+    known = _recalled(folder, key)
     if known is not None:
-        return arrays.read(known)
-    with _locked(folder / f"{source.key[:32]}.lock"):
-        known = _indexed(index, folder)
-        return arrays.read(known if known is not None else _make(source, kind, folder, data, places))
+        return known
+    with _locked(folder / f"{key}.lock"):
+        known = _recalled(folder, key)  # another process may have made it while this one waited
+        if known is not None:
+            return known
+        try:
+            content = _make(source, kind, folder)
+        finally:
+            _remove_leftovers(folder, key)
+        # Reading may have fetched files: index the source as it is now, too.
+        for each in {key, sources.find(data, kind, places).key[:32]}:
+            _index(folder, each, content)
+        return arrays.read(folder / f"{content}.arrow")
 
 
-def _make(source: sources.Source, kind: str, folder: Path, data: Data, places: Places) -> Path:
-    read = source.read()
-    inputs, targets, classes = raw.checked(read, kind)
-    meta = arrays.Meta(source=source.name, kind=kind, shape=inputs.shape[1:], num_train=read.num_train, classes=classes)
-    meta = replace(meta, fingerprint=arrays.fingerprint(inputs, targets, meta))
-    path = folder / f"{meta.fingerprint}.arrow"
-    try:
-        if not path.exists():
-            arrays.write(path, inputs, targets, meta)
-    except OSError as error:
-        raise StorageError(f"cache {folder} cannot be written: {error}. Give --cache a folder that can.") from error
-    # Reading may have unpacked or fetched files: index the source as it is now.
-    now = sources.find(data, kind, places)
-    for key in {source.key, now.key}:
-        Folder.at(folder).write(f"{key[:32]}.json", json.dumps({"fingerprint": meta.fingerprint}).encode())
-    return path
+def recall(fingerprint: str, places: Places) -> arrays.Arrays | None:
+    """The arrays that `remember` noted for the data of a task, without a look at their source; None if not here.
+
+    Raises:
+        DataError: the cached file is damaged.
+    """
+    return _recalled(_folder(places), fingerprint[:32])
 
 
-def _indexed(index: Path, folder: Path) -> Path | None:
-    try:
-        path = folder / f"{json.loads(index.read_text())['fingerprint']}.arrow"
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"cache index {index} is damaged: {error}. Remove the file: it is made anew.") from error
-    return path if path.exists() else None
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock between processes of this machine; it goes with the process that holds it, however it ends."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("w")
-    except OSError as error:
-        raise StorageError(
-            f"cache {path.parent} cannot be written: {error}. Give --cache a folder that can."
-        ) from error
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+def remember(fingerprint: str, content: str, places: Places) -> None:
+    """Note which content the data of a task are made of; a cache that cannot be written stays as it is."""
+    folder = _folder(places)
+    entry = folder / f"{fingerprint[:32]}.json"
+    if not entry.exists():
+        with contextlib.suppress(OSError):  # nothing is lost: the content is found by its source instead
+            _index(folder, fingerprint[:32], content)
 
 
 def cached(places: Places) -> tuple[CachedData, ...]:
-    """What is in the cache."""
+    """What is in the cache, and what killed processes left there."""
+    folder = _folder(places)
     found = []
-    for path in sorted((Path(places.cache_folder) / "data").glob("*.arrow")):
-        try:
-            source = arrays.read(path).meta.source
-        except DataError:
-            source = f"damaged: {path.name}"
-        changed = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
-        found.append(
-            CachedData(
-                path=str(path),
-                source=source,
-                fingerprint=path.stem,
-                num_bytes=path.stat().st_size,
-                used=changed.date().isoformat(),
+    for path in sorted(p for suffix in (".arrow", *LEFTOVERS) for p in folder.glob(f"*{suffix}")):
+        with contextlib.suppress(FileNotFoundError):  # made or removed while we look
+            whole = path.suffix == ".arrow"
+            changed = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
+            found.append(
+                CachedData(
+                    path=str(path),
+                    source=_source_name(path) if whole else "unfinished",
+                    fingerprint=path.stem if whole else path.name,
+                    num_bytes=sum(p.stat().st_size for p in (path, *path.rglob("*")) if p.is_file()),
+                    used=changed.date().isoformat(),
+                )
             )
-        )
     return tuple(found)
 
 
 def remove_cached(fingerprint: str, places: Places) -> None:
-    """Remove a data set from the cache; a run that has it mapped keeps it until it ends."""
-    folder = Path(places.cache_folder) / "data"
-    (folder / f"{fingerprint}.arrow").unlink(missing_ok=True)
-    for index in folder.glob("*.json"):
-        with contextlib.suppress(ValueError, KeyError, OSError):
-            if json.loads(index.read_text())["fingerprint"] == fingerprint:
-                index.unlink()
+    """Remove a data set, or a leftover, from the cache; a run that has it mapped keeps it until it ends.
+
+    Waits for processes that are reading its source.
+
+    Args:
+        fingerprint: as `cached` gives it.
+        places: where this machine keeps the cache.
+    """
+    folder = _folder(places)
+    if fingerprint.endswith(LEFTOVERS):
+        key = fingerprint.rpartition(".")[0]
+        with _locked(folder / f"{key}.lock"):
+            _remove_leftovers(folder, key)
+        return
+    entries = [entry for entry in folder.glob("*.json") if _read_entry(entry).get("fingerprint") == fingerprint]
+    with contextlib.ExitStack() as locks:
+        for entry in sorted(entries):
+            locks.enter_context(_locked(entry.with_suffix(".lock")))
+        (folder / f"{fingerprint}.arrow").unlink(missing_ok=True)
+        for entry in entries:
+            entry.unlink(missing_ok=True)
+
+
+def _folder(places: Places) -> Path:
+    return Path(places.cache_folder) / "data"
+
+
+def _make(source: sources.Source, kind: str, folder: Path) -> str:
+    """Read a source and write its Arrow file; returns the fingerprint of its content."""
+    key = source.key[:32]
+    _remove_leftovers(folder, key)
+    read = source.read(folder / f"{key}.unpacked")
+    inputs, targets, classes = raw.checked(read, kind)
+    meta = arrays.Meta(source=source.name, kind=kind, shape=inputs.shape[1:], num_train=read.num_train, classes=classes)
+    meta = replace(meta, fingerprint=arrays.fingerprint(inputs, targets, meta))
+    path, partial = folder / f"{meta.fingerprint}.arrow", folder / f"{key}.partial"
+    try:
+        arrays.write(partial, inputs, targets, meta)
+        partial.replace(path)  # the same content under another source, perhaps: whole in any case
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    return meta.fingerprint
+
+
+def _index(folder: Path, key: str, content: str) -> None:
+    stat = (folder / f"{content}.arrow").stat()
+    entry = {"fingerprint": content, "num_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    Folder.at(folder).write(f"{key}.json", json.dumps(entry).encode())
+
+
+def _recalled(folder: Path, key: str) -> arrays.Arrays | None:
+    """The arrays that an entry of the index names; None without entry or file.
+
+    Hashing everything at each load would cost what the cache saves. A file with the size and time that it was written
+    with is taken as it is; any other is hashed.
+    """
+    entry = _read_entry(folder / f"{key}.json")
+    if not entry:
+        return None
+    path = folder / f"{entry['fingerprint']}.arrow"
+    try:
+        stat, found = path.stat(), arrays.read(path)
+    except FileNotFoundError:
+        return None
+    if (stat.st_size, stat.st_mtime_ns) != (entry.get("num_bytes"), entry.get("mtime_ns")):
+        arrays.verify(path, found)
+        with contextlib.suppress(OSError):  # a cache that cannot be written is hashed at each load
+            _index(folder, key, entry["fingerprint"])
+    return found
+
+
+def _read_entry(entry: Path) -> dict[str, Any]:
+    """An entry of the index; empty if there is none, or one that is not understood: it is then made anew."""
+    try:
+        found = json.loads(entry.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("fingerprint"), str) else {}
+
+
+def _remove_leftovers(folder: Path, key: str) -> None:
+    (folder / f"{key}.partial").unlink(missing_ok=True)
+    shutil.rmtree(folder / f"{key}.unpacked", ignore_errors=True)
+
+
+def _source_name(path: Path) -> str:
+    try:
+        return arrays.read(path).meta.source
+    except DataError:
+        return f"damaged: {path.name}"
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock between processes of this machine; it goes with the process that holds it, however that ends."""
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = stack.enter_context(path.open("w"))
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        except OSError as error:
+            raise _unwritable(path.parent, error) from error
+        yield
+
+
+def _unwritable(folder: Path, error: OSError) -> StorageError:
+    return StorageError(f"cache {folder} cannot be written: {error}. Give --cache a folder that can.")

@@ -1,6 +1,12 @@
-"""Which examples are held out: drawn once from the split's seed, class by class for a classification."""
+"""Which examples are held out: drawn once from the split's seed, class by class for a classification.
+
+Symbols: n examples, C groups (classes; a regression is one group), n_c examples of group c.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -9,16 +15,23 @@ from subsettune.errors import DataError
 from subsettune.task import Split
 
 DEFAULT_TEST = 0.2
+VERSION = 1  # of the drawing: goes into the fingerprint of a task's data, since other rows are other data
 
 
-def divide(targets: Tensor, split: Split, num_classes: int, has_test_file: bool) -> dict[str, Tensor]:
+def divide(
+    targets: Tensor, split: Split, num_classes: int, has_test_file: bool, class_names: Sequence[str] = ()
+) -> dict[str, Tensor]:
     """Divide the rows of the training file.
 
+    The held-out parts follow one permutation of all rows, the test part first, so that another `split.validation` keeps
+    the same test part. On every platform one seed gives one division.
+
     Args:
-        targets: (n,) int64 classes, or float values of a regression.
+        targets: (n,) int64 classes, or (n,) or (n, m) values of a regression.
         split: shares and seed.
-        num_classes: 0 for a regression.
+        num_classes: C; 0 for a regression.
         has_test_file: whether the test split has a file of its own.
+        class_names: for the messages.
 
     Returns:
         `train`, `validation`, and `test` unless it has a file: sorted int64 rows that cover all rows once.
@@ -26,49 +39,82 @@ def divide(targets: Tensor, split: Split, num_classes: int, has_test_file: bool)
     Raises:
         DataError: the split does not suit the source, or a class has too few examples for it.
     """
-    if has_test_file and split.test is not None:
-        raise DataError(
-            f"split.test must be null for data that have an official test file, got {split.test!r}. Remove the key."
-        )
-    shares = {"validation": split.validation}
-    if not has_test_file:
-        shares["test"] = split.test if split.test is not None else DEFAULT_TEST
-    rng = torch.Generator().manual_seed(split.seed)
-    order = torch.randperm(len(targets), generator=rng)
-    groups = [order] if num_classes == 0 else [order[targets[order] == c] for c in range(num_classes)]
-    sizes = [len(group) for group in groups]
-    quotas = {name: quota(sizes, share) for name, share in shares.items()}
-    _check(sizes, quotas, num_classes)
-    parts: dict[str, list[Tensor]] = {name: [] for name in (*shares, "train")}
-    for i, group in enumerate(groups):
-        start = 0
-        for name in shares:
-            parts[name].append(group[start : start + quotas[name][i]])
-            start += quotas[name][i]
-        parts["train"].append(group[start:])
-    return {name: torch.cat(rows).sort().values for name, rows in parts.items()}
+    shares = _shares(split, has_test_file)
+    groups = targets if num_classes else torch.zeros(len(targets), dtype=torch.int64)
+    sizes = torch.bincount(groups, minlength=max(1, num_classes))
+    _check(sizes.tolist(), ["training", *shares], class_names if num_classes else None)
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(split.seed))
+    order = order[groups[order].argsort(stable=True)]  # group by group, each in the order of the permutation
+    first = sizes.cumsum(0) - sizes
+    place = torch.arange(len(order)) - first[groups[order]]  # of a row within its group
+    parts, taken = {}, torch.zeros_like(sizes)
+    for i, (name, share) in enumerate(shares.items()):
+        room = sizes - taken - (len(shares) - i)  # one for each part that is yet to come, training included
+        upto = taken + torch.tensor(quota(sizes.tolist(), share, room.tolist()))
+        mine = (place >= taken[groups[order]]) & (place < upto[groups[order]])
+        parts[name], taken = order[mine].sort().values, upto
+    return {"train": order[place >= taken[groups[order]]].sort().values, **parts}
 
 
-def quota(sizes: list[int], share: float) -> list[int]:
-    """How many of each group make up a share of all: proportional, rounded by largest remainder, ties to the first."""
-    total = round(share * sum(sizes))
-    exact = [share * size for size in sizes]
-    counts = [int(e) for e in exact]
-    by_remainder = sorted(range(len(sizes)), key=lambda i: (counts[i] - exact[i], i))
-    for i in by_remainder[: max(0, total - sum(counts))]:
+def quota(sizes: Sequence[int], share: float, most: Sequence[int]) -> list[int]:
+    """How many of each group make up a share of all: proportional, by largest remainder, ties to the first group.
+
+    Args:
+        sizes: (C,) n_c.
+        share: in (0, 1); read as the decimal that it is written as, so that 0.29 of 100 is 29.
+        most: (C,) at least 1: what a group can give. Each gives at least 1, even where that makes the sum too large.
+    """
+    exact = Fraction(str(share))
+    counts = [int(exact * size) for size in sizes]
+    missing = round(exact * sum(sizes)) - sum(counts)
+    by_remainder = sorted(range(len(sizes)), key=lambda i: (counts[i] - exact * sizes[i], i))
+    for i in by_remainder[:missing]:
         counts[i] += 1
-    return counts
+    return [min(max(1, count), top) for count, top in zip(counts, most, strict=True)]
 
 
-def _check(sizes: list[int], quotas: dict[str, list[int]], num_classes: int) -> None:
+def check_test_file(targets: Tensor, class_names: Sequence[str]) -> None:
+    """Every class must be in the official test file too, else the metrics of the parts differ in meaning.
+
+    Args:
+        targets: (n,) int64 classes of the test file.
+        class_names: of all classes.
+
+    Raises:
+        DataError: a class has no test examples.
+    """
+    counts = torch.bincount(targets, minlength=len(class_names))
+    if bool((counts == 0).any()):
+        name = class_names[int((counts == 0).int().argmax())]
+        raise DataError(
+            f"class {name!r} must have examples in the test file, got none. Add some, or leave the test file out: "
+            "a test part is then drawn from the training file."
+        )
+
+
+def _shares(split: Split, has_test_file: bool) -> dict[str, float]:
+    if has_test_file:
+        if split.test is not None:
+            raise DataError(
+                f"split.test must be null for data that have an official test file, got {split.test!r}. Remove the key."
+            )
+        return {"validation": split.validation}
+    test = DEFAULT_TEST if split.test is None else split.test
+    if split.validation + test >= 1:
+        raise DataError(
+            f"split.validation must be below {1 - test:g} beside a test part of {test:g}, got {split.validation!r}. "
+            "Leave some examples to train on."
+        )
+    return {"test": test, "validation": split.validation}
+
+
+def _check(sizes: Sequence[int], parts: Sequence[str], class_names: Sequence[str] | None) -> None:
     """Every class must be in every part."""
     for i, size in enumerate(sizes):
-        counts = [counts[i] for counts in quotas.values()]
-        if min(counts) >= 1 and size - sum(counts) >= 1:
-            continue
-        who = f"class {i}" if num_classes else "the data"
-        parts = ", ".join(f"{name} {counts[i]}" for name, counts in quotas.items())
-        raise DataError(
-            f"{who} has {size} examples, too few for the split: {parts}, training {size - sum(counts)}. "
-            "Every part needs at least one: add examples of it, drop it, or change the shares of the split."
-        )
+        if size < len(parts):
+            name = class_names[i] if class_names else str(i)
+            who = "the data must have" if class_names is None else f"class {name!r} must have"
+            raise DataError(
+                f"{who} at least {len(parts)} examples, one for each part ({', '.join(parts)}), got {size}. "
+                "Add examples, or drop the class."
+            )

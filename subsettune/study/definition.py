@@ -172,6 +172,8 @@ def to_yaml(study: Study) -> str:
 
     from ruamel.yaml import YAML
 
+    writer = YAML(typ="rt", pure=True)
+    writer.width = 1000
     buffer = io.StringIO()
-    YAML(typ="safe", pure=True).dump(config.to_plain(study), buffer)
+    writer.dump(config.to_plain(study), buffer)
     return buffer.getvalue()

@@ -169,6 +169,7 @@ class _Driver:
             self._note_elapsed()
             self.folder.manifest["interrupted"] = True
             self.folder.save()
+            self._write_report(self.folder.view())
             raise
         view = self.folder.view()
         self._write_report(view)
@@ -187,7 +188,6 @@ class _Driver:
         self._set_status("verification")
         stage = self._verification_stage(self.search)
         if stage is not None:
-            self.observer.stage("verification", None)
             yield stage
         self._set_status("export")
         self._export()
@@ -270,7 +270,8 @@ class _Driver:
                 self._keep(cached)
             else:
                 requests.append(reference.request(seed, self.facts))
-        self.observer.stage("reference", len(requests))
+        if requests:
+            self.observer.stage("reference", len(requests))
         return _Watched(Fixed(requests, self._keep_reference), self.observer)
 
     def _reference_cache(self) -> reference.ReferenceCache:
@@ -336,7 +337,8 @@ class _Driver:
         again = search.recover(known)
         self.search_started_s = self.clock()
         done = len(known)
-        self.observer.stage("search", max(0, self.settings.trials - done))
+        if self.settings.trials > done:
+            self.observer.stage("search", self.settings.trials - done)
         return _Watched(stages.SearchStage(search, again, self._keep_trial, self._out_of_time), self.observer)
 
     def _out_of_time(self) -> bool:
@@ -402,6 +404,10 @@ class _Driver:
         known = self._tested({**candidates, **({shorter.name: shorter} if shorter is not None else {})})
         stage = stages.VerificationStage(verification, candidates, self.facts, number, shorter, known, keep)
         keep.stage = stage
+        policies = len(candidates) + (shorter is not None and shorter.name not in candidates) + 1  # the random control
+        self.observer.stage(
+            "verification", policies * self.settings.seeds
+        )  # or more: seeds are added, controls dropped
         keep(None)
         return _Watched(stage, self.observer)
 

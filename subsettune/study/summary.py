@@ -25,7 +25,7 @@ def summarise(view: StudyView) -> StudyView:
     winner = view.manifest.get("winner")
     summary: Row = {
         "run_id": view.run_id,
-        "status": view.manifest["status"],
+        "status": "interrupted" if view.manifest.get("interrupted") else view.manifest["status"],
         "metric_name": view.study.task.metric,
         "target": view.target,
         "reference": _reference(view),
