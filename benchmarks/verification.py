@@ -16,7 +16,7 @@ import time
 import numpy as np
 from scipy import stats
 
-from subsettune.study.verify import (
+from subsettune.study.noninferiority import (
     Array,
     Draw,
     Frequency,

@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -188,7 +188,7 @@ def _convert_scalar(hint: Any, raw: Any, path: Path, mistakes: list[Mistake]) ->
         return raw if raw is None else _bad(path, "null", raw, mistakes)
     is_bool = isinstance(raw, bool)
     if hint is float:
-        if isinstance(raw, int | float) and not is_bool and math.isfinite(raw):
+        if isinstance(raw, int | float) and not is_bool and abs(raw) <= sys.float_info.max:  # false for NaN
             return float(raw)
         return _bad(path, "a finite number", raw, mistakes)
     if hint is int:

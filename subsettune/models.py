@@ -8,7 +8,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from subsettune.errors import ConfigError, ModelError
+from subsettune.config import must
+from subsettune.errors import ConfigError, ModelError, SubsettuneError
 from subsettune.plugins import call, load_object
 from subsettune.task import Model
 
@@ -24,6 +25,7 @@ def mlp(input_shape: Shape, num_outputs: int, *, hidden: Sequence[int] = (64,), 
         hidden: widths of the hidden layers, in order; empty for a linear model.
         dropout: probability of dropping a hidden unit in training, in [0, 1).
     """
+    _check_widths("hidden", hidden)
     layers: list[nn.Module] = [nn.Flatten()]
     width = prod(input_shape)
     for units in hidden:
@@ -45,6 +47,9 @@ def cnn(
         hidden: width of the hidden layer.
         dropout: before the last layer, in [0, 1).
     """
+    _check_widths("channels", channels)
+    if type(hidden) is not int or hidden < 1:
+        raise ConfigError(must("hidden", "a positive whole number", hidden, "Write e.g. 64."))
     c, h, w = _image_shape(input_shape, "cnn")
     if min(h, w) < 2 ** len(channels):
         raise ModelError(
@@ -95,13 +100,23 @@ def make(model: Model, input_shape: Shape, num_outputs: int) -> nn.Module:
     offered = {"input_shape": tuple(input_shape), "num_outputs": num_outputs}
     try:
         network = call(builder, f"model {model.name!r}", model.options, offered)
-    except (TypeError, RuntimeError) as error:
-        raise ConfigError(f"model {model.name!r} cannot be built with {dict(model.options)}: {error}.") from error
-    if not isinstance(network, nn.Module):
-        raise ModelError(f"model {model.name!r} must return a torch.nn.Module, got {type(network).__name__}.")
-    if not any(p.requires_grad for p in network.parameters()):
-        raise ModelError(f"model {model.name!r} has no trainable parameters. Give it some.")
+    except SubsettuneError:
+        raise
+    except Exception as error:  # whatever a builder raises: its options or the data do not suit it
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise ConfigError(f"model {model.name!r} cannot be built with {dict(model.options)}: {reason}.") from error
+    _check_network(network, model.name)
     return network
+
+
+def _check_network(network: object, name: str) -> None:
+    if not isinstance(network, nn.Module):
+        raise ModelError(f"model {name!r} must return a torch.nn.Module, got {type(network).__name__}.")
+    parameters = list(network.parameters())
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in parameters):
+        raise ModelError(f"model {name!r} has lazy layers, whose size is not known. Give all layers their input size.")
+    if not any(p.requires_grad for p in parameters):
+        raise ModelError(f"model {name!r} has no trainable parameters. Give it some.")
 
 
 def check_output(output: Tensor, batch: int, num_outputs: int, name: str) -> None:
@@ -128,6 +143,11 @@ def _image_shape(input_shape: Shape, name: str) -> tuple[int, int, int]:
         raise ModelError(f"model {name!r} needs images (channels, height, width), got inputs of shape {input_shape}.")
     c, h, w = input_shape
     return c, h, w
+
+
+def _check_widths(name: str, widths: Sequence[int]) -> None:
+    if not isinstance(widths, list | tuple) or not all(type(w) is int and w > 0 for w in widths):
+        raise ConfigError(must(name, "a list of positive whole numbers", widths, "Write e.g. [64]."))
 
 
 def fresh_input(input_shape: Shape, batch: int, device: str | torch.device = "cpu") -> Tensor:

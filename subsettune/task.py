@@ -141,7 +141,7 @@ class Recipe:
         grad_clip: largest norm of the gradient, null for none.
         label_smoothing: of the cross-entropy loss.
         augment: random changes of training images.
-        precision: `float32`, `bfloat16` (autocast, needs a GPU), or `auto`: bfloat16 where the device is a GPU.
+        precision: `float32`, `bfloat16` (by autocast), or `auto`: bfloat16 where the device is a GPU.
     """
 
     optimizer: str = setting("sgd", rule=one_of(lambda: OPTIMIZERS, "optimizer"))
@@ -166,6 +166,8 @@ class Recipe:
             if given:
                 message = f"means nothing to {self.optimizer}. Leave it out, or use optimizer_options."
                 raise ConfigError(tuple(Mistake((key,), f"{key} {message}") for key in given))
+        if self.nesterov and not self.momentum and self.optimizer in MOMENTUM_OPTIMIZERS:
+            raise ConfigError((Mistake(("nesterov",), "nesterov needs momentum. Set momentum, e.g. 0.9."),))
 
     def override(self, changes: Mapping[str, Any]) -> Recipe:
         """The recipe with some keys replaced; `augment.flip`-like dotted keys are not needed, mappings replace whole.

@@ -16,24 +16,26 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from subsettune.errors import ConfigError, StudyError
-from subsettune.study.verify import (
-    REFERENCE,
+from subsettune.study.noninferiority import (
     Array,
     Draw,
     Frequency,
     Rules,
-    Verdict,
-    Verification,
     allot,
-    break_even,
     decide,
     error_rate,
     judge,
     plan,
     power,
     required_seeds,
-    saving,
     spread_floor,
+)
+from subsettune.study.verify import (
+    REFERENCE,
+    Verdict,
+    Verification,
+    break_even,
+    saving,
     statement,
 )
 

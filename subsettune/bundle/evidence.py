@@ -154,7 +154,8 @@ def of_study(view: StudyView, winner: str) -> Evidence:
 
 
 def _statement(view: StudyView, winner: str) -> str:
-    from subsettune.study.verify import Rules, Verdict, statement  # scipy, which following a bundle does without
+    from subsettune.study.noninferiority import Rules  # scipy, which following a bundle does without
+    from subsettune.study.verify import Verdict, statement
 
     study = view.study.study
     rules = Rules(

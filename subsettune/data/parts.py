@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from subsettune.data.arrays import Arrays
 
-STATISTICS_ROWS = 8192
+STATISTICS_BYTES = 2**21  # of float64 looked at in one go: fits the cache of a core; 60,000 MNIST images take 0.07 s
 GPU_SHARE = 0.4  # of free memory that data may take; the rest is the network's
 
 
@@ -18,41 +20,57 @@ class Normalizer:
     """Subtracts a mean and divides by a standard deviation, both of the training part.
 
     Args:
-        mean: broadcastable over a batch: (1, c, 1, 1) for images, (1, d) else; in units of the stored inputs.
-        std: likewise; 1 where the training part is constant.
+        mean: float32, broadcastable over a batch: (1, c, 1, 1) for images, (1, ...) else; in units of stored inputs.
+        scale: likewise; 1 / standard deviation, and 1 where the training part is constant.
     """
 
     mean: Tensor
-    std: Tensor
+    scale: Tensor
 
     @classmethod
     def fit(cls, inputs: Tensor, rows: Tensor) -> Normalizer:
-        """Mean and standard deviation by channel of images, else by feature, in float64 over `rows` of `inputs`."""
-        axes = (0, 2, 3) if inputs.dim() == 4 else (0,)
-        first = torch.zeros((), dtype=torch.float64)
-        second = torch.zeros((), dtype=torch.float64)
-        count = 0
-        for block in rows.split(STATISTICS_ROWS):
-            values = inputs[block].double()
-            first = first + values.sum(dim=axes, keepdim=True)
-            second = second + values.square().sum(dim=axes, keepdim=True)
-            count += values.numel() // values.sum(dim=axes).numel()
-        mean = first / count
-        std = (second / count - mean.square()).clamp_min(0).sqrt()
-        constant = std <= 1e-7 * mean.abs().clamp_min(1.0)  # rounding leaves a trace where nothing varies
-        return cls(mean=mean.float(), std=torch.where(constant, 1.0, std).float())
+        """Mean and spread by channel of images, else by number, in float64 over `rows` of `inputs`.
+
+        NumPy sums in one order whatever the number of threads, so that every process gets the same bits.
+        """
+        array, chosen = inputs.numpy(), rows.numpy()
+        axes = (0, 2, 3) if array.ndim == 4 else (0,)
+        corner = array[chosen[0]][:, :1, :1] if array.ndim == 4 else array[chosen[0]]
+        shift = corner[None].astype(np.float64)  # near the data, so that squares lose no digits; of constants exact
+        first, second = np.zeros_like(shift), np.zeros_like(shift)
+        block = max(1, STATISTICS_BYTES // (8 * max(1, array[0].size)))
+        for start in range(0, len(chosen), block):
+            values = array[chosen[start : start + block]] - shift
+            first += values.sum(axis=axes, keepdims=True)
+            values *= values
+            second += values.sum(axis=axes, keepdims=True)
+        count = len(chosen) * array[0].size // shift.size
+        variance = np.maximum(second / count - (first / count) ** 2, 0.0)
+        std = np.sqrt(variance)
+        constant = std < np.finfo(np.float32).tiny  # nothing varies, or by less than float32 can tell
+        scale = np.where(constant, 1.0, 1.0 / np.where(constant, 1.0, std))
+        return cls(mean=_float32(shift + first / count), scale=_float32(scale))
+
+    def to(self, device: torch.device) -> Normalizer:
+        """The same on another device."""
+        return Normalizer(mean=self.mean.to(device), scale=self.scale.to(device))
 
 
-@dataclass(frozen=True, slots=True)
+def _float32(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Part:
     """Training, validation or test examples.
 
     Args:
-        inputs: (n_all, ...) of the whole file, stored form.
-        all_targets: (n_all,) of the whole file.
-        rows: (n,) int64 rows of this part.
+        inputs: (n_all, ...) stored form, of the whole file or of this part only.
+        all_targets: (n_all,) or (n_all, m), likewise.
+        rows: (n,) int64 rows of this part in the file, on the CPU.
         normalizer: of the training part.
         device: where batches come out.
+        lookup: (n,) int64 where each example lies in `inputs`, on their device; default: `rows`.
     """
 
     inputs: Tensor
@@ -60,33 +78,54 @@ class Part:
     rows: Tensor
     normalizer: Normalizer
     device: torch.device = torch.device("cpu")
+    lookup: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def targets(self) -> Tensor:
-        """(n,) int64 classes, or float32 values."""
-        return self.all_targets[self.rows]
+        """(n,) int64 classes, or (n,) or (n, m) float32 values."""
+        return self.all_targets.index_select(0, self.rows if self.lookup is None else self.lookup)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised inputs (b, ...) float32 and targets (b,) at positions `index` (b,) int64 of this part."""
-        rows = self.rows[index.to(self.rows.device)]
-        targets = self.all_targets.index_select(0, rows).to(self.device, non_blocking=True)
-        inputs = self.inputs.index_select(0, rows).to(self.device, non_blocking=True).float()
-        return inputs.sub_(self.normalizer.mean).div_(self.normalizer.std), targets
+        """Normalised inputs (b, ...) float32 and targets (b,) or (b, m) at positions `index` (b,) int64 of this part.
+
+        The hot path: `index_select` takes a fifth of the time of `[]` here, a product less than a quotient.
+        """
+        lookup = self.rows if self.lookup is None else self.lookup
+        rows = lookup.index_select(0, index.to(lookup.device))
+        inputs, targets = self.inputs.index_select(0, rows), self.all_targets.index_select(0, rows)
+        if inputs.device != self.device:
+            inputs, targets = inputs.to(self.device), targets.to(self.device)
+        return inputs.float().sub_(self.normalizer.mean).mul_(self.normalizer.scale), targets
 
     def to(self, device: torch.device) -> Part:
-        """The part with batches on `device`; the stored inputs move there too if they fit."""
+        """The part with batches on `device`; the stored inputs move there too if they fit, once in a process."""
         if device == self.device:
             return self
-        normalizer = Normalizer(mean=self.normalizer.mean.to(device), std=self.normalizer.std.to(device))
-        moved = Part(self.inputs, self.all_targets, self.rows, normalizer, device)
+        copies = _MOVED.setdefault(self, {})
+        if device not in copies:
+            copies[device] = self._moved(device)
+        return copies[device]
+
+    def _moved(self, device: torch.device) -> Part:
+        normalizer = self.normalizer.to(device)
         size = self.inputs[0].numel() * self.inputs.element_size() * len(self)
-        if device.type != "cuda" or size > GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
-            return moved
-        own = torch.arange(len(self), device=device)
-        return Part(self.inputs[self.rows].to(device), self.targets.to(device), own, normalizer, device)
+        if device.type == "cuda" and size > GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+            return replace(self, normalizer=normalizer, device=device)
+        lookup = self.rows if self.lookup is None else self.lookup
+        return Part(
+            inputs=self.inputs.index_select(0, lookup).to(device),
+            all_targets=self.targets.to(device),
+            rows=self.rows,
+            normalizer=normalizer,
+            device=device,
+            lookup=torch.arange(len(self), device=device),
+        )
+
+
+_MOVED: weakref.WeakKeyDictionary[Part, dict[torch.device, Part]] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,10 +182,14 @@ def assemble(arrays: Arrays, rows: dict[str, Tensor], fingerprint: str) -> TaskD
         fingerprint: of content and split.
     """
     normalizer = Normalizer.fit(arrays.inputs, rows["train"])
-    parts = {name: Part(arrays.inputs, arrays.targets, part, normalizer) for name, part in rows.items()}
+    train, validation, test = (
+        Part(arrays.inputs, arrays.targets, rows[name], normalizer) for name in ("train", "validation", "test")
+    )
     num_classes = len(arrays.meta.classes)
     data = TaskData(
-        **parts,
+        train=train,
+        validation=validation,
+        test=test,
         fingerprint=fingerprint,
         kind=arrays.meta.kind,
         num_outputs=num_classes or int(arrays.targets[0].numel()),
@@ -160,9 +203,9 @@ def assemble(arrays: Arrays, rows: dict[str, Tensor], fingerprint: str) -> TaskD
 
 def _with_target_scale(data: TaskData) -> TaskData:
     """Mean and spread of a regression's targets: the loop trains on standardised ones, the metric is in their units."""
-    targets = data.train.targets.double()
-    mean, std = targets.mean(dim=0), targets.std(dim=0, correction=0)
-    std = torch.where(std > 0, std, torch.ones_like(std))
-    if targets.dim() == 1:
+    targets = data.train.targets.numpy().astype(np.float64)
+    varies = targets.min(axis=0) < targets.max(axis=0)  # exact, where a spread of equal values need not be 0
+    mean, std = targets.mean(axis=0), np.where(varies, targets.std(axis=0), 1.0)
+    if targets.ndim == 1:
         return replace(data, target_mean=float(mean), target_std=float(std))
-    return replace(data, target_mean=mean.float(), target_std=std.float())
+    return replace(data, target_mean=_float32(mean), target_std=_float32(std))

@@ -10,6 +10,7 @@ import numpy as np
 from subsettune.errors import DataError
 
 Array = np.ndarray[Any, Any]
+CHECK_BYTES = 2**24  # of inputs looked at in one go
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +35,13 @@ class Raw:
 def checked(raw: Raw, kind: str) -> tuple[Array, Array, tuple[str, ...]]:
     """Check what was read and turn labels into targets.
 
+    Args:
+        raw: of a source.
+        kind: `classification` or `regression`.
+
     Returns:
-        inputs (n, *shape) uint8 or float32, C-contiguous; targets (n,) int64, or float32 for a regression; class names.
+        inputs (n, *shape) uint8 or float32, C-contiguous; targets (n,) int64, or (n,) or (n, m) float32 of a
+        regression; class names.
 
     Raises:
         DataError: there are too few rows, numbers that are not finite, or labels that do not make classes.
@@ -46,35 +52,49 @@ def checked(raw: Raw, kind: str) -> tuple[Array, Array, tuple[str, ...]]:
         )
     if raw.num_train < 2:
         raise DataError(f"data must have at least 2 examples to train on, got {raw.num_train}. Add examples.")
-    inputs = raw.inputs if raw.inputs.dtype == np.uint8 else np.ascontiguousarray(raw.inputs, dtype=np.float32)
+    if raw.inputs[0].size == 0:
+        raise DataError(f"inputs must hold numbers, got the shape {raw.inputs.shape}. Give each example a feature.")
+    inputs = np.ascontiguousarray(raw.inputs)
+    assert inputs.dtype in (np.uint8, np.float32), inputs.dtype
     if inputs.dtype != np.uint8:
         _refuse_not_finite(inputs, raw.columns)
     if kind == "regression":
-        return inputs, _values(raw.labels), ()
+        return inputs, _values(raw), ()
     return inputs, *_classes(raw)
 
 
 def _refuse_not_finite(inputs: Array, columns: tuple[str, ...]) -> None:
-    block = 65_536
-    for start in range(0, len(inputs), block):
-        finite = np.isfinite(inputs[start : start + block].reshape(len(inputs[start : start + block]), -1))
+    flat = inputs.reshape(len(inputs), -1)
+    block = max(1, CHECK_BYTES // flat[0].nbytes)
+    for start in range(0, len(flat), block):
+        finite = np.isfinite(flat[start : start + block])
         if finite.all():
             continue
         row, column = (int(i) for i in np.argwhere(~finite)[0])
         name = repr(columns[column]) if columns else str(column)
         raise DataError(
-            f"features must be finite, got NaN or infinity in column {name}, row {start + row}. Fill or drop it."
+            f"features must be finite float32 numbers, got NaN, infinity or nothing in column {name}, row "
+            f"{start + row}. Fill it, or drop the row or the column."
         )
 
 
-def _values(labels: Array) -> Array:
+def _values(raw: Raw) -> Array:
+    labels = raw.labels
     if labels.dtype.kind not in "fiub":
         raise DataError(f"labels of a regression must be numbers, got {labels.dtype}. Choose a classification metric.")
-    values = labels.astype(np.float32)
+    if labels.ndim not in (1, 2) or labels[0].size == 0:
+        raise DataError(f"labels of a regression must be (n,) or (n, m), got shape {labels.shape}. Reshape them.")
+    with np.errstate(over="ignore"):
+        values = labels.astype(np.float32)
     finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
     if not finite.all():
         raise DataError(f"labels must be finite, got NaN or infinity in row {int(np.argmin(finite))}. Drop such rows.")
-    return values
+    train = values[: raw.num_train].reshape(raw.num_train, -1)
+    constant = np.flatnonzero(train.min(axis=0) == train.max(axis=0))
+    if len(constant):
+        which = f" in target {int(constant[0])}" if values.ndim == 2 else ""
+        raise DataError(f"labels must vary, got only {train[0, constant[0]]:g}{which}. There is nothing to learn.")
+    return np.ascontiguousarray(values)
 
 
 def _classes(raw: Raw) -> tuple[Array, tuple[str, ...]]:
@@ -84,27 +104,42 @@ def _classes(raw: Raw) -> tuple[Array, tuple[str, ...]]:
             f"labels of a classification must be one per example, got shape {labels.shape}. Use class numbers."
         )
     if labels.dtype.kind in "OUST":
-        names, numbers = np.unique(labels.astype(str), return_inverse=True)
-        return _populated(numbers.astype(np.int64), tuple(str(name) for name in names))
-    if labels.dtype.kind == "f" and not np.all(labels == np.floor(labels)):
-        bad = labels[~(labels == np.floor(labels))][0]
+        return _named(labels)
+    if labels.dtype.kind not in "fiub":
+        raise DataError(f"labels must be class numbers or texts, got {labels.dtype}. Number the classes 0, 1, 2, ...")
+    if labels.dtype.kind == "f" and not np.all(np.isfinite(labels) & (labels == np.floor(labels))):
+        bad = float(labels[~(np.isfinite(labels) & (labels == np.floor(labels)))][0])
         raise DataError(f"labels of a classification must be whole numbers, got {bad}. For numbers choose metric mse.")
     numbers = labels.astype(np.int64)
     if numbers.min() < 0:
-        raise DataError(f"labels must be 0 or more, got {int(numbers.min())}. Number the classes 0, 1, 2, ...")
-    return _populated(numbers, raw.classes)
+        row = int(np.argmax(numbers < 0))
+        raise DataError(f"labels must be 0 or more, got {int(numbers[row])} in row {row}. Number the classes 0, 1, 2, ...")
+    return numbers, _populated(numbers, raw.classes)
 
 
-def _populated(numbers: Array, names: tuple[str, ...]) -> tuple[Array, tuple[str, ...]]:
+def _named(labels: Array) -> tuple[Array, tuple[str, ...]]:
+    """Classes in the order of their names."""
+    if labels.dtype.kind == "O" and not all(isinstance(label, str) for label in labels):
+        odd = next(label for label in labels if not isinstance(label, str))
+        raise DataError(f"labels must be all class numbers or all texts, got {odd!r} among them. Mend the labels.")
+    names, numbers = np.unique(labels.astype(str), return_inverse=True)
+    numbers = numbers.astype(np.int64)
+    return numbers, _populated(numbers, tuple(str(name) for name in names))
+
+
+def _populated(numbers: Array, names: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse gaps and a single class; name the classes."""
-    num_classes = max(int(numbers.max()) + 1, len(names))
-    counts = np.bincount(numbers, minlength=min(num_classes, 10**6))
-    present = np.flatnonzero(counts)
+    present = np.unique(numbers)
     if len(present) < 2:
+        only = names[present[0]] if present[0] < len(names) else int(present[0])
+        raise DataError(f"labels must have at least 2 classes, got only {only}. There is nothing to tell apart.")
+    if names and present[-1] >= len(names):
         raise DataError(
-            f"labels must have at least 2 classes, got only {int(present[0])}. There is nothing to tell apart."
+            f"labels must be below {len(names)}, the number of class names, got {int(present[-1])}. "
+            "Mend the labels or the names."
         )
+    num_classes = len(names) or int(present[-1]) + 1
     if len(present) < num_classes:
-        gap = int(np.flatnonzero(counts == 0)[0]) if (counts == 0).any() else len(counts)
+        gap = int(np.argmax(np.append(present, -1) != np.arange(len(present) + 1)))
         raise DataError(f"labels must use every class from 0 to {num_classes - 1}, got none of {gap}. Renumber them.")
-    return numbers, names or tuple(str(i) for i in range(num_classes))
+    return names or tuple(map(str, range(num_classes)))

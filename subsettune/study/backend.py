@@ -1,8 +1,8 @@
 """Where the Optuna journal lies: one file locally, numbered segments on an object store.
 
 Optuna's own file backend waits 30 s for the lock of a writer that was killed, and a line torn by the kill makes the
-next one unreadable. Here nothing is locked, because a study has one driver, its sole writer, and a torn last line is cut off
-when the journal is opened: it was never acted on.
+next one unreadable. Here nothing is locked, because a study has one driver, its sole writer, and a torn last line is
+cut off when the journal is opened: it was never acted on.
 """
 
 from __future__ import annotations

@@ -29,11 +29,13 @@ from subsettune.study import reference, stages
 from subsettune.study.backend import journal_at
 from subsettune.study.definition import Study, parse, read, read_space
 from subsettune.study.folder import StudyFolder
+from subsettune.study.noninferiority import Rules
 from subsettune.study.records import RunRecord
 from subsettune.study.results import Candidate, StudyView
 from subsettune.study.runs import Chain, Fixed, InlineExecutor, RunSource, Worker, stopwatch
 from subsettune.study.search import Search, SearchSettings
-from subsettune.study.verify import Rules, Verification
+from subsettune.study.stages import Trials
+from subsettune.study.verify import Verification
 from subsettune.train import metrics
 from subsettune.train.loop import RunOptions, check, choose, run_key
 from subsettune.train.loop import facts as resolve_facts
@@ -411,8 +413,8 @@ class _Driver:
         keep(None)
         return _Watched(stage, self.observer)
 
-    def _trials(self, search: Search) -> stages.Trials:
-        return stages.Trials(
+    def _trials(self, search: Search) -> Trials:
+        return Trials(
             search=search,
             records=self.folder.records("trial"),
             target=self.folder.manifest["target"],

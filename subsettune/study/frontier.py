@@ -39,7 +39,6 @@ _NEW_POINT = 0.7  # what a new point is worth against a repeat, which needs one 
 _NO_BEST = 0.5  # log cost that a first accepted policy is taken to save, beyond the dearest of the space
 _NUM_GLOBAL, _NUM_LOCAL, _NUM_ROUNDS = 768, 512, 4
 _NUM_OFFERED = 8
-_NEW_NOISE = 1.0
 _COARSE = 0.3  # quantile of |score - target| at which the scaling turns from linear to logarithmic
 _VAGUE = 9.0  # variance of a score that was not seen to the end, in units of one run's noise
 
@@ -242,8 +241,8 @@ class Frontier:
     def improvers(self, request: Request, rng: np.random.Generator) -> Iterator[Offer]:
         """New points that may score higher than any known at the budget where the model sees the frontier.
 
-        A higher score there means a lower frontier. Unlike `offers` this does not care whether the run itself will pass,
-        so it learns what the other coordinates do instead of shaving the budget of the policy at hand.
+        A higher score there means a lower frontier. Unlike `offers` this does not care whether the run itself will
+        pass, so it learns what the other coordinates do instead of shaving the budget of the policy at hand.
         """
         model, _ = self._believe(request.best)
         axes = self._encoding.space.axes(request.arm)
@@ -344,7 +343,7 @@ class Frontier:
         axis = self._encoding.space.axes(arm)[0]
         cost = np.array([axis.from_unit(unit) for unit in units[:, 0]])
         x = self._encoding.encode(units, arm)
-        noise = 0.0 if self._evidence.is_noise_free else model.noise_sd * _NEW_NOISE
+        noise = 0.0 if self._evidence.is_noise_free else model.noise_sd
         values = self._value(model, x, cost, best, v=noise) * (1.0 if self._evidence.is_noise_free else _NEW_POINT)
         if len(self._running):
             values = values * np.prod(1 - model.correlation(x, self._running) ** 2, axis=1)

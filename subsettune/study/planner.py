@@ -117,8 +117,7 @@ class Planner:
 
     def value(self, moment: Moment) -> float:
         """What the next plan for an arm is worth, to choose between arms; higher is better."""
-        frontier = self.frontier()
-        if self._source == "frontier" and frontier is not None:
+        if self._source == "frontier" and (frontier := self.frontier()) is not None:
             rng = np.random.default_rng([self._seed, moment.number])
             return next((offer.value for offer in frontier.offers(self._request(moment, frontier), rng)), 0.0)
         passed = (t.cost for t in self._evidence.passed(moment.arm))
@@ -185,9 +184,14 @@ class Planner:
         request = self._request(moment, frontier)
         if moment.num_in_arm % _EXPLORE_EVERY == _EXPLORE_EVERY - 1 and request.may_be_new:
             yield self._exploring(moment, request, rng)
-        elif moment.num_in_arm % _IMPROVE_EVERY == 0 and moment.remaining > _CLOSING_SHARE * moment.trials:
+        elif self._is_time_to_improve(moment):
             yield from map(_plan, frontier.improvers(request, rng))
         yield from map(_plan, frontier.offers(request, rng))
+
+    def _is_time_to_improve(self, moment: Moment) -> bool:
+        """Noise makes shaving the budget of the policy at hand look better than it is; without noise it is the best."""
+        is_turn = moment.num_in_arm % _IMPROVE_EVERY == 0 and not self._evidence.is_noise_free
+        return is_turn and moment.remaining > _CLOSING_SHARE * moment.trials
 
     def _exploring(self, moment: Moment, request: Request, rng: np.random.Generator) -> Plan:
         """A random point in the dearer half of the budgets that are still useful, where it has a chance."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import sys
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -180,3 +182,12 @@ def _run(runner: Callable[[Policy, int], Any], proposal: Proposal) -> Outcome:
     except Exception as error:
         return Outcome(cause="failed", message=f"{type(error).__name__}: {error}")
     return Outcome(cause="finished", metric=metric) if math.isfinite(metric) else Outcome(cause="diverged")
+
+
+class _CallableModule(types.ModuleType):
+    """Lets `subsettune.study.simulate(...)` mean the function, although the module has the same name."""
+
+    __call__ = staticmethod(simulate)
+
+
+sys.modules[__name__].__class__ = _CallableModule

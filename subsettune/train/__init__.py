@@ -1,6 +1,6 @@
 """One training loop for the reference and for every policy.
 
-`run`, `facts` and `RunOptions` are loaded on first use, because they need torch and the plain records of this package
+The functions and `RunOptions` are loaded on first use, because they need torch and the plain records of this package
 do not.
 """
 
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from subsettune.train.result import CurvePoint, RunResult
 
 if TYPE_CHECKING:
-    from subsettune.train.loop import RunOptions, choose, facts, run
+    from subsettune.train.loop import RunOptions, check, choose, facts, predict, run, run_key
 
-_LAZY = ("RunOptions", "choose", "facts", "run")
-__all__ = ["CurvePoint", "RunOptions", "RunResult", "choose", "facts", "run"]
+_LAZY = ("RunOptions", "check", "choose", "facts", "predict", "run", "run_key")
+__all__ = ["CurvePoint", "RunOptions", "RunResult", "check", "choose", "facts", "predict", "run", "run_key"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,8 @@
 """Checkpoints of a run: plain tensors and numbers, checked by a hash, replaced atomically.
 
-A checkpoint is keyed by task, data, policy and seed, so a run that comes back finds its own. Beside it lies a mark, a
-number of FLOPs that is written more often: the difference tells how much work an interruption cost.
+A checkpoint is keyed by task, data, policy, seed and the user's code, so a run that comes back finds its own. Beside it
+lies a mark, which is written more often: how many FLOPs the run had spent when it was last seen. The difference tells
+how much work an interruption cost.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,19 @@ from subsettune.storage import Folder
 
 HEADER = b"subsettune-checkpoint-1 "
 ADVICE = "Delete it: the run then starts over."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """How far a run had come when it was last seen.
+
+    Args:
+        flops: spent, evaluation included.
+        repeated: FLOPs that earlier interruptions cost.
+    """
+
+    flops: int = 0
+    repeated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +53,9 @@ class Checkpoints:
 
         Args:
             state: nested dicts, lists and tuples of tensors, numbers and texts.
+
+        Raises:
+            StorageError: it cannot be written.
         """
         buffer = io.BytesIO()
         torch.save({"key": self.key, **state}, buffer)
@@ -54,30 +72,46 @@ class Checkpoints:
             return None
         header, _, payload = self.folder.read(self._name).partition(b"\n")
         if header != HEADER + hashlib.sha256(payload).hexdigest().encode():
-            raise CheckpointError(f"checkpoint {self.folder}/{self._name} is damaged. {ADVICE}")
+            raise CheckpointError(f"{self} is damaged. {ADVICE}")
         try:
             state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, KeyError) as error:
-            raise CheckpointError(f"checkpoint {self.folder}/{self._name} cannot be read: {error}. {ADVICE}") from error
-        if state.pop("key", None) != self.key:
-            raise CheckpointError(f"checkpoint {self.folder}/{self._name} belongs to another run. {ADVICE}")
+        except (pickle.UnpicklingError, RuntimeError, KeyError, EOFError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise CheckpointError(f"{self} cannot be read: {reason} {ADVICE}") from error
+        if not isinstance(state, dict) or state.pop("key", None) != self.key:
+            raise CheckpointError(f"{self} belongs to another run. {ADVICE}")
         return state
 
-    def mark(self, flops: int) -> None:
-        """Note how much has been spent, between checkpoints."""
-        self.folder.write(f"{self.key}.mark", str(flops).encode())
+    def mark(self, mark: Mark) -> None:
+        """Note how far the run is, between checkpoints."""
+        self.folder.write(self._mark_name, f"{mark.flops} {mark.repeated}".encode())
 
-    def marked(self) -> int:
-        """FLOPs last noted; 0 if nothing was."""
-        name = f"{self.key}.mark"
-        text = self.folder.read(name) if self.folder.exists(name) else b"0"
-        return int(text) if text.isdigit() else 0
+    def marked(self) -> Mark:
+        """What was last noted; zeros if nothing was.
+
+        Raises:
+            CheckpointError: the mark is damaged.
+        """
+        if not self.folder.exists(self._mark_name):
+            return Mark()
+        found = re.fullmatch(rb"(\d+) (\d+)", self.folder.read(self._mark_name))
+        if found is None:
+            advice = "Delete it: the work lost so far is then not counted."
+            raise CheckpointError(f"mark {self.folder}/{self._mark_name} is damaged. {advice}")
+        return Mark(flops=int(found[1]), repeated=int(found[2]))
 
     def remove(self) -> None:
         """Remove the checkpoint and its mark."""
         self.folder.remove(self._name)
-        self.folder.remove(f"{self.key}.mark")
+        self.folder.remove(self._mark_name)
+
+    def __str__(self) -> str:
+        return f"checkpoint {self.folder}/{self._name}"
 
     @property
     def _name(self) -> str:
         return f"{self.key}.checkpoint"
+
+    @property
+    def _mark_name(self) -> str:
+        return f"{self.key}.mark"

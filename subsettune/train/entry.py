@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from subsettune import config
 from subsettune.config import NOT_NEGATIVE, UNIT, must, setting
-from subsettune.errors import ConfigError
-from subsettune.plugins import load_object
+from subsettune.errors import ConfigError, Mistake
+from subsettune.plugins import load_class
 
 
 class Entry(ABC):
@@ -112,12 +112,15 @@ def make(name: str, options: Mapping[str, Any]) -> Entry:
     """An entry by name or `package.module:Class`, with its options.
 
     Raises:
-        ConfigError: unknown name or option, or an option out of range.
+        ConfigError: unknown name or option, an option out of range, or a class that is no entry.
     """
     if name not in ENTRIES and ":" not in name:
         raise ConfigError(must("entry", f"one of {', '.join(ENTRIES)} or package.module:Class", name))
-    cls: type[Entry] = ENTRIES[name] if name in ENTRIES else load_object(name, "entry")
-    return config.build(cls, dict(options))
+    cls = ENTRIES[name] if name in ENTRIES else load_class(name, "entry", Entry)
+    try:
+        return config.build(cls, dict(options))
+    except ConfigError as error:
+        raise ConfigError(tuple(Mistake(("entry_options", *m.path), m.message) for m in error.mistakes)) from error
 
 
 def scales(network: nn.Module) -> dict[str, float]:

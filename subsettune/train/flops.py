@@ -1,28 +1,34 @@
 """FLOPs of a network, forward and backward apart, per example.
 
 `torch.utils.flop_counter` counts matrix products, convolutions and attention, and silently 0 for what it does not know.
-Here an operation with a weight matrix that stays uncounted is an error, and counting runs on the meta device (nothing
-is computed) with the math attention backend and the fast path of the transformer encoder off, which hide FLOPs
-otherwise.
-A multiplication and an addition are two FLOPs; element-wise work is not counted, as is customary.
+Here an operation with a weight matrix that stays uncounted is an error, and so is an operation that is known to be
+heavy and not to be counted. Counting runs on the meta device (nothing is computed, and recurrent layers fall apart into
+countable products) with the math attention backend and the fast path of the transformer encoder off, which hide FLOPs
+otherwise. A network that looks at values, which the meta device does not have, is counted on the CPU.
+A multiplication and an addition are two FLOPs; element-wise work is not counted, as is customary, nor are FFTs.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from subsettune import models
 from subsettune.errors import ModelError
 
 BATCHES = (2, 4)  # counted at both, so that a cost per update, not per example, shows; batch norm needs at least 2
 FREE = (nn.Embedding, nn.EmbeddingBag)  # table look-ups: weights with a matrix shape and no arithmetic
+HEAVY = ("_cdist_", "_euclidean_dist", "_trilinear", "linalg_", "_linalg_", "mkldnn_rnn", "_cudnn_rnn", "quantized_")
+COUNTABLE_NAMESPACES = ("aten", "prim", "prims", "profiler")  # what a custom kernel costs, nobody here knows
+ADVICE = "Build it from linear, convolution, matrix-product or attention operations."
 
 
 def count(network: nn.Module, input_shape: tuple[int, ...], num_outputs: int, name: str = "model") -> tuple[int, int]:
@@ -38,7 +44,7 @@ def count(network: nn.Module, input_shape: tuple[int, ...], num_outputs: int, na
         (forward, backward) FLOPs per example, rounded up where they are not proportional to the batch.
 
     Raises:
-        ModelError: the network fails, its output does not fit, or a module with a weight matrix counts no FLOPs.
+        ModelError: the network fails, its output does not fit, or FLOPs of it cannot be counted.
     """
     small, large = (_count_batch(network, input_shape, num_outputs, batch, name) for batch in BATCHES)
     forward, backward = (-(-(b - a) // (BATCHES[1] - BATCHES[0])) for a, b in zip(small, large, strict=True))
@@ -47,12 +53,29 @@ def count(network: nn.Module, input_shape: tuple[int, ...], num_outputs: int, na
     return forward, backward
 
 
+def check_batch(network: nn.Module, input_shape: tuple[int, ...], num_examples: int, name: str = "model") -> None:
+    """Check that a network trains on batches of `num_examples`; batch norm, for one, refuses a single example.
+
+    Raises:
+        ModelError: it does not.
+    """
+    for device in ("meta", "cpu"):
+        twin = copy.deepcopy(network).to(device).train()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                _forward(twin, models.fresh_input(input_shape, num_examples, device), name)
+            return
+        except ModelError as error:
+            if device == "cpu":
+                raise ModelError(f"{error} Choose subsets and a batch_size of more than {num_examples}.") from error
+
+
 def _count_batch(
     network: nn.Module, input_shape: tuple[int, ...], num_outputs: int, batch: int, name: str
 ) -> tuple[int, int]:
     try:
         return _count_on("meta", network, input_shape, num_outputs, batch, name)
-    except NotImplementedError:  # an operation without a meta kernel, or one that looks at the values
+    except ModelError:  # perhaps only for want of values: the CPU decides
         return _count_on("cpu", network, input_shape, num_outputs, batch, name)
 
 
@@ -62,26 +85,29 @@ def _count_on(
     twin = copy.deepcopy(network).to(device).train()
     inputs = models.fresh_input(input_shape, batch, device)
     called: set[nn.Module] = set()
-    handles = [m.register_forward_hook(lambda module, *_: called.add(module)) for m in twin.modules()]
-    with _countable(), FlopCounterMode(display=False) as forward:
+    for module in twin.modules():
+        module.register_forward_hook(lambda module, *_: called.add(module))
+    with _countable(), FlopCounterMode(display=False) as forward, _Watch() as watch:
         output = _forward(twin, inputs, name)
-    for handle in handles:
-        handle.remove()
     models.check_output(output, batch, num_outputs, name)
+    if not output.requires_grad:
+        raise ModelError(f"output of model {name!r} must depend on its trainable parameters. Check what it detaches.")
     _refuse_uncounted(twin, called, forward, name)
-    with _countable(), FlopCounterMode(display=False) as backward:
+    with _countable(), FlopCounterMode(display=False) as backward, watch:
         output.sum().backward()
+    if watch.uncounted:
+        operations = ", ".join(sorted(watch.uncounted))
+        raise ModelError(f"FLOPs of model {name!r} cannot be counted: it uses {operations}. {ADVICE}")
     return forward.get_total_flops(), backward.get_total_flops()
 
 
 def _forward(network: nn.Module, inputs: Tensor, name: str) -> Tensor:
     try:
         output: Tensor = network(inputs)
-    except NotImplementedError:
-        raise
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"model {name!r} fails on inputs of shape {tuple(inputs.shape)}: {reason}") from error
+    except Exception as error:  # whatever the user's network raises
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        shape = tuple(inputs.shape)
+        raise ModelError(f"model {name!r} fails on inputs of shape {shape}: {reason.rstrip('.')}.") from error
     return output
 
 
@@ -97,6 +123,24 @@ def _countable() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
+class _Watch(TorchDispatchMode):
+    """Notes heavy operations that the counter does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.uncounted: set[str] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        packet = func._overloadpacket
+        namespace, _, operation = packet._qualified_op_name.partition("::")
+        known = namespace in COUNTABLE_NAMESPACES and not operation.startswith(HEAVY)
+        if not known and packet not in flop_registry:
+            self.uncounted.add(packet._qualified_op_name)
+        return func(*args, **(kwargs or {}))
+
+
 def _refuse_uncounted(network: nn.Module, called: set[nn.Module], counter: FlopCounterMode, name: str) -> None:
     """Raise for a module that owns a weight matrix, was called, and shows no FLOPs."""
     counts = counter.get_flop_counts()
@@ -108,5 +152,4 @@ def _refuse_uncounted(network: nn.Module, called: set[nn.Module], counter: FlopC
         key = f"{root}.{path}" if path else root
         if sum(counts.get(key, {}).values()) == 0:
             where = f"{path or 'the model itself'} ({type(module).__name__})"
-            advice = "Build it from linear, convolution, matrix-product or attention operations."
-            raise ModelError(f"FLOPs of model {name!r} cannot be counted: {where} shows none. {advice}")
+            raise ModelError(f"FLOPs of model {name!r} cannot be counted: {where} shows none. {ADVICE}")

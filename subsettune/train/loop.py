@@ -7,62 +7,37 @@ is taken from the next; the run ends before the update that would exceed the pol
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-import torch
-from torch import Tensor, nn
+from typing import Any
 
-from subsettune import config, models, select
-from subsettune.config import AT_LEAST_ONE, NOT_EMPTY, POSITIVE, FrozenDict, setting
-from subsettune.data import Part, Places, TaskData, load
-from subsettune.data.augment import make_augment
-from subsettune.errors import ConfigError
-from subsettune.ledger import Ledger
-from subsettune.policy import Policy, TaskFacts
+import torch
+from torch import Tensor
+
+from subsettune import config, select
+from subsettune.config import FrozenDict
+from subsettune.data import TaskData, load
+from subsettune.errors import CheckpointError, ConfigError, StorageError
+from subsettune.policy import Policy
 from subsettune.storage import Folder
-from subsettune.task import Recipe, Task
-from subsettune.train import entry, flops, metrics, optimizers, order, schedule
-from subsettune.train.checkpoint import Checkpoints
-from subsettune.train.randomness import capture, derive, generator, isolated, restore
+from subsettune.task import Task
+from subsettune.train import entry, order, schedule
+from subsettune.train.account import Account, Stopwatch
+from subsettune.train.checkpoint import ADVICE, Checkpoints, Mark
+from subsettune.train.learner import Learner, predict
+from subsettune.train.options import RunOptions
+from subsettune.train.randomness import capture, generator, isolated, restore
+from subsettune.train.resolve import check, choose, facts, facts_of, run_key
 from subsettune.train.result import Cause, CurvePoint, RunResult
 
+__all__ = ["Report", "RunOptions", "check", "choose", "facts", "predict", "run", "run_key"]
+
 Report = Callable[[CurvePoint], bool]
-EVALUATION_BATCH = 1024  # examples; a multiple of what fits caches, small enough for a GPU that also trains
 CHECK_EVERY = 25  # updates between looks at the running loss, which would force a device to synchronise
 MARK_EVERY_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """What does not change the result of a run, except `num_threads` and `device`, which change its bits.
-
-    Args:
-        splits: which splits the final weights are measured on.
-        evaluations: points of the learning curve, at equal shares of the policy's compute.
-        device: `cpu`, `cuda`, or `auto`: a GPU if there is one.
-        num_threads: CPU threads of torch; null leaves them as they are.
-        checkpoints: folder or URI; null for none. A run that finds its checkpoint there goes on from it.
-        checkpoint_every_s: seconds between checkpoints, besides those at each switch and at the end.
-        keep_model: whether the result carries the trained network.
-        places: where this machine keeps data.
-        fingerprint: of the data as the caller knows it; a worker then need not read the source.
-    """
-
-    splits: tuple[str, ...] = setting(("validation",), rule=NOT_EMPTY)
-    evaluations: int = setting(10, rule=AT_LEAST_ONE)
-    device: str = "auto"
-    num_threads: int | None = setting(None, rule=AT_LEAST_ONE)
-    checkpoints: str | None = None
-    checkpoint_every_s: float = setting(30.0, rule=POSITIVE)
-    keep_model: bool = False
-    places: Places = setting(Places())
-    fingerprint: str | None = None
-
-    def __post_init__(self) -> None:
-        config.check(self)
 
 
 def run(
@@ -83,8 +58,8 @@ def run(
         task: what is trained.
         policy: how compute is spent; `conventional(facts)` is the recipe as it stands.
         seed: of everything random in the run.
-        report: called with each point of the learning curve; True stops the run.
-        clock: seconds, for the times in the result only.
+        report: called with each point of the learning curve that this call adds; True stops the run.
+        clock: seconds, for the times in the result and between checkpoints.
         options: where and how it runs.
 
     Returns:
@@ -92,307 +67,207 @@ def run(
 
     Raises:
         ConfigError, DataError, ModelError, SelectionError: before the first update.
-        CheckpointError: the checkpoint of this run is damaged.
+        CheckpointError: the checkpoint of this run is damaged, or does not fit.
+        StorageError: a checkpoint cannot be written.
     """
     options = options or RunOptions()
     data = load(task, options.places, fingerprint=options.fingerprint)
-    threads = options.num_threads or torch.get_num_threads()
-    with isolated(seed, threads):
-        return _Run(task, policy, seed, data, options, clock, report).train()
+    job = _Job(task=task, policy=policy, seed=seed, options=options, data=data, device=_device(options.device))
+    with isolated(seed, options.num_threads or torch.get_num_threads()):
+        return _Run(job, clock, report).train()
 
 
-def facts(task: Task, places: Places | None = None, fingerprint: str | None = None) -> TaskFacts:
-    """Resolve a task: load its data, build its network, count its FLOPs.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What is to be run, and where."""
 
-    Raises:
-        DataError, ModelError, ConfigError: the task cannot be trained.
-    """
-    return _facts(task, load(task, places or Places(), fingerprint=fingerprint))
-
-
-def run_key(task: Task, fingerprint: str, policy: Policy, seed: int) -> str:
-    """Content hash that names the checkpoint of a run."""
-    return config.digest({"task": task, "data": fingerprint, "policy": policy, "seed": seed})
-
-
-def _facts(task: Task, data: TaskData) -> TaskFacts:
-    return _cached_facts(task, data.fingerprint, functools.partial(_count_facts, task, data))
-
-
-_FACTS: dict[tuple[str, str], TaskFacts] = {}
-
-
-def _cached_facts(task: Task, fingerprint: str, count: Callable[[], TaskFacts]) -> TaskFacts:
-    key = (task.key, fingerprint)
-    if key not in _FACTS:
-        _FACTS[key] = count()
-    return _FACTS[key]
-
-
-def _count_facts(task: Task, data: TaskData) -> TaskFacts:
-    with isolated(0, torch.get_num_threads()):  # initialising the network draws random numbers
-        network = models.make(task.model, data.input_shape, data.num_outputs)
-    forward, backward = flops.count(network, data.input_shape, data.num_outputs, task.model.name)
-    counts = [int(c) for c in data.class_counts] if data.num_classes else []
-    return TaskFacts(
-        num_examples=len(data.train),
-        num_outputs=data.num_outputs,
-        num_parameters=models.num_parameters(network),
-        forward_flops=forward,
-        backward_flops=backward,
-        reference_passes=task.recipe.epochs,
-        num_features=math.prod(data.input_shape),
-        num_classes=data.num_classes,
-        smallest_class=min(counts, default=0),
-    )
-
-
-def check(task: Task, policy: Policy, facts: TaskFacts) -> Recipe:
-    """Check everything about a policy that can be checked before the first step; returns the recipe it trains with.
-
-    Raises:
-        ConfigError: an unknown or impossible component, or a selection that costs more than its phase may spend.
-    """
-    recipe = task.recipe.override(policy.recipe)
-    schedule.make(recipe.schedule, recipe.schedule_options)
-    for index, phase in enumerate(policy.phases):
-        entry.make(phase.entry, phase.entry_options)
-        order.make(phase.order, facts.num_examples, recipe.batch_size, 0)
-        if index == 0 and phase.entry != "keep":
-            raise ConfigError(
-                f"entry of the first phase must be keep, got {phase.entry!r}. There is nothing to enter from."
-            )
-        if phase.order != policy.phases[0].order:
-            raise ConfigError("all phases of a policy must have the same order. Give each phase the same one.")
-    problem = select.check(policy, facts)
-    if problem is not None:
-        raise ConfigError(problem)
-    return recipe
+    task: Task
+    policy: Policy
+    seed: int
+    options: RunOptions
+    data: TaskData
+    device: torch.device
 
 
 class _Run:
-    """State of one run. Times in seconds, compute in FLOPs; `spent` is selection and training."""
+    """State of one run. Compute in FLOPs."""
 
-    def __init__(
-        self,
-        task: Task,
-        policy: Policy,
-        seed: int,
-        data: TaskData,
-        options: RunOptions,
-        clock: Callable[[], float],
-        report: Report | None,
-    ) -> None:
-        self.task, self.policy, self.seed, self.options = task, policy, seed, options
-        self.clock, self.report = clock, report
-        self.facts = _facts(task, data)
-        self.recipe = check(task, policy, self.facts)
-        self.device = _device(options.device)
-        self.data = data
-        self.train_part = data.train.to(self.device)
-        self.total = policy.cost(self.facts)
-        self.ends = policy.boundaries(self.facts)
-        self.train_total = self.total - sum(select.selection_flops(p, self.facts) for p in policy.phases)
+    def __init__(self, job: _Job, clock: Callable[[], float], report: Report | None) -> None:
+        self.job, self.policy, self.options, self.data = job, job.policy, job.options, job.data
+        self.report = report
+        self.facts = facts_of(job.task, job.data)
+        self.recipe = check(job.task, job.policy, self.facts)
+        self.total = self.policy.cost(self.facts)
+        self.ends = self.policy.boundaries(self.facts)
+        self.train_total = self.total - sum(select.selection_flops(p, self.facts) for p in self.policy.phases)
         self.schedule = schedule.make(self.recipe.schedule, self.recipe.schedule_options)
-        self.order = order.make(policy.phases[0].order, len(data.train), self.recipe.batch_size, seed)
-        self.augment_rng = generator(seed, "augment", device=self.device)
-        self.augment = make_augment(self.recipe.augment, data.input_shape, self.augment_rng)
+        self.order = order.make(self.policy.phases[0].order, len(self.data.train), self.recipe.batch_size, job.seed)
+        self.learner = self._learner()
         self.checkpoints = self._find_checkpoints()
-        self._build()
-        # What changes as the run goes on, all of it in the checkpoint.
-        self.phase, self.updates, self.examples, self.selected, self.evaluated = -1, 0, 0, 0, 0
+        self.account = Account(facts=self.facts)
+        self.watch = Stopwatch(clock, job.device)
+        self._last_checkpoint = self._last_mark = self.watch.lap_start
+        # The rest changes as the run goes on, and is in the checkpoint.
+        self.phase, self.updates = -1, 0
+        self.entering = False  # a phase was prepared, and its entry waits for its first update
         self.pool: Tensor | None = None
         self.weights: Tensor | None = None
         self.curve: list[CurvePoint] = []
         self.switches: list[float] = []
-        self.loss_sum, self.loss_count = torch.zeros((), device=self.device), 0
         self.metrics: dict[str, float] = {}
         self.done, self.repeated = False, 0
-        self.seconds = {"train": 0.0, "select": 0.0, "evaluate": 0.0, "other": 0.0}
-        self._lap_start = clock()
-        self._last_checkpoint = self._last_mark = self._lap_start
+
+    def _learner(self) -> Learner:
+        learner = Learner(self.job.task, self.recipe, self.data, self.job.device, self.job.seed)
+        pools = [phase.pool_size(self.facts.num_examples) for phase in self.policy.phases]
+        if min(self.recipe.batch_size, *pools) == 1:
+            learner.check_batch(1)
+        return learner
 
     def _find_checkpoints(self) -> Checkpoints | None:
         if self.options.checkpoints is None:
             return None
-        key = run_key(self.task, self.data.fingerprint, self.policy, self.seed)
+        key = run_key(self.job.task, self.data.fingerprint, self.policy, self.job.seed)
         return Checkpoints(Folder.at(self.options.checkpoints), key)
-
-    def _build(self) -> None:
-        network = models.make(self.task.model, self.data.input_shape, self.data.num_outputs)
-        self.scales = entry.scales(network) if any(p.entry != "keep" for p in self.policy.phases) else {}
-        images_on_gpu = self.device.type == "cuda" and len(self.data.input_shape) == 3
-        self.layout = torch.channels_last if images_on_gpu else torch.contiguous_format
-        self.network: nn.Module = network.to(self.device, memory_format=self.layout).train()
-        self.optimizer = optimizers.make(self.recipe, self.network)
-        precision = self.recipe.precision
-        self.low_precision = precision == "bfloat16" or (precision == "auto" and self.device.type == "cuda")
-
-    # --- account -------------------------------------------------------------------------------------------------
-
-    @property
-    def spent(self) -> int:
-        return self.selected + self.examples * self.facts.example_flops
-
-    def _ledger(self) -> Ledger:
-        return Ledger(
-            select=self.selected,
-            forward=self.examples * self.facts.forward_flops,
-            backward=self.examples * self.facts.backward_flops,
-            evaluate=self.evaluated * self.facts.forward_flops,
-        )
-
-    def _lap(self, purpose: str) -> None:
-        """Charge the time since the last lap to a purpose."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        now = self.clock()
-        self.seconds[purpose] += now - self._lap_start
-        self._lap_start = now
 
     # --- the loop ------------------------------------------------------------------------------------------------
 
     def train(self) -> RunResult:
+        """Run to an end, or go on from the checkpoint."""
         self._resume()
-        self._lap("other")
+        self.watch.lap("other")
         cause: Cause = "finished"
-        if not self.done:
-            cause = self._updates()
-        if cause == "finished":
-            cause = self._finish()
+        try:
+            if not self.done:
+                cause = self._updates()
+            if cause == "finished":
+                cause = self._finish()
+        except BaseException:
+            with contextlib.suppress(StorageError):  # the first error is the one to tell
+                self._mark()
+            raise
+        if cause == "diverged":
+            self._mark()
         return self._result(cause)
 
     def _updates(self) -> Cause:
         """Update until the compute is used up, the loss diverges, or the caller stops the run."""
-        next_evaluation = self._next_evaluation()
+        self._plan_evaluation()
         while True:
             self._advance()
             batch = self.order.next()
-            if self.spent + len(batch) * self.facts.example_flops > self.total:
-                self._lap("train")
-                return "finished" if self._is_finite() else "diverged"
-            self._update(batch)
-            if self.updates % CHECK_EVERY == 0 and not self._is_finite():
-                self._lap("train")
-                return "diverged"
-            if self.spent >= next_evaluation and self.spent < self.total:
-                cause = self._look()
-                if cause is not None:
-                    return cause
-                next_evaluation = self._next_evaluation()
-            if self.checkpoints is not None:
-                self._keep_safe(self.checkpoints)
+            if self.account.spent + len(batch) * self.facts.example_flops > self.total:
+                self.watch.lap("train")
+                return "finished" if self.learner.is_finite() else "diverged"
+            if self.entering:
+                self._enter()
+            self.learner.update(batch, self._lr(), self.weights)
+            self.updates += 1
+            self.account.examples += len(batch)
+            cause = self._look()
+            if cause is not None:
+                return cause
+            self._keep_safe()
 
-    def _next_evaluation(self) -> int:
-        """FLOPs at which the next point of the curve is due; the last point is made by `_finish`."""
-        n = self.options.evaluations
-        done = self.spent * n // self.total
-        return -(-(done + 1) * self.total // n)
+    def _lr(self) -> float:
+        return self.recipe.lr * self.schedule(self.account.trained / self.train_total)
 
     def _advance(self) -> None:
-        """Enter the phase that the compute spent so far belongs to."""
-        while self.phase < 0 or (self.phase + 1 < len(self.ends) and self.spent >= self.ends[self.phase]):
-            self.phase += 1
-            if self.phase + 1 < len(self.ends) and self.spent >= self.ends[self.phase]:
-                continue  # nothing left of this phase's allowance: do not pay for its selection
-            self._enter()
+        """Move on to the phase that the compute spent so far belongs to.
 
-    def _enter(self) -> None:
-        phase = self.policy.phases[self.phase]
-        self._lap("train")
-        if self.phase > 0:
-            rng = generator(self.seed, "entry", self.phase)
-            entry.make(phase.entry, phase.entry_options).apply(self.network, self.optimizer, self.scales, rng)
-            self.switches.append(self.spent / self.total)
+        A phase of which nothing is left is passed over: its examples are not chosen, its entry does not happen.
+        """
+        last = len(self.ends) - 1
+        while self.phase < 0 or (self.phase < last and self.account.spent >= self.ends[self.phase]):
+            self.phase += 1
+            if self.phase == last or self.account.spent < self.ends[self.phase]:
+                self._prepare()
+
+    def _prepare(self) -> None:
+        """Choose the pool of a phase, and keep what came before safe; `_enter` follows with the first update."""
+        self.watch.lap("train")
         self.pool, self.weights = None, None
-        if not phase.is_full:
+        if not self.policy.phases[self.phase].is_full:
             self._select()
         self.order.enter(self.pool)
-        self._lap("select")
-        if self.phase > 0 and self.checkpoints is not None:
-            self._save(self.checkpoints)
+        self.entering = self.updates > 0  # before the first update there is nothing to enter from
+        self.watch.lap("select")
+        if self.updates > 0 or self.account.selected > 0:
+            self._save()
 
     def _select(self) -> None:
-        subset = choose(self.policy, self.phase, self.seed, self.data, self.facts, self.device)
-        self.selected += select.selection_flops(self.policy.phases[self.phase], self.facts)
-        self.pool = subset.positions.cpu()
+        subset = choose(self.policy, self.phase, self.job.seed, self.data, self.facts, self.job.device)
+        self.account.selected += select.selection_flops(self.policy.phases[self.phase], self.facts)
+        assert self.account.spent <= self.total, "check lets no selection through that does not fit"
+        self.pool = subset.positions
         if subset.weights is not None:
             weights = torch.ones(len(self.data.train))
-            weights[self.pool] = subset.weights.cpu() / subset.weights.mean().cpu()
-            self.weights = weights.to(self.device)
+            weights[self.pool] = subset.weights / subset.weights.mean()
+            self.weights = weights.to(self.job.device)
 
-    def _update(self, batch: Tensor) -> None:
-        used = self.spent - self.selected
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr * self.schedule(used / self.train_total)
-        batch = batch.to(self.device, non_blocking=True)
-        inputs, targets = self.train_part.batch(batch)
-        if self.augment is not None:
-            inputs = self.augment(inputs)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
-            outputs = self.network(inputs.contiguous(memory_format=self.layout) if inputs.dim() == 4 else inputs)
-            loss = self._loss(outputs.float(), targets, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.recipe.grad_clip is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.grad_clip)
-        self.optimizer.step()
-        self.loss_sum += loss.detach()
-        self.loss_count += 1
-        self.updates += 1
-        self.examples += len(batch)
-
-    def _loss(self, outputs: Tensor, targets: Tensor, batch: Tensor) -> Tensor:
-        if self.task.kind == "regression":
-            targets = (targets - self.data.target_mean) / self.data.target_std
-        weights = None if self.weights is None else self.weights[batch]
-        return metrics.loss(self.task, outputs, targets, self.recipe.label_smoothing, weights)
-
-    def _is_finite(self) -> bool:
-        return bool(torch.isfinite(self.loss_sum))  # a sum stays infinite or NaN once a loss was
+    def _enter(self) -> None:
+        """Begin a phase: its entry changes weights and optimizer right before its first update."""
+        phase = self.policy.phases[self.phase]
+        rng = generator(self.job.seed, "entry", self.phase)
+        chosen = entry.make(phase.entry, phase.entry_options)
+        chosen.apply(self.learner.network, self.learner.optimizer, self.learner.scales, rng)
+        self.switches.append(self.account.spent / self.total)
+        self.entering = False
 
     # --- looking -------------------------------------------------------------------------------------------------
 
-    def _look(self) -> Cause | None:
-        """Measure the validation split at a share of the compute, tell the caller; a cause if the run must end."""
-        self._lap("train")
+    def _plan_evaluation(self) -> None:
+        """FLOPs at which the next point of the curve is due; the last point is made by `_finish`."""
         n = self.options.evaluations
+        done = self.account.spent * n // self.total
+        self.next_evaluation = -(-(done + 1) * self.total // n)
+
+    def _look(self) -> Cause | None:
+        """At its time: measure the validation split and tell the caller. A cause if the run must end."""
+        due = self.next_evaluation <= self.account.spent < self.total
+        if not due and self.updates % CHECK_EVERY:
+            return None
+        if not self.learner.is_finite():
+            self.watch.lap("train")
+            return "diverged"
+        if not due:
+            return None
+        self.watch.lap("train")
         metric = self._measure("validation")
         if not math.isfinite(metric):
             return "diverged"
-        return "stopped" if self._tell((self.spent * n // self.total) / n, metric) else None
+        n = self.options.evaluations
+        stop = self._tell((self.account.spent * n // self.total) / n, metric)
+        self._plan_evaluation()
+        if stop:
+            self._save()
+        return "stopped" if stop else None
 
     def _tell(self, share: float, metric: float) -> bool:
-        loss = float(self.loss_sum) / max(1, self.loss_count)
         point = CurvePoint(
             share=share,
-            flops=self.spent,
+            flops=self.account.spent,
             phase=self.phase,
             metric=metric,
-            loss=loss if math.isfinite(loss) else None,
-            seconds=self.seconds["train"] + self.seconds["select"],
+            loss=self.learner.take_loss(),
+            seconds=self.watch.seconds["train"] + self.watch.seconds["select"],
         )
         self.curve.append(point)
-        self.loss_sum, self.loss_count = torch.zeros((), device=self.device), 0
         stop = self.report(point) if self.report is not None else False
-        self._lap("other")
+        self.watch.lap("other")
         return stop
 
     def _measure(self, split: str) -> float:
-        part: Part = getattr(self.data, split).to(self.device)
-        outputs, targets = predict(self.network, part, self.layout, self.low_precision)
-        self.evaluated += len(part)
-        if self.task.kind == "regression":
-            outputs = outputs.reshape(targets.shape) * self.data.target_std + self.data.target_mean
-        value = metrics.metric(self.task.metric, outputs, targets, self.data.num_outputs)
-        self._lap("evaluate")
+        part = getattr(self.data, split)
+        value = self.learner.measure(part)
+        self.account.evaluated += len(part)
+        self.watch.lap("evaluate")
         return value
 
     def _finish(self) -> Cause:
-        """Measure the final weights on every split asked for; splits measured before an interruption are kept."""
-        for split in ("validation", *(s for s in self.options.splits if s != "validation")):
-            if split in self.metrics:
-                continue
+        """Measure the final weights on every split asked for that was not measured before an interruption."""
+        missing = [split for split in self._splits() if split not in self.metrics]
+        for split in missing:
             value = self._measure(split)
             if not math.isfinite(value):
                 return "diverged"
@@ -400,131 +275,118 @@ class _Run:
             if split == "validation":
                 self._tell(1.0, value)
         self.done = True
-        if self.checkpoints is not None:
-            self._save(self.checkpoints)
+        if missing:
+            self._save()
         return "finished"
+
+    def _splits(self) -> tuple[str, ...]:
+        return ("validation", *(split for split in self.options.splits if split != "validation"))
 
     def _result(self, cause: Cause) -> RunResult:
         diverged = (
             f"The loss left the finite numbers after {self.updates} updates, at learning rate {self.recipe.lr:g}."
         )
         message = {"diverged": diverged, "stopped": "Stopped by the caller.", "finished": ""}[cause]
+        asked = {split: self.metrics[split] for split in self._splits()} if cause == "finished" else {}
         return RunResult(
             policy=self.policy,
-            seed=self.seed,
+            seed=self.job.seed,
             cause=cause,
             message=message,
-            metrics=FrozenDict(self.metrics if cause == "finished" else {}),
-            ledger=self._ledger(),
+            metrics=FrozenDict(asked),
+            ledger=self.account.ledger(),
             repeated_flops=self.repeated,
             updates=self.updates,
             curve=tuple(self.curve),
-            train_s=self.seconds["train"],
-            select_s=self.seconds["select"],
-            evaluate_s=self.seconds["evaluate"],
-            device=self.device.type,
+            train_s=self.watch.seconds["train"],
+            select_s=self.watch.seconds["select"],
+            evaluate_s=self.watch.seconds["evaluate"],
+            device=self.job.device.type,
             num_threads=torch.get_num_threads(),
             switch_shares=tuple(self.switches),
-            model=self.network.cpu() if self.options.keep_model else None,
+            model=self.learner.network.cpu() if self.options.keep_model else None,
         )
 
     # --- checkpoints ---------------------------------------------------------------------------------------------
 
-    def _keep_safe(self, checkpoints: Checkpoints) -> None:
-        now = self.clock()
+    def _keep_safe(self) -> None:
+        """Save, or at least mark how far the run is, when it is time."""
+        if self.checkpoints is None:
+            return
+        now = self.watch.now()
         if now - self._last_checkpoint >= self.options.checkpoint_every_s:
-            self._lap("train")
-            self._save(checkpoints)
+            self.watch.lap("train")
+            self._save()
         elif now - self._last_mark >= MARK_EVERY_S:
-            checkpoints.mark(self.spent)
+            self._mark()
             self._last_mark = now
 
-    def _save(self, checkpoints: Checkpoints) -> None:
-        plain = {name: getattr(self, name) for name in _PLAIN_STATE}
-        checkpoints.save(
-            {
-                **plain,
-                "curve": [config.to_plain(point) for point in self.curve],
-                "network": self.network.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "order": self.order.state(),
-                "random": capture(),
-                "augment": self.augment_rng.get_state(),
-            }
-        )
-        checkpoints.mark(self.spent)
-        self._lap("other")
-        self._last_checkpoint = self._last_mark = self._lap_start
+    def _mark(self) -> None:
+        if self.checkpoints is not None:
+            self.checkpoints.mark(Mark(flops=self.account.ledger().total, repeated=self.repeated))
+
+    def _save(self) -> None:
+        if self.checkpoints is None:
+            return
+        self.checkpoints.save(self._state())
+        self._mark()
+        self.watch.lap("other")
+        self._last_checkpoint = self._last_mark = self.watch.lap_start
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            **{name: getattr(self, name) for name in _PLAIN_STATE},
+            "account": (self.account.selected, self.account.examples, self.account.evaluated),
+            "seconds": self.watch.seconds,
+            "curve": [config.to_plain(point) for point in self.curve],
+            "learner": self.learner.state(),
+            "order": self.order.state(),
+            "random": capture(),
+            "num_threads": torch.get_num_threads(),
+            "device": self.job.device.type,
+        }
 
     def _resume(self) -> None:
-        state = self.checkpoints.load() if self.checkpoints is not None else None
-        if state is None or self.checkpoints is None:
+        """Go on from the checkpoint, if there is one; what was done after it is lost, and counted as repeated."""
+        if self.checkpoints is None:
             return
+        state, mark = self.checkpoints.load(), self.checkpoints.marked()
+        if state is not None:
+            try:
+                self._load(state)
+            except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise CheckpointError(f"{self.checkpoints} does not fit this run: {reason} {ADVICE}") from error
+        lost = mark.flops - self.account.ledger().total
+        self.repeated = mark.repeated + max(0, lost)
+        if lost > 0:
+            self._mark()
+
+    def _load(self, state: dict[str, Any]) -> None:
         for name in _PLAIN_STATE:
             setattr(self, name, state[name])
-        self.loss_sum = self.loss_sum.to(self.device)
-        self.weights = None if self.weights is None else self.weights.to(self.device)
+        self.account.selected, self.account.examples, self.account.evaluated = state["account"]
+        self.watch.seconds.update(state["seconds"])
         self.curve = [config.build(CurvePoint, point) for point in state["curve"]]
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.learner.load(state["learner"], weights_only=self.done)
+        if self.done:
+            return
+        if state["device"] != self.job.device.type:
+            raise ValueError(f"it was made on {state['device']}, and the device is {self.job.device.type} now.")
+        torch.set_num_threads(state["num_threads"])  # `isolated` gives the caller's number back
+        self.weights = None if self.weights is None else self.weights.to(self.job.device)
         self.order.load(state["order"], self.pool)
-        self.augment_rng.set_state(state["augment"])
         restore(state["random"])
-        self.repeated += max(0, self.checkpoints.marked() - self.spent)
-        if not self.done:
-            self.checkpoints.mark(self.spent)
 
 
-_PLAIN_STATE = (
-    *("phase", "updates", "examples", "selected", "evaluated", "pool", "weights", "switches", "scales"),
-    *("loss_sum", "loss_count", "metrics", "done", "repeated", "seconds"),
-)
-
-
-def choose(
-    policy: Policy, phase: int, seed: int, data: TaskData, facts: TaskFacts, device: torch.device | str = "cpu"
-) -> select.Subset:
-    """The subset that a run with `seed` trains on in a phase: the same call gives the same examples.
-
-    Raises:
-        SelectionError: the selector cannot choose so many.
-    """
-    settings = policy.phases[phase]
-    selector = select.make(settings.selector, settings.selector_options)
-    context = select.SelectionContext(part=data.train, facts=facts, device=torch.device(device))
-    rng = generator(seed, "select", phase)
-    return selector.select(context, settings.pool_size(facts.num_examples), rng=rng)
-
-
-@torch.no_grad()
-def predict(
-    network: nn.Module, part: Part, layout: torch.memory_format = torch.contiguous_format, low_precision: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Outputs of a network over a part of the data, in evaluation mode; the mode comes back as it was.
-
-    Returns:
-        outputs (n, M) float32 and targets (n,), in the part's order, on the part's device.
-    """
-    was_training = network.training
-    network.eval()
-    outputs, targets = [], []
-    for start in range(0, len(part), EVALUATION_BATCH):
-        index = torch.arange(start, min(start + EVALUATION_BATCH, len(part)), device=part.device)
-        inputs, target = part.batch(index)
-        inputs = inputs.contiguous(memory_format=layout) if inputs.dim() == 4 else inputs
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=low_precision):
-            outputs.append(network(inputs).float())
-        targets.append(target)
-    network.train(was_training)
-    return torch.cat(outputs), torch.cat(targets)
+_PLAIN_STATE = ("phase", "updates", "entering", "pool", "weights", "switches", "metrics", "done")
 
 
 def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device must be cpu here, got 'cuda': torch finds no GPU. Use device auto.")
+    if name.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise ConfigError(f"device must be cpu here, got {name!r}: torch finds no GPU. Use device auto.")
+        torch.cuda.init()  # so that the caller's random state on the GPU can be captured
     return torch.device(name)
-
-
-__all__ = ["Report", "RunOptions", "check", "choose", "derive", "facts", "predict", "run", "run_key"]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from subsettune.config import must
 from subsettune.errors import ConfigError
-from subsettune.plugins import load_object
+from subsettune.plugins import load_class
 from subsettune.train.randomness import generator
 
 
@@ -117,11 +117,11 @@ def make(name: str, num_examples: int, batch_size: int, seed: int) -> Order:
     """An order by name or `package.module:Class`.
 
     Raises:
-        ConfigError: unknown name.
+        ConfigError: unknown name, or a class that is no order.
     """
     if name not in ORDERS and ":" not in name:
         raise ConfigError(must("order", f"one of {', '.join(ORDERS)} or package.module:Class", name))
-    cls: type[Order] = ORDERS[name] if name in ORDERS else load_object(name, "order")
+    cls = ORDERS[name] if name in ORDERS else load_class(name, "order", Order)
     return cls(num_examples, batch_size, seed)
 
 

@@ -27,12 +27,15 @@ def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu"
 def isolated(seed: int, num_threads: int) -> Iterator[None]:
     """Seed torch (CPU and CUDA), NumPy and Python for a run, and set torch's threads; restore all of it afterwards.
 
-    Dropout and initialisers take no generator, so a run needs the global state; nobody else's may change by it.
+    Dropout and initialisers take no generator, so a run needs the global state; nobody else's may change by it. GPUs
+    are seeded if CUDA is initialised: `torch.manual_seed` would leave a seed behind for a later initialisation.
     """
     before, threads = capture(), torch.get_num_threads()
     try:
         torch.set_num_threads(num_threads)
-        torch.manual_seed(derive(seed, "torch"))
+        torch.default_generator.manual_seed(derive(seed, "torch"))
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(derive(seed, "torch"))
         np.random.seed(derive(seed, "numpy") % 2**32)  # noqa: NPY002 (user code may draw from the global state)
         random.seed(derive(seed, "python"))
         yield
@@ -50,7 +53,7 @@ def capture() -> dict[str, Any]:
         "python": random.getstate(),
         "cuda": [],
     }
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state
 

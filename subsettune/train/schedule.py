@@ -1,90 +1,156 @@
 """Learning-rate schedules as functions of the share of training compute used.
 
-Each maps a share s in [0, 1) to a factor of the peak learning rate. The share counts compute, not steps, so a schedule
-fits every budget, selector and order without knowing how many updates there will be.
+Each maps a share s in [0, 1) to a factor of the peak learning rate; an update uses the share spent before it, so the
+first one uses s = 0. The share counts compute, not steps, so a schedule fits every budget, selector and order without
+knowing how many updates there will be.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
 
-from subsettune.config import must
-from subsettune.errors import ConfigError
-from subsettune.plugins import call
+from subsettune import config
+from subsettune.config import NOT_NEGATIVE, OPEN_FRACTION, UNIT, Rule, must, setting
+from subsettune.errors import ConfigError, Mistake
 
-Schedule = Callable[[float], float]
+_SHARE = Rule("in [0, 1)", lambda v: 0 <= v < 1, "It is a share of the compute, not a step.")
+_SHARES = Rule(
+    "shares in [0, 1)", lambda values: all(0 <= v < 1 for v in values), "They are shares of the compute, not steps."
+)
 
 
-def constant() -> Schedule:
+class Schedule(ABC):
+    """A frozen dataclass of its options."""
+
+    @abstractmethod
+    def __call__(self, share: float) -> float:
+        """Factor of the peak learning rate at a share of training compute in [0, 1)."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constant(Schedule):
     """The peak rate throughout."""
-    return lambda share: 1.0
+
+    def __call__(self, share: float) -> float:
+        """Always 1."""
+        return 1.0
 
 
-def step(*, milestones: tuple[float, ...] = (0.5, 0.75), gamma: float = 0.1) -> Schedule:
-    """Multiply by `gamma` at each milestone, a share of compute in (0, 1)."""
-    _in_unit("milestones", *milestones)
-    return lambda share: gamma ** sum(share >= milestone for milestone in milestones)
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step(Schedule):
+    """Multiply by `gamma` at each milestone.
+
+    Args:
+        milestones: shares of compute.
+        gamma: factor at each.
+    """
+
+    milestones: tuple[float, ...] = setting((0.5, 0.75), rule=_SHARES)
+    gamma: float = setting(0.1, rule=NOT_NEGATIVE)
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+    def __call__(self, share: float) -> float:
+        """`gamma` to the power of the milestones at or before `share`."""
+        return float(self.gamma ** sum(share >= milestone for milestone in self.milestones))
 
 
-def cosine(*, final: float = 0.0, warmup: float = 0.0) -> Schedule:
-    """Half a cosine from 1 to `final`, after a linear warm-up over the first `warmup` of compute.
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cosine(Schedule):
+    """Half a cosine from 1 to `final`, after a linear warm-up from 0.
 
     Source: Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5, without restarts.
+
+    Args:
+        final: factor at the end.
+        warmup: share of compute of the warm-up.
     """
-    _in_unit("warmup", warmup)
 
-    def factor(share: float) -> float:
-        if share < warmup:
-            return share / warmup
-        progress = (share - warmup) / (1 - warmup)
-        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+    final: float = setting(0.0, rule=UNIT)
+    warmup: float = setting(0.0, rule=_SHARE)
 
-    return factor
+    def __post_init__(self) -> None:
+        config.check(self)
+
+    def __call__(self, share: float) -> float:
+        """Warm-up, then the cosine."""
+        if share < self.warmup:
+            return share / self.warmup
+        return _half_cosine(1.0, self.final, (share - self.warmup) / (1 - self.warmup))
 
 
-def one_cycle(*, peak: float = 0.3, start: float = 0.04, final: float = 4e-6) -> Schedule:
-    """Rise from `start` to 1 until the share `peak`, then fall to `final`, both along half a cosine.
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneCycle(Schedule):
+    """Rise from `start` to 1, then fall to `final`, both along half a cosine.
 
     Defaults are those of torch's OneCycleLR. Source: Smith & Topin 2019, arXiv:1708.07120.
+
+    Args:
+        peak: share of compute at which the rate is highest.
+        start: factor at the beginning.
+        final: factor at the end.
     """
-    _in_unit("peak", peak)
 
-    def factor(share: float) -> float:
-        if share < peak:
-            return 1 + (start - 1) * 0.5 * (1 + math.cos(math.pi * share / peak))
-        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * (share - peak) / (1 - peak)))
+    peak: float = setting(0.3, rule=_SHARE)
+    start: float = setting(0.04, rule=UNIT)
+    final: float = setting(4e-6, rule=UNIT)
 
-    return factor
+    def __post_init__(self) -> None:
+        config.check(self)
+
+    def __call__(self, share: float) -> float:
+        """Up to the peak, then down."""
+        if share < self.peak:
+            return _half_cosine(self.start, 1.0, share / self.peak)
+        return _half_cosine(1.0, self.final, (share - self.peak) / (1 - self.peak))
 
 
-def warmup_stable_decay(*, warmup: float = 0.05, decay: float = 0.2, final: float = 0.0) -> Schedule:
-    """Linear warm-up, a plateau, and a linear decay to `final` over the last `decay` of compute.
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmupStableDecay(Schedule):
+    """Linear warm-up from 0, a plateau, and a linear decay.
 
     Source: Hu et al. 2024 (MiniCPM), arXiv:2404.06395, section 4.
+
+    Args:
+        warmup: share of compute of the warm-up.
+        decay: share of compute of the decay, at the end.
+        final: factor at the end.
     """
-    _in_unit("warmup", warmup)
-    _in_unit("decay", decay)
-    if warmup + decay > 1:
-        raise ConfigError("warmup + decay must be at most 1. They are shares of the same compute.")
 
-    def factor(share: float) -> float:
-        if share < warmup:
-            return share / warmup
-        if share <= 1 - decay:
+    warmup: float = setting(0.05, rule=_SHARE)
+    decay: float = setting(0.2, rule=OPEN_FRACTION)
+    final: float = setting(0.0, rule=UNIT)
+
+    def __post_init__(self) -> None:
+        config.check(self)
+        if self.warmup + self.decay > 1:
+            raise ConfigError("warmup + decay must be at most 1. They are shares of the same compute.")
+
+    def __call__(self, share: float) -> float:
+        """Warm-up, plateau, decay."""
+        if share < self.warmup:
+            return share / self.warmup
+        if share <= 1 - self.decay:
             return 1.0
-        return final + (1 - final) * (1 - share) / decay
-
-    return factor
+        return self.final + (1 - self.final) * (1 - share) / self.decay
 
 
-SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
-    "constant": constant,
-    "step": step,
-    "cosine": cosine,
-    "one_cycle": one_cycle,
-    "warmup_stable_decay": warmup_stable_decay,
+SCHEDULES: Mapping[str, type[Schedule]] = {
+    "constant": Constant,
+    "step": Step,
+    "cosine": Cosine,
+    "one_cycle": OneCycle,
+    "warmup_stable_decay": WarmupStableDecay,
 }
 
 
@@ -96,11 +162,12 @@ def make(name: str, options: Mapping[str, Any]) -> Schedule:
     """
     if name not in SCHEDULES:
         raise ConfigError(must("schedule", f"one of {', '.join(SCHEDULES)}", name))
-    schedule: Schedule = call(SCHEDULES[name], f"schedule {name!r}", options)
-    return schedule
+    try:
+        return config.build(SCHEDULES[name], dict(options))
+    except ConfigError as error:
+        raise ConfigError(tuple(Mistake(("schedule_options", *m.path), m.message) for m in error.mistakes)) from error
 
 
-def _in_unit(name: str, *values: float) -> None:
-    for value in values:
-        if not 0 <= value < 1:
-            raise ConfigError(must(name, "in [0, 1)", value, "It is a share of the compute, not a step."))
+def _half_cosine(start: float, end: float, progress: float) -> float:
+    """From `start` at progress 0 to `end` at progress 1."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,138 @@
+"""The user's own .npz files."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from subsettune.data.images import channels_first
+from subsettune.data.raw import Array, Raw
+from subsettune.data.scratch import allocate
+from subsettune.errors import DataError
+from subsettune.task import Data
+
+INPUT_NAMES = ("x", "features", "inputs", "images")
+LABEL_NAMES = ("label", "y", "labels", "targets")
+COPY_ROWS = 4096
+
+
+def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
+    """Read an .npz file: inputs `x` and labels `y`, and perhaps `x_test` and `y_test`.
+
+    Args:
+        path: of the file.
+        data: `features` names another array of inputs, `label` one of labels.
+        scratch: folder for large arrays.
+
+    Raises:
+        DataError: the file is damaged, or lacks an array, or its arrays do not fit each other.
+    """
+    with _open(path) as archive:
+        names = tuple(archive.files)
+        x_name = _name(names, _input_names(data), "inputs", path)
+        y_name = _name(names, (data.label,) if data.label != "label" else LABEL_NAMES, "labels", path)
+        if x_name == y_name:
+            raise DataError(f"data.label must not be among data.features, got {y_name!r} for both. Name two arrays.")
+        has_test = _has_test(names, x_name, y_name, path)
+        suffixes = ("", "_test") if has_test else ("",)
+        labels = [_array(archive, f"{y_name}{suffix}", path) for suffix in suffixes]
+        inputs, num_train = _inputs(archive, [f"{x_name}{suffix}" for suffix in suffixes], path, scratch)
+    if len({y.shape[1:] for y in labels}) > 1:
+        raise DataError(f"labels of {path} must have one shape in training and test, got {_shapes(labels)}. Mend them.")
+    if len(labels[0]) != num_train:
+        raise DataError(
+            f"inputs and labels must be as many, got {num_train} in {x_name!r} and {len(labels[0])} in {y_name!r}. "
+            "Mend the data."
+        )
+    return Raw(inputs=inputs, labels=np.concatenate(labels), num_train=num_train)
+
+
+def _inputs(archive: Any, names: list[str], path: Path, scratch: Path) -> tuple[Array, int]:
+    """All inputs in their stored form, and how many are for training; each array of the file is held once."""
+    first = _examples(archive, names[0], path)
+    stored = np.dtype(np.uint8 if first.dtype == np.uint8 else np.float32)
+    if len(names) == 1:
+        return _filled([first], len(first), stored, scratch), len(first)
+    rest = _examples(archive, names[1], path)
+    if rest.shape[1:] != first.shape[1:] or (rest.dtype == np.uint8) != (first.dtype == np.uint8):
+        got = f"{first.dtype} {first.shape[1:]} and {rest.dtype} {rest.shape[1:]}"
+        raise DataError(f"inputs of {path} must have one type and shape in training and test, got {got}. Mend them.")
+    return _filled([first, rest], len(first) + len(rest), stored, scratch), len(first)
+
+
+def _filled(parts: list[Array], num_rows: int, stored: np.dtype[Any], scratch: Path) -> Array:
+    only = parts[0]
+    if len(parts) == 1 and only.dtype == stored and only.flags.c_contiguous:
+        return only
+    inputs = allocate((num_rows, *only.shape[1:]), stored, scratch)
+    row = 0
+    for part in parts:
+        for start in range(0, len(part), COPY_ROWS):
+            block = part[start : start + COPY_ROWS]
+            with np.errstate(over="ignore"):  # infinity is found, and refused, with its place
+                inputs[row : row + len(block)] = block
+            row += len(block)
+    return inputs
+
+
+def _examples(archive: Any, name: str, path: Path) -> Array:
+    x = _array(archive, name, path)
+    if x.dtype.kind not in "fiub":
+        raise DataError(f"array {name!r} of {path} must hold numbers, got {x.dtype}. Encode them.")
+    return x[:, None] if x.ndim == 1 else channels_first(x, axis=1)
+
+
+def _open(path: Path) -> Any:
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"{path} is empty, truncated or no .npz file: {error}. Write it again.") from error
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise DataError(f"{path} must be an .npz file, got a single array. Write it with numpy.savez(path, x=..., y=...).")
+    return archive
+
+
+def _array(archive: Any, name: str, path: Path) -> Array:
+    try:
+        array: Array = archive[name]
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise DataError(
+            f"array {name!r} of {path} is damaged, or holds objects instead of numbers: {error}. Write it again."
+        ) from error
+    if array.ndim == 0:
+        raise DataError(f"array {name!r} of {path} must have a row for each example, got a single value. Write it again.")
+    return array
+
+
+def _input_names(data: Data) -> tuple[str, ...]:
+    if data.features is not None and len(data.features) != 1:
+        raise DataError(
+            f"data.features of an .npz file must be one array, got {list(data.features)}. Join the arrays beforehand."
+        )
+    return data.features or INPUT_NAMES
+
+
+def _name(names: tuple[str, ...], wanted: tuple[str, ...], what: str, path: Path) -> str:
+    for name in wanted:
+        if name in names:
+            return name
+    raise DataError(
+        f"{path} must hold {what} as {' or '.join(wanted)}, got {', '.join(names) or 'nothing'}. "
+        f"Set data.{'label' if what == 'labels' else 'features'} to the array's name."
+    )
+
+
+def _has_test(names: tuple[str, ...], x_name: str, y_name: str, path: Path) -> bool:
+    has_x, has_y = (f"{name}_test" in names for name in (x_name, y_name))
+    if has_x != has_y:
+        there, missing = (x_name, y_name) if has_x else (y_name, x_name)
+        raise DataError(f"{path} holds {there}_test but no {missing}_test. Add it, or leave both out.")
+    return has_x
+
+
+def _shapes(arrays: list[Array]) -> str:
+    return " and ".join(str(array.shape[1:]) for array in arrays)

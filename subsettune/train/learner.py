@@ -1,0 +1,174 @@
+"""The network of a run with its optimizer: one update, one measurement, and their state."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from subsettune import models
+from subsettune.data import Part, TaskData
+from subsettune.data.augment import make_augment
+from subsettune.task import Recipe, Task
+from subsettune.train import entry, flops, metrics, optimizers
+from subsettune.train.randomness import generator
+
+EVALUATION_BATCH = 1024  # examples; a multiple of what fits caches, small enough for a GPU that also trains
+
+
+class Learner:
+    """Network, optimizer, augmentation and running loss of one run.
+
+    Args:
+        task: what is trained.
+        recipe: with the policy's overrides.
+        data: of the task.
+        device: where it is trained.
+        seed: of the run.
+
+    Raises:
+        ConfigError: an option of model, optimizer or augmentation does not fit.
+        ModelError: the network does not fit the task.
+    """
+
+    def __init__(self, task: Task, recipe: Recipe, data: TaskData, device: torch.device, seed: int) -> None:
+        self.task, self.recipe, self.data, self.device = task, recipe, data, device
+        network = models.make(task.model, data.input_shape, data.num_outputs)
+        self.scales = entry.scales(network)
+        images_on_gpu = device.type == "cuda" and len(data.input_shape) == 3
+        self.layout = torch.channels_last if images_on_gpu else torch.contiguous_format
+        self.network: nn.Module = network.to(device, memory_format=self.layout).train()
+        self.optimizer = optimizers.make(recipe, self.network)
+        self.low_precision = recipe.precision == "bfloat16" or (recipe.precision == "auto" and device.type == "cuda")
+        self.part = data.train.to(device)
+        self._augment_rng = generator(seed, "augment", device=device)
+        self._augment = make_augment(recipe.augment, data.input_shape, self._augment_rng)
+        self._mean, self._std = _on(device, data.target_mean), _on(device, data.target_std)
+        self._reset_loss()
+
+    def check_batch(self, num_examples: int) -> None:
+        """Check that the network trains on batches of a size, e.g. on 1, which batch norm refuses.
+
+        Raises:
+            ModelError: it does not.
+        """
+        flops.check_batch(self.network, self.data.input_shape, num_examples, self.task.model.name)
+
+    def update(self, batch: Tensor, lr: float, weights: Tensor | None) -> None:
+        """One step of the optimizer.
+
+        Args:
+            batch: (b,) int64 positions in the training part.
+            lr: learning rate.
+            weights: (N,) of the training examples, 1 on average over the pool; None for equal ones.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        index = batch.to(self.device, non_blocking=True)
+        inputs, targets = self.part.batch(index)
+        if self._augment is not None:
+            inputs = self._augment(inputs)
+        with _precision(self.device, self.low_precision):
+            outputs = self.network(_laid_out(inputs, self.layout))
+        loss = self._loss(outputs.float(), targets, None if weights is None else weights[index])
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.recipe.grad_clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.grad_clip)
+        self.optimizer.step()
+        self._loss_sum += loss.detach()
+        self._loss_count += 1
+
+    def _loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+        if self.task.kind == "regression":  # trained on standardised targets, so that recipes fit every unit
+            targets = (targets - self._mean) / self._std
+        return metrics.loss(self.task, outputs, targets, self.recipe.label_smoothing, weights)
+
+    def is_finite(self) -> bool:
+        """Whether every loss since the last `take_loss` was a finite number."""
+        return bool(torch.isfinite(self._loss_sum))  # a sum stays infinite or NaN once a loss was
+
+    def take_loss(self) -> float | None:
+        """Mean training loss since the last call, None if there was no update or it is not finite; starts it anew."""
+        mean = float(self._loss_sum) / self._loss_count if self._loss_count else math.nan
+        self._reset_loss()
+        return mean if math.isfinite(mean) else None
+
+    def _reset_loss(self) -> None:
+        self._loss_sum, self._loss_count = torch.zeros((), device=self.device), 0
+
+    def measure(self, part: Part) -> float:
+        """The task's metric over a part of the data, in the units of the data; NaN if an output is not finite."""
+        outputs, targets = predict(self.network, part.to(self.device), self.layout, self.low_precision)
+        if self.task.kind == "regression":
+            outputs = outputs.reshape(targets.shape) * self._std + self._mean
+        return metrics.metric(self.task.metric, outputs, targets, self.data.num_outputs)
+
+    def state(self) -> dict[str, Any]:
+        """What `load` needs to go on with the same bits."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scales": self.scales,
+            "loss": (self._loss_sum, self._loss_count),
+            "augment": self._augment_rng.get_state(),
+        }
+
+    def load(self, state: dict[str, Any], *, weights_only: bool = False) -> None:
+        """Go on from `state`.
+
+        Args:
+            state: what `state` gave.
+            weights_only: for measurements only, on any device; no further updates.
+        """
+        self.network.load_state_dict(state["network"])
+        if weights_only:
+            return
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scales = state["scales"]
+        loss_sum, self._loss_count = state["loss"]
+        self._loss_sum = loss_sum.to(self.device)
+        self._augment_rng.set_state(state["augment"])
+
+
+@torch.no_grad()
+def predict(
+    network: nn.Module, part: Part, layout: torch.memory_format = torch.contiguous_format, low_precision: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Outputs of a network over a part of the data, in evaluation mode; the mode comes back as it was.
+
+    Args:
+        network: on the device of the part.
+        part: whose examples.
+        layout: of images in memory.
+        low_precision: whether to compute in bfloat16 where autocast does.
+
+    Returns:
+        outputs (n, M) float32 and targets (n,), in the part's order, on the part's device.
+    """
+    was_training = network.training
+    network.eval()
+    outputs, targets = [], []
+    for start in range(0, len(part), EVALUATION_BATCH):
+        index = torch.arange(start, min(start + EVALUATION_BATCH, len(part)), device=part.device)
+        inputs, target = part.batch(index)
+        with _precision(part.device, low_precision):
+            outputs.append(network(_laid_out(inputs, layout)).float())
+        targets.append(target)
+    network.train(was_training)
+    return torch.cat(outputs), torch.cat(targets)
+
+
+def _precision(device: torch.device, low: bool) -> contextlib.AbstractContextManager[Any]:
+    return torch.autocast(device.type, torch.bfloat16) if low else contextlib.nullcontext()
+
+
+def _laid_out(inputs: Tensor, layout: torch.memory_format) -> Tensor:
+    return inputs.contiguous(memory_format=layout) if inputs.dim() == 4 else inputs
+
+
+def _on(device: torch.device, value: float | Tensor) -> float | Tensor:
+    return value.to(device) if isinstance(value, Tensor) else value

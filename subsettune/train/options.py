@@ -1,0 +1,46 @@
+"""Where and how a run is carried out: what does not belong to its policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from subsettune import config
+from subsettune.config import AT_LEAST_ONE, POSITIVE, Rule, setting
+from subsettune.data.places import Places
+
+SPLITS = ("train", "validation", "test")
+_DEVICE = Rule(
+    "auto, cpu, cuda or cuda:N", lambda v: v in ("auto", "cpu", "cuda") or (v[:5] == "cuda:" and v[5:].isdigit())
+)
+_SPLITS = Rule(f"some of {', '.join(SPLITS)}", lambda v: len(v) > 0 and set(v) <= set(SPLITS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What does not change the result of a run, except `num_threads` and `device`, which change its bits.
+
+    Args:
+        splits: which splits the final weights are measured on, besides validation.
+        evaluations: points of the learning curve, at equal shares of the policy's compute.
+        device: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if there is one.
+        num_threads: CPU threads of torch; null leaves them as they are. A run that goes on from a checkpoint keeps the
+            number that it began with.
+        checkpoints: folder or URI; null for none. A run that finds its checkpoint there goes on from it.
+        checkpoint_every_s: seconds between checkpoints, besides those at each switch, at a stop and at the end.
+        keep_model: whether the result carries the trained network.
+        places: where this machine keeps data.
+        fingerprint: of the data as the caller knows it; data with another one are refused.
+    """
+
+    splits: tuple[str, ...] = setting(("validation",), rule=_SPLITS)
+    evaluations: int = setting(10, rule=AT_LEAST_ONE)
+    device: str = setting("auto", rule=_DEVICE)
+    num_threads: int | None = setting(None, rule=AT_LEAST_ONE)
+    checkpoints: str | None = None
+    checkpoint_every_s: float = setting(30.0, rule=POSITIVE)
+    keep_model: bool = False
+    places: Places = setting(Places())
+    fingerprint: str | None = None
+
+    def __post_init__(self) -> None:
+        config.check(self)

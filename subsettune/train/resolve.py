@@ -1,0 +1,152 @@
+"""What is known of a run before its first step: facts of the task, the checked recipe, the subset, the run's key."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from subsettune import config, models, plugins, select
+from subsettune.data import Places, TaskData, load
+from subsettune.data.augment import make_augment
+from subsettune.errors import ConfigError
+from subsettune.policy import Policy, TaskFacts
+from subsettune.task import Recipe, Task
+from subsettune.train import entry, flops, optimizers, order, schedule
+from subsettune.train.randomness import generator, isolated
+
+_FACTS: dict[tuple[str, str], TaskFacts] = {}  # a worker trains many policies of one task
+
+
+def facts(task: Task, places: Places | None = None, fingerprint: str | None = None) -> TaskFacts:
+    """Resolve a task: load its data, build its network and optimizer, count its FLOPs.
+
+    Args:
+        task: what is trained.
+        places: where this machine keeps data.
+        fingerprint: of the data as the caller knows it; data with another one are refused.
+
+    Raises:
+        DataError, ModelError, ConfigError: the task cannot be trained.
+    """
+    return facts_of(task, load(task, places or Places(), fingerprint=fingerprint))
+
+
+def facts_of(task: Task, data: TaskData) -> TaskFacts:
+    """As `facts`, for data that are loaded; counted once a process."""
+    key = (task.key, data.fingerprint)
+    if key not in _FACTS:
+        _FACTS[key] = _count_facts(task, data)
+    return _FACTS[key]
+
+
+def _count_facts(task: Task, data: TaskData) -> TaskFacts:
+    with isolated(0, torch.get_num_threads()):  # initialising the network draws random numbers
+        network = models.make(task.model, data.input_shape, data.num_outputs)
+        forward, backward = flops.count(network, data.input_shape, data.num_outputs, task.model.name)
+        optimizers.make(task.recipe, network)  # a recipe that cannot be carried out is told here, not in a worker
+        make_augment(task.recipe.augment, data.input_shape, generator(0))
+    counts = [int(c) for c in data.class_counts] if data.num_classes else []
+    return TaskFacts(
+        num_examples=len(data.train),
+        num_outputs=data.num_outputs,
+        num_parameters=models.num_parameters(network),
+        forward_flops=forward,
+        backward_flops=backward,
+        reference_passes=task.recipe.epochs,
+        num_features=math.prod(data.input_shape),
+        num_classes=data.num_classes,
+        smallest_class=min(counts, default=0),
+    )
+
+
+def run_key(task: Task, fingerprint: str, policy: Policy, seed: int) -> str:
+    """Content hash that names the checkpoint of a run: of all that its result depends on but torch and the machine.
+
+    The tolerance is no part of it, since it does not change a run. The source of the user's own modules is, so that a
+    network that was edited starts over instead of loading weights of another one.
+
+    Raises:
+        ConfigError: a module of the user's cannot be imported.
+    """
+    optimizer = policy.recipe.get("optimizer", task.recipe.optimizer)
+    phases = [name for phase in policy.phases for name in (phase.selector, phase.order, phase.entry)]
+    own = {name for name in (task.model.name, optimizer, *phases) if ":" in name}
+    told = {name: getattr(task, name) for name in ("data", "split", "model", "recipe", "metric")}
+    code = {name: plugins.source_digest(name) for name in own}
+    return config.digest({**told, "fingerprint": fingerprint, "policy": policy, "seed": seed, "code": code})
+
+
+def check(task: Task, policy: Policy, facts: TaskFacts) -> Recipe:
+    """Check everything about a policy that can be checked before the first step; returns the recipe it trains with.
+
+    Raises:
+        ConfigError: an unknown or impossible component, a selection that costs more than its phase may spend, or too
+            little compute for a single update.
+    """
+    recipe = task.recipe.override(policy.recipe)
+    schedule.make(recipe.schedule, recipe.schedule_options)
+    for index, phase in enumerate(policy.phases):
+        entry.make(phase.entry, phase.entry_options)
+        if index == 0 and phase.entry != "keep":
+            raise ConfigError(
+                f"entry of the first phase must be keep, got {phase.entry!r}. There is nothing to enter from."
+            )
+        if phase.order != policy.phases[0].order:
+            raise ConfigError("all phases of a policy must have the same order. Give each phase the same one.")
+    problem = select.check(policy, facts)
+    if problem is not None:
+        raise ConfigError(problem)
+    _check_later_selections(policy, recipe, facts)
+    _check_first_update(policy, recipe, facts)
+    return recipe
+
+
+def _check_later_selections(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
+    """A later phase starts up to one update late; its selection must fit all the same, for the total is a hard cap."""
+    for number, phase in enumerate(policy.phases[1:], start=2):
+        cost = select.selection_flops(phase, facts)
+        late = (recipe.batch_size + 1) * facts.example_flops
+        if cost and cost + late > round(phase.passes * facts.pass_flops):
+            passes = (cost + late) / facts.pass_flops
+            raise ConfigError(
+                f"phase {number} has {phase.passes:.3g} passes, and choosing its examples with {phase.selector} needs "
+                f"{passes:.3g}, the last update before it included. Give the phase more compute."
+            )
+
+
+def _check_first_update(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
+    batches = order.make(policy.phases[0].order, facts.num_examples, recipe.batch_size, 0)
+    spent, examples = 0, 0
+    for phase, end in zip(policy.phases, policy.boundaries(facts), strict=True):
+        if spent >= end:
+            continue
+        spent += select.selection_flops(phase, facts)
+        if spent < end:
+            batches.enter(None if phase.is_full else torch.arange(phase.pool_size(facts.num_examples)))
+            examples = len(batches.next())
+            break
+    if examples and spent + examples * facts.example_flops <= policy.cost(facts):
+        return
+    size = examples or min(recipe.batch_size, facts.num_examples)
+    needed = (spent + size * facts.example_flops) / facts.pass_flops
+    raise ConfigError(
+        f"passes must be at least {needed:.3g} for one update on {size} examples, got {policy.passes:.3g}. "
+        "Give the policy more compute, or use a smaller batch_size."
+    )
+
+
+def choose(
+    policy: Policy, phase: int, seed: int, data: TaskData, facts: TaskFacts, device: torch.device | str = "cpu"
+) -> select.Subset:
+    """The subset that a run with `seed` trains on in a phase: the same call gives the same examples.
+
+    Phases of one run draw from one stream, so that with a selector that ranks, a larger pool holds the smaller ones.
+
+    Raises:
+        SelectionError: the selector cannot choose so many.
+    """
+    settings = policy.phases[phase]
+    selector = select.make(settings.selector, settings.selector_options)
+    context = select.SelectionContext(part=data.train, facts=facts, device=torch.device(device))
+    return selector.select(context, settings.pool_size(facts.num_examples), rng=generator(seed, "select"))
