@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from subsettune.errors import StudyError, SubsettuneError
+from subsettune.errors import ConfigError, Mistake, StorageError, StudyError, SubsettuneError
 
 if TYPE_CHECKING:
     from subsettune.data import Places
     from subsettune.policy import Policy, TaskFacts
     from subsettune.study.definition import Study
+    from subsettune.study.results import StudyView
 
 WRONG_INPUT, NOT_VERIFIED, INTERRUPTED = 2, 3, 130
+REPORT = "report.html"
 Command = Callable[[argparse.Namespace], int]
 
 
@@ -32,22 +35,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(given)
     options.command_line = shlex.join(["subsettune", *given])
     command: Command = options.command
-    signal.signal(signal.SIGTERM, _interrupt)  # what a cluster sends before it kills: stop as Ctrl-C does
+    before = signal.signal(signal.SIGTERM, _interrupt)  # what a cluster sends before it kills: stop as Ctrl-C does
     try:
-        return command(options)
+        code = command(options)
+        sys.stdout.flush()
     except SubsettuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG_INPUT
+        _say_error(error, options)
+        code = WRONG_INPUT
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader, e.g. `head`, has seen enough
-        sys.stderr.close()
-        return 0
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader, e.g. `head`, has seen enough; nor may Python flush into it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return code
 
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _say_error(error: SubsettuneError, options: argparse.Namespace) -> None:
+    """Print one line a mistake; one that was found after the study file was read gets its place there."""
+    if isinstance(error, ConfigError):
+        placed = _located(error, options)
+        lines = [str(ConfigError((mistake,), placed.source)) for mistake in placed.mistakes]
+    else:
+        lines = [str(error)]
+    for line in lines:
+        print(f"error: {' '.join(line.split())}", file=sys.stderr)
+
+
+def _located(error: ConfigError, options: argparse.Namespace) -> ConfigError:
+    inside = all(mistake.path and mistake.path[0] in ("task", "space", "study") for mistake in error.mistakes)
+    if error.source is not None or not inside or not hasattr(options, "study"):
+        return error
+    from subsettune.study.definition import located, read_yaml
+
+    return located(error, options.study, read_yaml(Path(options.study))[1])
 
 
 # --- commands ----------------------------------------------------------------------------------------------------
@@ -58,8 +85,9 @@ def _tune(options: argparse.Namespace) -> int:
     from subsettune.study.driver import TuneOptions, fresh_run_id, tune
 
     study = _study(options)
-    run_id = options.run_id or fresh_run_id(options.storage, Path(options.study).stem)
-    again = f"{options.command_line} --run-id {run_id}" if not options.run_id else options.command_line
+    fresh = options.run_id is None
+    run_id = fresh_run_id(options.storage, Path(options.study).stem) if fresh else options.run_id
+    again = f"{options.command_line} --run-id {shlex.quote(run_id)}" if fresh else options.command_line
     where = TuneOptions(
         storage=options.storage,
         places=_places(options),
@@ -68,14 +96,13 @@ def _tune(options: argparse.Namespace) -> int:
         device=options.device,
         command=again,
     )
-    print(f"Study {run_id} in {options.storage}. Stop it with Ctrl-C; to go on: {again}", file=sys.stderr)
     try:
         with progress.make_progress(sys.stderr, quiet=options.quiet) as observer:
             view = tune(study, run_id=run_id, observer=observer, options=where)
     except KeyboardInterrupt:
         print(f"\nInterrupted; what is finished is kept. Go on with: {again}", file=sys.stderr)
         return INTERRUPTED
-    render.write(tables.result_blocks(view, report=f"{view.folder}/report.html"), sys.stdout)
+    render.write(tables.result_blocks(view, report=_report_of(view)), sys.stdout)
     return 0 if view.summary["verified"] else NOT_VERIFIED
 
 
@@ -95,13 +122,18 @@ def _show(options: argparse.Namespace) -> int:
     from subsettune.report import render, tables
     from subsettune.study.folder import StudyFolder
 
-    view = StudyFolder(options.storage, options.run).open().view()
+    study = StudyFolder(options.storage, options.run).open()
+    view = study.view()
     if options.json:
         print(json.dumps(view.summary, indent=2))
     else:
-        report = f"{view.folder}/report.html"
+        report = _report_of(view) if study.folder.exists(REPORT) else None
         render.write(tables.result_blocks(view, report=report), sys.stdout)
     return 0
+
+
+def _report_of(view: StudyView) -> str:
+    return f"{view.folder}/{REPORT}"
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -121,8 +153,8 @@ def _report(options: argparse.Namespace) -> int:
 
     study = StudyFolder(options.storage, options.run).open()
     view = study.view()
-    study.folder.write("report.html", html.page(view, view.manifest.get("command")).encode())
-    print(f"{study.folder}/report.html")
+    study.folder.write(REPORT, html.page(view, view.manifest.get("command")).encode())
+    print(_report_of(view))
     return 0
 
 
@@ -145,6 +177,7 @@ def _train(options: argparse.Namespace) -> int:
 
     study = _study(options)
     places = _places(options)
+    _check_save(options.save)
     known = facts(study.task, places)
     policy = _policy(options, known, load(study.task, places).fingerprint)
     settings = RunOptions(
@@ -164,9 +197,21 @@ def _train(options: argparse.Namespace) -> int:
         print(json.dumps(result.to_mapping(), indent=2))
     else:
         _say_result(result, known, study.task.metric)
-    if result.message:
-        print(result.message, file=sys.stderr)
-    return 0 if result.cause == "finished" else 1
+    if result.cause == "finished":
+        return 0
+    print(f"error: {result.message} Lower the learning rate, or set grad_clip.", file=sys.stderr)
+    return WRONG_INPUT
+
+
+def _check_save(path: str | None) -> None:
+    """Refuse before the training what could not be written after it."""
+    if path is None:
+        return
+    file = Path(path)
+    if file.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):
+        raise StorageError(
+            f"--save must be a file in a folder that can be written, got {path!r}. Make the folder first."
+        )
 
 
 def _policy(options: argparse.Namespace, known: TaskFacts, fingerprint: str) -> Policy:
@@ -174,9 +219,12 @@ def _policy(options: argparse.Namespace, known: TaskFacts, fingerprint: str) -> 
     from subsettune import bundle
     from subsettune.policy import conventional
 
+    is_bundle = options.policy is not None and not options.policy.endswith(".json")
+    if options.transfer and not is_bundle:
+        raise ConfigError("--transfer needs a bundle to transfer. Give its folder as --policy.")
     if options.policy is None:
         return conventional(known)
-    if Path(options.policy).is_dir() or "://" in options.policy:
+    if is_bundle:
         made = bundle.Bundle.load(options.policy)
         if options.transfer:
             policy, message = made.transfer(known)
@@ -215,12 +263,20 @@ def _clean(options: argparse.Namespace) -> int:
         print("Nothing to clean.")
         return 0
     render.write([tables.caches_table([item.row() for item in found])], sys.stdout)
-    if not options.yes and input(f"Remove these {len(found)}? [y/N] ").strip().lower() not in ("y", "yes"):
+    if not options.yes and not _confirmed(f"Remove these {len(found)}? [y/N] "):
         print("Nothing removed.")
         return 0
     clean.remove(found, _places(options))
     print(f"Removed {len(found)}.")
     return 0
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:  # nobody is there to answer
+        print()
+        return False
 
 
 def _names(options: argparse.Namespace) -> int:
@@ -238,7 +294,16 @@ def _study(options: argparse.Namespace) -> Study:
     from subsettune.study.definition import read
 
     names = ("trials", "parallel", "seeds", "time_limit_s")
-    return read(options.study).with_settings({name: getattr(options, name, None) for name in names})
+    study = read(options.study)
+    try:
+        return study.with_settings({name: getattr(options, name, None) for name in names})
+    except ConfigError as error:  # of a flag, which has no line in the file
+        raise ConfigError(tuple(_of_flag(mistake) for mistake in error.mistakes)) from error
+
+
+def _of_flag(mistake: Mistake) -> Mistake:
+    name = mistake.path[0]
+    return Mistake((), f"--{name.replace('_', '-')}{mistake.message.removeprefix(name)}")
 
 
 def _places(options: argparse.Namespace) -> Places:
@@ -259,15 +324,15 @@ def _studies(storage: str) -> list[dict[str, Any]]:
         try:
             view = study.open().view()
         except SubsettuneError as error:
-            print(f"warning: {error}", file=sys.stderr)
+            print(f"warning: {' '.join(str(error).split())}", file=sys.stderr)
             continue
-        best = view.summary["best"] or {}
+        best = view.summary["best"] if view.summary["verified"] else {}
         rows.append(
             {
                 "run_id": name,
                 "status": view.summary["status"],
                 "trials": len(view.trials),
-                "asked": view.study.study.trials,
+                "asked": max(view.study.study.trials, len(view.trials)),  # a later start may have asked for fewer
                 "saving": best.get("saving"),
                 "num_bytes": study.folder.total_bytes(),
                 "modified": view.manifest["starts"][-1]["at"] if view.manifest["starts"] else view.manifest["created"],
@@ -279,9 +344,17 @@ def _studies(storage: str) -> list[dict[str, Any]]:
 # --- the parser --------------------------------------------------------------------------------------------------
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line as it is said of any other input."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_INPUT, f"error: {message}. See: {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="subsettune",
+        allow_abbrev=False,
         description="Find the cheapest way to train a network to the accuracy of its conventional recipe, prove that it"
         " matches, and export it.",
         epilog="example: subsettune tune search_spaces/digits.yaml",
@@ -296,7 +369,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add(commands: Any, name: str, command: Command, about: str, example: str) -> argparse.ArgumentParser:
     sub: argparse.ArgumentParser = commands.add_parser(
-        name, help=about, description=about, epilog=f"example: {example}", formatter_class=argparse.RawTextHelpFormatter
+        name,
+        help=about.splitlines()[0],
+        description=about,
+        epilog=f"example: {example}",
+        allow_abbrev=False,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     sub.set_defaults(command=command)
     return sub
@@ -371,7 +449,7 @@ def _add_result_commands(commands: Any) -> None:
         "Remove caches, and studies where asked for; sizes are shown and confirmation is asked.",
         "subsettune clean --runs digits-1 digits-2",
     )
-    clean.add_argument("--runs", nargs="*", default=[], metavar="RUN", help="studies to remove too")
+    clean.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="studies to remove too")
     clean.add_argument("--keep-caches", action="store_true", help="leave cached data and references")
     clean.add_argument("--yes", action="store_true", help="do not ask")
     _place_options(clean)

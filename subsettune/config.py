@@ -190,11 +190,11 @@ def _convert_scalar(hint: Any, raw: Any, path: Path, mistakes: list[Mistake]) ->
     if hint is float:
         if isinstance(raw, int | float) and not is_bool and abs(raw) <= sys.float_info.max:  # false for NaN
             return float(raw)
-        return _bad(path, "a finite number", raw, mistakes)
+        return _bad(path, "a finite number", raw, mistakes, _unquote(raw))
     if hint is int:
         if isinstance(raw, int) and not is_bool:
             return raw
-        return _bad(path, "a whole number", raw, mistakes)
+        return _bad(path, "a whole number", raw, mistakes, _unquote(raw))
     if hint is bool:
         return raw if is_bool else _bad(path, "true or false", raw, mistakes)
     assert hint is str, f"no conversion to {hint}"
@@ -263,10 +263,18 @@ def _required(fields: Mapping[str, dataclasses.Field[Any]]) -> Iterator[str]:
             yield name
 
 
-def _bad(path: Path, rule: str, raw: Any, mistakes: list[Mistake]) -> Any:
+def _bad(path: Path, rule: str, raw: Any, mistakes: list[Mistake], advice: str = "") -> Any:
     name = next((part for part in reversed(path) if not part.isdigit()), "the input")
-    mistakes.append(Mistake(path, must(name, rule, raw)))
+    mistakes.append(Mistake(path, must(name, rule, raw, advice)))
     return _BAD
+
+
+def _unquote(raw: object) -> str:
+    """What to do about a text where a number must be."""
+    try:
+        return "Write it without quotes." if isinstance(raw, str) and abs(float(raw)) <= sys.float_info.max else ""
+    except ValueError:
+        return ""
 
 
 def _frozen(raw: Any) -> Any:

@@ -105,11 +105,10 @@ def make(model: Model, input_shape: Shape, num_outputs: int) -> nn.Module:
     except Exception as error:  # whatever a builder raises: its options or the data do not suit it
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise ConfigError(f"model {model.name!r} cannot be built with {dict(model.options)}: {reason}.") from error
-    _check_network(network, model.name)
-    return network
+    return _checked_network(network, model.name)
 
 
-def _check_network(network: object, name: str) -> None:
+def _checked_network(network: object, name: str) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise ModelError(f"model {name!r} must return a torch.nn.Module, got {type(network).__name__}.")
     parameters = list(network.parameters())
@@ -117,6 +116,7 @@ def _check_network(network: object, name: str) -> None:
         raise ModelError(f"model {name!r} has lazy layers, whose size is not known. Give all layers their input size.")
     if not any(p.requires_grad for p in parameters):
         raise ModelError(f"model {name!r} has no trainable parameters. Give it some.")
+    return network
 
 
 def check_output(output: Tensor, batch: int, num_outputs: int, name: str) -> None:

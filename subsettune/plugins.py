@@ -100,7 +100,7 @@ def call(function: Any, name: str, options: Mapping[str, Any], offered: Mapping[
     try:
         signature = inspect.signature(function)
     except ValueError:  # some built-in classes have none
-        return function(**{**(offered or {}), **options})
+        return _call_unseen(function, name, {**(offered or {}), **options})
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
     known = {k: v for k, v in (offered or {}).items() if (takes_any or k in signature.parameters) and k not in options}
     try:
@@ -111,3 +111,11 @@ def call(function: Any, name: str, options: Mapping[str, Any], offered: Mapping[
             f"{name} does not fit its options: {error}. It takes: {', '.join(names) or 'none'}."
         ) from error
     return function(**known, **options)
+
+
+def _call_unseen(function: Any, name: str, options: Mapping[str, Any]) -> Any:
+    """Call what does not tell its parameters."""
+    try:
+        return function(**options)
+    except TypeError as error:
+        raise ConfigError(f"{name} does not fit its options: {error}.") from error

@@ -97,7 +97,8 @@ class Folder:
         try:
             return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
         except (OSError, ArrowException) as error:
-            raise StorageError(f"{self}/{name} cannot be listed: {error}.") from error
+            where = self._join(name)
+            raise StorageError(f"{where} cannot be listed: {error}. Give a --storage folder.") from error
 
     def total_bytes(self) -> int:
         """Size of everything inside."""

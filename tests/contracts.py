@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from subsettune.errors import SelectionError
 from subsettune.policy import Phase, TaskFacts
 from subsettune.select import SelectionContext, Selector, Subset, selection_flops
+from subsettune.train.entry import Entry, scales
+from subsettune.train.order import Order
 
 # --- global random state ----------------------------------------------------------------------------------------------
 
@@ -167,3 +169,111 @@ class SelectorContract:
         assert selector.summary
         assert "\n" not in selector.summary
         assert type(selector).__doc__
+
+
+# --- orders -----------------------------------------------------------------------------------------------------------
+
+
+def stream_of(kind: type[Order], pool: Tensor | None, num_batches: int, seed: int = 0) -> list[list[int]]:
+    """So many batches of a fresh order over 50 examples, in batches of 8."""
+    order = kind(50, 8, seed)
+    order.enter(pool)
+    return [order.next().tolist() for _ in range(num_batches)]
+
+
+@pytest.mark.usefixtures("untouched_random_state")
+class OrderContract:
+    """Owed by every order. A subclass gives its class, `kind`, as a parameter."""
+
+    @pytest.mark.parametrize(
+        "pool", [None, torch.arange(50), torch.arange(10, 31), torch.tensor([4, 3, 9]), torch.tensor([7])]
+    )
+    def test_batches_come_from_the_pool_without_repetition(self, kind: type[Order], pool: Tensor | None) -> None:
+        members = set(range(50)) if pool is None else set(pool.tolist())
+        for batch in stream_of(kind, pool, 30):
+            assert 1 <= len(batch) <= 9
+            assert len(set(batch)) == len(batch)
+            assert set(batch) <= members
+
+    def test_every_example_comes_again_and_again(self, kind: type[Order]) -> None:
+        pool = torch.arange(10, 30)
+        seen = [i for batch in stream_of(kind, pool, 60) for i in batch]
+        assert all(seen.count(i) >= 3 for i in pool.tolist())
+
+    def test_batches_are_int64_on_the_cpu(self, kind: type[Order]) -> None:
+        order = kind(50, 8, 0)
+        order.enter(None)
+        batch = order.next()
+        assert (batch.dtype, batch.device.type, batch.dim()) == (torch.int64, "cpu", 1)
+
+    def test_same_seed_same_batches_whatever_the_global_state(self, kind: type[Order]) -> None:
+        first, state = stream_of(kind, None, 20, seed=3), torch.get_rng_state()
+        torch.manual_seed(1)
+        second = stream_of(kind, None, 20, seed=3)
+        torch.set_rng_state(state)
+        assert first == second
+
+    @pytest.mark.parametrize("num_batches", [0, 1, 2, 3, 7])
+    def test_it_goes_on_from_its_state(self, kind: type[Order], num_batches: int) -> None:
+        pool = torch.arange(5, 25)
+        order, again = kind(50, 8, 1), kind(50, 8, 1)
+        order.enter(pool)
+        for _ in range(num_batches):
+            order.next()
+        again.load(order.state(), pool)
+        assert [order.next().tolist() for _ in range(9)] == [again.next().tolist() for _ in range(9)]
+        for one in (order, again):
+            one.enter(None)
+        assert [order.next().tolist() for _ in range(9)] == [again.next().tolist() for _ in range(9)]
+
+    def test_describes_itself_in_one_line(self, kind: type[Order]) -> None:
+        assert kind.summary
+        assert "\n" not in kind.summary
+
+
+# --- entries ----------------------------------------------------------------------------------------------------------
+
+
+def network_and_optimizer() -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A small network after one step of SGD with momentum."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    network(torch.arange(6.0).reshape(2, 3)).square().sum().backward()
+    optimizer.step()
+    return network, optimizer
+
+
+@pytest.mark.usefixtures("untouched_random_state")
+class EntryContract:
+    """Owed by every entry. A subclass gives it as a parameter, `chosen`."""
+
+    def test_same_generator_same_bits(self, chosen: Entry) -> None:
+        found = []
+        for _ in range(2):
+            network, optimizer = network_and_optimizer()
+            chosen.apply(network, optimizer, scales(network), torch.Generator().manual_seed(4))
+            found.append((network.state_dict(), optimizer.state_dict()))
+        assert all(torch.equal(found[0][0][name], found[1][0][name]) for name in found[0][0])
+        assert str(found[0][1]) == str(found[1][1])
+
+    def test_training_goes_on(self, chosen: Entry) -> None:
+        network, optimizer = network_and_optimizer()
+        parameters = list(network.parameters())
+        chosen.apply(network, optimizer, scales(network), torch.Generator().manual_seed(4))
+        assert [id(p) for p in network.parameters()] == [id(p) for p in parameters]
+        assert all(p.requires_grad and p.grad_fn is None and bool(p.isfinite().all()) for p in parameters)
+        before = [p.detach().clone() for p in parameters]
+        network(torch.ones(2, 3) * torch.tensor([[1.0], [2.0]])).square().sum().backward()
+        optimizer.step()
+        assert any(not torch.equal(old, new) for old, new in zip(before, parameters, strict=True))
+
+    def test_settings_cannot_be_changed(self, chosen: Entry) -> None:
+        with pytest.raises((AttributeError, TypeError)):
+            chosen.summary = "other"  # type: ignore[misc]
+
+    def test_describes_itself_in_one_line(self, chosen: Entry) -> None:
+        assert chosen.summary
+        assert "\n" not in chosen.summary
+        assert type(chosen).__doc__

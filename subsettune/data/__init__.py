@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from subsettune import config
+from subsettune.data import sources
 from subsettune.data.arrays import Arrays
 from subsettune.data.cache import CachedData, cached, fetch, recall, remember, remove_cached
 from subsettune.data.parts import Part, TaskData, assemble
@@ -15,13 +16,14 @@ from subsettune.task import Task
 
 __all__ = ["CachedData", "Part", "Places", "TaskData", "cached", "load", "remove_cached"]
 
-_LOADED: dict[tuple[str, str, str], TaskData] = {}
+_LOADED: dict[tuple[str, str, str], tuple[object, TaskData]] = {}
 
 
 def load(task: Task, places: Places | None = None, *, fingerprint: str | None = None) -> TaskData:
     """The data of a task, mapped from this machine's cache, split and ready to train on.
 
-    Loaded once a process; a source that is not in the cache is read and cached first.
+    Loaded once a process, and again when a file of the source has changed. A source that is not in the cache is read
+    and cached first.
 
     Args:
         task: whose data.
@@ -36,9 +38,11 @@ def load(task: Task, places: Places | None = None, *, fingerprint: str | None = 
     """
     places = places or Places()
     memo = (config.digest([task.data, task.split, task.kind]), str(places.data_root), places.cache_folder)
-    if memo not in _LOADED or fingerprint not in (None, _LOADED[memo].fingerprint):
-        _LOADED[memo] = _load(task, places, fingerprint)
-    data = _LOADED[memo]
+    stamp = sources.stamp(task.data, places) if fingerprint is None else None
+    known_stamp, data = _LOADED.get(memo, (None, None))
+    if data is None or (data.fingerprint != fingerprint if fingerprint is not None else known_stamp != stamp):
+        data = _load(task, places, fingerprint)
+        _LOADED[memo] = (stamp, data)
     if fingerprint is not None and data.fingerprint != fingerprint:
         raise DataError(
             f"the data here have the fingerprint {data.fingerprint[:16]}, and {fingerprint[:16]} were expected. "

@@ -71,11 +71,12 @@ class Arrays:
 
 def fingerprint(inputs: Array, targets: Array, meta: Meta) -> str:
     """SHA-256 of everything that training can see of a data set; the source's name is no part of it."""
-    told = {"inputs": [str(inputs.dtype), *inputs.shape], "targets": [str(targets.dtype), *targets.shape]}
-    told |= {"kind": meta.kind, "num_train": meta.num_train, "classes": list(meta.classes)}
+    told: dict[str, Any] = {"kind": meta.kind, "num_train": meta.num_train, "classes": list(meta.classes)}
+    told["inputs"] = [str(inputs.dtype), *inputs.shape]
+    told["targets"] = [str(targets.dtype), *targets.shape]
     result = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for array in (inputs, targets):
-        flat = array.reshape(-1).view(np.uint8)
+        flat = array.reshape(-1).view(np.uint8).data
         for start in range(0, len(flat), HASH_BLOCK_BYTES):
             result.update(flat[start : start + HASH_BLOCK_BYTES])
     return result.hexdigest()
@@ -94,7 +95,8 @@ def write(path: Path, inputs: Array, targets: Array, meta: Meta) -> None:
     described = json.dumps({**asdict(meta), "target_shape": list(targets.shape[1:])}).encode()
     schema = pa.schema([("input", columns[0].type), ("target", columns[1].type)], metadata={META_KEY: described})
     with path.open("wb") as sink:
-        with pa.ipc.new_file(sink, schema) as writer:
+        options = pa.ipc.IpcWriteOptions(allow_64bit=True)  # one batch of more than 2 ** 31 numbers
+        with pa.ipc.new_file(sink, schema, options=options) as writer:
             writer.write_batch(pa.record_batch(columns, schema=schema))
         sink.flush()
         os.fsync(sink.fileno())

@@ -64,10 +64,6 @@ def crop(images: Tensor, padding: int, rng: torch.Generator) -> Tensor:
         rng: on their device.
     """
     b, _, h, w = images.shape
-    padded = functional.pad(images, (padding,) * 4)
-    tops, lefts = torch.randint(0, 2 * padding + 1, (2, b, 1), device=images.device, generator=rng)
-    rows = tops + torch.arange(h, device=images.device)
-    columns = lefts + torch.arange(w, device=images.device)
-    examples = torch.arange(b, device=images.device)
-    cut = padded[examples[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-    return cut.permute(0, 3, 1, 2)
+    windows = functional.pad(images, (padding,) * 4).unfold(2, h, 1).unfold(3, w, 1)  # a view: every place of the cut
+    tops, lefts = torch.randint(0, 2 * padding + 1, (2, b), device=images.device, generator=rng)
+    return windows[torch.arange(b, device=images.device), :, tops, lefts]

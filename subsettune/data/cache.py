@@ -70,7 +70,7 @@ def fetch(data: Data, kind: str, places: Places) -> arrays.Arrays:
         finally:
             _remove_leftovers(folder, key)
         # Reading may have fetched files: index the source as it is now, too.
-        for each in {key, sources.find(data, kind, places).key[:32]}:
+        for each in {key, source.key_now()[:32] if source.key_now is not None else key}:
             _index(folder, each, content)
         return arrays.read(folder / f"{content}.arrow")
 
@@ -189,7 +189,7 @@ def _read_entry(entry: Path) -> dict[str, Any]:
     """An entry of the index; empty if there is none, or one that is not understood: it is then made anew."""
     try:
         found = json.loads(entry.read_text())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) and isinstance(found.get("fingerprint"), str) else {}
 

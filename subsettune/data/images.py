@@ -43,7 +43,9 @@ def decode(content: bytes, where: str) -> Array:
 def pixels(image: Image, where: str) -> Array:
     """A PIL image as `decode` gives it."""
     if image.mode.startswith(DEEP_MODES):
-        raise DataError(f"images must have 8 bits a channel, got mode {image.mode!r} ({where}). Convert them beforehand.")
+        raise DataError(
+            f"images must have 8 bits a channel, got mode {image.mode!r} ({where}). Convert them beforehand."
+        )
     if image.mode in GREY_MODES:
         return np.asarray(image.convert("L"))[None]
     if image.mode == "P" and "transparency" in image.info:
@@ -61,10 +63,10 @@ def channels_first(x: Array, axis: int = 0) -> Array:
     Returns:
         A view of x.
     """
-    dims = x.ndim - axis
+    dims, first, last = x.ndim - axis, x.shape[axis], x.shape[-1]
     if dims == 2:
         return np.expand_dims(x, axis)
-    if dims == 3 and x.shape[-1] in CHANNELS and x.shape[axis] not in CHANNELS:
+    if dims == 3 and last in CHANNELS and first not in (1, 3, last):
         return np.moveaxis(x, -1, axis)
     return x
 

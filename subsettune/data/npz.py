@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
     Raises:
         DataError: the file is damaged, or lacks an array, or its arrays do not fit each other.
     """
-    with _open(path) as archive:
+    with path.open("rb") as file, _open(file, path) as archive:
         names = tuple(archive.files)
         x_name = _name(names, _input_names(data), "inputs", path)
         y_name = _name(names, (data.label,) if data.label != "label" else LABEL_NAMES, "labels", path)
@@ -86,13 +86,15 @@ def _examples(archive: Any, name: str, path: Path) -> Array:
     return x[:, None] if x.ndim == 1 else channels_first(x, axis=1)
 
 
-def _open(path: Path) -> Any:
+def _open(file: BinaryIO, path: Path) -> Any:
     try:
-        archive = np.load(path, allow_pickle=False)
+        archive = np.load(file, allow_pickle=False)
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise DataError(f"{path} is empty, truncated or no .npz file: {error}. Write it again.") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise DataError(f"{path} must be an .npz file, got a single array. Write it with numpy.savez(path, x=..., y=...).")
+        raise DataError(
+            f"{path} must be an .npz file, got a single array. Write it with numpy.savez(path, x=..., y=...)."
+        )
     return archive
 
 
@@ -104,7 +106,9 @@ def _array(archive: Any, name: str, path: Path) -> Array:
             f"array {name!r} of {path} is damaged, or holds objects instead of numbers: {error}. Write it again."
         ) from error
     if array.ndim == 0:
-        raise DataError(f"array {name!r} of {path} must have a row for each example, got a single value. Write it again.")
+        raise DataError(
+            f"array {name!r} of {path} must have a row for each example, got a single value. Write it again."
+        )
     return array
 
 

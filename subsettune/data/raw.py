@@ -113,7 +113,9 @@ def _classes(raw: Raw) -> tuple[Array, tuple[str, ...]]:
     numbers = labels.astype(np.int64)
     if numbers.min() < 0:
         row = int(np.argmax(numbers < 0))
-        raise DataError(f"labels must be 0 or more, got {int(numbers[row])} in row {row}. Number the classes 0, 1, 2, ...")
+        raise DataError(
+            f"labels must be 0 or more, got {int(numbers[row])} in row {row}. Number the classes 0, 1, 2, ..."
+        )
     return numbers, _populated(numbers, raw.classes)
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
+import pickle
+import socket
 import sys
+import tarfile
 import warnings
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from subsettune import config
-from subsettune.data.own import read_npz, read_parquet
+from subsettune.data.npz import read_npz
+from subsettune.data.parquet import read_parquet
 from subsettune.data.places import Places
 from subsettune.data.raw import Raw
-from subsettune.data.user import read_function
+from subsettune.data.user import UserData
 from subsettune.errors import DataError, DataNotFoundError
 from subsettune.plugins import load_object
 from subsettune.task import DATASETS, Data
@@ -50,6 +57,15 @@ TORCHVISION = {
     "cifar100": Published(cls="CIFAR100", folder="cifar-100-python", archives=("cifar-100-python.tar.gz",)),
 }
 
+PACKED_ERRORS = (zlib.error, tarfile.TarError, pickle.UnpicklingError)
+ABSENT = (
+    "Error downloading",
+    "Dataset not found",
+    "Dataset metadata",
+    "File not found",
+)  # RuntimeErrors of torchvision
+SILENCE_S = 30.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
@@ -57,13 +73,16 @@ class Source:
 
     Args:
         name: for people.
-        key: changes when the source changes: paths, sizes and times of its files, or the user's code and options.
+        key: changes when the source changes: paths, sizes and times of its files, or the user's code, options and a
+            sample of the examples.
         read: reads all of it; takes a folder, not there yet, that it may use and that is removed afterwards.
+        key_now: the key after reading, where that may fetch files.
     """
 
     name: str
     key: str
     read: Callable[[Path], Raw]
+    key_now: Callable[[], str] | None = None
 
 
 def find(data: Data, kind: str, places: Places) -> Source:
@@ -78,24 +97,51 @@ def find(data: Data, kind: str, places: Places) -> Source:
         DataNotFoundError: it is not there.
         ConfigError: the user's function cannot be imported.
     """
-    if data.options and ":" not in data.source:
-        raise DataError(f"data.options mean nothing to {data.source!r}: they are arguments of a function. Remove them.")
+    _refuse_ignored(data)
     if data.source in DATASETS:
-        if data.features is not None:
-            raise DataError(f"data.features mean nothing to {data.source!r}: its input is the image. Remove the key.")
-        return _named(data.source, places)
-    if ":" in data.source:
+        return _named(data.source, kind, places)
+    if "://" in data.source:
+        raise DataError(f"data.source must be a local path, got {data.source!r}. Copy it to a folder of every machine.")
+    if is_function(data.source):
         return _function(data, kind)
     return _files(data, kind, places)
 
 
-def _named(name: str, places: Places) -> Source:
+def is_function(source: str) -> bool:
+    """Whether a source is `package.module:function`, and no path with a colon in it."""
+    return ":" in source and "/" not in source
+
+
+def stamp(data: Data, places: Places) -> list[list[Any]]:
+    """What shows that a file of the user's has changed, at the price of a look at the folder; else empty."""
+    own = data.source not in DATASETS and not is_function(data.source) and "://" not in data.source
+    return _stat(places.own(data.source)) if own else []
+
+
+def _refuse_ignored(data: Data) -> None:
+    """A key that nobody reads would be a wrong belief about the data."""
+    function, named = is_function(data.source), data.source in DATASETS
+    if data.options and not function:
+        raise DataError(f"data.options mean nothing to {data.source!r}: they are arguments of a function. Remove them.")
+    given = [
+        key for key, is_set in (("features", data.features is not None), ("label", data.label != "label")) if is_set
+    ]
+    if given and (named or function):
+        raise DataError(
+            f"data.{given[0]} means nothing to {data.source!r}: its input and label are known. Remove the key."
+        )
+
+
+def _named(name: str, kind: str, places: Places) -> Source:
     if name == "digits":
-        return Source(name=name, key=config.digest(["digits", 1]), read=lambda _: _read_digits())
+        return Source(name=name, key=config.digest(["digits", 1, kind]), read=lambda _: _read_digits())
     root, published = places.torchvision_root(), TORCHVISION[name]
-    files = [_stat(root / published.folder), *(_stat(root / archive) for archive in published.archives)]
-    key = config.digest([name, files, str(root)])
-    return Source(name=name, key=key, read=lambda scratch: _read_torchvision(name, places, scratch))
+
+    def key() -> str:
+        files = [_stat(root / published.folder), *(_stat(root / archive) for archive in published.archives)]
+        return config.digest([name, kind, files, str(root)])
+
+    return Source(name=name, key=key(), read=lambda scratch: _read_torchvision(name, places, scratch), key_now=key)
 
 
 def _read_digits() -> Raw:
@@ -115,7 +161,7 @@ def _read_torchvision(name: str, places: Places, scratch: Path) -> Raw:
         _link(name, archives, root, scratch)
         root = scratch
     elif not places.download and not (root / published.folder).is_dir():
-        raise _absent(name, places, "the files are not there, and downloads are switched off")
+        raise _absent(name, places, "they are not there, and downloads are switched off")
     parts = _open_torchvision(name, root, places)
     images = np.concatenate([_channels_first(np.asarray(part.data)) for part in parts])
     labels = np.concatenate([np.asarray(part.targets, dtype=np.int64) for part in parts])
@@ -131,16 +177,28 @@ def _open_torchvision(name: str, root: Path, places: Places) -> list[Any]:
     try:
         if own and places.download:
             root.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _patience():
             warnings.simplefilter("ignore")  # of NumPy, about the age of CIFAR's files
             return [cls(root=str(root), train=train, download=places.download or not own) for train in (True, False)]
-    except (RuntimeError, OSError) as error:
-        raise _absent(name, places, str(error).strip().splitlines()[0]) from error
-    except (ValueError, EOFError, AssertionError, KeyError, TypeError) as error:
-        folder = root / TORCHVISION[name].folder
-        raise DataError(
-            f"files of {name} in {folder} are damaged: {error!r}. Remove them and fetch them again."
-        ) from error
+    except (OSError, HTTPException) as error:
+        raise _absent(name, places, _reason(error)) from error
+    except RuntimeError as error:
+        if str(error).startswith(ABSENT):
+            raise _absent(name, places, _reason(error)) from error
+        raise _damaged(name, root, error) from error
+    except (ValueError, EOFError, AssertionError, LookupError, TypeError, *PACKED_ERRORS) as error:
+        raise _damaged(name, root, error) from error
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    """Downloads give up on a silent network: torchvision sets no limit of its own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _link(name: str, archives: list[Path], root: Path, scratch: Path) -> None:
@@ -157,13 +215,24 @@ def _link(name: str, archives: list[Path], root: Path, scratch: Path) -> None:
         link.symlink_to(archive)
 
 
+def _reason(error: Exception) -> str:
+    """Of torchvision's many lines, the last says why."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(".:")
+
+
 def _absent(name: str, places: Places, why: str) -> DataNotFoundError:
-    root, published = places.torchvision_root(), TORCHVISION[name]
-    files = ", ".join(published.archives)
+    root, archives = places.torchvision_root(), TORCHVISION[name].archives
+    files = ", ".join(Path(archive).name for archive in archives)
+    first = "Connect to the network" if places.download else "Allow the download"
     return DataNotFoundError(
-        f"{name} cannot be read from {root / published.folder}: {why}. Allow the download, put {files} (as published) "
-        f"into {root}, or give --data-root the folder that holds them."
+        f"files of {name} cannot be had in {root / TORCHVISION[name].folder}: {why}. {first}, put {files} (as "
+        f"published) into {(root / archives[0]).parent}, or give --data-root the folder that holds them."
     )
+
+
+def _damaged(name: str, root: Path, error: Exception) -> DataError:
+    folder = root / TORCHVISION[name].folder
+    return DataError(f"files of {name} in {folder} are damaged: {_reason(error)}. Remove them and fetch them again.")
 
 
 def _channels_first(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -174,13 +243,14 @@ def _channels_first(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def _files(data: Data, kind: str, places: Places) -> Source:
     path = places.own(data.source)
     if not path.exists():
-        raise DataNotFoundError(
-            f"data {str(path)!r} are not there. Give a .parquet or .npz file, or a folder of Parquet."
+        advice = (
+            "Give a .parquet or .npz file, or a folder of Parquet files; --data-root is the base of relative paths."
         )
+        raise DataNotFoundError(f"data {str(path)!r} are not there. {advice}")
     key = config.digest([str(path), _stat(path), data, kind])
     if path.suffix == ".npz":
-        return Source(name=str(path), key=key, read=lambda _: read_npz(path, data))
-    return Source(name=str(path), key=key, read=lambda _: read_parquet(path, data, kind))
+        return Source(name=str(path), key=key, read=lambda scratch: read_npz(path, data, scratch))
+    return Source(name=str(path), key=key, read=lambda scratch: read_parquet(path, data, kind, scratch))
 
 
 def _function(data: Data, kind: str) -> Source:
@@ -189,8 +259,9 @@ def _function(data: Data, kind: str) -> Source:
         code = Path(inspect.getfile(function)).read_bytes()
     except (OSError, TypeError):  # built in or made at run time: its module's name must do
         code = str(sys.modules.get(getattr(function, "__module__", ""), "")).encode()
-    key = config.digest([data.source, data, kind, hashlib.sha256(code).hexdigest()])
-    return Source(name=data.source, key=key, read=lambda _: read_function(function, data))
+    user = UserData(function, data)
+    key = config.digest([data.source, data, kind, hashlib.sha256(code).hexdigest(), user.digest()])
+    return Source(name=data.source, key=key, read=user.read)
 
 
 def _stat(path: Path) -> list[list[Any]]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from subsettune import config, select
 from subsettune.config import AT_LEAST_ONE, NOT_EMPTY, NOT_NEGATIVE, POSITIVE, FrozenDict, Rule, setting
 from subsettune.errors import ConfigError, Mistake
-from subsettune.study.space import Space
-from subsettune.task import ENTRIES, ORDERS, RECIPE_KEYS, Task
+from subsettune.study.space import Coordinate, Space
+from subsettune.task import ENTRIES, OPTIMIZER_KEYS, ORDERS, RECIPE_KEYS, Recipe, Task
+
+if TYPE_CHECKING:
+    from ruamel.yaml.error import MarkedYAMLError
+
+_ANY_RECIPE = Recipe(lr=0.1, batch_size=1, epochs=1)  # to check a space against while the task's own is not readable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +34,7 @@ class StudySettings:
         max_seeds: cap on the seeds that verification may add.
         alpha: error rate of verification: chance that a policy at the margin passes.
         candidates: policies that verification tests, besides the best of the full arm.
-        sampler: `auto` is `gp` for up to 100 trials and `tpe` above.
+        sampler: where trials come from; `auto` is `frontier` for up to 100 trials and `tpe` above.
         objective: what is minimised; `seconds` are projected from the reference's measured rate.
         seed: of the search and of all runs.
         time_limit_s: no new trial starts after so many seconds of search; what is found by then is verified.
@@ -42,7 +48,7 @@ class StudySettings:
     max_seeds: int | None = setting(None, rule=Rule("at least 2", lambda v: v >= 2))
     alpha: float = setting(0.05, rule=Rule("in (0, 0.5]", lambda v: 0 < v <= 0.5))
     candidates: int = setting(3, rule=AT_LEAST_ONE)
-    sampler: Literal["auto", "gp", "tpe", "random"] = "auto"
+    sampler: Literal["auto", "frontier", "gp", "tpe", "random"] = "auto"
     objective: Literal["flops", "passes", "seconds"] = "flops"
     seed: int = setting(0, rule=NOT_NEGATIVE)
     time_limit_s: float | None = setting(None, rule=POSITIVE)
@@ -72,6 +78,9 @@ class Study:
 
     def __post_init__(self) -> None:
         config.check(self)
+        mistakes = _mistakes_in_space(self.space, self.task)
+        if mistakes:
+            raise ConfigError(tuple(mistakes))
 
     def with_settings(self, changes: Mapping[str, Any]) -> Study:
         """The study with some settings replaced, e.g. `{"trials": 60}`; None leaves a setting as it is."""
@@ -90,6 +99,8 @@ def read(path: str | Path) -> Study:
     """
     path = Path(path)
     raw, lines = read_yaml(path)
+    if raw is None:
+        raise ConfigError("the file is empty. Write the keys task, space and study.", str(path))
     return parse(raw, source=str(path), lines=lines)
 
 
@@ -99,20 +110,18 @@ def parse(raw: object, *, source: str | None = None, lines: Mapping[tuple[str, .
     Raises:
         ConfigError: with all mistakes of all three parts.
     """
-    mistakes: list[Mistake] = []
-    study: Study | None = None
     try:
-        study = config.build(Study, raw)
+        return config.build(Study, raw)
     except ConfigError as error:
-        mistakes += error.mistakes
+        mistakes = dict.fromkeys(error.mistakes)  # in order, each once
     if isinstance(raw, Mapping) and isinstance(raw.get("space"), Mapping):
-        try:
-            read_space(raw["space"])
-        except ConfigError as error:
-            mistakes += [Mistake(("space", *m.path), m.message) for m in error.mistakes]
-    if mistakes or study is None:
-        raise ConfigError(tuple(config.with_line(m, lines or {}) for m in mistakes), source)
-    return study
+        mistakes |= dict.fromkeys(_mistakes_in_space(raw["space"], None))  # unseen where the task has mistakes
+    raise located(ConfigError(tuple(mistakes)), source, lines or {})
+
+
+def located(error: ConfigError, source: str | None, lines: Mapping[tuple[str, ...], int]) -> ConfigError:
+    """The same mistakes with the file and the lines that they stand in."""
+    return ConfigError(tuple(config.with_line(m, lines) for m in error.mistakes), source)
 
 
 def read_space(raw: Mapping[str, Any]) -> Space:
@@ -123,6 +132,45 @@ def read_space(raw: Mapping[str, Any]) -> Space:
     """
     known = {"selector": select.names(), "order": ORDERS, "entry": ENTRIES}
     return Space.from_mapping(raw, recipe_keys=RECIPE_KEYS, known=known)
+
+
+def _mistakes_in_space(raw: Mapping[str, Any], task: Task | None) -> list[Mistake]:
+    """What is wrong under `space:`, in itself or for the recipe of the task, if the task is one."""
+    try:
+        space = read_space(raw)
+    except ConfigError as error:
+        return [Mistake(("space", *m.path), m.message) for m in error.mistakes]
+    found: dict[Mistake, None] = {}  # in order, each once
+    for axis in space.coordinates:
+        if axis.name in RECIPE_KEYS:
+            found |= dict.fromkeys(_mistakes_on_axis(axis, space, task))
+    return list(found)
+
+
+def _mistakes_on_axis(axis: Coordinate, space: Space, task: Task | None) -> Iterator[Mistake]:
+    """Try the choices, or both ends, of a recipe key with every setting of the keys that it depends on."""
+    ends = (int(axis.lo), int(axis.hi)) if axis.kind == "int" else (axis.lo, axis.hi)
+    for value, others in itertools.product(axis.values or ends, _contexts(axis, space)):
+        changes = {**others, axis.name: value}
+        try:
+            recipe = (task.recipe if task is not None else _ANY_RECIPE).override(changes)
+            if task is not None:
+                dataclasses.replace(task, recipe=recipe)
+        except ConfigError as error:
+            advice = " Write {int: [lo, hi]}." if axis.kind == "float" and "whole number" in str(error) else ""
+            advice = advice or "".join(f" Or add when: {{{key}: ...}}." for key in others if key not in axis.when)
+            for mistake in error.mistakes:
+                if axis.name in mistake.path:
+                    yield Mistake(("space", axis.name), mistake.message + advice)
+
+
+def _contexts(axis: Coordinate, space: Space) -> Iterator[dict[str, Any]]:
+    """Settings of the recipe keys that decide whether a value makes sense: its conditions, and the optimizer."""
+    keys = {key: allowed for key, allowed in axis.when.items() if key in RECIPE_KEYS}
+    if axis.name in OPTIMIZER_KEYS and "optimizer" in space:
+        keys.setdefault("optimizer", space["optimizer"].values)
+    for values in itertools.product(*keys.values()):
+        yield dict(zip(keys, values, strict=True))
 
 
 def read_yaml(path: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
@@ -137,17 +185,28 @@ def read_yaml(path: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}. Give the path of a study file.") from error
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise ConfigError(f"{path} cannot be read: {reason}. Give the path of a study file.") from error
     try:
         loaded = YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
-        problem = (error.problem or "it does not parse").strip().splitlines()[0]
-        raise ConfigError((Mistake((), f"not valid YAML: {problem}", line),), str(path)) from error
+        raise ConfigError((Mistake((), f"not valid YAML: {_problem(error)}", line),), str(path)) from error
     except YAMLError as error:
-        raise ConfigError(f"not valid YAML: {error}", str(path)) from error
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"not valid YAML: {reason}. Save it as plain text.", str(path)) from error
     lines: dict[tuple[str, ...], int] = {}
     return _plain(loaded, (), lines), lines
+
+
+def _problem(error: MarkedYAMLError) -> str:
+    """What is wrong in one line, with the remedy for the two commonest slips."""
+    problem = (error.problem or "it does not parse").strip().splitlines()[0]
+    if "'\\t'" in problem:
+        return "a tab stands where spaces must. Indent with spaces."
+    if problem.startswith("found duplicate key"):
+        return f"key {problem.split()[3]} is there twice. Remove one of them."
+    return f"{problem}. Check brackets, quotes and indentation there."
 
 
 def _plain(node: Any, path: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> Any:

@@ -17,17 +17,18 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from subsettune import bundle, config, select
+from subsettune import bundle, config
 from subsettune.config import setting
-from subsettune.data import Places, TaskData, load
-from subsettune.errors import StudyError
+from subsettune.data import Places
+from subsettune.errors import ConfigError, StudyError
 from subsettune.ledger import Ledger
-from subsettune.policy import Policy, TaskFacts, conventional
+from subsettune.policy import Policy, conventional
 from subsettune.report import progress
 from subsettune.storage import Folder
 from subsettune.study import reference, stages
+from subsettune.study.admission import admit, check_here
 from subsettune.study.backend import journal_at
-from subsettune.study.definition import Study, parse, read, read_space
+from subsettune.study.definition import Study, parse, read
 from subsettune.study.folder import StudyFolder
 from subsettune.study.noninferiority import Rules
 from subsettune.study.records import RunRecord
@@ -38,8 +39,9 @@ from subsettune.study.stages import Trials
 from subsettune.study.verify import Verification
 from subsettune.train import metrics
 from subsettune.train.loop import RunOptions, check, choose, run_key
-from subsettune.train.loop import facts as resolve_facts
 
+# Settings that a study may go on with another value of; the others are part of what its evidence says.
+MAY_CHANGE = ("trials", "parallel", "gpus_per_trial", "candidates", "time_limit_s")
 SEEDS_APART = 100_000  # seeds of the reference start at so many times the study's seed; trials have their own
 
 
@@ -99,7 +101,7 @@ def tune(
     options = options or TuneOptions()
     name = Path(study).stem if isinstance(study, str | Path) else "study"
     resolved = study if isinstance(study, Study) else read(study) if isinstance(study, str | Path) else parse(study)
-    folder = StudyFolder(options.storage, run_id or fresh_run_id(options.storage, name))
+    folder = StudyFolder(options.storage, fresh_run_id(options.storage, name) if run_id is None else run_id)
     with progress.make_progress(sys.stderr, quiet=True) as silent:
         driver = _Driver(resolved, folder, observer or silent, options)
         return driver.run()
@@ -120,10 +122,10 @@ class _Driver:
     def __init__(self, study: Study, folder: StudyFolder, observer: progress.Observer, options: TuneOptions) -> None:
         self.study, self.folder, self.observer, self.options = study, folder, observer, options
         self.task, self.settings = study.task, study.study
-        self.data: TaskData = load(self.task, options.places)
-        self.facts: TaskFacts = resolve_facts(self.task, options.places)
-        self.space = read_space(study.space).resolve(self.facts)
-        check(self.task, conventional(self.facts), self.facts)
+        if options.address is None:
+            check_here(study, options.device)
+        admitted = admit(study, options.places)
+        self.data, self.facts, self.space = admitted.data, admitted.facts, admitted.space
         base = self.settings.seed * SEEDS_APART
         self.seeds = tuple(range(base, base + self.settings.seed_cap))
         self._open()
@@ -155,14 +157,24 @@ class _Driver:
         advice = f"Choose another --run-id, or remove {self.folder.folder}."
         if before.task != self.task:
             raise StudyError(f"run id {self.folder.run_id!r} belongs to another task. {advice}")
-        if before.space != self.study.space or before.study.seed != self.settings.seed:
-            raise StudyError(f"run id {self.folder.run_id!r} has another space or seed. {advice}")
+        if before.space != self.study.space:
+            raise StudyError(f"run id {self.folder.run_id!r} has another space. {advice}")
+        fixed = [name for name in config.to_plain(before.study) if name not in MAY_CHANGE]
+        changed = {n: getattr(before.study, n) for n in fixed if getattr(before.study, n) != getattr(self.settings, n)}
+        if changed:
+            words = ", ".join(f"{name} {value}" for name, value in changed.items())
+            raise StudyError(
+                f"run id {self.folder.run_id!r} began with {words}. Keep that, or choose another --run-id."
+            )
         if "data" in manifest and manifest["data"]["fingerprint"] != self.data.fingerprint:
             raise StudyError(f"the data of run id {self.folder.run_id!r} have changed since it began. {advice}")
 
     # --- the whole -----------------------------------------------------------------------------------------------
 
     def run(self) -> StudyView:
+        if self.options.command:
+            where = f"Study {self.folder.run_id} in {self.options.storage}"
+            self.observer.note(f"{where}. Stop it with Ctrl-C; to go on: {self.options.command}")
         try:
             if not self._is_complete():
                 self._executor().execute(Chain(self.stages()))
@@ -197,7 +209,7 @@ class _Driver:
     def _is_complete(self) -> bool:
         """Whether a finished study is asked for nothing more than it has."""
         manifest = self.folder.manifest
-        return manifest["status"] == "finished" and manifest.get("trials_asked") == self.settings.trials
+        return manifest["status"] == "finished" and int(manifest.get("trials_asked", 0)) >= self.settings.trials
 
     def _executor(self) -> Executor:
         options = RunOptions(
@@ -332,7 +344,11 @@ class _Driver:
         return max(float(self.folder.manifest["noise"]), floor)
 
     def _invalid(self, policy: Policy) -> str | None:
-        return select.check(policy, self.facts)
+        try:
+            check(self.task, policy, self.facts)
+        except ConfigError as error:
+            return str(error)
+        return None
 
     def _search_stage(self, search: Search) -> RunSource:
         known = {record.number: stages.outcome(record) for record in self.folder.records("trial")}
@@ -385,7 +401,7 @@ class _Driver:
         """The open round of verification, or a new one for the candidates of a search that has gone on."""
         rounds = self.folder.manifest["rounds"]
         trials = self._trials(search)
-        if rounds and rounds[-1]["trials_asked"] == self.settings.trials:
+        if rounds and rounds[-1]["trials_asked"] >= self.settings.trials:
             number, plain = len(rounds), rounds[-1]
             verification = Verification.from_mapping(plain["state"])
             candidates = {
@@ -447,7 +463,7 @@ class _Driver:
 
     def _export(self) -> None:
         manifest = self.folder.manifest
-        manifest["trials_asked"] = self.settings.trials
+        manifest["trials_asked"] = max(self.settings.trials, manifest.get("trials_asked", 0))
         passed = [
             (plain["candidates"][name]["cost_flops"], name)
             for plain in manifest["rounds"]
@@ -490,8 +506,9 @@ class _RoundKeeper:
             self._driver._keep(self._without_old_work(record))
             return
         assert self.stage is not None
-        plain = {**stages.to_round(self.stage), "trials_asked": self._driver.settings.trials}
-        self._driver.folder.manifest["rounds"][self._number - 1] = plain
+        rounds = self._driver.folder.manifest["rounds"]
+        asked = max(self._driver.settings.trials, rounds[self._number - 1].get("trials_asked", 0))
+        rounds[self._number - 1] = {**stages.to_round(self.stage), "trials_asked": asked}
         self._driver.folder.save()
 
     def _without_old_work(self, record: RunRecord) -> RunRecord:

@@ -47,6 +47,7 @@ class StudyFolder:
         if not run_id or "/" in run_id or run_id.startswith("."):
             raise ConfigError(config.must("run_id", "a plain folder name", run_id, "Use letters, digits and dashes."))
         self.run_id = run_id
+        self.storage = storage
         self.folder = Folder.at(storage) / run_id
         self.manifest: dict[str, Any] = {}
         self._records: dict[Role, list[RunRecord]] = {role: [] for role in TABLES}
@@ -83,15 +84,19 @@ class StudyFolder:
             StudyError: it is not there, or a file of it is damaged; the sentence names the file.
         """
         if not self.exists:
-            raise StudyError(f"study {self.run_id!r} is not in {self.folder}. See: subsettune list")
+            advice = f"See: subsettune list --storage {self.storage}"
+            raise StudyError(f"study {self.run_id!r} is not in {self.storage}. {advice}")
         try:
             self.manifest = json.loads(self.folder.read("manifest.json"))
-            known = self.manifest["schema"] == MANIFEST_SCHEMA
+            schema = self.manifest["schema"]
+            if schema == MANIFEST_SCHEMA:
+                _check_manifest(self.manifest)
         except (ValueError, KeyError, TypeError) as error:
-            raise StudyError(f"{self.folder}/manifest.json is damaged: {error}. Restore it from a copy.") from error
-        if not known:
+            why = " ".join(str(error).split()).rstrip(".") if not isinstance(error, KeyError) else f"it lacks {error}"
+            raise StudyError(f"{self.folder}/manifest.json is damaged: {why}. Restore it from a copy.") from error
+        if schema != MANIFEST_SCHEMA:
             advice = "Use the version of subsettune that wrote it."
-            raise StudyError(f"{self.folder}/manifest.json has schema {self.manifest['schema']!r}. {advice}")
+            raise StudyError(f"{self.folder}/manifest.json has schema {schema!r}. {advice}")
         for role, name in TABLES.items():
             self._records[role] = self._read_table(name)
         return self
@@ -102,8 +107,9 @@ class StudyFolder:
         try:
             return list(from_table(pq.read_table(pa.BufferReader(self.folder.read(name)))))
         except (pa.ArrowException, ConfigError, KeyError, ValueError) as error:
+            why = " ".join(str(error).split()).rstrip(".")
             advice = "Restore it from a copy, or remove it: its runs are then trained again."
-            raise StudyError(f"{self.folder}/{name} is damaged: {error}. {advice}") from error
+            raise StudyError(f"{self.folder}/{name} is damaged: {why}. {advice}") from error
 
     def save(self) -> None:
         """Write the manifest."""
@@ -151,6 +157,16 @@ class StudyFolder:
             summary={},
         )
         return summarise(bare)
+
+
+def _check_manifest(manifest: Mapping[str, Any]) -> None:
+    """Raise a KeyError or ValueError unless everything that a view is made of is there and can be read."""
+    for key in ("run_id", "status", "task", "created", "elapsed_s", "starts"):
+        manifest[key]
+    config.build(Study, manifest["study"])
+    _candidates(manifest)
+    if "facts" in manifest:
+        config.build(TaskFacts, manifest["facts"])
 
 
 def _candidates(manifest: Mapping[str, Any]) -> dict[str, Candidate]:

@@ -230,6 +230,13 @@ class Frontier:
         kept = [a for a in self.assessed if a.is_accepted and arm in (None, a.tried.arm)]
         return tuple(sorted(kept, key=lambda a: (a.tried.cost, -a.probability)))
 
+    def leader(self, arm: str) -> FrozenDict | None:
+        """The cheapest accepted policy of an arm, else the most probable one; None before any finished."""
+        accepted = self.accepted(arm)
+        mine = accepted or tuple(a for a in self.assessed if a.tried.arm == arm)
+        best = max(mine, key=lambda a: -a.tried.cost if accepted else a.probability, default=None)
+        return best.tried.point if best is not None else None
+
     def offers(self, request: Request, rng: np.random.Generator) -> Iterator[Offer]:
         """Proposals for an arm, the most valuable first; repeats and new points."""
         model, best = self._believe(request.best)

@@ -1,46 +1,49 @@
-"""The plan of a study: everything checked, nothing trained."""
+"""The plan of a study: everything checked, nothing kept of the few updates that are timed."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
-from subsettune.data import Places, load
-from subsettune.policy import conventional
-from subsettune.study.definition import Study, read_space
-from subsettune.train.loop import check, facts
+import torch
+
+from subsettune.data import Places, TaskData
+from subsettune.policy import TaskFacts
+from subsettune.study.admission import Admitted, admit, dearest_budget
+from subsettune.study.definition import Study
+from subsettune.train.learner import Learner
+from subsettune.train.randomness import isolated
+
+WARM_UP_UPDATES = 2  # the first ones allocate
+TIMED_UPDATES = 50  # at most; a network that needs a second for an update shows it in fewer
+TIMED_S = 0.5
 
 
-def plan(study: Study, places: Places | None = None) -> dict[str, Any]:
+def plan(
+    study: Study, places: Places | None = None, *, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, Any]:
     """Check a study and project what it costs at most.
 
     Args:
         study: to plan.
         places: where this machine keeps data.
+        clock: seconds.
 
     Returns:
-        A mapping with N, M, P, Q, FLOPs and the number of runs by kind; `subsettune.report.tables` prints it. Costs are
-        upper bounds: the search and verification end early when nothing more can be learned. Evaluation is left out.
+        A mapping with N, M, P, Q, FLOPs, the number of runs by kind and the projected time; its keys are those of
+        `subsettune.report.tables.plan_blocks`. Costs are upper bounds: the search and verification end early when
+        nothing more can be learned. Evaluation, and the search's own time, are left out.
 
     Raises:
         ConfigError, DataError, ModelError: the study cannot be run.
     """
-    places = places or Places()
     task, settings = study.task, study.study
-    data = load(task, places)
-    known = facts(task, places)
-    space = read_space(study.space).resolve(known)
-    check(task, conventional(known), known)
-    budget = space["budget"]
-    dearest = max(float(budget.hi), *(float(v) for v in budget.values)) if budget.values else float(budget.hi)
-    policies = settings.candidates + 2  # the best of the full arm and the random control
-    extra = settings.seed_cap - settings.seeds
-    runs = {
-        "reference": _cost(settings.seeds, known.reference_passes, known.pass_flops),
-        "search": _cost(settings.trials, dearest * known.reference_passes, known.pass_flops),
-        "verification": _cost(policies * settings.seed_cap, dearest * known.reference_passes, known.pass_flops),
-        "more seeds of the reference": _cost(extra, known.reference_passes, known.pass_flops),
-    }
+    admitted = admit(study, places or Places())
+    known, data = admitted.facts, admitted.data
+    runs = _runs(study, admitted)
     passes = sum(kind["passes"] for kind in runs.values())
+    pass_s = _seconds_per_pass(study, data, known, clock)
     return {
         "task": f"{task.model.name} on {task.data.source}, {task.metric} within {task.tolerance:g}",
         "num_examples": known.num_examples,
@@ -57,10 +60,60 @@ def plan(study: Study, places: Places | None = None) -> dict[str, Any]:
         "runs": runs,
         "passes": passes,
         "flops": round(passes * known.pass_flops),
-        "seconds": None,
+        "seconds": None if pass_s is None else passes * pass_s / settings.parallel,
         "parallel": settings.parallel,
+        "expectations": _expectations(study, pass_s),
     }
 
 
-def _cost(runs: int, passes: float, pass_flops: int) -> dict[str, Any]:
-    return {"runs": runs, "passes": runs * passes, "flops": round(runs * passes * pass_flops)}
+def _runs(study: Study, admitted: Admitted) -> dict[str, dict[str, Any]]:
+    """How many runs of each kind there are at most, and what they cost."""
+    settings, known = study.study, admitted.facts
+    dearest = dearest_budget(admitted.space) * known.reference_passes
+    policies = settings.candidates + 2  # the best of the full arm and the random control
+    counts = {
+        "reference": (settings.seeds, known.reference_passes),
+        "search": (settings.trials, dearest),
+        "verification": (policies * settings.seed_cap, dearest),
+        "more seeds of the reference": (settings.seed_cap - settings.seeds, known.reference_passes),
+    }
+    return {
+        kind: {"runs": runs, "passes": runs * passes, "flops": round(runs * passes * known.pass_flops)}
+        for kind, (runs, passes) in counts.items()
+    }
+
+
+def _seconds_per_pass(study: Study, data: TaskData, known: TaskFacts, clock: Callable[[], float]) -> float | None:
+    """Time some updates of the recipe on a network that is then thrown away; None without the GPU that is asked for."""
+    wants_gpu = study.study.gpus_per_trial > 0
+    if wants_gpu and not torch.cuda.is_available():
+        return None
+    device = torch.device("cuda" if wants_gpu else "cpu")
+    batch = torch.arange(min(study.task.recipe.batch_size, known.num_examples))
+    with isolated(0, study.study.cpus_per_trial):
+        learner = Learner(study.task, study.task.recipe, data, device, 0)
+        for _ in range(WARM_UP_UPDATES):
+            learner.update(batch, study.task.recipe.lr, None)
+        start, updates = _now(device, clock), 0
+        while updates == 0 or (updates < TIMED_UPDATES and _now(device, clock) - start < TIMED_S):
+            learner.update(batch, study.task.recipe.lr, None)
+            updates += 1
+        update_s = (_now(device, clock) - start) / updates
+    return update_s * known.num_examples / len(batch)
+
+
+def _now(device: torch.device, clock: Callable[[], float]) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return clock()
+
+
+def _expectations(study: Study, pass_s: float | None) -> list[str]:
+    if pass_s is None:
+        gpus = study.study.gpus_per_trial
+        return [
+            f"A run asks for {gpus:g} GPU, and there is none here: plan on the machine that trains to see the time."
+        ]
+    threads = study.study.cpus_per_trial
+    runs_on = "a GPU" if study.study.gpus_per_trial > 0 else f"{threads} CPU thread{'s' * (threads > 1)}"
+    return [f"A pass takes {pass_s:.3g} s on {runs_on} of this machine, by a few updates that were timed alone."]

@@ -17,6 +17,8 @@ from subsettune.study.search import Outcome, Proposal, Search
 from subsettune.study.verify import Verification
 from subsettune.train.result import CurvePoint
 
+CLEARLY_DEARER = 1.2  # times the cost of the dearest candidate so far
+
 
 class SearchStage:
     """Trials, as the search proposes them.
@@ -105,6 +107,26 @@ class Trials:
             return None
         return min(done, key=lambda r: (self._miss(r), r.cost_flops, r.number))
 
+    def safer(self, cost_flops: int) -> RunRecord | None:
+        """The policy with the most to spare among those that are clearly dearer and always reached the target.
+
+        A cheap policy's luck is drawn on few seeds, and noise is larger on a small budget than in the reference; should
+        it fail verification, a dearer one that was tested before it still stands.
+        """
+        by_policy: dict[str, list[RunRecord]] = {}
+        for record in self.records:
+            if record.cost_flops >= CLEARLY_DEARER * cost_flops:
+                by_policy.setdefault(record.policy.key, []).append(record)
+        sound = [rs for rs in by_policy.values() if all(r.metric is not None and not self._miss(r) for r in rs)]
+        if not sound:
+            return None
+        return max(sound, key=lambda rs: (self._spare(rs), -rs[0].cost_flops))[0]
+
+    def _spare(self, records: list[RunRecord]) -> float:
+        """By how much the mean metric is better than the target."""
+        gaps = [r.metric - self.target for r in records if r.metric is not None]
+        return (1 if self.higher_is_better else -1) * sum(gaps) / len(gaps)
+
     def _miss(self, record: RunRecord) -> float:
         assert record.metric is not None
         gap = self.target - record.metric if self.higher_is_better else record.metric - self.target
@@ -114,8 +136,8 @@ class Trials:
 def line_up(trials: Trials, count: int, facts: TaskFacts, round_number: int) -> dict[str, Candidate]:
     """The candidates of a round: the search's choice, and the best of the full arm, named `shorter`.
 
-    Where the search trusts no policy, the one nearest to the target is tested all the same: the table then says by how
-    much it missed.
+    Places that the search leaves empty go to dearer policies with more to spare. Where the search trusts no policy,
+    the one nearest to the target is tested all the same: the table then says by how much it missed.
 
     Args:
         trials: what there is to choose from.
@@ -132,6 +154,12 @@ def line_up(trials: Trials, count: int, facts: TaskFacts, round_number: int) -> 
     for i, found in enumerate(chosen, 1):
         name = f"candidate-{i}{mark}"
         named[name] = _candidate(name, found, facts)
+    while named and len(named) < count + 1:
+        safer = trials.safer(max(candidate.cost_flops for candidate in named.values()))
+        if safer is None:
+            break
+        name = f"candidate-{len(named) + 1}{mark}"
+        named[name] = _from_record(name, safer)
     nearest = trials.best()
     if not named and nearest is not None:
         name = f"shorter{mark}" if nearest.policy.arm == FULL else f"candidate-1{mark}"

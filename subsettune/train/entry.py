@@ -116,7 +116,7 @@ def make(name: str, options: Mapping[str, Any]) -> Entry:
     """
     if name not in ENTRIES and ":" not in name:
         raise ConfigError(must("entry", f"one of {', '.join(ENTRIES)} or package.module:Class", name))
-    cls = ENTRIES[name] if name in ENTRIES else load_class(name, "entry", Entry)
+    cls = ENTRIES[name] if name in ENTRIES else load_class(name, "entry", Entry)  # type: ignore[type-abstract]
     try:
         return config.build(cls, dict(options))
     except ConfigError as error:

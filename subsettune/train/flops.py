@@ -26,7 +26,7 @@ from subsettune.errors import ModelError
 
 BATCHES = (2, 4)  # counted at both, so that a cost per update, not per example, shows; batch norm needs at least 2
 FREE = (nn.Embedding, nn.EmbeddingBag)  # table look-ups: weights with a matrix shape and no arithmetic
-HEAVY = ("_cdist_", "_euclidean_dist", "_trilinear", "linalg_", "_linalg_", "mkldnn_rnn", "_cudnn_rnn", "quantized_")
+HEAVY = ("_cdist_", "_euclidean_dist", "_trilinear", "linalg_", "_linalg_s", "mkldnn_rnn", "_cudnn_rnn", "quantized_")
 COUNTABLE_NAMESPACES = ("aten", "prim", "prims", "profiler")  # what a custom kernel costs, nobody here knows
 ADVICE = "Build it from linear, convolution, matrix-product or attention operations."
 
@@ -127,7 +127,7 @@ class _Watch(TorchDispatchMode):
     """Notes heavy operations that the counter does not know."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.uncounted: set[str] = set()
 
     def __torch_dispatch__(

@@ -40,7 +40,7 @@ class Learner:
         self.scales = entry.scales(network)
         images_on_gpu = device.type == "cuda" and len(data.input_shape) == 3
         self.layout = torch.channels_last if images_on_gpu else torch.contiguous_format
-        self.network: nn.Module = network.to(device, memory_format=self.layout).train()
+        self.network: nn.Module = network.to(device).to(memory_format=self.layout).train()
         self.optimizer = optimizers.make(recipe, self.network)
         self.low_precision = recipe.precision == "bfloat16" or (recipe.precision == "auto" and device.type == "cuda")
         self.part = data.train.to(device)
@@ -152,13 +152,14 @@ def predict(
     was_training = network.training
     network.eval()
     outputs, targets = [], []
-    for start in range(0, len(part), EVALUATION_BATCH):
-        index = torch.arange(start, min(start + EVALUATION_BATCH, len(part)), device=part.device)
-        inputs, target = part.batch(index)
-        with _precision(part.device, low_precision):
-            outputs.append(network(_laid_out(inputs, layout)).float())
-        targets.append(target)
-    network.train(was_training)
+    try:
+        for index in torch.arange(len(part), device=part.device).split(EVALUATION_BATCH):
+            inputs, target = part.batch(index)
+            with _precision(part.device, low_precision):
+                outputs.append(network(_laid_out(inputs, layout)).float())
+            targets.append(target)
+    finally:
+        network.train(was_training)
     return torch.cat(outputs), torch.cat(targets)
 
 

@@ -328,8 +328,7 @@ class _Run:
     def _save(self) -> None:
         if self.checkpoints is None:
             return
-        self.checkpoints.save(self._state())
-        self._mark()
+        self.checkpoints.save(self._state())  # an older mark does no harm: it lies behind
         self.watch.lap("other")
         self._last_checkpoint = self._last_mark = self.watch.lap_start
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import nn
@@ -31,21 +30,15 @@ def make(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
         ConfigError: an option that the optimizer does not take, or refuses; an optimizer that needs a closure.
     """
     cls = OPTIMIZERS.get(recipe.optimizer) or load_object(recipe.optimizer, "optimizer")
-    options: dict[str, Any] = {"lr": recipe.lr, **recipe.optimizer_options}
-    if recipe.weight_decay:
-        options["weight_decay"] = recipe.weight_decay
-    if recipe.momentum is not None:
-        options["momentum"] = recipe.momentum
-    if recipe.nesterov:
-        options["nesterov"] = True
+    asked = {"weight_decay": recipe.weight_decay, "momentum": recipe.momentum, "nesterov": recipe.nesterov or None}
+    neutral = {key: value for key, value in asked.items() if value == 0}  # passed where the class takes it
+    options = {"lr": recipe.lr, **recipe.optimizer_options, **{key: value for key, value in asked.items() if value}}
     parameters = [p for p in network.parameters() if p.requires_grad]
     try:
-        optimizer = call(
-            cls, f"optimizer {recipe.optimizer!r}", {"params": parameters, **options}, {"weight_decay": 0.0}
-        )
+        optimizer = call(cls, f"optimizer {recipe.optimizer!r}", {"params": parameters, **options}, neutral)
+    except ConfigError:
+        raise
     except (TypeError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
         raise ConfigError(f"optimizer {recipe.optimizer!r} refuses its options: {error}.") from error
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from subsettune import config
@@ -9,9 +10,7 @@ from subsettune.config import AT_LEAST_ONE, POSITIVE, Rule, setting
 from subsettune.data.places import Places
 
 SPLITS = ("train", "validation", "test")
-_DEVICE = Rule(
-    "auto, cpu, cuda or cuda:N", lambda v: v in ("auto", "cpu", "cuda") or (v[:5] == "cuda:" and v[5:].isdigit())
-)
+_DEVICE = Rule("auto, cpu, cuda or cuda:N", lambda v: re.fullmatch(r"auto|cpu|cuda(:\d+)?", v) is not None)
 _SPLITS = Rule(f"some of {', '.join(SPLITS)}", lambda v: len(v) > 0 and set(v) <= set(SPLITS))
 
 

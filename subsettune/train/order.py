@@ -121,7 +121,7 @@ def make(name: str, num_examples: int, batch_size: int, seed: int) -> Order:
     """
     if name not in ORDERS and ":" not in name:
         raise ConfigError(must("order", f"one of {', '.join(ORDERS)} or package.module:Class", name))
-    cls = ORDERS[name] if name in ORDERS else load_class(name, "order", Order)
+    cls = ORDERS[name] if name in ORDERS else load_class(name, "order", Order)  # type: ignore[type-abstract]
     return cls(num_examples, batch_size, seed)
 
 

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from subsettune import plugins
+from subsettune.errors import ConfigError
+
+
+def function(a: int, b: int = 2) -> tuple[int, int]:
+    return a, b
+
+
+def keywords(**given: Any) -> dict[str, Any]:
+    return given
+
+
+class Outer:
+    class Inner:
+        pass
+
+
+def test_dots_after_the_colon() -> None:
+    assert plugins.load_object("test_plugins:Outer.Inner", "thing") is sys.modules["test_plugins"].Outer.Inner
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "nowhere:x",
+            "thing 'nowhere:x' cannot be imported: No module named 'nowhere'. Run from the folder that holds",
+        ),
+        ("test_plugins:x", "thing 'test_plugins:x' cannot be found: module 'test_plugins' has no attribute 'x'. Check"),
+        (":x", "thing must be package.module:name, got ':x'. Name both the module and what is in it."),
+        ("json:", "thing must be package.module:name, got 'json:'. Name both the module and what is in it."),
+    ],
+)
+def test_names_that_lead_nowhere(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+        plugins.load_object(name, "thing")
+
+
+@pytest.mark.parametrize(("body", "reason"), [("x = 1 / 0", "ZeroDivisionError: division"), ("x = (", "SyntaxError: ")])
+def test_a_module_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, reason: str) -> None:
+    (tmp_path / "failing_module.py").write_text(body)
+    monkeypatch.chdir(tmp_path)  # the current folder is looked in
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(ConfigError, match=f"^thing 'failing_module:x' cannot be imported: .* fails with {reason}"):
+        plugins.load_object("failing_module:x", "thing")
+
+
+def test_source_digest() -> None:
+    expected = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    assert plugins.source_digest("test_plugins:function") == expected
+    assert plugins.source_digest("builtins:dict") == ""
+    with pytest.raises(ConfigError, match=r"^module 'nowhere' cannot be imported"):
+        plugins.source_digest("nowhere:x")
+
+
+def test_call_offers_what_is_taken() -> None:
+    assert plugins.call(function, "f", {"a": 1}, {"b": 5, "c": 6}) == (1, 5)
+    assert plugins.call(function, "f", {"a": 1, "b": 3}, {"b": 5}) == (1, 3)
+    assert plugins.call(keywords, "f", {"a": 1}, {"b": 5}) == {"a": 1, "b": 5}
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "message"),
+    [
+        (function, {}, "f does not fit its options: missing a required argument: 'a'. It takes: a, b."),
+        (
+            function,
+            {"a": 1, "d": 2},
+            "f does not fit its options: got an unexpected keyword argument 'd'. It takes: a, b.",
+        ),
+        (list[int], {"d": 2}, "f does not fit its options: "),
+        (3, {}, "f must be a function or a class, got int. Check the name."),
+    ],
+)
+def test_call_messages(target: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+        plugins.call(target, "f", options)
+
+
+def test_classes_are_held_to_their_base() -> None:
+    assert plugins.load_class("collections:OrderedDict", "thing", dict).__name__ == "OrderedDict"
+    with pytest.raises(
+        ConfigError, match=r"^thing must be a concrete subclass of dict, got 'collections:deque'. Subclass"
+    ):
+        plugins.load_class("collections:deque", "thing", dict)

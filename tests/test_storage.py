@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pyarrow import fs
+
+from subsettune.errors import StorageError
+from subsettune.storage import Folder
+
+
+def test_write_and_read(tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path) / "runs"
+    folder.write("a/b.txt", b"one")
+    folder.write("a/b.txt", b"three")
+    assert folder.read("a/b.txt") == b"three"
+    assert (tmp_path / "runs" / "a" / "b.txt").read_bytes() == b"three"
+    assert folder.names("a") == ["b.txt"]  # no temporary file is left
+    assert (folder.exists("a"), folder.exists("a/b.txt"), folder.exists("c"), folder.exists()) == (
+        True,
+        True,
+        False,
+        True,
+    )
+    assert (folder.size_bytes("a/b.txt"), folder.size_bytes("c")) == (5, 0)
+    folder.write("c", b"1234")
+    assert folder.total_bytes() == 9
+    folder.remove("a")
+    folder.remove("a")
+    folder.remove("c")
+    assert folder.names() == folder.names("nowhere") == []
+
+
+def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert Folder.at("runs").path == f"{tmp_path}/runs"
+    assert Folder.at("~/runs").path == "/home/someone/runs"
+    uri = Folder.at(f"file://{tmp_path}/runs/")
+    assert (uri.path, uri.is_local, str(uri / "one")) == (f"{tmp_path}/runs", True, f"{tmp_path}/runs/one")
+    with pytest.raises(StorageError, match="^storage 'nope://x' cannot be reached: .*Check the address.$"):
+        Folder.at("nope://x")
+
+
+def test_an_object_store() -> None:
+    """Arrow's in-memory file system stands for one: nothing is local, a file is one upload."""
+    folder = Folder(fs._MockFileSystem(), "bucket")
+    folder.filesystem.create_dir("bucket")
+    folder.write("a.bin", b"12")
+    assert not folder.is_local
+    assert str(folder) == "mock://bucket"
+    assert folder.read("a.bin") == b"12"
+    assert folder.names() == ["a.bin"]
+    folder.remove("a.bin")
+    assert not folder.exists("a.bin")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder.at(tmp_path)
+    folder.write("a", b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        StorageError, match=f"^{tmp_path}/a cannot be written: .*No space left.*Give a --storage folder"
+    ):
+        folder.write("a", b"new")
+    assert folder.read("a") == b"old"
+    assert folder.names() == ["a"]
+
+
+def test_what_cannot_be_read_or_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(
+        StorageError, match=f"^{tmp_path}/file/a cannot be written: .* Give a --storage folder that can"
+    ):
+        Folder.at(tmp_path / "file").write("a", b"")
+    with pytest.raises(StorageError, match=f"^{tmp_path}/absent cannot be read: "):
+        Folder.at(tmp_path).read("absent")
