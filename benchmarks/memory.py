@@ -3,8 +3,10 @@
     python benchmarks/memory.py --data-root DIR [--source mnist] [--processes 8]
 
 Each process loads the task's data and iterates over all of the training part. PSS counts a page that k processes share
-as 1/k in each, so its sum is what a machine really needs. The column `data` is the PSS of the mapped Arrow file alone;
-the rest, mostly torch and its libraries, also depends on what else runs on the machine.
+as 1/k in each, so its sum is what a machine really needs. The column `data` is the PSS of the mapped Arrow file alone
+(less than its size, as validation and test rows are not read), `written` what of it a process has changed and so holds
+for itself, `as copies` what the data would take if each process had its own; the rest, mostly torch and its libraries,
+also depends on what else runs on the machine.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -39,6 +42,7 @@ class Memory:
 
     Args:
         processes: how many.
+        data_bytes: size of the Arrow file.
         data_pss_bytes: of the mapped Arrow file alone.
         data_private_bytes: of the mapped Arrow file, pages that were written, so that a process has its own copy.
         pss_bytes: proportional set size: a page shared by k processes counts 1/k in each.
@@ -46,6 +50,7 @@ class Memory:
     """
 
     processes: int
+    data_bytes: int
     data_pss_bytes: int
     data_private_bytes: int
     pss_bytes: int
@@ -74,6 +79,7 @@ def _sum(processes: list[psutil.Process]) -> Memory:
     mapped = [m for process in processes for m in process.memory_maps() if m.path.endswith(".arrow")]
     return Memory(
         processes=len(processes),
+        data_bytes=max(Path(m.path).stat().st_size for m in mapped),
         data_pss_bytes=sum(m.pss for m in mapped),
         data_private_bytes=sum(m.private_dirty for m in mapped),
         pss_bytes=sum(w.pss for w in whole),
@@ -89,12 +95,15 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=8)
     options = parser.parse_args()
     places: dict[str, object] = {"data_root": options.data_root, "cache": options.cache}
-    measure(1, options.source, places)  # makes the cached file, which is not what is measured
-    print(f"{'processes':>9}  {'data, MB':>8}  {'own, MB':>9}  {'PSS, MB':>8}  {'USS, MB':>8}")
+    size = measure(1, options.source, places).data_bytes  # makes the cached file, which is not what is measured
+    print(f"{options.source}: {size / 1e6:.1f} MB in its Arrow file")
+    names = ("processes", "data, MB", "written, MB", "as copies, MB", "PSS, MB", "USS, MB")
+    print("  ".join(names))
     for processes in (1, options.processes):
-        memory = measure(processes, options.source, places)
-        data = f"{memory.data_pss_bytes / 1e6:8.1f}  {memory.data_private_bytes / 1e6:9.1f}"
-        print(f"{processes:>9}  {data}  {memory.pss_bytes / 1e6:8.1f}  {memory.uss_bytes / 1e6:8.1f}")
+        m = measure(processes, options.source, places)
+        numbers = (m.data_pss_bytes, m.data_private_bytes, m.data_bytes * processes, m.pss_bytes, m.uss_bytes)
+        cells = [f"{processes:d}", *(f"{number / 1e6:.1f}" for number in numbers)]
+        print("  ".join(f"{cell:>{len(name)}}" for cell, name in zip(cells, names, strict=True)))
 
 
 if __name__ == "__main__":

@@ -183,7 +183,7 @@ def _train(options: argparse.Namespace) -> int:
     settings = RunOptions(
         splits=("validation", "test"),
         device=options.device,
-        num_threads=options.threads,
+        num_threads=options.threads or study.study.cpus_per_trial,  # as in a trial, so that the bits are the same
         checkpoints=options.checkpoints,
         keep_model=options.save is not None,
         places=places,
@@ -239,7 +239,8 @@ def _say_point(point: Any) -> bool:
     metric = "-" if point.metric is None else f"{point.metric:.4f}"
     loss = "-" if point.loss is None else f"{point.loss:.4f}"
     print(
-        f"{point.share:6.0%}  phase {point.phase}  metric {metric}  loss {loss}  {point.seconds:.1f} s", file=sys.stderr
+        f"{100 * point.share:4.0f} %  phase {point.phase + 1}  metric {metric}  loss {loss}  {point.seconds:.1f} s",
+        file=sys.stderr,
     )
     return False
 
@@ -247,10 +248,10 @@ def _say_point(point: Any) -> bool:
 def _say_result(result: Any, known: TaskFacts, metric: str) -> None:
     scores = ", ".join(f"{split} {value:.4f}" for split, value in result.metrics.items())
     passes = result.ledger.spent / known.pass_flops
-    share = result.ledger.spent / known.reference_flops
+    percent = 100 * result.ledger.spent / known.reference_flops
     print(f"{metric}: {scores or '-'}")
     print(
-        f"{passes:.3g} passes ({share:.1%} of the recipe's compute), {result.seconds:.1f} s, {result.updates} updates"
+        f"{passes:.3g} passes ({percent:.3g} % of the recipe's compute), {result.seconds:.1f} s, {result.updates} updates"
     )
 
 
@@ -423,7 +424,11 @@ def _add_study_commands(commands: Any) -> None:
     train.add_argument(
         "--transfer", action="store_true", help="follow a bundle made for other data; sizes are re-derived"
     )
-    train.add_argument("--threads", type=int, help="CPU threads; they change the bits of the result")
+    train.add_argument(
+        "--threads",
+        type=int,
+        help="CPU threads; they change the bits of the result\n(default: cpus_per_trial of the study file)",
+    )
     train.add_argument("--checkpoints", metavar="DIR", help="keep checkpoints there, and go on from them")
     train.add_argument("--save", metavar="FILE", help="write the trained weights (a state_dict) there")
     train.add_argument("--json", action="store_true", help="one JSON object")

@@ -137,3 +137,11 @@ def _write_local(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def inside(folder: str, name: str) -> str:
+    """Path or URI of something in a folder; the query of a URI (`s3://bucket/runs?region=...`) stays at its end."""
+    if "://" not in folder:
+        return f"{Path(folder).expanduser().absolute()}/{name}"
+    path, mark, query = folder.partition("?")
+    return f"{path.rstrip('/')}/{name}{mark}{query}"

@@ -105,7 +105,7 @@ def test_processes_that_start_at_once_read_the_source_once(slow_folder: Path) ->
 
 
 def test_a_process_killed_while_reading_leaves_no_half_file_and_no_lock(slow_folder: Path) -> None:
-    process, receiver = start(slow_folder, 20.0)
+    process, receiver = start(slow_folder, 5.0)
     reads = slow_folder / "reads"
     wait_for(lambda: reads.exists() and len(reads.read_text().split()) > 50)  # past the sample, in the midst of all
     process.kill()

@@ -6,25 +6,33 @@ together, so that one Ray Tune experiment with re-used workers carries a whole s
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import shlex
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from subsettune import config, select
 from subsettune.config import FrozenDict, setting
+from subsettune.errors import CheckpointError, DataError, StorageError, StudyError, SubsettuneError
 from subsettune.ledger import Ledger
 from subsettune.policy import Policy, TaskFacts
-from subsettune.storage import Folder
+from subsettune.storage import Folder, inside
 from subsettune.study.records import Role, RunRecord
 from subsettune.task import Task
-from subsettune.train.loop import RunOptions, run
+from subsettune.train.checkpoint import Checkpoints, Mark
+from subsettune.train.loop import RunOptions, run, run_key
 from subsettune.train.result import CurvePoint, RunResult
 
 T = TypeVar("T")
 ATTEMPTS = 2  # a failed run is retried once, then recorded
+# What is wrong with the surroundings, not with the run: a person mends it, and the run is then worth trying again.
+SURROUNDINGS: dict[str, type[SubsettuneError]] = {
+    cls.__name__: cls for cls in (CheckpointError, DataError, StorageError, StudyError)
+}
 
 
 class Pause(enum.Enum):
@@ -48,7 +56,6 @@ class RunRequest:
         candidate: of a verification run.
         coordinates: of a trial.
         confirms: the trial that this one repeats.
-        attempt: 1, or 2 after a failure.
     """
 
     name: str
@@ -60,7 +67,6 @@ class RunRequest:
     candidate: str = ""
     coordinates: FrozenDict = setting(FrozenDict())
     confirms: int | None = None
-    attempt: int = 1
 
     def __post_init__(self) -> None:
         config.check(self)
@@ -68,10 +74,36 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """A run that ended in an error: the sentence, and where its trace is written."""
+    """A run that ended in an error.
+
+    Args:
+        message: the sentence.
+        log: where its trace is written.
+        ends_study: a key of `SURROUNDINGS` when the error is not the run's own: the study stops, and nothing is
+            recorded, so that the run is carried out once that is mended.
+    """
 
     message: str
     log: str = ""
+    ends_study: str = ""
+
+    @property
+    def error(self) -> SubsettuneError:
+        """What the study ends with."""
+        return SURROUNDINGS[self.ends_study](self.message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What is known of a run that brought no result, because it was stopped from outside or failed.
+
+    Args:
+        points: of its curve, as far as it came.
+        mark: how far it said it was, and what interruptions had cost it.
+    """
+
+    points: tuple[CurvePoint, ...] = ()
+    mark: Mark = Mark()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,35 +114,72 @@ class Worker:
         task: what is trained.
         options: of the runs; each request sets its own splits.
         logs: folder or URI for the traces of failed runs.
+        alone: words of the command that trains the task by itself; policy and seed are added to them.
     """
 
     task: Task
     options: RunOptions
     logs: str
+    alone: tuple[str, ...] = ("subsettune", "train", "STUDY.yaml")
 
     def __post_init__(self) -> None:
         config.check(self)
 
     def train(self, request: RunRequest, report: Callable[[CurvePoint], bool]) -> RunResult | Failure:
         """Carry out a request; an error of the run becomes a `Failure` whose trace is in the logs."""
-        plain = {name: getattr(self.options, name) for name in RunOptions.__dataclass_fields__}
-        options = RunOptions(**{**plain, "splits": request.splits})
+        options = dataclasses.replace(self.options, splits=request.splits)
         try:
             return run(self.task, request.policy, request.seed, report=report, options=options)
+        except tuple(SURROUNDINGS.values()) as error:
+            return Failure(message=f"{request.name} cannot go on: {error}", ends_study=type(error).__name__)
         except Exception as error:  # whatever a user's model raises: it ends this run, not the study
-            if isinstance(error, MemoryError) and options.device == "cpu":
-                raise
-            return self._fail(request, error)
+            words = str(error).strip().splitlines()
+            return self.failure(
+                request, words[0] if words else type(error).__name__, "".join(traceback.format_exception(error))
+            )
 
-    def _fail(self, request: RunRequest, error: Exception) -> Failure:
+    def failure(self, request: RunRequest, reason: str, trace: str) -> Failure:
+        """Write down why a run failed and how to repeat it.
+
+        Args:
+            request: of the run.
+            reason: a few words.
+            trace: for the log.
+        """
+        log, policy = f"{request.name}.txt", f"{request.name}.policy.json"
         folder = Folder.at(self.logs)
-        name = f"{request.name}.txt"
-        folder.write(name, "".join(traceback.format_exception(error)).encode())
-        policy = f"{request.name}.policy.json"
-        folder.write(policy, config.canonical_json(request.policy).encode())
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        alone = f"Run it alone: subsettune train STUDY.yaml --policy {folder}/{policy} --seed {request.seed}"
-        return Failure(message=f"{request.name} failed: {reason} Log: {folder}/{name}. {alone}", log=f"{folder}/{name}")
+        try:
+            folder.write(log, trace.encode())
+            folder.write(policy, config.canonical_json(request.policy).encode())
+        except StorageError as error:
+            return Failure(message=f"{request.name} failed: {reason} {error}", ends_study="StorageError")
+        again = shlex.join([*self.alone, "--policy", inside(self.logs, policy), "--seed", str(request.seed)])
+        where = f"{folder}/{log}"
+        end = "" if reason.endswith((".", "!", "?")) else "."
+        return Failure(
+            message=f"{request.name} failed: {reason}{end} Log: {where}. Run it alone: {again}", log=where
+        )
+
+    def seen(self, request: RunRequest, points: Sequence[CurvePoint]) -> Seen:
+        """What is known of a run besides the points that it told.
+
+        A run that went on from a checkpoint tells only what is new, so the curve before it is read from there.
+
+        Args:
+            request: of the run, which has stopped.
+            points: as told, in order.
+        """
+        options = self.options
+        if options.checkpoints is None or options.fingerprint is None:
+            return Seen(points=tuple(points))
+        key = run_key(self.task, options.fingerprint, request.policy, request.seed)
+        kept = Checkpoints(Folder.at(options.checkpoints), key)
+        mark = kept.marked()
+        is_whole = bool(points) and points[0].share <= 1 / options.evaluations
+        state = None if is_whole or mark == Mark() else kept.load()
+        earlier = [config.build(CurvePoint, point) for point in state["curve"]] if state is not None else []
+        before = tuple(point for point in earlier if not points or point.share < points[0].share)
+        return Seen(points=(*before, *points), mark=mark)
 
 
 class RunSource(Protocol):
@@ -141,6 +210,15 @@ class Chain:
         self._under_way = 0
         self._over = False
         self.error: BaseException | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every stage has ended, and none with an error."""
+        return self._over and self.error is None
+
+    def fail(self, error: BaseException) -> None:
+        """End the chain with an error, unless it has one."""
+        self.error = self.error or error
 
     def next(self) -> RunRequest | Pause:
         """See `RunSource.next`."""
@@ -199,29 +277,32 @@ class Times:
 def record(
     request: RunRequest,
     facts: TaskFacts,
-    outcome: RunResult | Failure | tuple[CurvePoint, ...],
+    outcome: RunResult | Failure | None,
     num_validation: int,
     times: Times,
+    seen: Seen | None = None,
 ) -> RunRecord:
     """The row of a run.
 
     Args:
         request: what was asked for.
         facts: of the task.
-        outcome: the result; a failure; or, for a run that was stopped from outside, the points of its curve so far.
-        num_validation: examples of the validation split, which a stopped run's evaluations are charged by.
+        outcome: the result; a failure; None for a run that was stopped from outside.
+        num_validation: examples of the validation split, which evaluations are charged by where there is no result.
         times: of the run.
+        seen: what is known of a run without a result.
     """
     base: dict[str, Any] = {
         **{name: getattr(request, name) for name in ("name", "role", "number", "candidate", "policy", "coordinates")},
         **{"seed": request.seed, "confirms": request.confirms, "cost_flops": request.policy.cost(facts)},
         **{"started_s": times.started_s, "finished_s": times.finished_s},
     }
-    if isinstance(outcome, Failure):
-        return RunRecord(**base, cause="failed", message=outcome.message, log=outcome.log, share_used=0.0)
     if isinstance(outcome, RunResult):
         return RunRecord(**base, **_of_result(outcome, facts, times))
-    return RunRecord(**base, **_of_points(request.policy, outcome, facts, num_validation))
+    known = _of_seen(request.policy, seen or Seen(), facts, num_validation)
+    if outcome is None:
+        return RunRecord(**base, cause="stopped", **known)
+    return RunRecord(**base, cause="failed", message=outcome.message, log=outcome.log, **known)
 
 
 def _of_result(result: RunResult, facts: TaskFacts, times: Times) -> dict[str, Any]:
@@ -242,23 +323,24 @@ def _of_result(result: RunResult, facts: TaskFacts, times: Times) -> dict[str, A
     }
 
 
-def _of_points(policy: Policy, points: tuple[CurvePoint, ...], facts: TaskFacts, num_validation: int) -> dict[str, Any]:
-    if not points:
-        return {"cause": "stopped", "share_used": 0.0}
-    last = points[-1]
-    selected = min(last.flops, sum(select.selection_flops(p, facts) for p in policy.phases[: last.phase + 1]))
-    examples = (last.flops - selected) // facts.example_flops
-    ledger = Ledger(
-        select=selected,
-        forward=examples * facts.forward_flops,
-        backward=examples * facts.backward_flops,
-        evaluate=len(points) * num_validation * facts.forward_flops,
-    )
+def _of_seen(policy: Policy, seen: Seen, facts: TaskFacts, num_validation: int) -> dict[str, Any]:
+    """The account up to the last point; what was spent after it, or lost before, is charged as repeated."""
+    ledger, points = Ledger(), seen.points
+    if points:
+        last = points[-1]
+        selected = min(last.flops, sum(select.selection_flops(p, facts) for p in policy.phases[: last.phase + 1]))
+        examples = (last.flops - selected) // facts.example_flops
+        ledger = Ledger(
+            select=selected,
+            forward=examples * facts.forward_flops,
+            backward=examples * facts.backward_flops,
+            evaluate=len(points) * num_validation * facts.forward_flops,
+        )
     return {
-        "cause": "stopped",
-        "share_used": last.flops / policy.cost(facts),
+        "share_used": ledger.spent / policy.cost(facts),
         "ledger": ledger,
-        "train_s": last.seconds,
+        "repeated_flops": seen.mark.repeated + max(0, seen.mark.flops - ledger.total),
+        "train_s": points[-1].seconds if points else 0.0,
         "curve": points,
     }
 
@@ -289,14 +371,32 @@ class InlineExecutor:
         assert request is Pause.DONE, "a source waits although nothing is under way"
 
     def _carry_out(self, chain: Chain, request: RunRequest) -> None:
-        started = self._clock()
-        outcome: RunResult | Failure = Failure(message="never tried")
-        for _ in range(ATTEMPTS):
-            outcome = self._worker.train(request, lambda point: chain.progress(request, point))
-            if isinstance(outcome, RunResult):
+        started, points = self._clock(), list[CurvePoint]()
+
+        def report(point: CurvePoint) -> bool:
+            points.append(point)
+            return chain.progress(request, point)
+
+        outcome = self._worker.train(request, report)
+        for _ in range(ATTEMPTS - 1):
+            if isinstance(outcome, RunResult) or chain.error is not None:
                 break
+            outcome = self._worker.train(request, report)
+        if isinstance(outcome, Failure) and outcome.ends_study:
+            chain.fail(outcome.error)
+            return
+        seen = self._worker.seen(request, in_order(points)) if isinstance(outcome, Failure) else None
         times = Times(started_s=started, finished_s=self._clock())
-        chain.finished(request, record(request, self._facts, outcome, self._num_validation, times))
+        chain.finished(request, record(request, self._facts, outcome, self._num_validation, times, seen))
+
+
+def in_order(points: Sequence[CurvePoint]) -> list[CurvePoint]:
+    """A curve told in several attempts, of which each goes on from a checkpoint: the later word on a share counts."""
+    kept: list[CurvePoint] = []
+    for point in points:
+        kept = [before for before in kept if before.share < point.share]
+        kept.append(point)
+    return kept
 
 
 def stopwatch(offset_s: float = 0.0, clock: Callable[[], float] = time.monotonic) -> Callable[[], float]:
