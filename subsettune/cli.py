@@ -183,7 +183,7 @@ def _train(options: argparse.Namespace) -> int:
     settings = RunOptions(
         splits=("validation", "test"),
         device=options.device,
-        num_threads=options.threads or study.study.cpus_per_trial,  # as in a trial, so that the bits are the same
+        num_threads=study.study.cpus_per_trial if options.threads is None else options.threads,  # the bits of a trial
         checkpoints=options.checkpoints,
         keep_model=options.save is not None,
         places=places,
@@ -250,9 +250,8 @@ def _say_result(result: Any, known: TaskFacts, metric: str) -> None:
     passes = result.ledger.spent / known.pass_flops
     percent = 100 * result.ledger.spent / known.reference_flops
     print(f"{metric}: {scores or '-'}")
-    print(
-        f"{passes:.3g} passes ({percent:.3g} % of the recipe's compute), {result.seconds:.1f} s, {result.updates} updates"
-    )
+    compute = f"{passes:.3g} passes ({percent:.3g} % of the recipe's compute)"
+    print(f"{compute}, {result.seconds:.1f} s, {result.updates} updates")
 
 
 def _clean(options: argparse.Namespace) -> int:

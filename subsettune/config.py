@@ -231,10 +231,14 @@ def _convert_dataclass(cls: type, raw: Any, path: Path, mistakes: list[Mistake])
         return raw
     if not isinstance(raw, Mapping):
         return _bad(path, "a mapping of keys to values", raw, mistakes)
-    if hasattr(cls, "fold"):  # a class may gather free keys into one field before they are checked
-        raw = cls.fold(raw)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     before = len(mistakes)
+    if hasattr(cls, "fold"):  # a class may gather free keys into one field before they are checked
+        try:
+            raw = cls.fold(raw)
+        except ConfigError as error:
+            mistakes.extend(Mistake((*path, *m.path), m.message) for m in error.mistakes)
+            return _BAD
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     mistakes.extend(Mistake((*path, str(key)), unknown_key(key, fields)) for key in raw if key not in fields)
     mistakes.extend(Mistake(path, f"key {name!r} is missing.") for name in _required(fields) if name not in raw)
     known = {key: value for key, value in raw.items() if key in fields}

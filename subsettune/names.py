@@ -50,7 +50,9 @@ def _models() -> list[dict[str, Any]]:
     for name, builder in BUILDERS.items():
         options = [p for p in inspect.signature(builder).parameters.values() if p.kind is p.KEYWORD_ONLY]
         about = (inspect.getdoc(builder) or "").splitlines()[0]
-        found.append({"name": name, "about": about, "options": ", ".join(f"{p.name}: {p.default}" for p in options)})
+        found.append(
+            {"name": name, "about": about, "options": ", ".join(f"{p.name}: {_words(p.default)}" for p in options)}
+        )
     own = "your own: called with its options, and with input_shape and num_outputs if it takes them"
     return [*found, {"name": "package.module:function", "about": own}]
 
@@ -58,4 +60,9 @@ def _models() -> list[dict[str, Any]]:
 def _fields(cls: type) -> str:
     if not dataclasses.is_dataclass(cls):
         return ""
-    return ", ".join(f"{field.name}: {field.default}" for field in dataclasses.fields(cls))
+    return ", ".join(f"{field.name}: {_words(field.default)}" for field in dataclasses.fields(cls))
+
+
+def _words(default: Any) -> str:
+    """A default as it is written in a study file."""
+    return str(list(default) if isinstance(default, tuple) else default)

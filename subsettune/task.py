@@ -41,7 +41,8 @@ class Data:
         source: a data set by name, a path of a Parquet file or folder or of an .npz file, or `package.module:function`
             that returns a map-style torch Dataset (or a pair of them: training, test).
         label: column of the label (Parquet) or name of the array (.npz).
-        features: columns or arrays that make up the input; default: `image` if there is one, else all numeric ones.
+        features: columns or arrays that make up the input; default: `image` if there is one, else all
+            other columns, which must be numeric. Means nothing to named data sets and functions, nor does `label`.
         options: keyword arguments of the function.
     """
 

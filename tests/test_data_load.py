@@ -117,6 +117,21 @@ def test_a_wrong_fingerprint_is_refused_with_both(places: Places) -> None:
         load(task(), places, fingerprint="ab" * 32)
 
 
+def test_a_machine_without_the_data_makes_them_and_compares(places: Places, tmp_path: Path) -> None:
+    known = load(task(), places).fingerprint
+    forget()
+    other = Places(cache=str(tmp_path / "other machine"))
+    assert load(task(), other, fingerprint=known).fingerprint == known
+    assert len(data_module.cached(other)) == 1
+
+
+def test_a_kind_of_task_is_part_of_what_is_cached(places: Places) -> None:
+    """Digits as classes and as values are two data sets from one source."""
+    classes, values = load(task(), places), load(task(metric="mse"), places)
+    assert (classes.train.targets.dtype, values.train.targets.dtype) == (torch.int64, torch.float32)
+    assert classes.fingerprint != values.fingerprint
+
+
 def test_loading_leaves_the_random_state_alone(places: Places) -> None:
     forget()
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002 (it is guarded)

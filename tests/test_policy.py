@@ -186,7 +186,7 @@ def test_transfer_keeps_shares_and_derives_them_from_q_anew() -> None:
     policy = Policy(phases=(Phase(share=0.1, q=2.0, passes=1), Phase(share=0.5, passes=1), Phase(passes=1)))
     assert [phase.share for phase in transfer(policy, larger).phases] == [0.025, 0.5, 1]
     assert transfer(policy, larger).passes == policy.passes
-    with pytest.raises(ConfigError, match="^q must be at most 1, got 2.0. It needs 100 examples and there are 50.$"):
+    with pytest.raises(ConfigError, match=r"^q must be at most 1, got 2.0. It needs 100 examples and there are 50.$"):
         transfer(policy, dataclasses.replace(FACTS, num_examples=50))
 
 

@@ -39,7 +39,7 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Folder.at("~/runs").path == "/home/someone/runs"
     uri = Folder.at(f"file://{tmp_path}/runs/")
     assert (uri.path, uri.is_local, str(uri / "one")) == (f"{tmp_path}/runs", True, f"{tmp_path}/runs/one")
-    with pytest.raises(StorageError, match="^storage 'nope://x' cannot be reached: .*Check the address.$"):
+    with pytest.raises(StorageError, match=r"^storage 'nope://x' cannot be reached: .*Check the address.$"):
         Folder.at("nope://x")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from contracts import random_state
 
-from subsettune.train.randomness import capture, derive, generator, isolated, restore
+from subsettune.train.randomness import capture, derive, generator, isolated, preserved, restore
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 
@@ -36,6 +36,15 @@ def test_state_and_threads_come_back() -> None:
         raise KeyboardInterrupt
     assert random_state() == before
     assert torch.get_num_threads() == threads
+
+
+def test_preserved_seeds_nothing() -> None:
+    before = random_state()
+    with preserved():
+        assert random_state() == before
+        draws()
+        assert random_state() != before
+    assert random_state() == before
 
 
 def test_captured_state_is_gone_on_from() -> None:

@@ -65,6 +65,7 @@ ABSENT = (
     "File not found",
 )  # RuntimeErrors of torchvision
 SILENCE_S = 30.0
+READING = 1  # raise it when the same files come to give other arrays: caches made before are then passed over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,12 +135,12 @@ def _refuse_ignored(data: Data) -> None:
 
 def _named(name: str, kind: str, places: Places) -> Source:
     if name == "digits":
-        return Source(name=name, key=config.digest(["digits", 1, kind]), read=lambda _: _read_digits())
+        return Source(name=name, key=config.digest(["digits", kind, READING]), read=lambda _: _read_digits())
     root, published = places.torchvision_root(), TORCHVISION[name]
 
     def key() -> str:
         files = [_stat(root / published.folder), *(_stat(root / archive) for archive in published.archives)]
-        return config.digest([name, kind, files, str(root)])
+        return config.digest([name, kind, READING, files, str(root)])
 
     return Source(name=name, key=key(), read=lambda scratch: _read_torchvision(name, places, scratch), key_now=key)
 
@@ -247,7 +248,7 @@ def _files(data: Data, kind: str, places: Places) -> Source:
             "Give a .parquet or .npz file, or a folder of Parquet files; --data-root is the base of relative paths."
         )
         raise DataNotFoundError(f"data {str(path)!r} are not there. {advice}")
-    key = config.digest([str(path), _stat(path), data, kind])
+    key = config.digest([str(path), _stat(path), data, kind, READING])
     if path.suffix == ".npz":
         return Source(name=str(path), key=key, read=lambda scratch: read_npz(path, data, scratch))
     return Source(name=str(path), key=key, read=lambda scratch: read_parquet(path, data, kind, scratch))
@@ -260,7 +261,7 @@ def _function(data: Data, kind: str) -> Source:
     except (OSError, TypeError):  # built in or made at run time: its module's name must do
         code = str(sys.modules.get(getattr(function, "__module__", ""), "")).encode()
     user = UserData(function, data)
-    key = config.digest([data.source, data, kind, hashlib.sha256(code).hexdigest(), user.digest()])
+    key = config.digest([data.source, data, kind, READING, hashlib.sha256(code).hexdigest(), user.digest()])
     return Source(name=data.source, key=key, read=user.read)
 
 

@@ -9,6 +9,7 @@ asked for.
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -24,12 +25,13 @@ from subsettune.errors import ConfigError, StudyError
 from subsettune.ledger import Ledger
 from subsettune.policy import Policy, conventional
 from subsettune.report import progress
-from subsettune.storage import Folder
+from subsettune.storage import Folder, inside
 from subsettune.study import reference, stages
 from subsettune.study.admission import admit, check_here
 from subsettune.study.backend import journal_at
 from subsettune.study.definition import Study, parse, read
 from subsettune.study.folder import StudyFolder
+from subsettune.study.lock import DriverLock
 from subsettune.study.noninferiority import Rules
 from subsettune.study.records import RunRecord
 from subsettune.study.results import Candidate, StudyView
@@ -42,6 +44,7 @@ from subsettune.train.loop import RunOptions, check, choose, run_key
 
 # Settings that a study may go on with another value of; the others are part of what its evidence says.
 MAY_CHANGE = ("trials", "parallel", "gpus_per_trial", "candidates", "time_limit_s")
+JOURNAL = "optuna.journal"
 SEEDS_APART = 100_000  # seeds of the reference start at so many times the study's seed; trials have their own
 
 
@@ -104,7 +107,10 @@ def tune(
     folder = StudyFolder(options.storage, fresh_run_id(options.storage, name) if run_id is None else run_id)
     with progress.make_progress(sys.stderr, quiet=True) as silent:
         driver = _Driver(resolved, folder, observer or silent, options)
-        return driver.run()
+        try:
+            return driver.run()
+        finally:
+            driver.lock.release()
 
 
 def fresh_run_id(storage: str, name: str) -> str:
@@ -122,13 +128,20 @@ class _Driver:
     def __init__(self, study: Study, folder: StudyFolder, observer: progress.Observer, options: TuneOptions) -> None:
         self.study, self.folder, self.observer, self.options = study, folder, observer, options
         self.task, self.settings = study.task, study.study
-        if options.address is None:
+        self.address = options.address or os.environ.get("RAY_ADDRESS")  # Ray sets it in the jobs of a cluster
+        if self.address is None:
             check_here(study, options.device)
+        self.device = _device(study, options)
         admitted = admit(study, options.places)
         self.data, self.facts, self.space = admitted.data, admitted.facts, admitted.space
         base = self.settings.seed * SEEDS_APART
         self.seeds = tuple(range(base, base + self.settings.seed_cap))
-        self._open()
+        self.lock = DriverLock(folder.folder, folder.run_id)
+        try:
+            self._open()
+        except BaseException:
+            self.lock.release()
+            raise
         self.clock = stopwatch(self.folder.manifest["elapsed_s"])
         self.checkpoints = self.folder.folder / "tune" / "checkpoints"
         self.search: Search | None = None
@@ -143,6 +156,7 @@ class _Driver:
         else:
             self.folder.open()
             self._refuse_another()
+            journal_at(self.folder.folder, JOURNAL)  # a damaged one is told before anything runs
             self.folder.manifest["study"] = config.to_plain(self.study)
         manifest = self.folder.manifest
         manifest["facts"] = config.to_plain(self.facts)
@@ -213,13 +227,13 @@ class _Driver:
 
     def _executor(self) -> Executor:
         options = RunOptions(
-            device=self.options.device,
+            device=self.device,
             num_threads=self.settings.cpus_per_trial,
             checkpoints=self._uri("tune/checkpoints"),
             places=self._absolute_places(),
             fingerprint=self.data.fingerprint,
         )
-        worker = Worker(task=self.task, options=options, logs=self._uri("tune/logs"))
+        worker = Worker(task=self.task, options=options, logs=self._uri("tune/logs"), alone=self._alone(options))
         num_validation = len(self.data.validation)
         if self.options.executor == "inline":
             return InlineExecutor(worker, self.facts, num_validation, self.clock)
@@ -232,16 +246,21 @@ class _Driver:
             num_validation,
             self.clock,
             resources=Resources(
-                parallel=s.parallel, cpus=s.cpus_per_trial, gpus=s.gpus_per_trial, address=self.options.address
+                parallel=s.parallel, cpus=s.cpus_per_trial, gpus=s.gpus_per_trial, address=self.address
             ),
             storage=self._uri("tune"),
             note=self.observer.note,
         )
 
+    def _alone(self, options: RunOptions) -> tuple[str, ...]:
+        """Words of the command that trains this task by itself, as a run of the study does."""
+        words = ["subsettune", "train", self._uri("study.yaml"), "--threads", str(options.num_threads)]
+        words += ["--device", options.device, "--cache", options.places.cache_folder]
+        words += ["--data-root", options.places.data_root] if options.places.data_root is not None else []
+        return tuple(words)
+
     def _uri(self, name: str) -> str:
-        folder = Folder.at(self.options.storage)
-        base = folder.path if folder.is_local else self.options.storage.rstrip("/")
-        return f"{base}/{self.folder.run_id}/{name}"
+        return inside(self.options.storage, f"{self.folder.run_id}/{name}")
 
     def _absolute_places(self) -> Places:
         """Places as a worker in another folder finds them."""
@@ -292,10 +311,15 @@ class _Driver:
         environment = {
             "torch": torch.__version__,
             "threads": self.settings.cpus_per_trial,
-            "device": "cuda" if torch.cuda.is_available() and self.options.device != "cpu" else "cpu",
+            "device": self._device_kind(),
         }
         places = self.options.places
         return reference.ReferenceCache.of(places.cache_folder, self.task, self.data.fingerprint, environment)
+
+    def _device_kind(self) -> str:
+        """What runs train on, as far as can be told here: workers may have the GPU that this machine lacks."""
+        has_gpu = torch.cuda.is_available() or self.settings.gpus_per_trial > 0
+        return "cuda" if has_gpu and self.device != "cpu" else "cpu"
 
     def _keep_reference(self, record: RunRecord) -> None:
         self._keep(record)
@@ -333,7 +357,7 @@ class _Driver:
             settings,
             target=self.folder.manifest["target"],
             higher_is_better=self.task.higher_is_better,
-            storage=journal_at(self.folder.folder, "optuna.journal"),
+            storage=journal_at(self.folder.folder, JOURNAL),
             name=self.folder.run_id,
             invalid=self._invalid,
         )
@@ -418,7 +442,7 @@ class _Driver:
             verification = Verification(costs, self._rules(), self.seeds, spent=spent)
             rounds.append({})
         keep = _RoundKeeper(self, number)
-        shorter = stages.shorter_control(trials, number)
+        shorter = stages.shorter_control(search, self.facts, number)
         known = self._tested({**candidates, **({shorter.name: shorter} if shorter is not None else {})})
         stage = stages.VerificationStage(verification, candidates, self.facts, number, shorter, known, keep)
         keep.stage = stage
@@ -492,6 +516,13 @@ class _Driver:
         from subsettune.report import html
 
         self.folder.folder.write("report.html", html.page(view, self.options.command or None).encode())
+
+
+def _device(study: Study, options: TuneOptions) -> str:
+    """What runs train on; those that are given no GPU leave it to those that are."""
+    if options.executor == "ray" and options.device == "auto" and study.study.gpus_per_trial == 0:
+        return "cpu"
+    return options.device
 
 
 class _RoundKeeper:

@@ -17,7 +17,7 @@ Cause = Literal["finished", "stopped", "diverged", "failed"]
 _NUM_AGREEING = (
     3  # repeats that agree exactly, after which a metric is taken to be free of noise whatever it looks like
 )
-_REFERENCE_DOF = 4  # what a noise level handed in is worth: the default of 5 reference seeds less 1
+_REFERENCE_DOF = 1  # a small budget is noisier than the reference: its spread is a hint, soon outweighed by repeats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -115,5 +115,6 @@ def check_learning(records: Sequence[RunRecord], task: Task, chance: float) -> N
     if gain <= task.tolerance:
         raise LearningError(
             f"the conventional recipe does not learn: its {task.metric} is {value:.4g} over {len(records)} seeds, and "
-            f"that of a constant answer {chance:.4g}. Mend the recipe (learning rate, epochs, model) before tuning it."
+            f"that of a constant answer {chance:.4g}, no further away than the tolerance of {task.tolerance:g}. "
+            "Mend the recipe (learning rate, epochs, model), or lower the tolerance, before tuning it."
         )

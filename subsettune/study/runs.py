@@ -131,7 +131,8 @@ class Worker:
         try:
             return run(self.task, request.policy, request.seed, report=report, options=options)
         except tuple(SURROUNDINGS.values()) as error:
-            return Failure(message=f"{request.name} cannot go on: {error}", ends_study=type(error).__name__)
+            kind = next(name for name, cls in SURROUNDINGS.items() if isinstance(error, cls))
+            return Failure(message=f"{request.name} cannot go on: {error}", ends_study=kind)
         except Exception as error:  # whatever a user's model raises: it ends this run, not the study
             words = str(error).strip().splitlines()
             return self.failure(
@@ -156,9 +157,7 @@ class Worker:
         again = shlex.join([*self.alone, "--policy", inside(self.logs, policy), "--seed", str(request.seed)])
         where = f"{folder}/{log}"
         end = "" if reason.endswith((".", "!", "?")) else "."
-        return Failure(
-            message=f"{request.name} failed: {reason}{end} Log: {where}. Run it alone: {again}", log=where
-        )
+        return Failure(message=f"{request.name} failed: {reason}{end} Log: {where}. Run it alone: {again}", log=where)
 
     def seen(self, request: RunRequest, points: Sequence[CurvePoint]) -> Seen:
         """What is known of a run besides the points that it told.

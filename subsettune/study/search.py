@@ -9,7 +9,8 @@ study, whose journal alone is enough to rebuild a `Search` that goes on as the f
 2. New points come from the sampler. `frontier` (see there; the default up to about 100 trials) models the score alone,
    because the cost is known; `gp` and `tpe` are Optuna's, with the log of the cost as objective and the accuracy as
    constraint; `random` draws evenly. `benchmarks/search.py` compares them.
-3. A policy that passed is repeated with another seed when that can make it the best. Only a policy feasible on two
+3. A policy that passed is repeated with another seed when that can make it the best, and the one that sets a bound
+   every few trials. Only a policy feasible on two
    seeds sets the *bound*: further proposals of its arm lie below it. One above it is counted as skipped and moved
    to the same place of the range that is still useful, without asking the sampler again.
 4. When the least budget of the space is confirmed in every arm, nothing can be cheaper and the search is done.
@@ -35,7 +36,7 @@ from optuna.storages.journal import BaseJournalBackend
 from subsettune import config
 from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, UNIT, FrozenDict, setting
 from subsettune.policy import FULL, SUBSET, Policy, TaskFacts
-from subsettune.study.evidence import Evidence, Outcome, TrialRecord
+from subsettune.study.evidence import Evidence, Outcome, TrialRecord, Tried
 from subsettune.study.frontier import Assessed
 from subsettune.study.journal import Journal
 from subsettune.study.planner import Moment, Plan, Planner, Source
@@ -49,6 +50,7 @@ _OPENING_PART = 8  # one trial in so many, and two at least, opens the search in
 _ROUNDING = 1e-6  # relative; a bound this near to the least budget leaves nothing below it
 _FRONTIER_TRIALS = 100  # above this many trials `auto` takes TPE, whose time an ask does not grow with their cube
 _MAX_ALTERNATIVES = 64  # plans looked at before an arm counts as having nothing valid left
+_AUDIT_EVERY = 4  # trials after which the policy that sets a bound is run again; 4 more each time after that
 _THIRD = 3  # the full arm gets at least one trial in so many, and so does the subset arm
 
 
@@ -240,12 +242,37 @@ class Search:
             return DONE
         if len(self._running) >= self.settings.parallel:
             return WAIT
+        audit = self._audit()
+        if audit is not None:
+            return self._issue(audit.point, _run_seed(self.settings.seed, self._next_number), audit.first)
         for moment in self._moments():
             plan = self._next_plan(moment)
             if plan is not None:
                 confirms = plan.repeats.first if plan.repeats is not None else None
                 return self._issue(plan.point, _run_seed(self.settings.seed, self._next_number), confirms)
         return WAIT if self._running else DONE
+
+    def _audit(self) -> Tried | None:
+        """The policy that sets a bound, or leads, when it is due another seed.
+
+        Everything later is built on it, and a small budget is noisier than the reference let expect: a policy that was
+        lucky on two seeds would otherwise keep the search below the true optimum to the end. After SMAC's
+        intensification, which runs the incumbent again as challengers come (Hutter et al. 2011, LION 5).
+        """
+        if self._evidence.is_noise_free:
+            return None
+        due = self._due()
+        for arm in due[:1] or self._space.arms:
+            setters = sorted(self._evidence.confirmed(arm), key=lambda tried: (tried.cost, tried.first))
+            for tried in setters[:1]:
+                if not tried.num_running and self._trials_since(tried) >= _AUDIT_EVERY * (len(tried.scores) - 1):
+                    return tried
+        return None
+
+    def _trials_since(self, tried: Tried) -> int:
+        """Trials begun after the last one of a policy."""
+        last = max(number for number, record in self._records.items() if record.point == tried.point)
+        return sum(number > last for number in self._records)
 
     @property
     def _num_issued(self) -> int:
@@ -257,7 +284,7 @@ class Search:
         if len(arms) == 1 or self._num_issued < max(2, self.settings.trials // _OPENING_PART):
             yield self._moment(FULL)
             return
-        due = [arm for arm in arms if _THIRD * self._issued[arm] < self._num_issued + 1]
+        due = self._due()
         if due:
             yield self._moment(due[0])
         rivals = [self._moment(arm, rival=True) for arm in arms if arm not in due[:1]]
@@ -265,6 +292,11 @@ class Search:
             values = [self._planner.value(moment) for moment in rivals]
             rivals = [rivals[i] for i in sorted(range(len(rivals)), key=lambda i: (-values[i], -i))]
         yield from rivals
+
+    def _due(self) -> list[str]:
+        """The arms that fall behind their third unless the next trial is theirs."""
+        arms = self._space.arms
+        return [arm for arm in arms if len(arms) > 1 and _THIRD * self._issued[arm] < self._num_issued + 1]
 
     def _moment(self, arm: str, *, rival: bool = False) -> Moment:
         return Moment(
@@ -493,6 +525,17 @@ class Search:
             chosen += clear[:1]
         chosen += [a for a in accepted if a not in chosen][: count - len(chosen)]
         return tuple(self._candidate(a) for a in sorted(chosen, key=lambda a: a.tried.cost))
+
+    def likeliest(self, *, arm: str | None = None) -> Candidate | None:
+        """The policy that most probably reaches the target, accepted or not; of one arm if given.
+
+        For a search that trusts nothing: a verification of this policy tells by how much it missed.
+        """
+        frontier = self._planner.frontier()
+        tried = [a for a in frontier.assessed if arm in (None, a.tried.arm)] if frontier is not None else []
+        if not tried:
+            return None
+        return self._candidate(max(tried, key=lambda a: (a.probability, a.score, -a.tried.cost)))
 
     def _candidate(self, assessed: Assessed) -> Candidate:
         tried = assessed.tried

@@ -100,13 +100,6 @@ class Trials:
     target: float
     higher_is_better: bool
 
-    def best(self, arm: str | None = None) -> RunRecord | None:
-        """The cheapest finished trial at the target, or else the one nearest to it; of one arm if given."""
-        done = [r for r in self.records if r.metric is not None and arm in (None, r.policy.arm)]
-        if not done:
-            return None
-        return min(done, key=lambda r: (self._miss(r), r.cost_flops, r.number))
-
     def safer(self, cost_flops: int) -> RunRecord | None:
         """The policy with the most to spare among those that are clearly dearer and always reached the target.
 
@@ -137,7 +130,7 @@ def line_up(trials: Trials, count: int, facts: TaskFacts, round_number: int) -> 
     """The candidates of a round: the search's choice, and the best of the full arm, named `shorter`.
 
     Places that the search leaves empty go to dearer policies with more to spare. Where the search trusts no policy,
-    the one nearest to the target is tested all the same: the table then says by how much it missed.
+    the likeliest is tested all the same: the table then says by how much it missed.
 
     Args:
         trials: what there is to choose from.
@@ -160,17 +153,18 @@ def line_up(trials: Trials, count: int, facts: TaskFacts, round_number: int) -> 
             break
         name = f"candidate-{len(named) + 1}{mark}"
         named[name] = _from_record(name, safer)
-    nearest = trials.best()
-    if not named and nearest is not None:
-        name = f"shorter{mark}" if nearest.policy.arm == FULL else f"candidate-1{mark}"
-        named[name] = _from_record(name, nearest)
+    likeliest = trials.search.likeliest()
+    if not named and likeliest is not None:
+        name = f"shorter{mark}" if likeliest.policy.arm == FULL else f"candidate-1{mark}"
+        named[name] = _candidate(name, likeliest, facts)
     return named
 
 
-def shorter_control(trials: Trials, round_number: int) -> Candidate | None:
+def shorter_control(search: Search, facts: TaskFacts, round_number: int) -> Candidate | None:
     """The best of the full arm where the search does not trust it enough to make it a candidate."""
-    best = trials.best(FULL)
-    return None if best is None else _from_record("shorter" if round_number == 1 else f"shorter@{round_number}", best)
+    best = search.likeliest(arm=FULL)
+    name = "shorter" if round_number == 1 else f"shorter@{round_number}"
+    return None if best is None else _candidate(name, best, facts)
 
 
 def _from_record(name: str, record: RunRecord) -> Candidate:

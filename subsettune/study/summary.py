@@ -36,11 +36,17 @@ def summarise(view: StudyView) -> StudyView:
         "false_stops": _false_stops(view.trials, view.target, view.study.task.higher_is_better),
         "candidates": [_candidate_summary(view, candidate) for candidate in view.candidates.values()],
         "verified": winner is not None,
-        "bundle": view.manifest.get("bundle"),
+        "bundle": _bundle(view),
     }
     summary["tuning"] = _tuning(view, summary["best"])
     bare = dataclasses.replace(view, summary=summary)
     return dataclasses.replace(view, summary={**summary, "headline": headline(bare)})
+
+
+def _bundle(view: StudyView) -> str | None:
+    """Where the bundle lies now: a local study may have been moved since the manifest was written."""
+    written: str | None = view.manifest.get("bundle")
+    return written if written is None or "://" in written else f"{view.folder}/bundle"
 
 
 def _reference(view: StudyView) -> Row | None:

@@ -1,36 +1,61 @@
 """Ray Tune as the hands of a study: a thin `Searcher` around a `Chain` of runs.
 
-Tune starts workers, gives them resources, restarts a trial whose process died, and brings reports back. It decides
-nothing: what to run next, when to stop a run and what a result means is the study's business, and the study's own
-files, not Tune's, are what an interrupted study goes on from. Workers are re-used between trials, which takes the
-overhead of a trial from seconds to milliseconds; each run seeds, forks and restores all random state, so a re-used
-process changes no result. A worker keeps the memory that torch's allocator has cached on a GPU.
+Tune starts workers, gives them resources, and brings reports and deaths back. It decides nothing: what to run next,
+when to stop a run, whether to try again and what a result means is the study's business, and the study's own files, not
+Tune's, are what an interrupted study goes on from. So Tune retries nothing itself (`max_failures` is 0): a run that is
+tried again is a new Tune trial that goes on from the run's own checkpoint, whether it raised, its process died or its
+node was taken away, and only the last of these costs it no attempt.
+
+Workers are re-used between trials, which takes the overhead of a trial from seconds to milliseconds; each run seeds,
+forks and restores all random state, so a re-used process changes no result. What torch's allocator has cached on a GPU
+is given back after each run, or workers that share one would starve each other.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
+import math
 import os
 import signal
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 from ray.tune.search import Searcher
 
 from subsettune import config
 from subsettune.errors import ConfigError, StudyError
 from subsettune.policy import TaskFacts
-from subsettune.study.runs import ATTEMPTS, Chain, Failure, Pause, RunRequest, Times, Worker, record
+from subsettune.storage import Folder
+from subsettune.study.runs import (
+    ATTEMPTS,
+    SURROUNDINGS,
+    Chain,
+    Failure,
+    Pause,
+    RunRequest,
+    Times,
+    Worker,
+    in_order,
+    record,
+)
 from subsettune.train.result import CurvePoint, RunResult
 
 OBJECT_STORE_BYTES = 128 * 2**20  # nothing large passes through it: data are mapped from files
+ANSWER_S = 10.0  # what a cluster gets to answer; Ray itself tries for a minute, then ends the process
+EXPERIMENT = "experiment-"  # begins the name of Tune's own folder, which nobody needs once the experiment is over
+NODE_DEATH_S = 20.0  # Ray breaks the connection to a lost node at once, and misses its heartbeat only later
+NODES_LOST = 10  # by one run, until it is given up: no error of the run's, but something is wrong
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our own Parquet is the log
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -38,6 +63,7 @@ QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+LOGGERS = ("ray", "ray.tune", "ray.train")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +74,31 @@ class Resources:
         parallel: runs at a time.
         cpus: CPU cores of a run.
         gpus: GPUs of a run; a fraction shares one.
-        address: of a running cluster (`auto`, `ray://host:10001`), or null to start one on this machine.
+        address: of a running cluster (`auto`, `host:6379`, `ray://host:10001`), or null to start one on this
+            machine.
     """
 
     parallel: int = 1
     cpus: int = 1
     gpus: float = 0.0
     address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            rule = "a whole number, or a share below 1"
+            raise ConfigError(config.must("gpus_per_trial", rule, self.gpus, "A run cannot have one GPU and a half."))
+
+    def __str__(self) -> str:
+        return f"{self.cpus} CPUs and {self.gpus:g} GPUs"
+
+    def fit_in(self, node: Mapping[str, float]) -> int:
+        """How many runs a node with these resources takes at a time."""
+        by_cpus = int(node.get("CPU", 0) // self.cpus)
+        gpus = node.get("GPU", 0)
+        if self.gpus == 0:
+            return by_cpus
+        by_gpus = int(gpus) * int(1 / self.gpus + 1e-9) if self.gpus < 1 else int(gpus // self.gpus)
+        return min(by_cpus, by_gpus)
 
 
 class RayExecutor:
@@ -89,38 +133,62 @@ class RayExecutor:
 
         Raises:
             KeyboardInterrupt: Ctrl-C or SIGTERM; what was finished is on record.
-            StudyError: the cluster cannot be reached, or has not the resources for one run.
+            StudyError: the cluster cannot be reached, has not the resources for one run, or is lost.
             the first error of a stage.
         """
-        searcher = ChainSearcher(chain, self._facts, self._num_validation, self._clock, self._note)
-        with cluster(self._resources), _interruptible() as interrupted:
-            tuner = tune.Tuner(
-                tune.with_resources(
-                    tune.with_parameters(_trainable, worker=config.canonical_json(self._worker), home=str(Path.cwd())),
-                    {"cpu": self._resources.cpus, "gpu": self._resources.gpus},
-                ),
-                tune_config=tune.TuneConfig(
-                    search_alg=searcher,
-                    num_samples=-1,
-                    max_concurrent_trials=self._resources.parallel,
-                    reuse_actors=True,
-                    trial_dirname_creator=_trial_name,
-                    trial_name_creator=_trial_name,
-                ),
-                run_config=tune.RunConfig(
-                    name=f"experiment-{os.getpid()}-{round(self._clock() * 1000)}",
-                    storage_path=self._storage,
-                    verbose=0,
-                    stop=searcher.should_stop,
-                    failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
-                    checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
-                ),
-            )
-            tuner.fit()
+        searcher = ChainSearcher(chain, self._worker, self._facts, self._num_validation, self._clock, self._note)
+        with cluster(self._resources) as slots, _sigterm_as_sigint():
+            if slots is not None and slots < self._resources.parallel:
+                self._note(f"{slots} runs at a time fit here, not {self._resources.parallel}.")
+            folder = Folder.at(self._storage)
+            for name in folder.names():  # of drivers that were killed
+                if name.startswith(EXPERIMENT):
+                    folder.remove(name)
+            name = f"{EXPERIMENT}{os.getpid()}-{round(self._clock() * 1000)}"
+            self._run(searcher, name, min(self._resources.parallel, slots or self._resources.parallel))
+            folder.remove(name)
         if chain.error is not None:
             raise chain.error
-        if interrupted.is_set() or chain.next() is not Pause.DONE:
+        if not chain.is_over:  # Tune swallows SIGINT: it finishes writing and returns as if all were well
             raise KeyboardInterrupt
+
+    def _run(self, searcher: ChainSearcher, name: str, parallel: int) -> None:
+        worker = config.canonical_json(self._worker)
+        try:
+            # Not a `Tuner`: connected by ray://, that would move the searcher, and the study with it, to the cluster.
+            tune.run(
+                tune.with_parameters(_trainable, worker=worker, home=str(Path.cwd())),
+                name=name,
+                storage_path=self._storage,
+                search_alg=searcher,
+                num_samples=-1,
+                max_concurrent_trials=parallel,
+                reuse_actors=True,
+                resources_per_trial={"cpu": self._resources.cpus, "gpu": self._resources.gpus},
+                trial_dirname_creator=_trial_name,
+                trial_name_creator=_trial_name,
+                stop=_ChainStopper(searcher),
+                callbacks=[_Deaths(searcher)],
+                max_failures=0,
+                raise_on_failed_trial=False,
+                verbose=0,
+                _remote=False,
+            )
+        except (RayError, tune.TuneError, ConnectionError) as error:
+            words = str(error).strip().splitlines()[0]
+            advice = "What was finished is on record; the same command goes on."
+            raise StudyError(f"the Ray cluster was lost: {words} {advice}") from error
+
+
+@dataclass(slots=True, kw_only=True)
+class _UnderWay:
+    """A run that is being carried out, over all its attempts."""
+
+    request: RunRequest
+    started_s: float
+    points: list[CurvePoint] = field(default_factory=list)
+    attempts: int = 0
+    nodes_lost: int = 0
 
 
 class ChainSearcher(Searcher):
@@ -129,17 +197,18 @@ class ChainSearcher(Searcher):
     def __init__(
         self,
         chain: Chain,
+        worker: Worker,
         facts: TaskFacts,
         num_validation: int,
         clock: Callable[[], float],
         note: Callable[[str], None],
     ) -> None:
         super().__init__(metric="share", mode="max")
-        self._chain, self._facts, self._num_validation, self._clock = chain, facts, num_validation, clock
-        self._note = note
-        self._requests: dict[str, tuple[RunRequest, float]] = {}
-        self._points: dict[str, list[CurvePoint]] = {}
-        self._again: list[RunRequest] = []
+        self._chain, self._worker, self._facts, self._num_validation = chain, worker, facts, num_validation
+        self._clock, self._note = clock, note
+        self._runs: dict[str, _UnderWay] = {}
+        self._again: list[_UnderWay] = []
+        self._nodes = _Nodes()
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher into its own state; ours has nothing worth keeping there."""
@@ -147,51 +216,87 @@ class ChainSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # FINISHED is a text
         """Configuration of the next trial, None to wait, or FINISHED."""
-        request = self._again.pop(0) if self._again else self._chain.next()
-        if request is Pause.DONE:
-            return str(Searcher.FINISHED)
-        if not isinstance(request, RunRequest):
-            return None
-        self._requests[trial_id] = (request, self._clock())
-        self._points[trial_id] = []
-        return {"request": config.canonical_json(request)}
+        if self._chain.error is None and self._again:
+            run = self._again.pop(0)
+        else:
+            request = self._chain.next()
+            if request is Pause.DONE:
+                return str(Searcher.FINISHED)
+            if not isinstance(request, RunRequest):
+                return None
+            run = _UnderWay(request=request, started_s=self._clock())
+        self._runs[trial_id] = run
+        self._nodes.look()
+        return {"request": config.canonical_json(run.request)}
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the chain ended with an error: what still runs is not waited for."""
+        return self._chain.error is not None
 
     def should_stop(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Whether a run must stop at this point of its curve; Tune calls it once a report."""
-        if "point" not in result or trial_id not in self._requests:
+        if "point" not in result or trial_id not in self._runs:
             return False
+        run = self._runs[trial_id]
         point = config.build(CurvePoint, json.loads(result["point"]))
-        points = self._points[trial_id]
-        if points and point.share <= points[-1].share:
-            points.clear()  # the run was restarted, and tells its curve from its checkpoint on
-        points.append(point)
-        return self._chain.progress(self._requests[trial_id][0], point)
+        run.points = in_order([*run.points, point])
+        return self._chain.progress(run.request, point)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A run has ended: finished, failed, stopped, or its process died more than once."""
-        if trial_id not in self._requests:
+        """A run has finished, was stopped, or raised; of deaths Tune tells nothing here, see `died`."""
+        if error or trial_id not in self._runs:
             return
-        request, started_s = self._requests.pop(trial_id)
-        outcome = self._outcome(request, self._points.pop(trial_id), result or {}, error)
-        if isinstance(outcome, Failure) and not error and request.attempt < ATTEMPTS:
-            self._note(f"{outcome.message} Trying once more.")
-            self._again.append(RunRequest(**{**_fields(request), "attempt": request.attempt + 1}))
-            return
-        times = Times(started_s=started_s, finished_s=self._clock())
-        self._chain.finished(request, record(request, self._facts, outcome, self._num_validation, times))
-
-    def _outcome(
-        self, request: RunRequest, points: list[CurvePoint], result: dict[str, Any], error: bool
-    ) -> RunResult | Failure | tuple[CurvePoint, ...]:
-        if error:
-            return Failure(
-                message=f"{request.name} failed: its worker process died {ATTEMPTS} times. Was it out of memory?"
-            )
+        run, result = self._runs.pop(trial_id), result or {}
         if "failure" in result:
-            return Failure(**json.loads(result["failure"]))
-        if "result" in result:
-            return config.build(RunResult, json.loads(result["result"]))
-        return tuple(points)
+            self._failed(run, config.build(Failure, json.loads(result["failure"])))
+        elif "result" in result:
+            self._ended(run, config.build(RunResult, json.loads(result["result"])))
+        else:
+            self._ended(run, None)
+
+    def died(self, trial_id: str, error: Exception | None) -> None:
+        """A run's process or node died, or Tune could not start it."""
+        run = self._runs.pop(trial_id, None)
+        if run is None:
+            return
+        name, trace = run.request.name, str(error)
+        if isinstance(error, RayActorError) and self._nodes.are_to_blame(error):
+            run.nodes_lost += 1
+            if run.nodes_lost < NODES_LOST:
+                self._note(f"The node of {name} was lost; the run goes on elsewhere from its checkpoint.")
+                self._again.append(run)
+                return
+            failure = self._worker.failure(run.request, f"its node was lost {NODES_LOST} times", trace)
+        elif isinstance(error, RayActorError):
+            reason = f"its worker process died {ATTEMPTS} times. Was it out of memory?"
+            if run.attempts + 1 < ATTEMPTS:
+                reason = "its worker process died."
+            failure = self._worker.failure(run.request, reason, trace)
+        else:  # what a run raises comes back as its result, so this is Tune's own: the storage, for one
+            words = trace.strip().splitlines()[-1] if trace.strip() else "no reason given"
+            failure = Failure(message=f"Ray Tune cannot start {name}: {words}", ends_study="StudyError")
+        self._failed(run, failure, is_final=run.nodes_lost >= NODES_LOST)
+
+    def _failed(self, run: _UnderWay, failure: Failure, *, is_final: bool = False) -> None:
+        run.attempts += 1
+        if run.attempts < ATTEMPTS and not is_final:
+            self._note(f"{failure.message} Trying once more.")
+            self._again.append(run)
+        elif failure.ends_study:
+            self._chain.fail(failure.error)
+        else:
+            self._ended(run, failure)
+
+    def _ended(self, run: _UnderWay, outcome: RunResult | Failure | None) -> None:
+        try:
+            seen = None if isinstance(outcome, RunResult) else self._worker.seen(run.request, run.points)
+        except tuple(SURROUNDINGS.values()) as error:
+            self._chain.fail(error)
+            return
+        times = Times(started_s=run.started_s, finished_s=self._clock())
+        row = record(run.request, self._facts, outcome, self._num_validation, times, seen)
+        self._chain.finished(run.request, row)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the study's files hold everything."""
@@ -200,8 +305,57 @@ class ChainSearcher(Searcher):
         """Nothing to restore."""
 
 
-def _fields(request: RunRequest) -> dict[str, Any]:
-    return {name: getattr(request, name) for name in RunRequest.__dataclass_fields__}
+class _Nodes:
+    """Tells the death of a process from that of its node."""
+
+    def __init__(self) -> None:
+        self._alive: set[str] | None = None
+        self._lost_at_s = -math.inf
+
+    def look(self) -> None:
+        """Note which nodes are alive."""
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+        if self._alive is not None and self._alive - alive:
+            self._lost_at_s = time.monotonic()
+        self._alive = alive
+
+    def are_to_blame(self, error: RayActorError) -> bool:
+        """Whether an actor is gone because its node is; waits until Ray knows, where it only lost the connection."""
+        if error.preempted or "node has died" in str(error):
+            return True
+        if not isinstance(error, ActorUnavailableError):
+            return False
+        started = time.monotonic()
+        while self._lost_at_s < started - NODE_DEATH_S and time.monotonic() < started + NODE_DEATH_S:
+            self.look()
+            if self._alive is not None and len(self._alive) == 1 and self._lost_at_s == -math.inf:
+                break  # the driver's own node is the only one, and there it is
+            time.sleep(0.2)
+        return self._lost_at_s >= started - NODE_DEATH_S
+
+
+class _ChainStopper(tune.Stopper):
+    """Stops a run when its stage says so, and all of them when the chain has failed."""
+
+    def __init__(self, searcher: ChainSearcher) -> None:
+        self._searcher = searcher
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return self._searcher.should_stop(trial_id, result)
+
+    def stop_all(self) -> bool:
+        return self._searcher.has_failed
+
+
+class _Deaths(tune.Callback):
+    """Brings the cause of a death to the searcher, which Tune tells only that there was one."""
+
+    def __init__(self, searcher: ChainSearcher) -> None:
+        self._searcher = searcher
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        with Path(trial.pickled_error_file).open("rb") as stream:  # this driver wrote it just now
+            self._searcher.died(trial.trial_id, ray.cloudpickle.load(stream))
 
 
 def _trial_name(trial: Any) -> str:
@@ -215,6 +369,7 @@ def _trainable(settings: dict[str, Any], worker: str, home: str) -> None:
     hands = config.build(Worker, json.loads(worker))
     request = config.build(RunRequest, json.loads(settings["request"]))
     outcome = hands.train(request, _report)
+    _free_gpu()
     if isinstance(outcome, Failure):
         tune.report({"failure": json.dumps(config.to_plain(outcome)), "share": 0.0})
     else:
@@ -228,70 +383,117 @@ def _report(point: CurvePoint) -> bool:
     return False
 
 
+def _free_gpu() -> None:
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+# --- the cluster -----------------------------------------------------------------------------------------------------
+
+
 @contextlib.contextmanager
-def cluster(resources: Resources) -> Iterator[None]:
+def cluster(resources: Resources) -> Iterator[int | None]:
     """Connect to a cluster, or start one on this machine and shut it down again; one that was there stays.
+
+    Yields:
+        how many runs fit at a time; None where the cluster may grow.
 
     Raises:
         StudyError: no cluster answers, or none of its nodes has the resources for one run.
     """
-    os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
-    for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    ours = not ray.is_initialized()
-    if ours:
-        _connect(resources)
-    try:
-        _check_resources(resources)
-        yield
-    finally:
+    with _quiet():
+        ours = not ray.is_initialized()
         if ours:
-            ray.shutdown()
-
-
-def _connect(resources: Resources) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
-    if resources.address is not None:
+            _connect(resources.address or "local")
         try:
-            ray.init(address=resources.address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            advice = "Start one with `ray start --head`, or leave --address out to run on this machine."
-            raise StudyError(f"no Ray cluster answers at {resources.address!r}: {error}. {advice}") from error
-        return
-    if resources.cpus > (available := os.cpu_count() or 1):
-        raise ConfigError(
-            config.must("cpus_per_trial", f"at most the {available} cores of this machine", resources.cpus)
-        )
-    ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
-
-
-def _check_resources(resources: Resources) -> None:
-    """One run must fit on one node; more in parallel than fit simply wait."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    fits = any(n.get("CPU", 0) >= resources.cpus and n.get("GPU", 0) >= resources.gpus for n in nodes)
-    if not fits:
-        most = max((f"{n.get('CPU', 0):g} CPUs and {n.get('GPU', 0):g} GPUs" for n in nodes), default="nothing")
-        want = f"{resources.cpus} CPUs and {resources.gpus:g} GPUs"
-        raise StudyError(f"no node has the {want} that one run asks for; the largest has {most}. Ask for less.")
+            yield _slots(resources)
+        finally:
+            if ours:
+                ray.shutdown()
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Turn SIGTERM into the SIGINT that Tune understands, and tell whether either came.
-
-    Tune puts its own SIGINT handler in place while it runs: it finishes writing and returns as if all were well.
-    """
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
-
-    def stop(*_: object) -> None:
-        interrupted.set()
-        signal.raise_signal(signal.SIGINT)
-
-    before = signal.signal(signal.SIGTERM, stop)
+def _quiet() -> Iterator[None]:
+    """Keep Ray's and Tune's own lines off the user's terminal; levels and environment come back as they were."""
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    fresh = [name for name in QUIET if name not in os.environ]
+    os.environ.update({name: QUIET[name] for name in fresh})
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        yield interrupted
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        for name in fresh:
+            os.environ.pop(name, None)
+
+
+def _connect(address: str) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
+    if address == "local":
+        ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+        return
+    try:
+        _knock(address)
+        ray.init(address=address, **quiet)
+    except (OSError, ValueError, RuntimeError, ImportError, RayError) as error:
+        words = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        advice = "Start one with `ray start --head`, or leave --address out to run on this machine."
+        raise StudyError(f"no Ray cluster answers at {address!r}: {words.rstrip('.')}. {advice}") from error
+
+
+def _knock(address: str) -> None:
+    """Raise an OSError or ValueError unless something listens there."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        if address.startswith("ray://"):
+            raise ValueError("it lacks a port, such as ray://HOST:10001")
+        return  # `auto` and the like: Ray looks for it itself
+    if not port.isdigit():
+        raise ValueError(f"{port!r} is no port")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+
+
+def _slots(resources: Resources) -> int | None:
+    """How many runs fit at a time; a cluster that may grow is asked for all of them.
+
+    Raises:
+        StudyError: a run fits on no node.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    if _may_grow():
+        return None
+    slots = sum(resources.fit_in(node) for node in nodes)
+    if slots == 0:
+        most = max(((n.get("CPU", 0), n.get("GPU", 0)) for n in nodes), default=(0, 0))
+        largest = f"{most[0]:g} CPUs and {most[1]:g} GPUs"
+        raise StudyError(f"no node has the {resources} that one run asks for; the largest has {largest}. Ask for less.")
+    return slots
+
+
+def _may_grow() -> bool:
+    """Whether an autoscaler watches over the cluster; then a node that is not there yet is no reason to refuse."""
+    connected: bool = ray.util.client.ray.is_connected()  # type: ignore[no-untyped-call]
+    if connected:  # its state is out of sight through ray://
+        return True
+    from ray._private.state import state
+
+    groups = getattr(state.get_cluster_config(), "node_group_configs", ())
+    return len(groups) > 0
+
+
+@contextlib.contextmanager
+def _sigterm_as_sigint() -> Iterator[None]:
+    """Turn SIGTERM, which `ray job stop` and schedulers send, into the SIGINT that Tune understands."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)

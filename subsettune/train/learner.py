@@ -16,7 +16,8 @@ from subsettune.task import Recipe, Task
 from subsettune.train import entry, flops, metrics, optimizers
 from subsettune.train.randomness import generator
 
-EVALUATION_BATCH = 1024  # examples; a multiple of what fits caches, small enough for a GPU that also trains
+# Examples at a time. MNIST cnn [16, 32] on one core: 128 take 0.13 ms an example, 1,024 take 0.23, out of its cache.
+EVALUATION_BATCH = {"cpu": 128, "cuda": 2048}
 
 
 class Learner:
@@ -153,7 +154,7 @@ def predict(
     network.eval()
     outputs, targets = [], []
     try:
-        for index in torch.arange(len(part), device=part.device).split(EVALUATION_BATCH):
+        for index in torch.arange(len(part), device=part.device).split(EVALUATION_BATCH[part.device.type]):
             inputs, target = part.batch(index)
             with _precision(part.device, low_precision):
                 outputs.append(network(_laid_out(inputs, layout)).float())

@@ -29,7 +29,7 @@ from subsettune.train.account import Account, Stopwatch
 from subsettune.train.checkpoint import ADVICE, Checkpoints, Mark
 from subsettune.train.learner import Learner, predict
 from subsettune.train.options import RunOptions
-from subsettune.train.randomness import capture, generator, isolated, restore
+from subsettune.train.randomness import capture, generator, isolated, preserved, restore
 from subsettune.train.resolve import check, choose, facts, facts_of, run_key
 from subsettune.train.result import Cause, CurvePoint, RunResult
 
@@ -71,8 +71,10 @@ def run(
         StorageError: a checkpoint cannot be written.
     """
     options = options or RunOptions()
-    data = load(task, options.places, fingerprint=options.fingerprint)
-    job = _Job(task=task, policy=policy, seed=seed, options=options, data=data, device=_device(options.device))
+    device = _device(options.device)
+    with preserved():  # reading data imports other packages, and one of them draws from Python's state
+        data = load(task, options.places, fingerprint=options.fingerprint)
+    job = _Job(task=task, policy=policy, seed=seed, options=options, data=data, device=device)
     with isolated(seed, options.num_threads or torch.get_num_threads()):
         return _Run(job, clock, report).train()
 

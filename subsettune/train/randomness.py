@@ -24,24 +24,34 @@ def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu"
 
 
 @contextlib.contextmanager
+def preserved() -> Iterator[None]:
+    """Give the global random state back as it was, whatever happens inside: imports draw from it, and so may users."""
+    before = capture()
+    try:
+        yield
+    finally:
+        restore(before)
+
+
+@contextlib.contextmanager
 def isolated(seed: int, num_threads: int) -> Iterator[None]:
     """Seed torch (CPU and CUDA), NumPy and Python for a run, and set torch's threads; restore all of it afterwards.
 
     Dropout and initialisers take no generator, so a run needs the global state; nobody else's may change by it. GPUs
     are seeded if CUDA is initialised: `torch.manual_seed` would leave a seed behind for a later initialisation.
     """
-    before, threads = capture(), torch.get_num_threads()
-    try:
-        torch.set_num_threads(num_threads)
-        torch.default_generator.manual_seed(derive(seed, "torch"))
-        if torch.cuda.is_initialized():
-            torch.cuda.manual_seed_all(derive(seed, "torch"))
-        np.random.seed(derive(seed, "numpy") % 2**32)  # noqa: NPY002 (user code may draw from the global state)
-        random.seed(derive(seed, "python"))
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        restore(before)
+    threads = torch.get_num_threads()
+    with preserved():
+        try:
+            torch.set_num_threads(num_threads)
+            torch.default_generator.manual_seed(derive(seed, "torch"))
+            if torch.cuda.is_initialized():
+                torch.cuda.manual_seed_all(derive(seed, "torch"))
+            np.random.seed(derive(seed, "numpy") % 2**32)  # noqa: NPY002 (user code may draw from the global state)
+            random.seed(derive(seed, "python"))
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def capture() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from subsettune.errors import ConfigError
 from subsettune.policy import Policy, TaskFacts
 from subsettune.task import Recipe, Task
 from subsettune.train import entry, flops, optimizers, order, schedule
-from subsettune.train.randomness import generator, isolated
+from subsettune.train.randomness import generator, isolated, preserved
 
 _FACTS: dict[tuple[str, str], TaskFacts] = {}  # a worker trains many policies of one task
 
@@ -29,7 +29,8 @@ def facts(task: Task, places: Places | None = None, fingerprint: str | None = No
     Raises:
         DataError, ModelError, ConfigError: the task cannot be trained.
     """
-    return facts_of(task, load(task, places or Places(), fingerprint=fingerprint))
+    with preserved():
+        return facts_of(task, load(task, places or Places(), fingerprint=fingerprint))
 
 
 def facts_of(task: Task, data: TaskData) -> TaskFacts:
