@@ -326,19 +326,22 @@ def _studies(storage: str) -> list[dict[str, Any]]:
         except SubsettuneError as error:
             print(f"warning: {' '.join(str(error).split())}", file=sys.stderr)
             continue
-        best = view.summary["best"] if view.summary["verified"] else {}
-        rows.append(
-            {
-                "run_id": name,
-                "status": view.summary["status"],
-                "trials": len(view.trials),
-                "asked": max(view.study.study.trials, len(view.trials)),  # a later start may have asked for fewer
-                "saving": best.get("saving"),
-                "num_bytes": study.folder.total_bytes(),
-                "modified": view.manifest["starts"][-1]["at"] if view.manifest["starts"] else view.manifest["created"],
-            }
-        )
+        rows.append(_study_row(view, study.folder.total_bytes()))
     return rows
+
+
+def _study_row(view: StudyView, num_bytes: int) -> dict[str, Any]:
+    best = view.summary["best"] if view.summary["verified"] else {}
+    starts = view.manifest["starts"]
+    return {
+        "run_id": view.run_id,
+        "status": view.summary["status"],
+        "trials": len(view.trials),
+        "asked": max(view.study.study.trials, len(view.trials)),  # a later start may have asked for fewer
+        "saving": best.get("saving"),
+        "num_bytes": num_bytes,
+        "modified": starts[-1]["at"] if starts else view.manifest["created"],
+    }
 
 
 # --- the parser --------------------------------------------------------------------------------------------------
@@ -410,6 +413,10 @@ def _add_study_commands(commands: Any) -> None:
     )
     _study_options(plan)
     plan.add_argument("--json", action="store_true", help="one JSON object")
+    _add_train(commands)
+
+
+def _add_train(commands: Any) -> None:
     train = _add(
         commands,
         "train",
