@@ -189,7 +189,8 @@ class Recipe:
         return config.build(Recipe, {**plain, **changes})
 
 
-RECIPE_KEYS = tuple(name for name in Recipe.__dataclass_fields__ if name != "epochs")
+UNSEARCHABLE = ("epochs", "augment", "optimizer_options", "schedule_options")  # the budget decides; mappings
+RECIPE_KEYS = tuple(name for name in Recipe.__dataclass_fields__ if name not in UNSEARCHABLE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,8 +35,10 @@ class Places:
         given = os.environ.get("SUBSETTUNE_CACHE")
         if given:
             return str(Path(given).expanduser().absolute())
-        from platformdirs import user_cache_dir
-
+        try:
+            from platformdirs import user_cache_dir
+        except ImportError:  # following a bundle needs torch, numpy and pyarrow alone
+            return str(Path.home() / ".cache" / "subsettune")
         return user_cache_dir("subsettune")
 
     def torchvision_root(self) -> Path:

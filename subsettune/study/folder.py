@@ -153,7 +153,7 @@ class StudyFolder:
             trials=self.records("trial"),
             verification=self.records("verification"),
             candidates=_candidates(manifest),
-            verdicts={name: v for r in manifest["rounds"] for name, v in r["verdicts"].items()},
+            verdicts={name: v for r in _shown(manifest) for name, v in r["verdicts"].items()},
             summary={},
         )
         return summarise(bare)
@@ -170,7 +170,7 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
 
 
 def _candidates(manifest: Mapping[str, Any]) -> dict[str, Candidate]:
-    """Candidates of all rounds of verification in their order; names are unique across rounds."""
+    """Candidates of the rounds that are shown, in their order; names are unique across rounds."""
     return {
         name: Candidate(
             name=name,
@@ -178,9 +178,17 @@ def _candidates(manifest: Mapping[str, Any]) -> dict[str, Candidate]:
             trials=tuple(plain["trials"]),
             cost_flops=plain["cost_flops"],
         )
-        for rounds in manifest["rounds"]
+        for rounds in _shown(manifest)
         for name, plain in rounds["candidates"].items()
     }
+
+
+def _shown(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The latest round of verification, and before it the one that the winner comes from if that is another."""
+    rounds = manifest["rounds"]
+    winner = manifest.get("winner")
+    won = [plain for plain in rounds[:-1] if winner is not None and winner in plain["candidates"]]
+    return [*won, *rounds[-1:]]
 
 
 def now() -> str:

@@ -39,6 +39,7 @@ _PERTURB_ONLY = ("shrink", "noise")
 _NAMES = ("arm", "selector", "order", "entry")
 _ALWAYS = ("arm", "budget", "switch", "subset_share", "q")
 _PERCENT = 100
+_LEAST_PERCENT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +255,7 @@ def _fraction(name: str, value: float) -> str | None:
         return None
     rule = "in (0, 1)" if name == "switch" else "in (0, 1]"
     advice = "It is a fraction of the whole."
-    if 1 < value <= _PERCENT:
+    if _LEAST_PERCENT <= value <= _PERCENT:  # below it a slip is likelier than a percentage
         advice = f"It is a fraction, not a percentage: write {value / _PERCENT:g}."
     return must(name, rule, value, advice)
 

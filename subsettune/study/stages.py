@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from subsettune.config import to_plain
 from subsettune.policy import FULL, SUBSET, Phase, Policy, TaskFacts, conventional
 from subsettune.study import search as searching
 from subsettune.study.records import RunRecord
@@ -298,5 +297,13 @@ def to_round(stage: VerificationStage) -> dict[str, Any]:
         name: {"policy": c.policy.to_mapping(), "trials": list(c.trials), "cost_flops": c.cost_flops}
         for name, c in ((name, stage.candidates[name]) for name in order)
     }
-    verdicts = {name: to_plain(verdict.to_mapping()) for name, verdict in stage.verification.verdicts.items()}
+    verdicts = {name: _unclaimed(name, verdict.to_mapping()) for name, verdict in stage.verification.verdicts.items()}
     return {"candidates": plain, "state": stage.verification.to_mapping(), "verdicts": verdicts}
+
+
+def _unclaimed(name: str, verdict: dict[str, Any]) -> dict[str, Any]:
+    """The verdict as it may be told: what was tested after a failure in the sequence cannot claim to have passed."""
+    if not name.startswith("shorter@control") or not verdict["passed"]:
+        return verdict
+    reason = "its bound is above the margin, but a dearer candidate failed before it, so nothing is claimed"
+    return {**verdict, "passed": None, "reason": reason}
