@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from subsettune.data import Places
     from subsettune.policy import Phase, Policy, TaskFacts
     from subsettune.study.definition import Study
-    from subsettune.study.driver import TuneOptions, tune
+    from subsettune.study.driver import tune
+    from subsettune.study.options import TuneOptions
     from subsettune.task import Task
 
 _HOMES = {
@@ -25,7 +26,7 @@ _HOMES = {
     "Study": "subsettune.study.definition",
     "Task": "subsettune.task",
     "TaskFacts": "subsettune.policy",
-    "TuneOptions": "subsettune.study.driver",
+    "TuneOptions": "subsettune.study.options",
     "tune": "subsettune.study.driver",
 }
 __all__ = [

@@ -82,7 +82,8 @@ def _located(error: ConfigError, options: argparse.Namespace) -> ConfigError:
 
 def _tune(options: argparse.Namespace) -> int:
     from subsettune.report import progress, render, tables
-    from subsettune.study.driver import TuneOptions, fresh_run_id, tune
+    from subsettune.study.driver import tune
+    from subsettune.study.options import TuneOptions, fresh_run_id
 
     study = _study(options)
     fresh = options.run_id is None

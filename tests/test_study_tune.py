@@ -24,7 +24,8 @@ from subsettune.data import load
 from subsettune.errors import CheckpointError, ConfigError, StudyError
 from subsettune.policy import Policy, TaskFacts, conventional
 from subsettune.storage import Folder
-from subsettune.study.driver import TuneOptions, tune
+from subsettune.study.driver import tune
+from subsettune.study.options import TuneOptions
 from subsettune.study.records import RunRecord
 from subsettune.study.runs import Chain, Fixed, InlineExecutor, RunRequest, Worker, stopwatch
 from subsettune.study.tune import RayExecutor, Resources, cluster

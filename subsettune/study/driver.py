@@ -12,20 +12,19 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 
 from subsettune import bundle, config
-from subsettune.config import setting
 from subsettune.data import Places
 from subsettune.errors import ConfigError, StudyError
 from subsettune.ledger import Ledger
 from subsettune.policy import Policy, conventional
 from subsettune.report import progress
-from subsettune.storage import Folder, inside
+from subsettune.storage import inside
 from subsettune.study import reference, stages
 from subsettune.study.admission import admit, check_here
 from subsettune.study.backend import journal_at
@@ -33,12 +32,14 @@ from subsettune.study.definition import Study, parse, read
 from subsettune.study.folder import StudyFolder
 from subsettune.study.lock import DriverLock
 from subsettune.study.noninferiority import Rules
+from subsettune.study.options import TuneOptions, device_of, fresh_run_id
 from subsettune.study.records import RunRecord
 from subsettune.study.results import Candidate, StudyView
 from subsettune.study.runs import Chain, Fixed, InlineExecutor, RunSource, Worker, stopwatch
 from subsettune.study.search import Search, SearchSettings
 from subsettune.study.stages import Trials
 from subsettune.study.verify import Verification
+from subsettune.study.watch import Watched
 from subsettune.train import metrics
 from subsettune.train.loop import RunOptions, check, choose, run_key
 
@@ -53,30 +54,6 @@ class Executor(Protocol):
 
     def execute(self, chain: Chain) -> None:
         """Run everything that the chain asks for; raise its first error."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TuneOptions:
-    """Where and how a study runs; none of it changes what is searched.
-
-    Args:
-        storage: folder or URI that holds studies.
-        places: where this machine keeps data and caches.
-        address: of a running Ray cluster; null starts one on this machine.
-        executor: `ray`, or `inline`: in this process, one run after the other, without a cluster.
-        device: `auto`, `cpu` or `cuda`.
-        command: as the user typed it, for the record.
-    """
-
-    storage: str = "runs"
-    places: Places = setting(Places())
-    address: str | None = None
-    executor: Literal["ray", "inline"] = "ray"
-    device: str = "auto"
-    command: str = ""
-
-    def __post_init__(self) -> None:
-        config.check(self)
 
 
 def tune(
@@ -113,15 +90,6 @@ def tune(
             driver.lock.release()
 
 
-def fresh_run_id(storage: str, name: str) -> str:
-    """`name-1`, or the first number that no study in the storage has."""
-    taken = set(Folder.at(storage).names())
-    number = 1
-    while f"{name}-{number}" in taken:
-        number += 1
-    return f"{name}-{number}"
-
-
 class _Driver:
     """State of a study that is being driven; everything that matters is also in its folder."""
 
@@ -131,7 +99,7 @@ class _Driver:
         self.address = options.address or os.environ.get("RAY_ADDRESS")  # Ray sets it in the jobs of a cluster
         if self.address is None:
             check_here(study, options.device)
-        self.device = _device(study, options)
+        self.device = device_of(study, options)
         admitted = admit(study, options.places)
         self.data, self.facts, self.space = admitted.data, admitted.facts, admitted.space
         base = self.settings.seed * SEEDS_APART
@@ -305,7 +273,7 @@ class _Driver:
                 requests.append(reference.request(seed, self.facts))
         if requests:
             self.observer.stage("reference", len(requests))
-        return _Watched(Fixed(requests, self._keep_reference), self.observer)
+        return Watched(Fixed(requests, self._keep_reference), self.observer)
 
     def _reference_cache(self) -> reference.ReferenceCache:
         environment = {
@@ -381,7 +349,7 @@ class _Driver:
         done = len(known)
         if self.settings.trials > done:
             self.observer.stage("search", self.settings.trials - done)
-        return _Watched(stages.SearchStage(search, again, self._keep_trial, self._out_of_time), self.observer)
+        return Watched(stages.SearchStage(search, again, self._keep_trial, self._out_of_time), self.observer)
 
     def _out_of_time(self) -> bool:
         limit = self.settings.time_limit_s
@@ -451,7 +419,7 @@ class _Driver:
             "verification", policies * self.settings.seeds
         )  # or more: seeds are added, controls dropped
         keep(None)
-        return _Watched(stage, self.observer)
+        return Watched(stage, self.observer)
 
     def _trials(self, search: Search) -> Trials:
         return Trials(
@@ -518,13 +486,6 @@ class _Driver:
         self.folder.folder.write("report.html", html.page(view, self.options.command or None).encode())
 
 
-def _device(study: Study, options: TuneOptions) -> str:
-    """What runs train on; those that are given no GPU leave it to those that are."""
-    if options.executor == "ray" and options.device == "auto" and study.study.gpus_per_trial == 0:
-        return "cpu"
-    return options.device
-
-
 class _RoundKeeper:
     """Writes a round of verification after every change, and its runs as they come."""
 
@@ -549,23 +510,3 @@ class _RoundKeeper:
             return record
         evaluate = len(self._driver.data.test) * self._driver.facts.forward_flops
         return replace(record, ledger=Ledger(evaluate=evaluate), train_s=0.0, select_s=0.0, evaluate_s=0.0)
-
-
-class _Watched:
-    """A source whose observer is told when runs start and how they go."""
-
-    def __init__(self, source: RunSource, observer: progress.Observer) -> None:
-        self._source, self._observer = source, observer
-
-    def next(self) -> Any:
-        request = self._source.next()
-        if hasattr(request, "name") and hasattr(request, "policy"):
-            self._observer.run_started(request.name)
-        return request
-
-    def progress(self, request: Any, point: Any) -> bool:
-        self._observer.run_progress(request.name, point.share, point.metric)
-        return self._source.progress(request, point)
-
-    def finished(self, request: Any, record: RunRecord) -> None:
-        self._source.finished(request, record)
