@@ -1,7 +1,7 @@
 """Seconds that a trial costs besides its training and the sampler's own ask: Ray Tune, processes, records on disk.
 
-A study of tiny trials on digits runs through Ray Tune on this machine, with workers re-used between trials. Overhead of a
-trial: from the moment that it is asked for until it is on record, less selection, training and evaluation; plus the
+A study of tiny trials on digits runs through Ray Tune on this machine, with workers re-used between trials. Overhead of
+a trial: from the moment that it is asked for until it is on record, less selection, training and evaluation; plus the
 time that its place stood empty before it, less the ask. The first trial of each worker, which starts the process, is
 reported apart.
 

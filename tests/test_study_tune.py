@@ -340,7 +340,7 @@ def test_a_study_on_a_running_cluster_is_the_study_in_this_process(
     bench: Bench, tiny_data: dict[str, str], tmp_path: Path
 ) -> None:
     """Ray: the whole way, on a cluster of two nodes, which is still there afterwards (see `bench`)."""
-    study = study_mapping(tiny_data, parallel=1)
+    study = study_mapping(tiny_data)
     there = tune(study, run_id="one", options=TuneOptions(storage=str(tmp_path / "there"), address=bench.address))
     here = tune(study, run_id="one", options=TuneOptions(storage=str(tmp_path / "here"), executor="inline"))
     assert [r.metric for r in there.reference] == [r.metric for r in here.reference]
@@ -356,7 +356,7 @@ def study_file(tmp_path: Path, tiny_data: dict[str, str]) -> Path:
 
     (tmp_path / "place").mkdir()
     shutil.copy(Path(__file__).with_name("unruly.py"), tmp_path / "place")
-    study = study_mapping(tiny_data, trials=6)
+    study = study_mapping(tiny_data, trials=6, parallel=2)
     study["task"]["model"] = {"name": "unruly:Unruly", "folder": str(tmp_path / "place")}
     with (tmp_path / "place" / "unruly.yaml").open("w") as stream:
         YAML(typ="safe", pure=True).dump(study, stream)

@@ -15,7 +15,7 @@ from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend
 
-from subsettune.errors import StudyError
+from subsettune.errors import StorageError, StudyError
 from subsettune.storage import Folder
 
 
@@ -39,12 +39,16 @@ class FileJournal(BaseJournalBackend):
         path: of the file; its folder is there.
 
     Raises:
-        StudyError: a line other than the last cannot be read.
+        StudyError: a line other than the last is damaged.
+        StorageError: the file cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        content = path.read_bytes() if path.exists() else b""
+        try:
+            content = path.read_bytes() if path.exists() else b""
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read: {error}. Make it readable.") from error
         whole = content[: content.rfind(b"\n") + 1]
         self._logs = [_parse(line, f"{path}, line {i}") for i, line in enumerate(whole.splitlines(), 1)]
         if len(whole) != len(content):
@@ -55,12 +59,19 @@ class FileJournal(BaseJournalBackend):
         yield from self._logs[log_number_from:]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add entries; they are on disk when this returns."""
+        """Add entries; they are on disk when this returns.
+
+        Raises:
+            StorageError: they cannot be written.
+        """
         lines = [json.dumps(log, separators=(",", ":")) for log in logs]
-        with self._path.open("ab") as stream:
-            stream.write("".join(f"{line}\n" for line in lines).encode())
-            stream.flush()
-            os.fsync(stream.fileno())
+        try:
+            with self._path.open("ab") as stream:
+                stream.write("".join(f"{line}\n" for line in lines).encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise StorageError(f"{self._path} cannot be written: {error}. Give it room and go on.") from error
         self._logs += [json.loads(line) for line in lines]
 
 
@@ -90,6 +101,8 @@ class SegmentJournal(BaseJournalBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add entries as a new segment."""
+        if not logs:
+            return
         lines = [json.dumps(log, separators=(",", ":")) for log in logs]
         self._folder.write(_segment(self._num_segments), "\n".join(lines).encode())
         self._num_segments += 1
@@ -103,9 +116,9 @@ def _segment(number: int) -> str:
 def _parse(line: bytes, where: str) -> dict[str, Any]:
     try:
         log = json.loads(line)
+        if not isinstance(log, dict):
+            raise ValueError("an entry is no mapping")
     except ValueError as error:
         advice = "Restore it from a copy, or start a new study with another --run-id."
         raise StudyError(f"the journal is damaged at {where}: {error}. {advice}") from error
-    if not isinstance(log, dict):
-        raise StudyError(f"the journal is damaged at {where}: an entry is no mapping. Restore it from a copy.")
     return log

@@ -26,7 +26,7 @@ from subsettune.policy import Policy, conventional
 from subsettune.report import progress
 from subsettune.storage import inside
 from subsettune.study import reference, stages
-from subsettune.study.admission import admit, check_here
+from subsettune.study.admission import admit, check_here, dearest_budget
 from subsettune.study.backend import journal_at
 from subsettune.study.definition import Study, parse, read
 from subsettune.study.folder import StudyFolder
@@ -427,6 +427,7 @@ class _Driver:
             records=self.folder.records("trial"),
             target=self.folder.manifest["target"],
             higher_is_better=self.task.higher_is_better,
+            most_passes=dearest_budget(self.space) * self.facts.reference_passes,
         )
 
     def _rules(self) -> Rules:

@@ -17,6 +17,7 @@ from subsettune.study.verify import Verification
 from subsettune.train.result import CurvePoint
 
 CLEARLY_DEARER = 1.2  # times the cost of the dearest candidate so far
+STRETCH = 1.5  # on digits a policy that missed by twice the tolerance matches with half as much compute again
 
 
 class SearchStage:
@@ -92,12 +93,14 @@ class Trials:
         records: of its trials.
         target: validation metric that counts as matched.
         higher_is_better: direction of the metric.
+        most_passes: compute of the dearest policy in the space.
     """
 
     search: Search
     records: tuple[RunRecord, ...]
     target: float
     higher_is_better: bool
+    most_passes: float
 
     def safer(self, cost_flops: int) -> RunRecord | None:
         """The policy with the most to spare among those that are clearly dearer and always reached the target.
@@ -128,8 +131,9 @@ class Trials:
 def line_up(trials: Trials, count: int, facts: TaskFacts, round_number: int) -> dict[str, Candidate]:
     """The candidates of a round: the search's choice, and the best of the full arm, named `shorter`.
 
-    Places that the search leaves empty go to dearer policies with more to spare. Where the search trusts no policy,
-    the likeliest is tested all the same: the table then says by how much it missed.
+    Places that the search leaves empty are a margin for its optimism: dearer policies with more to spare, and where
+    there is none, the dearest candidate with more of the same compute. Where the search trusts no policy, the likeliest
+    is tested all the same: the table then says by how much it missed.
 
     Args:
         trials: what there is to choose from.
@@ -146,17 +150,34 @@ def line_up(trials: Trials, count: int, facts: TaskFacts, round_number: int) -> 
     for i, found in enumerate(chosen, 1):
         name = f"candidate-{i}{mark}"
         named[name] = _candidate(name, found, facts)
-    while named and len(named) < count + 1:
-        safer = trials.safer(max(candidate.cost_flops for candidate in named.values()))
-        if safer is None:
-            break
-        name = f"candidate-{len(named) + 1}{mark}"
-        named[name] = _from_record(name, safer)
     likeliest = trials.search.likeliest()
     if not named and likeliest is not None:
         name = f"shorter{mark}" if likeliest.policy.arm == FULL else f"candidate-1{mark}"
         named[name] = _candidate(name, likeliest, facts)
+    while named and len(named) < count + 1:
+        dearest = max(named.values(), key=lambda candidate: candidate.cost_flops)
+        name = f"candidate-{len(named) + 1}{mark}"
+        safer = trials.safer(dearest.cost_flops)
+        longer = stretched(dearest.policy, trials.most_passes)
+        if safer is not None:
+            named[name] = _from_record(name, safer)
+        elif longer is not None:
+            named[name] = Candidate(name=name, policy=longer, cost_flops=longer.cost(facts))
+        else:
+            break
     return named
+
+
+def stretched(policy: Policy, most_passes: float) -> Policy | None:
+    """The policy with more compute in every phase, or None if the space allows no more that counts."""
+    factor = min(STRETCH, most_passes / policy.passes)
+    if factor < CLEARLY_DEARER:
+        return None
+    phases = []
+    for phase in policy.phases:
+        plain = {name: getattr(phase, name) for name in Phase.__dataclass_fields__}
+        phases.append(Phase(**{**plain, "passes": phase.passes * factor}))
+    return Policy(phases=tuple(phases), recipe=policy.recipe)
 
 
 def shorter_control(search: Search, facts: TaskFacts, round_number: int) -> Candidate | None:
