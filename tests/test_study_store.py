@@ -118,3 +118,14 @@ def test_a_missing_segment_of_the_journal_is_told_and_nothing_is_lost(bucket: st
     folder.write("optuna.journal/00000001.jsonl", content)
     assert len(tune(mapping(tiny_data, trials=4), run_id="three", options=options).trials) == 4
     assert len(StudyFolder(bucket, "three").open().records("trial")) == 4
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*", "ignore::FutureWarning:ray.*")
+def test_runs_of_a_cluster_write_there_too(bucket: str, tiny_data: dict[str, str]) -> None:
+    """Ray: Tune and the workers open the store themselves."""
+    study = mapping(tiny_data)
+    there = tune(study, run_id="four", options=TuneOptions(storage=bucket))
+    here = tune(study, run_id="five", options=TuneOptions(storage=bucket, executor="inline"))
+    assert [(t.metric, t.cause) for t in there.trials] == [(t.metric, t.cause) for t in here.trials]
+    assert (Folder.at(bucket) / "four" / "tune").names() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -42,13 +43,15 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning:ray.*"),
 ]
 SUBSETTUNE = [sys.executable, "-m", "subsettune.cli"]
+CLIENT_PORT = 20000 + os.getpid() % 10000
 OURS = re.compile(r"\[ ?\d+:\d\d\] .+|")  # a line of progress
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Cluster]:
     """Two nodes; the GPUs are declared, and no run of these tests uses one."""
-    both = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 1})
+    head = {"num_cpus": 4, "num_gpus": 1, "ray_client_server_port": CLIENT_PORT}
+    both = Cluster(initialize_head=True, head_node_args=head)
     both.add_node(num_cpus=1)
     yield both
     both.shutdown()
@@ -348,6 +351,23 @@ def test_a_study_on_a_running_cluster_is_the_study_in_this_process(
     assert there.target == here.target
     assert [(t.policy, t.metric, t.cause) for t in there.trials] == [(t.policy, t.metric, t.cause) for t in here.trials]
     assert Folder.at(tmp_path / "there" / "one" / "tune").names() == []
+
+
+def test_a_study_through_ray_client(bench: Bench, tiny_data: dict[str, str], tmp_path: Path) -> None:
+    """Ray: the driver is on no node here. In a process of its own, because Ray's client never lets go of its threads."""
+    pytest.importorskip("grpc")
+    code = (
+        "import json, sys; from subsettune.study.driver import TuneOptions, tune\n"
+        "options = TuneOptions(storage='runs', address=sys.argv[1])\n"
+        "view = tune(json.loads(sys.argv[2]), run_id='one', options=options)\n"
+        "print(json.dumps([[t.metric, t.cause] for t in view.trials]))"
+    )
+    study = study_mapping(tiny_data)
+    command = [sys.executable, "-c", code, f"ray://127.0.0.1:{CLIENT_PORT}", json.dumps(study)]
+    there = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert there.returncode == 0, there.stderr
+    here = tune(study, run_id="one", options=TuneOptions(storage=str(tmp_path / "here"), executor="inline"))
+    assert json.loads(there.stdout) == [[t.metric, t.cause] for t in here.trials]
 
 
 @pytest.fixture

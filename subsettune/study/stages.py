@@ -131,9 +131,9 @@ class Trials:
 def line_up(trials: Trials, count: int, facts: TaskFacts, round_number: int) -> dict[str, Candidate]:
     """The candidates of a round: the search's choice, and the best of the full arm, named `shorter`.
 
-    Places that the search leaves empty are a margin for its optimism: dearer policies with more to spare, and where
-    there is none, the dearest candidate with more of the same compute. Where the search trusts no policy, the likeliest
-    is tested all the same: the table then says by how much it missed.
+    The candidates make a ladder of costs. Places that the search leaves empty are a margin for its optimism: dearer
+    policies with more to spare, and where there is none, the dearest candidate with more compute in every phase. Where
+    the search trusts no policy, the likeliest is tested all the same: the table then says by how much it missed.
 
     Args:
         trials: what there is to choose from.
@@ -146,17 +146,17 @@ def line_up(trials: Trials, count: int, facts: TaskFacts, round_number: int) -> 
     named: dict[str, Candidate] = {}
     if best_full is not None:
         named[f"shorter{mark}"] = _candidate(f"shorter{mark}", best_full, facts)
-    chosen = [c for c in trials.search.candidates(count) if best_full is None or c.policy.key != best_full.policy.key]
-    for i, found in enumerate(chosen, 1):
-        name = f"candidate-{i}{mark}"
-        named[name] = _candidate(name, found, facts)
+    for found in trials.search.candidates(count):
+        if len(named) <= count and _stands_apart(found.policy.cost(facts), named.values()):
+            name = f"candidate-{len(named) + (best_full is None)}{mark}"
+            named[name] = _candidate(name, found, facts)
     likeliest = trials.search.likeliest()
     if not named and likeliest is not None:
         name = f"shorter{mark}" if likeliest.policy.arm == FULL else f"candidate-1{mark}"
         named[name] = _candidate(name, likeliest, facts)
     while named and len(named) < count + 1:
         dearest = max(named.values(), key=lambda candidate: candidate.cost_flops)
-        name = f"candidate-{len(named) + 1}{mark}"
+        name = f"candidate-{len(named) + (f'shorter{mark}' not in named)}{mark}"
         safer = trials.safer(dearest.cost_flops)
         longer = stretched(dearest.policy, trials.most_passes)
         if safer is not None:
@@ -166,6 +166,16 @@ def line_up(trials: Trials, count: int, facts: TaskFacts, round_number: int) -> 
         else:
             break
     return named
+
+
+def _stands_apart(cost_flops: int, others: Iterable[Candidate]) -> bool:
+    """Whether a cost differs enough from those of others: policies of one cost mostly pass or fail together.
+
+    The search's optimism is more than the noise of seeds: all its policies were chosen on one validation split, which
+    suits some budgets better than the test split does. Only a ladder of costs is a margin against that.
+    """
+    costs = [other.cost_flops for other in others]
+    return all(max(cost, cost_flops) >= CLEARLY_DEARER * min(cost, cost_flops) for cost in costs)
 
 
 def stretched(policy: Policy, most_passes: float) -> Policy | None:

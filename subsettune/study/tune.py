@@ -21,6 +21,7 @@ import math
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -137,7 +138,7 @@ class RayExecutor:
             the first error of a stage.
         """
         searcher = ChainSearcher(chain, self._worker, self._facts, self._num_validation, self._clock, self._note)
-        with cluster(self._resources) as slots, _sigterm_as_sigint():
+        with cluster(self._resources) as slots, _staging(), _sigterm_as_sigint():
             if slots is not None and slots < self._resources.parallel:
                 self._note(f"{slots} runs at a time fit here, not {self._resources.parallel}.")
             folder = Folder.at(self._storage)
@@ -440,7 +441,10 @@ def _connect(address: str) -> None:
     try:
         _knock(address)
         ray.init(address=address, **quiet)
-    except (OSError, ValueError, RuntimeError, ImportError, RayError) as error:
+    except ImportError as error:
+        advice = "pip install 'ray[client]', with the same version of Ray as the cluster's."
+        raise StudyError(f"--address {address} needs the client of Ray, which is not installed: {advice}") from error
+    except (OSError, ValueError, RuntimeError, RayError) as error:
         words = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         advice = "Start one with `ray start --head`, or leave --address out to run on this machine."
         raise StudyError(f"no Ray cluster answers at {address!r}: {words.rstrip('.')}. {advice}") from error
@@ -477,13 +481,37 @@ def _slots(resources: Resources) -> int | None:
 
 def _may_grow() -> bool:
     """Whether an autoscaler watches over the cluster; then a node that is not there yet is no reason to refuse."""
-    connected: bool = ray.util.client.ray.is_connected()  # type: ignore[no-untyped-call]
-    if connected:  # its state is out of sight through ray://
+    if _is_client():  # its state is out of sight
         return True
     from ray._private.state import state
 
     groups = getattr(state.get_cluster_config(), "node_group_configs", ())
     return len(groups) > 0
+
+
+def _is_client() -> bool:
+    """Whether this process is connected by ray:// and so is on no node of the cluster."""
+    return bool(ray.util.client.ray.is_connected())  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def _staging() -> Iterator[None]:
+    """A folder where Tune stages its state, for a driver on no node: Tune looks for that of its node, and would fail.
+
+    Tune's own way with ray:// is to move the whole experiment to the cluster, which the study cannot follow.
+    """
+    if not _is_client():
+        yield
+        return
+    from ray.train._internal import storage
+
+    plain = storage._get_ray_train_session_dir
+    with tempfile.TemporaryDirectory(prefix="subsettune-") as folder:
+        storage._get_ray_train_session_dir = lambda: folder
+        try:
+            yield
+        finally:
+            storage._get_ray_train_session_dir = plain
 
 
 @contextlib.contextmanager
