@@ -47,10 +47,12 @@ class Asks:
         self._plain = Search.propose
 
     def __enter__(self) -> Asks:
-        def timed(search: Search) -> Any:
+        plain, seconds = self._plain, self.seconds
+
+        def timed(self: Search) -> Any:
             start = time.monotonic()
-            proposal = self._plain(search)
-            self.seconds[getattr(proposal, "number", -1)] = time.monotonic() - start
+            proposal = plain(self)
+            seconds[getattr(proposal, "number", -1)] = time.monotonic() - start
             return proposal
 
         Search.propose = timed  # type: ignore[method-assign]

@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import ray
 from ray import tune
@@ -503,15 +504,9 @@ def _staging() -> Iterator[None]:
     if not _is_client():
         yield
         return
-    from ray.train._internal import storage
-
-    plain = storage._get_ray_train_session_dir
-    with tempfile.TemporaryDirectory(prefix="subsettune-") as folder:
-        storage._get_ray_train_session_dir = lambda: folder
-        try:
-            yield
-        finally:
-            storage._get_ray_train_session_dir = plain
+    name = "ray.train._internal.storage._get_ray_train_session_dir"
+    with tempfile.TemporaryDirectory(prefix="subsettune-") as folder, mock.patch(name, return_value=folder):
+        yield
 
 
 @contextlib.contextmanager
