@@ -106,6 +106,8 @@ class Tally:
         """A run is under way."""
         self.running[name] = self.clock()
         self.most_at_once = max(self.most_at_once, len(self.running))
+        if self.num_runs is not None:  # verification may add seeds
+            self.num_runs = max(self.num_runs, self.done + len(self.running))
 
     def end(self, name: str, cause: str) -> None:
         """A run came to its end."""
