@@ -22,7 +22,7 @@ from subsettune import bundle, config
 from subsettune.data import Places
 from subsettune.errors import ConfigError, StudyError
 from subsettune.ledger import Ledger
-from subsettune.policy import Policy, conventional
+from subsettune.policy import FULL, SUBSET, Policy, conventional
 from subsettune.report import progress
 from subsettune.storage import inside
 from subsettune.study import reference, stages
@@ -410,14 +410,12 @@ class _Driver:
             verification = Verification(costs, self._rules(), self.seeds, spent=spent)
             rounds.append({})
         keep = _RoundKeeper(self, number)
-        shorter = stages.shorter_control(search, self.facts, number)
+        shorter, subset = (stages.likeliest(search, self.facts, arm, number) for arm in (FULL, SUBSET))
         known = self._tested({**candidates, **({shorter.name: shorter} if shorter is not None else {})})
-        stage = stages.VerificationStage(verification, candidates, self.facts, number, shorter, known, keep)
+        stage = stages.VerificationStage(verification, candidates, self.facts, number, shorter, subset, known, keep)
         keep.stage = stage
         policies = len(candidates) + (shorter is not None and shorter.name not in candidates) + 1  # the random control
-        self.observer.stage(
-            "verification", policies * self.settings.seeds
-        )  # or more: seeds are added, controls dropped
+        self.observer.stage("verification", policies * self.settings.seeds)  # the display follows if it takes more
         keep(None)
         return Watched(stage, self.observer)
 

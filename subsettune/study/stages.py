@@ -190,11 +190,11 @@ def stretched(policy: Policy, most_passes: float) -> Policy | None:
     return Policy(phases=tuple(phases), recipe=policy.recipe)
 
 
-def shorter_control(search: Search, facts: TaskFacts, round_number: int) -> Candidate | None:
-    """The best of the full arm where the search does not trust it enough to make it a candidate."""
-    best = search.likeliest(arm=FULL)
-    name = "shorter" if round_number == 1 else f"shorter@{round_number}"
-    return None if best is None else _candidate(name, best, facts)
+def likeliest(search: Search, facts: TaskFacts, arm: str, round_number: int) -> Candidate | None:
+    """The best of an arm where the search does not trust it enough to make it a candidate: `shorter`, or `subset`."""
+    best = search.likeliest(arm=arm)
+    name = "shorter" if arm == FULL else "subset"
+    return None if best is None else _candidate(name if round_number == 1 else f"{name}@{round_number}", best, facts)
 
 
 def _from_record(name: str, record: RunRecord) -> Candidate:
@@ -223,6 +223,7 @@ class VerificationStage:
         facts: of the task.
         round_number: marks the names of controls.
         shorter: the best of the full arm, should it be no candidate.
+        subset: the best of the subset arm, should none of it be a candidate; its random control is tested.
         known: test metrics of runs that are on record, by (name, seed).
         save: called after every change.
     """
@@ -234,12 +235,13 @@ class VerificationStage:
         facts: TaskFacts,
         round_number: int,
         shorter: Candidate | None,
+        subset: Candidate | None,
         known: Mapping[tuple[str, int], float],
         save: Callable[[RunRecord | None], None],
     ) -> None:
         self.verification, self.candidates, self._facts = verification, candidates, facts
         self._mark = "" if round_number == 1 else f"@{round_number}"
-        self._fallback, self._known, self._save = shorter, known, save
+        self._fallback, self._likeliest_subset, self._known, self._save = shorter, subset, known, save
         self._under_way: set[tuple[str, int]] = set()
 
     def next(self) -> RunRequest | Pause:
@@ -282,8 +284,8 @@ class VerificationStage:
     def _add_controls(self) -> bool:
         """Add the controls that the outcome calls for; whether any was added.
 
-        The best of the full arm, if a failure before it left it untested; and the winner's random control, or that of
-        the first subset candidate where nothing of the subset arm won.
+        The best of the full arm, if a failure before it left it untested; and the winner's random control, or where
+        nothing of the subset arm won, that of the first subset candidate or else of the likeliest subset policy.
         """
         fresh = [c for c in (self._shorter_control(), self._random_control()) if c is not None]
         fresh = [c for c in fresh if c.name not in self.candidates]
@@ -310,10 +312,13 @@ class VerificationStage:
             base = self.candidates[winner]
         elif subsets:
             base = subsets[0]
+        elif self._likeliest_subset is not None:
+            base = self._likeliest_subset
         else:
             return None
         policy = randomised(base.policy)
-        if policy.key == base.policy.key and self.verification.verdicts[base.name].num_seeds > 0:
+        own = policy.key == base.policy.key and base.name in self.verification.order
+        if own and self.verification.verdicts[base.name].num_seeds > 0:
             return None  # the selector is `random` already: the policy is its own control
         return self._control(f"random{self._mark}", policy)
 
