@@ -21,7 +21,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from subsettune import config
-from subsettune.data import load
+from subsettune.data import Places, load
 from subsettune.errors import CheckpointError, ConfigError, StudyError
 from subsettune.policy import Policy, TaskFacts, conventional
 from subsettune.storage import Folder
@@ -343,7 +343,9 @@ def test_a_study_on_a_running_cluster_is_the_study_in_this_process(
 ) -> None:
     """Ray: the whole way, on a cluster of two nodes, which is still there afterwards (see `bench`)."""
     study = study_mapping(tiny_data)
-    there = tune(study, run_id="one", options=TuneOptions(storage=str(tmp_path / "there"), address=bench.address))
+    places = Places(cache=str(tmp_path / "cache"))  # its own, or the references may be those of another test
+    options = TuneOptions(storage=str(tmp_path / "there"), address=bench.address, places=places)
+    there = tune(study, run_id="one", options=options)
     here = tune(study, run_id="one", options=TuneOptions(storage=str(tmp_path / "here"), executor="inline"))
     assert [r.metric for r in there.reference] == [r.metric for r in here.reference]
     assert not any(r.cached for r in there.reference)
