@@ -30,14 +30,8 @@ from subsettune.study.noninferiority import (
     required_seeds,
     spread_floor,
 )
-from subsettune.study.verify import (
-    REFERENCE,
-    Verdict,
-    Verification,
-    break_even,
-    saving,
-    statement,
-)
+from subsettune.study.results import break_even, saving
+from subsettune.study.verify import REFERENCE, Verdict, Verification, statement
 
 MARGIN = 0.01
 STEP = 1 / 360

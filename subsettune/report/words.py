@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from subsettune.policy import FULL, Phase, Policy, TaskFacts
-from subsettune.task import METRICS
 
 if TYPE_CHECKING:
     from subsettune.study.results import StudyView
@@ -103,11 +102,6 @@ def metric_name(name: str) -> str:
 def sentence(text: str) -> str:
     """The text with its first letter in upper case, the others as they are."""
     return text[:1].upper() + text[1:]
-
-
-def oriented(difference: float, metric: str) -> float:
-    """A difference of two values of a metric, turned so that more is better."""
-    return difference if METRICS[metric][1] else -difference
 
 
 def as_policy(raw: Policy | Mapping[str, Any]) -> Policy:

@@ -59,3 +59,14 @@ class StudyView:
     candidates: Mapping[str, Candidate]
     verdicts: Mapping[str, Mapping[str, Any]]
     summary: Mapping[str, Any]
+
+
+def saving(policy_flops: int, reference_flops: int) -> float:
+    """Share of the reference's compute that the policy does not need; negative if it needs more."""
+    return 1 - policy_flops / reference_flops
+
+
+def break_even(tuning_flops: int, reference_flops: int, policy_flops: int) -> int | None:
+    """How many future trainings repay the tuning; None if the policy saves nothing."""
+    saved_flops = reference_flops - policy_flops
+    return -(-tuning_flops // saved_flops) if saved_flops > 0 else None

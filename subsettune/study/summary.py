@@ -9,7 +9,7 @@ from typing import Any
 
 from subsettune.policy import FULL, Policy
 from subsettune.study.records import RunRecord, count
-from subsettune.study.results import Candidate, StudyView
+from subsettune.study.results import Candidate, StudyView, break_even, saving
 
 Row = dict[str, Any]
 
@@ -132,7 +132,7 @@ def _row(view: StudyView, policy: Policy, cost_flops: int) -> Row:
         "policy": policy.to_mapping(),
         "passes": policy.passes,
         "flops": cost_flops,
-        "saving": 1 - cost_flops / view.facts.reference_flops,
+        "saving": saving(cost_flops, view.facts.reference_flops),
     }
 
 
@@ -177,7 +177,7 @@ def _tuning(view: StudyView, best: Row | None) -> Row:
         and view.facts is not None
         and best["flops"] < view.facts.reference_flops
     ):
-        row["break_even"] = math.ceil(flops / (view.facts.reference_flops - best["flops"]))
+        row["break_even"] = break_even(flops, view.facts.reference_flops, best["flops"])
     return row
 
 

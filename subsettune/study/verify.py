@@ -77,17 +77,6 @@ class Verdict:
         return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
 
 
-def saving(policy_flops: int, reference_flops: int) -> float:
-    """Share of the reference's compute that the policy does not need; negative if it needs more."""
-    return 1 - policy_flops / reference_flops
-
-
-def break_even(tuning_flops: int, reference_flops: int, policy_flops: int) -> int | None:
-    """How many future trainings repay the tuning; None if the policy saves nothing."""
-    saved_flops = reference_flops - policy_flops
-    return -(-tuning_flops // saved_flops) if saved_flops > 0 else None
-
-
 def statement(verdict: Verdict, rules: Rules) -> str:
     """What the evidence says and what it does not, in plain words, for the bundle and the report."""
     if not math.isfinite(verdict.lower_bound):
