@@ -10,12 +10,22 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from subsettune import config
-from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, OPEN_FRACTION, POSITIVE, FrozenDict, Rule, one_of, setting
+from subsettune.config import (
+    AT_LEAST_ONE,
+    NOT_NEGATIVE,
+    OPEN_FRACTION,
+    POSITIVE,
+    UNIT,
+    FrozenDict,
+    Rule,
+    one_of,
+    setting,
+)
 from subsettune.errors import ConfigError, Mistake
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
 MODELS = ("mlp", "cnn", "resnet18")
-OPTIMIZERS = ("sgd", "adam", "adamw", "adadelta")
+OPTIMIZERS = ("sgd", "adam", "adamw", "adadelta", "lbfgs")
 SCHEDULES = ("constant", "step", "cosine", "one_cycle", "warmup_stable_decay")
 ORDERS = ("uniform",)
 ENTRIES = ("keep", "reset_optimizer", "shrink_perturb")
@@ -24,6 +34,7 @@ METRICS: Mapping[str, tuple[str, bool]] = {  # name -> (kind of task, whether hi
     "balanced_accuracy": ("classification", True),
     "macro_f1": ("classification", True),
     "mse": ("regression", False),
+    "mae": ("regression", False),
 }
 MOMENTUM_OPTIMIZERS = ("sgd",)
 OPTIMIZER_KEYS = ("momentum", "nesterov", "optimizer_options")  # mean something to one optimizer, nothing to another
@@ -41,9 +52,15 @@ class Data:
         source: a data set by name, a path of a Parquet file or folder or of an .npz file, or `package.module:function`
             that returns a map-style torch Dataset (or a pair of them: training, test).
         label: column of the label (Parquet) or name of the array (.npz).
-        features: columns or arrays that make up the input; default: `image` if there is one, else all
-            other columns, which must be numeric. Means nothing to named data sets and functions, nor does `label`.
+        features: columns or arrays that make up the input; default: `image` if there is one, else all other columns.
+            Columns of numbers are standardised, columns of texts are categories and become one-hot, both as the
+            training part has them.
         options: keyword arguments of the function.
+        categorical: columns of whole numbers, booleans or texts (Parquet) that are categories; texts always are.
+        embeddings: column of lists (Parquet) or name of the array (.npz) that holds a vector for each example; it is
+            for selectors to measure on, and no part of the input.
+
+    Only `options` means anything to functions, and only `source` to named data sets.
     """
 
     source: str = setting(
@@ -56,9 +73,17 @@ class Data:
     label: str = "label"
     features: tuple[str, ...] | None = None
     options: FrozenDict = setting(FrozenDict())
+    categorical: tuple[str, ...] = ()
+    embeddings: str | None = None
 
     def __post_init__(self) -> None:
         config.check(self)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain form. Categories and embeddings stand in it where there are any: what does nothing changes no key."""
+        given = {name: getattr(self, name) for name in ("categorical", "embeddings") if getattr(self, name)}
+        always = {name: getattr(self, name) for name in ("source", "label", "features", "options")}
+        return {name: config.to_plain(value) for name, value in {**always, **given}.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +104,40 @@ class Split:
         config.check(self)
         if self.validation + (self.test or 0.0) >= 1:
             raise ConfigError("validation + test must be below 1. Leave some examples to train on.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distortion:
+    """Faults put into the training part on purpose, for experiments: labels are flipped, then examples are repeated.
+
+    Validation and test part stay clean. One seed gives one distortion; where a share grows, the examples that were
+    distorted before still are.
+
+    Args:
+        flip_labels: share of the training examples, rounded to whole ones, whose class is replaced by another one,
+            each of the others equally likely; classification only.
+        repeat_share: share of the training examples, rounded likewise, that stand in the training part several times.
+        repeat_times: how often each of them stands there; copies share a label, flipped or not.
+        seed: of the draws.
+    """
+
+    flip_labels: float = setting(0.0, rule=Rule("in [0, 1)", lambda v: 0 <= v < 1))
+    repeat_share: float = setting(0.0, rule=UNIT)
+    repeat_times: int = setting(2, rule=AT_LEAST_ONE)
+    seed: int = setting(0, rule=NOT_NEGATIVE)
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+    @property
+    def is_off(self) -> bool:
+        """Whether the training part stays as it is."""
+        return self.flip_labels == 0 and self.most_copies == 1
+
+    @property
+    def most_copies(self) -> int:
+        """How often an example may stand in the training part."""
+        return self.repeat_times if self.repeat_share else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +188,7 @@ class Recipe:
     """The conventional training. A policy may override any key but `epochs`, which its budget replaces.
 
     Args:
-        optimizer: sgd, adam, adamw, adadelta, or `package.module:Class`.
+        optimizer: sgd, adam, adamw, adadelta, lbfgs (full batches only), or `package.module:Class`.
         lr: peak learning rate.
         batch_size: examples per update.
         epochs: passes over the training examples.
@@ -167,8 +226,19 @@ class Recipe:
             if given:
                 message = f"means nothing to {self.optimizer}. Leave it out, or use optimizer_options."
                 raise ConfigError(tuple(Mistake((key,), f"{key} {message}") for key in given))
+        if self.optimizer == "lbfgs":
+            self._check_lbfgs()
         if self.nesterov and not self.momentum and self.optimizer in MOMENTUM_OPTIMIZERS:
             raise ConfigError((Mistake(("nesterov",), "nesterov needs momentum. Set momentum, e.g. 0.9."),))
+
+    def _check_lbfgs(self) -> None:
+        """Refuse what would change the loss or the gradient behind the back of its line search."""
+        given = {"grad_clip": self.grad_clip is not None, "weight_decay": self.weight_decay > 0}
+        advice = {"grad_clip": "null", "weight_decay": "0"}
+        message = "{} does not fit lbfgs, which searches along the gradient of the loss itself. Write {}."
+        mistakes = [Mistake((key,), message.format(key, advice[key])) for key in given if given[key]]
+        if mistakes:
+            raise ConfigError(tuple(mistakes))
 
     def override(self, changes: Mapping[str, Any]) -> Recipe:
         """The recipe with some keys replaced; `augment.flip`-like dotted keys are not needed, mappings replace whole.
@@ -202,25 +272,36 @@ class Task:
         split: which examples are held out.
         model: the network.
         recipe: the conventional training.
-        metric: accuracy, balanced_accuracy, macro_f1 (classification) or mse (regression, lower is better).
+        metric: accuracy, balanced_accuracy, macro_f1 (classification), mse or mae (regression, lower is better; the
+            loss is the squared error with either).
         tolerance: how far short of the reference still counts as matched, in the metric's units, positive.
+        distortion: faults put into the training part, for experiments.
     """
 
     data: Data
     split: Split = setting(Split())
     model: Model
     recipe: Recipe
-    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "mse"] = "accuracy"
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "mse", "mae"] = "accuracy"
     tolerance: float = setting(rule=POSITIVE)
+    distortion: Distortion = setting(Distortion())
 
     def __post_init__(self) -> None:
         config.check(self)
-        if self.kind == "classification" and self.metric != "mse" and self.tolerance >= 1:
+        if self.kind == "classification" and self.tolerance >= 1:
             raise ConfigError(
                 (Mistake(("tolerance",), config.must("tolerance", "below 1", self.tolerance, "Write 0.01 for 1 %.")),)
             )
         if self.kind == "regression" and self.recipe.label_smoothing:
             raise ConfigError((Mistake(("recipe", "label_smoothing"), "label_smoothing means nothing to regression."),))
+        if self.kind == "regression" and self.distortion.flip_labels:
+            message = "flip_labels means nothing to regression, which has no classes. Remove the key."
+            raise ConfigError((Mistake(("distortion", "flip_labels"), message),))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain form. A distortion stands in it where there is one: what does nothing changes no key."""
+        names = [name for name in self.__dataclass_fields__ if name != "distortion" or not self.distortion.is_off]
+        return {name: config.to_plain(getattr(self, name)) for name in names}
 
     @property
     def kind(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,7 +22,7 @@ import torch
 
 import subsettune.data as data_module
 from subsettune.data import Places, cached, load, remove_cached
-from subsettune.data.arrays import Meta, fingerprint, read, write
+from subsettune.data.arrays import META_KEY, Meta, fingerprint, read, verify, write
 from subsettune.errors import DataError, StorageError
 from subsettune.task import Data, Model, Recipe, Task
 
@@ -222,6 +224,57 @@ def test_arrays_come_back_bit_for_bit_and_the_file_is_plain_arrow(
     assert (tmp_path / "a.arrow").read_bytes() == content
 
 
+def test_categories_and_embeddings_come_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.random((7, 2)).astype(np.float32), np.arange(7)
+    embeddings = rng.random((7, 3)).astype(np.float32)
+    meta = Meta(
+        source="here",
+        kind="classification",
+        shape=(2,),
+        num_train=7,
+        classes=tuple("abcdefg"),
+        columns=("size", "colour"),
+        categories=((), ("red", "", None)),
+        num_embedding=3,
+    )
+    meta = replace(meta, fingerprint=fingerprint(inputs, targets, meta, embeddings))
+    write(tmp_path / "a.arrow", inputs, targets, meta, embeddings)
+    back = read(tmp_path / "a.arrow")
+    assert back.meta == meta
+    assert back.embeddings is not None
+    assert np.array_equal(back.embeddings.numpy(), embeddings)
+    with pa.memory_map(str(tmp_path / "a.arrow")) as file:
+        assert pa.ipc.open_file(file).read_all().column_names == ["input", "target", "embedding"]
+    verify(tmp_path / "a.arrow", back)
+    back.embeddings[6, 2] += 1
+    with pytest.raises(DataError) as caught:
+        verify(tmp_path / "a.arrow", back)
+    assert str(caught.value) == (
+        f"cached data {tmp_path / 'a.arrow'} are damaged: its content is not what was written. "
+        "Remove the file: it is made anew."
+    )
+
+
+def test_plain_data_are_described_as_before_there_were_categories(tmp_path: Path) -> None:
+    """So that versions of before and after read each other's files."""
+    meta = Meta(source="here", kind="regression", shape=(2,), num_train=3, fingerprint="f")
+    write(tmp_path / "a.arrow", np.zeros((3, 2), np.float32), np.zeros(3, np.float32), meta)
+    with pa.memory_map(str(tmp_path / "a.arrow")) as file:
+        table = pa.ipc.open_file(file).read_all()
+    assert table.column_names == ["input", "target"]
+    assert json.loads(table.schema.metadata[META_KEY]) == {
+        "source": "here",
+        "kind": "regression",
+        "shape": [2],
+        "num_train": 3,
+        "classes": [],
+        "fingerprint": "f",
+        "target_shape": [],
+    }
+    assert read(tmp_path / "a.arrow").meta == meta
+
+
 def test_the_fingerprint_sees_everything_but_the_name() -> None:
     inputs, targets = np.arange(12, dtype=np.float32).reshape(6, 2), np.arange(6) % 2
     meta = Meta(source="a", kind="classification", shape=(2,), num_train=6, classes=("x", "y"))
@@ -233,8 +286,11 @@ def test_the_fingerprint_sees_everything_but_the_name() -> None:
         fingerprint(inputs, 1 - targets, meta),
         fingerprint(inputs, targets, Meta(**{**_plain(meta), "classes": ("x", "z")})),
         fingerprint(inputs, targets, Meta(**{**_plain(meta), "num_train": 5})),
+        fingerprint(inputs, targets, Meta(**{**_plain(meta), "columns": ("a", "b"), "categories": ((), ("x",))})),
+        fingerprint(inputs, targets, meta, inputs),
+        fingerprint(inputs, targets, meta, inputs + 1),
     ]
-    assert len({first, *others}) == 6
+    assert len({first, *others}) == 9
 
 
 def _plain(meta: Meta) -> dict[str, object]:

@@ -279,10 +279,10 @@ BAD_TABLES: dict[str, tuple[pa.Table, dict[str, Any], str]] = {
         {},
         "{path} has no column besides the label 'label'. Add the features.",
     ),
-    "text": (
-        numbers_table(name=["x"] * 60),
+    "date": (
+        numbers_table(day=pa.array([0] * 60, pa.date32())),
         {},
-        "columns of {path} must be numeric, or one column of encoded images, got name (string). "
+        "columns of {path} must be numbers, texts, or one column of encoded images, got day (date32[day]). "
         "Encode them as numbers, or name others in data.features.",
     ),
     "nan": (
@@ -307,6 +307,11 @@ BAD_TABLES: dict[str, tuple[pa.Table, dict[str, Any], str]] = {
         numbers_table(a=[[1.0, 2.0]] * 5 + [[1.0]] + [[1.0, 2.0]] * 54),
         {},
         "lists of column 'a' must have one length, got 2 and 1 (row 5).",
+    ),
+    "no_list": (
+        numbers_table(a=[None] + [[1.0, 2.0]] * 59),
+        {},
+        "lists of column 'a' must have one length, got nothing in row 0. Drop such rows.",
     ),
     "missing_label": (
         numbers_table(label=[0, 1, None] * 20),

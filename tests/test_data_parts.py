@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from subsettune.data import parts
+from subsettune.data import encode, parts
 from subsettune.data.arrays import Arrays, Meta
-from subsettune.data.parts import Normalizer, Part, TaskData, assemble
+from subsettune.data.encode import Normalizer
+from subsettune.data.parts import Part, TaskData, assemble
 
 CPU = torch.device("cpu")
 ROWS = {"train": torch.arange(0, 80, 2), "validation": torch.arange(1, 80, 2), "test": torch.arange(80, 90)}
@@ -92,7 +93,7 @@ def test_statistics_do_not_depend_on_threads_or_blocks(monkeypatch: pytest.Monke
         assert torch.equal(Normalizer.fit(inputs, rows).scale, first.scale)
     finally:
         torch.set_num_threads(threads)
-    monkeypatch.setattr(parts, "STATISTICS_BYTES", 1)
+    monkeypatch.setattr(encode, "STATISTICS_BYTES", 1)
     again = Normalizer.fit(inputs, rows)
     assert torch.equal(again.mean, first.mean)  # sums of whole numbers are exact
     assert torch.equal(again.scale, first.scale)
@@ -156,7 +157,7 @@ def test_moving_is_done_once_keeps_the_rows_and_goes_with_the_part() -> None:
 def test_a_part_with_its_own_copy_gives_the_same_batches() -> None:
     """What a GPU holds: the part's own inputs, looked up by position."""
     part = data_of(made((3, 4, 4), np.uint8)).validation
-    own = Part(part.inputs[part.rows], part.targets, part.rows, part.normalizer, CPU, lookup=torch.arange(len(part)))
+    own = Part(part.inputs[part.rows], part.targets, part.rows, part.encoder, CPU, lookup=torch.arange(len(part)))
     index = torch.tensor([7, 0, 39])
     for mine, theirs in zip(own.batch(index), part.batch(index), strict=True):
         assert torch.equal(mine, theirs)

@@ -32,10 +32,32 @@ def test_plain_form_comes_back() -> None:
     assert task(tolerance=0.02).key != made.key
 
 
+def test_what_changes_nothing_is_in_no_key() -> None:
+    """Keys name caches and checkpoints on disk: this one is that of the task before it could hold any of these."""
+    key = "9ecd74e95fbc18c23c8e9bf1290397bc856e25db3138c19a0f4d16b575ecb0b5"
+    assert task().key == key
+    for neutral in ({}, {"seed": 3}, {"repeat_share": 0.5, "repeat_times": 1}, {"repeat_times": 9}):
+        assert task(distortion=neutral).key == key
+    assert task(data={"source": "digits", "categorical": [], "embeddings": None}).key == key
+    others = [
+        task(distortion={"flip_labels": 0.1}),
+        task(distortion={"flip_labels": 0.1, "seed": 1}),
+        task(distortion={"repeat_share": 0.1}),
+        task(data={"source": "a.parquet"}),
+        task(data={"source": "a.parquet", "categorical": ["a"]}),
+        task(data={"source": "a.parquet", "embeddings": "a"}),
+    ]
+    assert len({key, *(other.key for other in others)}) == 7
+    for other in others:
+        assert config.build(Task, config.to_plain(other)) == other
+
+
 def test_targets_follow_the_direction_of_the_metric() -> None:
-    accuracy, error = task(), task(metric="mse", tolerance=2.0)
+    accuracy = task()
     assert (accuracy.kind, accuracy.higher_is_better, accuracy.target(0.9)) == ("classification", True, 0.89)
-    assert (error.kind, error.higher_is_better, error.target(5)) == ("regression", False, 7)
+    for metric in ("mse", "mae"):
+        error = task(metric=metric, tolerance=2.0)
+        assert (error.kind, error.higher_is_better, error.target(5)) == ("regression", False, 7)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +65,10 @@ def test_targets_follow_the_direction_of_the_metric() -> None:
     [
         ({"tolerance": 1}, "tolerance: tolerance must be below 1, got 1.0. Write 0.01 for 1 %."),
         ({"tolerance": 0}, "tolerance: tolerance must be positive, got 0.0."),
-        ({"metric": "auc"}, "metric: metric must be one of accuracy, balanced_accuracy, macro_f1, mse, got 'auc'."),
+        (
+            {"metric": "auc"},
+            "metric: metric must be one of accuracy, balanced_accuracy, macro_f1, mse, mae, got 'auc'.",
+        ),
         (
             {"split": {"validation": 0.5, "test": 0.5}},
             "split: validation + test must be below 1. Leave some examples to",
@@ -61,13 +86,24 @@ def test_targets_follow_the_direction_of_the_metric() -> None:
             "recipe.momentum: momentum means nothing to adam. Leave it out, or use optimizer_options.\n"
             "recipe.nesterov: nesterov means nothing to adam.",
         ),
+        (
+            {"metric": "mae", "distortion": {"flip_labels": 0.1}},
+            "distortion.flip_labels: flip_labels means nothing to regression, which has no classes. Remove the key.",
+        ),
+        ({"distortion": {"flip_labels": 1}}, "distortion.flip_labels: flip_labels must be in [0, 1), got 1.0."),
+        (
+            {"distortion": {"repeat_share": 2}},
+            "distortion.repeat_share: repeat_share must be in [0, 1], got 2.0. It is",
+        ),
+        ({"distortion": {"repeat_times": 0}}, "distortion.repeat_times: repeat_times must be at least 1, got 0."),
+        ({"distortion": {"flips": 0.1}}, "distortion.flips: unknown key. Did you mean 'flip_labels'? Known keys: "),
         ({"recipe": {**RECIPE, "nesterov": True}}, "recipe.nesterov: nesterov needs momentum. Set momentum, e.g. 0.9."),
         ({"recipe": {**RECIPE, "momentum": 1}}, "recipe.momentum: momentum must be in [0, 1), got 1.0."),
         (
             {"recipe": {**RECIPE, "schedule": "linear"}},
             "recipe.schedule: schedule must be one of constant, step, cosine",
         ),
-        ({"recipe": {**RECIPE, "optimizer": "lion"}}, "Known: adadelta, adam, adamw, sgd."),
+        ({"recipe": {**RECIPE, "optimizer": "lion"}}, "Known: adadelta, adam, adamw, lbfgs, sgd."),
         (
             {"recipe": {**RECIPE, "precision": "float16"}},
             "precision must be one of float32, bfloat16, auto, got 'float16'",

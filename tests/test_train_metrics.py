@@ -39,19 +39,20 @@ def test_classification_metrics_are_scikit_learn_s(name: str, pairs: list[tuple[
 
 
 @pytest.mark.parametrize("shape", [(20,), (20, 1), (20, 3)])
-def test_mse_is_scikit_learn_s(shape: tuple[int, ...]) -> None:
+def test_errors_are_scikit_learn_s(shape: tuple[int, ...]) -> None:
     rng = torch.Generator().manual_seed(0)
     targets, outputs = torch.randn(shape, generator=rng), torch.randn(shape, generator=rng)
-    expected = sklearn_metrics.mean_squared_error(targets.numpy(), outputs.numpy())
     given_outputs = outputs[:, None] if len(shape) == 1 else outputs
-    assert metrics.metric("mse", given_outputs, targets, 1) == pytest.approx(expected, rel=1e-6)
+    for name, oracle in (("mse", sklearn_metrics.mean_squared_error), ("mae", sklearn_metrics.mean_absolute_error)):
+        expected = oracle(targets.numpy(), outputs.numpy())
+        assert metrics.metric(name, given_outputs, targets, 1) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy", "macro_f1", "mse"])
+@pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy", "macro_f1", "mse", "mae"])
 def test_outputs_that_are_not_finite_give_nan(name: str, bad: float) -> None:
     outputs = torch.tensor([[0.0, 1.0], [bad, 0.0]])
-    targets = outputs.new_zeros(2, 2) if name == "mse" else torch.tensor([1, 0])
+    targets = outputs.new_zeros(2, 2) if name in metrics.ERRORS else torch.tensor([1, 0])
     assert math.isnan(metrics.metric(name, outputs, targets, 2))
 
 
@@ -62,6 +63,9 @@ def test_outputs_that_are_not_finite_give_nan(name: str, bad: float) -> None:
         ("balanced_accuracy", torch.tensor([2, 2, 1, 0]), 1 / 3),
         ("macro_f1", torch.tensor([2, 2, 1, 0]), (2 / 3) / 3),
         ("mse", torch.tensor([1.0, 3.0]), 1.0),
+        ("mae", torch.tensor([1.0, 3.0]), 1.0),
+        ("mae", torch.tensor([0.0, 1.0, 8.0]), 8 / 3),  # of the mean it would be 10 / 3
+        ("mae", torch.tensor([[0.0, 1.0], [1.0, 1.0], [8.0, 1.0]]), 4 / 3),
     ],
 )
 def test_chance_is_the_best_constant_answer(name: str, targets: torch.Tensor, expected: float) -> None:

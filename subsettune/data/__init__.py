@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from subsettune import config
-from subsettune.data import sources
+from subsettune.data import distort, sources
 from subsettune.data.arrays import Arrays
 from subsettune.data.cache import CachedData, cached, fetch, recall, remember, remove_cached
 from subsettune.data.parts import Part, TaskData, assemble
@@ -20,7 +20,7 @@ _LOADED: dict[tuple[str, str, str], tuple[object, TaskData]] = {}
 
 
 def load(task: Task, places: Places | None = None, *, fingerprint: str | None = None) -> TaskData:
-    """The data of a task, mapped from this machine's cache, split and ready to train on.
+    """The data of a task, mapped from this machine's cache, split, distorted and ready to train on.
 
     Loaded once a process, and again when a file of the source has changed. A source that is not in the cache is read
     and cached first.
@@ -37,7 +37,8 @@ def load(task: Task, places: Places | None = None, *, fingerprint: str | None = 
         StorageError: the cache cannot be written.
     """
     places = places or Places()
-    memo = (config.digest([task.data, task.split, task.kind]), str(places.data_root), places.cache_folder)
+    what = config.digest([task.data, task.split, task.kind, task.distortion])
+    memo = (what, str(places.data_root), places.cache_folder)
     stamp = sources.stamp(task.data, places) if fingerprint is None else None
     known_stamp, data = _LOADED.get(memo, (None, None))
     if data is None or (data.fingerprint != fingerprint if fingerprint is not None else known_stamp != stamp):
@@ -57,11 +58,12 @@ def _load(task: Task, places: Places, fingerprint: str | None) -> TaskData:
         arrays = fetch(task.data, task.kind, places)
     known = _fingerprint(arrays, task)
     remember(known, arrays.meta.fingerprint, places)
-    return assemble(arrays, _rows(arrays, task), known)
+    return assemble(arrays, _rows(arrays, task), known, task.distortion)
 
 
 def _fingerprint(arrays: Arrays, task: Task) -> str:
-    return config.digest([arrays.meta.fingerprint, task.split, VERSION])
+    distortion = [] if task.distortion.is_off else [task.distortion, distort.VERSION]
+    return config.digest([arrays.meta.fingerprint, task.split, VERSION, *distortion])
 
 
 def _rows(arrays: Arrays, task: Task) -> dict[str, torch.Tensor]:

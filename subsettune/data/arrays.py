@@ -23,14 +23,14 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from subsettune.data.raw import Array, Categories
 from subsettune.errors import DataError
 
 META_KEY = b"subsettune.data"
 HASH_BLOCK_BYTES = 2**24
+SINCE = ("columns", "categories", "num_embedding")  # left out where empty, as in files of versions that lack them
 # Without it Linux counts a copy-on-write mapping as memory, and refuses files larger than that. New in mmap in 3.13.
 MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,11 @@ class Meta:
         shape: of one input: (channels, height, width) or (features,).
         num_train: rows of the training file; the rest are the official test file's.
         classes: their names, empty for a regression.
-        fingerprint: SHA-256 of arrays, shapes and classes.
+        fingerprint: SHA-256 of arrays, shapes, classes and categories.
+        columns: names of the inputs, where some of them are categorical columns.
+        categories: of each column their names in the order of their codes, None for what is missing; empty for a column
+            of numbers.
+        num_embedding: numbers in the embedding of an example; 0 without embeddings.
     """
 
     source: str
@@ -52,6 +56,9 @@ class Meta:
     num_train: int
     classes: tuple[str, ...] = ()
     fingerprint: str = ""
+    columns: tuple[str, ...] = ()
+    categories: tuple[Categories, ...] = ()
+    num_embedding: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,30 +66,36 @@ class Arrays:
     """A data set in memory or mapped from a file.
 
     Args:
-        inputs: (n, *shape) uint8 or float32.
+        inputs: (n, *shape) uint8 or float32; of a categorical column the codes.
         targets: (n,) int64 classes, or (n,) or (n, m) float32 values.
         meta: what they are.
+        embeddings: (n, e) float32, if there are any.
     """
 
     inputs: Tensor
     targets: Tensor
     meta: Meta
+    embeddings: Tensor | None = None
 
 
-def fingerprint(inputs: Array, targets: Array, meta: Meta) -> str:
+def fingerprint(inputs: Array, targets: Array, meta: Meta, embeddings: Array | None = None) -> str:
     """SHA-256 of everything that training can see of a data set; the source's name is no part of it."""
     told: dict[str, Any] = {"kind": meta.kind, "num_train": meta.num_train, "classes": list(meta.classes)}
     told["inputs"] = [str(inputs.dtype), *inputs.shape]
     told["targets"] = [str(targets.dtype), *targets.shape]
+    if meta.categories:
+        told["categories"] = list(zip(meta.columns, meta.categories, strict=True))
+    if embeddings is not None:
+        told["embeddings"] = list(embeddings.shape)
     result = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    for array in (inputs, targets):
+    for array in (inputs, targets, *([] if embeddings is None else [embeddings])):
         flat = array.reshape(-1).view(np.uint8).data
         for start in range(0, len(flat), HASH_BLOCK_BYTES):
             result.update(flat[start : start + HASH_BLOCK_BYTES])
     return result.hexdigest()
 
 
-def write(path: Path, inputs: Array, targets: Array, meta: Meta) -> None:
+def write(path: Path, inputs: Array, targets: Array, meta: Meta, embeddings: Array | None = None) -> None:
     """Write an Arrow file and see it onto the disk, so that all that is left to do is to rename it.
 
     Args:
@@ -90,10 +103,14 @@ def write(path: Path, inputs: Array, targets: Array, meta: Meta) -> None:
         inputs: (n, *shape), C-contiguous; may itself be mapped from a file.
         targets: (n,) or (n, m), C-contiguous.
         meta: with its fingerprint.
+        embeddings: (n, e), C-contiguous, if there are any.
     """
-    columns = [_column(inputs), _column(targets)]
-    described = json.dumps({**asdict(meta), "target_shape": list(targets.shape[1:])}).encode()
-    schema = pa.schema([("input", columns[0].type), ("target", columns[1].type)], metadata={META_KEY: described})
+    arrays = {"input": inputs, "target": targets, **({} if embeddings is None else {"embedding": embeddings})}
+    columns = [_column(array) for array in arrays.values()]
+    told = {name: value for name, value in asdict(meta).items() if value or name not in SINCE}
+    described = json.dumps({**told, "target_shape": list(targets.shape[1:])}).encode()
+    types = [(name, column.type) for name, column in zip(arrays, columns, strict=True)]
+    schema = pa.schema(types, metadata={META_KEY: described})
     with path.open("wb") as sink:
         options = pa.ipc.IpcWriteOptions(allow_64bit=True)  # one batch of more than 2 ** 31 numbers
         with pa.ipc.new_file(sink, schema, options=options) as writer:
@@ -122,7 +139,8 @@ def verify(path: Path, arrays: Arrays) -> None:
     Raises:
         DataError: they differ.
     """
-    if fingerprint(arrays.inputs.numpy(), arrays.targets.numpy(), arrays.meta) != arrays.meta.fingerprint:
+    embeddings = None if arrays.embeddings is None else arrays.embeddings.numpy()
+    if fingerprint(arrays.inputs.numpy(), arrays.targets.numpy(), arrays.meta, embeddings) != arrays.meta.fingerprint:
         raise damaged(path, "its content is not what was written")
 
 
@@ -140,10 +158,15 @@ def _mapped(descriptor: int) -> Arrays:
     batch = reader.get_batch(0)
     described = json.loads(reader.schema.metadata[META_KEY])
     target_shape = described.pop("target_shape")
-    meta = Meta(**{**described, "shape": tuple(described["shape"]), "classes": tuple(described["classes"])})
-    shapes = ((batch.num_rows, *meta.shape), (batch.num_rows, *target_shape))
-    inputs, targets = (_view(batch.column(i), content, shape) for i, shape in enumerate(shapes))
-    return Arrays(inputs=inputs, targets=targets, meta=meta)
+    for name in ("shape", "classes", "columns"):
+        described[name] = tuple(described.get(name, ()))
+    described["categories"] = tuple(tuple(names) for names in described.get("categories", ()))
+    meta = Meta(**described)
+    shapes = {"input": meta.shape, "target": target_shape}
+    if meta.num_embedding:
+        shapes["embedding"] = (meta.num_embedding,)
+    views = [_view(batch.column(name), content, (batch.num_rows, *shape)) for name, shape in shapes.items()]
+    return Arrays(inputs=views[0], targets=views[1], meta=meta, embeddings=views[2] if meta.num_embedding else None)
 
 
 def _column(array: Array) -> pa.Array:

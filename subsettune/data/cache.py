@@ -61,7 +61,7 @@ def fetch(data: Data, kind: str, places: Places) -> arrays.Arrays:
     known = _recalled(folder, key)
     if known is not None:
         return known
-    with _locked(folder / f"{key}.lock"):
+    with locked(folder / f"{key}.lock"):
         known = _recalled(folder, key)  # another process may have made it while this one waited
         if known is not None:
             return known
@@ -125,13 +125,13 @@ def remove_cached(fingerprint: str, places: Places) -> None:
     folder = _folder(places)
     if fingerprint.endswith(LEFTOVERS):
         key = fingerprint.rpartition(".")[0]
-        with _locked(folder / f"{key}.lock"):
+        with locked(folder / f"{key}.lock"):
             _remove_leftovers(folder, key)
         return
     entries = [entry for entry in folder.glob("*.json") if _read_entry(entry).get("fingerprint") == fingerprint]
     with contextlib.ExitStack() as locks:
         for entry in sorted(entries):
-            locks.enter_context(_locked(entry.with_suffix(".lock")))
+            locks.enter_context(locked(entry.with_suffix(".lock")))
         (folder / f"{fingerprint}.arrow").unlink(missing_ok=True)
         for entry in entries:
             entry.unlink(missing_ok=True)
@@ -147,11 +147,20 @@ def _make(source: sources.Source, kind: str, folder: Path) -> str:
     _remove_leftovers(folder, key)
     read = source.read(folder / f"{key}.unpacked")
     inputs, targets, classes = raw.checked(read, kind)
-    meta = arrays.Meta(source=source.name, kind=kind, shape=inputs.shape[1:], num_train=read.num_train, classes=classes)
-    meta = replace(meta, fingerprint=arrays.fingerprint(inputs, targets, meta))
+    meta = arrays.Meta(
+        source=source.name,
+        kind=kind,
+        shape=inputs.shape[1:],
+        num_train=read.num_train,
+        classes=classes,
+        columns=read.columns if read.categories else (),
+        categories=read.categories,
+        num_embedding=0 if read.embeddings is None else read.embeddings.shape[1],
+    )
+    meta = replace(meta, fingerprint=arrays.fingerprint(inputs, targets, meta, read.embeddings))
     path, partial = folder / f"{meta.fingerprint}.arrow", folder / f"{key}.partial"
     try:
-        arrays.write(partial, inputs, targets, meta)
+        arrays.write(partial, inputs, targets, meta, read.embeddings)
         partial.replace(path)  # the same content under another source, perhaps: whole in any case
     except OSError as error:
         raise _unwritable(folder, error) from error
@@ -207,7 +216,7 @@ def _source_name(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold a lock between processes of this machine; it goes with the process that holds it, however that ends."""
     with contextlib.ExitStack() as stack:
         try:

@@ -25,7 +25,8 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
 
     Args:
         path: of the file.
-        data: `features` names another array of inputs, `label` one of labels.
+        data: `features` names another array of inputs, `label` one of labels, `embeddings` one of embeddings, which
+            has a twin `_test` where inputs and labels have.
         scratch: folder for large arrays.
 
     Raises:
@@ -41,6 +42,7 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
         suffixes = ("", "_test") if has_test else ("",)
         labels = [_array(archive, f"{y_name}{suffix}", path) for suffix in suffixes]
         inputs, num_train = _inputs(archive, [f"{x_name}{suffix}" for suffix in suffixes], path, scratch)
+        embeddings = _embeddings(archive, (x_name, y_name), suffixes, data, path, scratch)
     if len({y.shape[1:] for y in labels}) > 1:
         raise DataError(f"labels of {path} must have one shape in training and test, got {_shapes(labels)}. Mend them.")
     if len(labels[0]) != num_train:
@@ -48,7 +50,37 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
             f"inputs and labels must be as many, got {num_train} in {x_name!r} and {len(labels[0])} in {y_name!r}. "
             "Mend the data."
         )
-    return Raw(inputs=inputs, labels=np.concatenate(labels), num_train=num_train)
+    return Raw(inputs=inputs, labels=np.concatenate(labels), num_train=num_train, embeddings=embeddings)
+
+
+def _embeddings(
+    archive: Any, taken: tuple[str, ...], suffixes: tuple[str, ...], data: Data, path: Path, scratch: Path
+) -> Array | None:
+    """Embeddings as float32, training first; each array of the file is held once."""
+    if data.embeddings is None:
+        return None
+    if data.embeddings in taken:
+        raise DataError(
+            f"data.embeddings must be an array of its own, got {data.embeddings!r}, which is input or label. Name "
+            "another."
+        )
+    parts = []
+    for name in (f"{data.embeddings}{suffix}" for suffix in suffixes):
+        if name not in archive.files:
+            raise DataError(
+                f"{path} must hold the embeddings {name}, got {', '.join(archive.files)}. Mend data.embeddings."
+            )
+        parts.append(_array(archive, name, path))
+        if parts[-1].dtype.kind not in "fiub" or parts[-1].ndim != 2:
+            raise DataError(
+                f"array {name!r} of {path} must hold a vector of numbers for each example, got {parts[-1].dtype} of "
+                f"shape {parts[-1].shape}. Reshape it."
+            )
+    if len({part.shape[1] for part in parts}) > 1:
+        raise DataError(
+            f"embeddings of {path} must have one length in training and test, got {_shapes(parts)}. Mend them."
+        )
+    return _filled(parts, sum(map(len, parts)), np.dtype(np.float32), scratch)
 
 
 def _inputs(archive: Any, names: list[str], path: Path, scratch: Path) -> tuple[Array, int]:

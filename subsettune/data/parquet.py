@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from subsettune.data.categories import Vocabulary, can_be_marked, codes, is_text
 from subsettune.data.images import check_shape, decode
-from subsettune.data.raw import Array, Raw
+from subsettune.data.raw import Array, Categories, Raw
 from subsettune.data.scratch import allocate
 from subsettune.errors import DataError
 from subsettune.task import Data
@@ -39,6 +40,30 @@ class _File:
         return self.content.schema_arrow
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Column:
+    """An input column.
+
+    Args:
+        name: of it.
+        width: numbers in each list of a column of lists, else None.
+        categories: their names; empty for numbers.
+    """
+
+    name: str
+    width: int | None = None
+    categories: Categories = ()
+
+    @property
+    def names(self) -> list[str]:
+        """Of the stored columns that it becomes."""
+        return [self.name] if self.width is None else [f"{self.name}[{i}]" for i in range(self.width)]
+
+    def stored(self, values: pa.Array, row: int) -> Array:
+        """(b, 1) or (b, width) float32 numbers or codes of a batch that begins at a row."""
+        return codes(values, self.categories) if self.categories else _numbers(values, self.width, self.name, row)
+
+
 def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
     """Read a Parquet file, or a folder with `train*.parquet` and perhaps `test*.parquet`.
 
@@ -47,26 +72,36 @@ def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
     Args:
         path: of the file or folder.
         data: which columns. A column of images stands alone (a struct with `bytes`, or the bytes themselves); others
-            are numbers or lists of so many numbers. The label of a regression may be such a list too.
+            are numbers, lists of so many numbers, or categories: texts, and what `categorical` names.
+            The label of a regression may be a list too; `embeddings` is one.
         kind: `classification` or `regression`.
         scratch: folder for large arrays.
 
     Raises:
-        DataError: a file is empty, truncated, or lacks a column; images differ in size; a column is not numeric.
+        DataError: a file is empty, truncated, or lacks a column; images differ in size; a column is of no use.
     """
     train, test = ([_open(file) for file in files] for files in _parquet_files(path))
     files = [*train, *test]
     _check_files(files, data)
     schema = files[0].schema
     names = _feature_names(schema, data, path)
-    columns: tuple[str, ...] = ()
+    columns: tuple[_Column, ...] = ()
     if _is_image(schema.field(names[0]).type):
         inputs = _read_images(files, names[0], scratch)
     else:
-        inputs, columns = _read_numbers(files, _widths(files[0], names), scratch)
+        _check_roles(files, names, data)
+        columns = _columns(files, names, data)
+        inputs = _read_columns(files, columns, scratch)
     labels, classes = _labels(files, data.label, kind)
-    num_train = sum(file.num_rows for file in train)
-    return Raw(inputs=inputs, labels=labels, num_train=num_train, classes=classes, columns=columns)
+    return Raw(
+        inputs=inputs,
+        labels=labels,
+        num_train=sum(file.num_rows for file in train),
+        classes=classes,
+        columns=tuple(name for column in columns for name in column.names),
+        categories=_all_categories(columns),
+        embeddings=_read_embeddings(files, data.embeddings, scratch),
+    )
 
 
 def _parquet_files(path: Path) -> tuple[list[Path], list[Path]]:
@@ -93,22 +128,42 @@ def _damaged(path: Path, error: Exception) -> DataError:
 
 def _check_files(files: list[_File], data: Data) -> None:
     """Rows and the named columns must be in every file, and the labels of one type."""
-    if data.label in (data.features or ()):
-        raise DataError(f"data.label must not be among data.features, got {data.label!r} in both. Remove it there.")
+    _check_names(data)
     for file in files:
         if file.num_rows == 0:
             raise DataError(f"{file.path} has no rows. Give a file with examples, or remove it.")
-        names = file.schema.names
-        missing = [name for name in (data.label, *(data.features or ())) if name not in names]
-        if missing:
-            advice = "Set data.label and data.features."
-            raise DataError(f"{file.path} has no column {missing[0]!r}. Its columns: {', '.join(names)}. {advice}")
+        _check_there(file, (data.label, *(data.features or ())), "Set data.label and data.features.")
+        _check_there(file, data.categorical, "Set data.categorical.")
+        _check_there(file, () if data.embeddings is None else (data.embeddings,), "Set data.embeddings.")
         types = [f.schema.field(data.label).type for f in (files[0], file)]
         if types[0] != types[1]:
             raise DataError(
                 f"column {data.label!r} must have one type in all files, got {types[0]} and {types[1]} in {file.path}. "
                 "Write them alike."
             )
+
+
+def _check_names(data: Data) -> None:
+    """A column has one part to play."""
+    single = {"label": data.label, **({} if data.embeddings is None else {"embeddings": data.embeddings})}
+    for key, name in single.items():
+        for several, names in (("features", data.features or ()), ("categorical", data.categorical)):
+            if name in names:
+                raise DataError(f"data.{key} must not be among data.{several}, got {name!r} in both. Remove it there.")
+    if data.embeddings == data.label:
+        raise DataError(f"data.embeddings must not be the label, got {data.label!r} for both. Name two columns.")
+    stray = [name for name in data.categorical if data.features is not None and name not in data.features]
+    if stray:
+        raise DataError(
+            f"data.categorical must be among data.features, got {stray[0]!r}. Add it there, or remove it here."
+        )
+
+
+def _check_there(file: _File, wanted: Sequence[str], advice: str) -> None:
+    names = file.schema.names
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise DataError(f"{file.path} has no column {missing[0]!r}. Its columns: {', '.join(names)}. {advice}")
 
 
 # --- inputs ------------------------------------------------------------------------------------------------------
@@ -118,19 +173,41 @@ def _feature_names(schema: pa.Schema, data: Data, path: Path) -> tuple[str, ...]
     if data.features is None and "image" in schema.names and data.label != "image":
         names: tuple[str, ...] = ("image",)
     else:
-        names = data.features or tuple(name for name in schema.names if name != data.label)
+        names = data.features or tuple(name for name in schema.names if name not in (data.label, data.embeddings))
     if not names:
         raise DataError(f"{path} has no column besides the label {data.label!r}. Add the features.")
     kinds = [schema.field(name).type for name in names]
     if len(names) == 1 and _is_image(kinds[0]):
+        if data.categorical:
+            raise DataError(f"data.categorical means nothing to images, got {data.categorical[0]!r}. Remove the key.")
         return names
-    odd = [f"{name} ({kind})" for name, kind in zip(names, kinds, strict=True) if not _is_numeric(kind)]
+    odd = [
+        f"{name} ({kind})" for name, kind in zip(names, kinds, strict=True) if not (_is_numeric(kind) or is_text(kind))
+    ]
     if odd:
         raise DataError(
-            f"columns of {path} must be numeric, or one column of encoded images, got {', '.join(odd)}. "
+            f"columns of {path} must be numbers, texts, or one column of encoded images, got {', '.join(odd)}. "
             "Encode them as numbers, or name others in data.features."
         )
     return names
+
+
+def _check_roles(files: list[_File], names: tuple[str, ...], data: Data) -> None:
+    """Inputs must be in every file, texts everywhere or nowhere; what is marked as categorical must suit it."""
+    for file in files:
+        _check_there(file, names, "Write all files alike.")
+        for name in names:
+            first, kind = (f.schema.field(name).type for f in (files[0], file))
+            if is_text(kind) != is_text(first) or not (is_text(kind) or _is_numeric(kind)):
+                raise DataError(
+                    f"column {name!r} must be numbers in all files, or texts, got {first} and {kind} in {file.path}. "
+                    "Write them alike."
+                )
+            if name in data.categorical and not (is_text(kind) or can_be_marked(kind)):
+                raise DataError(
+                    f"column {name!r} must hold whole numbers, booleans or texts to be categorical, got {kind}. "
+                    "Convert it, or remove it from data.categorical."
+                )
 
 
 def _is_image(kind: pa.DataType) -> bool:
@@ -169,25 +246,64 @@ def _widths(file: _File, names: Sequence[str]) -> dict[str, int | None]:
         return dict.fromkeys(names)
     _, first = next(_batches([file], list(names), 1))
     values = {name: first.column(name)[0].as_py() for name in names}
+    missing = [name for name in names if values[name] is None and _is_list(file.schema.field(name).type)]
+    if missing:
+        raise DataError(f"lists of column {missing[0]!r} must have one length, got nothing in row 0. Drop such rows.")
     return {name: len(value) if isinstance(value, list) else None for name, value in values.items()}
 
 
-def _read_numbers(files: list[_File], widths: dict[str, int | None], scratch: Path) -> tuple[Array, tuple[str, ...]]:
-    """Columns side by side as (n, d) float32; lists give several."""
-    names = [_numbered(name, width) for name, width in widths.items()]
-    columns = tuple(name for group in names for name in group)
-    inputs = allocate((sum(file.num_rows for file in files), len(columns)), np.float32, scratch)
-    for row, batch in _batches(files, list(widths), NUMBER_ROWS):
+def _columns(files: list[_File], names: tuple[str, ...], data: Data) -> tuple[_Column, ...]:
+    """Width and categories of each input column; the categories are those of all files."""
+    schema, num_rows = files[0].schema, sum(file.num_rows for file in files)
+    kinds = {name: schema.field(name).type for name in names}
+    found = {
+        name: Vocabulary(name, kind, num_rows)
+        for name, kind in kinds.items()
+        if is_text(kind) or name in data.categorical
+    }
+    for _, batch in _batches(files, list(found), NUMBER_ROWS) if found else ():
+        for name, vocabulary in found.items():
+            vocabulary.add(batch.column(name))
+    widths = _widths(files[0], [name for name in names if name not in found])
+    return tuple(
+        _Column(name=name, categories=found[name].names()) if name in found else _Column(name=name, width=widths[name])
+        for name in kinds
+    )
+
+
+def _all_categories(columns: tuple[_Column, ...]) -> tuple[Categories, ...]:
+    """Of each stored column; () where all are numbers."""
+    if not any(column.categories for column in columns):
+        return ()
+    return tuple(column.categories for column in columns for _ in column.names)
+
+
+def _read_columns(files: list[_File], columns: tuple[_Column, ...], scratch: Path) -> Array:
+    """Columns side by side as (n, c) float32; lists give several."""
+    width = sum(len(column.names) for column in columns)
+    inputs = allocate((sum(file.num_rows for file in files), width), np.float32, scratch)
+    for row, batch in _batches(files, [column.name for column in columns], NUMBER_ROWS):
         left = 0
-        for name, group in zip(widths, names, strict=True):
-            values = _numbers(batch.column(name), widths[name], name, row)
-            inputs[row : row + batch.num_rows, left : left + len(group)] = values
-            left += len(group)
-    return inputs, columns
+        for column in columns:
+            values = column.stored(batch.column(column.name), row)
+            inputs[row : row + batch.num_rows, left : left + values.shape[1]] = values
+            left += values.shape[1]
+    return inputs
 
 
-def _numbered(name: str, width: int | None) -> list[str]:
-    return [name] if width is None else [f"{name}[{i}]" for i in range(width)]
+def _read_embeddings(files: list[_File], name: str | None, scratch: Path) -> Array | None:
+    """(n, e) float32 of a column of lists."""
+    if name is None:
+        return None
+    for file in files:
+        kind = file.schema.field(name).type
+        if not (_is_list(kind) and _is_numeric(kind)):
+            raise DataError(
+                f"column {name!r} must hold lists of numbers to be data.embeddings, got {kind} in {file.path}. "
+                "Name another."
+            )
+    column = _Column(name=name, width=_widths(files[0], [name])[name])
+    return _read_columns(files, (column,), scratch)
 
 
 def _numbers(column: pa.Array, width: int | None, name: str, row: int) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 from subsettune.errors import DataError
 
 Array = np.ndarray[Any, Any]
+Categories = tuple[str | None, ...]  # names of the codes 0, 1, ..., None for what is missing
 CHECK_BYTES = 2**24  # of inputs looked at in one go
 
 
@@ -22,7 +23,9 @@ class Raw:
         labels: (n,) integers, texts or floats, or (n, m) floats.
         num_train: rows of the training file.
         classes: names of the classes 0, 1, ... where the source knows them.
-        columns: names of the inputs, where they are numeric columns.
+        columns: names of the inputs, where they are columns.
+        categories: of each column, empty for one of numbers; () where all are numbers.
+        embeddings: (n, e) float32 beside the inputs, for selectors.
     """
 
     inputs: Array
@@ -30,6 +33,8 @@ class Raw:
     num_train: int
     classes: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    categories: tuple[Categories, ...] = ()
+    embeddings: Array | None = None
 
 
 def checked(raw: Raw, kind: str) -> tuple[Array, Array, tuple[str, ...]]:
@@ -44,7 +49,8 @@ def checked(raw: Raw, kind: str) -> tuple[Array, Array, tuple[str, ...]]:
         regression; class names.
 
     Raises:
-        DataError: there are too few rows, numbers that are not finite, or labels that do not make classes.
+        DataError: there are too few rows, numbers that are not finite, embeddings that do not fit, or labels that do
+            not make classes.
     """
     if len(raw.inputs) != len(raw.labels):
         raise DataError(
@@ -57,13 +63,25 @@ def checked(raw: Raw, kind: str) -> tuple[Array, Array, tuple[str, ...]]:
     inputs = np.ascontiguousarray(raw.inputs)
     assert inputs.dtype in (np.uint8, np.float32), inputs.dtype
     if inputs.dtype != np.uint8:
-        _refuse_not_finite(inputs, raw.columns)
+        _refuse_not_finite(inputs, "features", raw.columns)
+    if raw.embeddings is not None:
+        _check_embeddings(raw.embeddings, len(inputs))
     if kind == "regression":
         return inputs, _values(raw), ()
     return inputs, *_classes(raw)
 
 
-def _refuse_not_finite(inputs: Array, columns: tuple[str, ...]) -> None:
+def _check_embeddings(embeddings: Array, num_rows: int) -> None:
+    assert embeddings.dtype == np.float32, embeddings.dtype
+    if embeddings.ndim != 2 or len(embeddings) != num_rows or embeddings.shape[1] == 0:
+        raise DataError(
+            f"data.embeddings must have a row of numbers for each of {num_rows:,} examples, got the shape "
+            f"{embeddings.shape}. Write a vector for each example."
+        )
+    _refuse_not_finite(embeddings, "embeddings", ())
+
+
+def _refuse_not_finite(inputs: Array, what: str, columns: tuple[str, ...]) -> None:
     flat = inputs.reshape(len(inputs), -1)
     block = max(1, CHECK_BYTES // flat[0].nbytes)
     for start in range(0, len(flat), block):
@@ -73,7 +91,7 @@ def _refuse_not_finite(inputs: Array, columns: tuple[str, ...]) -> None:
         row, column = (int(i) for i in np.argwhere(~finite)[0])
         name = repr(columns[column]) if columns else str(column)
         raise DataError(
-            f"features must be finite float32 numbers, got NaN, infinity or nothing in column {name}, row "
+            f"{what} must be finite float32 numbers, got NaN, infinity or nothing in column {name}, row "
             f"{start + row}. Fill it, or drop the row or the column."
         )
 

@@ -124,9 +124,13 @@ def _refuse_ignored(data: Data) -> None:
     function, named = is_function(data.source), data.source in DATASETS
     if data.options and not function:
         raise DataError(f"data.options mean nothing to {data.source!r}: they are arguments of a function. Remove them.")
-    given = [
-        key for key, is_set in (("features", data.features is not None), ("label", data.label != "label")) if is_set
-    ]
+    is_set = {
+        "features": data.features is not None,
+        "label": data.label != "label",
+        "categorical": bool(data.categorical),
+        "embeddings": data.embeddings is not None,
+    }
+    given = [key for key in is_set if is_set[key]]
     if given and (named or function):
         raise DataError(
             f"data.{given[0]} means nothing to {data.source!r}: its input and label are known. Remove the key."
@@ -250,6 +254,8 @@ def _files(data: Data, kind: str, places: Places) -> Source:
         raise DataNotFoundError(f"data {str(path)!r} are not there. {advice}")
     key = config.digest([str(path), _stat(path), data, kind, READING])
     if path.suffix == ".npz":
+        if data.categorical:
+            raise DataError("data.categorical means nothing to .npz files. Write Parquet, or one-hot arrays.")
         return Source(name=str(path), key=key, read=lambda scratch: read_npz(path, data, scratch))
     return Source(name=str(path), key=key, read=lambda scratch: read_parquet(path, data, kind, scratch))
 

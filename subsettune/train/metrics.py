@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from subsettune.task import Task
 
+ERRORS: dict[str, Callable[[Tensor], float]] = {  # of a regression, by differences of outputs and targets
+    "mse": lambda difference: float(difference.square().mean()),
+    "mae": lambda difference: float(difference.abs().mean()),
+}
+
 
 def loss(
     task: Task, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0, weights: Tensor | None = None
 ) -> Tensor:
-    """Mean loss of a batch: cross-entropy for classification, squared error for regression.
+    """Mean loss of a batch: cross-entropy for classification, squared error for regression, whatever its metric.
 
     Args:
         task: its kind decides.
@@ -36,7 +43,7 @@ def metric(name: str, outputs: Tensor, targets: Tensor, num_outputs: int) -> flo
 
     Args:
         name: accuracy, balanced_accuracy (mean recall over the classes present), macro_f1 (mean F1 over all classes
-            that are present or predicted), or mse.
+            that are present or predicted), mse or mae (mean squared or absolute error over all values).
         outputs: (n, M) logits or values.
         targets: (n,) int64 classes, or values like the outputs.
         num_outputs: M.
@@ -46,8 +53,8 @@ def metric(name: str, outputs: Tensor, targets: Tensor, num_outputs: int) -> flo
     """
     if not bool(torch.isfinite(outputs).all()):
         return float("nan")
-    if name == "mse":
-        return float((outputs.reshape(targets.shape).double() - targets.double()).square().mean())
+    if name in ERRORS:
+        return ERRORS[name](outputs.reshape(targets.shape).double() - targets.double())
     predicted = outputs.argmax(dim=1)
     if name == "accuracy":
         return float((predicted == targets).double().mean())
@@ -63,13 +70,17 @@ def metric(name: str, outputs: Tensor, targets: Tensor, num_outputs: int) -> flo
 def chance(name: str, targets: Tensor, num_outputs: int) -> float:
     """The metric of the best constant answer, which a recipe that learned anything beats.
 
+    For mse that is the mean, for mae the median.
+
     Args:
         name: of the metric.
         targets: of the split, as for `metric`.
         num_outputs: M.
     """
-    if name == "mse":
-        return float((targets.double() - targets.double().mean(dim=0)).square().mean())
+    if name in ERRORS:
+        values = targets.double()
+        best = values.mean(dim=0) if name == "mse" else values.median(dim=0).values
+        return ERRORS[name](values - best)
     commonest = int(torch.bincount(targets, minlength=num_outputs).argmax())
     constant = functional.one_hot(torch.full_like(targets, commonest), num_outputs).float()
     return metric(name, constant, targets, num_outputs)
