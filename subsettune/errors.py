@@ -6,6 +6,7 @@ SubsettuneError
 │   └── DataNotFoundError (FileNotFoundError)
 ├── ModelError (ValueError)              the network does not fit the task, or its FLOPs cannot be counted
 ├── SelectionError (ValueError)          a selector was asked for what it cannot give
+│   └── ModelDivergedError               the network that a selector looks at left the finite numbers
 ├── LearningError (ValueError)           the conventional recipe does not learn the task
 ├── CheckpointError (ValueError)         a checkpoint is damaged or belongs to another run
 ├── BundleError (ValueError)             a bundle is damaged, of an unknown version, or made for other data
@@ -77,6 +78,10 @@ class ModelError(SubsettuneError, ValueError):
 
 class SelectionError(SubsettuneError, ValueError):
     """A selector was asked for what it cannot give."""
+
+
+class ModelDivergedError(SelectionError):
+    """The network that a selector looks at left the finite numbers: an outcome of the run, as a diverged loss is."""
 
 
 class LearningError(SubsettuneError, ValueError):

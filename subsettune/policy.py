@@ -15,8 +15,13 @@ from subsettune.config import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, Fr
 from subsettune.errors import ConfigError, Mistake
 
 POLICY_SCHEMA = 1
-COORDINATES = ("arm", "budget", "switch", "subset_share", "q", "selector", "order", "entry", "shrink", "noise")
+COORDINATES = (
+    *("arm", "budget", "switch", "subset_share", "q", "steps", "growth", "reselect"),
+    *("selector", "order", "entry", "shrink", "noise"),
+)
 FULL, SUBSET = "full", "subset"
+GROWTH = 2.0  # of the subset from step to step where the space does not say
+ROUNDING = 1e-9  # of a quotient of passes that should be whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +38,10 @@ class TaskFacts:
         num_features: numbers in one input example.
         num_classes: classes, or 0 for regression.
         smallest_class: training examples of the rarest class, or 0 for regression.
+        class_counts: training examples of each class; empty for regression.
+        head_features: H, inputs of the last layer; 0 where the network does not end in a linear layer.
+        layers: numbers that each named layer gives for an example, maps and sequences averaged over their places.
+        num_embedding: numbers in the embedding that the data hold of each example; 0 without.
     """
 
     num_examples: int = setting(rule=AT_LEAST_ONE)
@@ -44,6 +53,10 @@ class TaskFacts:
     num_features: int = setting(1, rule=AT_LEAST_ONE)
     num_classes: int = setting(0, rule=NOT_NEGATIVE)
     smallest_class: int = setting(0, rule=NOT_NEGATIVE)
+    class_counts: tuple[int, ...] = ()
+    head_features: int = setting(0, rule=NOT_NEGATIVE)
+    layers: FrozenDict = setting(FrozenDict())
+    num_embedding: int = setting(0, rule=NOT_NEGATIVE)
 
     def __post_init__(self) -> None:
         config.check(self)
@@ -82,6 +95,8 @@ class Phase:
         passes: compute allowance of the phase, selection included.
         selector: who chooses the pool, a name of `subsettune selectors` or `package.module:Class`; unused at share 1.
         selector_options: its options.
+        draw: number of the stream of random numbers that the selector draws from: with the same number, a larger pool
+            holds the smaller ones where the selector ranks; with another, the choice is made afresh.
         q: the overdetermination ratio that `share` was derived from; a transfer to other data derives it anew.
         order: which examples of the pool come next.
         entry: what happens to weights and optimizer when the phase starts.
@@ -92,6 +107,7 @@ class Phase:
     passes: float = setting(rule=NOT_NEGATIVE)
     selector: str = "random"
     selector_options: FrozenDict = setting(FrozenDict())
+    draw: int = setting(0, rule=NOT_NEGATIVE)
     q: float | None = setting(None, rule=POSITIVE)
     order: str = "uniform"
     entry: str = "keep"
@@ -138,6 +154,12 @@ class Policy:
         return FULL if all(phase.is_full for phase in self.phases) else SUBSET
 
     @property
+    def switch(self) -> float:
+        """Share of the compute spent before it moves to all data; 0 for the arm `full`, 1 if it never does."""
+        last = max((i for i, phase in enumerate(self.phases) if not phase.is_full), default=-1)
+        return math.fsum(phase.passes for phase in self.phases[: last + 1]) / self.passes
+
+    @property
     def key(self) -> str:
         """Content hash: equal policies have equal keys."""
         return config.digest(self)
@@ -164,17 +186,23 @@ class Policy:
 
     @classmethod
     def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Check and drop the schema number before the fields are read."""
+        """Check and drop the schema number, and write out phases that choose anew, before the fields are read."""
         if raw.get("schema", POLICY_SCHEMA) != POLICY_SCHEMA:
             message = config.must(
                 "schema", str(POLICY_SCHEMA), raw["schema"], "Another version of subsettune wrote it."
             )
             raise ConfigError((Mistake(("schema",), message),))
-        return {key: value for key, value in raw.items() if key != "schema"}
+        folded = {key: value for key, value in raw.items() if key != "schema"}
+        if isinstance(folded.get("phases"), list | tuple):
+            folded["phases"] = [part for i, phase in enumerate(folded["phases"]) for part in _written_out(phase, i)]
+        return folded
 
     @classmethod
     def from_mapping(cls, raw: object, source: str | None = None) -> Policy:
-        """Read what `to_mapping` wrote.
+        """Read what `to_mapping` wrote, or a person did.
+
+        A phase may have the key `reselect`: after so many passes its examples are chosen anew. It is read as equal
+        phases of at most that length, each with a `draw` of its own.
 
         Raises:
             ConfigError: naming every mistake, or a schema number that this version does not know.
@@ -192,18 +220,22 @@ def from_coordinates(coordinates: Mapping[str, Any], facts: TaskFacts) -> Policy
 
     Args:
         coordinates: `arm`; `budget`, a share of the reference's compute; for the arm `subset` also `switch` and
-            `subset_share` or `q`, and if given `selector`, `order`, `entry`, `shrink`, `noise`. Every other key is a
-            hyperparameter of the recipe. Keys of the other arm are ignored.
+            `subset_share` or `q`, and if given `steps`, `growth`, `reselect`, `selector`, `order`, `entry`, `shrink`,
+            `noise`, and options of the selector as `SELECTOR.OPTION`. Every other key is a hyperparameter of the
+            recipe. Keys of the other arm, and options of other selectors, are ignored.
         facts: of the task.
 
     Returns:
-        One phase (arm `full`) or two (arm `subset`: the subset first, then all data, which `entry` opens).
+        One phase on all data (arm `full`); or, for the arm `subset`, subset phases and then one on all data, which
+        `entry` opens. There is one subset phase, unless it grows: then there are `steps`, each `growth` times as large
+        as the one before and as many rounds long, as far as they are smaller than the data; and unless it is chosen
+        anew every `reselect` passes, each choice being a phase.
 
     Raises:
         ConfigError: a coordinate is missing or out of range, or `q` needs more examples than there are.
     """
     arm = coordinates.get("arm", SUBSET if "switch" in coordinates else FULL)
-    recipe = FrozenDict({key: value for key, value in coordinates.items() if key not in COORDINATES})
+    recipe = FrozenDict({key: value for key, value in coordinates.items() if key not in COORDINATES and "." not in key})
     missing = [key for key in (("budget",) if arm == FULL else ("budget", "switch")) if key not in coordinates]
     if missing:
         raise ConfigError(f"coordinates must have {' and '.join(missing)}, got {sorted(coordinates)}.")
@@ -211,20 +243,71 @@ def from_coordinates(coordinates: Mapping[str, Any], facts: TaskFacts) -> Policy
     order = coordinates.get("order", "uniform")
     if arm == FULL:
         return Policy(phases=(Phase(passes=passes, order=order),), recipe=recipe)
-    share, q = _share(coordinates, facts)
     switch = coordinates["switch"]
     if not 0 < switch < 1:
         raise ConfigError(config.must("switch", "in (0, 1)", switch, "A share of the budget: write 0.3."))
+    subsets = _subset_phases(coordinates, switch * passes, facts)
     entry = coordinates.get("entry", "keep")
     options = {key: coordinates[key] for key in ("shrink", "noise") if key in coordinates}
-    first = Phase(share=share, q=q, passes=switch * passes, selector=coordinates.get("selector", "random"), order=order)
-    second = Phase(
-        passes=passes - first.passes,
+    rest = Phase(
+        passes=passes - switch * passes,
         order=order,
         entry=entry,
         entry_options=FrozenDict(options if entry == "shrink_perturb" else {}),
     )
-    return Policy(phases=(first, second), recipe=recipe)
+    return Policy(phases=(*subsets, rest), recipe=recipe)
+
+
+def _subset_phases(coordinates: Mapping[str, Any], passes: float, facts: TaskFacts) -> list[Phase]:
+    """The subset stretch of a policy, `passes` long in all."""
+    share, q = _share(coordinates, facts)
+    steps, growth = coordinates.get("steps", 1), coordinates.get("growth", GROWTH)
+    if steps < 1 or growth <= 1:
+        name, rule = ("steps", "at least 1") if steps < 1 else ("growth", "above 1")
+        raise ConfigError(config.must(name, rule, coordinates[name]))
+    factors = [growth**i for i in range(steps) if i == 0 or share * growth**i < 1]
+    selector = coordinates.get("selector", "random")
+    options = {key.rpartition(".")[2]: v for key, v in coordinates.items() if key.rpartition(".")[0] == selector}
+    phases: list[Phase] = []
+    for factor in factors:
+        length = passes * factor / math.fsum(factors)  # rounds on the pool are as many in each step
+        choices = _num_choices(length, coordinates.get("reselect"))
+        for _ in range(choices):
+            phases.append(
+                Phase(
+                    share=share * factor,
+                    q=None if q is None else q * factor,
+                    passes=length / choices,
+                    selector=selector,
+                    selector_options=FrozenDict(options),
+                    draw=len(phases) if "reselect" in coordinates else 0,
+                    order=coordinates.get("order", "uniform"),
+                )
+            )
+    return phases
+
+
+def _num_choices(passes: float, reselect: object) -> int:
+    """How often a phase of so many passes chooses its examples, with a new choice after `reselect` passes at most."""
+    if reselect is None:
+        return 1
+    if isinstance(reselect, bool) or not isinstance(reselect, int | float) or not reselect > 0:
+        raise ConfigError(config.must("reselect", "a positive number of passes", reselect))
+    return max(1, math.ceil(passes / reselect - ROUNDING))
+
+
+def _written_out(raw: Any, index: int) -> list[Any]:
+    """A phase as a person writes it, with `reselect` replaced by one phase for each choice."""
+    if not isinstance(raw, Mapping) or raw.get("reselect") is None or not isinstance(raw.get("passes"), int | float):
+        return [raw]
+    plain = {key: value for key, value in raw.items() if key != "reselect"}
+    try:
+        choices = _num_choices(raw["passes"], raw["reselect"])
+    except ConfigError as error:
+        raise ConfigError((Mistake(("phases", str(index), "reselect"), error.mistakes[0].message),)) from error
+    later = {key: value for key, value in plain.items() if key not in ("entry", "entry_options")}
+    passes = raw["passes"] / choices
+    return [{**(later if i else plain), "passes": passes, "draw": i} for i in range(choices)]
 
 
 def _share(coordinates: Mapping[str, Any], facts: TaskFacts) -> tuple[float, float | None]:

@@ -109,6 +109,100 @@ def test_coordinates_that_make_no_policy(change: dict[str, Any], message: str) -
         from_coordinates(coordinates, FACTS)
 
 
+# --- growing subsets and new choices ----------------------------------------------------------------------------------
+
+
+def test_a_growing_subset() -> None:
+    """Shares double; the compute of each step is in proportion, so that rounds on the pool are as many in each."""
+    policy = from_coordinates({**SUBSET, "steps": 3, "growth": 2.0}, FACTS)
+    assert [phase.share for phase in policy.phases] == [0.1, 0.2, 0.4, 1.0]
+    assert [phase.passes for phase in policy.phases] == pytest.approx([2 / 7, 4 / 7, 8 / 7, 3.0])
+    assert [phase.draw for phase in policy.phases] == [0, 0, 0, 0]
+    assert {phase.selector for phase in policy.phases[:3]} == {"kcenter"}
+
+
+def test_steps_that_would_reach_the_full_data_are_left_out() -> None:
+    policy = from_coordinates({**SUBSET, "steps": 5, "growth": 3.0}, FACTS)
+    assert [phase.share for phase in policy.phases] == pytest.approx([0.1, 0.3, 0.9, 1.0])
+    assert policy.passes == pytest.approx(5.0)
+
+
+def test_a_growing_q() -> None:
+    coordinates = {key: value for key, value in SUBSET.items() if key != "subset_share"}
+    policy = from_coordinates({**coordinates, "q": 2, "steps": 2, "growth": 4.0}, FACTS)
+    assert [phase.q for phase in policy.phases] == [2.0, 8.0, None]
+    assert [phase.share for phase in policy.phases] == [0.1, 0.4, 1.0]
+
+
+def test_a_subset_chosen_anew() -> None:
+    """2 passes with a new choice after 0.75 at most: three equal stretches, each drawn apart."""
+    policy = from_coordinates({**SUBSET, "reselect": 0.75}, FACTS)
+    assert [phase.passes for phase in policy.phases] == pytest.approx([2 / 3, 2 / 3, 2 / 3, 3])
+    assert [phase.draw for phase in policy.phases] == [0, 1, 2, 0]
+    assert len(from_coordinates({**SUBSET, "reselect": 0.5}, FACTS).phases) == 5  # 2 / 0.5 is whole
+
+
+def test_options_reach_their_selector_only() -> None:
+    coordinates = {**SUBSET, "kcenter.start": "center", "el2n.runs": 3, "a.b:C.depth": 2}
+    assert from_coordinates(coordinates, FACTS).phases[0].selector_options == {"start": "center"}
+    phase = from_coordinates({**coordinates, "selector": "a.b:C"}, FACTS).phases[0]
+    assert phase.selector_options == {"depth": 2}
+    assert from_coordinates(coordinates, FACTS).recipe == {}
+
+
+@settings(deadline=None)
+@given(
+    share=st.floats(0.001, 0.99),
+    steps=st.integers(1, 6),
+    growth=st.floats(1.01, 10),
+    reselect=st.none() | st.floats(0.2, 5),
+)
+def test_growing_subsets_cost_the_budget(share: float, steps: int, growth: float, reselect: float | None) -> None:
+    changes = {"subset_share": share, "steps": steps, "growth": growth}
+    changes |= {} if reselect is None else {"reselect": reselect}
+    policy = from_coordinates({**SUBSET, **changes}, FACTS)
+    assert abs(policy.cost(FACTS) - from_coordinates({"arm": "full", "budget": 0.25}, FACTS).cost(FACTS)) <= 1
+    shares = [phase.share for phase in policy.phases]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0 > shares[-2]
+    assert math.isclose(math.fsum(p.passes for p in policy.phases[:-1]) / policy.passes, 0.4, rel_tol=1e-9)
+    assert all(reselect is None or phase.passes <= reselect + 1e-6 for phase in policy.phases[:-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "^steps must be at least 1, got 0.$"),
+        ({"growth": 1.0}, "^growth must be above 1, got 1.0.$"),
+        ({"reselect": -1}, "^reselect must be a positive number of passes, got -1.$"),
+    ],
+)
+def test_growth_that_makes_no_policy(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_coordinates({**SUBSET, **change}, FACTS)
+
+
+def test_reselect_in_a_policy_file() -> None:
+    raw = {
+        "phases": [
+            {"share": 0.5, "passes": 1},
+            {"share": 0.1, "passes": 3, "selector": "grand", "reselect": 1, "entry": "reset_optimizer"},
+            {"passes": 2},
+        ]
+    }
+    policy = Policy.from_mapping(raw)
+    assert [(p.share, p.passes, p.draw, p.entry) for p in policy.phases] == [
+        (0.5, 1.0, 0, "keep"),
+        (0.1, 1.0, 0, "reset_optimizer"),
+        (0.1, 1.0, 1, "keep"),
+        (0.1, 1.0, 2, "keep"),
+        (1.0, 2.0, 0, "keep"),
+    ]
+    assert Policy.from_mapping(policy.to_mapping()) == policy
+    with pytest.raises(ConfigError, match=r"^phases.0.reselect: reselect must be a positive number of passes, got 'x'"):
+        Policy.from_mapping({"phases": [{"passes": 1, "reselect": "x"}]})
+
+
 # --- JSON -------------------------------------------------------------------------------------------------------------
 
 

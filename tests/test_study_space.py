@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,8 +103,8 @@ def test_all_mistakes_come_at_once() -> None:
         "q.log": "log of q must be [lo, hi] with lo <= hi, got [3, 1]. Swap the two ends.",
         "lr.log": "lower end of lr must be positive, got 0. "
         "A logarithmic scale has no zero; use uniform, or a small positive lower end.",
-        "wd": "unknown key. Known keys: arm, budget, entry, lr, momentum, noise, order, q, selector, shrink, "
-        "subset_share, switch.",
+        "wd": "unknown key. Known keys: arm, budget, entry, growth, lr, momentum, noise, order, q, reselect, "
+        "selector, shrink, steps, subset_share, switch.",
         "selector": "selector must be a known selector or package.module:name, got 'kcentre'. "
         "Known: kcenter, random. Did you mean 'kcenter'?",
         "arm": "arm must be a known arm, got 'sub'. Known: full, subset. Did you mean 'subset'?",
@@ -192,3 +193,58 @@ def test_whole_numbers_are_drawn_evenly() -> None:
     axis = Coordinate(name="n", kind="int", lo=1, hi=4)
     counts = np.bincount([axis.from_unit(u) for u in np.linspace(0, 1, 4001)], minlength=5)[1:]
     assert counts.min() >= 999
+
+
+# --- growing subsets, and options of selectors ------------------------------------------------------------------------
+
+
+GROWING = {
+    **MINIMAL,
+    "steps": {"int": [1, 4]},
+    "growth": {"uniform": [1.5, 3]},
+    "reselect": {"log": [0.5, 4], "when": {"selector": "kcenter"}},
+    "selector": {"choice": ["random", "kcenter", "mine.module:Mine"]},
+    "kcenter.start": {"choice": ["center", "random"]},
+    "mine.module:Mine.depth": {"int": [1, 3]},
+}
+
+
+def test_growing_subsets_and_options_make_policies() -> None:
+    space, rng = Space.from_mapping(GROWING), np.random.default_rng(2)
+    seen = set()
+    for _ in range(300):
+        point = space.sample(rng)
+        selector = point.get("selector")
+        assert ("kcenter.start" in point) == ("reselect" in point) == (selector == "kcenter")
+        assert ("mine.module:Mine.depth" in point) == (selector == "mine.module:Mine")
+        policy = space.policy(point, FACTS)
+        options = policy.phases[0].selector_options
+        assert set(options) == {"kcenter": {"start"}, "mine.module:Mine": {"depth"}}.get(str(selector), set())
+        seen.add(sum(not phase.is_full for phase in policy.phases))
+    assert {0, 1, 2} <= seen
+    assert Space.from_mapping(space.to_mapping()) == space
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "message"),
+    [
+        ({"steps": 0}, "steps", "steps must be a whole number, 1 or more, got 0. It counts the subsets before the"),
+        ({"steps": {"uniform": [1, 2.5]}}, "steps.uniform", "steps must be a whole number, 1 or more, got 2.5."),
+        ({"growth": 1}, "growth", "growth must be above 1, got 1. Each subset is so many times as large as the last."),
+        ({"reselect": 0}, "reselect", "reselect must be positive, got 0."),
+        (
+            {"herding.features": "raw"},
+            "herding.features",
+            "herding.features has no use without selector: herding in the space. Selectors of this space: random, "
+            "kcenter, mine.module:Mine. Add herding, or remove herding.features.",
+        ),
+    ],
+)
+def test_what_growing_subsets_refuse(change: dict[str, Any], place: str, message: str) -> None:
+    found = mistakes({**GROWING, **change})
+    assert found[place].startswith(message)
+
+
+def test_an_option_without_any_selector_in_the_space() -> None:
+    found = mistakes({**MINIMAL, "kcenter.start": "center"})
+    assert found["kcenter.start"].startswith("kcenter.start has no use without selector: kcenter in the space.")

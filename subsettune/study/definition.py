@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from subsettune import config, select
 from subsettune.config import AT_LEAST_ONE, NOT_EMPTY, NOT_NEGATIVE, POSITIVE, FrozenDict, Rule, setting
 from subsettune.errors import ConfigError, Mistake
+from subsettune.policy import SUBSET
 from subsettune.study.space import Coordinate, Space
 from subsettune.task import ENTRIES, OPTIMIZER_KEYS, ORDERS, RECIPE_KEYS, Recipe, Task
 
 if TYPE_CHECKING:
     from ruamel.yaml.error import MarkedYAMLError
 
+RANDOM = "random"  # the selector where a space names none, and the one that all others are compared with
 _ANY_RECIPE = Recipe(lr=0.1, batch_size=1, epochs=1)  # to check a space against while the task's own is not readable
 
 
@@ -34,6 +36,7 @@ class StudySettings:
         max_seeds: cap on the seeds that verification may add.
         alpha: error rate of verification: chance that a policy at the margin passes.
         candidates: policies that verification tests, besides the best of the full arm.
+        comparison_seeds: runs of each selector's best policy, and of the same with a random subset; 0 compares none.
         sampler: where trials come from; `auto` is `frontier` for up to 100 trials and `tpe` above.
         objective: what is minimised; `seconds` are projected from the reference's measured rate.
         seed: of the search and of all runs.
@@ -48,6 +51,7 @@ class StudySettings:
     max_seeds: int | None = setting(None, rule=Rule("at least 2", lambda v: v >= 2))
     alpha: float = setting(0.05, rule=Rule("in (0, 0.5]", lambda v: 0 < v <= 0.5))
     candidates: int = setting(3, rule=AT_LEAST_ONE)
+    comparison_seeds: int = setting(3, rule=Rule("0 or at least 2", lambda v: v == 0 or v >= 2, "0 compares nothing."))
     sampler: Literal["auto", "frontier", "gp", "tpe", "random"] = "auto"
     objective: Literal["flops", "passes", "seconds"] = "flops"
     seed: int = setting(0, rule=NOT_NEGATIVE)
@@ -81,6 +85,14 @@ class Study:
         mistakes = _mistakes_in_space(self.space, self.task)
         if mistakes:
             raise ConfigError(tuple(mistakes))
+
+    @property
+    def selectors(self) -> tuple[str, ...]:
+        """Selectors that the space holds, in its order; none where it searches shorter schedules alone."""
+        space = read_space(self.space)
+        if SUBSET not in space.arms:
+            return ()
+        return space["selector"].values if "selector" in space else (RANDOM,)
 
     def with_settings(self, changes: Mapping[str, Any]) -> Study:
         """The study with some settings replaced, e.g. `{"trials": 60}`; None leaves a setting as it is."""
@@ -144,13 +156,33 @@ def _mistakes_in_space(raw: Mapping[str, Any], task: Task | None) -> list[Mistak
     for axis in space.coordinates:
         if axis.name in RECIPE_KEYS:
             found |= dict.fromkeys(_mistakes_on_axis(axis, space, task))
+        elif "." in axis.name:
+            found |= dict.fromkeys(_mistakes_on_option(axis, space))
     return list(found)
+
+
+def _mistakes_on_option(axis: Coordinate, space: Space) -> Iterator[Mistake]:
+    """Try the choices, or both ends, of an option of a selector, beside the first values of its other options."""
+    selector, _, option = axis.name.rpartition(".")
+    own = [other for other in space.coordinates if other.name.rpartition(".")[0] == selector and "." in other.name]
+    beside = {other.name.rpartition(".")[2]: _ends(other)[0] for other in own}
+    for value in _ends(axis):
+        try:
+            select.make(selector, {**beside, option: value})
+        except ConfigError as error:
+            others = beside.keys() - {option}  # their own mistakes are told when it is their turn
+            mine = [m for m in error.mistakes if not others & set(m.path)]
+            yield from (Mistake(("space", axis.name), m.message) for m in mine)
+
+
+def _ends(axis: Coordinate) -> tuple[Any, ...]:
+    """The choices of an axis, or both ends of its range."""
+    return axis.values or ((int(axis.lo), int(axis.hi)) if axis.kind == "int" else (axis.lo, axis.hi))
 
 
 def _mistakes_on_axis(axis: Coordinate, space: Space, task: Task | None) -> Iterator[Mistake]:
     """Try the choices, or both ends, of a recipe key with every setting of the keys that it depends on."""
-    ends = (int(axis.lo), int(axis.hi)) if axis.kind == "int" else (axis.lo, axis.hi)
-    for value, others in itertools.product(axis.values or ends, _contexts(axis, space)):
+    for value, others in itertools.product(_ends(axis), _contexts(axis, space)):
         changes = {**others, axis.name: value}
         try:
             recipe = (task.recipe if task is not None else _ANY_RECIPE).override(changes)

@@ -9,9 +9,10 @@ Each key is a coordinate of a policy (`policy.COORDINATES`) or a key of the reci
     {choice: [random, kcenter]}             one of a list; the first is tried first, so put the usual one there
 
 and each mapping may have `when: {other_key: value or [values]}`: the coordinate exists only then. Some conditions are
-implied: `switch`, `subset_share`, `q`, `selector` and `entry` belong to the arm `subset`, `shrink` and `noise` to the
-entry `shrink_perturb`. The arm `full` is part of every space: it is the control that every saving is stated against,
-so `arm: subset` still searches both arms. `arm: full` searches the shorter schedule alone.
+implied: `switch`, `subset_share`, `q`, `steps`, `growth`, `reselect`, `selector` and `entry` belong to the arm
+`subset`, `shrink` and `noise` to the entry `shrink_perturb`, and `el2n.proxy_passes`, or any other option of a selector
+written as SELECTOR.OPTION, to that selector. The arm `full` is part of every space: it is the control that every saving
+is stated against, so `arm: subset` still searches both arms. `arm: full` searches the shorter schedule alone.
 
 A point of the space is a mapping from the *active* coordinates to values. Every coordinate also has a place in
 [0, 1], even on its own scale; models and samplers see those.
@@ -34,7 +35,7 @@ from subsettune.policy import COORDINATES, FULL, SUBSET, Policy, TaskFacts, from
 
 Kind = Literal["fixed", "float", "int", "choice"]
 _SCALES = ("log", "uniform", "int", "choice")
-_SUBSET_ONLY = ("switch", "subset_share", "q", "selector", "entry")
+_SUBSET_ONLY = ("switch", "subset_share", "q", "steps", "growth", "reselect", "selector", "entry")
 _PERTURB_ONLY = ("shrink", "noise")
 _NAMES = ("arm", "selector", "order", "entry")
 _ALWAYS = ("arm", "budget", "switch", "subset_share", "q")
@@ -229,6 +230,8 @@ def _implied(name: str) -> dict[str, tuple[Any, ...]]:
         return {"arm": (SUBSET,)}
     if name in _PERTURB_ONLY:
         return {"entry": ("shrink_perturb",)}
+    if "." in name:
+        return {"selector": (name.rpartition(".")[0],)}
     return {}
 
 
@@ -265,11 +268,24 @@ def _bounded(rule: config.Rule) -> Callable[[str, float], str | None]:
     return lambda name, value: None if rule.holds(value) else must(name, rule.text, value, advice)
 
 
+def _whole(name: str, value: float) -> str | None:
+    if value >= 1 and value == int(value):
+        return None
+    return must(name, "a whole number, 1 or more", value, "It counts the subsets before the full data.")
+
+
+def _growing(name: str, value: float) -> str | None:
+    return None if value > 1 else must(name, "above 1", value, "Each subset is so many times as large as the last.")
+
+
 _NUMBERS: dict[str, Callable[[str, float], str | None]] = {
     "budget": _fraction,
     "switch": _fraction,
     "subset_share": _fraction,
     "q": _bounded(config.POSITIVE),
+    "steps": _whole,
+    "growth": _growing,
+    "reselect": _bounded(config.POSITIVE),
     "shrink": _bounded(config.UNIT),
     "noise": _bounded(config.NOT_NEGATIVE),
 }
@@ -305,7 +321,7 @@ class _Reader:
         if not isinstance(key, str):
             self._say((name,), must("a key of space", "a text", key))
             return False
-        if key in COORDINATES:
+        if key in COORDINATES or "." in key:
             return True
         if key == "epochs":
             self._say((key,), "epochs cannot be searched: the budget decides how long a policy trains. Remove it.")
@@ -449,10 +465,20 @@ class _Reader:
             for key, allowed in axis.when.items():
                 if _implied(name).get(key) != allowed:
                     self._check_condition(name, key, allowed)
+            if "." in name:
+                self._check_option(name)
             entry = self._axes.get("entry")
             if name in _PERTURB_ONLY and not (entry and "shrink_perturb" in entry.values):
                 advice = f"Add it to the choices of entry, or remove {name}."
                 self._say((name,), f"{name} has no use without entry: shrink_perturb in the space. {advice}")
+
+    def _check_option(self, name: str) -> None:
+        """`SELECTOR.OPTION` needs its selector in the space."""
+        selector, axis = name.rpartition(".")[0], self._axes.get("selector")
+        have = axis.values if axis is not None else ("random",)
+        if selector not in have and ("selector" in self._axes or "selector" not in self._seen):
+            advice = f"Selectors of this space: {', '.join(have)}. Add {selector}, or remove {name}."
+            self._say((name,), f"{name} has no use without selector: {selector} in the space. {advice}")
 
     def _check_condition(self, name: str, key: str, allowed: tuple[Any, ...]) -> None:
         path = (name, "when", key)
