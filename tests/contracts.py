@@ -14,9 +14,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from subsettune.config import FrozenDict
 from subsettune.errors import SelectionError
-from subsettune.policy import Phase, TaskFacts
+from subsettune.policy import Phase, Policy, TaskFacts
 from subsettune.select import SelectionContext, Selector, Subset, selection_flops
+from subsettune.select.model import ModelView, anatomy
 from subsettune.train.entry import Entry, scales
 from subsettune.train.order import Order
 
@@ -54,25 +56,72 @@ class ArrayPart:
         return self.inputs[index], self.targets[index]
 
 
+NUM_EMBEDDING = 4
+NUM_HIDDEN = 7
+
+
 def facts_of(part: ArrayPart) -> TaskFacts:
-    """Facts that fit a part; the model is made up."""
-    counts = torch.bincount(part.targets)
+    """Facts that fit a part and `network_of`; the costs are made up."""
+    counts = [] if part.targets.is_floating_point() else torch.bincount(part.targets).tolist()
+    parts = anatomy(network_of(part), part.inputs[:2])
     return TaskFacts(
         num_examples=len(part),
-        num_outputs=len(counts),
+        num_outputs=len(counts) or 1,
         num_parameters=100,
         forward_flops=2_000,
         backward_flops=4_000,
         reference_passes=10,
         num_features=part.inputs[0].numel(),
         num_classes=len(counts),
-        smallest_class=int(counts.min()),
+        smallest_class=min(counts, default=0),
+        class_counts=tuple(counts),
+        head_features=parts.head_features,
+        layers=FrozenDict(parts.layers),
+        num_embedding=NUM_EMBEDDING,
     )
 
 
-def context_of(part: ArrayPart, features: Tensor | None = None) -> SelectionContext:
-    """What a selector may look at."""
-    return SelectionContext(part=part, facts=facts_of(part), features=features)
+def network_of(part: ArrayPart, seed: int = 0) -> nn.Sequential:
+    """A small network that fits a part, with the same weights whatever the global random state."""
+    num_outputs = 1 if part.targets.is_floating_point() else int(part.targets.max()) + 1
+    rng = torch.Generator().manual_seed(seed)
+    layers = [
+        nn.utils.skip_init(nn.Linear, part.inputs[0].numel(), NUM_HIDDEN),
+        nn.utils.skip_init(nn.Linear, NUM_HIDDEN, num_outputs),
+    ]
+    with torch.no_grad():
+        for parameter in (p for layer in layers for p in layer.parameters()):
+            parameter.normal_(std=0.5, generator=rng)
+    return nn.Sequential(nn.Flatten(), layers[0], nn.ReLU(), layers[1])
+
+
+def models_of(part: ArrayPart, num_models: int = 1) -> tuple[ModelView, ...]:
+    """Views of small networks with different weights; how often they forgot is made up from the inputs."""
+    sums = part.inputs.flatten(1).double().sum(1)
+    is_regression = part.targets.is_floating_point()
+    return tuple(
+        ModelView(
+            network_of(part, seed),
+            part,
+            target_mean=float(part.targets.mean()) if is_regression else None,
+            target_std=float(part.targets.std()) if is_regression else 1.0,
+            forgotten=None if is_regression else (sums.abs() * 10 + seed).long() % 5 - 1,
+        )
+        for seed in range(num_models)
+    )
+
+
+def context_of(part: ArrayPart, features: Tensor | None = None, num_models: int = 1) -> SelectionContext:
+    """What a selector may look at, with so many networks, and embeddings that are made up from the inputs."""
+    x = part.inputs.flatten(1)
+    mix = torch.randn(x.shape[1], NUM_EMBEDDING, generator=torch.Generator().manual_seed(1))
+    return SelectionContext(
+        part=part,
+        facts=facts_of(part),
+        features=features,
+        models=models_of(part, num_models),
+        embeddings=torch.stack([(x * column).sum(1) for column in mix.T], dim=1),
+    )
 
 
 def made_up_part(n: int = 150, seed: int = 0) -> ArrayPart:
@@ -82,22 +131,20 @@ def made_up_part(n: int = 150, seed: int = 0) -> ArrayPart:
     return ArrayPart(torch.randn(n, 1, 3, 2, generator=rng), targets)
 
 
+def context_for(selector: Selector, part: ArrayPart) -> SelectionContext:
+    """What a selector may look at, with as many networks as it asks for."""
+    need = selector.model_need
+    return context_of(part, num_models=1 if need is None else need.runs)
+
+
 def choose(selector: Selector, part: ArrayPart, k: int, seed: int = 3) -> Subset:
     """Select with a fresh generator."""
-    return selector.select(context_of(part), k, rng=torch.Generator().manual_seed(seed))
+    return selector.select(context_for(selector, part), k, rng=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.usefixtures("untouched_random_state")
 class SelectorContract:
-    """Owed by every selector. A subclass gives `selector` as a fixture or parameter.
-
-    Args:
-        nested: whether smaller subsets are prefixes of larger ones.
-        deterministic: whether the answer depends on the examples alone, so that permuting them permutes it.
-    """
-
-    nested = True
-    deterministic = False
+    """Owed by every selector. A subclass gives `selector` as a fixture or parameter."""
 
     @pytest.mark.parametrize("k", [5, 6, 40, 149, 150])
     def test_exactly_k_different_int64_positions(self, selector: Selector, k: int) -> None:
@@ -108,12 +155,28 @@ class SelectorContract:
         assert len(set(subset.positions.tolist())) == k
         assert set(subset.positions.tolist()) <= set(range(150))
 
-    def test_weights_are_finite_and_not_negative(self, selector: Selector) -> None:
-        weights = choose(selector, made_up_part(), 40).weights
+    @pytest.mark.parametrize("k", [5, 40, 150])
+    def test_weights_stand_for_all_examples(self, selector: Selector, k: int) -> None:
+        weights = choose(selector, made_up_part(), k).weights
         if weights is not None:
             assert weights.dtype == torch.float32
-            assert weights.shape == (40,)
+            assert weights.shape == (k,)
             assert bool((weights.isfinite() & (weights >= 0)).all())
+            assert float(weights.double().sum()) == pytest.approx(150, rel=1e-5)
+
+    def test_a_ranking_can_be_weighed_again(self, selector: Selector) -> None:
+        if not selector.is_ranking:
+            pytest.skip("no ranking")
+        subset = choose(selector, made_up_part(), 40)
+        again = selector.weigh(context_for(selector, made_up_part()), subset.positions)
+        assert (again is None) == (subset.weights is None)
+        if again is not None and subset.weights is not None:
+            assert torch.equal(again, subset.weights)
+
+    @pytest.mark.parametrize("k", [5, 40, 150])
+    def test_identical_examples(self, selector: Selector, k: int) -> None:
+        part = ArrayPart(torch.ones(150, 1, 3, 2), torch.arange(150) % 5)
+        assert len(set(choose(selector, part, k).positions.tolist())) == k
 
     def test_same_seed_same_bits(self, selector: Selector) -> None:
         first, second = (choose(selector, made_up_part(), 40, seed=11) for _ in range(2))
@@ -133,14 +196,14 @@ class SelectorContract:
         assert random_state() == before
 
     def test_smaller_subsets_are_prefixes(self, selector: Selector) -> None:
-        if not self.nested:
+        if not selector.is_ranking:
             pytest.skip("no ranking")
         longest = choose(selector, made_up_part(), 150).positions
         for k in range(5, 150, 12):
             assert torch.equal(choose(selector, made_up_part(), k).positions, longest[:k])
 
     def test_permuted_examples_give_the_permuted_answer(self, selector: Selector) -> None:
-        if not self.deterministic:
+        if not selector.is_deterministic:
             pytest.skip("draws positions")
         part = made_up_part()
         order = torch.randperm(150, generator=torch.Generator().manual_seed(5))
@@ -159,7 +222,8 @@ class SelectorContract:
         assert costs == sorted(costs)
 
     def test_share_1_is_charged_nothing(self, selector: Selector) -> None:
-        assert selection_flops(Phase(share=1.0, passes=1, selector=selector.name), facts_of(made_up_part())) == 0
+        policy = Policy(phases=(Phase(share=1.0, passes=1, selector=selector.name),))
+        assert selection_flops(policy, 0, facts_of(made_up_part())) == 0
 
     def test_settings_cannot_be_changed(self, selector: Selector) -> None:
         with pytest.raises((AttributeError, TypeError)):

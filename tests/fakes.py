@@ -135,8 +135,9 @@ class Weighted(Selector):
         return 0
 
     def pick(self, context: SelectionContext, k: int, rng: torch.Generator) -> Subset:
-        """Weights 1 to k."""
-        weights = torch.arange(1, k + 1, dtype=torch.float32) if self.weighted else None
+        """Weights in proportion to 1 to k."""
+        growing = torch.arange(1, k + 1, dtype=torch.float32)
+        weights = growing * (context.num_examples / growing.sum()) if self.weighted else None
         return Subset(positions=torch.arange(k), weights=weights)
 
 

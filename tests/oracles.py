@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from scipy.optimize import nnls
+from torch import Tensor, nn
+from torch.nn import functional
 
 # --- selection ------------------------------------------------------------------------------------------------------
 
@@ -32,6 +36,61 @@ def cover_radius(x: Tensor, picks: Sequence[int]) -> float:
     return float(torch.cdist(x.double(), x.double()[list(picks)]).amin(1).max())
 
 
+
+def nearest_pick(x: Tensor, picks: Tensor) -> list[int]:
+    """The pick that each row is nearest to, the first of several."""
+    places = []
+    for row in x.double():
+        distances = [float((row - pick).square().sum()) for pick in picks.double()]
+        places.append(distances.index(min(distances)))
+    return places
+
+
+def herding(x: Tensor, k: int) -> list[int]:
+    """Welling's herding of rows of whole numbers, in exact arithmetic: the lowest index of several."""
+    rows = [[int(v) for v in row] for row in x.tolist()]
+    n, sums = len(rows), [sum(column) for column in zip(*rows, strict=True)]
+    w, picks = list(sums), []  # n times the paper's, so that it stays whole
+    for _ in range(k):
+        left = [i for i in range(n) if i not in picks]
+        best = max(left, key=lambda i: (sum(a * b for a, b in zip(w, rows[i], strict=True)), -i))
+        picks.append(best)
+        w = [a + s - n * v for a, s, v in zip(w, sums, rows[best], strict=True)]
+    return picks
+
+
+def distances(x: Tensor) -> Tensor:
+    """(n, n) float64 Euclidean distances, one subtraction each."""
+    rows = x.double()
+    return (rows[:, None] - rows[None]).square().sum(2).sqrt()
+
+
+def facility_value(x: Tensor, picks: Sequence[int]) -> float:
+    """sum_i max_{j in S} (d_max - d_ij)."""
+    d = distances(x)
+    return float((d.max() - d[:, list(picks)].amin(1)).sum())
+
+
+def facility_location(x: Tensor, k: int) -> list[int]:
+    """Plain greedy: every gain anew for every pick; of equal gains the row nearest to the mean, then the lowest index.
+
+    Equal is what differs by 2^-16 of a unit at most, the power of two above twice the largest distance from the mean.
+    """
+    d, rows = distances(x), x.double()
+    central = (rows - rows.mean(0)).square().sum(1).tolist()
+    tie = 2.0 ** (math.ceil(math.log2(2 * math.sqrt(max(central)))) - 16) if max(central) > 0 else 0.0
+    nearest, picks = torch.full((len(x),), float(d.max()), dtype=torch.float64), []
+    for _ in range(k):
+        gains = (nearest[:, None] - d).clamp(min=0).sum(0)
+        gains[picks] = -math.inf
+        least = float(gains.max()) - tie
+        tied = [i for i, gain in enumerate(gains.tolist()) if gain >= least]
+        best = min(tied, key=lambda i: (central[i], i))
+        picks.append(best)
+        nearest = torch.minimum(nearest, d[best])
+    return picks
+
+
 def largest_deviation(classes: Sequence[int], counts: Sequence[int]) -> float:
     """Over all prefixes of a sequence of classes: how far a count is from its proportion t * n_c / n, at most."""
     n, worst = sum(counts), 0.0
@@ -51,3 +110,115 @@ def largest_remainder(counts: Sequence[int], k: int) -> list[int]:
     assert sum(taken) == k
     assert all(math.floor(k * c / n) <= t <= math.ceil(k * c / n) for c, t in zip(counts, taken, strict=True))
     return taken
+
+
+# --- scores from training ---------------------------------------------------------------------------------------------
+
+
+def error_norms(outputs: Tensor, targets: Tensor) -> list[float]:
+    """EL2N of a classification: the length of softmax minus one-hot, number by number."""
+    norms = []
+    for row, label in zip(outputs.double().tolist(), targets.tolist(), strict=True):
+        powers = [math.exp(value - max(row)) for value in row]
+        errors = [power / sum(powers) - (m == label) for m, power in enumerate(powers)]
+        norms.append(math.sqrt(math.fsum(error**2 for error in errors)))
+    return norms
+
+
+def gradient_norms(
+    network: nn.Module, inputs: Tensor, targets: Tensor, parameters: Callable[[nn.Module], list[nn.Parameter]]
+) -> list[float]:
+    """GraNd: the length of the gradient of each example's loss, by one backward pass each.
+
+    A classification where the targets are whole numbers; else a regression with standardised targets.
+    """
+    twin = copy.deepcopy(network).double().eval()
+    norms = []
+    for example, target in zip(inputs.double(), targets, strict=True):
+        output = twin(example.unsqueeze(0)).reshape(1, -1)
+        if target.is_floating_point():
+            loss = (output - target.double().reshape(1, -1)).square().mean()
+        else:
+            loss = functional.cross_entropy(output, target.unsqueeze(0))
+        gradients = torch.autograd.grad(loss, parameters(twin))
+        norms.append(math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients)))
+    return norms
+
+
+def forgetting_events(history: Sequence[bool]) -> int:
+    """How often right was followed by wrong in what happened to one example; -1 if it was never right."""
+    if not any(history):
+        return -1
+    return sum(before and not after for before, after in itertools.pairwise(history))
+
+
+# --- gradients of the last layer --------------------------------------------------------------------------------------
+
+
+def nonnegative_weights(atoms: Tensor, picks: Sequence[int], ridge: float) -> Tensor:
+    """Least |sum w_i g_i - sum of all g|^2 + ridge |w|^2 with w >= 0, the ridge as rows of the matrix."""
+    k = len(picks)
+    matrix = torch.cat([atoms[list(picks)].T, math.sqrt(ridge) * torch.eye(k, dtype=torch.float64)])
+    aim = torch.cat([atoms.sum(0), torch.zeros(k, dtype=torch.float64)])
+    return torch.from_numpy(nnls(matrix.numpy(), aim.numpy(), maxiter=100 * k)[0])
+
+
+def matching_pursuit(atoms: Tensor, k: int, lam: float) -> tuple[list[int], list[Tensor]]:
+    """Picks and, for each number of them, weights: gradients (n, D) written out, and every fit from scratch."""
+    ridge = lam * float(atoms.square().sum(1).mean())
+    noise = 1e-9 * float(atoms.norm(dim=1).max() * atoms.norm(dim=1).sum())
+    picks: list[int] = []
+    weights: list[Tensor] = []
+    remainder, is_met = atoms.sum(0), False
+    while len(picks) < k:
+        along = (atoms @ remainder).tolist()
+        left = [i for i in range(len(atoms)) if i not in picks]
+        largest = max(along[i] for i in left)
+        pick = next(i for i in left if along[i] >= largest - noise)
+        is_met = is_met or largest <= noise
+        if is_met:  # the rest in the order of the same products
+            rest = sorted(left, key=lambda i: -round(along[i] / noise) if noise else 0)
+            for i in rest[: k - len(picks)]:
+                picks.append(i)
+                weights.append(torch.cat([weights[-1] if weights else atoms.new_zeros(0), atoms.new_zeros(1)]))
+            break
+        picks.append(pick)
+        weights.append(nonnegative_weights(atoms, picks, ridge))
+        remainder = atoms.sum(0) - weights[-1] @ atoms[picks]
+    return picks, weights
+
+
+def last_layer_gradients(
+    network: nn.Module, head: Callable[[nn.Module], nn.Linear], inputs: Tensor, losses: Callable[[Tensor, int], Tensor]
+) -> Tensor:
+    """(n, D) gradients by the parameters of the last layer, by one backward pass each; `losses(output, i)`."""
+    twin = copy.deepcopy(network).double().eval()
+    parameters = list(head(twin).parameters())
+    rows = []
+    for i, example in enumerate(inputs.double()):
+        gradients = torch.autograd.grad(losses(twin(example[None])[0], i), parameters)
+        rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
+    return torch.stack(rows)
+
+
+def held_out_gains(
+    atoms: Tensor,
+    layer: Tensor,
+    loss: Callable[[Tensor], Tensor],
+    groups: Sequence[int],
+    group_of: Sequence[int],
+    *,
+    eta: float,
+    refresh: int,
+) -> list[int]:
+    """The ranking by gain: (n, M, A) gradients of the candidates, and the held-out loss of a last layer (M, A)."""
+    picks: list[int] = []
+    while len(picks) < len(groups):
+        moved = (layer - eta * atoms[picks].sum(0)).requires_grad_()
+        (direction,) = torch.autograd.grad(loss(moved), moved)
+        gains = (atoms * direction).sum((1, 2)).tolist()
+        for group in groups[len(picks) : len(picks) + refresh]:
+            left = [i for i in range(len(atoms)) if i not in picks and group_of[i] == group]
+            largest = max(gains[i] for i in left)
+            picks.append(next(i for i in left if gains[i] >= largest - 1e-10))
+    return picks

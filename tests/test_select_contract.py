@@ -20,7 +20,7 @@ class TestRegistry(SelectorContract):
 
 @pytest.mark.parametrize("selector", [select.make("kcenter", {"start": "center"})], ids=["kcenter-center"])
 class TestKCenterFromTheCenter(SelectorContract):
-    deterministic = True
+    pass
 
 
 @final
@@ -31,17 +31,22 @@ class Brightest(Selector):
     name: ClassVar[str] = "brightest"
     summary: ClassVar[str] = "the largest sum of inputs"
 
+    @property
+    def is_deterministic(self) -> bool:
+        return True
+
     def flops(self, facts: TaskFacts, k: int) -> int:
         return facts.num_examples * facts.num_features
 
     def pick(self, context: SelectionContext, k: int, rng: torch.Generator) -> Subset:
         values, positions = context.matrix().sum(1).topk(k)
-        return Subset(positions=positions, weights=values - values.min() + 1)
+        weights = values - values.min() + 1
+        return Subset(positions=positions, weights=weights * (context.num_examples / weights.sum()))
 
 
 @pytest.mark.parametrize("selector", [Brightest()], ids=["brightest"])
 class TestUsersOwn(SelectorContract):
-    deterministic = True
+    pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +81,11 @@ GOOD = torch.arange(5)
         (Subset(positions=GOOD, weights=torch.ones(4)), r"must give \(5,\) float32 weights"),
         (Subset(positions=GOOD, weights=torch.tensor([1, 1, 1, 1, torch.nan])), "finite and not negative"),
         (Subset(positions=GOOD, weights=torch.tensor([1.0, 1, 1, 1, -1])), "finite and not negative"),
-        (Subset(positions=GOOD, weights=torch.zeros(5)), "at least one weight above 0"),
+        (
+            Subset(positions=GOOD, weights=torch.zeros(5)),
+            "^Broken must give weights that sum to the 150 examples they stand for, got 0. Multiply them by what is",
+        ),
+        (Subset(positions=GOOD, weights=torch.full((5,), 30.1)), "sum to the 150 examples they stand for, got 150.5"),
     ],
 )
 def test_a_selector_that_breaks_the_contract_is_named(subset: Subset, message: str) -> None:

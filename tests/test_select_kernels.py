@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import oracles
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subsettune.select.kernels import greedy_cover, nearest_to_mean, proportional_ranking
+from subsettune.select.kernels import greedy_cover, herd, nearest_pick, nearest_to_mean, proportional_ranking
 
 COUNTS = st.lists(st.integers(0, 40), min_size=1, max_size=9).filter(lambda counts: sum(counts) > 0)
 
@@ -127,3 +129,64 @@ def test_extreme_proportions() -> None:
 def test_equal_classes_take_turns() -> None:
     classes = proportional_ranking([20] * 5, 100)[0]
     assert all(sorted(turn) == [0, 1, 2, 3, 4] for turn in classes.view(20, 5).tolist())
+
+
+# --- nearest pick -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(1, 1, 1), (300, 3, 20), (513, 40, 300)])
+def test_nearest_pick_is_the_oracle(n: int, d: int, k: int) -> None:
+    x, picks = made_up(n, d) + 100.0, made_up(k, d, seed=1) + 100.0
+    assert nearest_pick(x, picks).tolist() == oracles.nearest_pick(x, picks)
+
+
+def test_the_first_of_equal_picks_has_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subsettune.select.kernels.PENDING_PICKS", 3)
+    picks = made_up(5, 300).repeat(3, 1) / 3
+    assert nearest_pick(picks, picks).tolist() == [0, 1, 2, 3, 4] * 3
+
+
+# --- herding ----------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_herding_is_the_oracle_with_ties_and_duplicates(data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, 25))
+    cells = data.draw(st.lists(st.tuples(*[st.integers(-3, 3)] * 2), min_size=n, max_size=n))
+    x = torch.tensor(cells, dtype=torch.float32)
+    assert herd(x, n).tolist() == oracles.herding(x, n)
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1.0, 1e15])
+def test_herding_is_the_oracle_at_any_scale(scale: float) -> None:
+    whole = (made_up(200, 9) * 1000).round()
+    power = 2.0 ** round(math.log2(scale))  # exact: the products keep their order
+    assert herd(whole * power, 120).tolist() == oracles.herding(whole, 120)
+
+
+def test_herding_where_float32_cannot_tell_the_rows() -> None:
+    x = (made_up(60, 3) * 10).round() + 200_000.0  # products of 1e11 that differ by 1e6
+    assert herd(x, 60).tolist() == oracles.herding(x, 60)
+
+
+def test_herding_of_identical_rows_goes_by_index() -> None:
+    assert herd(torch.full((40, 3), 0.1), 40).tolist() == list(range(40))
+    assert herd(torch.zeros(10, 2), 10).tolist() == list(range(10))
+
+
+def test_the_mean_of_the_herd_is_nearer_than_random_ones() -> None:
+    x = made_up(1000, 8)
+
+    def error(picks: torch.Tensor) -> float:
+        return float((x[picks].double().mean(0) - x.double().mean(0)).norm())
+
+    others = [error(torch.randperm(1000, generator=torch.Generator().manual_seed(seed))[:100]) for seed in range(20)]
+    assert error(herd(x, 100)) < 0.2 * min(others)
+
+
+def test_smaller_herds_are_prefixes() -> None:
+    x = made_up(500, 6)
+    longest = herd(x, 500)
+    assert sorted(longest.tolist()) == list(range(500))
+    assert all(torch.equal(herd(x, k), longest[:k]) for k in (1, 2, 77, 499))

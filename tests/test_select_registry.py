@@ -32,13 +32,14 @@ def policy(selector: str, *, share: float = 0.1, passes: float = 2.0, **options:
 
 
 def test_names_come_with_one_line_each() -> None:
-    assert list(select.names()) == ["random", "stratified", "kcenter"]
+    geometry, models = ["kcenter", "herding", "facility_location"], ["el2n", "grand", "forgetting"]
+    assert list(select.names()) == ["random", "stratified", *geometry, *models, "gradmatch", "glister"]
     assert select.names()["random"] == "uniform without replacement; free; the control"
 
 
 def test_unknown_selector_lists_the_known_ones() -> None:
     with pytest.raises(
-        ConfigError, match=r"^selector must be one of random, stratified, kcenter or package.module:Class"
+        ConfigError, match=r"^selector must be one of random, stratified, kcenter, .*, glister or package.module:Class"
     ):
         select.make("kmeans")
 
@@ -77,7 +78,7 @@ def test_costs_are_known_without_torch() -> None:
         "import sys; from subsettune import select; from subsettune.policy import Phase, Policy, TaskFacts;"
         "f = TaskFacts(num_examples=9, num_outputs=1, num_parameters=1, forward_flops=1, backward_flops=1,"
         " reference_passes=1); p = Policy(phases=(Phase(share=.5, passes=1, selector='kcenter'),));"
-        "assert select.check(p, f) and select.selection_flops(p.phases[0], f) > 0;"
+        "assert select.check(p, f) and select.selection_flops(p, 0, f) > 0;"
         "assert not {'torch', 'ray', 'optuna', 'numpy'} & set(sys.modules), 'heavy imports'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -85,10 +86,9 @@ def test_costs_are_known_without_torch() -> None:
 
 def test_selection_flops_of_a_policy() -> None:
     k, n, d = 4_800, 48_000, 784
-    phase = policy("kcenter").phases[0]
-    assert select.selection_flops(phase, FACTS) == n * (k - 1) * (2 * d + 3) + 3 * n * d
-    assert select.selection_flops(dataclasses.replace(phase, selector="random"), FACTS) == 0
-    assert select.selection_flops(dataclasses.replace(phase, share=1.0), FACTS) == 0
+    assert select.selection_flops(policy("kcenter"), 0, FACTS) == n * (k - 1) * (2 * d + 3) + 3 * n * d
+    assert select.selection_flops(policy("random"), 0, FACTS) == 0
+    assert select.selection_flops(policy("kcenter", share=1.0), 0, FACTS) == 0
 
 
 def test_check_finds_nothing_wrong() -> None:
@@ -105,7 +105,7 @@ def test_check_a_selection_that_costs_more_than_its_phase() -> None:
 
 
 def test_a_selection_that_costs_just_its_allowance_is_valid() -> None:
-    flops = select.selection_flops(policy("kcenter").phases[0], FACTS)
+    flops = select.selection_flops(policy("kcenter"), 0, FACTS)
     assert select.check(policy("kcenter", passes=flops / FACTS.pass_flops), FACTS) is None
     assert select.check(policy("kcenter", passes=(flops - 1) / FACTS.pass_flops), FACTS) is not None
 

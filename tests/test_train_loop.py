@@ -73,7 +73,7 @@ def test_ledger_is_at_most_the_cost_and_within_one_update(
     assert result.updates >= 1
     assert result.cause == "finished"
     assert result.ledger.forward * known.backward_flops == result.ledger.backward * known.forward_flops
-    allowed = {select.selection_flops(phase, known) for phase in policy.phases} | {0}
+    allowed = {select.selection_flops(policy, i, known) for i in range(len(policy.phases))} | {0}
     assert result.ledger.select <= sum(allowed) * len(policy.phases)
 
 
@@ -146,10 +146,11 @@ def test_selection_that_takes_the_whole_allowance_is_paid_and_nothing_is_trained
     task = image_task(tiny_data)
     known = train.facts(task)
     kcenter = Phase(share=0.02, passes=1.0, selector="kcenter")
-    exact = select.selection_flops(kcenter, known) / known.pass_flops
+    cost = select.selection_flops(Policy(phases=(kcenter,)), 0, known)
+    exact = cost / known.pass_flops
     policy = two_phases(exact, 1.0, share=0.02, selector="kcenter", entry="shrink_perturb")
     result = run(task, policy)
-    assert result.ledger.select == select.selection_flops(kcenter, known)
+    assert result.ledger.select == cost
     assert result.switch_shares == ()
     assert same_bits(result.model, run(task, full(1.0)).model)
 
@@ -187,7 +188,7 @@ def test_an_impossible_policy_is_told_before_the_first_step(tiny_data: Data, pol
     task = image_task(tiny_data)
     if "phase 2" in message:
         known = train.facts(task)
-        cost = select.selection_flops(policy.phases[1], known) / known.pass_flops
+        cost = select.selection_flops(policy, 1, known) / known.pass_flops
         policy = Policy(phases=(policy.phases[0], Phase(share=0.02, passes=cost + 0.01, selector="kcenter")))
         message = "^phase 2 has .* passes, and choosing its examples with kcenter needs .*, the last update before it"
     with pytest.raises(ConfigError, match=message):
@@ -255,7 +256,7 @@ def test_a_larger_pool_of_a_run_holds_the_smaller_one(tiny_data: Data) -> None:
     task = image_task(tiny_data)
     policy = Policy(phases=(Phase(share=0.2, passes=1), Phase(share=0.5, passes=1)))
     data, known = load(task), train.facts(task)
-    small, large = (train.choose(policy, phase, 3, data, known).positions for phase in (0, 1))
+    small, large = (train.Chooser(task, policy, 3, data, known).choose(phase).subset.positions for phase in (0, 1))
     assert torch.equal(small, large[: len(small)])
 
 
@@ -275,7 +276,7 @@ def bare_loop(task: Task, policy: Policy, seed: int) -> nn.Module:
         batches, spent, total = Uniform(210, recipe.batch_size, seed), 0, policy.cost(known)
         weights = None
         for phase, end in zip(policy.phases, policy.boundaries(known), strict=True):
-            pool = None if phase.is_full else train.choose(policy, 0, seed, data, known)
+            pool = None if phase.is_full else train.Chooser(task, policy, seed, data, known).choose(0).subset
             weights = None
             if pool is not None and pool.weights is not None:
                 weights = torch.zeros(210)

@@ -25,13 +25,6 @@ class Own(torch.optim.SGD):
         super().__init__(params, lr=lr * strength)
 
 
-class Closured(torch.optim.SGD):
-    """Needs a closure."""
-
-    def step(self, closure: Any) -> None:  # type: ignore[override]
-        closure()
-
-
 @pytest.mark.parametrize(
     ("recipe", "kind", "settings"),
     [
@@ -52,6 +45,16 @@ class Closured(torch.optim.SGD):
             torch.optim.SGD,
             {"lr": 2.0},
         ),
+        (
+            {"optimizer": "lbfgs"},
+            torch.optim.LBFGS,
+            {"lr": 0.5, "line_search_fn": "strong_wolfe", "max_iter": 20, "max_eval": 25, "history_size": 100},
+        ),
+        (
+            {"optimizer": "lbfgs", "optimizer_options": {"line_search_fn": None, "max_iter": 8, "tolerance_grad": 0}},
+            torch.optim.LBFGS,
+            {"line_search_fn": None, "max_iter": 8, "max_eval": 10, "tolerance_grad": 0.0, "tolerance_change": 1e-9},
+        ),
     ],
 )
 def test_settings_reach_the_optimizer(recipe: dict[str, Any], kind: type, settings: dict[str, Any]) -> None:
@@ -60,6 +63,35 @@ def test_settings_reach_the_optimizer(recipe: dict[str, Any], kind: type, settin
     (group,) = optimizer.param_groups
     assert {name: group[name] for name in settings} == settings
     assert [tuple(p.shape) for p in group["params"]] == [(2, 3), (2,)]  # frozen ones are left out
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [("sgd", False), ("adam", False), ("lbfgs", True), ("torch.optim:LBFGS", True), ("torch.optim:RMSprop", False)],
+)
+def test_who_needs_a_closure(name: str, needs: bool) -> None:
+    assert optimizers.needs_closure(make(optimizer=name)) is needs
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (
+            {"weight_decay": 1e-4},
+            "^weight_decay: weight_decay does not fit lbfgs, which searches along the gradient of the loss itself. "
+            "Write 0.$",
+        ),
+        (
+            {"grad_clip": 1.0},
+            "^grad_clip: grad_clip does not fit lbfgs, which searches along the gradient of the loss itself. "
+            "Write null.$",
+        ),
+        ({"momentum": 0.9}, "^momentum: momentum means nothing to lbfgs. Leave it out, or use optimizer_options.$"),
+    ],
+)
+def test_what_does_not_fit_lbfgs(recipe: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Recipe(optimizer="lbfgs", lr=1, batch_size=10, epochs=1, **recipe)
 
 
 def test_names() -> None:
@@ -86,8 +118,16 @@ def test_names() -> None:
             "^optimizer 'torch.optim:LBFGSs' cannot be found: .* Check the name after",
         ),
         (
-            {"optimizer": "test_train_optimizers:Closured"},
-            "^optimizer 'test_train_optimizers:Closured' needs a closure",
+            {"optimizer": "lbfgs", "batch_size": 10**6, "optimizer_options": {"max_iters": 3}},
+            "^optimizer_options.max_iters: unknown key. Did you mean 'max_iter'[?] Known keys: history_size, line_",
+        ),
+        (
+            {"optimizer": "lbfgs", "batch_size": 10**6, "optimizer_options": {"line_search_fn": "armijo"}},
+            "^optimizer_options.line_search_fn: line_search_fn must be one of strong_wolfe, got 'armijo'",
+        ),
+        (
+            {"optimizer": "lbfgs", "batch_size": 10**6, "optimizer_options": {"max_eval": 0}},
+            "^optimizer_options.max_eval: max_eval must be at least 1, got 0.$",
         ),
         (
             {"optimizer": "builtins:dict"},

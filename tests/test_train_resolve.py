@@ -50,7 +50,11 @@ def test_facts_of_a_classification(tiny_data: Data) -> None:
         "reference_passes": 4.0,
         "num_features": 64,
         "num_classes": 4,
-        "smallest_class": min(torch.bincount(load(image_task(tiny_data)).train.targets).tolist()),
+        "smallest_class": 52,
+        "class_counts": tuple(torch.bincount(load(image_task(tiny_data)).train.targets).tolist()),
+        "head_features": 8,
+        "layers": {"0": 64, "1": 8, "2": 8, "3": 4},
+        "num_embedding": 0,
     }
 
 
@@ -101,14 +105,16 @@ def test_other_data_than_expected_are_refused(tiny_data: Data) -> None:
 
 
 def test_what_a_run_selects_can_be_asked_for(tiny_data: Data) -> None:
-    """`choose` gives the subset that the run trains on: training examples outside it do not matter to the phase."""
+    """`Chooser` gives the subset that the run trains on: training examples outside it do not matter to the phase."""
     task = image_task(tiny_data)
     policy = two_phases(0.5, 0.5, share=0.1, selector="stratified")
     known, data = train.facts(task), load(task)
-    subset = train.choose(policy, 0, 3, data, known)
-    assert len(subset) == 21
-    assert torch.equal(train.choose(policy, 0, 3, data, known).positions, subset.positions)
-    assert not torch.equal(train.choose(policy, 0, 4, data, known).positions, subset.positions)
+    first, again, other = (
+        train.Chooser(task, policy, seed, data, known).choose(0).subset.positions for seed in (3, 3, 4)
+    )
+    assert len(first) == 21
+    assert torch.equal(again, first)
+    assert not torch.equal(other, first)
 
 
 def test_check_gives_the_recipe_of_the_policy(tiny_data: Data) -> None:

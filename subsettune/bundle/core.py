@@ -39,8 +39,8 @@ class PhaseSubset:
 
     Args:
         phase: index of the phase in the policy.
-        index: (k,) int64 rows of the source's training file.
-        weight: (k,) float32 weights of their losses, 1 where the selector gives none.
+        index: (k,) int64 rows of the source's training file; only copies of a distorted task share one.
+        weight: (k,) float32 factors of their losses, 1 on average, and 1 where the selector gives none.
         label: (k,) int64 class numbers; (k,) or (k, m) float64 values of a regression.
     """
 
@@ -98,7 +98,8 @@ class Bundle:
         if found != phases:
             raise BundleError(f"phases of the subset table must be {phases}, as the policy has them, got {found}.")
         for phase in phases:
-            _check_subset(self.subset(phase), self.policy.phases[phase].pool_size(self.facts.num_examples))
+            k = self.policy.phases[phase].pool_size(self.facts.num_examples)
+            _check_subset(self.subset(phase), k, self.task.distortion.most_copies)
 
     @property
     def recipe(self) -> Recipe:
@@ -287,12 +288,11 @@ def chosen(phase: int, subset: select.Subset, part: Part) -> PhaseSubset:
         part: the training part, with the row of the source of each example.
     """
     positions = subset.positions.cpu().numpy()
-    weights = np.ones(len(positions)) if subset.weights is None else subset.weights.cpu().numpy()
     labels = part.targets.cpu().numpy()[positions]
     return PhaseSubset(
         phase=phase,
         index=part.rows.cpu().numpy()[positions].astype(np.int64),
-        weight=weights.astype(np.float32),
+        weight=subset.loss_weights.cpu().numpy(),
         label=labels.astype(np.int64 if labels.dtype.kind in "iu" else np.float64),
     )
 
@@ -319,17 +319,19 @@ def read_policy(source: str | Path) -> Policy:
 def _visits(found: Policy, facts: TaskFacts) -> tuple[int, ...]:
     """Examples to train on in each phase: its share of the whole, less what its selection is charged."""
     ends = found.boundaries(facts)
-    spent = [select.selection_flops(phase, facts) for phase in found.phases]
+    spent = [select.selection_flops(found, phase, facts) for phase in range(len(found.phases))]
     lengths = [end - start for start, end in zip((0, *ends), ends, strict=False)]
     return tuple(max(0, length - s) // facts.example_flops for length, s in zip(lengths, spent, strict=True))
 
 
-def _check_subset(subset: PhaseSubset, k: int) -> None:
+def _check_subset(subset: PhaseSubset, k: int, most_copies: int) -> None:
+    """A row of the source stands in a subset once, or as often as the task's distortion puts it into the data."""
     where = f"phase {subset.phase + 1} of the subset table"
     if len(subset) != k:
         raise BundleError(f"{where} must have {k:,} rows, as the policy says, got {len(subset):,}.")
-    if len(np.unique(subset.index)) < k or subset.index.min() < 0:
-        raise BundleError(f"{where} must name each row of the source at most once, with an index of 0 or more.")
+    if np.unique(subset.index, return_counts=True)[1].max() > most_copies or subset.index.min() < 0:
+        times = "once" if most_copies == 1 else f"{most_copies} times"
+        raise BundleError(f"{where} must name each row of the source at most {times}, with an index of 0 or more.")
     if not (np.isfinite(subset.weight).all() and (subset.weight >= 0).all()):
         raise BundleError(f"{where} must have weights that are finite and not negative.")
 

@@ -231,7 +231,13 @@ def _break_even(evidence: Evidence) -> str:
 def _chosen(bundle: Bundle) -> str:
     if bundle.policy.arm == FULL:
         return "No subset is chosen, so the table of rows is empty."
-    return (
+    told = (
         f"The rows in `subset.parquet` are those that a run with seed {bundle.seed} chooses; the runs behind the "
         "numbers chose with their own seeds, so they speak for the way of choosing, not for these rows alone."
+    )
+    if bundle.task.distortion.is_off:
+        return told
+    return (
+        f"{told} The training data were distorted on purpose, as `task.distortion` says: labels in the table are the "
+        "distorted ones, and phases on all data need the same distortion."
     )

@@ -14,8 +14,15 @@ from subsettune import config
 from subsettune.config import must
 from subsettune.errors import ConfigError, Mistake
 from subsettune.plugins import load_object
-from subsettune.policy import Phase, Policy, TaskFacts
-from subsettune.select.base import Examples, SelectionContext, Selector, Subset
+from subsettune.policy import Policy, TaskFacts
+from subsettune.select.base import Examples, ModelNeed, SelectionContext, Selector, Subset
+from subsettune.select.el2n import EL2N
+from subsettune.select.facility_location import FacilityLocation
+from subsettune.select.forgetting import Forgetting
+from subsettune.select.glister import Glister
+from subsettune.select.gradmatch import GradMatch
+from subsettune.select.grand import GraNd
+from subsettune.select.herding import Herding
 from subsettune.select.kcenter import KCenter
 from subsettune.select.random import Random
 from subsettune.select.stratified import Stratified
@@ -23,16 +30,22 @@ from subsettune.select.stratified import Stratified
 __all__ = [
     "SELECTORS",
     "Examples",
+    "ModelNeed",
     "SelectionContext",
     "Selector",
     "Subset",
     "check",
     "make",
     "names",
+    "same_ranking",
     "selection_flops",
+    "selector_of",
 ]
 
-SELECTORS: dict[str, type[Selector]] = {cls.name: cls for cls in (Random, Stratified, KCenter)}
+SELECTORS: dict[str, type[Selector]] = {
+    cls.name: cls
+    for cls in (Random, Stratified, KCenter, Herding, FacilityLocation, EL2N, GraNd, Forgetting, GradMatch, Glister)
+}
 
 
 def names() -> Mapping[str, str]:
@@ -63,32 +76,73 @@ def _load(name: str) -> type[Selector]:
     return cls
 
 
-def selection_flops(phase: Phase, facts: TaskFacts) -> int:
+def selection_flops(policy: Policy, phase: int, facts: TaskFacts) -> int:
     """FLOPs charged for choosing the pool of a phase; 0 where the pool is all of the data.
+
+    What an earlier phase has paid for is not charged again: proxies with the same need, and the part of a ranking that
+    is there already. A choice by the run's own network is always made anew.
+
+    Args:
+        policy: that the phase belongs to.
+        phase: its index.
+        facts: of the task.
 
     Raises:
         ConfigError: unknown selector or option.
     """
-    if phase.is_full:
+    if policy.phases[phase].is_full:
         return 0
-    return make(phase.selector, phase.selector_options).flops(facts, phase.pool_size(facts.num_examples))
+    selector = selector_of(policy, phase)
+    need = selector.model_need
+    earlier = [p for p in range(phase) if not policy.phases[p].is_full]
+    is_paid = need is None or any(selector_of(policy, p).model_need == need for p in earlier)
+    training = 0 if is_paid or need is None else need.flops(facts)
+    spent = [_flops(policy, p, facts) for p in earlier if p in same_ranking(policy, phase)]
+    return training + max(0, _flops(policy, phase, facts) - max(spent, default=0))
+
+
+def same_ranking(policy: Policy, phase: int) -> tuple[int, ...]:
+    """Phases of a policy whose pools are the first so many of one ranking, this one included.
+
+    Args:
+        policy: that the phase belongs to.
+        phase: index of a phase with a subset.
+    """
+    selector, mine = selector_of(policy, phase), policy.phases[phase]
+    need = selector.model_need
+    if not selector.is_ranking or (need is not None and need.source == "current"):
+        return (phase,)
+    key = (mine.selector, mine.selector_options, mine.draw)
+    return tuple(
+        i for i, p in enumerate(policy.phases) if not p.is_full and (p.selector, p.selector_options, p.draw) == key
+    )
+
+
+def selector_of(policy: Policy, phase: int) -> Selector:
+    """The selector of a phase, with its options."""
+    return make(policy.phases[phase].selector, policy.phases[phase].selector_options)
+
+
+def _flops(policy: Policy, phase: int, facts: TaskFacts) -> int:
+    return selector_of(policy, phase).flops(facts, policy.phases[phase].pool_size(facts.num_examples))
 
 
 def check(policy: Policy, facts: TaskFacts) -> str | None:
     """Why the selections of a policy cannot be made, known before it runs; None if they can.
 
     Returns:
-        One sentence with a remedy: an unknown selector or option, data that the selector cannot choose from, more
-        memory than it may use, or more FLOPs than the phase is allowed.
+        One sentence with a remedy: an unknown selector or option, data or a network that the selector cannot choose
+        by, more memory than it may use, or more FLOPs than the phase is allowed.
     """
-    for number, phase in enumerate(policy.phases, start=1):
-        problem = None if phase.is_full else _check_phase(phase, facts)
+    for index, phase in enumerate(policy.phases):
+        problem = None if phase.is_full else _check_phase(policy, index, facts)
         if problem is not None:
-            return problem if len(policy.phases) <= 2 else f"Phase {number}: {problem}"
+            return problem if len(policy.phases) <= 2 else f"Phase {index + 1}: {problem}"
     return None
 
 
-def _check_phase(phase: Phase, facts: TaskFacts) -> str | None:
+def _check_phase(policy: Policy, index: int, facts: TaskFacts) -> str | None:
+    phase = policy.phases[index]
     k = phase.pool_size(facts.num_examples)
     try:
         selector = make(phase.selector, phase.selector_options)
@@ -97,7 +151,7 @@ def _check_phase(phase: Phase, facts: TaskFacts) -> str | None:
     obstacle = selector.obstacle(facts, k)
     if obstacle is not None:
         return obstacle
-    needed, allowed = selector.flops(facts, k), round(phase.passes * facts.pass_flops)
+    needed, allowed = selection_flops(policy, index, facts), round(phase.passes * facts.pass_flops)
     if needed <= allowed:
         return None
     passes = needed / facts.pass_flops

@@ -6,7 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, final
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, final
 
 from subsettune.errors import SelectionError
 from subsettune.policy import TaskFacts
@@ -15,10 +15,17 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from subsettune.select.model import ModelView
+
 MEMORY_LIMIT_BYTES = 4 * 2**30  # the same on every machine, so that a study proposes the same policies everywhere
 BLOCK_BYTES = 16 * 2**20  # of inputs read at a time: large against the cost of a call, small against the matrix
 BLOCK_ROWS = 256  # kcenter on one core, 50,000 x 512, k = 5,000: 64 rows 9.1 s, 256 rows 7.0 s, 1,024 rows 9.7 s
+GRADIENT_BYTES = 64 * 2**20  # of gradients by all parameters, example by example, of a block of examples
+MOST_ROWS, BLOCK_NUMBERS = 4096, 2**24  # cast to float64 at a time, at most: 128 MiB
 PENDING_PICKS = 1024  # picks that a block is measured against at a time: bounds the memory of the product
+WEIGHT_TOLERANCE = 1e-3  # relative, of the sum of weights: float32 sums of 50,000 numbers are off by some 1e-5
+
+ModelSource = Literal["proxy", "current"]
 
 
 class Examples(Protocol):
@@ -41,7 +48,8 @@ class Subset:
 
     Args:
         positions: (k,) int64 positions in the training part, on the CPU, in order of picking; no position twice.
-        weights: (k,) float32 weights of their losses, not negative; None for equal ones.
+        weights: (k,) float32: how many of the n examples each stands for, not negative, with the sum n; the loss of
+            an example counts in proportion. None for equal ones.
     """
 
     positions: Tensor
@@ -49,6 +57,35 @@ class Subset:
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    @property
+    def loss_weights(self) -> Tensor:
+        """(k,) float32 factors of the losses, 1 on average."""
+        import torch
+
+        return torch.ones(len(self)) if self.weights is None else self.weights / self.weights.mean()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelNeed:
+    """The network that a selector has to look at.
+
+    Args:
+        source: `proxy`, trained from scratch on all training data with the policy's recipe, and charged; or `current`,
+            the run's own network as it is when the phase begins.
+        passes: allowance of each proxy; 0 leaves it as it was initialised.
+        runs: proxies, each from another initialisation.
+        events: whether each proxy must count how often it forgot an example.
+    """
+
+    source: ModelSource
+    passes: float = 0.0
+    runs: int = 1
+    events: bool = False
+
+    def flops(self, facts: TaskFacts) -> int:
+        """FLOPs charged for the network itself; a current one is paid for already."""
+        return 0 if self.source == "current" else self.runs * round(self.passes * facts.pass_flops)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +97,8 @@ class SelectionContext:
         facts: of the task; where `features` are given, `num_features` follows them.
         device: where heavy selectors compute.
         features: (n, d) numbers to measure distances on; None for the raw inputs, normalised and flattened.
+        models: the networks that the selector's `model_need` asks for; else empty.
+        embeddings: (n, e) float32 embeddings that the data hold of the examples, or None.
 
     Raises:
         SelectionError: the number of examples or the shape of the features does not fit.
@@ -69,6 +108,8 @@ class SelectionContext:
     facts: TaskFacts
     device: torch.device | str = "cpu"
     features: Tensor | None = None
+    models: tuple[ModelView, ...] = ()
+    embeddings: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.part) != self.facts.num_examples:
@@ -142,11 +183,27 @@ class Selector(ABC):
 
     It takes randomness from the generator that it is handed, leaves the global random state alone, and gives the same
     bits for the same generator state on a CPU. Where it ranks the examples, a smaller subset is a prefix of a larger.
+
+    Attributes:
+        name: in YAML.
+        summary: one line for `subsettune selectors`.
+        is_ranking: whether the positions chosen for k are the first k of those chosen for more.
     """
 
     __slots__ = ()
     name: ClassVar[str]
     summary: ClassVar[str]
+    is_ranking: ClassVar[bool] = False
+
+    @property
+    def model_need(self) -> ModelNeed | None:
+        """The network that it looks at; None where it looks at the data alone."""
+        return None
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether the choice depends on the examples alone, and nothing is drawn."""
+        return False
 
     @property
     def memory_limit_bytes(self) -> int:
@@ -155,11 +212,18 @@ class Selector(ABC):
 
     @abstractmethod
     def flops(self, facts: TaskFacts, k: int) -> int:
-        """FLOPs charged for choosing `k` examples, known before it is done; a multiplication and an addition are 2."""
+        """FLOPs charged for choosing `k` examples, known before it is done; a multiplication and an addition are 2.
+
+        Looking at a network (forward passes) is included, training a proxy is not: `model_need` tells that.
+        """
 
     @abstractmethod
     def pick(self, context: SelectionContext, k: int, rng: torch.Generator) -> Subset:
         """Choose `k` examples; `select` has checked that it can be done and checks what comes back."""
+
+    def weigh(self, context: SelectionContext, positions: Tensor) -> Tensor | None:
+        """Weights of a subset of a ranking, as in `Subset`, for selectors that give any."""
+        return None
 
     def memory_bytes(self, facts: TaskFacts, k: int) -> int:
         """Upper bound of the memory that choosing `k` examples takes beside the data."""
@@ -214,8 +278,12 @@ def _hold_to_contract(subset: Subset, k: int, n: int, who: str) -> None:
         return
     if weights.dtype != torch.float32 or weights.shape != (k,) or not bool((weights.isfinite() & (weights >= 0)).all()):
         raise SelectionError(f"{who} must give ({k},) float32 weights, finite and not negative.")
-    if not bool(weights.sum() > 0):
-        raise SelectionError(f"{who} must give at least one weight above 0.")
+    total = float(weights.double().sum())
+    if abs(total - n) > WEIGHT_TOLERANCE * n:
+        raise SelectionError(
+            f"{who} must give weights that sum to the {n:,} examples they stand for, got {total:.6g}. "
+            "Multiply them by what is missing."
+        )
 
 
 def _size(num_bytes: int) -> str:

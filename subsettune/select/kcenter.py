@@ -5,65 +5,60 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, final
 
-from subsettune import config
-from subsettune.config import POSITIVE, setting
-from subsettune.policy import TaskFacts
-from subsettune.select.base import BLOCK_ROWS, PENDING_PICKS, SelectionContext, Selector, Subset
+from subsettune.select.base import BLOCK_NUMBERS, BLOCK_ROWS, MOST_ROWS, PENDING_PICKS
+from subsettune.select.classes import Balance
+from subsettune.select.distance import DistanceSelector
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KCenter(Selector):
-    """Greedy 2-approximation of k-center on features given or raw inputs: each pick is the example farthest from all.
+class KCenter(DistanceSelector):
+    """Greedy 2-approximation of k-center: each pick is the example farthest from all picks.
 
-    It covers the space, outliers first; it knows nothing of labels. See `kernels.greedy_cover`.
+    It covers the space, outliers first; by default it knows nothing of labels. See `kernels.greedy_cover`.
 
-    Nested: yes. Order of the examples: with `start: center` a permutation of the examples permutes the answer (ties
-    aside); with `start: random` the first pick is drawn by position, and the rest follows from it.
-    Cost: charged as plain greedy, 2 d n k FLOPs for products and 3 n k for the distances, 3 d n for norms; what is
-    saved by looking at fewer pairs is not credited, because it is not known beforehand. Memory: one n x d float32
-    matrix (none where features are given as float32), O(n) besides; never n x n.
+    Order of the examples: with `start: center` nothing is drawn; with `start: random` the first pick of a group is
+    drawn by position, and the rest follows from it.
+    Cost: charged as plain greedy: with q picks of a group of g examples, 2 d g q FLOPs for products and 3 g q for the
+    distances, 3 d g for norms; what is saved by looking at fewer pairs is not credited, because it is not known
+    beforehand. Memory: the features, a copy of the largest group where there are several, and O(g); never n x n.
+    Network: only where `features` are taken from one; Sener & Savarese take its last layer.
     Source: Gonzalez 1985, doi:10.1016/0304-3975(85)90224-5; Sener & Savarese 2018, arXiv:1708.00489, alg. 1.
 
     Args:
-        start: the first pick: `random`, drawn uniformly, or `center`, the example nearest to the mean.
-        memory_limit_gib: refuse to start where more memory would be needed.
+        start: the first pick of a group: `random`, drawn uniformly, or `center`, the example nearest to the mean.
+        classes: as for all, but `none` by default: all examples are covered together.
     """
 
     name: ClassVar[str] = "kcenter"
     summary: ClassVar[str] = "greedy cover: no example far from the subset; charged about 2 n k d FLOPs"
     start: Literal["random", "center"] = "random"
-    memory_limit_gib: float = setting(4.0, rule=POSITIVE)
-
-    def __post_init__(self) -> None:
-        config.check(self)
+    classes: Balance = "none"
 
     @property
-    def memory_limit_bytes(self) -> int:
-        """As the option says."""
-        return int(self.memory_limit_gib * 2**30)
+    def is_deterministic(self) -> bool:
+        """Whether the first pick is not drawn."""
+        return self.start == "center"
 
-    def flops(self, facts: TaskFacts, k: int) -> int:
+    def rank_flops(self, size: int, k: int, width: int) -> int:
         """(2d + 3) for each pair of an example and a pick, and 3d for each norm; `center`: 4d more for each example."""
-        n, d = facts.num_examples, facts.num_features
-        start = 4 * n * d if self.start == "center" else 0
-        return n * (k - 1) * (2 * d + 3) + 3 * n * d + start if k > 1 else start
+        start = 4 * size * width if self.start == "center" else 0
+        return size * (k - 1) * (2 * width + 3) + 3 * size * width + start if k > 1 else start
 
-    def memory_bytes(self, facts: TaskFacts, k: int) -> int:
-        """The matrix, norms and bounds, and one block's product in float64."""
-        n, d = facts.num_examples, facts.num_features
-        block = 8 * (BLOCK_ROWS * d + PENDING_PICKS * d + BLOCK_ROWS * PENDING_PICKS)
-        return 4 * n * d + 24 * n + block
+    def rank_bytes(self, size: int, k: int, width: int) -> int:
+        """Norms and bounds, and one block's product in float64."""
+        block = 8 * (BLOCK_ROWS * width + PENDING_PICKS * width + BLOCK_ROWS * PENDING_PICKS)
+        return 24 * size + max(block, 16 * max(width, min(size * width, MOST_ROWS * width, BLOCK_NUMBERS)))
 
-    def pick(self, context: SelectionContext, k: int, rng: torch.Generator) -> Subset:
+    def rank(self, x: Tensor, k: int, rng: torch.Generator) -> Tensor:
         """Draw or find the first pick, then cover."""
         import torch
 
         from subsettune.select.kernels import greedy_cover, nearest_to_mean
 
-        x = context.matrix()
         first = nearest_to_mean(x) if self.start == "center" else int(torch.randint(len(x), (1,), generator=rng))
-        return Subset(positions=greedy_cover(x, k, first=first))
+        return greedy_cover(x, k, first=first)

@@ -24,6 +24,7 @@ class Random(Selector):
 
     name: ClassVar[str] = "random"
     summary: ClassVar[str] = "uniform without replacement; free; the control"
+    is_ranking: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         config.check(self)

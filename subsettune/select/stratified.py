@@ -28,6 +28,7 @@ class Stratified(Selector):
 
     name: ClassVar[str] = "stratified"
     summary: ClassVar[str] = "random within each class, class counts in proportion; free"
+    is_ranking: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         config.check(self)

@@ -20,7 +20,7 @@ class Account:
     Args:
         facts: of the task.
         selected: FLOPs of selection.
-        examples: trained on, each time counted.
+        examples: trained on, counted once for each evaluation of their loss.
         evaluated: examples that metrics were measured on, each time counted.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +19,10 @@ from subsettune.train.randomness import generator
 
 # Examples at a time. MNIST cnn [16, 32] on one core: 128 take 0.13 ms an example, 1,024 take 0.23, out of its cache.
 EVALUATION_BATCH = {"cpu": 128, "cuda": 2048}
+# Examples of a full batch that go through the network at a time, so that their activations fit.
+PIECE = {"cpu": 1024, "cuda": 8192}
+
+Watch = Callable[[Tensor, Tensor, Tensor], None]
 
 
 class Learner:
@@ -43,6 +48,7 @@ class Learner:
         self.layout = torch.channels_last if images_on_gpu else torch.contiguous_format
         self.network: nn.Module = network.to(device).to(memory_format=self.layout).train()
         self.optimizer = optimizers.make(recipe, self.network)
+        self.searches = optimizers.needs_closure(self.optimizer)  # evaluates the loss several times an update
         self.low_precision = recipe.precision == "bfloat16" or (recipe.precision == "auto" and device.type == "cuda")
         self.part = data.train.to(device)
         self._augment_rng = generator(seed, "augment", device=device)
@@ -58,13 +64,21 @@ class Learner:
         """
         flops.check_batch(self.network, self.data.input_shape, num_examples, self.task.model.name)
 
-    def update(self, batch: Tensor, lr: float, weights: Tensor | None) -> None:
-        """One step of the optimizer.
+    def update(
+        self, batch: Tensor, lr: float, weights: Tensor | None, *, most: int | None = None, watch: Watch | None = None
+    ) -> int:
+        """One step of the optimizer. Inputs are read and augmented once, however often the loss is evaluated.
 
         Args:
             batch: (b,) int64 positions in the training part.
             lr: learning rate.
             weights: (N,) of the training examples, 1 on average over the pool; None for equal ones.
+            most: evaluations that an optimizer with a line search may make, at least 1; None for as many as it likes.
+            watch: called with `batch`, the first outputs (b, M) float32, detached, and the targets, on the device.
+
+        Returns:
+            The number of evaluations, each a forward and a backward pass of the batch: 1 but for optimizers that take
+            a closure.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -72,16 +86,62 @@ class Learner:
         inputs, targets = self.part.batch(index)
         if self._augment is not None:
             inputs = self._augment(inputs)
-        with _precision(self.device, self.low_precision):
-            outputs = self.network(_laid_out(inputs, self.layout))
-        loss = self._loss(outputs.float(), targets, None if weights is None else weights[index])
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.recipe.grad_clip is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.grad_clip)
-        self.optimizer.step()
+        chosen = None if weights is None else weights[index]
+        if self.searches:
+            loss, evaluations, outputs = self._search(inputs, targets, chosen, most)
+        else:
+            outputs, loss = self._forward(inputs, targets, chosen)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self._clip()
+            self.optimizer.step()
+            evaluations = 1
         self._loss_sum += loss.detach()
         self._loss_count += 1
+        if watch is not None:
+            watch(batch, outputs.detach(), targets)
+        return evaluations
+
+    def _forward(self, inputs: Tensor, targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Outputs (b, M) float32, and their loss."""
+        with _precision(self.device, self.low_precision):
+            outputs = self.network(_laid_out(inputs, self.layout))
+        outputs = outputs.float()
+        return outputs, self._loss(outputs, targets, weights)
+
+    def _search(
+        self, inputs: Tensor, targets: Tensor, weights: Tensor | None, most: int | None
+    ) -> tuple[Tensor, int, Tensor]:
+        """A step of an optimizer that takes a closure: loss before it, evaluations, outputs before it.
+
+        The batch goes through the network in pieces, whose gradients add up; batch norm sees the pieces.
+        """
+        count = math.ceil(len(targets) / PIECE[self.device.type])  # of equal size: none is a single left-over example
+        split_weights = [None] * count if weights is None else weights.tensor_split(count)
+        pieces = list(zip(inputs.tensor_split(count), targets.tensor_split(count), split_weights, strict=True))
+        first: list[Tensor] = []
+
+        def evaluate() -> Tensor:
+            self.optimizer.zero_grad(set_to_none=True)
+            total = torch.zeros((), device=self.device)
+            outputs = []
+            for some_inputs, some_targets, some_weights in pieces:
+                some, loss = self._forward(some_inputs, some_targets, some_weights)
+                loss = loss * (len(some_targets) / len(targets))
+                loss.backward()
+                total += loss.detach()
+                outputs.append(some.detach())
+            self._clip()
+            if not first:
+                first.append(torch.cat(outputs))
+            return total
+
+        loss, evaluations = optimizers.search_step(self.optimizer, evaluate, most)
+        return loss, evaluations, first[0]
+
+    def _clip(self) -> None:
+        if self.recipe.grad_clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.grad_clip)
 
     def _loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         if self.task.kind == "regression":  # trained on standardised targets, so that recipes fit every unit
@@ -107,6 +167,26 @@ class Learner:
         if self.task.kind == "regression":
             outputs = outputs.reshape(targets.shape) * self._std + self._mean
         return metrics.metric(self.task.metric, outputs, targets, self.data.num_outputs)
+
+    def losses(self, pool: Tensor | None) -> tuple[float, float]:
+        """Mean loss over a pool of training examples, and over all of them, as the network predicts.
+
+        In evaluation mode, with equal weights, without augmentation and label smoothing. Of a regression it is that of
+        the standardised targets, on which the network is trained.
+
+        Args:
+            pool: (k,) int64 positions; None for all.
+        """
+        outputs, targets = predict(self.network, self.part, self.layout, self.low_precision)
+        if self.task.kind == "regression":
+            outputs, targets = outputs.reshape(targets.shape), (targets - self._mean) / self._std
+        outputs = outputs.double()  # a float32 mean over a data set loses digits
+        targets = targets.double() if targets.is_floating_point() else targets
+        overall = float(metrics.loss(self.task, outputs, targets))
+        if pool is None:
+            return overall, overall
+        index = pool.to(self.device)
+        return float(metrics.loss(self.task, outputs[index], targets[index])), overall
 
     def state(self) -> dict[str, Any]:
         """What `load` needs to go on with the same bits."""

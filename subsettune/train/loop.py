@@ -3,6 +3,10 @@
 Compute decides when things happen. A phase ends at the first update boundary at or after its allowance, and its excess
 is taken from the next; the run ends before the update that would exceed the policy's total. So the ledger never exceeds
 `policy.cost(facts)`, and falls short of it by less than one update.
+
+An optimizer with a line search evaluates its batch several times an update, and pays for each. For it, read evaluation
+for update above: its step is cut short at the end of the phase and of the run. So two phases on the same examples are
+one for other optimizers, bit for bit, but not for such a one.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,20 +24,21 @@ from torch import Tensor
 from subsettune import config, select
 from subsettune.config import FrozenDict
 from subsettune.data import TaskData, load
-from subsettune.errors import CheckpointError, ConfigError, StorageError
+from subsettune.errors import CheckpointError, ConfigError, ModelDivergedError, StorageError
 from subsettune.policy import Policy
 from subsettune.storage import Folder
 from subsettune.task import Task
-from subsettune.train import entry, order, schedule
+from subsettune.train import entry, optimizers, order, schedule
 from subsettune.train.account import Account, Stopwatch
 from subsettune.train.checkpoint import ADVICE, Checkpoints, Mark
+from subsettune.train.choosing import Chooser
 from subsettune.train.learner import Learner, predict
 from subsettune.train.options import RunOptions
 from subsettune.train.randomness import capture, generator, isolated, preserved, restore
-from subsettune.train.resolve import check, choose, facts, facts_of, run_key
-from subsettune.train.result import Cause, CurvePoint, RunResult
+from subsettune.train.resolve import check, facts, facts_of, run_key
+from subsettune.train.result import Cause, CurvePoint, RunResult, SwitchPoint, finite_or_none
 
-__all__ = ["Report", "RunOptions", "check", "choose", "facts", "predict", "run", "run_key"]
+__all__ = ["Chooser", "Report", "RunOptions", "check", "facts", "predict", "run", "run_key"]
 
 Report = Callable[[CurvePoint], bool]
 CHECK_EVERY = 25  # updates between looks at the running loss, which would force a device to synchronise
@@ -101,10 +106,15 @@ class _Run:
         self.recipe = check(job.task, job.policy, self.facts)
         self.total = self.policy.cost(self.facts)
         self.ends = self.policy.boundaries(self.facts)
-        self.train_total = self.total - sum(select.selection_flops(p, self.facts) for p in self.policy.phases)
+        self.selections = [select.selection_flops(self.policy, i, self.facts) for i in range(len(self.ends))]
+        self.train_total = self.total - sum(self.selections)
         self.schedule = schedule.make(self.recipe.schedule, self.recipe.schedule_options)
         self.order = order.make(self.policy.phases[0].order, len(self.data.train), self.recipe.batch_size, job.seed)
         self.learner = self._learner()
+        places, device = self.options.places, job.device
+        self.chooser = Chooser(
+            job.task, job.policy, job.seed, job.data, self.facts, device=device, places=places, clock=clock
+        )
         self.checkpoints = self._find_checkpoints()
         self.account = Account(facts=self.facts)
         self.watch = Stopwatch(clock, job.device)
@@ -114,10 +124,14 @@ class _Run:
         self.entering = False  # a phase was prepared, and its entry waits for its first update
         self.pool: Tensor | None = None
         self.weights: Tensor | None = None
+        self.subsets: dict[int, select.Subset] = {}  # those that depend on the run's own network
         self.curve: list[CurvePoint] = []
         self.switches: list[float] = []
+        self.switch_points: list[SwitchPoint] = []
+        self.trained: tuple[int, Tensor | None] = (0, None)  # phase and pool of the last update
         self.metrics: dict[str, float] = {}
         self.done, self.repeated = False, 0
+        self.why_diverged = ""
 
     def _learner(self) -> Learner:
         learner = Learner(self.job.task, self.recipe, self.data, self.job.device, self.job.seed)
@@ -144,6 +158,8 @@ class _Run:
                 cause = self._updates()
             if cause == "finished":
                 cause = self._finish()
+        except ModelDivergedError as error:
+            cause, self.why_diverged = "diverged", str(error)
         except BaseException:
             with contextlib.suppress(StorageError):  # the first error is the one to tell
                 self._mark()
@@ -158,18 +174,26 @@ class _Run:
         while True:
             self._advance()
             batch = self.order.next()
-            if self.account.spent + len(batch) * self.facts.example_flops > self.total:
+            most = self._evaluations_left(len(batch))
+            if most == 0:
                 self.watch.lap("train")
                 return "finished" if self.learner.is_finite() else "diverged"
             if self.entering:
                 self._enter()
-            self.learner.update(batch, self._lr(), self.weights)
+            evaluations = self.learner.update(batch, self._lr(), self.weights, most=most)
             self.updates += 1
-            self.account.examples += len(batch)
+            self.account.examples += evaluations * len(batch)
+            self.trained = (self.phase, self.pool)
             cause = self._look()
             if cause is not None:
                 return cause
             self._keep_safe()
+
+    def _evaluations_left(self, batch_size: int) -> int:
+        """How often a batch may be evaluated until the phase is at or after its end; the total is never exceeded."""
+        price = batch_size * self.facts.example_flops
+        left = (self.total - self.account.spent) // price
+        return left if left <= 1 else min(left, -(-(self.ends[self.phase] - self.account.spent) // price))
 
     def _lr(self) -> float:
         return self.recipe.lr * self.schedule(self.account.trained / self.train_total)
@@ -194,25 +218,33 @@ class _Run:
         self.order.enter(self.pool)
         self.entering = self.updates > 0  # before the first update there is nothing to enter from
         self.watch.lap("select")
+        self._plan_evaluation()  # points that the selection has passed by are not made up for
         if self.updates > 0 or self.account.selected > 0:
             self._save()
 
     def _select(self) -> None:
-        subset = choose(self.policy, self.phase, self.job.seed, self.data, self.facts, self.job.device)
-        self.account.selected += select.selection_flops(self.policy.phases[self.phase], self.facts)
+        self.account.selected += self.selections[self.phase]
         assert self.account.spent <= self.total, "check lets no selection through that does not fit"
-        self.pool = subset.positions
+        choice = self.chooser.choose(self.phase, self.learner.network)
+        self.watch.lap("other")  # what was prepared by another run is charged all the same
+        self.watch.seconds["select"] += choice.seconds
+        subset, self.pool = choice.subset, choice.subset.positions
+        if choice.only_now:
+            self.subsets[self.phase] = subset
         if subset.weights is not None:
             weights = torch.ones(len(self.data.train))
-            weights[self.pool] = subset.weights / subset.weights.mean()
+            weights[self.pool] = subset.loss_weights
             self.weights = weights.to(self.job.device)
 
     def _enter(self) -> None:
         """Begin a phase: its entry changes weights and optimizer right before its first update."""
+        if self.options.measure_switches:
+            self._measure_switch({split: self._measure(split) for split in self._splits()})
         phase = self.policy.phases[self.phase]
         rng = generator(self.job.seed, "entry", self.phase)
         chosen = entry.make(phase.entry, phase.entry_options)
         chosen.apply(self.learner.network, self.learner.optimizer, self.learner.scales, rng)
+        optimizers.change_objective(self.learner.optimizer)
         self.switches.append(self.account.spent / self.total)
         self.entering = False
 
@@ -227,7 +259,7 @@ class _Run:
     def _look(self) -> Cause | None:
         """At its time: measure the validation split and tell the caller. A cause if the run must end."""
         due = self.next_evaluation <= self.account.spent < self.total
-        if not due and self.updates % CHECK_EVERY:
+        if not due and self.updates % CHECK_EVERY and not self.learner.searches:
             return None
         if not self.learner.is_finite():
             self.watch.lap("train")
@@ -276,25 +308,44 @@ class _Run:
             self.metrics[split] = value
             if split == "validation":
                 self._tell(1.0, value)
+        if self.options.measure_switches and not self.done:
+            self._measure_switch({split: self.metrics[split] for split in self._splits()})
         self.done = True
         if missing:
             self._save()
         return "finished"
 
+    def _measure_switch(self, measured: Mapping[str, float]) -> None:
+        """Note losses and metrics of the weights as the phase of the last update leaves them."""
+        phase, pool = self.trained
+        pool_loss, train_loss = self.learner.losses(pool)
+        self.account.evaluated += self.facts.num_examples
+        self.watch.lap("evaluate")
+        self.switch_points.append(
+            SwitchPoint(
+                phase=phase,
+                share=self.account.spent / self.total,
+                flops=self.account.spent,
+                pool_size=self.facts.num_examples if pool is None else len(pool),
+                pool_loss=finite_or_none(pool_loss),
+                train_loss=finite_or_none(train_loss),
+                metrics=FrozenDict({split: finite_or_none(value) for split, value in measured.items()}),
+            )
+        )
+
     def _splits(self) -> tuple[str, ...]:
         return ("validation", *(split for split in self.options.splits if split != "validation"))
 
     def _result(self, cause: Cause) -> RunResult:
-        diverged = (
-            f"The loss left the finite numbers after {self.updates} updates, at learning rate {self.recipe.lr:g}."
-        )
-        message = {"diverged": diverged, "stopped": "Stopped by the caller.", "finished": ""}[cause]
+        rate = f"at learning rate {self.recipe.lr:g}"
+        diverged = f"The loss left the finite numbers after {self.updates} updates, {rate}."
+        messages = {"diverged": self.why_diverged or diverged, "stopped": "Stopped by the caller.", "finished": ""}
         asked = {split: self.metrics[split] for split in self._splits()} if cause == "finished" else {}
         return RunResult(
             policy=self.policy,
             seed=self.job.seed,
             cause=cause,
-            message=message,
+            message=messages[cause],
             metrics=FrozenDict(asked),
             ledger=self.account.ledger(),
             repeated_flops=self.repeated,
@@ -306,7 +357,9 @@ class _Run:
             device=self.job.device.type,
             num_threads=torch.get_num_threads(),
             switch_shares=tuple(self.switches),
+            switches=tuple(self.switch_points),
             model=self.learner.network.cpu() if self.options.keep_model else None,
+            subsets=self.subsets,
         )
 
     # --- checkpoints ---------------------------------------------------------------------------------------------
@@ -340,6 +393,8 @@ class _Run:
             "account": (self.account.selected, self.account.examples, self.account.evaluated),
             "seconds": self.watch.seconds,
             "curve": [config.to_plain(point) for point in self.curve],
+            "switch_points": [config.to_plain(point) for point in self.switch_points],
+            "subsets": {phase: (subset.positions, subset.weights) for phase, subset in self.subsets.items()},
             "learner": self.learner.state(),
             "order": self.order.state(),
             "random": capture(),
@@ -369,6 +424,8 @@ class _Run:
         self.account.selected, self.account.examples, self.account.evaluated = state["account"]
         self.watch.seconds.update(state["seconds"])
         self.curve = [config.build(CurvePoint, point) for point in state["curve"]]
+        self.switch_points = [config.build(SwitchPoint, point) for point in state["switch_points"]]
+        self.subsets = {i: select.Subset(positions=p, weights=w) for i, (p, w) in state["subsets"].items()}
         self.learner.load(state["learner"], weights_only=self.done)
         if self.done:
             return
@@ -380,7 +437,7 @@ class _Run:
         restore(state["random"])
 
 
-_PLAIN_STATE = ("phase", "updates", "entering", "pool", "weights", "switches", "metrics", "done")
+_PLAIN_STATE = ("phase", "updates", "entering", "pool", "weights", "trained", "switches", "metrics", "done")
 
 
 def _device(name: str) -> torch.device:

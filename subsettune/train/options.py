@@ -27,6 +27,8 @@ class RunOptions:
         checkpoints: folder or URI; null for none. A run that finds its checkpoint there goes on from it.
         checkpoint_every_s: seconds between checkpoints, besides those at each switch, at a stop and at the end.
         keep_model: whether the result carries the trained network.
+        measure_switches: whether losses and `splits` are also measured where a phase gives way to the next, and at the
+            end: `RunResult.switches`. A run that goes on from a checkpoint has them from there on.
         places: where this machine keeps data.
         fingerprint: of the data as the caller knows it; data with another one are refused.
     """
@@ -38,6 +40,7 @@ class RunOptions:
     checkpoints: str | None = None
     checkpoint_every_s: float = setting(30.0, rule=POSITIVE)
     keep_model: bool = False
+    measure_switches: bool = False
     places: Places = setting(Places())
     fingerprint: str | None = None
 

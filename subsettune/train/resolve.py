@@ -7,10 +7,12 @@ import math
 import torch
 
 from subsettune import config, models, plugins, select
+from subsettune.config import FrozenDict
 from subsettune.data import Places, TaskData, load
 from subsettune.data.augment import make_augment
 from subsettune.errors import ConfigError
 from subsettune.policy import Policy, TaskFacts
+from subsettune.select.model import anatomy
 from subsettune.task import Recipe, Task
 from subsettune.train import entry, flops, optimizers, order, schedule
 from subsettune.train.randomness import generator, isolated, preserved
@@ -45,6 +47,7 @@ def _count_facts(task: Task, data: TaskData) -> TaskFacts:
     with isolated(0, torch.get_num_threads()):  # initialising the network draws random numbers
         network = models.make(task.model, data.input_shape, data.num_outputs)
         forward, backward = flops.count(network, data.input_shape, data.num_outputs, task.model.name)
+        parts = anatomy(network, models.fresh_input(data.input_shape, 2))
         optimizers.make(task.recipe, network)  # a recipe that cannot be carried out is told here, not in a worker
         make_augment(task.recipe.augment, data.input_shape, generator(0))
     counts = [int(c) for c in data.class_counts] if data.num_classes else []
@@ -58,6 +61,10 @@ def _count_facts(task: Task, data: TaskData) -> TaskFacts:
         num_features=math.prod(data.input_shape),
         num_classes=data.num_classes,
         smallest_class=min(counts, default=0),
+        class_counts=tuple(counts),
+        head_features=parts.head_features,
+        layers=FrozenDict(parts.layers),
+        num_embedding=data.num_embedding,
     )
 
 
@@ -98,16 +105,21 @@ def check(task: Task, policy: Policy, facts: TaskFacts) -> Recipe:
     problem = select.check(policy, facts)
     if problem is not None:
         raise ConfigError(problem)
+    optimizers.check_batch_size(recipe, facts.num_examples)
     _check_later_selections(policy, recipe, facts)
     _check_first_update(policy, recipe, facts)
     return recipe
 
 
 def _check_later_selections(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
-    """A later phase starts up to one update late; its selection must fit all the same, for the total is a hard cap."""
+    """A later phase starts up to one update late; its selection must fit all the same, for the total is a hard cap.
+
+    Where an update evaluates its batch several times, it is cut short at the end of its phase: one evaluation late.
+    """
     for number, phase in enumerate(policy.phases[1:], start=2):
-        cost = select.selection_flops(phase, facts)
-        late = (recipe.batch_size + 1) * facts.example_flops
+        cost = select.selection_flops(policy, number - 1, facts)
+        largest_pool = max(earlier.pool_size(facts.num_examples) for earlier in policy.phases[: number - 1])
+        late = min(recipe.batch_size + 1, largest_pool) * facts.example_flops
         if cost and cost + late > round(phase.passes * facts.pass_flops):
             passes = (cost + late) / facts.pass_flops
             raise ConfigError(
@@ -119,35 +131,21 @@ def _check_later_selections(policy: Policy, recipe: Recipe, facts: TaskFacts) ->
 def _check_first_update(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
     batches = order.make(policy.phases[0].order, facts.num_examples, recipe.batch_size, 0)
     spent, examples = 0, 0
-    for phase, end in zip(policy.phases, policy.boundaries(facts), strict=True):
+    for index, (phase, end) in enumerate(zip(policy.phases, policy.boundaries(facts), strict=True)):
         if spent >= end:
             continue
-        spent += select.selection_flops(phase, facts)
+        spent += select.selection_flops(policy, index, facts)
         if spent < end:
             batches.enter(None if phase.is_full else torch.arange(phase.pool_size(facts.num_examples)))
             examples = len(batches.next())
             break
-    if examples and spent + examples * facts.example_flops <= policy.cost(facts):
+    evaluations = optimizers.least_evaluations(recipe)
+    if examples and spent + evaluations * examples * facts.example_flops <= policy.cost(facts):
         return
     size = examples or min(recipe.batch_size, facts.num_examples)
-    needed = (spent + size * facts.example_flops) / facts.pass_flops
+    needed = (spent + evaluations * size * facts.example_flops) / facts.pass_flops
+    update = "one update" if evaluations == 1 else f"one update, which is {evaluations} evaluations,"
+    advice = "Give the policy more compute" + ("." if evaluations > 1 else ", or use a smaller batch_size.")
     raise ConfigError(
-        f"passes must be at least {needed:.3g} for one update on {size} examples, got {policy.passes:.3g}. "
-        "Give the policy more compute, or use a smaller batch_size."
+        f"passes must be at least {needed:.3g} for {update} on {size} examples, got {policy.passes:.3g}. {advice}"
     )
-
-
-def choose(
-    policy: Policy, phase: int, seed: int, data: TaskData, facts: TaskFacts, device: torch.device | str = "cpu"
-) -> select.Subset:
-    """The subset that a run with `seed` trains on in a phase: the same call gives the same examples.
-
-    Phases of one run draw from one stream, so that with a selector that ranks, a larger pool holds the smaller ones.
-
-    Raises:
-        SelectionError: the selector cannot choose so many.
-    """
-    settings = policy.phases[phase]
-    selector = select.make(settings.selector, settings.selector_options)
-    context = select.SelectionContext(part=data.train, facts=facts, device=torch.device(device))
-    return selector.select(context, settings.pool_size(facts.num_examples), rng=generator(seed, "select"))

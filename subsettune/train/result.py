@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +15,9 @@ from subsettune.policy import Policy
 if TYPE_CHECKING:
     from torch import nn
 
+    from subsettune.select import Subset
+
+NOT_PLAIN = ("model", "subsets")
 Cause = Literal["finished", "stopped", "diverged"]
 
 
@@ -41,6 +46,40 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchPoint:
+    """What the weights were worth when a phase was over, before the entry of the next one changed them.
+
+    Losses are means in evaluation mode, with equal weights, without augmentation and label smoothing; of a regression,
+    of its standardised targets. What is not a finite number is null.
+
+    Args:
+        phase: index of the phase that is over, or over with the policy.
+        share: of the policy's compute spent so far.
+        flops: spent so far, selection and training; choosing the examples of the next phase is in it.
+        pool_size: examples that the phase trained on.
+        pool_loss: mean loss over them.
+        train_loss: mean loss over all training examples.
+        metrics: by split.
+    """
+
+    phase: int
+    share: float
+    flops: int
+    pool_size: int
+    pool_loss: float | None
+    train_loss: float | None
+    metrics: FrozenDict = setting(FrozenDict())
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+
+def finite_or_none(value: float) -> float | None:
+    """A number, or None where JSON has none for it."""
+    return value if math.isfinite(value) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """A finished, stopped or diverged training.
 
@@ -52,7 +91,7 @@ class RunResult:
         metrics: of the final weights, by split (`validation`, `test`); empty unless finished.
         ledger: FLOPs by purpose.
         repeated_flops: compute lost between the last checkpoint and an interruption, charged to tuning only.
-        updates: optimizer steps.
+        updates: optimizer steps, each of one evaluation of its batch, or of several where there is a line search.
         curve: evaluations in order, at fixed shares of the policy's compute.
         train_s: seconds in updates.
         select_s: seconds in selection.
@@ -60,7 +99,9 @@ class RunResult:
         device: `cpu` or `cuda`.
         num_threads: CPU threads of torch, which change the bits of the result.
         switch_shares: share of the policy's compute at which each phase after the first began.
+        switches: measurements there and at the end; empty unless `RunOptions.measure_switches`.
         model: the trained network, on the CPU; not part of the JSON form.
+        subsets: what the run's own network chose, `select.Subset` by index of the phase; not part of the JSON form.
     """
 
     policy: Policy
@@ -78,13 +119,18 @@ class RunResult:
     device: str = "cpu"
     num_threads: int = 1
     switch_shares: tuple[float, ...] = ()
+    switches: tuple[SwitchPoint, ...] = ()
     model: Any = None
+    subsets: Any = None
 
     def __post_init__(self) -> None:
         network: nn.Module | None = self.model
-        object.__setattr__(self, "model", None)
+        subsets: Mapping[int, Subset] | None = self.subsets
+        for name in NOT_PLAIN:
+            object.__setattr__(self, name, None)
         config.check(self)
         object.__setattr__(self, "model", network)
+        object.__setattr__(self, "subsets", subsets)
 
     @property
     def seconds(self) -> float:
@@ -93,5 +139,5 @@ class RunResult:
 
     def to_mapping(self) -> dict[str, Any]:
         """JSON form; `config.build(RunResult, ...)` reads it."""
-        names = [name for name in RunResult.__dataclass_fields__ if name != "model"]
+        names = [name for name in RunResult.__dataclass_fields__ if name not in NOT_PLAIN]
         return {name: config.to_plain(getattr(self, name)) for name in names}
