@@ -13,7 +13,7 @@ from subsettune.ledger import Ledger
 from subsettune.policy import Policy, TaskFacts, conventional, from_coordinates
 from subsettune.study.definition import Study
 from subsettune.study.records import RunRecord
-from subsettune.study.results import Candidate, StudyView
+from subsettune.study.results import Candidate, Compared, StudyView
 from subsettune.study.summary import summarise
 from subsettune.train.result import CurvePoint
 
@@ -48,7 +48,7 @@ SPACE = {
     "arm": {"choice": ["full", "subset"]},
     "switch": {"uniform": [0.05, 0.9]},
     "subset_share": {"log": [0.02, 0.5]},
-    "selector": {"choice": ["random", "stratified", "kcenter"]},
+    "selector": {"choice": ["random", "stratified", "kcenter", "my_selectors.own:Distances"]},
     "entry": {"choice": ["keep", "reset_optimizer", "shrink_perturb"]},
     "lr": {"log": [0.02, 0.5]},
 }
@@ -82,6 +82,8 @@ class _Maker:
         self.candidates: dict[str, Candidate] = {}
         self.verification: list[RunRecord] = []
         self.verdicts: dict[str, dict[str, Any]] = {}
+        self.comparison: list[RunRecord] = []
+        self.compared: dict[str, Compared] = {}
 
     # -- runs
 
@@ -268,11 +270,67 @@ class _Maker:
             "nominal": 0.02,
         }
 
+    # -- comparison
+
+    def _compare(self) -> None:
+        """Stratified shows nothing, k-center pays in one state and not in another, a user's selector diverged."""
+        gain = {"subset_wins": 0.02, "full_wins": -0.02}.get(self.state, 0.0)
+        trials = [t for t in self.trials if t.policy.arm == "subset"]
+        base = self._best_of(trials).policy
+        for name, difference in (("stratified", 0.0), ("kcenter", gain)):
+            self.compared[name] = self._compare_one(name, _with_selector(base, name), difference)
+        policy = _with_selector(base, "my_selectors.own:Distances")
+        costs = {"cost_flops": policy.cost(FACTS), "twin_cost_flops": policy.cost(FACTS), "selection_flops": 1000}
+        self.compared["my_selectors.own:Distances"] = Compared(
+            selector="my_selectors.own:Distances",
+            verdict="no_result",
+            reason="its random twin diverged with seed 0",
+            policy=policy,
+            twin=_with_selector(base, "random"),
+            **costs,
+        )
+
+    def _compare_one(self, name: str, policy: Policy, gain: float) -> Compared:
+        sign = 1 if self.study.task.higher_is_better else -1
+        twin, noise = _with_selector(policy, "random"), (-0.004, 0.001, 0.003)
+        mine, theirs = [], []
+        for seed in range(3):
+            for which, runs, label in ((policy, mine, name), (twin, theirs, "random")):
+                runs.append(
+                    self._run(f"compare-{name}-{label}-seed-{seed}", "comparison", which, seed, candidate=label)
+                )
+            metric = (theirs[-1].metric or 0.0) + sign * (gain + noise[seed])
+            mine[-1] = dataclasses.replace(mine[-1], metric=metric, select_s=0.01)
+        self.comparison += [*mine, *theirs]
+        differences = tuple(gain + each for each in noise)
+        half = 2.92 * math.sqrt(sum(each**2 for each in noise) / 2 / 3)
+        return Compared(
+            selector=name,
+            verdict="paid" if gain > half else "not_paid" if gain < -half else "no_difference",
+            policy=policy,
+            twin=twin,
+            trials=(7,) if name == "kcenter" else (),
+            cost_flops=policy.cost(FACTS),
+            twin_cost_flops=twin.cost(FACTS),
+            selection_flops=policy.cost(FACTS) // 8,
+            differences=differences,
+            metric=sum(run.metric or 0.0 for run in mine) / 3,
+            twin_metric=sum(run.metric or 0.0 for run in theirs) / 3,
+            difference=gain,
+            lower=gain - half,
+            upper=gain + half,
+            select_s=0.01,
+            seconds=1.0,
+            twin_seconds=1.0,
+        )
+
     # -- the view
 
     def view(self) -> StudyView:
         if self.state in (*VERIFIED, "verification"):
             self._verify()
+        if self.state in VERIFIED:
+            self._compare()
         self._cut()
         view = StudyView(
             run_id="digits-2026-01-31-a1b2c3",
@@ -287,6 +345,8 @@ class _Maker:
             candidates=self.candidates,
             verdicts=self.verdicts,
             summary={},
+            comparison=tuple(self.comparison),
+            compared=self.compared,
         )
         return summarise(view)
 

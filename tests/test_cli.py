@@ -315,7 +315,7 @@ DATA: list[tuple[str, pa.Table, str]] = [
     ("one", _table(label=np.zeros(60, int)), "labels must have at least 2 classes, got only 0. "),
     ("few", _table(label=np.arange(60) == 0), "class '1' must have at least 3 examples, one for each part"),
     ("nan", _table(b=np.where(np.arange(60) == 7, np.nan, 0.0)), "features must be finite"),
-    ("text", _table(b=["x"] * 60), "columns of "),
+    ("text", _table(b=[f"word {i}" for i in range(60)]), "column 'b' must "),
     ("none", _table().slice(0, 0), ""),
     ("float", _table(label=np.arange(60) / 7), "labels of a classification must be whole numbers, got "),
 ]

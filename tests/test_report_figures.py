@@ -21,10 +21,10 @@ EXPECTED = {
     "search": ("compute", "curves", "search"),
     "interrupted": ("compute", "curves", "search"),
     "verification": ("compute", "curves", "search"),
-    "subset_wins": ("compute", "verification", "curves", "search"),
-    "random_wins": ("compute", "verification", "curves", "search"),
-    "full_wins": ("compute", "verification", "curves", "search"),
-    "none_passed": ("compute", "verification", "curves", "search"),
+    "subset_wins": ("compute", "verification", "selectors", "curves", "search"),
+    "random_wins": ("compute", "verification", "selectors", "curves", "search"),
+    "full_wins": ("compute", "verification", "selectors", "curves", "search"),
+    "none_passed": ("compute", "verification", "selectors", "curves", "search"),
 }
 
 
@@ -184,12 +184,39 @@ def test_the_interval_reaches_from_the_mean_to_the_bound() -> None:
     assert high > max(x for trace in figure.data for x in trace["x"])
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "mse"])
+def test_each_selector_with_a_result_has_its_seeds_mean_and_interval(metric: str) -> None:
+    view = make_view("full_wins", metric=metric)
+    figure = figures.selectors_figure(view)
+    assert figure is not None
+    circles, *intervals = figure.data
+    rows = [row for row in view.compared.values() if row.difference is not None]
+    assert circles["x"] == [each for row in rows for each in row.differences]
+    assert [trace["x"] for trace in intervals] == [[row.lower, row.difference, row.upper] for row in rows]
+    assert [trace["line"]["color"] for trace in intervals] == ["--c-muted", "--c-bad"]
+    assert figure.layout["yaxis"]["ticktext"] == ["stratified", "kcenter"]
+    low, high = figure.layout["xaxis"]["range"]
+    assert all(low < x < high for x in [0.0, *circles["x"], *(x for trace in intervals for x in trace["x"])])
+    assert ("sign is turned" in figure.reading) == (metric == "mse")
+    assert [words for _, _, words in figure.legend] == ["one seed", "did not", "no difference shown"]
+
+
+def test_equal_selectors_still_have_an_axis() -> None:
+    view = make_view("subset_wins")
+    flat = {"differences": (0.0, 0.0, 0.0), "difference": 0.0, "lower": 0.0, "upper": 0.0}
+    row = dataclasses.replace(view.compared["kcenter"], verdict="no_difference", **flat)
+    figure = figures.selectors_figure(dataclasses.replace(view, compared={"kcenter": row}))
+    assert figure is not None
+    low, high = figure.layout["xaxis"]["range"]
+    assert low < 0 < high
+
+
 def test_a_verdict_without_numbers_draws_nothing() -> None:
     view = make_view("subset_wins")
     nothing = {"mean_difference": math.nan, "lower_bound": math.nan, "shortfall": math.nan, "passed": False}
     broken = {name: {**verdict, **nothing} for name, verdict in view.verdicts.items()}
     view = dataclasses.replace(view, verdicts=broken)
-    assert [figure.name for figure in figures.figures(view)] == ["compute", "curves", "search"]
+    assert [figure.name for figure in figures.figures(view)] == ["compute", "selectors", "curves", "search"]
 
 
 def test_the_switch_is_where_the_subset_phase_ends() -> None:

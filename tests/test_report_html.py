@@ -15,7 +15,7 @@ import pytest
 from fake_study import STATES, make_view
 from test_report_figures import EXPECTED
 
-from subsettune.report import html, template
+from subsettune.report import html, template, words
 from subsettune.study.results import StudyView
 
 EVIL = "<img src=https://example.com/x.png onerror=alert(1)></script><script>alert(2)</script>\"'&"
@@ -68,7 +68,9 @@ def evil_view() -> StudyView:
     verdicts = {EVIL if n == "candidate-1" else n: {**v, "reason": EVIL} for n, v in view.verdicts.items()}
     runs = [dataclasses.replace(r, candidate=EVIL if r.candidate == "candidate-1" else r.candidate)
             for r in view.verification]  # fmt: skip
-    summary = {**view.summary, "bundle": EVIL, "status": EVIL}
+    compared = {EVIL: dataclasses.replace(view.compared["kcenter"], selector=EVIL, reason=EVIL)}
+    selectors = [{**row, "selector": EVIL} for row in view.summary["selectors"]]
+    summary = {**view.summary, "bundle": EVIL, "status": EVIL, "selectors": selectors}
     manifest = {**view.manifest, "command": EVIL, EVIL: EVIL, "versions": {EVIL: EVIL}, "hardware": EVIL}
     return dataclasses.replace(
         view,
@@ -79,6 +81,7 @@ def evil_view() -> StudyView:
         verification=tuple(runs),
         summary=summary,
         manifest=manifest,
+        compared=compared,
     )
 
 
@@ -89,6 +92,19 @@ def test_text_of_a_user_is_escaped_everywhere() -> None:
     assert "alert(2)</script>" not in page
     assert body.count("&lt;img src=") >= 10
     assert page.count("<script") - page.count("\\u003cscript") >= 3
+
+
+def test_selectors_have_a_table_with_their_verdicts_and_both_costs() -> None:
+    view = make_view("subset_wins")
+    section = html.page(view).partition("Did the selectors pay for themselves?")[2].partition("<h2>")[0]
+    assert section.count("<tr>") == 1 + len(view.summary["selectors"])
+    assert '<span class="chip good">paid for itself</span>' in section
+    assert '<span class="chip">no difference shown</span>' in section
+    cost = view.compared["kcenter"].cost_flops
+    assert section.count(f"<span>{words.flops_words(cost)}</span>") >= 2
+    assert "which favours the selector" in section
+    assert '<span class="chip bad">did not</span>' in html.page(make_view("full_wins"))
+    assert "Did the selectors" not in html.page(make_view("reference"))
 
 
 def test_the_command_given_wins_and_lists_are_quoted() -> None:

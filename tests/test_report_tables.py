@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from fake_study import FACTS, STATES, make_view
 
-from subsettune.report import render, tables
+from subsettune.report import render, tables, words
 from subsettune.report.render import Column, Table
+from subsettune.study.results import Compared
 
 PLAN: dict[str, Any] = {
     "task": "digits, mlp, accuracy within 0.01",
@@ -159,6 +160,46 @@ def test_candidates_in_the_order_of_testing_with_reasons() -> None:
     assert "candidate-1: Not tested: a dearer candidate failed." in table.note
 
 
+def test_selectors_with_their_trials_and_what_they_were_compared_by() -> None:
+    view = make_view("subset_wins")
+    table = tables.selectors_table(view)
+    cells = {row[0]: row for row in table.rows}
+    assert list(cells) == ["random", "stratified", "kcenter", "Distances"]
+    assert cells["random"][3:] == ("-",) * 4
+    assert cells["stratified"][3:] == ("+0.0000", "-0.0061", "+0.0061", "no difference shown")
+    assert cells["kcenter"][3:] == ("+0.0200", "+0.0139", "+0.0261", "paid for itself")
+    assert cells["Distances"][3:] == ("-", "-", "-", "no result")
+    for row in view.summary["selectors"]:
+        shown = cells[row["selector"].rpartition(":")[2]]
+        assert shown[1] == f"{row['feasible']}/{row['trials']}"
+    cost = view.compared["kcenter"].cost_flops
+    assert "my_selectors.own:Distances: no result: its random twin diverged with seed 0. subset " in table.note
+    assert f"both cost {words.flops_words(cost)}, 12.5 % of it (0.01 s) for choosing the subset" in table.note
+    assert table.note.count("the best policy of another selector") == 2
+    assert table.note.endswith("nothing of it is part of the verified claim.")
+    lost = tables.selectors_table(make_view("full_wins"))
+    assert [row[-1] for row in lost.rows] == ["-", "no difference shown", "did not", "no result"]
+
+
+def test_selectors_before_the_comparison_are_counted_and_a_long_name_is_cut() -> None:
+    view = make_view("search")
+    table = tables.selectors_table(view)
+    assert {row[-1] for row in table.rows} == {"-"}
+    assert "validation evidence" not in table.note
+    rows = [{**view.summary["selectors"][0], "selector": "a.b:" + "Distances" * 3}]
+    table = tables.selectors_table(dataclasses.replace(view, summary={**view.summary, "selectors": rows}))
+    assert table.rows[0][0] == "DistancesDistan.."
+    assert "Selectors" not in tables.result_text(make_view("no_trials"))
+
+
+def test_a_selector_that_could_not_be_tried_says_why_in_one_sentence() -> None:
+    view = make_view("subset_wins")
+    for reason in ("Choosing costs too much. Leave it out.", "the search finished no subset policy"):
+        row = Compared(selector="kcenter", verdict="not_tried", reason=reason)
+        text = tables.compared_text(view, row)
+        assert text == f"could not be tried: {reason.rstrip('.')}."
+
+
 def test_the_text_ends_with_report_and_bundle() -> None:
     text = tables.result_text(make_view("subset_wins"), report="/runs/x/report.html")
     assert text.endswith("Report: /runs/x/report.html\nBundle: runs/digits-2026-01-31-a1b2c3/bundle\n")
@@ -193,7 +234,8 @@ def test_lists() -> None:
     assert runs.rows == (("a", "finished", "7/30", "-", "45.1 MB", "-"),)
     assert render.render([tables.runs_table([])]) == "No runs here yet. Start one: subsettune tune STUDY.yaml\n"
     names = tables.names_table([{"name": "kcenter", "about": "spread out", "options": "metric"}], "selector")
-    assert [c.title for c in names.columns] == ["selector", "options", "about"]
+    assert [c.title for c in names.columns] == ["selector", "about"]
+    assert names.rows == (("kcenter", "spread out. Options: metric."),)
     caches = tables.caches_table([{"kind": "data", "path": "/x", "num_bytes": 1000}, {"kind": "run", "path": "/y"}])
     assert caches.note == "1.00 kB in all."
 

@@ -183,15 +183,15 @@ def test_an_interrupted_study_goes_on_and_repeats_nothing(options: TuneOptions, 
 def test_a_crash_in_the_export_loses_no_run(
     options: TuneOptions, counting: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export = driving._Driver._write_bundle
+    export = driving.bundle.export_study
 
-    def broken(self: Any, winner: str) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RuntimeError("the disk is gone")
 
-    monkeypatch.setattr(driving._Driver, "_write_bundle", broken)
+    monkeypatch.setattr(driving.bundle, "export_study", broken)
     with pytest.raises(RuntimeError, match="the disk is gone"):
         tune(changed(PASSES), run_id="a", options=options)
-    monkeypatch.setattr(driving._Driver, "_write_bundle", export)
+    monkeypatch.setattr(driving.bundle, "export_study", export)
     trained = list(counting.names)
     view = tune(changed(PASSES), run_id="a", options=options)
     assert counting.names == trained

@@ -351,6 +351,9 @@ def test_a_study_on_a_running_cluster_is_the_study_in_this_process(
     assert not any(r.cached for r in there.reference)
     assert there.target == here.target
     assert [(t.policy, t.metric, t.cause) for t in there.trials] == [(t.policy, t.metric, t.cause) for t in here.trials]
+    compared = [{n: (r.verdict, r.differences) for n, r in view.compared.items()} for view in (there, here)]
+    assert compared[0] == compared[1]
+    assert len(compared[0]["stratified"][1]) == 3
     assert Folder.at(tmp_path / "there" / "one" / "tune").names() == []
 
 

@@ -177,7 +177,7 @@ def _budget_panel(view: StudyView) -> Panel:
 
 def _switch_panel(view: StudyView) -> Panel | None:
     runs = [run for run in view.trials if len(run.policy.phases) > 1]
-    shares = [run.policy.phases[0].passes / run.policy.passes for run in runs]
+    shares = [run.policy.switch for run in runs]
     axis = _share_axis("switch, share of the budget", [0.0, 1.0], log=False)
     return (_tried(view, runs, shares), axis) if runs else None
 

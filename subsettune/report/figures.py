@@ -1,4 +1,4 @@
-"""The report's figures: compute against metric, and what verification measured."""
+"""The report's figures: compute against metric, what verification measured, and how selectors compare."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from subsettune.report.drawing import (
     verdict_marker,
 )
 from subsettune.report.words import (
+    comparison_words,
     describe,
     is_control,
     is_number,
@@ -41,8 +42,9 @@ from subsettune.report.words import (
 
 if TYPE_CHECKING:
     from subsettune.study.records import RunRecord
-    from subsettune.study.results import StudyView
+    from subsettune.study.results import Compared, StudyView
 
+_PAID_COLOUR = {"paid": "--c-good", "not_paid": "--c-bad", "no_difference": "--c-muted"}
 _SEEDS_BELOW = 0.26  # of a row: the circles of the seeds lie below the interval, not under it
 REFERENCE = "reference"  # the name under which verification repeats the recipe
 _DRAWN_BELOW = 8.0  # tolerances below the target that the metric axis still shows
@@ -50,7 +52,8 @@ _DRAWN_BELOW = 8.0  # tolerances below the target that the metric axis still sho
 
 def figures(view: StudyView) -> tuple[Figure, ...]:
     """The figures that this study has something to show in, in the order of the page."""
-    made = (compute_figure(view), verification_figure(view), curves_figure(view), search_figure(view))
+    drawers = (compute_figure, verification_figure, selectors_figure, curves_figure, search_figure)
+    made = (draw(view) for draw in drawers)
     return tuple(figure for figure in made if figure is not None)
 
 
@@ -307,14 +310,7 @@ def verification_figure(view: StudyView) -> Figure | None:
         return None
     rows = {name: len(names) - 1 - row for row, name in enumerate(names)}
     seeds = [(row, d) for name, row in rows.items() for d in seed_differences(view, name).values()]
-    circles: Json = {
-        "type": "scatter",
-        "mode": "markers",
-        "x": [difference for _, difference in seeds],
-        "y": [row - _SEEDS_BELOW for row, _ in seeds],
-        "hovertemplate": "one seed: %{x:+.5g}<extra></extra>",
-        "marker": {"symbol": "circle-open", "size": 8, "color": "--c-muted", "line": {"width": 1.5}},
-    }
+    circles = _circles(seeds)
     intervals = [_interval_trace(view, name, row) for name, row in rows.items()]
     turned = "" if view.study.task.higher_is_better else " The sign is turned so that more is better."
     return Figure(
@@ -329,6 +325,18 @@ def verification_figure(view: StudyView) -> Figure | None:
         data=(circles, *intervals),
         layout=_verification_layout(view, rows, [x for trace in (circles, *intervals) for x in trace["x"]]),
     )
+
+
+def _circles(seeds: Sequence[tuple[int, float]]) -> Json:
+    """One circle a seed, below the interval of its row."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [difference for _, difference in seeds],
+        "y": [row - _SEEDS_BELOW for row, _ in seeds],
+        "hovertemplate": "one seed: %{x:+.5g}<extra></extra>",
+        "marker": {"symbol": "circle-open", "size": 8, "color": "--c-muted", "line": {"width": 1.5}},
+    }
 
 
 def _interval_legend(intervals: Sequence[Json]) -> list[tuple[Mark, str, str]]:
@@ -387,3 +395,66 @@ def _interval_trace(view: StudyView, name: str, row: int) -> Json:
         "marker": {"symbol": ["diamond", "line-ns-open"], "size": [13, 14], "color": marker["color"], "opacity": 1}
         | {"line": {"width": [0, 3], "color": marker["color"]}},
     }
+
+
+def selectors_figure(view: StudyView) -> Figure | None:
+    """Difference of each selector to a random subset at equal compute: each seed, the mean and its interval."""
+    rows = [row for row in view.compared.values() if row.difference is not None]
+    if not rows:
+        return None
+    places = [(len(rows) - 1 - index, row) for index, row in enumerate(rows)]
+    circles = _circles([(place, difference) for place, row in places for difference in row.differences])
+    intervals = [_compared_trace(view, place, row) for place, row in places]
+    colours = {trace["line"]["color"] for trace in intervals}
+    words = {_PAID_COLOUR[row.verdict]: comparison_words(row) for row in rows}
+    turned = "" if view.study.task.higher_is_better else " The sign is turned so that more is better."
+    return Figure(
+        name="selectors",
+        title="Selectors against a random subset of the same size and cost",
+        reading=(
+            f"Validation {metric_name(view.study.task.metric)} minus that of the same policy with a random subset."
+            f"{turned} Each circle is one seed, each diamond the mean of the seeds, and the line its interval. A "
+            "selector paid for itself when its whole line lies to the right of zero."
+        ),
+        legend=(
+            ("hollow", "--c-muted", "one seed"),
+            *(("diamond", colour, words[colour]) for colour in _PAID_COLOUR.values() if colour in colours),
+        ),
+        data=(circles, *intervals),
+        layout=_selectors_layout(places, [x for trace in (circles, *intervals) for x in trace["x"]]),
+    )
+
+
+def _compared_trace(view: StudyView, place: int, row: Compared) -> Json:
+    colour = _PAID_COLOUR[row.verdict]
+    mean, *ends = (
+        metric_words(value, view.study.task.tolerance, signed=True) for value in (row.difference, row.lower, row.upper)
+    )
+    words = (f"{row.selector}: {comparison_words(row)}", f"mean {mean}", f"interval {ends[0]} to {ends[1]}")
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": [row.lower, row.difference, row.upper],
+        "y": [place] * 3,
+        "hovertemplate": "<br>".join(map(html.escape, words)) + "<extra></extra>",
+        "line": {"width": 3, "color": colour},
+        "marker": {"symbol": ["line-ns-open", "diamond", "line-ns-open"], "size": [14, 13, 14], "color": colour}
+        | {"opacity": 1, "line": {"width": [3, 0, 3], "color": colour}},
+    }
+
+
+def _selectors_layout(places: Sequence[tuple[int, Compared]], drawn: Sequence[float]) -> Json:
+    low, high = min(*drawn, 0.0), max(*drawn, 0.0)
+    pad = 0.06 * (high - low) or 1e-3  # all differences may be 0
+    names = {"tickvals": [p for p, _ in places], "ticktext": [html.escape(row.selector) for _, row in places]}
+    zero = {"type": "line", "xref": "x", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1, "layer": "between"}
+    return layout_of(
+        130 + 56 * len(places),
+        xaxis=axis_of("difference to the random subset", range=[low - pad, high + pad], nticks=6),
+        yaxis=axis_of("", range=[-0.75, len(places) - 0.5], showgrid=False, **names),
+        shapes=[{**zero, "line": {"color": "--c-muted", "width": 1.5, "dash": "dash"}}],
+        annotations=[
+            {"xref": "x", "x": 0, "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False, "text": "equal"}
+            | {"xanchor": "left", "font": {"size": 12, "color": "--c-muted"}}
+        ],
+    )

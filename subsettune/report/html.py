@@ -20,12 +20,16 @@ from subsettune.report.figures import REFERENCE, figures, seed_differences, test
 from subsettune.report.tables import (
     ResultRow,
     alpha_words,
+    cheapest_passes,
+    compared_text,
     counts_text,
     legend,
     result_rows,
+    selectors_legend,
     tuning_text,
 )
 from subsettune.report.words import (
+    COMPARISON_WORDS,
     NOTHING,
     bytes_words,
     describe,
@@ -36,16 +40,17 @@ from subsettune.report.words import (
     passes_words,
     saving_words,
     seconds_words,
+    share_words,
     verdict_words,
 )
 
 if TYPE_CHECKING:
     from subsettune.report.drawing import Figure
     from subsettune.study.records import RunRecord
-    from subsettune.study.results import StudyView
+    from subsettune.study.results import Compared, StudyView
 
 HEADED = ("versions", "hardware", "data")  # keys of the manifest with a heading of their own
-SHOWN_ELSEWHERE = (*HEADED, "command", "study", "rounds")
+SHOWN_ELSEWHERE = (*HEADED, "command", "study", "rounds", "comparison")
 MOST_FAILURES = 8  # more of them are folded away
 CAVEAT = (
     "The evidence covers the noise of training (initial weights, order of examples), not the sampling of the test set: "
@@ -86,6 +91,7 @@ def page(view: StudyView, command: str | None = None) -> str:
         _result(view),
         *(_figure(figure) for figure in drawn),
         _evidence(view),
+        _selectors(view),
         _failures(view),
         _origin(view, command),
     ]
@@ -264,9 +270,44 @@ def _seed_cell(seed: int, metric: float | None, difference: float | None, tolera
     return (f"seed {seed}", metric_words(metric, tolerance) + beside, "num")
 
 
+def _selectors(view: StudyView) -> str:
+    """Every selector: its trials, and whether it paid for itself."""
+    rows = view.summary.get("selectors") or ()
+    if not rows or not view.trials:
+        return ""
+    reading = f'<p class="reading">{_unbroken(selectors_legend(view))}</p>'
+    table = _table(_selector_cells(view, row) for row in rows)
+    return f"<h2>Did the selectors pay for themselves?</h2>\n{reading}\n{table}"
+
+
+def _selector_cells(view: StudyView, row: Mapping[str, Any]) -> list[Cell]:
+    tolerance, compared = view.study.task.tolerance, view.compared.get(row["selector"])
+    words = compared_text(view, compared) if compared else ""
+    difference = (compared.difference, compared.lower, compared.upper) if compared else (None, None, None)
+    mean, lower, upper = (metric_words(value, tolerance, signed=True) for value in difference)
+    return [
+        ("", f'<b>{escape(row["selector"])}</b><span class="sub">{_unbroken(words)}</span>', ""),
+        ("met", f"{row['feasible']}/{row['trials']}", "num"),
+        ("passes", passes_words(cheapest_passes(view, row)), "num"),
+        ("compute", flops_words(compared.cost_flops if compared else None), "num"),
+        ("selection", _unbroken(share_words(compared.selection_share if compared else None)), "num"),
+        ("seeds", str(len(compared.differences) if compared and compared.differences else NOTHING), "num"),
+        ("differ", mean, "num"),
+        ("from", lower, "num"),
+        ("to", upper, "num"),
+        ("paid?", _paid_chip(compared) if compared else NOTHING, ""),
+    ]
+
+
+def _paid_chip(row: Compared) -> str:
+    colour = {"paid": "good", "not_paid": "bad"}.get(row.verdict, "")
+    return _chip(COMPARISON_WORDS[row.verdict], colour)
+
+
 def _failures(view: StudyView) -> str:
     """Runs without a result, with what went wrong and where the log is."""
-    runs = [r for r in (*view.reference, *view.trials, *view.verification) if r.cause in ("failed", "diverged")]
+    everything = (*view.reference, *view.trials, *view.verification, *view.comparison)
+    runs = [run for run in everything if run.cause in ("failed", "diverged")]
     if not runs:
         return ""
     table = _table(_failure_cells(run) for run in runs)

@@ -37,7 +37,10 @@ class Observer(Protocol):
     """What a study's driver calls. No call may raise or wait."""
 
     def stage(self, name: str, num_runs: int | None) -> None:
-        """A stage begins (`reference`, `search`, `verification`, `export`); `num_runs` is null when unknown."""
+        """A stage begins; `num_runs` is null when unknown.
+
+        Stages: `reference`, `search`, `verification`, `comparison`, `export`.
+        """
 
     def run_started(self, name: str) -> None:
         """A run began to train."""

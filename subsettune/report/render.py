@@ -138,6 +138,6 @@ def to_rich(block: Block, *, first: bool = False) -> RenderableType:
 
 
 def _style(cell: str) -> str:
-    if cell == "passed":
+    if cell in ("passed", "paid for itself"):
         return "green"
-    return "red" if cell.startswith("missed by") else ""
+    return "red" if cell == "did not" or cell.startswith("missed by") else ""

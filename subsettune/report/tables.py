@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from subsettune.report.render import WIDTH, Block, Column, Table, render
 from subsettune.report.words import (
+    COMPARISON_CAVEAT,
     NOTHING,
     as_policy,
     bytes_words,
     candidate_of,
+    comparison_words,
     describe,
     flops_words,
     headline,
@@ -22,12 +24,15 @@ from subsettune.report.words import (
     passes_words,
     saving_words,
     seconds_words,
+    share_words,
     short_seconds_words,
     verdict_words,
 )
 
 if TYPE_CHECKING:
-    from subsettune.study.results import StudyView
+    from subsettune.study.results import Compared, StudyView
+
+SELECTOR_WIDTH = 17  # of the longest name of our own; a user's longer one is cut in the table and whole below it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +231,74 @@ def alpha_words(alpha: float | None) -> str:
     return NOTHING if alpha is None or not is_number(alpha) else f"{alpha:.3g}"
 
 
+def selectors_table(view: StudyView) -> Table:
+    """One line a selector: its trials, and how it compares with a random subset of equal cost; fit for 80 columns."""
+    tolerance = view.study.task.tolerance
+    rows, notes = [], []
+    for row in view.summary.get("selectors") or ():
+        compared = view.compared.get(row["selector"])
+        ends = (compared.difference, compared.lower, compared.upper) if compared else (None, None, None)
+        rows.append(
+            (
+                _short_selector(row["selector"]),
+                f"{row['feasible']}/{row['trials']}",
+                passes_words(cheapest_passes(view, row)),
+                *(metric_words(value, tolerance, signed=True) for value in ends),
+                comparison_words(compared).split(":")[0] if compared else NOTHING,
+            )
+        )
+        notes += [f"{row['selector']}: {compared_text(view, compared)}"] if compared else []
+    titles = ("selector", "met", "passes", "differ", "from", "to", "paid?")
+    columns = tuple(Column(title=t, align="left" if t in ("selector", "paid?") else "right") for t in titles)
+    return Table(title="Selectors", columns=columns, rows=tuple(rows), note="\n".join([*notes, selectors_legend(view)]))
+
+
+def cheapest_passes(view: StudyView, row: Mapping[str, Any]) -> float | None:
+    """Compute of a selector's cheapest trial that reached the target, in passes."""
+    if view.facts is None or row["cheapest_flops"] is None:
+        return None
+    return float(row["cheapest_flops"] / view.facts.pass_flops)
+
+
+def _short_selector(name: str) -> str:
+    short = name.rpartition(":")[2]
+    return short if len(short) <= SELECTOR_WIDTH else f"{short[: SELECTOR_WIDTH - 2]}.."
+
+
+def compared_text(view: StudyView, row: Compared) -> str:
+    """What a selector was compared by, and what it cost; or why there is no result."""
+    if row.policy is None:
+        return f"{comparison_words(row).rstrip('.')}."
+    origin = "" if row.trials else " (never finished in the search; the best policy of another selector)"
+    policy = f"{describe(row.policy, view.facts)}{origin}"
+    if row.difference is None:
+        return f"{comparison_words(row)}. {policy}."
+    metrics = [metric_words(value, view.study.task.tolerance) for value in (row.metric, row.twin_metric)]
+    name, n = metric_name(view.study.task.metric), len(row.differences)
+    selection = f"{share_words(row.selection_share)} of it ({seconds_words(row.select_s)}) for choosing the subset"
+    costs = f"both cost {flops_words(row.cost_flops)}, {selection}"
+    return f"{name} {metrics[0]} against {metrics[1]} over {n} seeds; {costs}. {policy}."
+
+
+def selectors_legend(view: StudyView) -> str:
+    """What the columns mean, and what the comparison is no evidence of."""
+    counts = (
+        "met: trials that reached the target, of all with this selector; passes: of the cheapest of them, before "
+        "verification."
+    )
+    if not view.compared:
+        return counts
+    from subsettune.study.results import COMPARISON_LEVEL  # its package loads what other tables do not need
+
+    turned = "" if view.study.task.higher_is_better else ", its sign turned so that more is better"
+    return (
+        f"{counts} differ: mean difference in the validation {metric_name(view.study.task.metric)} between the "
+        f"selector's most promising policy and the same policy with a random subset{turned}, over the same seeds and "
+        f"at the same total compute, selection included; from, to: its {share_words(COMPARISON_LEVEL)} interval. "
+        f"{COMPARISON_CAVEAT}"
+    )
+
+
 def counts_text(view: StudyView) -> str:
     """How many trials there were and what became of them."""
     trials = view.summary.get("trials") or {}
@@ -259,6 +332,8 @@ def result_blocks(view: StudyView, report: str | None = None) -> list[Block]:
         blocks += [result_table(view), policy_table(view), legend(view)]
     if view.candidates:
         blocks.append(candidates_table(view))
+    if view.trials and view.summary.get("selectors"):
+        blocks.append(selectors_table(view))
     blocks.append(f"{counts_text(view)}\n{tuning_text(view)}")
     places = {"Report": report, "Bundle": view.summary.get("bundle")}
     paths = [f"{name}: {path}" for name, path in places.items() if path]
@@ -362,11 +437,14 @@ def runs_table(rows: Sequence[Row]) -> Table:
 
 def names_table(rows: Sequence[Row], what: str) -> Table:
     """What there is to choose from: `name`, `about`, and if given `options`; `what` is `selector`, `model`, `data`."""
-    columns: dict[str, Callable[[Row], str]] = {what: lambda r: str(r["name"])}
-    if any(row.get("options") for row in rows):
-        columns["options"] = lambda r: str(r.get("options") or NOTHING)
-    columns["about"] = lambda r: str(r.get("about") or "")
+    columns = {what: lambda r: str(r["name"]), "about": _about}
     return _listing(rows, columns, wrap="about", empty=f"No {what} is known.")
+
+
+def _about(row: Row) -> str:
+    """What something is; and its options, which many have too many of for a column of their own."""
+    about = str(row.get("about") or "")
+    return f"{about.rstrip('.')}. Options: {row['options']}." if row.get("options") else about
 
 
 def caches_table(rows: Sequence[Row]) -> Table:

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from subsettune.policy import FULL, Phase, Policy, TaskFacts
 
 if TYPE_CHECKING:
-    from subsettune.study.results import StudyView
+    from subsettune.study.results import Compared, StudyView
 
 NOTHING = "-"
-METRIC_WORDS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1", "mse": "MSE"}
+METRIC_WORDS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "mse": "MSE",
+    "mae": "MAE",
+}
+COMPARISON_CAVEAT = (
+    "This is validation evidence on policies that were chosen after the search, by the same split, which favours the "
+    "selector; every selector is a test of its own; and nothing of it is part of the verified claim."
+)
+COMPARISON_WORDS = {
+    "paid": "paid for itself",
+    "not_paid": "did not",
+    "no_difference": "no difference shown",
+    "no_result": "no result",
+    "not_tried": "could not be tried",
+    "open": "not compared yet",
+}
 _FLOP_UNITS = ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP", "YFLOP")
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -128,12 +146,27 @@ def _phases(policy: Policy, facts: TaskFacts | None) -> str:
     total = passes_words(policy.passes)
     if len(policy.phases) == 1:
         return f"{_pool(policy.phases[0], facts)} for {total} passes"
-    if len(policy.phases) == 2:
-        first, second = policy.phases
-        share = share_words(round(first.passes / policy.passes, 2))
-        return f"{_pool(first, facts)} for {share} of {total} passes, then {_pool(second, facts)}"
+    *subsets, last = policy.phases
+    if len(subsets) == 1 or _is_growing(policy):
+        share = share_words(round(math.fsum(phase.passes for phase in subsets) / policy.passes, 2))
+        growth = _growth(subsets)
+        return f"{_pool(subsets[0], facts)}{growth} for {share} of {total} passes, then {_pool(last, facts)}"
     parts = [f"{_pool(phase, facts)} for {passes_words(phase.passes)}" for phase in policy.phases]
     return f"{', then '.join(parts)}: {total} passes in all"
+
+
+def _is_growing(policy: Policy) -> bool:
+    """Whether the phases are one subset that grows or is chosen anew, and then all data."""
+    *subsets, last = policy.phases
+    kinds = {(p.selector, p.selector_options, p.order, p.is_full) for p in subsets}
+    return last.is_full and len(kinds) == 1 and not subsets[0].is_full
+
+
+def _growth(subsets: Sequence[Phase]) -> str:
+    """`, growing to 40 % in 3 steps, chosen 6 times`; empty for one phase."""
+    shares = list(dict.fromkeys(phase.share for phase in subsets))
+    steps = f", growing to {share_words(shares[-1])} in {len(shares)} steps" if len(shares) > 1 else ""
+    return steps + (f", chosen {len(subsets)} times" if len(subsets) > len(shares) else "")
 
 
 def _pool(phase: Phase, facts: TaskFacts | None) -> str:
@@ -183,6 +216,12 @@ def verdict_words(verdict: Mapping[str, Any] | None, tolerance: float) -> str:
         return "passed"
     shortfall = verdict.get("shortfall")
     return f"missed by {metric_words(shortfall, tolerance)}" if is_number(shortfall) else "missed"
+
+
+def comparison_words(row: Compared) -> str:
+    """`paid for itself`, `did not`, `no difference shown`, or that there is no result, and why."""
+    words = COMPARISON_WORDS[row.verdict]
+    return f"{words}: {row.reason}" if row.reason else words
 
 
 def headline(view: StudyView) -> str:

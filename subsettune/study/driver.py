@@ -1,4 +1,4 @@
-"""The driver of a study: reference, search, verification, export, report.
+"""The driver of a study: reference, search, verification, comparison of selectors, export, report.
 
 One generator, `_Driver.stages`, reads as the study goes; each stage is a source of runs that an executor carries out,
 in this process or on a Ray cluster. What is finished is on disk before it is acted on, so the same call with the same
@@ -24,27 +24,28 @@ from subsettune.errors import ConfigError, StudyError
 from subsettune.ledger import Ledger
 from subsettune.policy import FULL, SUBSET, Policy, conventional
 from subsettune.report import progress
+from subsettune.select import Subset
 from subsettune.storage import inside
-from subsettune.study import reference, stages
+from subsettune.study import comparison, reference, stages
 from subsettune.study.admission import admit, check_here, dearest_budget
 from subsettune.study.backend import journal_at
-from subsettune.study.definition import Study, parse, read
+from subsettune.study.definition import RANDOM, Study, parse, read
 from subsettune.study.folder import StudyFolder
 from subsettune.study.lock import DriverLock
 from subsettune.study.noninferiority import Rules
 from subsettune.study.options import TuneOptions, device_of, fresh_run_id
 from subsettune.study.records import RunRecord
-from subsettune.study.results import Candidate, StudyView
+from subsettune.study.results import Candidate, Compared, StudyView
 from subsettune.study.runs import Chain, Fixed, InlineExecutor, RunSource, Worker, stopwatch
 from subsettune.study.search import Search, SearchSettings
 from subsettune.study.stages import Trials
 from subsettune.study.verify import Verification
 from subsettune.study.watch import Watched
 from subsettune.train import metrics
-from subsettune.train.loop import RunOptions, check, choose, run_key
+from subsettune.train.loop import Chooser, RunOptions, check, run, run_key
 
 # Settings that a study may go on with another value of; the others are part of what its evidence says.
-MAY_CHANGE = ("trials", "parallel", "gpus_per_trial", "candidates", "time_limit_s")
+MAY_CHANGE = ("trials", "parallel", "gpus_per_trial", "candidates", "comparison_seeds", "time_limit_s")
 JOURNAL = "optuna.journal"
 SEEDS_APART = 100_000  # seeds of the reference start at so many times the study's seed; trials have their own
 
@@ -185,22 +186,32 @@ class _Driver:
         stage = self._verification_stage(self.search)
         if stage is not None:
             yield stage
+        self._note_winner()
+        if self._to_compare():
+            self._set_status("comparison")
+            yield self._comparison_stage(self.search)
         self._set_status("export")
         self._export()
 
     def _is_complete(self) -> bool:
         """Whether a finished study is asked for nothing more than it has."""
         manifest = self.folder.manifest
-        return manifest["status"] == "finished" and int(manifest.get("trials_asked", 0)) >= self.settings.trials
+        if manifest["status"] != "finished" or int(manifest.get("trials_asked", 0)) < self.settings.trials:
+            return False
+        compared_seeds = len(manifest.get("comparison", {}).get("seeds", ()))
+        return not self._to_compare() or compared_seeds >= self.settings.comparison_seeds
 
-    def _executor(self) -> Executor:
-        options = RunOptions(
+    def _run_options(self) -> RunOptions:
+        return RunOptions(
             device=self.device,
             num_threads=self.settings.cpus_per_trial,
             checkpoints=self._uri("tune/checkpoints"),
             places=self._absolute_places(),
             fingerprint=self.data.fingerprint,
         )
+
+    def _executor(self) -> Executor:
+        options = self._run_options()
         worker = Worker(task=self.task, options=options, logs=self._uri("tune/logs"), alone=self._alone(options))
         num_validation = len(self.data.validation)
         if self.options.executor == "inline":
@@ -429,16 +440,18 @@ class _Driver:
         )
 
     def _rules(self) -> Rules:
-        # A mean over classes moves in steps as small as those of accuracy, so the same floor serves.
-        resolution = 1 / len(self.data.test) if self.task.kind == "classification" else 0.0
         return Rules(
             margin=self.task.tolerance,
             alpha=self.settings.alpha,
             seeds=self.settings.seeds,
             max_seeds=self.settings.seed_cap,
             higher_is_better=self.task.higher_is_better,
-            resolution=resolution,
+            resolution=self._resolution(len(self.data.test)),
         )
+
+    def _resolution(self, num_examples: int) -> float:
+        """Smallest step of the metric; a mean over classes moves in steps as small as those of accuracy."""
+        return 1 / num_examples if self.task.kind == "classification" else 0.0
 
     def _tested(self, candidates: Mapping[str, Candidate]) -> dict[tuple[str, int], float]:
         """Test metrics on record, for the policies of this round, whatever round measured them."""
@@ -450,34 +463,96 @@ class _Driver:
             found |= {(name, record.seed): value for name in names}
         return found
 
-    # --- export and report ---------------------------------------------------------------------------------------
-
-    def _export(self) -> None:
+    def _note_winner(self) -> None:
         manifest = self.folder.manifest
-        manifest["trials_asked"] = max(self.settings.trials, manifest.get("trials_asked", 0))
         passed = [
             (plain["candidates"][name]["cost_flops"], name)
             for plain in manifest["rounds"]
             if (name := plain["state"]["winner"]) is not None
         ]
         manifest["winner"] = min(passed)[1] if passed else None
+        self.folder.save()
+
+    # --- comparison ----------------------------------------------------------------------------------------------
+
+    def _to_compare(self) -> tuple[str, ...]:
+        """The selectors that are to be compared with a random subset."""
+        names = self.study.selectors if self.settings.comparison_seeds else ()
+        return tuple(name for name in names if name != RANDOM)
+
+    def _comparison_stage(self, search: Search) -> RunSource:
+        """The comparison that was begun, or a new one for the trials of a search that has gone on."""
+        plain = self.folder.manifest.get("comparison")
+        if plain is not None and plain["trials_asked"] >= self.settings.trials:
+            asked, rows = plain["trials_asked"], tuple(config.build(Compared, row) for row in plain["rows"])
+        else:
+            asked, rows = self.settings.trials, self._compared(search)
+        records = (*self.folder.records("comparison"), *self.folder.records("verification"))
+        rules = comparison.Rules(
+            facts=self.facts,
+            seeds=self._comparison_seeds(),
+            higher_is_better=self.task.higher_is_better,
+            resolution=self._resolution(len(self.data.validation)),
+        )
+
+        def save(record: RunRecord | None) -> None:
+            if record is not None:
+                self._keep(record)
+                self._drop_checkpoint(record)
+            else:
+                self.folder.manifest["comparison"] = {"trials_asked": asked, **stage.to_mapping()}
+                self.folder.save()
+
+        stage = comparison.ComparisonStage(rows, rules, records, save)
+        save(None)
+        if stage.num_waiting:
+            self.observer.stage("comparison", stage.num_waiting)
+        return Watched(stage, self.observer)
+
+    def _comparison_seeds(self) -> tuple[int, ...]:
+        """The first seeds of verification, whose runs then serve again, and more if it has fewer."""
+        first = self.seeds[0]
+        return tuple(range(first, first + self.settings.comparison_seeds))
+
+    def _compared(self, search: Search) -> tuple[Compared, ...]:
+        found = comparison.Found(
+            trials=self.folder.records("trial"),
+            trusted=tuple(candidate.policy for candidate in search.accepted(arm=SUBSET)),
+            target=self.folder.manifest["target"],
+            higher_is_better=self.task.higher_is_better,
+        )
+        return comparison.choose(self._to_compare(), found, self.space, self.facts, self._invalid)
+
+    # --- export and report ---------------------------------------------------------------------------------------
+
+    def _export(self) -> None:
+        manifest = self.folder.manifest
+        manifest["trials_asked"] = max(self.settings.trials, manifest.get("trials_asked", 0))
+        subsets = self._chosen(manifest["winner"]) if manifest["winner"] is not None else ()
         self.checkpoints.remove()  # every run is on record
         self._note_elapsed()
         if manifest["winner"] is not None:
             self.observer.stage("export", None)
             manifest["bundle"] = self._uri("bundle")
-            self._write_bundle(manifest["winner"])
+            target = self._uri("bundle")
+            bundle.export_study(self.folder.view(), manifest["winner"], subsets, seed=self.seeds[0], target=target)
         self.folder.save()
 
-    def _write_bundle(self, winner: str) -> None:
-        view = self.folder.view()
-        policy = view.candidates[winner].policy
-        chosen = []
+    def _chosen(self, winner: str) -> tuple[bundle.PhaseSubset, ...]:
+        """What the phases of the winner choose with the first seed of verification.
+
+        A choice that depends on the run's own network is in the checkpoint of the finished run.
+        """
+        policy, seed = self.folder.view().candidates[winner].policy, self.seeds[0]
+        chooser = Chooser(self.task, policy, seed, self.data, self.facts, places=self.options.places)
+        subsets: dict[int, Subset] = {}
+        if chooser.needs_run:
+            device = "auto" if self.device.startswith("cuda") else self.device  # a driver may have no GPU
+            subsets = dict(run(self.task, policy, seed, options=replace(self._run_options(), device=device)).subsets)
         for index, phase in enumerate(policy.phases):
-            if not phase.is_full:
-                subset = choose(policy, index, self.seeds[0], self.data, self.facts)
-                chosen.append(bundle.chosen(index, subset, self.data.train))
-        bundle.export_study(view, winner, tuple(chosen), seed=self.seeds[0], target=self._uri("bundle"))
+            if not phase.is_full and index not in subsets:
+                subsets[index] = chooser.choose(index).subset
+        return tuple(bundle.chosen(index, subset, self.data.train) for index, subset in sorted(subsets.items()))
 
     def _write_report(self, view: StudyView) -> None:
         from subsettune.report import html

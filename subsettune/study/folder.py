@@ -24,13 +24,14 @@ from subsettune.policy import Policy, TaskFacts
 from subsettune.storage import Folder
 from subsettune.study.definition import Study, to_yaml
 from subsettune.study.records import Role, RunRecord, from_table, to_table
-from subsettune.study.results import Candidate, StudyView
+from subsettune.study.results import Candidate, Compared, StudyView
 
 MANIFEST_SCHEMA = 1
 TABLES: Mapping[Role, str] = {
     "reference": "reference.parquet",
     "trial": "trials.parquet",
     "verification": "verification.parquet",
+    "comparison": "comparison.parquet",
 }
 PACKAGES = ("subsettune", "torch", "torchvision", "ray", "optuna", "pyarrow", "numpy", "scipy")
 
@@ -155,6 +156,8 @@ class StudyFolder:
             candidates=_candidates(manifest),
             verdicts={name: v for r in _shown(manifest) for name, v in r["verdicts"].items()},
             summary={},
+            comparison=self.records("comparison"),
+            compared=_compared(manifest),
         )
         return summarise(bare)
 
@@ -165,6 +168,7 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
         manifest[key]
     config.build(Study, manifest["study"])
     _candidates(manifest)
+    _compared(manifest)
     if "facts" in manifest:
         config.build(TaskFacts, manifest["facts"])
 
@@ -181,6 +185,14 @@ def _candidates(manifest: Mapping[str, Any]) -> dict[str, Candidate]:
         for rounds in _shown(manifest)
         for name, plain in rounds["candidates"].items()
     }
+
+
+def _compared(manifest: Mapping[str, Any]) -> dict[str, Compared]:
+    """The rows of the comparison; none in a study that had no such stage."""
+    if "comparison" not in manifest:
+        return {}
+    _, _, rows = (manifest["comparison"][key] for key in ("trials_asked", "seeds", "rows"))
+    return {row["selector"]: config.build(Compared, row) for row in rows}
 
 
 def _shown(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -11,7 +11,7 @@ import torch
 from subsettune.data import Places, TaskData
 from subsettune.policy import TaskFacts
 from subsettune.study.admission import Admitted, admit, dearest_budget
-from subsettune.study.definition import Study
+from subsettune.study.definition import RANDOM, Study
 from subsettune.train.learner import Learner
 from subsettune.train.randomness import isolated
 
@@ -77,6 +77,9 @@ def _runs(study: Study, admitted: Admitted) -> dict[str, dict[str, Any]]:
         "verification": (policies * settings.seed_cap, dearest),
         "more seeds of the reference": (settings.seed_cap - settings.seeds, known.reference_passes),
     }
+    selectors = sum(name != RANDOM for name in study.selectors)
+    if selectors and settings.comparison_seeds:
+        counts["comparison"] = (2 * selectors * settings.comparison_seeds, dearest)  # each with its random twin
     return {
         kind: {"runs": runs, "passes": runs * passes, "flops": round(runs * passes * known.pass_flops)}
         for kind, (runs, passes) in counts.items()

@@ -1,4 +1,4 @@
-"""Records of a study: one row for each training, the same columns for reference, trials and verification."""
+"""Records of a study: one row for each training, the same columns for every role."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from subsettune.ledger import Ledger
 from subsettune.policy import Policy
 from subsettune.train.result import CurvePoint
 
-Role = Literal["reference", "trial", "verification"]
+Role = Literal["reference", "trial", "verification", "comparison"]
 TABLE_SCHEMA = b"1"
 
 
@@ -28,7 +28,7 @@ class RunRecord:
         name: unique in the study, e.g. `trial-0007`, `reference-seed-3`, `candidate-1-seed-3`.
         role: why it was trained.
         number: of the trial; -1 for other roles.
-        candidate: of a verification run: the name of the candidate; else empty.
+        candidate: of a verification run: the name of the candidate; of a comparison run: the selector; else empty.
         policy: what was followed.
         coordinates: of a trial, as the search proposed them.
         seed: of the run.

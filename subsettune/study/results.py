@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from subsettune import config
 from subsettune.policy import Policy, TaskFacts
 from subsettune.study.definition import Study
 from subsettune.study.records import RunRecord
+
+COMPARISON_LEVEL = 0.9  # of the two-sided interval of a comparison: each of its ends errs once in twenty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,63 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """Whether a selector paid for itself: its most promising policy against the same policy with a random subset.
+
+    Args:
+        selector: by name.
+        verdict: `paid`, `not_paid` or `no_difference`, as the interval lies above, below or about 0; `no_result`: a run
+            diverged or failed; `not_tried`: there is no policy; `open`: runs are missing.
+        reason: of the last three, in words.
+        policy: that the selector is compared by, or null.
+        twin: the same with a random subset, or null.
+        trials: numbers of the policy's trials; empty where the search never finished one with this selector, and the
+            policy is the best of another selector.
+        cost_flops: known compute of one training, selection included.
+        twin_cost_flops: of the twin, likewise; the two are equal.
+        selection_flops: of `cost_flops`, what the selector is charged.
+        differences: metric minus the twin's by seed on the validation split, oriented: higher is better.
+        metric: mean over the seeds.
+        twin_metric: of the twin, likewise.
+        difference: mean of `differences`.
+        lower: end of the two-sided interval of that mean, at `COMPARISON_LEVEL`.
+        upper: the other end.
+        select_s: mean seconds of selection.
+        seconds: mean seconds of training and selection.
+        twin_seconds: of the twin, likewise.
+    """
+
+    selector: str
+    verdict: Literal["paid", "not_paid", "no_difference", "no_result", "not_tried", "open"]
+    reason: str = ""
+    policy: Policy | None = None
+    twin: Policy | None = None
+    trials: tuple[int, ...] = ()
+    cost_flops: int | None = None
+    twin_cost_flops: int | None = None
+    selection_flops: int | None = None
+    differences: tuple[float, ...] = ()
+    metric: float | None = None
+    twin_metric: float | None = None
+    difference: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+    select_s: float | None = None
+    seconds: float | None = None
+    twin_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+    @property
+    def selection_share(self) -> float | None:
+        """Share of the policy's compute that is spent on choosing its examples."""
+        if self.selection_flops is None or not self.cost_flops:
+            return None
+        return self.selection_flops / self.cost_flops
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyView:
     """A study as it stands on disk, finished or not.
 
@@ -45,6 +105,8 @@ class StudyView:
         candidates: by name, in the order in which they are tested, the random control last.
         verdicts: by name, as `subsettune.study.verify.Verdict` has them, as plain mappings.
         summary: the object that `show --json` prints.
+        comparison: runs that compare selectors with a random subset.
+        compared: by selector, in the order of the space; empty before the comparison and where there is none.
     """
 
     run_id: str
@@ -59,6 +121,8 @@ class StudyView:
     candidates: Mapping[str, Candidate]
     verdicts: Mapping[str, Mapping[str, Any]]
     summary: Mapping[str, Any]
+    comparison: tuple[RunRecord, ...] = ()
+    compared: Mapping[str, Compared] = field(default_factory=dict)
 
 
 def saving(policy_flops: int, reference_flops: int) -> float:
@@ -70,3 +134,9 @@ def break_even(tuning_flops: int, reference_flops: int, policy_flops: int) -> in
     """How many future trainings repay the tuning; None if the policy saves nothing."""
     saved_flops = reference_flops - policy_flops
     return -(-tuning_flops // saved_flops) if saved_flops > 0 else None
+
+
+def selector_of(policy: Policy) -> str | None:
+    """The selector of a policy's subsets; None where it selects nothing, or by several."""
+    names = {phase.selector for phase in policy.phases if not phase.is_full}
+    return names.pop() if len(names) == 1 else None

@@ -53,7 +53,7 @@ class RunRequest:
         seed: of the run.
         splits: on which the final weights are measured.
         number: of a trial, else -1.
-        candidate: of a verification run.
+        candidate: of a verification run; of a comparison run: the selector.
         coordinates: of a trial.
         confirms: the trial that this one repeats.
     """
@@ -327,7 +327,7 @@ def _of_seen(policy: Policy, seen: Seen, facts: TaskFacts, num_validation: int) 
     ledger, points = Ledger(), seen.points
     if points:
         last = points[-1]
-        selected = min(last.flops, sum(select.selection_flops(p, facts) for p in policy.phases[: last.phase + 1]))
+        selected = min(last.flops, sum(select.selection_flops(policy, p, facts) for p in range(last.phase + 1)))
         examples = (last.flops - selected) // facts.example_flops
         ledger = Ledger(
             select=selected,

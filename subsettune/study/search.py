@@ -526,6 +526,11 @@ class Search:
         chosen += [a for a in accepted if a not in chosen][: count - len(chosen)]
         return tuple(self._candidate(a) for a in sorted(chosen, key=lambda a: a.tried.cost))
 
+    def accepted(self, *, arm: str | None = None) -> tuple[Candidate, ...]:
+        """Every policy that the search would stake a verification on, cheapest first; of one arm if given."""
+        frontier = self._planner.frontier()
+        return tuple(self._candidate(a) for a in frontier.accepted(arm)) if frontier is not None else ()
+
     def likeliest(self, *, arm: str | None = None) -> Candidate | None:
         """The policy that most probably reaches the target, accepted or not; of one arm if given.
 

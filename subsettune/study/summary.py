@@ -7,9 +7,11 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from subsettune import config
 from subsettune.policy import FULL, Policy
+from subsettune.study.definition import RANDOM
 from subsettune.study.records import RunRecord, count
-from subsettune.study.results import Candidate, StudyView, break_even, saving
+from subsettune.study.results import Candidate, Compared, StudyView, break_even, saving, selector_of
 
 Row = dict[str, Any]
 
@@ -35,6 +37,7 @@ def summarise(view: StudyView) -> StudyView:
         "trials": _counts(view),
         "false_stops": _false_stops(view.trials, view.target, view.study.task.higher_is_better),
         "candidates": [_candidate_summary(view, candidate) for candidate in view.candidates.values()],
+        "selectors": _selectors(view),
         "verified": winner is not None,
         "bundle": _bundle(view),
     }
@@ -164,9 +167,38 @@ def _candidate_summary(view: StudyView, candidate: Candidate) -> Row:
     }
 
 
+def _selectors(view: StudyView) -> list[Row]:
+    """Every selector of the space: its trials, and how it compares with a random subset; none where only that is."""
+    names = view.study.selectors
+    return [_selector_row(view, name) for name in names] if any(name != RANDOM for name in names) else []
+
+
+def _selector_row(view: StudyView, name: str) -> Row:
+    trials = [trial for trial in view.trials if selector_of(trial.policy) == name]
+    feasible = [trial for trial in trials if trial.cause == "finished" and reaches(trial.metric, view)]
+    compared = view.compared.get(name)
+    return {
+        "selector": name,
+        "trials": len(trials),
+        "feasible": len(feasible),
+        "cheapest_flops": min((trial.cost_flops for trial in feasible), default=None),
+        "comparison": _compared_row(compared) if compared is not None else None,
+    }
+
+
+def _compared_row(row: Compared) -> Row:
+    from subsettune.report.words import comparison_words
+
+    plain: Row = config.to_plain(row)
+    interval = [row.lower, row.upper] if row.lower is not None else None
+    kept = {key: value for key, value in plain.items() if key not in ("selector", "lower", "upper")}
+    more = {"interval": interval, "seeds": len(row.differences), "selection_share": row.selection_share}
+    return {**kept, **more, "words": comparison_words(row)}
+
+
 def _tuning(view: StudyView, best: Row | None) -> Row:
     """What tuning cost: every run, evaluations and repeated work included, a cached reference in full."""
-    runs = (*view.reference, *view.trials, *view.verification)
+    runs = (*view.reference, *view.trials, *view.verification, *view.comparison)
     flops = sum(r.ledger.total + r.repeated_flops for r in runs)
     seconds = sum(r.train_s + r.select_s + r.evaluate_s for r in runs)
     passes = flops / view.facts.pass_flops if view.facts is not None else None

@@ -1,0 +1,302 @@
+"""The comparison of selectors: did each pay for itself against a random subset of the same size?
+
+After verification, the most promising policy of every selector in the space meets its *random twin*: the same policy
+with its selector replaced by `random`. The compute of a policy includes its selection, so both cost the same, and the
+twin trains for what the selector spends on choosing. Both are trained with the same seeds, none of which the search
+has used, and are judged on the validation split. Runs that verification made of the same policy with the same seed
+serve again; those of the search do not, because its policies were chosen by them.
+
+This is for information. It reads nothing of the test split and spends nothing of verification's error rate. The policy
+was chosen by its validation metric and its twin was not, which favours the selector; and many selectors are many tests.
+
+The stage is a list of runs that is written down before the first of them, and its rows are a function of the runs that
+are on record, so that a killed driver does none of them twice.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from subsettune import config, select
+from subsettune.errors import ConfigError
+from subsettune.policy import SUBSET, Policy, TaskFacts
+from subsettune.study.definition import RANDOM
+from subsettune.study.noninferiority import spread_floor
+from subsettune.study.records import RunRecord
+from subsettune.study.results import COMPARISON_LEVEL, Compared, selector_of
+from subsettune.study.runs import Pause, RunRequest
+from subsettune.study.space import Space
+from subsettune.study.stages import randomised
+from subsettune.train.result import CurvePoint
+
+Invalid = Callable[[Policy], str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What the search found.
+
+    Args:
+        trials: on record.
+        trusted: policies that the search would stake a verification on, cheapest first.
+        target: validation metric that counts as matched.
+        higher_is_better: direction of the metric.
+    """
+
+    trials: tuple[RunRecord, ...]
+    trusted: tuple[Policy, ...]
+    target: float
+    higher_is_better: bool
+
+    def best_first(self, selector: str | None = None) -> list[tuple[RunRecord, ...]]:
+        """Subset policies, each as its trials, the most promising first; of one selector if given.
+
+        First those that the search trusts, then those whose mean is at the target, both cheapest first, then the
+        others, nearest to the target first. A policy of which any trial ended without a result is left out.
+        """
+        groups: dict[str, list[RunRecord]] = {}
+        for trial in self.trials:
+            name = selector_of(trial.policy)
+            if name is not None and selector in (None, name):
+                groups.setdefault(trial.policy.key, []).append(trial)
+        sound = {key: tuple(group) for key, group in groups.items() if all(has_result(trial) for trial in group)}
+        trusted = {policy.key for policy in self.trusted}
+        return [sound[key] for key in sorted(sound, key=lambda key: self._rank(sound[key], key in trusted))]
+
+    def _rank(self, group: tuple[RunRecord, ...], is_trusted: bool) -> tuple[int, float, int]:
+        first, sign = group[0], 1 if self.higher_is_better else -1
+        gaps = [sign * (trial.metric - self.target) for trial in group if trial.metric is not None]
+        spare = math.fsum(gaps) / len(gaps)
+        if is_trusted or spare >= 0:
+            return 0 if is_trusted else 1, first.cost_flops, first.number
+        return 2, -spare, first.number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How a pair is judged.
+
+    Args:
+        facts: of the task.
+        seeds: that every policy is trained with; at least 2.
+        higher_is_better: direction of the metric.
+        resolution: smallest step of the metric on the validation split; 0 where it has none.
+    """
+
+    facts: TaskFacts
+    seeds: tuple[int, ...]
+    higher_is_better: bool
+    resolution: float
+
+
+def has_result(record: RunRecord) -> bool:
+    """Whether a run came to its end with a metric."""
+    return record.cause == "finished" and record.metric is not None and math.isfinite(record.metric)
+
+
+def choose(
+    names: Iterable[str], found: Found, space: Space, facts: TaskFacts, invalid: Invalid
+) -> tuple[Compared, ...]:
+    """For each selector the policy that it is compared by, or why there is none.
+
+    Args:
+        names: of selectors, `random` not among them.
+        found: by the search.
+        space: that was searched.
+        facts: of the task.
+        invalid: says why a policy cannot run, or None if it can.
+
+    Returns:
+        Rows without a result, in the order of `names`.
+    """
+    return tuple(_chosen(name, found, space, facts, invalid) for name in names)
+
+
+def _chosen(name: str, found: Found, space: Space, facts: TaskFacts, invalid: Invalid) -> Compared:
+    own = found.best_first(name)
+    if own:
+        return _row(name, own[0][0].policy, facts, tuple(trial.number for trial in own[0]))
+    obstacle = ""
+    for group in found.best_first():
+        try:
+            policy = _borrowed(name, group[0], space, facts)
+        except ConfigError as error:
+            problem: str | None = str(error)
+        else:
+            problem = invalid(policy) if selector_of(policy) == name else f"{name!r} is no choice in {group[0].name}"
+        if problem is None:
+            return _row(name, policy, facts)
+        obstacle = obstacle or problem
+    return Compared(selector=name, verdict="not_tried", reason=obstacle or "the search finished no subset policy")
+
+
+def _borrowed(name: str, trial: RunRecord, space: Space, facts: TaskFacts) -> Policy:
+    """The policy of a trial by another selector, whose own options take their usual values."""
+    wanted = {**trial.coordinates, "selector": name}
+    return space.policy(space.point(SUBSET, lambda axis: wanted.get(axis.name, axis.default)), facts)
+
+
+def _row(name: str, policy: Policy, facts: TaskFacts, trials: tuple[int, ...] = ()) -> Compared:
+    twin = randomised(policy)
+    chosen = (index for index, phase in enumerate(policy.phases) if not phase.is_full)
+    return Compared(
+        selector=name,
+        verdict="open",
+        policy=policy,
+        twin=twin,
+        trials=trials,
+        cost_flops=policy.cost(facts),
+        twin_cost_flops=twin.cost(facts),
+        selection_flops=sum(select.selection_flops(policy, index, facts) for index in chosen),
+    )
+
+
+class ComparisonStage:
+    """The runs of a comparison that are not on record yet, and what all of them show.
+
+    Args:
+        rows: as `choose` made them, or as they were saved.
+        rules: how they are judged.
+        records: of comparison and verification; runs of the compared policies with these seeds serve again.
+        save: called with each record before it counts, and with None after every change.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Compared],
+        rules: Rules,
+        records: Iterable[RunRecord],
+        save: Callable[[RunRecord | None], None],
+    ) -> None:
+        self._rows, self._rules, self._save = tuple(rows), rules, save
+        self._runs = {(record.policy.key, record.seed): record for record in records}
+        self._waiting = list(self._missing())
+
+    @property
+    def num_waiting(self) -> int:
+        """Runs that have not begun."""
+        return len(self._waiting)
+
+    @property
+    def rows(self) -> tuple[Compared, ...]:
+        """Every selector with what its runs show so far."""
+        return tuple(judge(row, self._runs, self._rules) for row in self._rows)
+
+    def _missing(self) -> Iterator[RunRequest]:
+        """Pair by pair, so that an interruption leaves as many whole pairs as it can; a shared twin runs once."""
+        known = set(self._runs)
+        for row in self._rows:
+            for seed in self._rules.seeds:
+                for name, policy in ((row.selector, row.policy), (RANDOM, row.twin)):
+                    if policy is not None and (policy.key, seed) not in known:
+                        known.add((policy.key, seed))
+                        yield _request(name, policy, seed)
+
+    def next(self) -> RunRequest | Pause:
+        """See `RunSource.next`."""
+        return self._waiting.pop(0) if self._waiting else Pause.DONE
+
+    def progress(self, request: RunRequest, point: CurvePoint) -> bool:
+        """Nothing in a comparison is stopped early."""
+        return False
+
+    def finished(self, request: RunRequest, record: RunRecord) -> None:
+        """Put the run on record, then the rows that it changes."""
+        self._save(record)
+        self._runs[record.policy.key, record.seed] = record
+        self._save(None)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """As the manifest holds it."""
+        return {"seeds": list(self._rules.seeds), "rows": [config.to_plain(row) for row in self.rows]}
+
+
+def _request(selector: str, policy: Policy, seed: int) -> RunRequest:
+    """A run named by its policy: a later comparison with another policy of the selector must not replace it."""
+    word = re.sub(r"[^A-Za-z0-9_]+", "-", selector)  # names of runs are names of files
+    name = f"compare-{word}-{policy.key[:8]}-seed-{seed}"
+    return RunRequest(name=name, role="comparison", candidate=selector, policy=policy, seed=seed)
+
+
+def judge(row: Compared, runs: Mapping[tuple[str, int], RunRecord], rules: Rules) -> Compared:
+    """The row with what its runs show.
+
+    A pair of runs with the same seed gives one difference; positive means that the selector is better. The interval is
+    Student's, two-sided at `COMPARISON_LEVEL`, so each of the words `paid` and `not_paid` is wrong for at most one in
+    twenty policies that equal their twin. The spread has the floor that verification uses, so that a few equal
+    differences are not taken for certainty.
+
+    Args:
+        row: of one selector.
+        runs: among them its own and its twin's, by key of the policy and seed.
+        rules: how it is judged.
+    """
+    if row.policy is None or row.twin is None:
+        return row
+    mine, twins = (
+        {seed: runs[key, seed] for seed in rules.seeds if (key, seed) in runs} for key in (row.policy.key, row.twin.key)
+    )
+    lost = [*_lost(row.selector, mine), *_lost("its random twin", twins)]
+    if lost:
+        return replace(row, verdict="no_result", reason="; ".join(lost))
+    done, needed = len(mine) + len(twins), 2 * len(rules.seeds)
+    if done < needed:
+        return replace(row, verdict="open", reason=f"{done} of {needed} runs are done")
+    return _measured(row, [mine[seed] for seed in rules.seeds], [twins[seed] for seed in rules.seeds], rules)
+
+
+def _lost(who: str, runs: Mapping[int, RunRecord]) -> list[str]:
+    """The first run without a result, in words."""
+    lost = sorted(seed for seed, record in runs.items() if not has_result(record))
+    return [f"{who} {_ended(runs[lost[0]])} with seed {lost[0]}"] if lost else []
+
+
+def _ended(record: RunRecord) -> str:
+    return record.cause if record.cause in ("diverged", "failed") else "gave no metric"
+
+
+def _measured(row: Compared, mine: Sequence[RunRecord], twins: Sequence[RunRecord], rules: Rules) -> Compared:
+    sign = 1.0 if rules.higher_is_better else -1.0
+    metrics = np.array([(a.metric, b.metric) for a, b in zip(mine, twins, strict=True)], dtype=np.float64)
+    differences = sign * (metrics[:, 0] - metrics[:, 1])
+    floor = spread_floor(rules.resolution, float(np.abs(metrics).max()))
+    lower, upper = interval(differences, floor)
+    return replace(
+        row,
+        verdict="paid" if lower > 0 else "not_paid" if upper < 0 else "no_difference",
+        reason="",
+        differences=tuple(map(float, differences)),
+        metric=float(metrics[:, 0].mean()),
+        twin_metric=float(metrics[:, 1].mean()),
+        difference=float(differences.mean()),
+        lower=lower,
+        upper=upper,
+        select_s=_mean(run.select_s for run in mine),
+        seconds=_mean(run.seconds for run in mine),
+        twin_seconds=_mean(run.seconds for run in twins),
+    )
+
+
+def interval(differences: np.ndarray[Any, np.dtype[np.float64]], floor: float) -> tuple[float, float]:
+    """Student's interval for the mean of differences, two-sided at `COMPARISON_LEVEL`.
+
+    Args:
+        differences: (n,) in the metric's units, n >= 2.
+        floor: added to their standard deviation in quadrature.
+    """
+    n = len(differences)
+    spread = math.hypot(float(differences.std(ddof=1)), floor)
+    half = float(stats.t.ppf((1 + COMPARISON_LEVEL) / 2, n - 1)) * spread / math.sqrt(n)
+    return float(differences.mean()) - half, float(differences.mean()) + half
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return math.fsum(numbers) / len(numbers)

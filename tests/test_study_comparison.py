@@ -1,0 +1,724 @@
+"""Selectors against a random subset: which policy stands for each, what its runs show, and what a study makes of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import numpy as np
+import pytest
+import torch
+from fake_inputs import changed
+from scipy import stats
+from torch import Tensor
+
+from subsettune import Places, TuneOptions, tune
+from subsettune.config import FrozenDict
+from subsettune.data import Part
+from subsettune.errors import ConfigError, StudyError
+from subsettune.policy import Policy, TaskFacts, from_coordinates
+from subsettune.report import html, tables
+from subsettune.select import SelectionContext, Selector, Subset
+from subsettune.study.comparison import ComparisonStage, Found, Rules, choose, interval, judge
+from subsettune.study.definition import StudySettings, parse, read_space
+from subsettune.study.folder import StudyFolder
+from subsettune.study.plan import plan
+from subsettune.study.records import RunRecord, from_table, to_table
+from subsettune.study.results import Compared, StudyView, selector_of
+from subsettune.study.runs import Pause, RunRequest, Worker
+from subsettune.study.stages import randomised
+
+FACTS = TaskFacts(
+    num_examples=1000,
+    num_outputs=10,
+    num_parameters=500,
+    forward_flops=1000,
+    backward_flops=2000,
+    reference_passes=10,
+    num_features=64,
+    num_classes=10,
+    smallest_class=90,
+    class_counts=(100,) * 10,
+)
+SPACE = read_space(
+    {
+        "budget": {"log": [0.02, 0.6]},
+        "switch": {"uniform": [0.1, 0.9]},
+        "subset_share": {"log": [0.05, 0.5]},
+        "selector": {"choice": ["random", "stratified", "kcenter", "own.module:Distances"]},
+        "entry": {"choice": ["keep", "reset_optimizer"]},
+    }
+)
+WIDE = {"task.tolerance": 0.5, "study.comparison_seeds": 3}  # every policy passes
+THREE = {**WIDE, "study.trials": 8, "space.selector": {"choice": ["random", "stratified", "kcenter"]}}
+T_90 = {2: math.tan(0.45 * math.pi), 3: 0.9 * math.sqrt(2 / (1 - 0.9**2))}  # closed forms, by number of seeds
+
+
+def _trial(number: int, metric: float | None, **coordinates: Any) -> RunRecord:
+    """A trial of the subset arm; without a metric it failed."""
+    point = {"arm": "subset", "budget": 0.2, "switch": 0.5, "subset_share": 0.1, "selector": "random", "entry": "keep"}
+    point |= coordinates
+    policy = from_coordinates(point, FACTS)
+    return RunRecord(
+        name=f"trial-{number:04d}",
+        role="trial",
+        number=number,
+        policy=policy,
+        coordinates=FrozenDict(point),
+        seed=1000 + number,
+        cause="finished" if metric is not None else "failed",
+        metric=metric,
+        cost_flops=policy.cost(FACTS),
+    )
+
+
+def _found(*trials: RunRecord, trusted: Iterable[RunRecord] = (), higher: bool = True) -> Found:
+    policies = tuple(trial.policy for trial in trusted)
+    return Found(trials=trials, trusted=policies, target=0.9, higher_is_better=higher)
+
+
+def _never(policy: Policy) -> None:
+    return None
+
+
+def _names(groups: Iterable[tuple[RunRecord, ...]]) -> list[int]:
+    return [group[0].number for group in groups]
+
+
+def _rules(*seeds: int, higher: bool = True, resolution: float = 0.0) -> Rules:
+    return Rules(facts=FACTS, seeds=seeds or (0, 1, 2), higher_is_better=higher, resolution=resolution)
+
+
+def _run(policy: Policy, seed: int, metric: float | None, **more: Any) -> RunRecord:
+    plain: dict[str, Any] = {
+        "name": f"{policy.key[:6]}-{seed}",
+        "role": "comparison",
+        "policy": policy,
+        "seed": seed,
+        "cause": "finished" if metric is not None else "diverged",
+        "metric": metric,
+        "cost_flops": policy.cost(FACTS),
+    }
+    return RunRecord(**{**plain, **more})
+
+
+def _chosen(selector: str = "kcenter") -> Compared:
+    (row,) = choose([selector], _found(_trial(0, 0.95, selector=selector)), SPACE, FACTS, _never)
+    return row
+
+
+def _judge(row: Compared, runs: Iterable[RunRecord], rules: Rules) -> Compared:
+    return judge(row, {(run.policy.key, run.seed): run for run in runs}, rules)
+
+
+def _pairs(row: Compared, mine: Iterable[float | None], twins: Iterable[float | None]) -> list[RunRecord]:
+    assert row.policy is not None
+    assert row.twin is not None
+    runs = [_run(row.policy, seed, metric) for seed, metric in enumerate(mine)]
+    return [*runs, *(_run(row.twin, seed, metric) for seed, metric in enumerate(twins))]
+
+
+# --- which policy stands for a selector ------------------------------------------------------------------------------
+
+
+def test_the_search_s_own_choice_comes_first_then_the_cheapest_at_the_target_then_the_nearest() -> None:
+    lucky, trusted = _trial(0, 0.91, budget=0.1), _trial(1, 0.93, budget=0.3)
+    dear, short, shorter = _trial(2, 0.99, budget=0.5), _trial(3, 0.88, budget=0.4), _trial(4, 0.85, budget=0.05)
+    found = _found(shorter, short, dear, trusted, lucky, trusted=[trusted])
+    assert _names(found.best_first()) == [1, 0, 2, 3, 4]
+
+
+def test_repeats_of_a_policy_count_by_their_mean() -> None:
+    once, again = _trial(0, 0.95, budget=0.1), _trial(1, 0.80, budget=0.1)
+    steady = _trial(2, 0.901, budget=0.2)
+    groups = _found(once, again, steady).best_first()
+    assert _names(groups) == [2, 0]
+    assert [trial.number for trial in groups[1]] == [0, 1]
+
+
+def test_where_lower_is_better_the_target_is_met_from_below() -> None:
+    good, bad, worse = _trial(0, 0.5, budget=0.5), _trial(1, 1.0, budget=0.1), _trial(2, 3.0, budget=0.05)
+    assert _names(_found(worse, bad, good, higher=False).best_first()) == [0, 1, 2]
+
+
+def test_a_policy_with_a_lost_or_stopped_trial_stands_for_nothing() -> None:
+    failed = [_trial(0, 0.99, budget=0.1), _trial(1, None, budget=0.1)]
+    stopped = replace(_trial(2, None, budget=0.2), cause="stopped")
+    diverged = replace(_trial(3, 0.99, budget=0.3), cause="diverged")
+    assert _names(_found(*failed, stopped, diverged, _trial(4, 0.2, budget=0.4)).best_first()) == [4]
+
+
+def test_each_selector_has_its_own_best_and_the_same_policy_with_a_random_subset() -> None:
+    mine, other = _trial(0, 0.95, selector="kcenter", budget=0.3), _trial(1, 0.95, selector="stratified", budget=0.1)
+    (row,) = choose(["kcenter"], _found(mine, other), SPACE, FACTS, _never)
+    assert (row.selector, row.verdict, row.trials, row.policy) == ("kcenter", "open", (0,), mine.policy)
+    assert row.twin == randomised(mine.policy)
+    assert row.twin is not None
+    assert [phase.selector for phase in row.twin.phases] == ["random", "random"]
+    assert row.cost_flops == row.twin_cost_flops == mine.cost_flops == round(0.3 * 10 * 1000 * 3000)
+
+
+def test_the_share_of_selection_is_that_of_the_whole_policy() -> None:
+    from subsettune.select import selection_flops
+
+    row = _chosen()
+    assert row.policy is not None
+    assert row.selection_flops == selection_flops(row.policy, 0, FACTS) > 0
+    assert row.selection_share == row.selection_flops / row.policy.cost(FACTS)
+    assert Compared(selector="x", verdict="not_tried").selection_share is None
+
+
+def test_a_selector_that_the_search_never_tried_borrows_the_best_policy_of_another() -> None:
+    best = _trial(1, 0.95, selector="stratified", budget=0.1, entry="reset_optimizer")
+    (row,) = choose(["kcenter"], _found(_trial(0, 0.95, budget=0.5), best), SPACE, FACTS, _never)
+    assert row.trials == ()
+    assert row.policy == from_coordinates({**best.coordinates, "selector": "kcenter"}, FACTS)
+    assert selector_of(row.policy) == "kcenter"
+
+
+def test_a_borrowed_policy_takes_the_options_that_the_space_gives_the_selector() -> None:
+    space = read_space({**SPACE.to_mapping(), "kcenter.features": "projection"})
+    best = _trial(1, 0.95, selector="stratified")
+    (row,) = choose(["kcenter"], _found(best), space, FACTS, _never)
+    assert row.policy is not None
+    assert row.twin is not None
+    assert row.policy.phases[0].selector_options == {"features": "projection"}
+    assert row.twin.phases[0].selector_options == {}
+
+
+def test_what_cannot_run_is_borrowed_from_the_next_best_or_told_with_the_reason_of_the_best() -> None:
+    def invalid(policy: Policy) -> str | None:
+        return f"{policy.passes:g} passes are too few." if policy.passes < 4 else None
+
+    found = _found(_trial(0, 0.95, budget=0.1), _trial(1, 0.95, budget=0.3), _trial(2, 0.95, budget=0.5))
+    (row,) = choose(["kcenter"], found, SPACE, FACTS, invalid)
+    assert row.policy is not None
+    assert row.policy.passes == pytest.approx(5)
+    (row,) = choose(["kcenter"], _found(*found.trials[:2]), SPACE, FACTS, invalid)
+    assert (row.verdict, row.reason, row.policy) == ("not_tried", "1 passes are too few.", None)
+
+
+def test_without_any_subset_policy_nothing_can_be_tried() -> None:
+    full = replace(_trial(0, 0.95), policy=from_coordinates({"arm": "full", "budget": 0.2}, FACTS))
+    rows = choose(["kcenter", "stratified"], _found(full, _trial(1, None)), SPACE, FACTS, _never)
+    assert {row.selector: (row.verdict, row.reason) for row in rows} == {
+        "kcenter": ("not_tried", "the search finished no subset policy"),
+        "stratified": ("not_tried", "the search finished no subset policy"),
+    }
+
+
+def test_a_selector_that_the_space_shuts_out_beside_the_best_policy_says_so() -> None:
+    raw = {**SPACE.to_mapping(), "selector": {"choice": ["random", "kcenter"], "when": {"entry": "reset_optimizer"}}}
+    trial = _trial(0, 0.95)
+    trial = replace(trial, coordinates=FrozenDict({k: v for k, v in trial.coordinates.items() if k != "selector"}))
+    (row,) = choose(["kcenter"], _found(trial), read_space(raw), FACTS, _never)
+    assert (row.verdict, row.reason) == ("not_tried", "'kcenter' is no choice in trial-0000")
+
+
+# --- the runs --------------------------------------------------------------------------------------------------------
+
+
+def _requests(stage: ComparisonStage) -> list[RunRequest]:
+    found = []
+    while isinstance(request := stage.next(), RunRequest):
+        found.append(request)
+    assert request is Pause.DONE
+    return found
+
+
+def test_runs_come_pair_by_pair_a_shared_twin_once_and_what_is_on_record_not_at_all() -> None:
+    found = _found(_trial(0, 0.95))
+    rows = choose(["kcenter", "stratified"], found, SPACE, FACTS, _never)
+    assert rows[0].twin == rows[1].twin
+    assert rows[0].policy is not None
+    known = [_run(rows[0].policy, 1, None, role="verification", candidate="candidate-1")]
+    stage = ComparisonStage(rows, _rules(0, 1), known, lambda record: None)
+    assert stage.num_waiting == 5
+    requests = _requests(stage)
+    done = [(request.candidate, request.seed) for request in requests]
+    assert done == [("kcenter", 0), ("random", 0), ("random", 1), ("stratified", 0), ("stratified", 1)]
+    assert {(request.role, request.splits) for request in requests} == {("comparison", ("validation",))}
+
+
+def test_a_run_is_named_by_its_policy_in_letters_that_any_file_may_have() -> None:
+    row = replace(_chosen(), selector="own.module:Distances")
+    stage = ComparisonStage([row], _rules(7, 8), [], lambda record: None)
+    assert row.policy is not None
+    assert _requests(stage)[0].name == f"compare-own-module-Distances-{row.policy.key[:8]}-seed-7"
+
+
+def test_a_run_is_saved_before_it_counts() -> None:
+    row, saved = _chosen(), list[tuple[str, str]]()
+    stage = ComparisonStage(
+        [row], _rules(0, 1), [], lambda record: saved.append((record.name if record else "rows", stage.rows[0].reason))
+    )
+    for request in _requests(stage):
+        stage.finished(request, _run(request.policy, request.seed, 0.9, name=request.name))
+    names = [name for name, _ in saved]
+    assert names[0].startswith("compare-kcenter-")
+    assert names[1::2] == ["rows"] * 4
+    words = [f"{count} of 4 runs are done" for count in (0, 1, 1, 2, 2, 3, 3)]
+    assert [reason for _, reason in saved] == [*words, ""]
+    assert json.loads(json.dumps(stage.to_mapping(), allow_nan=False))["seeds"] == [0, 1]
+
+
+def test_a_comparison_run_is_kept_in_a_table_like_any_other() -> None:
+    row = _chosen()
+    runs = _pairs(row, [0.9, None], [])
+    assert from_table(to_table(runs)) == tuple(runs)
+
+
+# --- what they show --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_the_interval_is_student_s_in_closed_form(n: int) -> None:
+    differences = np.arange(1.0, n + 1)
+    lower, upper = interval(differences, 0.0)
+    half = T_90[n] * differences.std(ddof=1) / math.sqrt(n)
+    assert (lower, upper) == pytest.approx((differences.mean() - half, differences.mean() + half), rel=1e-12)
+
+
+def test_the_interval_agrees_with_scipy_s_test_of_one_sample() -> None:
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 5, 10):
+        differences = rng.normal(0.01, 0.02, n)
+        known = stats.ttest_1samp(differences, 0).confidence_interval(0.9)
+        assert interval(differences, 0.0) == pytest.approx((known.low, known.high), rel=1e-9)
+
+
+def test_equal_differences_are_not_certain_where_the_metric_has_steps() -> None:
+    lower, upper = interval(np.full(3, 0.25), 0.02)
+    half = T_90[3] * 0.02 / math.sqrt(3)
+    assert (lower, upper) == pytest.approx((0.25 - half, 0.25 + half), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("differences", "higher", "verdict"),
+    [
+        ((0.01, 0.02, 0.03), True, "paid"),  # mean 0.02, half width 2.92 * 0.01 / sqrt(3) = 0.0169
+        ((-0.01, -0.02, -0.03), True, "not_paid"),
+        ((0.00, 0.01, 0.02), True, "no_difference"),  # mean 0.01 is less than the same half width
+        ((0.01, 0.02, 0.03), False, "not_paid"),
+        ((-0.01, -0.02, -0.03), False, "paid"),
+    ],
+)
+def test_the_verdict_is_where_the_interval_lies(differences: tuple[float, ...], higher: bool, verdict: str) -> None:
+    row = _chosen()
+    twins = (0.5, 0.7, 0.6)  # how good a seed is cancels
+    runs = _pairs(row, [twin + difference for twin, difference in zip(twins, differences, strict=True)], twins)
+    found = _judge(row, runs[::-1], _rules(higher=higher))
+    sign = 1 if higher else -1
+    assert found.verdict == verdict
+    assert found.reason == ""
+    assert found.differences == pytest.approx([sign * each for each in differences])
+    assert found.difference == pytest.approx(sign * sum(differences) / 3)
+    half = T_90[3] * 0.01 / math.sqrt(3)
+    assert found.difference is not None
+    assert (found.lower, found.upper) == pytest.approx((found.difference - half, found.difference + half), rel=1e-6)
+    assert found.twin_metric == pytest.approx(0.6)
+    assert found.metric == pytest.approx(0.6 + sum(differences) / 3)
+
+
+def test_the_floor_of_verification_holds_here_too() -> None:
+    row = _chosen()
+    found = _judge(row, _pairs(row, (0.6, 0.6, 0.6), (0.5, 0.5, 0.5)), _rules(resolution=0.3))
+    half = T_90[3] * (0.3 / math.sqrt(3)) / math.sqrt(3)
+    assert found.verdict == "no_difference"
+    assert (found.lower, found.upper) == pytest.approx((0.1 - half, 0.1 + half))
+
+
+def test_seconds_are_means_and_other_seeds_and_policies_do_not_count() -> None:
+    row = _chosen()
+    assert row.policy is not None
+    assert row.twin is not None
+    runs = [
+        *(_run(row.policy, seed, 0.9, select_s=float(seed), train_s=2.0) for seed in range(3)),
+        *(_run(row.twin, seed, 0.8, train_s=4.0) for seed in range(3)),
+        _run(row.policy, 9, 0.0, select_s=100.0),
+        _run(_trial(5, 0.1, budget=0.6).policy, 0, 0.0),
+    ]
+    found = _judge(row, runs, _rules())
+    assert (found.select_s, found.seconds, found.twin_seconds) == (1.0, 3.0, 4.0)
+    assert found.metric == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("mine", "twins", "reason"),
+    [
+        ((0.9, 0.9, 0.9), (0.9, None, None), "its random twin diverged with seed 1"),
+        ((0.9, None, 0.9), (0.9, 0.9, 0.9), "kcenter diverged with seed 1"),
+        ((None,), (0.9, None), "kcenter diverged with seed 0; its random twin diverged with seed 1"),
+    ],
+)
+def test_a_run_without_a_number_is_no_result_and_says_which(
+    mine: tuple[float | None, ...], twins: tuple[float | None, ...], reason: str
+) -> None:
+    row = _chosen()
+    found = _judge(row, _pairs(row, mine, twins), _rules())
+    assert (found.verdict, found.reason, found.difference) == ("no_result", reason, None)
+
+
+def test_a_failed_run_is_no_result_whatever_its_last_metric() -> None:
+    row = _chosen()
+    assert row.policy is not None
+    runs = [replace(run, cause="failed") for run in _pairs(row, (0.9, 0.9, 0.9), (0.8, 0.8, 0.8))]
+    found = _judge(row, runs, _rules())
+    assert (found.verdict, found.reason) == (
+        "no_result",
+        "kcenter failed with seed 0; its random twin failed with seed 0",
+    )
+
+
+def test_a_verdict_waits_for_all_runs_and_one_that_needs_none_stays() -> None:
+    row = _chosen()
+    found = _judge(row, _pairs(row, (0.9, 0.9, 0.9), (0.1, 0.1)), _rules())
+    assert (found.verdict, found.reason) == ("open", "5 of 6 runs are done")
+    barred = Compared(selector="x", verdict="not_tried", reason="why")
+    assert _judge(barred, [], _rules()) is barred
+
+
+def test_few_seeds_are_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        StudySettings(comparison_seeds=1)
+    assert "comparison_seeds must be 0 or at least 2, got 1. 0 compares nothing." in str(caught.value)
+    assert StudySettings().comparison_seeds == 3
+
+
+def test_the_selectors_of_a_study() -> None:
+    assert parse(changed({})).selectors == ("random", "stratified")
+    assert parse(changed({"space.selector": "kcenter"})).selectors == ("kcenter",)
+    assert parse(changed({"space": {"budget": 0.3, "arm": "full"}})).selectors == ()
+    plain = {"budget": 0.3, "switch": 0.5, "subset_share": 0.2}
+    assert parse(changed({"space": plain})).selectors == ("random",)
+
+
+def test_a_plan_counts_each_selector_and_its_twin() -> None:
+    runs = plan(parse(changed(THREE)))["runs"]
+    assert runs["comparison"]["runs"] == 2 * 3 * 2  # two selectors besides random, three seeds, with and without
+    assert "comparison" not in plan(parse(changed({**THREE, "study.comparison_seeds": 0})))["runs"]
+    assert "comparison" not in plan(parse(changed({**WIDE, "space.selector": "random"})))["runs"]
+
+
+# --- whole studies in this process -----------------------------------------------------------------------------------
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken(Selector):
+    """Raises when it is asked to choose."""
+
+    name: ClassVar[str] = "broken"
+    summary: ClassVar[str] = "raises when it is asked to choose"
+
+    def flops(self, facts: TaskFacts, k: int) -> int:
+        """Nothing."""
+        return 0
+
+    def pick(self, context: SelectionContext, k: int, rng: torch.Generator) -> Subset:
+        """Never."""
+        raise RuntimeError("out of luck")
+
+
+def _options(folder: Path) -> TuneOptions:
+    places = Places(cache=str(folder / "cache"))
+    return TuneOptions(storage=str(folder / "runs"), places=places, executor="inline", device="cpu")
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> TuneOptions:
+    return _options(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> StudyView:
+    """A study that compared."""
+    return tune(changed(THREE), run_id="a", options=_options(tmp_path_factory.mktemp("compared")))
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the runs that are carried out, as they begin."""
+    train, told = Worker.train, list[str]()
+
+    def counted(worker: Worker, request: RunRequest, report: Any) -> Any:
+        told.append(request.name)
+        return train(worker, request, report)
+
+    monkeypatch.setattr(Worker, "train", counted)
+    return told
+
+
+def _of(names: Iterable[str], kind: str) -> list[str]:
+    return [name for name in names if name.startswith(kind)]
+
+
+def _spent(records: Iterable[RunRecord]) -> int:
+    return sum(record.ledger.total + record.repeated_flops for record in records)
+
+
+def test_a_study_says_of_every_selector_whether_it_paid_for_itself(compared: StudyView) -> None:
+    rows = {row["selector"]: row for row in compared.summary["selectors"]}
+    assert list(rows) == ["random", "stratified", "kcenter"]
+    assert rows["random"]["comparison"] is None
+    for name in ("stratified", "kcenter"):
+        row = rows[name]["comparison"]
+        runs = [*compared.comparison, *compared.verification]
+        if row["verdict"] == "not_tried":
+            assert row["words"].startswith("could not be tried: Choosing ")
+            continue
+        policy, twin = (Policy.from_mapping(row[key]) for key in ("policy", "twin"))
+        assert selector_of(policy) == name
+        assert twin == randomised(policy)
+        mine, others = ({r.seed: r for r in runs if r.policy == which} for which in (policy, twin))
+        assert sorted(mine) == sorted(others) == [0, 1, 2]
+        expected = [(mine[seed].metric or 0) - (others[seed].metric or 0) for seed in range(3)]
+        assert row["differences"] == expected
+        assert row["seeds"] == 3
+        assert {run.ledger.select for run in mine.values()} == {row["selection_flops"]}
+        assert compared.facts is not None
+        assert row["cost_flops"] == row["twin_cost_flops"] == policy.cost(compared.facts)
+    assert any(row["comparison"] and row["comparison"]["seeds"] for row in rows.values())
+
+
+def test_counts_by_selector_are_those_of_the_trials(compared: StudyView) -> None:
+    assert compared.target is not None
+    for row in compared.summary["selectors"]:
+        trials = [trial for trial in compared.trials if trial.coordinates.get("selector") == row["selector"]]
+        met = [t for t in trials if t.cause == "finished" and t.metric is not None and t.metric >= compared.target]
+        assert (row["trials"], row["feasible"]) == (len(trials), len(met))
+        assert row["cheapest_flops"] == (min(t.cost_flops for t in met) if met else None)
+    assert sum(row["trials"] for row in compared.summary["selectors"]) == sum(
+        trial.policy.arm == "subset" for trial in compared.trials
+    )
+
+
+def test_the_summary_is_plain_json_and_its_tuning_holds_every_run(compared: StudyView) -> None:
+    assert json.loads(json.dumps(compared.summary, allow_nan=False)) == compared.summary
+    runs = (*compared.reference, *compared.trials, *compared.verification, *compared.comparison)
+    assert compared.summary["tuning"]["flops"] == _spent(runs)
+
+
+def test_text_and_page_tell_the_same_verdicts(compared: StudyView) -> None:
+    text, page = tables.result_text(compared), html.page(compared)
+    assert max(map(len, text.splitlines())) <= 80
+    for row in compared.compared.values():
+        words = {"no_difference": "no difference shown", "not_tried": "could not be tried"}.get(row.verdict)
+        words = words or {"paid": "paid for itself", "not_paid": "did not"}[row.verdict]
+        assert words in text
+        assert words in page
+    assert "nothing of it is part of the verified claim" in " ".join(text.split())
+    assert "Did the selectors pay for themselves?" in page
+
+
+def test_verification_is_the_same_with_and_without_a_comparison(options: TuneOptions, names: list[str]) -> None:
+    with_one = tune(changed(THREE), run_id="a", options=options)
+    without = tune(changed({**THREE, "study.comparison_seeds": 0}), run_id="b", options=options)
+    assert with_one.manifest["rounds"] == without.manifest["rounds"]
+    assert with_one.manifest["winner"] == without.manifest["winner"]
+    assert "comparison" not in without.manifest
+    assert (without.comparison, dict(without.compared)) == ((), {})
+    assert without.summary["selectors"][1]["comparison"] is None
+
+
+def test_the_test_split_is_not_touched(options: TuneOptions, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    touched, batch = set[str](), Part.batch
+    num_test = 539  # 30 % of 1,797; no other part is of that size
+
+    def watched(part: Part, index: Tensor) -> tuple[Tensor, Tensor]:
+        if len(part) == num_test:
+            touched.add(names[-1].split("-")[0])
+        return batch(part, index)
+
+    monkeypatch.setattr(Part, "batch", watched)
+    view = tune(changed({**WIDE, "study.comparison_seeds": 4}), run_id="a", options=options)
+    assert _of(names, "compare")
+    assert touched == {"verify"}
+    assert all(run.test_metric is None for run in view.comparison)
+
+
+def test_runs_of_verification_serve_again(options: TuneOptions, names: list[str]) -> None:
+    view = tune(changed({**THREE, "study.comparison_seeds": 5}), run_id="a", options=options)
+    keys = {(run.policy.key, run.seed) for run in view.verification}
+    assert not keys & {(run.policy.key, run.seed) for run in view.comparison}
+    row = view.compared["stratified"]
+    assert row.policy is not None
+    tested = [run for run in view.verification if run.policy == row.policy]
+    assert tested  # the most promising stratified policy of this study is a candidate
+    assert len(row.differences) == 5
+    assert sorted(name[-1] for name in _of(names, "compare-stratified")) == ["3", "4"]
+    assert row.differences[:3] == tune(changed(THREE), run_id="b", options=options).compared["stratified"].differences
+
+
+def test_a_space_of_random_alone_has_nothing_to_compare(options: TuneOptions, names: list[str]) -> None:
+    view = tune(changed({**WIDE, "space.selector": "random"}), run_id="a", options=options)
+    assert not _of(names, "compare")
+    assert "comparison" not in view.manifest
+    assert view.summary["selectors"] == []
+    assert "Selectors" not in tables.result_text(view)
+    assert "Did the selectors" not in html.page(view)
+
+
+def test_an_interrupted_comparison_goes_on_and_the_winner_is_known_already(
+    options: TuneOptions, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = changed({**THREE, "study.comparison_seeds": 5})
+    train = Worker.train
+
+    def broken(worker: Worker, request: RunRequest, report: Any) -> Any:
+        if len(_of(names, "compare")) == 2 and request.role == "comparison":
+            raise KeyboardInterrupt
+        return train(worker, request, report)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "train", broken)
+        with pytest.raises(KeyboardInterrupt):
+            tune(study, run_id="a", options=options)
+    view = StudyFolder(options.storage, "a").open().view()
+    assert (view.summary["status"], view.summary["verified"]) == ("interrupted", True)
+    assert view.summary["headline"].startswith(("Matches the recipe", "No subset policy wins here"))
+    assert len(view.comparison) == 2
+    waiting = [row for row in view.compared.values() if row.verdict == "open"]
+    assert waiting[0].reason.endswith(" runs are done")
+    assert "not compared yet" in tables.result_text(view)
+    done = tune(study, run_id="a", options=options)
+    assert done.summary["status"] == "finished"
+    assert len(names) == len(set(names))
+    assert done.comparison[:2] == view.comparison
+    assert {row.verdict for row in done.compared.values()} <= {"paid", "not_paid", "no_difference", "not_tried"}
+
+
+def test_a_finished_study_is_compared_on_demand_with_more_seeds_and_after_more_trials(
+    options: TuneOptions, names: list[str]
+) -> None:
+    without = tune(changed({**WIDE, "study.comparison_seeds": 0}), run_id="a", options=options)
+    names.clear()
+    first = tune(changed({**WIDE, "study.comparison_seeds": 4}), run_id="a", options=options)
+    assert names == _of(names, "compare") != []
+    assert first.manifest["rounds"] == without.manifest["rounds"]
+    assert _spent(first.comparison) > 0
+    names.clear()
+    assert tune(changed({**WIDE, "study.comparison_seeds": 4}), run_id="a", options=options).summary == first.summary
+    assert tune(changed({**WIDE, "study.comparison_seeds": 2}), run_id="a", options=options).summary == first.summary
+    assert names == []
+    second = tune(changed({**WIDE, "study.comparison_seeds": 5}), run_id="a", options=options)
+    assert len(names) == 2
+    assert all(name.endswith("-seed-4") for name in names)
+    assert second.compared["stratified"].policy == first.compared["stratified"].policy
+    third = tune(changed({**WIDE, "study.comparison_seeds": 5, "study.trials": 12}), run_id="a", options=options)
+    assert third.manifest["comparison"]["trials_asked"] == 12
+    assert third.comparison[: len(second.comparison)] == second.comparison  # what was spent stays spent
+    assert third.summary["tuning"]["flops"] == _spent(
+        (*third.reference, *third.trials, *third.verification, *third.comparison)
+    )
+
+
+def test_a_study_from_before_there_was_a_comparison_opens_and_reports(options: TuneOptions) -> None:
+    tune(changed({**WIDE, "study.comparison_seeds": 0}), run_id="a", options=options)
+    folder = StudyFolder(options.storage, "a").folder
+    manifest = json.loads(folder.read("manifest.json"))
+    del manifest["study"]["study"]["comparison_seeds"]
+    folder.write("manifest.json", json.dumps(manifest).encode())
+    assert not folder.exists("comparison.parquet")
+    view = StudyFolder(options.storage, "a").open().view()
+    assert [row["comparison"] for row in view.summary["selectors"]] == [None, None]
+    assert "stratified" in tables.result_text(view)
+    assert "validation evidence" not in tables.result_text(view)
+    assert "Did the selectors pay for themselves?" in html.page(view)
+
+
+def test_a_damaged_row_of_the_comparison_is_told(options: TuneOptions) -> None:
+    tune(changed({**WIDE, "study.trials": 3}), run_id="a", options=options)
+    folder = StudyFolder(options.storage, "a").folder
+    manifest = json.loads(folder.read("manifest.json"))
+    manifest["comparison"]["rows"][0]["verdict"] = "splendid"
+    folder.write("manifest.json", json.dumps(manifest).encode())
+    with pytest.raises(StudyError, match=r"manifest.json is damaged: .*verdict.*'splendid'"):
+        StudyFolder(options.storage, "a").open()
+
+
+def test_a_selector_that_fails_is_no_result_and_stops_nothing(options: TuneOptions) -> None:
+    name = f"{__name__}:Broken"
+    view = tune(changed({**WIDE, "space.selector": {"choice": ["random", name]}}), run_id="a", options=options)
+    assert view.summary["status"] == "finished"
+    row = view.compared[name]
+    assert (row.verdict, row.reason) == ("no_result", f"{name} failed with seed 0")
+    failed = [run for run in view.comparison if run.cause == "failed"]
+    assert {run.candidate for run in failed} == {name}
+    assert "Broken" in tables.result_text(view)
+    assert "no result" in tables.result_text(view)
+    assert all("/" not in run.name and ":" not in run.name for run in view.comparison)
+
+
+def test_a_regression_turns_the_sign(options: TuneOptions, tiny_data: dict[str, str]) -> None:
+    changes = {
+        "task.data": {"source": tiny_data["values"]},
+        "task.metric": "mse",
+        "task.tolerance": 5000.0,
+        "task.recipe.lr": 0.02,
+        "study.comparison_seeds": 3,
+        "space.selector": {"choice": ["random", "kcenter"]},
+        "space.budget": {"log": [0.4, 0.8]},
+    }
+    view = tune(changed(changes), run_id="a", options=options)
+    row = view.compared["kcenter"]
+    assert row.metric is not None
+    assert row.twin_metric is not None
+    assert row.difference == pytest.approx(row.twin_metric - row.metric)
+    assert "its sign turned so that more is better" in " ".join(tables.result_text(view).split())
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from fake_inputs import changed
+from subsettune import Places, TuneOptions, tune
+from subsettune.study import folder, runs
+
+train, add = runs.Worker.train, folder.StudyFolder.add
+left = [2]
+
+def die(when, request_or_record):
+    if request_or_record.role == "comparison" and sys.argv[3] == when:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+def trained(worker, request, report):
+    outcome = train(worker, request, report)
+    die("trained", request)
+    return outcome
+
+def added(self, record):
+    add(self, record)
+    die("added", record)
+
+runs.Worker.train, folder.StudyFolder.add = trained, added
+places = Places(cache=sys.argv[2] + "/cache")
+options = TuneOptions(storage=sys.argv[2] + "/runs", places=places, executor="inline", device="cpu")
+tune(changed({"task.tolerance": 0.5, "study.comparison_seeds": 5}), run_id="a", options=options)
+"""
+
+
+@pytest.mark.parametrize(("when", "left"), [("trained", 1), ("added", 2)])
+def test_a_kill_loses_no_run_and_repeats_none(when: str, left: int, tmp_path: Path, names: list[str]) -> None:
+    arguments = [str(Path(__file__).parent), str(tmp_path), when]
+    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    broken = StudyFolder(str(tmp_path / "runs"), "a").open()
+    assert len(broken.records("comparison")) == left
+    study = changed({"task.tolerance": 0.5, "study.comparison_seeds": 5})
+    view = tune(study, run_id="a", options=_options(tmp_path))
+    assert names == _of(names, "compare")
+    assert len({(run.policy.key, run.seed) for run in view.comparison}) == len(view.comparison) == len(names) + left
+    assert view.comparison[:left] == broken.records("comparison")
+    assert len(view.compared["stratified"].differences) == 5
+    whole = tune(study, run_id="b", options=_options(tmp_path))
+    assert whole.compared["stratified"].differences == view.compared["stratified"].differences
