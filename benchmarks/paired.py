@@ -12,7 +12,7 @@ import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,6 +51,8 @@ class Outcome:
     """What a run gave; `metric` is that of the test split, None unless finished."""
 
     key: str
+    name: str
+    seed: int
     cause: str
     metric: float | None
     spent_flops: int
@@ -65,6 +67,8 @@ def carry_out(job: Job) -> Outcome:
     result = train.run(job.task, job.policy, job.seed, options=job.options)
     return Outcome(
         key=job.key,
+        name=job.name,
+        seed=job.seed,
         cause=result.cause,
         metric=result.metrics.get("test"),
         spent_flops=result.ledger.spent,
@@ -81,23 +85,31 @@ def carry_out_all(jobs: Sequence[Job], path: Path, processes: int) -> dict[str, 
     done = _read(path)
     missing = list({job.key: job for job in jobs if job.key not in done}.values())
     start_s, finished, asked = time.monotonic(), 0.0, sum(job.policy.passes for job in missing)
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool, path.open("a") as out:
-        futures = {pool.submit(carry_out, job): job for job in missing}
-        try:
-            for number, future in enumerate(as_completed(futures), start=1):
-                job, outcome = futures[future], future.result()
-                done[outcome.key] = outcome
-                out.write(json.dumps(asdict(outcome)) + "\n")
-                out.flush()
-                finished += job.policy.passes
-                left_s = (time.monotonic() - start_s) * (asked / finished - 1)
-                metric = "no result" if outcome.metric is None else f"{outcome.metric:.4f}"
-                told = f"{job.name}, seed {job.seed}: {outcome.cause}, {metric}; {left_s / 60:.1f} min left"
-                print(f"[{number}/{len(missing)}] {told}", file=sys.stderr, flush=True)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with path.open("a") as file:
+        for number, (job, outcome) in enumerate(_completed(missing, processes), start=1):
+            done[outcome.key] = outcome
+            file.write(json.dumps(asdict(outcome)) + "\n")
+            file.flush()
+            finished += job.policy.passes
+            left_s = (time.monotonic() - start_s) * (asked / finished - 1)
+            metric = "no result" if outcome.metric is None else f"{outcome.metric:.4f}"
+            told = f"{job.name}, seed {job.seed}: {outcome.cause}, {metric}; {left_s / 60:.1f} min left"
+            print(f"[{number}/{len(missing)}] {told}", file=sys.stderr, flush=True)
     return {job.key: done[job.key] for job in jobs}
+
+
+def _completed(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, Outcome]]:
+    """Runs as they end; one at a time in this process, more in processes of their own."""
+    if processes == 1:
+        yield from ((job, carry_out(job)) for job in jobs)
+        return
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(carry_out, job): job for job in jobs}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _read(path: Path) -> dict[str, Outcome]:

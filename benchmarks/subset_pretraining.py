@@ -17,22 +17,17 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
-import multiprocessing
 import statistics
-import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy import stats
+from paired import LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks, page
 
 from subsettune import config, train
 from subsettune.data import Places
@@ -44,7 +39,6 @@ from subsettune.task import Task
 ROOT = Path(__file__).parents[1]
 PUBLISHED_EPOCHS, FULL_EPOCHS = 1000, 0.1  # on the subset, and of these on all data
 SHARES = tuple(Fraction(1, 2**i) for i in range(1, 7))
-LEVEL = 0.95
 LBFGS_SCALE = 10.0
 LBFGS: dict[str, Any] = {  # small enough that the subsets lie on both sides of Q = 1, and that full batches are cheap
     "model": {"name": "mlp", "hidden": [16]},
@@ -84,9 +78,8 @@ class Plan:
 class Row:
     """What a run gave. Losses are means in evaluation mode; `switch_...` is null where nothing was switched."""
 
-    key: str
     kind: Kind
-    share: str
+    share: Fraction
     seed: int
     cause: str
     passes: float
@@ -99,42 +92,23 @@ class Row:
     train_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """A run for another process: what, and where."""
-
-    key: str
-    plan: Plan
-    task: Task
-    facts: TaskFacts
-    options: train.RunOptions
-
-    @property
-    def passes(self) -> float:
-        """What it costs."""
-        return self.plan.policy(self.task, self.facts).passes
-
-
-def carry_out(order: Order) -> Row:
-    """Train, in whatever process this is."""
-    policy = order.plan.policy(order.task, order.facts)
-    result = train.run(order.task, policy, order.plan.seed, options=order.options)
-    end = result.switches[-1] if result.cause == "finished" else None
-    switch = result.switches[0] if len(result.switches) > 1 else None
+def row_of(plan: Plan, outcome: Outcome, policy: Policy, facts: TaskFacts) -> Row:
+    """What this experiment asks of a run."""
+    end = outcome.switches[-1] if outcome.cause == "finished" else None
+    switch = outcome.switches[0] if len(outcome.switches) > 1 else None
     return Row(
-        key=order.key,
-        kind=order.plan.kind,
-        share=str(order.plan.share),
-        seed=order.plan.seed,
-        cause=result.cause,
-        passes=result.ledger.spent / order.facts.pass_flops,
-        metric=result.metrics.get("test"),
-        train_loss=end.train_loss if end else None,
-        pool_size=policy.phases[0].pool_size(order.facts.num_examples),
-        switch_pool_loss=switch.pool_loss if switch else None,
-        switch_train_loss=switch.train_loss if switch else None,
-        switch_metric=switch.metrics["test"] if switch else None,
-        train_s=result.train_s,
+        kind=plan.kind,
+        share=plan.share,
+        seed=plan.seed,
+        cause=outcome.cause,
+        passes=outcome.spent_flops / facts.pass_flops,
+        metric=outcome.metric,
+        train_loss=end["train_loss"] if end else None,
+        pool_size=policy.phases[0].pool_size(facts.num_examples),
+        switch_pool_loss=switch["pool_loss"] if switch else None,
+        switch_train_loss=switch["train_loss"] if switch else None,
+        switch_metric=switch["metrics"]["test"] if switch else None,
+        train_s=outcome.train_s,
     )
 
 
@@ -147,77 +121,7 @@ def plans(shares: Sequence[Fraction], num_seeds: int) -> Iterator[Plan]:
             yield Plan(kind="shorter", share=share, seed=seed)
 
 
-def read_rows(path: Path) -> dict[str, Row]:
-    """Rows on disk by key; a last line that was not written to its end is left out, and its run is made again."""
-    if not path.exists():
-        return {}
-    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    path.write_text("".join(whole))
-    rows = [Row(**json.loads(line)) for line in whole]
-    return {row.key: row for row in rows}
-
-
-def completed(orders: Sequence[Order], jobs: int) -> Iterator[tuple[Order, Row]]:
-    """Runs as they end; one at a time in this process, more in processes of their own."""
-    if jobs == 1:
-        yield from ((order, carry_out(order)) for order in orders)
-        return
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(carry_out, order): order for order in orders}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def run_all(orders: Sequence[Order], path: Path, jobs: int) -> list[Row]:
-    """Carry out what is not on disk yet; every result is written before the next is waited for."""
-    rows = read_rows(path)
-    missing = [order for order in orders if order.key not in rows]
-    start_s, done, asked = time.monotonic(), 0.0, sum(order.passes for order in missing)
-    with path.open("a") as file:
-        for number, (order, row) in enumerate(completed(missing, jobs), start=1):
-            rows[row.key] = row
-            file.write(json.dumps(asdict(row)) + "\n")
-            file.flush()
-            done += order.passes
-            left_s = (time.monotonic() - start_s) * (asked / done - 1)
-            told = f"{row.kind} {row.share}, seed {row.seed}: {row.cause}, {_number(row.metric, 4)}"
-            print(f"[{number}/{len(missing)}] {told}; {left_s / 60:.1f} min left", file=sys.stderr, flush=True)
-    return [rows[order.key] for order in orders]
-
-
 # --- what it says -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A mean over seeds and its confidence interval; without ends for fewer than two seeds."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Interval:
-        n = len(values)
-        mean = statistics.fmean(values) if n else math.nan
-        if n < 2:
-            return cls(mean, -math.inf, math.inf, n)
-        half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * statistics.stdev(values) / math.sqrt(n)
-        return cls(mean, mean - half, mean + half, n)
-
-    @property
-    def sign(self) -> int:
-        """1 or -1 where the whole interval lies on one side of 0."""
-        return int(self.low > 0) - int(self.high < 0)
-
-    def words(self, digits: int) -> str:
-        if self.n < 2:
-            return f"{self.mean:.{digits}f}"
-        return f"{self.mean:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +149,7 @@ class Results:
 
     def __init__(self, rows: Iterable[Row], task: Task, facts: TaskFacts) -> None:
         self.task, self.facts = task, facts
-        self.rows = {(row.kind, Fraction(row.share), row.seed): row for row in rows}
+        self.rows = {(row.kind, row.share, row.seed): row for row in rows}
         self.diverged = sum(row.cause != "finished" for row in self.rows.values())
 
     def of(self, kind: Kind, share: Fraction) -> dict[int, Row]:
@@ -282,7 +186,8 @@ class Results:
 
     def _difference(self, a: dict[int, Row], b: dict[int, Row]) -> Interval:
         sign = 1 if self.task.higher_is_better else -1
-        return Interval.of([sign * (_known(a[seed].metric) - _known(b[seed].metric)) for seed in a if seed in b])
+        ours, theirs = ({seed: sign * _known(row.metric) for seed, row in rows.items()} for rows in (a, b))
+        return Interval.between(ours, theirs)
 
     def findings(self) -> list[Finding]:
         """Largest subset first."""
@@ -383,77 +288,32 @@ def verdict(results: Results, findings: Sequence[Finding]) -> str:
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def page(results: Results, findings: Sequence[Finding], text: str, heading: str) -> str:
-    """Three figures and the words, in one file that needs no network."""
-    from plotly.offline import get_plotlyjs
-
+def figures(results: Results, findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Losses at the switch, cost against the metric, and the difference to the shorter schedule."""
     q = [f.q for f in findings]
     metric = f"test {results.task.metric}"
     cost = [100 * (1 - f.saving) for f in findings]
-    figures = [
-        _figure(
-            "Loss at the switch",
-            "overdetermination ratio Q of the subset",
-            "mean loss",
-            [
-                _line("on all training data", q, [f.train_loss for f in findings], "#b4530a"),
-                _line("on the subset", q, [f.pool_loss for f in findings], "#1d5fa8"),
-            ],
-            logarithmic=True,
-        ),
-        _figure(
-            f"Cost against {metric}",
-            "compute, in % of the conventional run",
-            metric,
-            [
-                _line("subset, then all data", cost, [f.metric for f in findings], "#1d5fa8"),
-                _line("all data, a shorter schedule", cost, [f.shorter_metric for f in findings], "#b4530a"),
-                _line("conventional", [100.0], [results.conventional()], "#3a3a3a"),
-            ],
-        ),
-        _figure(
-            "Subset run against the shorter schedule of equal cost",
-            "overdetermination ratio Q of the subset",
-            f"paired difference in {metric}, positive: better",
-            [_line("difference", q, [f.against_shorter for f in findings], "#1d5fa8")],
-            logarithmic=True,
-        ),
+    ratio = {"title": "overdetermination ratio Q of the subset", "type": "log"}
+    losses = [
+        _line("on all training data", q, [f.train_loss for f in findings], "#b4530a"),
+        _line("on the subset", q, [f.pool_loss for f in findings], "#1d5fa8"),
     ]
-    drawn = "".join(
-        f'<div id="f{i}"></div><script>Plotly.newPlot("f{i}",{json.dumps(figure["data"])},'
-        f"{json.dumps(figure['layout'])})</script>"
-        for i, figure in enumerate(figures)
-    )
-    style = "body{font:16px system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}pre{overflow:auto;font-size:12px}"
-    return (
-        f'<!doctype html><meta charset="utf-8"><title>{heading}</title><style>{style}</style>'
-        f"<script>{get_plotlyjs()}</script><h1>{heading}</h1>{drawn}<pre>{text}</pre>\n"
-    )
+    costs = [
+        _line("subset, then all data", cost, [f.metric for f in findings], "#1d5fa8"),
+        _line("all data, a shorter schedule", cost, [f.shorter_metric for f in findings], "#b4530a"),
+        _line("conventional", [100.0], [results.conventional()], "#3a3a3a"),
+    ]
+    difference = [_line("difference", q, [f.against_shorter for f in findings], "#1d5fa8")]
+    percent, paired = "compute, in % of the conventional run", f"paired difference in {metric}, positive: better"
+    return [
+        figure("Loss at the switch", ratio, {"title": "mean loss"}, losses),
+        figure(f"Cost against {metric}", {"title": percent}, {"title": metric}, costs),
+        figure("Subset run against the shorter schedule of equal cost", ratio, {"title": paired}, difference),
+    ]
 
 
 def _line(name: str, x: Sequence[float], values: Sequence[Interval], colour: str) -> dict[str, Any]:
-    half = [v.high - v.mean if v.n > 1 else 0.0 for v in values]
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": name,
-        "x": list(x),
-        "y": [v.mean if math.isfinite(v.mean) else None for v in values],
-        "error_y": {"type": "data", "array": half, "thickness": 1},
-        "line": {"color": colour},
-    }
-
-
-def _figure(
-    title: str, x: str, y: str, data: list[dict[str, Any]], *, logarithmic: bool = False
-) -> dict[str, list[dict[str, Any]] | dict[str, Any]]:
-    layout = {
-        "title": {"text": title},
-        "xaxis": {"title": {"text": x}, "type": "log" if logarithmic else "linear"},
-        "yaxis": {"title": {"text": y}},
-        "height": 420,
-    }
-    return {"data": data, "layout": layout}
+    return marks(name, x, values, colour, "lines+markers")
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -470,23 +330,20 @@ def make_task(given: argparse.Namespace) -> Task:
     return config.build(Task, plain)
 
 
-def make_orders(given: argparse.Namespace) -> tuple[list[Order], Task, TaskFacts]:
+def carry_out(given: argparse.Namespace) -> Results:
+    """Train what is not on disk yet."""
     task, places = make_task(given), Places(data_root=given.data_root)
     facts = train.facts(task, places)
     options = train.RunOptions(
         splits=("test",), evaluations=1, measure_switches=True, device=given.device, num_threads=1, places=places
     )
-    orders = []
+    jobs = {}
     for plan in plans(given.shares, given.seeds):
-        told = {
-            "task": task,
-            "policy": plan.policy(task, facts),
-            "seed": plan.seed,
-            "kind": plan.kind,
-            "share": float(plan.share),
-        }
-        orders.append(Order(key=config.digest(told), plan=plan, task=task, facts=facts, options=options))
-    return orders, task, facts
+        name, policy = f"{plan.kind} {plan.share}", plan.policy(task, facts)
+        jobs[plan] = Job(name=name, task=task, policy=policy, seed=plan.seed, options=options)
+    outcomes = carry_out_all(list(jobs.values()), given.out / "runs.jsonl", given.jobs)
+    rows = [row_of(plan, outcomes[job.key], job.policy, facts) for plan, job in jobs.items()]
+    return Results(rows, task, facts)
 
 
 def _share(text: str) -> Fraction:
@@ -494,10 +351,6 @@ def _share(text: str) -> Fraction:
     if not 0 < share < 1:
         raise argparse.ArgumentTypeError(f"must be between 0 and 1, got {text}")
     return share
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "no result" if value is None else f"{value:.{digits}f}"
 
 
 def main() -> None:
@@ -514,10 +367,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("subset_pretraining"), help="folder of results and figures")
     given = parser.parse_args()
-    orders, task, facts = make_orders(given)
-    given.out.mkdir(parents=True, exist_ok=True)
-    results = Results(run_all(orders, given.out / "runs.jsonl", given.jobs), task, facts)
-    findings = results.findings()
+    results = carry_out(given)
+    task, facts, findings = results.task, results.facts, results.findings()
     epochs = facts.reference_passes
     heading = (
         f"{task.data.source}, {task.model.name}, {task.recipe.optimizer}: {epochs:g} conventional epochs, "
@@ -528,7 +379,7 @@ def main() -> None:
     text += f"\n{seconds:.0f} s of training, one thread each on {given.device}, torch {torch.__version__}\n"
     print(text, end="")
     (given.out / "report.txt").write_text(text)
-    (given.out / "report.html").write_text(page(results, findings, text, heading))
+    (given.out / "report.html").write_text(page(heading, figures(results, findings), text))
 
 
 if __name__ == "__main__":

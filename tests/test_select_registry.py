@@ -77,8 +77,10 @@ def test_costs_are_known_without_torch() -> None:
     code = (
         "import sys; from subsettune import select; from subsettune.policy import Phase, Policy, TaskFacts;"
         "f = TaskFacts(num_examples=9, num_outputs=1, num_parameters=1, forward_flops=1, backward_flops=1,"
-        " reference_passes=1); p = Policy(phases=(Phase(share=.5, passes=1, selector='kcenter'),));"
-        "assert select.check(p, f) and select.selection_flops(p, 0, f) > 0;"
+        " reference_passes=1, num_classes=2, smallest_class=4, class_counts=(5, 4), head_features=1);"
+        "ps = [Policy(phases=(Phase(share=.5, passes=1, selector=name),)) for name in select.SELECTORS];"
+        "assert all(select.check(p, f) or select.selection_flops(p, 0, f) == 0 for p in ps[:2]);"
+        "assert all(select.check(p, f) and select.selection_flops(p, 0, f) > 0 for p in ps[2:]);"
         "assert not {'torch', 'ray', 'optuna', 'numpy'} & set(sys.modules), 'heavy imports'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

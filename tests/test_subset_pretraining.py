@@ -89,9 +89,8 @@ def rows(bench: ModuleType, gaps: Sequence[Sequence[float]], better: Sequence[Se
         subset = gap is not None
         made.append(
             bench.Row(
-                key=f"{kind} {share} {seed}",
                 kind=kind,
-                share=str(share),
+                share=share,
                 seed=seed,
                 cause="finished",
                 passes=passes,
@@ -190,8 +189,8 @@ def test_it_runs_and_goes_on_where_it_was(
     html = (tmp_path / "report.html").read_text()
     assert html.count("Plotly.newPlot(") >= 3
     assert "1/4" in html
-    (subset,) = [row for row in kept if row["kind"] == "subset" and row["seed"] == 0]
+    (subset,) = [row for row in kept if row["name"] == "subset 1/4" and row["seed"] == 0]
     task = bench.make_task(type("given", (), {"space": digits, "scale": 500.0, "optimizer": "recipe"}))
     facts = train.facts(task)
     policy = bench.Plan(kind="subset", share=Fraction(1, 4), seed=0).policy(task, facts)
-    assert 0 <= policy.passes - subset["passes"] < 65 / facts.num_examples
+    assert 0 <= policy.cost(facts) - subset["spent_flops"] < 65 * facts.example_flops

@@ -5,10 +5,12 @@ Symbols: n examples, C classes, n_c examples of class c, k picks. The data of a 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from subsettune.policy import TaskFacts
+from subsettune.select.proportions import proportional_ranking
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,14 +43,13 @@ def groups(facts: TaskFacts, balance: Balance) -> tuple[int, ...]:
 
 def quotas(facts: TaskFacts, balance: Balance, k: int) -> tuple[int, ...]:
     """How many of the `k` picks each of the `groups` gives."""
-    import torch
-
     sizes = groups(facts, balance)
     classes, _ = sequence(sizes, k, balance)
-    return tuple(torch.bincount(classes, minlength=len(sizes)).tolist())
+    counts = Counter(classes)
+    return tuple(counts[c] for c in range(len(sizes)))
 
 
-def sequence(sizes: Sequence[int], k: int, balance: Balance) -> tuple[Tensor, Tensor]:
+def sequence(sizes: Sequence[int], k: int, balance: Balance) -> tuple[list[int], list[int]]:
     """The group of each pick, such that every prefix keeps the balance.
 
     Args:
@@ -57,15 +58,10 @@ def sequence(sizes: Sequence[int], k: int, balance: Balance) -> tuple[Tensor, Te
         balance: of the groups.
 
     Returns:
-        (k,) int64 group of each pick, and (k,) int64 how many picks of that group came before.
+        Group of each pick, and how many picks of that group came before.
     """
-    import torch
-
-    from subsettune.select.kernels import proportional_ranking
-
     if balance == "equal":
-        picks = torch.arange(k)
-        return picks % len(sizes), picks // len(sizes)
+        return [t % len(sizes) for t in range(k)], [t // len(sizes) for t in range(k)]
     return proportional_ranking(sizes, k)
 
 
@@ -90,7 +86,7 @@ def rank(
     if len(groups(facts, balance)) == 1:
         return within(torch.arange(facts.num_examples), k)
     labels = targets.cpu()
-    classes, nth = sequence(facts.class_counts, k, balance)
+    classes, nth = (torch.tensor(v) for v in sequence(facts.class_counts, k, balance))
     positions = torch.empty(k, dtype=torch.int64)
     for c, quota in enumerate(torch.bincount(classes, minlength=facts.num_classes).tolist()):
         if quota:

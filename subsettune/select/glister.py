@@ -85,7 +85,7 @@ class Glister(LastLayerSelector):
         others = others[labels[others].argsort(stable=True)]
         held_by_group = held[labels[held].argsort(stable=True)]
         num_held, num_others = (torch.bincount(labels[p], minlength=len(sizes)) for p in (held, others))
-        groups, nth = balance.sequence(sizes, k, self.classes)
+        groups, nth = (torch.tensor(v) for v in balance.sequence(sizes, k, self.classes))
         is_last = nth >= num_others[groups]  # only held-out examples of the group are left
         candidates, held_out = _look(self.network_of(context), context, others, held)
         counts = tuple(num_others.tolist())
@@ -109,9 +109,8 @@ class Glister(LastLayerSelector):
         count = self._num_held_out(n)
         if context.facts.num_classes == 0 or count == 0:
             return shuffle[:count]
-        groups, _ = balance.sequence(context.facts.class_counts, count, "proportional")
         labels = context.targets.cpu()[shuffle]
-        wanted = torch.bincount(groups, minlength=context.facts.num_classes).tolist()
+        wanted = balance.quotas(context.facts, "proportional", count)
         chosen = [shuffle[labels == c][:some] for c, some in enumerate(wanted)]
         return torch.cat(chosen)
 

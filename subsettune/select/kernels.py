@@ -17,9 +17,7 @@ is some 1e-16 |x|^2. What falls below it counts as distance 0, so that duplicate
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -171,42 +169,3 @@ def herd(x: Tensor, k: int) -> Tensor:
         left[best] = -math.inf
         w += mean - x[best].double()
     return picks
-
-
-def proportional_ranking(counts: Sequence[int], k: int) -> tuple[Tensor, Tensor]:
-    """A sequence of classes of which every prefix is in proportion: after t picks, class c has t n_c / n, rounded.
-
-    Rounded down or up: the deviation is below 1 for every class and every t. The j-th pick (from 1) of class c must
-    then come after (j-1) n / n_c and before j n / n_c + 1, i.e. in [floor((j-1) n / n_c) + 1, ceil(j n / n_c)]. These
-    are jobs of unit length with integer release times and deadlines, so the earliest deadline first meets them all if
-    anything does, and something does: Tijdeman 1980, doi:10.1016/0012-365X(80)90269-1, has a sequence for any
-    proportions that deviates by at most 1 - 1/(2m - 2) with m classes.
-
-    Cost: 0 FLOPs, O(k log m) time.
-
-    Args:
-        counts: (m,) examples of each class, not negative; n is their sum.
-        k: length of the sequence, 1 <= k <= n.
-
-    Returns:
-        (k,) int64 class of each pick, and (k,) int64 how many picks of that class came before.
-
-    Source: Steiner & Yeomans 1993, doi:10.1287/mnsc.39.6.728 (earliest deadline first for just-in-time sequences).
-    """
-    n = sum(counts)
-    waiting = [(1, c) for c, count in enumerate(counts) if count]  # (release time of the next pick, class)
-    ready: list[tuple[int, int]] = []  # (deadline of the next pick, class)
-    taken = [0] * len(counts)
-    classes, before = [], []
-    for t in range(1, k + 1):
-        while waiting and waiting[0][0] <= t:
-            _, c = heapq.heappop(waiting)
-            heapq.heappush(ready, (-(-(taken[c] + 1) * n // counts[c]), c))
-        deadline, c = heapq.heappop(ready)
-        assert deadline >= t, "a schedule within all deadlines exists"
-        classes.append(c)
-        before.append(taken[c])
-        taken[c] += 1
-        if taken[c] < counts[c]:
-            heapq.heappush(waiting, (taken[c] * n // counts[c] + 1, c))
-    return torch.tensor(classes), torch.tensor(before)

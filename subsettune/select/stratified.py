@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 from subsettune import config
 from subsettune.policy import TaskFacts
 from subsettune.select.base import SelectionContext, Selector, Subset
+from subsettune.select.proportions import proportional_ranking
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +20,7 @@ class Stratified(Selector):
     """Random within each class, with class counts in proportion: each is k n_c / n, rounded down or up.
 
     Rounding by largest remainder gives such counts for one `k`, but its subsets are not nested (Alabama paradox). The
-    ranking of `kernels.proportional_ranking` gives them for every `k` at once. A class whose proportional count is
+    ranking of `proportions.proportional_ranking` gives them for every `k` at once. A class whose proportional count is
     below 1 may get none.
 
     Nested: yes. Order of the examples: as for `random`.
@@ -53,12 +54,10 @@ class Stratified(Selector):
         """The class of each pick from the proportional ranking, the example from a shuffle of that class."""
         import torch
 
-        from subsettune.select.kernels import proportional_ranking
-
         shuffle = torch.randperm(context.num_examples, generator=rng)
         labels = context.targets.cpu()[shuffle]
         counts = torch.bincount(labels)
         by_class = shuffle[labels.argsort(stable=True)]
         first = counts.cumsum(0) - counts
-        classes, nth = proportional_ranking(counts.tolist(), k)
+        classes, nth = (torch.tensor(v) for v in proportional_ranking(counts.tolist(), k))
         return Subset(positions=by_class[first[classes] + nth])
