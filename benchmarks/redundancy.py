@@ -32,10 +32,17 @@ from subsettune.task import Task
 
 CONDITIONS: Mapping[str, Mapping[str, Any]] = {
     "clean": {},
-    "copies": {"repeat_share": 0.05, "repeat_times": 41},  # two of three examples are copies of one in twenty
+    "copies": {"repeat_share": 0.05, "repeat_times": 21},  # every other example is a copy of one in twenty
     "noise": {"flip_labels": 0.3},
 }
-PROXY_PASSES, PROJECTED = 0.3, "projection"  # what a selector may cost where it has to fit a fifth of the compute
+SPARING = {  # what a selector may cost where it has to fit a fifth of the compute
+    "proxy_passes": 0.3,
+    "runs": 1,
+    "features": "projection",
+    "dimensions": 32,
+    "method": "stochastic",
+    "sample": 16,
+}
 TASKS: Mapping[str, dict[str, Any]] = {
     "mnist": {
         "data": {"source": "mnist"},
@@ -77,8 +84,7 @@ def variants() -> Iterator[Variant]:
 
 def _affordable(name: str, known: Mapping[str, Any]) -> dict[str, Any]:
     """Options that a small budget can pay for; where a selector needs more, its own least is left."""
-    wanted = {"proxy_passes": PROXY_PASSES, "runs": 1, "features": PROJECTED}
-    options = {key: value for key, value in wanted.items() if key in known}
+    options = {key: value for key, value in SPARING.items() if key in known}
     if "features" in options:
         options.pop("proxy_passes", None)  # a projection needs no proxy
     try:

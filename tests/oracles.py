@@ -36,7 +36,6 @@ def cover_radius(x: Tensor, picks: Sequence[int]) -> float:
     return float(torch.cdist(x.double(), x.double()[list(picks)]).amin(1).max())
 
 
-
 def nearest_pick(x: Tensor, picks: Tensor) -> list[int]:
     """The pick that each row is nearest to, the first of several."""
     places = []
@@ -72,13 +71,10 @@ def facility_value(x: Tensor, picks: Sequence[int]) -> float:
 
 
 def facility_location(x: Tensor, k: int) -> list[int]:
-    """Plain greedy: every gain anew for every pick; of equal gains the row nearest to the mean, then the lowest index.
-
-    Equal is what differs by 2^-16 of a unit at most, the power of two above twice the largest distance from the mean.
-    """
+    """Plain greedy, every gain anew for every pick; of equal gains the row nearest to the mean, then the lowest."""
     d, rows = distances(x), x.double()
     central = (rows - rows.mean(0)).square().sum(1).tolist()
-    tie = 2.0 ** (math.ceil(math.log2(2 * math.sqrt(max(central)))) - 16) if max(central) > 0 else 0.0
+    tie = 1e-9 * float(d.max())
     nearest, picks = torch.full((len(x),), float(d.max()), dtype=torch.float64), []
     for _ in range(k):
         gains = (nearest[:, None] - d).clamp(min=0).sum(0)

@@ -57,6 +57,11 @@ def test_medoids_are_the_oracle_at_any_scale(scale: float) -> None:
     assert greedy_medoids(x, 60).tolist() == oracles.facility_location(x, 60)
 
 
+def test_medoids_beside_an_outlier() -> None:
+    x = torch.cat((made_up(150, 6), torch.full((1, 6), 1000.0)))
+    assert greedy_medoids(x, 60).tolist() == oracles.facility_location(x, 60)
+
+
 def test_medoids_with_an_offset_that_float32_would_drown_in() -> None:
     x = made_up(200, 300) + 10_000.0
     assert greedy_medoids(x, 80).tolist() == oracles.facility_location(x, 80)

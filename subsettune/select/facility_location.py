@@ -39,7 +39,7 @@ class FacilityLocation(DistanceSelector):
     Cost: with g examples and q picks in a group, `greedy` is charged g^2 (2d + 3) FLOPs for all distances and 3 g^2 q
     for the gains, which is what plain greedy takes with the matrix at hand; where there is no room for it (more than
     21,670 examples in a group), for 2 + log2(q) such passes. What lazy updates save is not credited, because it is not
-    known beforehand. `stochastic` is charged g q s (2d + 4) with samples of s, which is what it does. The weights add
+    known beforehand. `stochastic` is charged g q s (2d + 6) with samples of s, which is what it does. The weights add
     g q (2d + 3), and 3 g d. Memory: features, a copy of the largest class, 1.75 GiB of distances at most, never more
     than 4 g^2 bytes, never n x n.
     Network: only where `features` are taken from one.
@@ -68,7 +68,7 @@ class FacilityLocation(DistanceSelector):
         """Distances and gains; then the weights."""
         weights = size * k * (2 * width + 3) + 3 * size * width
         if self.method == "stochastic":
-            return size * k * min(self.sample, size) * (2 * width + 4) + weights
+            return size * k * min(self.sample, size) * (2 * width + 6) + weights
         passes = 1 if _fits(size) else 2 + k.bit_length()
         return passes * size**2 * (2 * width + 3) + 3 * size**2 * k + weights
 

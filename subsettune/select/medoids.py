@@ -27,7 +27,7 @@ from subsettune.select.facility_location import PAIR_BYTES, PRODUCT_PAIRS, SPARS
 from subsettune.select.kernels import noise, rows_of, squared_norms
 
 STEPS = 2**23  # of the largest distance: float32 has no finer ones, and 255 of them are summed up in an int32
-TIE = 2**7  # steps by which gains differ at most that are equal but for the rounding of float32 products
+TIE = 2**4  # steps: where rows are computed again, two rows can differ so much on the distance between them
 TAKEN = -(2**62)  # a gain below all others
 BLOCK_PAIRS = 2**18  # distances looked at together: 1 MiB, so that they stay in the cache
 BLOCK_ROWS = 128  # at most: sums of a block are exact
@@ -38,11 +38,11 @@ def greedy_medoids(x: Tensor, k: int) -> Tensor:
     """Pick `k` rows one by one, each of which brings all rows nearest to their nearest pick, in the sum of distances.
 
     Greedy maximum of the facility-location function sum_i max_{j in S} (d_max - d_ij), within 1 - 1/e of the best;
-    exact but for the rounding of distances and `TIE`. Gains are not measured anew after a pick: only rows to which it is nearer
-    than all picks before change them, about n / t of them after t picks. The matrix of distances is kept where it fits
-    into `STORE_BYTES`, else rows of it are computed again. Once few pairs matter, these are kept as a sparse matrix,
-    and the features are not looked at any more. Among equal gains the row nearest to the mean wins, then the lowest
-    index: two rows that only cover each other have equal gains, so that there are ties in all data.
+    exact but for the rounding of distances. Gains are not measured anew after a pick: only rows to which it
+    is nearer than all picks before change them, about n / t of them after t picks. The matrix of distances is kept
+    where it fits into `STORE_BYTES`, else rows of it are computed again. Once few pairs matter, these are kept as a
+    sparse matrix, and the features are not looked at any more. Among equal gains the row nearest to the mean wins, then
+    the lowest index: two rows that only cover each other have equal gains, so that there are ties in all data.
 
     Cost: with the matrix kept, n^2 (2d+3) FLOPs for distances, of which half are spent for symmetry; else that for
     each of 2 + (1 + 1/2 + ... + 1/t) passes, if pairs are kept from pick t on. Some 6 FLOPs for each row whose nearest
@@ -124,6 +124,7 @@ class _Rows:
         for start in range(0, self.n, rows_of(x)):
             self.centered[start : start + rows_of(x)] = self._center(x[start : start + rows_of(x)])
         self.matrix: Tensor | None = None
+        self.tie = TIE
 
     def keep_if_small(self) -> None:
         """Compute the whole matrix once, if there is room for it: its upper half, which is the lower one."""
@@ -135,7 +136,7 @@ class _Rows:
             part = self._compute(rows, first)
             matrix[first:end, first:] = part
             matrix[end:, first:end] = part[:, len(rows) :].T
-        self.matrix = matrix
+        self.matrix, self.tie = matrix, 0
 
     def most_pairs(self) -> int:
         """Pairs from which on they are kept in place of rows: few enough to find room, twice, and to pay."""
@@ -146,7 +147,7 @@ class _Rows:
         """Some rows, a few at a time: their indices, and (r, n) distances from all rows, which may be written to."""
         for some in rows.split(self._rows_of(PRODUCT_PAIRS)):
             computed = self._compute(some, 0) if self.matrix is None else some
-            for part in torch.arange(len(some), device=some.device).split(self._rows_of(BLOCK_PAIRS)):
+            for part in torch.arange(len(some), device=some.device).split(min(BLOCK_ROWS, self._rows_of(BLOCK_PAIRS))):
                 index = some[part]
                 first, end = int(part[0]), int(part[-1]) + 1
                 yield index, computed[first:end] if self.matrix is None else self.matrix[index]
@@ -156,7 +157,7 @@ class _Rows:
         return self.blocks(torch.arange(self.n, device=self.x.device))
 
     def _rows_of(self, pairs: int) -> int:
-        return max(1, min(pairs // self.n, BLOCK_ROWS if pairs == BLOCK_PAIRS else self.n))
+        return max(1, pairs // self.n)
 
     def _compute(self, rows: Tensor, first: int) -> Tensor:
         """(r, n - first) distances of some rows from those from `first` on: in float64 where some are near."""
@@ -202,7 +203,7 @@ class _Greedy:
 
     def best(self, rows: _Rows) -> int:
         """The row of the largest gain; of equal ones, the one nearest to the mean, then the lowest index."""
-        return int(torch.where(self.gains >= self.gains.max() - TIE, rows.norms, math.inf).argmin())
+        return int(torch.where(self.gains >= self.gains.max() - rows.tie, rows.norms, math.inf).argmin())
 
     def take(self, rows: _Rows, j: int) -> None:
         """Pick a row: update the gains by the rows of distances of those that it is the nearest pick of."""
@@ -224,7 +225,7 @@ class _Near:
         device, most = rows.x.device, min(2 * greedy.pairs, rows.n**2)
         self.values = torch.empty(most, dtype=torch.int32, device=device)
         self.columns = torch.empty(most, dtype=torch.int32, device=device)
-        counts, end = [], 0
+        self.starts, end = torch.zeros(rows.n + 1, dtype=torch.int64, device=device), 0
         gains = torch.zeros_like(greedy.gains)
         for some, distances in rows.all():
             own = greedy.nearest[some, None]
@@ -233,10 +234,9 @@ class _Near:
             self.values[end : end + len(values)] = values
             self.columns[end : end + len(values)] = column
             gains.index_add_(0, column, (own[row, 0] - values).clamp_(min=0).long())
-            counts.append(torch.bincount(row, minlength=len(some)))
+            self.starts[some + 1] = torch.bincount(row, minlength=len(some))
             end += len(values)
-        ends = torch.cat(counts).cumsum(0)
-        self.starts = torch.cat((ends.new_zeros(1), ends))
+        self.starts.cumsum_(0)
         greedy.gains = torch.where(greedy.gains < TAKEN // 2, TAKEN, gains)
 
     def take(self, greedy: _Greedy, j: int) -> None:
@@ -246,11 +246,17 @@ class _Near:
         is_nearer = found < greedy.nearest[others]
         changed, after = others[is_nearer], found[is_nearer]
         lengths = self.starts[changed + 1] - self.starts[changed]
+        sizes = torch.bincount(lengths.cumsum(0) // BLOCK_PAIRS, minlength=1).tolist()  # rows a block, of many pairs
+        for some, low, length in zip(changed.split(sizes), after.split(sizes), lengths.split(sizes), strict=True):
+            self._update(greedy, some, low, length)
+        greedy.nearest[changed] = after
+        greedy.gains[j] = TAKEN
+
+    def _update(self, greedy: _Greedy, changed: Tensor, after: Tensor, lengths: Tensor) -> None:
+        """Update the gains by the pairs of some rows whose nearest pick changes."""
         which = torch.arange(len(changed), device=lengths.device).repeat_interleave(lengths)
         shift = self.starts[changed] - (lengths.cumsum(0) - lengths)
         pairs = torch.arange(len(which), device=lengths.device) + shift[which]
         high, low = greedy.nearest[changed][which], after[which]
         left = torch.minimum(self.values[pairs], high).clamp_(min=low)
         greedy.gains.index_add_(0, self.columns[pairs].long(), (left - high).long())
-        greedy.nearest[changed] = after
-        greedy.gains[j] = TAKEN
