@@ -5,6 +5,7 @@ No torch here: of a task this module sees only `TaskFacts`, plain numbers.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ COORDINATES = (
 FULL, SUBSET = "full", "subset"
 GROWTH = 2.0  # of the subset from step to step where the space does not say
 ROUNDING = 1e-9  # of a quotient of passes that should be whole
+MOST_CHOICES = 1000  # of a phase that is chosen anew: each is a phase, and a policy is a file that people read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,7 @@ class TaskFacts:
 
     def share_of_q(self, q: float) -> float:
         """The subset share whose overdetermination ratio is `q`; above 1 when all examples are too few."""
-        return q * self.num_parameters / (self.num_outputs * self.num_examples)
+        return q / self.q()  # so that the Q of all examples gives 1 and not a rounding error more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +204,7 @@ class Policy:
         """Read what `to_mapping` wrote, or a person did.
 
         A phase may have the key `reselect`: after so many passes its examples are chosen anew. It is read as equal
-        phases of at most that length, each with a `draw` of its own.
+        phases of at most that length, each with a `draw` of its own, from that of the phase on.
 
         Raises:
             ConfigError: naming every mistake, or a schema number that this version does not know.
@@ -261,11 +263,7 @@ def from_coordinates(coordinates: Mapping[str, Any], facts: TaskFacts) -> Policy
 def _subset_phases(coordinates: Mapping[str, Any], passes: float, facts: TaskFacts) -> list[Phase]:
     """The subset stretch of a policy, `passes` long in all."""
     share, q = _share(coordinates, facts)
-    steps, growth = coordinates.get("steps", 1), coordinates.get("growth", GROWTH)
-    if steps < 1 or growth <= 1:
-        name, rule = ("steps", "at least 1") if steps < 1 else ("growth", "above 1")
-        raise ConfigError(config.must(name, rule, coordinates[name]))
-    factors = [growth**i for i in range(steps) if i == 0 or share * growth**i < 1]
+    factors = _factors(coordinates, share)
     selector = coordinates.get("selector", "random")
     options = {key.rpartition(".")[2]: v for key, v in coordinates.items() if key.rpartition(".")[0] == selector}
     phases: list[Phase] = []
@@ -275,7 +273,7 @@ def _subset_phases(coordinates: Mapping[str, Any], passes: float, facts: TaskFac
         for _ in range(choices):
             phases.append(
                 Phase(
-                    share=share * factor,
+                    share=share * factor if q is None else facts.share_of_q(q * factor),  # as a transfer derives it
                     q=None if q is None else q * factor,
                     passes=length / choices,
                     selector=selector,
@@ -287,27 +285,48 @@ def _subset_phases(coordinates: Mapping[str, Any], passes: float, facts: TaskFac
     return phases
 
 
+def _factors(coordinates: Mapping[str, Any], share: float) -> list[float]:
+    """Sizes of the steps as multiples of the first, as far as they are smaller than the data."""
+    steps, growth = coordinates.get("steps", 1), coordinates.get("growth", GROWTH)
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ConfigError(config.must("steps", "a whole number, 1 or more", steps))
+    if not growth > 1:
+        raise ConfigError(config.must("growth", "above 1", growth))
+    larger = itertools.takewhile(lambda factor: share * factor < 1, (growth**i for i in range(1, steps)))
+    return [1, *larger]
+
+
 def _num_choices(passes: float, reselect: object) -> int:
     """How often a phase of so many passes chooses its examples, with a new choice after `reselect` passes at most."""
     if reselect is None:
         return 1
     if isinstance(reselect, bool) or not isinstance(reselect, int | float) or not reselect > 0:
         raise ConfigError(config.must("reselect", "a positive number of passes", reselect))
+    if passes > MOST_CHOICES * reselect * (1 + ROUNDING):
+        rule = f"at least {passes / MOST_CHOICES:.3g} for {passes:.3g} passes"
+        raise ConfigError(config.must("reselect", rule, reselect, f"More than {MOST_CHOICES:,} choices are refused."))
     return max(1, math.ceil(passes / reselect - ROUNDING))
 
 
 def _written_out(raw: Any, index: int) -> list[Any]:
     """A phase as a person writes it, with `reselect` replaced by one phase for each choice."""
-    if not isinstance(raw, Mapping) or raw.get("reselect") is None or not isinstance(raw.get("passes"), int | float):
+    if not isinstance(raw, Mapping) or "reselect" not in raw:
         return [raw]
     plain = {key: value for key, value in raw.items() if key != "reselect"}
+    first = raw.get("draw", 0)
+    if raw["reselect"] is None or not _is_finite(raw.get("passes")) or not isinstance(first, int):
+        return [plain]  # a mistake in the other keys is told when they are read
     try:
         choices = _num_choices(raw["passes"], raw["reselect"])
     except ConfigError as error:
         raise ConfigError((Mistake(("phases", str(index), "reselect"), error.mistakes[0].message),)) from error
     later = {key: value for key, value in plain.items() if key not in ("entry", "entry_options")}
     passes = raw["passes"] / choices
-    return [{**(later if i else plain), "passes": passes, "draw": i} for i in range(choices)]
+    return [{**(later if i else plain), "passes": passes, "draw": first + i} for i in range(choices)]
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _share(coordinates: Mapping[str, Any], facts: TaskFacts) -> tuple[float, float | None]:

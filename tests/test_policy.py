@@ -134,6 +134,17 @@ def test_a_growing_q() -> None:
     assert [phase.share for phase in policy.phases] == [0.1, 0.4, 1.0]
 
 
+def test_steps_beyond_the_full_data_are_not_even_computed() -> None:
+    """2.0**5000 is no float."""
+    many, few = (from_coordinates({**SUBSET, "steps": steps}, FACTS) for steps in (5000, 4))
+    assert many == few
+    assert [phase.share for phase in few.phases] == [0.1, 0.2, 0.4, 0.8, 1.0]
+
+
+def test_the_most_choices_there_may_be() -> None:
+    assert len(from_coordinates({**SUBSET, "reselect": 0.002}, FACTS).phases) == 1001
+
+
 def test_a_subset_chosen_anew() -> None:
     """2 passes with a new choice after 0.75 at most: three equal stretches, each drawn apart."""
     policy = from_coordinates({**SUBSET, "reselect": 0.75}, FACTS)
@@ -172,9 +183,14 @@ def test_growing_subsets_cost_the_budget(share: float, steps: int, growth: float
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps": 0}, "^steps must be at least 1, got 0.$"),
+        ({"steps": 0}, "^steps must be a whole number, 1 or more, got 0.$"),
+        ({"steps": 2.0}, "^steps must be a whole number, 1 or more, got 2.0.$"),
         ({"growth": 1.0}, "^growth must be above 1, got 1.0.$"),
         ({"reselect": -1}, "^reselect must be a positive number of passes, got -1.$"),
+        (
+            {"reselect": 1e-9},
+            "^reselect must be at least 0.002 for 2 passes, got 1e-09. More than 1,000 choices are refused.$",
+        ),
     ],
 )
 def test_growth_that_makes_no_policy(change: dict[str, Any], message: str) -> None:
@@ -201,6 +217,31 @@ def test_reselect_in_a_policy_file() -> None:
     assert Policy.from_mapping(policy.to_mapping()) == policy
     with pytest.raises(ConfigError, match=r"^phases.0.reselect: reselect must be a positive number of passes, got 'x'"):
         Policy.from_mapping({"phases": [{"passes": 1, "reselect": "x"}]})
+
+
+def test_reselect_goes_on_from_the_draw_of_its_phase() -> None:
+    raw = [{"share": 0.1, "passes": 2, "reselect": 1, "draw": 5}, {"passes": 1, "reselect": None}]
+    assert [(p.passes, p.draw) for p in Policy.from_mapping({"phases": raw}).phases] == [(1, 5), (1, 6), (1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("passes", "message"),
+    [
+        (math.nan, "^phases.0.passes: passes must be a finite number, got nan.$"),
+        (math.inf, "^phases.0.passes: passes must be a finite number, got inf.$"),
+        ("3", "^phases.0.passes: passes must be a finite number, got '3'. Write it without quotes.$"),
+        (-1, "^phases.0.passes: passes must be 0 or more, got -1.0.$"),
+        (
+            1e6,
+            "^phases.0.reselect: reselect must be at least 1e[+]03 for 1e[+]06 passes, got 1. "
+            "More than 1,000 choices are refused.$",
+        ),
+    ],
+)
+def test_reselect_beside_passes_that_cannot_be_cut(passes: Any, message: str) -> None:
+    """A mistake in `passes` is told as that, and no file makes millions of phases."""
+    with pytest.raises(ConfigError, match=message):
+        Policy.from_mapping({"phases": [{"passes": passes, "reselect": 1}]})
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
@@ -282,6 +323,33 @@ def test_transfer_keeps_shares_and_derives_them_from_q_anew() -> None:
     assert transfer(policy, larger).passes == policy.passes
     with pytest.raises(ConfigError, match=r"^q must be at most 1, got 2.0. It needs 100 examples and there are 50.$"):
         transfer(policy, dataclasses.replace(FACTS, num_examples=50))
+
+
+sizes = st.integers(1, 10**6)
+
+
+@settings(deadline=None)
+@given(n=sizes, outputs=st.integers(1, 1000), parameters=sizes)
+def test_all_examples_are_a_share_of_1(n: int, outputs: int, parameters: int) -> None:
+    """The largest Q there is, is not one rounding error too large."""
+    known = dataclasses.replace(FACTS, num_examples=n, num_outputs=outputs, num_parameters=parameters)
+    assert known.share_of_q(known.q()) == 1
+    coordinates = {"arm": "subset", "budget": 0.5, "switch": 0.5, "q": known.q()}
+    assert [phase.share for phase in from_coordinates(coordinates, known).phases] == [1, 1]
+
+
+@settings(deadline=None)
+@given(n=st.integers(100, 10**6), q=st.floats(0.01, 0.5), growth=st.floats(1.01, 4), factor=st.integers(1, 9))
+def test_a_ladder_by_q_follows_q_to_other_data(n: int, q: float, growth: float, factor: int) -> None:
+    """On the same data it stays bit for bit what it was; on `factor` times as many, shares are so much smaller."""
+    known = dataclasses.replace(FACTS, num_examples=n)
+    coordinates = {"budget": 0.5, "switch": 0.5, "q": q * known.q(), "steps": 4, "growth": growth, "reselect": 1.3}
+    policy = from_coordinates(coordinates, known)
+    assert transfer(policy, known) == policy
+    larger = transfer(policy, dataclasses.replace(known, num_examples=factor * n))
+    assert [p.q for p in larger.phases] == [p.q for p in policy.phases]
+    expected = [p.share if p.q is None else p.share / factor for p in policy.phases]
+    assert [p.share for p in larger.phases] == pytest.approx(expected)
 
 
 def test_policies_need_no_torch() -> None:

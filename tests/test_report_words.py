@@ -104,6 +104,14 @@ def test_policies_are_described_as_people_say_them() -> None:
     assert words.describe(conventional(FACTS)) == "all data for 30.0 passes"
 
 
+def test_a_subset_that_shrinks_does_not_grow() -> None:
+    steps = [Phase(share=share, passes=1) for share in (0.1, 0.3, 0.2)]
+    assert words.describe(Policy(phases=(*steps, Phase(passes=2)))) == (
+        "subset 10 % by random for 1.00, then subset 30 % by random for 1.00, then subset 20 % by random for 1.00, "
+        "then all data for 2.00: 5.00 passes in all"
+    )
+
+
 def test_every_part_of_a_policy_is_described() -> None:
     policy = Policy(
         phases=(

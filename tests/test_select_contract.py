@@ -91,3 +91,9 @@ GOOD = torch.arange(5)
 def test_a_selector_that_breaks_the_contract_is_named(subset: Subset, message: str) -> None:
     with pytest.raises(SelectionError, match=message):
         choose(Broken(subset=subset), made_up_part(), 5)
+
+
+def test_a_selector_that_gives_bare_positions_is_told_what_to_return() -> None:
+    with pytest.raises(SelectionError) as caught:
+        choose(Broken(subset=GOOD), made_up_part(), 5)  # type: ignore[arg-type]
+    assert str(caught.value) == ("Broken must give a Subset, got a Tensor. Return Subset(positions=..., weights=...).")

@@ -11,7 +11,8 @@ from contracts import ArrayPart, context_of, facts_of, made_up_part
 from subsettune import select
 from subsettune.errors import ConfigError, SelectionError
 from subsettune.policy import Phase, Policy, TaskFacts
-from subsettune.select import SelectionContext
+from subsettune.select import SelectionContext, Selector, Subset
+from subsettune.select.base import share_of
 
 FACTS = TaskFacts(
     num_examples=48_000,
@@ -68,6 +69,27 @@ def test_what_is_no_selector_is_refused(name: str) -> None:
         select.make(name)
 
 
+class Undecorated(Selector):
+    """A selector whose options are no fields."""
+
+    name, summary = "undecorated", "the first ones"
+
+    def flops(self, facts: TaskFacts, k: int) -> int:
+        return 0
+
+    def pick(self, context: SelectionContext, k: int, rng: torch.Generator) -> Subset:
+        return Subset(positions=torch.arange(k))
+
+
+def test_a_selector_that_is_no_dataclass_is_refused() -> None:
+    with pytest.raises(ConfigError) as caught:
+        select.make("test_select_registry:Undecorated")
+    assert str(caught.value) == (
+        "selector must be a dataclass of its options, got 'test_select_registry:Undecorated'. "
+        "Decorate it with @dataclass(frozen=True, slots=True, kw_only=True)."
+    )
+
+
 def test_a_class_that_cannot_be_found() -> None:
     with pytest.raises(ConfigError, match=r"selector 'nowhere.at_all:Thing' cannot be imported"):
         select.make("nowhere.at_all:Thing")
@@ -117,6 +139,24 @@ def test_check_too_few_for_stratified() -> None:
         "k must be at least the 10 classes for stratified, got 9. "
         "Choose a subset_share of 0.00021 or more, or another selector."
     )
+
+
+def test_check_a_share_that_makes_no_example() -> None:
+    assert select.check(policy("random", share=1e-5), FACTS) == (
+        "share must be at least 2.1e-05, got 1e-05. It makes none of the 48,000 examples."
+    )
+    assert select.check(policy("random", share=2.1e-5), FACTS) is None
+
+
+@pytest.mark.parametrize("n", [3, 899, 1_797, 45_000, 48_842, 50_000, 1_281_167])
+def test_a_share_in_advice_makes_the_examples_that_it_is_for(n: int) -> None:
+    """Two digits would make 99 of CIFAR-100's 45,000 examples where stratified needs 100."""
+    for k in {1, 2, n // 7, n // 3, n // 2, n - 1, min(n, 100)}:
+        if k:
+            share = share_of(k, n)
+            assert Phase(share=float(share), passes=1).pool_size(n) == k
+    assert share_of(100, 45_000) == "0.00222"
+    assert share_of(10, 48_000) == "0.00021"
 
 
 def test_check_stratified_without_classes() -> None:

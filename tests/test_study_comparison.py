@@ -205,6 +205,24 @@ def test_what_cannot_run_is_borrowed_from_the_next_best_or_told_with_the_reason_
     assert (row.verdict, row.reason, row.policy) == ("not_tried", "1 passes are too few.", None)
 
 
+def test_without_any_subset_policy_the_reason_is_why_not_even_the_most_generous_one_can_run() -> None:
+    seen: list[Policy] = []
+
+    def invalid(policy: Policy) -> str | None:
+        seen.append(policy)
+        return "Choosing costs too much. Leave it out."
+
+    space = read_space({**SPACE.to_mapping(), "steps": {"int": [1, 3]}, "reselect": {"uniform": [1, 90]}})
+    (row,) = choose(["kcenter"], _found(), space, FACTS, invalid)
+    assert (row.verdict, row.reason) == ("not_tried", "Choosing costs too much. Leave it out.")
+    budget, switch, share = (space[name] for name in ("budget", "switch", "subset_share"))
+    (policy,) = seen
+    assert policy.passes == pytest.approx(budget.hi * FACTS.reference_passes)
+    assert [phase.selector for phase in policy.phases] == ["kcenter", "random"]  # one step, chosen once
+    assert policy.phases[0].passes == pytest.approx(switch.hi * policy.passes)
+    assert policy.phases[0].share == pytest.approx(share.lo)
+
+
 def test_without_any_subset_policy_nothing_can_be_tried() -> None:
     full = replace(_trial(0, 0.95), policy=from_coordinates({"arm": "full", "budget": 0.2}, FACTS))
     rows = choose(["kcenter", "stratified"], _found(full, _trial(1, None)), SPACE, FACTS, _never)

@@ -190,3 +190,20 @@ def test_twice_the_seeds_are_the_default_cap() -> None:
 def test_a_space_of_every_sampler_is_read(tmp_path: Path) -> None:
     for sampler in ("auto", "frontier", "gp", "tpe", "random"):
         assert read(write(tmp_path / "s.yaml", {"study.sampler": sampler})).study.sampler == sampler
+
+
+def test_an_option_is_tried_beside_options_that_it_can_stand_with() -> None:
+    skip = {"uniform": [0.1, 0.3], "when": {"el2n.keep": "hardest"}}
+    space = {"selector": "el2n", "el2n.keep": {"choice": ["easiest", "hardest"]}, "el2n.skip": skip}
+    raw = changed({})
+    parse(raw | {"space": raw["space"] | space})
+
+
+def test_an_option_that_cannot_stand_beside_the_others_is_told() -> None:
+    space = {"selector": "el2n", "el2n.keep": {"choice": ["easiest", "hardest"]}, "el2n.skip": {"uniform": [0, 0.3]}}
+    raw = changed({})
+    with pytest.raises(ConfigError) as caught:
+        parse(raw | {"space": raw["space"] | space})
+    assert str(caught.value) == (
+        "space.el2n.skip: skip must be 0 with keep: easiest, got 0.3. The hardest examples come last as it is."
+    )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, final
 
 import pytest
 import torch
@@ -15,11 +16,15 @@ from torch import Tensor
 from subsettune import Bundle, Places, TuneOptions, tune
 from subsettune.data import Part
 from subsettune.errors import CheckpointError, LearningError, StudyError
+from subsettune.policy import SUBSET, TaskFacts
+from subsettune.select import SelectionContext, Selector, Subset, selection_flops
 from subsettune.study import driver as driving
+from subsettune.study import stages
 from subsettune.study.folder import StudyFolder
 from subsettune.study.records import RunRecord
 from subsettune.study.results import StudyView
 from subsettune.study.runs import RunRequest, Worker
+from subsettune.train import Chooser
 
 PASSES = {"task.tolerance": 0.5}  # so wide that every policy passes
 FAILS = {"task.tolerance": 1e-6}
@@ -113,6 +118,90 @@ def test_a_bundle_carries_the_rows_of_verification(passed: StudyView) -> None:
     assert {run.seed: run.metric for run in bundle.evidence.best.runs} == rows
     assert bundle.policy == passed.candidates[winner].policy
     assert bundle.fingerprint == passed.manifest["data"]["fingerprint"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByThreads(Selector):
+    """Other examples for another number of threads, as with selectors whose sums run in parallel."""
+
+    name: ClassVar[str] = "test_study_driver:ByThreads"
+    summary: ClassVar[str] = "other examples for another number of threads"
+
+    def flops(self, facts: TaskFacts, k: int) -> int:
+        """Nothing."""
+        return 0
+
+    def pick(self, context: SelectionContext, k: int, rng: torch.Generator) -> Subset:
+        """A stretch of the examples that begins at the number of threads."""
+        return Subset(positions=torch.arange(k) + torch.get_num_threads())
+
+
+class Chosen:
+    """The rows that were chosen first, while a run trained, by policy, seed and phase."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pools: dict[tuple[str, int], dict[int, list[int]]] = {}
+        choose, told = Chooser.choose, self
+
+        def noted(chooser: Chooser, phase: int, network: Any = None) -> Any:
+            choice = choose(chooser, phase, network)
+            found = told.pools.setdefault((chooser.policy.key, chooser.seed), {})
+            found.setdefault(phase, chooser.data.train.rows[choice.subset.positions].tolist())
+            return choice
+
+        monkeypatch.setattr(Chooser, "choose", noted)
+
+
+GROWING = {
+    "space.steps": {"int": [1, 3]},
+    "space.growth": {"uniform": [1.5, 3.0]},
+    "space.reselect": {"log": [1.0, 4.0]},
+    "space.budget": {"log": [0.4, 1.0]},
+    "task.recipe.epochs": 12,
+    "study.trials": 8,
+    "study.sampler": "random",
+}
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"selector": {"choice": ["grand", "el2n"]}, "grand.model": "current", "el2n.model": "current"},
+        {"selector": {"choice": ["gradmatch"]}, "gradmatch.model": "current"},
+        {"selector": "test_study_driver:ByThreads"},
+        {"selector": {"choice": ["kcenter"]}, "kcenter.start": {"choice": ["center", "random"]}},
+    ],
+)
+def test_a_bundle_holds_the_subsets_that_its_run_trained_on(
+    options: TuneOptions, monkeypatch: pytest.MonkeyPatch, space: dict[str, Any]
+) -> None:
+    """Growing subsets and new choices, by the run's own network too; the caller's number of threads is another one."""
+    seen, threads = Chosen(monkeypatch), torch.get_num_threads()
+
+    def only_subsets(trials: stages.Trials, count: int, facts: TaskFacts, number: int) -> dict[str, Any]:
+        found = stages.likeliest(trials.search, facts, SUBSET, number)
+        assert found is not None
+        return {found.name: found}
+
+    monkeypatch.setattr(stages, "line_up", only_subsets)
+    torch.set_num_threads(threads + 1)
+    try:
+        raw = changed(PASSES | GROWING)
+        view = tune({**raw, "space": raw["space"] | space}, run_id="a", options=options)
+    finally:
+        torch.set_num_threads(threads)
+    assert view.summary["verified"]
+    bundle, first = Bundle.load(view.summary["bundle"]), view.verification[0].seed
+    pools = seen.pools[bundle.policy.key, first]
+    assert sorted(pools) == [i for i, phase in enumerate(bundle.policy.phases) if not phase.is_full]
+    for phase, rows in pools.items():
+        assert bundle.subset(phase).index.tolist() == rows
+    assert view.facts is not None
+    for record in view.trials:
+        charged = sum(selection_flops(record.policy, i, view.facts) for i in range(len(record.policy.phases)))
+        assert record.ledger.select == charged
+        assert 0 <= record.cost_flops - record.ledger.spent < 65 * view.facts.example_flops
 
 
 def test_verification_pairs_its_seeds_with_the_reference(passed: StudyView) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 import pytest
 import torch
 from fake_inputs import REMOVED, changed
+from torch import nn
 
 from subsettune.data import Places
 from subsettune.errors import ConfigError, SubsettuneError
+from subsettune.policy import TaskFacts
+from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.study.admission import admit, check_here
 from subsettune.study.definition import Study, parse
 from subsettune.study.plan import plan
@@ -62,6 +66,17 @@ def test_time_is_projected_from_updates_timed_on_the_clock() -> None:
     ]
 
 
+def test_a_selector_that_no_budget_pays_for_is_told() -> None:
+    space = {"space.budget": {"log": [0.1, 0.2]}, "space.switch": 0.5, "space.subset_share": 0.5}
+    made = plan(_study(space | {"space.selector": {"choice": ["random", "glister", "el2n"]}}))
+    glister, el2n = made["expectations"][1:]
+    assert glister.startswith("No policy will choose by glister: Choosing 450 of 899 examples with glister costs ")
+    assert el2n == (
+        "No policy will choose by el2n: Choosing 450 of 899 examples with el2n costs 1.47 passes, more than the 0.6 "
+        "passes of its phase. Give the phase more compute, choose fewer examples, or use a cheaper selector."
+    )
+
+
 def test_planning_leaves_the_random_state_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
@@ -95,6 +110,18 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
         {"task.recipe.schedule_options": {"foo": 1}},
         "task.recipe.schedule_options.foo: unknown key. Known keys: final, warmup.",
     ),
+    (
+        {
+            "task.recipe": {"optimizer": "lbfgs", "lr": 1, "batch_size": 9999, "epochs": 6}
+            | {"optimizer_options": {"line_search_fn": "armijo"}}
+        },
+        "task.recipe.optimizer_options.line_search_fn: line_search_fn must be one of strong_wolfe, got 'armijo'.",
+    ),
+    (
+        {"task.recipe": {"optimizer": "lbfgs", "lr": 1, "batch_size": 64, "epochs": 6}},
+        "task.recipe.batch_size: batch_size must be at least 899 with lbfgs, the number of training examples, got 64. "
+        "It is a full-batch method: write a larger number, and every update takes its whole pool.",
+    ),
 ]
 
 
@@ -103,6 +130,98 @@ def test_what_does_not_fit_is_told_with_its_place(changes: dict[str, Any], messa
     with pytest.raises(ConfigError) as caught:
         admit(_study(changes), Places())
     assert str(caught.value) == message
+
+
+def without_head(num_outputs: int) -> nn.Module:
+    """A network that does not end in a linear layer."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(FEATURES, num_outputs), nn.Tanh())
+
+
+HEADLESS = {"task.model": {"name": "test_study_plan:without_head"}}
+REGRESSION = {"task.metric": "mse"}
+NO_EMBEDDINGS = "features: embeddings of herding need embeddings in the data, and there are none. Use raw features."
+NO_LAYER = "layer must be one of 0, 1, 2, 3, got 'nope'. Name a layer as named_modules() does."
+NO_HEAD = "the last layer of the model must be linear for grand. Use gradient: full, or another selector."
+
+BLOCKED: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
+    ({}, {"herding.features": "layer:nope"}, "herding.features", NO_LAYER),
+    ({}, {"herding.features": {"choice": ["raw", "layer:nope"]}}, "herding.features", NO_LAYER),
+    ({}, {"herding.features": "embeddings"}, "herding.features", NO_EMBEDDINGS),
+    (
+        {},
+        {"herding.memory_limit_gib": {"log": [1e-6, 1e-5]}},
+        "herding.memory_limit_gib",
+        "herding needs 0.38 MiB of memory for 899 examples of 64 numbers, more than the 0.00102 MiB it may use. Raise "
+        "its memory_limit_gib, or use another selector.",
+    ),
+    (
+        REGRESSION,
+        {"herding.classes": {"choice": ["none", "equal"]}},
+        "herding.classes",
+        "classes must be none or proportional for herding on a regression, got 'equal'. Leave it out.",
+    ),
+    (HEADLESS, {"grand.model": "current"}, "selector", f"{NO_HEAD} Leave 'grand' out of the space."),
+    (HEADLESS, {"grand.gradient": {"choice": ["last", "full"]}}, "grand.gradient", NO_HEAD),
+]
+
+
+@pytest.mark.parametrize(("changes", "options", "place", "message"), BLOCKED)
+def test_options_that_never_suit_the_data_are_told(
+    changes: dict[str, Any], options: dict[str, Any], place: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        admit(_study_with(changes, options), Places())
+    assert str(caught.value) == f"space.{place}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        (HEADLESS, {"grand.gradient": "full"}),
+        ({}, {"herding.memory_limit_gib": {"log": [1e-6, 1]}}),  # some of it is enough
+        ({"space.subset_share": {"log": [0.1, 0.99]}}, {"herding.classes": "equal"}),  # the smaller ones can be
+    ],
+)
+def test_options_that_suit_the_data_at_times_are_left_to_the_search(
+    changes: dict[str, Any], options: dict[str, Any]
+) -> None:
+    admit(_study_with(changes, options), Places())
+
+
+def test_an_option_that_may_be_absent_does_not_block_its_selector() -> None:
+    """With `entry: reset_optimizer` the gradient is that of the last layer, which a network without one has not."""
+    entries = {"space.entry": {"choice": ["keep", "reset_optimizer"]}}
+    options = {"grand.gradient": {"choice": ["full"], "when": {"entry": "keep"}}}
+    assert admit(_study_with(HEADLESS | entries, options), Places()).facts.head_features == 0
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Every(Selector):
+    """Takes examples at a distance that has to be given."""
+
+    name, summary = "every", "examples at a distance"
+    distance: int
+
+    def flops(self, facts: TaskFacts, k: int) -> int:
+        return 0
+
+    def pick(self, context: SelectionContext, k: int, rng: torch.Generator) -> Subset:
+        return Subset(positions=torch.arange(k) * self.distance)
+
+
+def test_a_selector_with_an_option_that_must_be_given() -> None:
+    admit(_study_with({}, {"test_study_plan:Every.distance": {"int": [1, 2]}}), Places())
+    with pytest.raises(ConfigError) as caught:
+        admit(_study({"space.selector": "test_study_plan:Every"}), Places())
+    assert str(caught.value) == "space.selector: key 'distance' is missing."
+
+
+def _study_with(changes: dict[str, Any], options: dict[str, Any]) -> Study:
+    """A study with changes that searches one selector with such options."""
+    raw = changed(changes)
+    raw["space"] |= {"selector": next(iter(options)).split(".")[0], **options}
+    return parse(raw)
 
 
 def test_all_misfits_of_a_space_come_at_once() -> None:

@@ -229,7 +229,12 @@ def test_growing_subsets_and_options_make_policies() -> None:
     ("change", "place", "message"),
     [
         ({"steps": 0}, "steps", "steps must be a whole number, 1 or more, got 0. It counts the subsets before the"),
-        ({"steps": {"uniform": [1, 2.5]}}, "steps.uniform", "steps must be a whole number, 1 or more, got 2.5."),
+        ({"steps": 2.0}, "steps", "steps must be a whole number, 1 or more, got 2.0. It counts the subsets before the"),
+        (
+            {"steps": {"uniform": [1, 4]}},
+            "steps",
+            "steps must be a whole number or {int: [lo, hi]}, got {'uniform': [1, 4]}.",
+        ),
         ({"growth": 1}, "growth", "growth must be above 1, got 1. Each subset is so many times as large as the last."),
         ({"reselect": 0}, "reselect", "reselect must be positive, got 0."),
         (
@@ -243,6 +248,19 @@ def test_growing_subsets_and_options_make_policies() -> None:
 def test_what_growing_subsets_refuse(change: dict[str, Any], place: str, message: str) -> None:
     found = mistakes({**GROWING, **change})
     assert found[place].startswith(message)
+
+
+def test_choices_that_are_too_many_are_refused_before_the_search() -> None:
+    """The longest subset stretch of the space is 0.6 * 0.9 * the reference's passes."""
+    space = Space.from_mapping({**GROWING, "budget": {"log": [0.02, 0.6]}, "reselect": {"log": [1e-3, 4]}})
+    longest = 0.6 * 0.9 * FACTS.reference_passes
+    with pytest.raises(ConfigError) as caught:
+        space.resolve(FACTS)
+    assert str(caught.value) == (
+        f"reselect: reselect must be at least {longest / 1000:.3g}, got 0.001. Subsets take up to {longest:.3g} "
+        "passes, and 1,000 choices are the most."
+    )
+    assert Space.from_mapping(GROWING).resolve(FACTS).arms == ("full", "subset")
 
 
 def test_an_option_without_any_selector_in_the_space() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -10,15 +13,18 @@ from typing import Any, ClassVar, final
 import pytest
 import torch
 from fakes import FakeClock, image_task, options, same_bits
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from subsettune import config, select, train
 from subsettune.config import FrozenDict
 from subsettune.data import Places, load
-from subsettune.errors import SelectionError
+from subsettune.errors import ConfigError, SelectionError
 from subsettune.policy import Phase, Policy, TaskFacts, from_coordinates
 from subsettune.select import ModelNeed, SelectionContext, Selector, Subset
 from subsettune.task import Task
 from subsettune.train import Chooser, RunResult, rankings
+from subsettune.train.learner import Learner
 from subsettune.train.loop import run_key
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
@@ -127,6 +133,15 @@ def test_other_data_have_other_rankings(tiny_data: Data, places: Places) -> None
         task = image_task(tiny_data)
         task = config.build(Task, {**config.to_plain(task), "split": {"validation": 0.1, "test": 0.2, "seed": seed}})
         chooser(task, once(COUNTED, selector_options=FrozenDict({"draws": False})), 0, places).choose(0)
+    assert Counted.made == [26, 26]
+
+
+def test_other_numbers_of_threads_have_other_rankings(tiny_data: Data, places: Places) -> None:
+    """They change bits, so what a run chooses must not depend on who ran before it."""
+    task, policy = image_task(tiny_data), once(COUNTED, selector_options=FrozenDict({"draws": False}))
+    Counted.made.clear()
+    for num_threads in (1, 2, 1):
+        train.run(task, policy, 0, options=options(places=places, num_threads=num_threads))
     assert Counted.made == [26, 26]
 
 
@@ -291,6 +306,10 @@ def test_nobody_but_the_run_can_tell(tiny_data: Data) -> None:
     made = chooser(task, WRONGEST, 3, None)
     assert made.needs_run
     assert not chooser(task, once("kcenter"), 3, None).needs_run
+    on_gpu = {
+        name: chooser(task, once(name), 3, None, device="cuda").needs_run for name in ("kcenter", "el2n", "random")
+    }
+    assert on_gpu == {"kcenter": True, "el2n": True, "random": False}  # its bits are not those of this machine
     message = "looks at the run's own network, which only the run has. Train the policy.$"
     with pytest.raises(SelectionError, match=message):
         made.choose(1)
@@ -318,7 +337,7 @@ def ladder(name: str, plain: dict[str, Any], **last: Any) -> Policy:
 
 
 def test_a_ranking_by_proxies_is_paid_for_once(tiny_data: Data) -> None:
-    """The proxies and the look that scores by them; with other proxies, or another draw, it is paid for again."""
+    """The proxies and the look that scores by them; a ranking by other options is paid for again."""
     task = image_task(tiny_data)
     known = train.facts(task)
     look = select.make("el2n", PROXY).flops(known, 21)
@@ -326,7 +345,7 @@ def test_a_ranking_by_proxies_is_paid_for_once(tiny_data: Data) -> None:
     cases = [
         (ladder("el2n", PROXY), [proxies + look, 0, 0, 0]),
         (ladder("el2n", PROXY, selector_options=FrozenDict({**PROXY, "skip": 0.1})), [proxies + look, 0, look, 0]),
-        (ladder("el2n", PROXY, draw=1), [proxies + look, 0, look, 0]),
+        (ladder("el2n", PROXY, draw=1), [proxies + look, 0, 0, 0]),  # it draws nothing: the same ranking
         (ladder("el2n", PROXY, selector="random", selector_options=FrozenDict()), [proxies + look, 0, 0, 0]),
     ]
     for policy, charged in cases:
@@ -358,6 +377,163 @@ def test_steps_of_a_ranking_are_those_of_separate_choices(tiny_data: Data, place
             assert torch.equal(found.loss_weights, expected.loss_weights)
 
 
+def test_a_price_is_reckoned_in_a_time_that_many_phases_bear(tiny_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Selectors are made a few times for each phase, not for each pair of phases."""
+    known, calls, make = train.facts(image_task(tiny_data)), [], select.make
+
+    def counted(name: str, chosen: Any = None) -> Selector:
+        calls.append(name)
+        return make(name, chosen)
+
+    monkeypatch.setattr(select, "make", counted)
+    phase = {"share": 0.1, "passes": 300, "selector": "el2n", "reselect": 1.5}
+    policy = Policy.from_mapping({"phases": [phase, {"passes": 1}]})
+    total = sum(select.selection_flops(policy, i, known) for i in range(len(policy.phases)))
+    assert total == known.pass_flops + make("el2n").flops(known, 21)  # it draws nothing: one ranking for all
+    assert len(calls) <= 4 * len(policy.phases)
+
+
+# --- any policy -------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def chosen_by(draw: st.DrawFn, layer: str) -> tuple[str, FrozenDict]:
+    """A selector with options that suit the made-up images."""
+    name, plain = draw(st.sampled_from([*select.SELECTORS])), {}
+    fields = select.SELECTORS[name].__dataclass_fields__
+    if "classes" in fields:
+        plain["classes"] = draw(st.sampled_from(["none", "proportional", "equal"]))
+    if "model" in fields and name != "forgetting":
+        plain["model"] = draw(st.sampled_from(["proxy", "current"]))
+    if "proxy_passes" in fields:
+        plain["proxy_passes"] = 2.0 if name == "forgetting" else draw(st.sampled_from([0.0, 0.5]))
+    if "features" in fields:
+        plain["features"] = draw(st.sampled_from(["raw", "projection", "gradients", f"layer:{layer}"]))
+    if "runs" in fields and plain.get("model") == "proxy":
+        plain["runs"] = draw(st.sampled_from([1, 2]))
+    return name, FrozenDict(plain)
+
+
+@st.composite
+def policies(draw: st.DrawFn, layer: str) -> Policy:
+    """Up to five phases by one or two selectors, of all sizes, with new draws, entries and batch sizes."""
+    choices = draw(st.lists(chosen_by(layer), min_size=1, max_size=2))
+    made = []
+    for index in range(draw(st.integers(1, 5))):
+        name, plain = draw(st.sampled_from(choices))
+        phase = Phase(
+            share=draw(st.sampled_from([0.05, 0.1, 0.25, 0.5, 0.97, 1.0])),
+            passes=draw(st.sampled_from([0.0, 0.07, 0.9, 2.1, 5.3, 8.0])),
+            selector=name,
+            selector_options=plain,
+            draw=draw(st.integers(0, 2)),
+            entry=draw(st.sampled_from(["keep", "reset_optimizer"])) if index else "keep",
+        )
+        made.append(phase)
+    last = Phase(passes=draw(st.floats(0.2, 2)))
+    return Policy(phases=(*made, last), recipe={"batch_size": draw(st.sampled_from([7, 16, 210]))})
+
+
+def owed(policy: Policy, known: TaskFacts) -> int:
+    """What choosing costs in all: every proxy once, every ranking as far as it is used, every other choice."""
+    proxies, ranked, others = {}, {}, 0
+    for phase in (phase for phase in policy.phases if not phase.is_full):
+        selector = select.make(phase.selector, phase.selector_options)
+        need, cost = selector.model_need, selector.flops(known, phase.pool_size(known.num_examples))
+        if need is not None and need.source == "current":
+            others += cost
+            continue
+        if need is not None:
+            proxies[need] = need.runs * round(need.passes * known.pass_flops)
+        if selector.is_ranking:
+            key = (phase.selector, phase.selector_options, None if selector.is_deterministic else phase.draw)
+            ranked[key] = max(cost, ranked.get(key, 0))
+        else:
+            others += cost
+    return sum(proxies.values()) + sum(ranked.values()) + others
+
+
+class GoneError(Exception):
+    """The machine went away."""
+
+
+@contextlib.contextmanager
+def interrupted_after(updates: int) -> Iterator[None]:
+    """Let a run make so many updates, and then fail."""
+    left, update = [updates], Learner.update
+
+    def counted(learner: Learner, *given: Any, **named: Any) -> int:
+        if not left[0]:
+            raise GoneError
+        left[0] -= 1
+        return update(learner, *given, **named)
+
+    Learner.update = counted  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Learner.update = update  # type: ignore[method-assign]
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@given(drawn=st.data(), seed=st.integers(0, 3))
+def test_any_policy_costs_what_was_projected_and_survives_any_interruption(
+    tiny_data: Data, drawn: st.DataObject, seed: int
+) -> None:
+    """Each choice is paid once and in full; bits, ledger and choices do not depend on where a run was interrupted."""
+    task = image_task(tiny_data)
+    known, data = train.facts(task), load(task)
+    policy = drawn.draw(policies(next(iter(known.layers))))
+    try:
+        train.check(task, policy, known)
+    except ConfigError:
+        assume(False)
+    whole = train.run(task, policy, seed, options=options(keep_model=True))
+    assert whole.cause == "finished"
+    update = min(policy.recipe["batch_size"] + 1, 210) * known.example_flops
+    assert whole.ledger.select == owed(policy, known)
+    assert 0 <= policy.cost(known) - whole.ledger.spent < update
+    with tempfile.TemporaryDirectory() as folder:
+        places = Places(cache=f"{folder}/cache")
+        kept = options(
+            keep_model=True,
+            checkpoints=folder,
+            checkpoint_every_s=drawn.draw(st.sampled_from([1e-9, 1e9])),
+            places=places,
+        )
+        for updates in drawn.draw(st.lists(st.integers(0, whole.updates - 1), min_size=1, max_size=2)):
+            with interrupted_after(updates), contextlib.suppress(GoneError):
+                train.run(task, policy, seed, options=kept)
+        again = train.run(task, policy, seed, options=kept)
+        assert same_bits(again.model, whole.model)
+        assert (again.ledger, again.metrics) == (whole.ledger, whole.metrics)
+        assert {i: s.positions.tolist() for i, s in again.subsets.items()} == {
+            i: s.positions.tolist() for i, s in whole.subsets.items()
+        }
+        made = [Chooser(task, policy, seed, data, known, places=where) for where in (None, places)]
+        for index in (i for i, phase in enumerate(policy.phases) if not phase.is_full and not made[0].needs_run):
+            alone, shared = (chooser.choose(index).subset for chooser in made)
+            assert torch.equal(alone.positions, shared.positions)
+            assert torch.equal(alone.loss_weights, shared.loss_weights)
+
+
+@pytest.mark.parametrize("model", ["proxy", "current"])
+def test_weights_survive_an_interruption(tiny_data: Data, tmp_path: Path, model: str) -> None:
+    """In the middle of the phase whose losses they weight."""
+    task, chosen = image_task(tiny_data), FrozenDict({"model": model, "proxy_passes": 0.5})
+    weighted = Phase(share=0.2, passes=2, selector="gradmatch", selector_options=chosen)
+    policy = Policy(phases=(Phase(share=0.5, passes=0.5), weighted, Phase(passes=1)))
+    whole = train.run(task, policy, 3, options=options(keep_model=True))
+    plain = Policy(phases=(policy.phases[0], Phase(share=0.2, passes=2), policy.phases[2]))
+    assert not same_bits(whole.model, train.run(task, plain, 3, options=options(keep_model=True)).model)
+    kept = options(keep_model=True, checkpoints=str(tmp_path), checkpoint_every_s=1e-9)
+    with interrupted_after(18), pytest.raises(GoneError):
+        train.run(task, policy, 3, options=kept)
+    again = train.run(task, policy, 3, options=kept)
+    assert same_bits(again.model, whole.model)
+    assert again.ledger == whole.ledger
+
+
 # --- a share of 1 -----------------------------------------------------------------------------------------------------
 
 
@@ -370,3 +546,19 @@ def test_all_data_are_not_chosen_by_anybody(tiny_data: Data, name: str) -> None:
     assert same_bits(neutral.model, plain.model)
     assert neutral.ledger == plain.ledger
     assert neutral.ledger.select == 0
+
+
+@pytest.mark.parametrize("name", [*select.SELECTORS, "test_train_choosing:Wrongest"])
+def test_a_subset_of_everything_is_the_full_arm(tiny_data: Data, name: str) -> None:
+    """As coordinates of a search, too: with steps and new choices, bit for bit the arm without a subset."""
+    task = image_task(tiny_data)
+    full = {"arm": "full", "budget": 0.5}
+    subset = {"arm": "subset", "budget": 0.5, "switch": 0.6, "subset_share": 1.0, "selector": name}
+    plain, neutral = (
+        run(task, from_coordinates(point, train.facts(task)))
+        for point in (full, {**subset, "steps": 3, "growth": 1.5, "reselect": 0.3})
+    )
+    assert len(neutral.policy.phases) == 5
+    assert same_bits(neutral.model, plain.model)
+    assert neutral.ledger == plain.ledger
+    assert neutral.metrics == plain.metrics

@@ -158,8 +158,9 @@ def _phases(policy: Policy, facts: TaskFacts | None) -> str:
 def _is_growing(policy: Policy) -> bool:
     """Whether the phases are one subset that grows or is chosen anew, and then all data."""
     *subsets, last = policy.phases
+    shares = [phase.share for phase in subsets]
     kinds = {(p.selector, p.selector_options, p.order, p.is_full) for p in subsets}
-    return last.is_full and len(kinds) == 1 and not subsets[0].is_full
+    return last.is_full and len(kinds) == 1 and not subsets[0].is_full and shares == sorted(shares)
 
 
 def _growth(subsets: Sequence[Phase]) -> str:

@@ -15,7 +15,7 @@ from subsettune.config import must
 from subsettune.errors import ConfigError, Mistake
 from subsettune.plugins import load_object
 from subsettune.policy import Policy, TaskFacts
-from subsettune.select.base import Examples, ModelNeed, SelectionContext, Selector, Subset
+from subsettune.select.base import Examples, ModelNeed, SelectionContext, Selector, Subset, share_of
 from subsettune.select.el2n import EL2N
 from subsettune.select.facility_location import FacilityLocation
 from subsettune.select.forgetting import Forgetting
@@ -73,6 +73,9 @@ def _load(name: str) -> type[Selector]:
     if not (inspect.isclass(cls) and issubclass(cls, Selector)) or inspect.isabstract(cls):
         advice = "Subclass subsettune.select.Selector, with flops and pick."
         raise ConfigError(must("selector", "a concrete subclass of Selector", name, advice))
+    if not hasattr(cls, "__dataclass_fields__"):
+        advice = "Decorate it with @dataclass(frozen=True, slots=True, kw_only=True)."
+        raise ConfigError(must("selector", "a dataclass of its options", name, advice))
     return cls
 
 
@@ -94,15 +97,18 @@ def selection_flops(policy: Policy, phase: int, facts: TaskFacts) -> int:
         return 0
     selector = selector_of(policy, phase)
     need = selector.model_need
-    earlier = [p for p in range(phase) if not policy.phases[p].is_full]
-    is_paid = need is None or any(selector_of(policy, p).model_need == need for p in earlier)
+    earlier = dict.fromkeys((p.selector, p.selector_options) for p in policy.phases[:phase] if not p.is_full)
+    is_paid = need is None or any(make(*chosen).model_need == need for chosen in earlier)
     training = 0 if is_paid or need is None else need.flops(facts)
-    spent = [_flops(policy, p, facts) for p in earlier if p in same_ranking(policy, phase)]
-    return training + max(0, _flops(policy, phase, facts) - max(spent, default=0))
+    sizes = {policy.phases[p].pool_size(facts.num_examples) for p in same_ranking(policy, phase) if p < phase}
+    spent = max((selector.flops(facts, k) for k in sizes), default=0)
+    return training + max(0, selector.flops(facts, policy.phases[phase].pool_size(facts.num_examples)) - spent)
 
 
 def same_ranking(policy: Policy, phase: int) -> tuple[int, ...]:
     """Phases of a policy whose pools are the first so many of one ranking, this one included.
+
+    A ranking that draws nothing is the same whatever the `draw` of the phase.
 
     Args:
         policy: that the phase belongs to.
@@ -112,19 +118,15 @@ def same_ranking(policy: Policy, phase: int) -> tuple[int, ...]:
     need = selector.model_need
     if not selector.is_ranking or (need is not None and need.source == "current"):
         return (phase,)
-    key = (mine.selector, mine.selector_options, mine.draw)
-    return tuple(
-        i for i, p in enumerate(policy.phases) if not p.is_full and (p.selector, p.selector_options, p.draw) == key
-    )
+    draws = {mine.draw} if not selector.is_deterministic else {p.draw for p in policy.phases}
+    key = (mine.selector, mine.selector_options)
+    subsets = ((i, p) for i, p in enumerate(policy.phases) if not p.is_full)
+    return tuple(i for i, p in subsets if (p.selector, p.selector_options) == key and p.draw in draws)
 
 
 def selector_of(policy: Policy, phase: int) -> Selector:
     """The selector of a phase, with its options."""
     return make(policy.phases[phase].selector, policy.phases[phase].selector_options)
-
-
-def _flops(policy: Policy, phase: int, facts: TaskFacts) -> int:
-    return selector_of(policy, phase).flops(facts, policy.phases[phase].pool_size(facts.num_examples))
 
 
 def check(policy: Policy, facts: TaskFacts) -> str | None:
@@ -143,7 +145,10 @@ def check(policy: Policy, facts: TaskFacts) -> str | None:
 
 def _check_phase(policy: Policy, index: int, facts: TaskFacts) -> str | None:
     phase = policy.phases[index]
-    k = phase.pool_size(facts.num_examples)
+    n = facts.num_examples
+    if round(phase.share * n) == 0:
+        return must("share", f"at least {share_of(1, n)}", phase.share, f"It makes none of the {n:,} examples.")
+    k = phase.pool_size(n)
     try:
         selector = make(phase.selector, phase.selector_options)
     except ConfigError as error:

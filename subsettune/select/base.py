@@ -265,9 +265,20 @@ class Selector(ABC):
         return subset
 
 
-def _hold_to_contract(subset: Subset, k: int, n: int, who: str) -> None:
+def share_of(k: int, n: int) -> str:
+    """The share of `n` examples that makes `k` of them, in as few digits as do: for advice that holds when followed."""
+    digits = 2
+    while round(float(f"{k / n:.{digits}g}") * n) != k:
+        digits += 1
+    return f"{k / n:.{digits}g}"
+
+
+def _hold_to_contract(subset: object, k: int, n: int, who: str) -> None:
     import torch
 
+    if not isinstance(subset, Subset):
+        got = type(subset).__name__
+        raise SelectionError(f"{who} must give a Subset, got a {got}. Return Subset(positions=..., weights=...).")
     positions, weights = subset.positions, subset.weights
     if positions.dtype != torch.int64 or positions.device.type != "cpu" or positions.shape != (k,):
         got = f"{positions.dtype} {tuple(positions.shape)} on {positions.device}"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from subsettune.policy import TaskFacts
+from subsettune.select.base import share_of
 from subsettune.select.proportions import proportional_ranking
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def obstacle(name: str, balance: Balance, facts: TaskFacts, k: int) -> str | Non
     most = facts.smallest_class * facts.num_classes
     return (
         f"equal classes give each class up to {quota:,} of {k:,} examples, and the rarest class has "
-        f"{facts.smallest_class:,}. Choose a subset_share of {most / facts.num_examples:.3g} or less, or classes: "
+        f"{facts.smallest_class:,}. Choose a subset_share of {share_of(most, facts.num_examples)} or less, or classes: "
         "proportional."
     )
 

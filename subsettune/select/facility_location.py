@@ -40,8 +40,8 @@ class FacilityLocation(DistanceSelector):
     for the gains, which is what plain greedy takes with the matrix at hand; where there is no room for it (more than
     21,670 examples in a group), for 2 + log2(q) such passes. What lazy updates save is not credited, because it is not
     known beforehand. `stochastic` is charged g q s (2d + 6) with samples of s, which is what it does. The weights add
-    g q (2d + 3), and 3 g d. Memory: features, a copy of the largest class, 1.75 GiB of distances at most, never more
-    than 4 g^2 bytes, never n x n.
+    g q (2d + 3), and 3 g d. Memory: features, a copy of the largest class, and 1.75 GiB of distances at most,
+    whatever the size of a group: all g^2 of them only where they fit.
     Network: only where `features` are taken from one.
     Source: Mirzasoleiman, Bilmes & Leskovec 2020, arXiv:1906.01827, eq. 11 and alg. 1, with weights that sum to n;
     `stochastic`: Mirzasoleiman et al. 2015, arXiv:1409.7938, with samples that do not depend on k, so that smaller

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from subsettune import config
 from subsettune.policy import TaskFacts
-from subsettune.select.base import SelectionContext, Selector, Subset
+from subsettune.select.base import SelectionContext, Selector, Subset, share_of
 from subsettune.select.proportions import proportional_ranking
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ class Stratified(Selector):
         if facts.num_classes == 0:
             return "stratified needs classes, and the task is a regression. Use random or kcenter."
         if k < facts.num_classes:
-            least = facts.num_classes / facts.num_examples
+            least = share_of(facts.num_classes, facts.num_examples)
             return (
                 f"k must be at least the {facts.num_classes:,} classes for stratified, got {k:,}. "
-                f"Choose a subset_share of {least:.2g} or more, or another selector."
+                f"Choose a subset_share of {least} or more, or another selector."
             )
         return Selector.obstacle(self, facts, k)  # slots make a new class, which `super()` does not know
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,8 @@ from subsettune.study.space import Coordinate, Space
 from subsettune.train import entry, optimizers, order, schedule
 from subsettune.train.loop import check, facts
 from subsettune.train.randomness import isolated
+
+DEFAULT = object()  # of an option that is not given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +48,8 @@ def admit(study: Study, places: Places) -> Admitted:
         DataError, ModelError, ConfigError: it cannot be run; a `ConfigError` has the place of each mistake.
     """
     data = load(study.task, places)
-    known = facts(study.task, places)
     try:
+        known = facts(study.task, places)
         check(study.task, conventional(known), known)
     except ConfigError as error:
         raise ConfigError(
@@ -86,9 +89,8 @@ def _broken(space: Space, study: Study, data: TaskData, known: TaskFacts) -> Ite
     """Components of the space that cannot be made, or do not suit the data."""
     with isolated(0, torch.get_num_threads()):  # initialising the network draws random numbers
         network = models.make(study.task.model, data.input_shape, data.num_outputs)
-    sizes = _pool_sizes(space, known)
     makers: dict[str, Callable[[Any], object]] = {
-        "selector": lambda name: _check_selector(name, sizes, known),
+        "selector": lambda name: _first_made(name, _options(name, space)),
         "entry": lambda name: entry.make(name, {}),
         "schedule": lambda name: schedule.make(name, study.task.recipe.schedule_options),
         "order": lambda name: order.make(name, known.num_examples, study.task.recipe.batch_size, 0),
@@ -100,6 +102,78 @@ def _broken(space: Space, study: Study, data: TaskData, known: TaskFacts) -> Ite
                 make(value)
             except ConfigError as error:
                 yield from (Mistake((name,), m.message) for m in error.mistakes)
+            else:
+                yield from _blocked(value, space, known) if name == "selector" else ()
+
+
+def _blocked(selector: str, space: Space, known: TaskFacts) -> Iterator[Mistake]:
+    """Choices of a selector's options with which it can never choose from such data; or the selector itself.
+
+    Settings that are impossible in part, as subsets too large for equal classes, are left to the search, which skips
+    them.
+    """
+    axes, sizes = _options(selector, space), _pool_sizes(space, known)
+
+    def obstacle(changes: Mapping[str, Sequence[Any]]) -> str | None:
+        """None if the selector can choose with some values of its options; else what stands in the way."""
+        return _obstacle(selector, {**axes, **changes}, sizes, known) if sizes else None
+
+    problem, is_told = obstacle({}), False
+    for option, values in axes.items():
+        choices = space[f"{selector}.{option}"].values
+        for part in ((value,) for value in choices) if choices else (values,):
+            reason = obstacle({option: part})
+            if reason is not None and (problem is None or obstacle({option: (DEFAULT,)}) is None):
+                is_told = True
+                yield Mistake((f"{selector}.{option}",), reason)
+    if problem is not None and not is_told:
+        yield Mistake(("selector",), f"{problem} Leave {selector!r} out of the space.")
+
+
+def _options(selector: str, space: Space) -> dict[str, tuple[Any, ...]]:
+    """Choices, or both ends, of each option of a selector in a space; `DEFAULT` too where it may be absent."""
+    options: dict[str, tuple[Any, ...]] = {}
+    for axis in space.coordinates:
+        owner, _, option = axis.name.rpartition(".")
+        if owner == selector:
+            values = axis.values or tuple(int(end) if axis.kind == "int" else end for end in (axis.lo, axis.hi))
+            options[option] = (*values, DEFAULT) if axis.when.keys() - {"arm", "selector"} else values
+    return options
+
+
+def _settings(options: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    for values in itertools.product(*options.values()):
+        yield {option: v for option, v in zip(options, values, strict=True) if v is not DEFAULT}
+
+
+def _first_made(selector: str, options: Mapping[str, Sequence[Any]]) -> select.Selector:
+    """The selector with the first setting of its options that it takes; raises what is wrong if it takes none."""
+    first = None
+    for setting in _settings(options):
+        try:
+            return select.make(selector, setting)
+        except ConfigError as error:
+            first = first or error
+    assert first is not None
+    raise first
+
+
+def _obstacle(
+    selector: str, options: Mapping[str, Sequence[Any]], sizes: Sequence[int], known: TaskFacts
+) -> str | None:
+    """Why a selector can choose with no setting of its options, neither the smallest nor the largest subset."""
+    first = None
+    for setting in _settings(options):
+        try:
+            made = select.make(selector, setting)
+        except ConfigError as error:  # these values do not go together
+            first = first or str(error)
+            continue
+        obstacles = [made.obstacle(known, size) for size in sizes]
+        if not all(obstacles):
+            return None
+        first = first or obstacles[0]
+    return first
 
 
 def _pool_sizes(space: Space, known: TaskFacts) -> tuple[int, ...]:
@@ -115,14 +189,6 @@ def _pool_sizes(space: Space, known: TaskFacts) -> tuple[int, ...]:
 def _ends(axis: Coordinate) -> tuple[float, float]:
     values = axis.values or (axis.lo, axis.hi)
     return float(min(values)), float(max(values))
-
-
-def _check_selector(name: str, sizes: tuple[int, ...], known: TaskFacts) -> None:
-    """Raise if the selector cannot be made, or has an obstacle at the smallest and at the largest subset."""
-    selector = select.make(name)
-    obstacles = [selector.obstacle(known, size) for size in sizes]
-    if obstacles and all(obstacles):
-        raise ConfigError(f"{obstacles[0]} Leave {name!r} out of the space.")
 
 
 def dearest_budget(space: Space) -> float:

@@ -32,7 +32,7 @@ from subsettune.study.noninferiority import spread_floor
 from subsettune.study.records import RunRecord
 from subsettune.study.results import COMPARISON_LEVEL, Compared, selector_of
 from subsettune.study.runs import Pause, RunRequest
-from subsettune.study.space import Space
+from subsettune.study.space import Coordinate, Space
 from subsettune.study.stages import randomised
 from subsettune.train.result import CurvePoint
 
@@ -134,7 +134,28 @@ def _chosen(name: str, found: Found, space: Space, facts: TaskFacts, invalid: In
         if problem is None:
             return _row(name, policy, facts)
         obstacle = obstacle or problem
-    return Compared(selector=name, verdict="not_tried", reason=obstacle or "the search finished no subset policy")
+    reason = obstacle or unaffordable(name, space, facts, invalid) or "the search finished no subset policy"
+    return Compared(selector=name, verdict="not_tried", reason=reason)
+
+
+def unaffordable(name: str, space: Space, facts: TaskFacts, invalid: Invalid) -> str | None:
+    """Why not even the policy of a space that leaves most for choosing can run; None if it can.
+
+    It has the largest budget and switch, and the fewest and smallest choices; the selector's options take their usual
+    values.
+    """
+    most, least = ("budget", "switch", "reselect"), ("subset_share", "q", "steps", "growth")
+
+    def value_of(axis: Coordinate) -> Any:
+        if axis.name == "selector":
+            return name
+        ends = axis.values or (axis.from_unit(0.0), axis.from_unit(1.0))
+        return max(ends) if axis.name in most else min(ends) if axis.name in least else axis.default
+
+    try:
+        return invalid(space.policy(space.point(SUBSET, value_of), facts))
+    except ConfigError as error:
+        return str(error)
 
 
 def _borrowed(name: str, trial: RunRecord, space: Space, facts: TaskFacts) -> Policy:

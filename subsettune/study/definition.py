@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -163,16 +163,25 @@ def _mistakes_in_space(raw: Mapping[str, Any], task: Task | None) -> list[Mistak
 
 def _mistakes_on_option(axis: Coordinate, space: Space) -> Iterator[Mistake]:
     """Try the choices, or both ends, of an option of a selector, beside the first values of its other options."""
-    selector, _, option = axis.name.rpartition(".")
+    selector = axis.name.rpartition(".")[0]
     own = [other for other in space.coordinates if other.name.rpartition(".")[0] == selector and "." in other.name]
-    beside = {other.name.rpartition(".")[2]: _ends(other)[0] for other in own}
+    names = {other.name: other.name.rpartition(".")[2] for other in own}
     for value in _ends(axis):
         try:
-            select.make(selector, {**beside, option: value})
+            select.make(selector, {names[name]: v for name, v in _setting(axis, value, own).items()})
         except ConfigError as error:
-            others = beside.keys() - {option}  # their own mistakes are told when it is their turn
+            others = set(names.values()) - {names[axis.name]}  # their own mistakes are told when it is their turn
             mine = [m for m in error.mistakes if not others & set(m.path)]
             yield from (Mistake(("space", axis.name), m.message) for m in mine)
+
+
+def _setting(axis: Coordinate, value: Any, own: Sequence[Coordinate]) -> dict[str, Any]:
+    """A value of one of a selector's options, and the first values of the others that can stand beside it."""
+    names, point = {other.name for other in own}, {axis.name: value}
+    for other in own:  # after those that it depends on
+        if other is not axis and all(point.get(k) in ok for k, ok in other.when.items() if k in names):
+            point[other.name] = axis.when.get(other.name, _ends(other))[0]
+    return point
 
 
 def _ends(axis: Coordinate) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,6 +44,7 @@ from subsettune.study.verify import Verification
 from subsettune.study.watch import Watched
 from subsettune.train import metrics
 from subsettune.train.loop import Chooser, RunOptions, check, run, run_key
+from subsettune.train.randomness import isolated
 
 # Settings that a study may go on with another value of; the others are part of what its evidence says.
 MAY_CHANGE = ("trials", "parallel", "gpus_per_trial", "candidates", "comparison_seeds", "time_limit_s")
@@ -541,17 +543,19 @@ class _Driver:
     def _chosen(self, winner: str) -> tuple[bundle.PhaseSubset, ...]:
         """What the phases of the winner choose with the first seed of verification.
 
-        A choice that depends on the run's own network is in the checkpoint of the finished run.
+        A choice that only the run can tell is in the checkpoint of the finished run; the others are made anew, with as
+        many threads as a run has, because their number changes bits.
         """
         policy, seed = self.folder.view().candidates[winner].policy, self.seeds[0]
-        chooser = Chooser(self.task, policy, seed, self.data, self.facts, places=self.options.places)
+        chooser = partial(Chooser, self.task, policy, seed, self.data, self.facts, places=self.options.places)
         subsets: dict[int, Subset] = {}
-        if chooser.needs_run:
+        if chooser(device=self._device_kind()).needs_run:
             device = "auto" if self.device.startswith("cuda") else self.device  # a driver may have no GPU
             subsets = dict(run(self.task, policy, seed, options=replace(self._run_options(), device=device)).subsets)
-        for index, phase in enumerate(policy.phases):
-            if not phase.is_full and index not in subsets:
-                subsets[index] = chooser.choose(index).subset
+        left = [i for i, phase in enumerate(policy.phases) if not phase.is_full and i not in subsets]
+        here = chooser()
+        with isolated(seed, self.settings.cpus_per_trial):
+            subsets |= {index: here.choose(index).subset for index in left}
         return tuple(bundle.chosen(index, subset, self.data.train) for index, subset in sorted(subsets.items()))
 
     def _write_report(self, view: StudyView) -> None:

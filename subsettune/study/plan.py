@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
+from subsettune import select
 from subsettune.data import Places, TaskData
-from subsettune.policy import TaskFacts
+from subsettune.policy import Policy, TaskFacts
 from subsettune.study.admission import Admitted, admit, dearest_budget
+from subsettune.study.comparison import unaffordable
 from subsettune.study.definition import RANDOM, Study
 from subsettune.train.learner import Learner
 from subsettune.train.randomness import isolated
@@ -62,7 +64,7 @@ def plan(
         "flops": round(passes * known.pass_flops),
         "seconds": None if pass_s is None else passes * pass_s / settings.parallel,
         "parallel": settings.parallel,
-        "expectations": _expectations(study, pass_s),
+        "expectations": [*_expectations(study, pass_s), *_too_dear(study, admitted)],
     }
 
 
@@ -84,6 +86,16 @@ def _runs(study: Study, admitted: Admitted) -> dict[str, dict[str, Any]]:
         kind: {"runs": runs, "passes": runs * passes, "flops": round(runs * passes * known.pass_flops)}
         for kind, (runs, passes) in counts.items()
     }
+
+
+def _too_dear(study: Study, admitted: Admitted) -> list[str]:
+    """A sentence for each selector that the search will skip, because no budget of the space pays for it."""
+
+    def invalid(policy: Policy) -> str | None:
+        return select.check(policy, admitted.facts)
+
+    reasons = {name: unaffordable(name, admitted.space, admitted.facts, invalid) for name in study.selectors}
+    return [f"No policy will choose by {name}: {reason}" for name, reason in reasons.items() if reason is not None]
 
 
 def _seconds_per_pass(study: Study, data: TaskData, known: TaskFacts, clock: Callable[[], float]) -> float | None:

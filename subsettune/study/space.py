@@ -31,7 +31,7 @@ import numpy as np
 from subsettune import config
 from subsettune.config import FrozenDict, Path, must, unknown_key
 from subsettune.errors import ConfigError, Mistake
-from subsettune.policy import COORDINATES, FULL, SUBSET, Policy, TaskFacts, from_coordinates
+from subsettune.policy import COORDINATES, FULL, MOST_CHOICES, SUBSET, Policy, TaskFacts, from_coordinates
 
 Kind = Literal["fixed", "float", "int", "choice"]
 _SCALES = ("log", "uniform", "int", "choice")
@@ -39,6 +39,7 @@ _SUBSET_ONLY = ("switch", "subset_share", "q", "steps", "growth", "reselect", "s
 _PERTURB_ONLY = ("shrink", "noise")
 _NAMES = ("arm", "selector", "order", "entry")
 _ALWAYS = ("arm", "budget", "switch", "subset_share", "q")
+_LENGTHS = ("budget", "switch", "reselect")
 _PERCENT = 100
 _LEAST_PERCENT = 2
 
@@ -209,12 +210,15 @@ class Space:
         """Check the space against a task, and return it.
 
         Raises:
-            ConfigError: a range of `q` needs more examples than there are, or a subset would have no example.
+            ConfigError: a range of `q` needs more examples than there are, a subset would have no example, or it would
+                be chosen anew too often.
         """
         mistakes: list[Mistake] = []
         for name in ("subset_share", "q"):
             if name in self and SUBSET in self.arms:
                 _check_sizes(self[name], facts, mistakes)
+        if "reselect" in self and SUBSET in self.arms:
+            _check_choices(self, facts, mistakes)
         if mistakes:
             raise ConfigError(tuple(mistakes))
         return self
@@ -253,6 +257,16 @@ def _check_sizes(axis: Coordinate, facts: TaskFacts, mistakes: list[Mistake]) ->
         mistakes.append(Mistake((axis.name,), must(axis.name, f"at most {facts.q():.4g}", greatest, advice)))
 
 
+def _check_choices(space: Space, facts: TaskFacts, mistakes: list[Mistake]) -> None:
+    """Refuse what `from_coordinates` would: more choices of a subset than a policy may have."""
+    budget, switch, reselect = (axis.values or (axis.lo, axis.hi) for axis in map(space.__getitem__, _LENGTHS))
+    longest = max(budget) * max(switch) * facts.reference_passes
+    if longest > MOST_CHOICES * min(reselect):
+        advice = f"Subsets take up to {longest:.3g} passes, and {MOST_CHOICES:,} choices are the most."
+        rule = f"at least {longest / MOST_CHOICES:.3g}"
+        mistakes.append(Mistake(("reselect",), must("reselect", rule, min(reselect), advice)))
+
+
 def _fraction(name: str, value: float) -> str | None:
     if 0 < value < 1 or (value == 1 and name != "switch"):
         return None
@@ -269,7 +283,7 @@ def _bounded(rule: config.Rule) -> Callable[[str, float], str | None]:
 
 
 def _whole(name: str, value: float) -> str | None:
-    if value >= 1 and value == int(value):
+    if isinstance(value, int) and value >= 1:
         return None
     return must(name, "a whole number, 1 or more", value, "It counts the subsets before the full data.")
 
@@ -389,8 +403,9 @@ class _Reader:
         if not is_pair or any(isinstance(end, bool) or not isinstance(end, number) for end in raw):
             self._say(path, must(f"{scale} of {name}", f"[lo, hi], two {'whole ' * (scale == 'int')}numbers", raw))
             return None
-        if name in _NAMES:
-            self._say((name,), must(name, "a name or {choice: [names]}", {scale: list(raw)}))
+        if name in _NAMES or (name == "steps" and scale != "int"):
+            rule = "a name or {choice: [names]}" if name in _NAMES else "a whole number or {int: [lo, hi]}"
+            self._say((name,), must(name, rule, {scale: list(raw)}))
             return None
         before = len(self._mistakes)
         lo, hi = raw

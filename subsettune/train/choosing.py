@@ -27,7 +27,8 @@ class Choice:
     Args:
         subset: positions and weights.
         seconds: what choosing takes where nothing was prepared, on this machine.
-        only_now: whether it depends on the run's own network, so that only the run itself can tell it.
+        only_now: whether only the run itself can tell it: its own network chooses, or a GPU computes, which gives
+            other bits than a CPU does, and than it gave before.
     """
 
     subset: Subset
@@ -72,10 +73,8 @@ class Chooser:
 
     @property
     def needs_run(self) -> bool:
-        """Whether a phase is chosen by the run's own network, so that only the run itself can tell its examples."""
-        subsets = (i for i, phase in enumerate(self.policy.phases) if not phase.is_full)
-        needs = (select.selector_of(self.policy, i).model_need for i in subsets)
-        return any(need is not None and need.source == "current" for need in needs)
+        """Whether only the run itself can tell the examples of a phase; see `Choice.only_now`."""
+        return any(self._is_only_now(i) for i, phase in enumerate(self.policy.phases) if not phase.is_full)
 
     def choose(self, phase: int, network: nn.Module | None = None) -> Choice:
         """The subset of a phase.
@@ -101,12 +100,20 @@ class Chooser:
         if ranked is None:
             choice = self._rank(phase, selector, context, longest)
             if k == longest and len(together) == 1:
-                return replace(choice, seconds=seconds + choice.seconds)
+                return replace(choice, seconds=seconds + choice.seconds, only_now=self._is_only_now(phase))
             ranked = self._ranked[together[0]] = choice.subset
             seconds += choice.seconds
         start = self.clock()
         subset = self._cut(ranked.positions, selector, context, k)
-        return Choice(subset=subset, seconds=seconds + self.clock() - start)
+        return Choice(subset=subset, seconds=seconds + self.clock() - start, only_now=self._is_only_now(phase))
+
+    def _is_only_now(self, phase: int) -> bool:
+        selector = select.selector_of(self.policy, phase)
+        need = selector.model_need
+        if need is not None and need.source == "current":
+            return True
+        is_free = need is None and selector.flops(self.facts, self._size(phase)) == 0
+        return self.device.type != "cpu" and not is_free
 
     def _size(self, phase: int) -> int:
         return self.policy.phases[phase].pool_size(self.facts.num_examples)
@@ -123,9 +130,7 @@ class Chooser:
         rng = generator(self.seed, "select", *([settings.draw] if settings.draw else []))
         subset = selector.select(context, k, rng=rng)
         self._wait()
-        need = selector.model_need
-        only_now = need is not None and need.source == "current"
-        return Choice(subset=subset, seconds=self.clock() - start, only_now=only_now)
+        return Choice(subset=subset, seconds=self.clock() - start)
 
     def _cut(self, ranking: Tensor, selector: Selector, context: SelectionContext, k: int) -> Subset:
         """The first `k` of a ranking, with the weights that such a subset has."""

@@ -124,7 +124,7 @@ class _Run:
         self.entering = False  # a phase was prepared, and its entry waits for its first update
         self.pool: Tensor | None = None
         self.weights: Tensor | None = None
-        self.subsets: dict[int, select.Subset] = {}  # those that depend on the run's own network
+        self.subsets: dict[int, select.Subset] = {}  # those that only this run can tell
         self.curve: list[CurvePoint] = []
         self.switches: list[float] = []
         self.switch_points: list[SwitchPoint] = []

@@ -46,10 +46,14 @@ class Key:
 
     @classmethod
     def of(cls, fingerprint: str, phase: Phase, selector: Selector, seed: int, device: torch.device) -> Key:
-        """The key of a phase's ranking; a selector that draws nothing has one for all seeds."""
+        """The key of a phase's ranking; a selector that draws nothing has one for all seeds.
+
+        The number of threads is part of it, as it is of what a run is: sums in another order break ties otherwise.
+        """
         drawn = [] if selector.is_deterministic else [seed, phase.draw]
         own = plugins.source_digest(phase.selector) if ":" in phase.selector else ""
-        told = [VERSION, fingerprint, phase.selector, phase.selector_options, own, drawn, device.type]
+        where = [device.type, torch.get_num_threads()]
+        told = [VERSION, fingerprint, phase.selector, phase.selector_options, own, drawn, where]
         return cls(text=config.digest(told)[:32], seed=seed, draw=phase.draw)
 
     @property

@@ -101,7 +101,7 @@ class RunResult:
         switch_shares: share of the policy's compute at which each phase after the first began.
         switches: measurements there and at the end; empty unless `RunOptions.measure_switches`.
         model: the trained network, on the CPU; not part of the JSON form.
-        subsets: what the run's own network chose, `select.Subset` by index of the phase; not part of the JSON form.
+        subsets: the choices that only the run can tell, `select.Subset` by index of the phase; not in the JSON form.
     """
 
     policy: Policy
