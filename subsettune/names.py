@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import typing
 from typing import Any
 
 DATA = {
@@ -35,7 +36,9 @@ def rows(what: str) -> list[dict[str, Any]]:
 def _selectors() -> list[dict[str, Any]]:
     from subsettune import select
 
-    own = {"name": "package.module:Class", "about": "your own: a subclass of subsettune.select.Selector"}
+    about = "your own: a subclass of subsettune.select.Selector"
+    written = "Options are written SELECTOR.OPTION in a space, and selector_options in a policy"
+    own = {"name": "package.module:Class", "about": f"{about}. {written}."}
     known = [
         {"name": name, "about": about, "options": _fields(select.SELECTORS[name])}
         for name, about in select.names().items()
@@ -58,9 +61,20 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _fields(cls: type) -> str:
+    """Options with their defaults; where there are a few values, the others follow."""
     if not dataclasses.is_dataclass(cls):
         return ""
-    return ", ".join(f"{field.name}: {_words(field.default)}" for field in dataclasses.fields(cls))
+    hints = typing.get_type_hints(cls)
+    return ", ".join(f"{field.name}: {_values(hints[field.name], field.default)}" for field in dataclasses.fields(cls))
+
+
+def _values(hint: Any, default: Any) -> str:
+    others = [value for value in typing.get_args(hint) if value != default] if _is_literal(hint) else []
+    return " | ".join(map(_words, (default, *others)))
+
+
+def _is_literal(hint: Any) -> bool:
+    return typing.get_origin(hint) is typing.Literal
 
 
 def _words(default: Any) -> str:

@@ -124,7 +124,7 @@ class Phase:
         return self.share == 1.0
 
     def pool_size(self, num_examples: int) -> int:
-        """K, the number of examples in the pool: round(share * N), at least 1."""
+        """K, the number of examples in the pool: round(share * N), or 1 where that is none, which checks refuse."""
         return num_examples if self.is_full else min(num_examples, max(1, round(self.share * num_examples)))
 
 

@@ -451,7 +451,7 @@ def test_a_single_left_over_example_joins_the_batch_before_it(tiny_data: Data) -
 
 
 @pytest.mark.parametrize(
-    ("policy", "batch_size"), [(two_phases(0.1, 1, share=0.001), 16), (full(0.1), 1)], ids=["pool", "batch"]
+    ("policy", "batch_size"), [(two_phases(0.1, 1, share=0.005), 16), (full(0.1), 1)], ids=["pool", "batch"]
 )
 def test_batch_norm_on_one_example_is_refused_beforehand(tiny_data: Data, policy: Policy, batch_size: int) -> None:
     task = image_task(tiny_data, FLAT_NORM, batch_size=batch_size)

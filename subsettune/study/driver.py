@@ -530,14 +530,13 @@ class _Driver:
     def _export(self) -> None:
         manifest = self.folder.manifest
         manifest["trials_asked"] = max(self.settings.trials, manifest.get("trials_asked", 0))
-        subsets = self._chosen(manifest["winner"]) if manifest["winner"] is not None else ()
-        self.checkpoints.remove()  # every run is on record
         self._note_elapsed()
         if manifest["winner"] is not None:
             self.observer.stage("export", None)
-            manifest["bundle"] = self._uri("bundle")
-            target = self._uri("bundle")
+            manifest["bundle"] = target = self._uri("bundle")
+            subsets = self._chosen(manifest["winner"])
             bundle.export_study(self.folder.view(), manifest["winner"], subsets, seed=self.seeds[0], target=target)
+        self.checkpoints.remove()  # every run is on record, and what a run alone could tell is in the bundle
         self.folder.save()
 
     def _chosen(self, winner: str) -> tuple[bundle.PhaseSubset, ...]:
