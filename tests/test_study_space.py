@@ -266,3 +266,8 @@ def test_choices_that_are_too_many_are_refused_before_the_search() -> None:
 def test_an_option_without_any_selector_in_the_space() -> None:
     found = mistakes({**MINIMAL, "kcenter.start": "center"})
     assert found["kcenter.start"].startswith("kcenter.start has no use without selector: kcenter in the space.")
+
+
+def test_growth_of_a_subset_that_does_not_grow() -> None:
+    found = mistakes({**MINIMAL, "growth": 2.0})
+    assert found == {"growth": "growth has no use without steps. Add e.g. steps: {int: [1, 3]}, or remove growth."}

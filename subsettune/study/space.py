@@ -482,6 +482,8 @@ class _Reader:
                     self._check_condition(name, key, allowed)
             if "." in name:
                 self._check_option(name)
+            if name == "growth" and "steps" not in self._seen:
+                self._say((name,), "growth has no use without steps. Add e.g. steps: {int: [1, 3]}, or remove growth.")
             entry = self._axes.get("entry")
             if name in _PERTURB_ONLY and not (entry and "shrink_perturb" in entry.values):
                 advice = f"Add it to the choices of entry, or remove {name}."
