@@ -201,8 +201,22 @@ def test_what_cannot_run_is_borrowed_from_the_next_best_or_told_with_the_reason_
     (row,) = choose(["kcenter"], found, SPACE, FACTS, invalid)
     assert row.policy is not None
     assert row.policy.passes == pytest.approx(5)
-    (row,) = choose(["kcenter"], _found(*found.trials[:2]), SPACE, FACTS, invalid)
+    (row,) = choose(["kcenter"], _found(*found.trials[:2]), SPACE, FACTS, lambda policy: invalid(policy) or "Never.")
     assert (row.verdict, row.reason, row.policy) == ("not_tried", "1 passes are too few.", None)
+
+
+def test_where_no_trial_leaves_enough_for_choosing_a_policy_near_the_best_does() -> None:
+    """It costs just more than the least that can run, and is otherwise much like the best: nearest of 500 draws."""
+    best = _trial(0, 0.95, budget=0.3, switch=0.4, subset_share=0.2, entry="reset_optimizer")
+    valid = lambda policy: None if policy.passes >= 4 else "Too few passes."  # noqa: E731
+    rows = [choose(["kcenter"], _found(best), SPACE, FACTS, valid) for _ in range(2)]
+    assert rows[0] == rows[1]
+    policy = rows[0][0].policy
+    assert policy is not None
+    assert (selector_of(policy), policy.phases[1].entry) == ("kcenter", "reset_optimizer")
+    assert 4 <= policy.passes < 5
+    assert policy.switch == pytest.approx(0.4, abs=0.2)
+    assert 0.1 < policy.phases[0].share < 0.4
 
 
 def test_without_any_subset_policy_the_reason_is_why_not_even_the_most_generous_one_can_run() -> None:
@@ -232,11 +246,14 @@ def test_without_any_subset_policy_nothing_can_be_tried() -> None:
     }
 
 
-def test_a_selector_that_the_space_shuts_out_beside_the_best_policy_says_so() -> None:
+def test_a_selector_that_the_space_shuts_out_beside_the_best_policy_gets_one_near_it() -> None:
     raw = {**SPACE.to_mapping(), "selector": {"choice": ["random", "kcenter"], "when": {"entry": "reset_optimizer"}}}
     trial = _trial(0, 0.95)
     trial = replace(trial, coordinates=FrozenDict({k: v for k, v in trial.coordinates.items() if k != "selector"}))
     (row,) = choose(["kcenter"], _found(trial), read_space(raw), FACTS, _never)
+    assert row.policy is not None
+    assert (selector_of(row.policy), row.policy.phases[1].entry) == ("kcenter", "reset_optimizer")
+    (row,) = choose(["kcenter"], _found(trial), read_space(raw), FACTS, lambda _: "Never.")
     assert (row.verdict, row.reason) == ("not_tried", "'kcenter' is no choice in trial-0000")
 
 

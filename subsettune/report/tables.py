@@ -269,7 +269,8 @@ def compared_text(view: StudyView, row: Compared) -> str:
     """What a selector was compared by, and what it cost; or why there is no result."""
     if row.policy is None:
         return f"{comparison_words(row).rstrip('.')}."
-    origin = "" if row.trials else " (never finished in the search; the best policy of another selector)"
+    borrowed = " (never finished in the search; the best policy of another selector, or one near it)"
+    origin = "" if row.trials else borrowed
     policy = f"{describe(row.policy, view.facts)}{origin}"
     if row.difference is None:
         return f"{comparison_words(row)}. {policy}."

@@ -37,6 +37,7 @@ from subsettune.study.stages import randomised
 from subsettune.train.result import CurvePoint
 
 Invalid = Callable[[Policy], str | None]
+DRAWS = 500  # policies looked at for one that a selector can be paid from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +135,37 @@ def _chosen(name: str, found: Found, space: Space, facts: TaskFacts, invalid: In
         if problem is None:
             return _row(name, policy, facts)
         obstacle = obstacle or problem
+    near = _nearest(name, found, space, facts, invalid)
+    if near is not None:
+        return _row(name, near, facts)
     reason = obstacle or unaffordable(name, space, facts, invalid) or "the search finished no subset policy"
     return Compared(selector=name, verdict="not_tried", reason=reason)
+
+
+def _nearest(name: str, found: Found, space: Space, facts: TaskFacts, invalid: Invalid) -> Policy | None:
+    """Of some policies by a selector that can run, drawn from the space, the one most like the best subset policy."""
+    groups, rng = found.best_first(), np.random.default_rng(0)
+    nearest: Policy | None = None
+    least = math.inf
+    for _ in range(DRAWS if groups else 0):
+        drawn: Mapping[str, Any] = {**space.sample(rng, SUBSET), "selector": name}
+        point = space.point(SUBSET, lambda axis, drawn=drawn: drawn.get(axis.name, axis.default))  # type: ignore[misc]
+        distance = _distance(point, groups[0][0].coordinates, space)
+        if point.get("selector", RANDOM) != name or distance >= least:
+            continue
+        try:
+            policy = space.policy(point, facts)
+        except ConfigError:
+            continue
+        if invalid(policy) is None:
+            nearest, least = policy, distance
+    return nearest
+
+
+def _distance(a: Mapping[str, Any], b: Mapping[str, Any], space: Space) -> float:
+    """Sum of squares over the coordinates that both points have, each on its own scale from 0 to 1."""
+    shared = (axis for axis in space.coordinates if axis.name in a and axis.name in b and axis.name != "selector")
+    return math.fsum((axis.to_unit(a[axis.name]) - axis.to_unit(b[axis.name])) ** 2 for axis in shared)
 
 
 def unaffordable(name: str, space: Space, facts: TaskFacts, invalid: Invalid) -> str | None:

@@ -43,7 +43,7 @@ class Compared:
         policy: that the selector is compared by, or null.
         twin: the same with a random subset, or null.
         trials: numbers of the policy's trials; empty where the search never finished one with this selector, and the
-            policy is the best of another selector.
+            policy is the best of another selector, or near it.
         cost_flops: known compute of one training, selection included.
         twin_cost_flops: of the twin, likewise; the two are equal.
         selection_flops: of `cost_flops`, what the selector is charged.
