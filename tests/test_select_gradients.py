@@ -459,7 +459,8 @@ def test_glister_keeps_the_classes_and_holds_back_what_it_held_out(balance: str)
     sizes = torch.bincount(part.targets).tolist()
     groups = torch.tensor(classes.sequence(sizes, k, balance)[0])  # type: ignore[arg-type]
     assert torch.equal(part.targets[positions], groups)
-    is_held = torch.tensor([i in held_out_of(part, 0.3) for i in positions.tolist()])
+    held = held_out_of(part, 0.3)
+    is_held = torch.tensor([i in held for i in positions.tolist()])
     for c in range(5):
         mine = is_held[groups == c]
         assert torch.equal(mine, mine.sort().values), "held-out examples come last in their class"

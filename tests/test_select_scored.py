@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from subsettune import select
+from subsettune.config import FrozenDict
 from subsettune.errors import ConfigError, ModelDivergedError, ModelError, SelectionError
 from subsettune.policy import Phase, Policy, TaskFacts
 from subsettune.select import ModelNeed, SelectionContext
@@ -380,7 +381,8 @@ def test_costs_in_closed_form(name: str, options: dict[str, Any], flops: int) ->
     need = selector.model_need
     training = need.runs * round(need.passes * FACTS.pass_flops)
     assert select.selection_flops(Policy(phases=(phase,)), 0, FACTS) == flops + training
-    later = [replace(phase, share=0.7), replace(phase, share=0.7, draw=1)]
+    other = FrozenDict({**options, "classes": "none"})
+    later = [replace(phase, share=0.7, draw=1), replace(phase, share=0.7, selector_options=other)]
     charged = [select.selection_flops(Policy(phases=(phase, again)), 1, FACTS) for again in later]
     assert charged == [0, flops], "the same ranking, and another one by the same networks"
 
