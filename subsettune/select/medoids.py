@@ -28,6 +28,7 @@ from subsettune.select.kernels import noise, rows_of, squared_norms
 
 STEPS = 2**23  # of the largest distance: float32 has no finer ones, and 255 of them are summed up in an int32
 TIE = 2**4  # steps: where rows are computed again, two rows can differ so much on the distance between them
+ROUNDED = 2  # steps: by so much equal distances differ once they are rounded
 TAKEN = -(2**62)  # a gain below all others
 BLOCK_PAIRS = 2**18  # distances looked at together: 1 MiB, so that they stay in the cache
 BLOCK_ROWS = 128  # at most: sums of a block are exact
@@ -136,7 +137,7 @@ class _Rows:
             part = self._compute(rows, first)
             matrix[first:end, first:] = part
             matrix[end:, first:end] = part[:, len(rows) :].T
-        self.matrix, self.tie = matrix, 0
+        self.matrix, self.tie = matrix, ROUNDED
 
     def most_pairs(self) -> int:
         """Pairs from which on they are kept in place of rows: few enough to find room, twice, and to pay."""
