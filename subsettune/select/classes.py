@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from subsettune.policy import TaskFacts
@@ -44,7 +45,11 @@ def groups(facts: TaskFacts, balance: Balance) -> tuple[int, ...]:
 
 def quotas(facts: TaskFacts, balance: Balance, k: int) -> tuple[int, ...]:
     """How many of the `k` picks each of the `groups` gives."""
-    sizes = groups(facts, balance)
+    return _quotas(groups(facts, balance), balance, k)
+
+
+@lru_cache(maxsize=1024)  # the price and the memory of one policy ask for the same, and a search for those of many
+def _quotas(sizes: tuple[int, ...], balance: Balance, k: int) -> tuple[int, ...]:
     classes, _ = sequence(sizes, k, balance)
     counts = Counter(classes)
     return tuple(counts[c] for c in range(len(sizes)))

@@ -73,8 +73,6 @@ def anatomy(network: nn.Module, inputs: Tensor) -> Anatomy:
         for handle in handles:
             handle.remove()
     head = heads.get(id(output), "")
-    if isinstance(network, nn.Linear):
-        return Anatomy(layers=layers, head="", head_features=0)
     features = network.get_submodule(head).in_features if head else 0
     return Anatomy(layers=layers, head=head, head_features=int(features))  # type: ignore[arg-type]
 
@@ -160,8 +158,7 @@ class ModelView:
     @property
     def has_head_bias(self) -> bool:
         """Whether the last layer is linear with a bias, whose gradient is the residual."""
-        head = self._anatomy.head
-        return bool(head) and self.network.get_submodule(head).bias is not None
+        return self.head is not None and self.head.bias is not None
 
     def gradient_norms(self) -> Tensor:
         """(n,) float64 norms of the gradients of the losses by all trainable parameters, on `device`.
