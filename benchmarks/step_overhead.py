@@ -28,10 +28,10 @@ from torch.nn import functional
 
 from subsettune import config, train
 from subsettune.data import Part, Places, TaskData, load
+from subsettune.data.parts import EVALUATION_BATCH
 from subsettune.models import make
 from subsettune.policy import Phase, Policy
 from subsettune.task import Task
-from subsettune.train.learner import EVALUATION_BATCH
 from subsettune.train.order import Uniform
 from subsettune.train.randomness import isolated
 

@@ -14,6 +14,9 @@ from subsettune.data.distort import distorted
 from subsettune.data.encode import Encoder, Normalizer, float32
 from subsettune.task import Distortion
 
+# Examples that go through a network at a time where nothing is trained. MNIST cnn [16, 32] on one core: 128 take
+# 0.13 ms an example, 1,024 take 0.23, out of its cache.
+EVALUATION_BATCH = {"cpu": 128, "cuda": 2048}
 GPU_SHARE = 0.4  # of free memory that data may take; the rest is the network's
 
 

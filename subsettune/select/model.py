@@ -20,11 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from subsettune.data import TaskData
+from subsettune.data.parts import EVALUATION_BATCH
 from subsettune.errors import ModelDivergedError, ModelError
 from subsettune.select import scores
 from subsettune.select.base import Examples
-
-BATCH = {"cpu": 128, "cuda": 2048}  # examples at a time, as in evaluation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +168,7 @@ class ModelView:
         was_training = self.network.training
         self.network.eval()
         try:
-            rows = scores.rows_at_a_time(self.network, BATCH[self.device.type])
+            rows = scores.rows_at_a_time(self.network, EVALUATION_BATCH[self.device.type])
             blocks = []
             for index in torch.arange(len(self.part)).split(rows):
                 inputs, targets = (t.to(self.device) for t in self.part.batch(index))
@@ -217,7 +216,7 @@ class ModelView:
         was_training = self.network.training
         self.network.eval()
         try:
-            for index in torch.arange(len(self.part)).split(BATCH[self.device.type]):
+            for index in torch.arange(len(self.part)).split(EVALUATION_BATCH[self.device.type]):
                 inputs, targets = self.part.batch(index)
                 with torch.no_grad():
                     outputs = self.network(inputs.to(self.device)).float()

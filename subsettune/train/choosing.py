@@ -17,7 +17,6 @@ from subsettune.select import ModelNeed, SelectionContext, Selector, Subset
 from subsettune.select.model import ModelView
 from subsettune.task import Task
 from subsettune.train import proxy, rankings
-from subsettune.train.randomness import generator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +126,7 @@ class Chooser:
             start = self.clock()  # not the time of the ranking: another run may have made it
             subset = self._cut(ranking.positions, selector, context, k)
             return Choice(subset=subset, seconds=ranking.seconds + self.clock() - start)
-        rng = generator(self.seed, "select", *([settings.draw] if settings.draw else []))
-        subset = selector.select(context, k, rng=rng)
+        subset = selector.select(context, k, rng=rankings.stream(self.seed, settings.draw))
         self._wait()
         return Choice(subset=subset, seconds=self.clock() - start)
 

@@ -30,6 +30,11 @@ VERSION = 1  # raise it when a selector comes to rank otherwise: rankings made b
 SECONDS, FLOPS = b"seconds", b"flops"
 
 
+def stream(seed: int, draw: int) -> torch.Generator:
+    """What the selector of a phase draws from: phases with one `draw` share the stream."""
+    return generator(seed, "select", *([draw] if draw else []))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
     """What a ranking depends on.
@@ -59,7 +64,7 @@ class Key:
     @property
     def rng(self) -> torch.Generator:
         """A fresh stream, the one that an unshared choice draws from."""
-        return generator(self.seed, "select", *([self.draw] if self.draw else []))
+        return stream(self.seed, self.draw)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
