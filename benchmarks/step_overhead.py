@@ -32,7 +32,7 @@ from subsettune.data.parts import EVALUATION_BATCH
 from subsettune.models import make
 from subsettune.policy import Phase, Policy
 from subsettune.task import Task
-from subsettune.train.order import Uniform
+from subsettune.train.orders.uniform import Shuffled
 from subsettune.train.randomness import isolated
 
 SEED, EVALUATIONS, BATCH_SIZE, LR = 0, 10, 128, 0.05
@@ -56,10 +56,10 @@ def bare_loop(task: Task, data: TaskData, passes: float) -> nn.Module:
     with isolated(SEED, 1):
         network = make(task.model, data.input_shape, data.num_outputs).train()
         optimizer = torch.optim.SGD(network.parameters(), lr=LR, momentum=0.9, weight_decay=5e-4)
-        order, n = Uniform(len(data.train), BATCH_SIZE, SEED), len(data.train)
+        order, n = Shuffled(len(data.train), BATCH_SIZE, SEED), len(data.train)
         seen, total, evaluation = 0, round(passes * n), 1
         while True:
-            index = order.next()
+            index = order.next(0.0).positions
             if seen + len(index) > total:
                 break
             for group in optimizer.param_groups:

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from subsettune import config
 from subsettune.config import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, FrozenDict, setting
@@ -18,12 +18,46 @@ from subsettune.errors import ConfigError, Mistake
 POLICY_SCHEMA = 1
 COORDINATES = (
     *("arm", "budget", "switch", "subset_share", "q", "steps", "growth", "reselect"),
-    *("selector", "order", "entry", "shrink", "noise"),
+    *("selector", "order", "entry", "shrink", "noise", "soup"),
 )
+SOUP = "soup"  # owner of the options of the soup, as `soup.workers`
 FULL, SUBSET = "full", "subset"
 GROWTH = 2.0  # of the subset from step to step where the space does not say
 ROUNDING = 1e-9  # of a quotient of passes that should be whole
 MOST_CHOICES = 1000  # of a phase that is chosen anew: each is a phase, and a policy is a file that people read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """FLOPs of a forward and of a backward pass."""
+
+    forward: int
+    backward: int
+
+    @property
+    def total(self) -> int:
+        """Both."""
+        return self.forward + self.backward
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainLayer:
+    """A layer with a weight matrix in a network that is a chain of such layers.
+
+    Args:
+        name: of the module.
+        width: its output units or channels.
+        forward_flops: of one example.
+        backward_flops: likewise.
+    """
+
+    name: str
+    width: int = setting(rule=AT_LEAST_ONE)
+    forward_flops: int = setting(rule=NOT_NEGATIVE)
+    backward_flops: int = setting(rule=NOT_NEGATIVE)
+
+    def __post_init__(self) -> None:
+        config.check(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +78,12 @@ class TaskFacts:
         head_features: H, inputs of the last layer; 0 where the network does not end in a linear layer.
         layers: numbers that each named layer gives for an example, maps and sequences averaged over their places.
         num_embedding: numbers in the embedding that the data hold of each example; 0 without.
+        exits: FLOPs of the forward pass of one example up to the output of each named layer, that layer included.
+        blocks: names of the layers that follow each other at the top of the network: where a share of its depth ends.
+        chain: layers with weights, in order, where the network is nothing but a chain of them (linear, convolution)
+            with element-wise and pooling layers between; else empty. All but the last can be made narrower.
+        has_batch_norm: whether the network keeps running statistics.
+        num_tokens: size of the vocabulary where an example is a sequence of token ids; 0 where it is numbers.
     """
 
     num_examples: int = setting(rule=AT_LEAST_ONE)
@@ -59,6 +99,11 @@ class TaskFacts:
     head_features: int = setting(0, rule=NOT_NEGATIVE)
     layers: FrozenDict = setting(FrozenDict())
     num_embedding: int = setting(0, rule=NOT_NEGATIVE)
+    exits: FrozenDict = setting(FrozenDict())
+    blocks: tuple[str, ...] = ()
+    chain: tuple[ChainLayer, ...] = ()
+    has_batch_norm: bool = False
+    num_tokens: int = setting(0, rule=NOT_NEGATIVE)
 
     def __post_init__(self) -> None:
         config.check(self)
@@ -89,6 +134,35 @@ class TaskFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Soup:
+    """LiPT's pre-training: a phase in which workers train apart on disjoint shards, then are averaged.
+
+    The phase's allowance is the sum over the workers. See `subsettune.train.soup` for what each setting does.
+
+    Args:
+        workers: networks that train apart, each on a shard of the phase's pool.
+        density: share of each weight matrix's entries that a worker keeps, over the whole network; 1 keeps all.
+        masks: how a worker's mask is drawn: `erk` at random, or `data`, by the gradients of its shard.
+        uncovered: what weights become that no worker kept: `init`, what they were before the phase, or `zero`.
+        rand_augment: magnitude of RandAugment with one operation, on each worker's images; 0 is off.
+    """
+
+    workers: int = setting(10, rule=AT_LEAST_ONE)
+    density: float = setting(0.05, rule=FRACTION)
+    masks: Literal["erk", "data"] = "erk"
+    uncovered: Literal["init", "zero"] = "init"
+    rand_augment: int = setting(0, rule=NOT_NEGATIVE)
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether it is plain training: one worker that keeps every weight."""
+        return self.workers == 1 and self.density == 1 and self.rand_augment == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
     """One stretch of training on one pool of examples.
 
@@ -100,9 +174,11 @@ class Phase:
         draw: number of the stream of random numbers that the selector draws from: with the same number, a larger pool
             holds the smaller ones where the selector ranks; with another, the choice is made afresh.
         q: the overdetermination ratio that `share` was derived from; a transfer to other data derives it anew.
-        order: which examples of the pool come next.
+        order: which examples of the pool come next; the same in all phases of a policy.
+        order_options: its options, likewise.
         entry: what happens to weights and optimizer when the phase starts.
         entry_options: its options, e.g. `shrink` and `noise` of `shrink_perturb`.
+        soup: how workers train apart in this phase, on shards of its pool; null for ordinary training.
     """
 
     share: float = setting(1.0, rule=FRACTION)
@@ -112,8 +188,10 @@ class Phase:
     draw: int = setting(0, rule=NOT_NEGATIVE)
     q: float | None = setting(None, rule=POSITIVE)
     order: str = "uniform"
+    order_options: FrozenDict = setting(FrozenDict())
     entry: str = "keep"
     entry_options: FrozenDict = setting(FrozenDict())
+    soup: Soup | None = None
 
     def __post_init__(self) -> None:
         config.check(self)
@@ -122,6 +200,12 @@ class Phase:
     def is_full(self) -> bool:
         """Whether the pool is all of the training data, so that nothing is selected."""
         return self.share == 1.0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is ordinary training on all of the data: in the uniform order, by the whole network."""
+        is_ordinary = self.order == "uniform" and self.entry != "prune" and (self.soup is None or self.soup.is_neutral)
+        return self.is_full and is_ordinary
 
     def pool_size(self, num_examples: int) -> int:
         """K, the number of examples in the pool: round(share * N), or 1 where that is none, which checks refuse."""
@@ -152,8 +236,8 @@ class Policy:
 
     @property
     def arm(self) -> str:
-        """`full` if every phase trains on all data, else `subset`."""
-        return FULL if all(phase.is_full for phase in self.phases) else SUBSET
+        """`full` if every phase is ordinary training on all data, else `subset`."""
+        return FULL if all(phase.is_plain for phase in self.phases) else SUBSET
 
     @property
     def switch(self) -> float:
@@ -223,15 +307,16 @@ def from_coordinates(coordinates: Mapping[str, Any], facts: TaskFacts) -> Policy
     Args:
         coordinates: `arm`; `budget`, a share of the reference's compute; for the arm `subset` also `switch` and
             `subset_share` or `q`, and if given `steps`, `growth`, `reselect`, `selector`, `order`, `entry`, `shrink`,
-            `noise`, and options of the selector as `SELECTOR.OPTION`. Every other key is a hyperparameter of the
-            recipe. Keys of the other arm, and options of other selectors, are ignored.
+            `noise`, `soup`, and options of a selector, order or entry as `OWNER.OPTION`. Every other key is a
+            hyperparameter of the recipe. Keys of the other arm, and options of other owners, are ignored.
         facts: of the task.
 
     Returns:
-        One phase on all data (arm `full`); or, for the arm `subset`, subset phases and then one on all data, which
-        `entry` opens. There is one subset phase, unless it grows: then there are `steps`, each `growth` times as large
-        as the one before and as many rounds long, as far as they are smaller than the data; and unless it is chosen
-        anew every `reselect` passes, each choice being a phase.
+        One phase on all data in the uniform order (arm `full`); or, for the arm `subset`, subset phases and then one on
+        all data, which `entry` opens. There is one subset phase, unless it grows: then there are `steps`, each `growth`
+        times as large as the one before and as many rounds long, as far as they are smaller than the data; and unless
+        it is chosen anew every `reselect` passes, each choice being a phase. Where `soup` is above 0, that share of the
+        subset stretch goes to a soup before it, on `soup.share` of the data, by default as many as the subset.
 
     Raises:
         ConfigError: a coordinate is missing or out of range, or `q` needs more examples than there are.
@@ -242,22 +327,44 @@ def from_coordinates(coordinates: Mapping[str, Any], facts: TaskFacts) -> Policy
     if missing:
         raise ConfigError(f"coordinates must have {' and '.join(missing)}, got {sorted(coordinates)}.")
     passes = coordinates["budget"] * facts.reference_passes
-    order = coordinates.get("order", "uniform")
     if arm == FULL:
-        return Policy(phases=(Phase(passes=passes, order=order),), recipe=recipe)
+        return Policy(phases=(Phase(passes=passes),), recipe=recipe)
     switch = coordinates["switch"]
     if not 0 < switch < 1:
         raise ConfigError(config.must("switch", "in (0, 1)", switch, "A share of the budget: write 0.3."))
-    subsets = _subset_phases(coordinates, switch * passes, facts)
+    stretch, share = switch * passes, coordinates.get("soup", 0.0)
+    if not 0 <= share < 1:
+        raise ConfigError(config.must("soup", "in [0, 1)", share, "A share of the compute before the switch."))
+    before = [_soup_phase(coordinates, share * stretch, facts)] if share else []
+    subsets = _subset_phases(coordinates, stretch - share * stretch, facts)
     entry = coordinates.get("entry", "keep")
-    options = {key: coordinates[key] for key in ("shrink", "noise") if key in coordinates}
+    perturbing = {key: coordinates[key] for key in ("shrink", "noise") if key in coordinates}
     rest = Phase(
-        passes=passes - switch * passes,
-        order=order,
+        passes=passes - stretch,
+        **_ordered(coordinates),
         entry=entry,
-        entry_options=FrozenDict(options if entry == "shrink_perturb" else {}),
+        entry_options=FrozenDict(perturbing if entry == "shrink_perturb" else _options(coordinates, entry)),
     )
-    return Policy(phases=(*subsets, rest), recipe=recipe)
+    return Policy(phases=(*before, *subsets, rest), recipe=recipe)
+
+
+def _options(coordinates: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    """What coordinates say of the options of a selector, order or entry, as `OWNER.OPTION`."""
+    split = ((key.rpartition("."), value) for key, value in coordinates.items())
+    return {option: value for (name, dot, option), value in split if dot and name == owner}
+
+
+def _ordered(coordinates: Mapping[str, Any]) -> dict[str, Any]:
+    """The order of every phase of a policy, with its options."""
+    order = coordinates.get("order", "uniform")
+    return {"order": order, "order_options": FrozenDict(_options(coordinates, order))}
+
+
+def _soup_phase(coordinates: Mapping[str, Any], passes: float, facts: TaskFacts) -> Phase:
+    """The soup before the subset."""
+    options = _options(coordinates, SOUP)
+    share = options.pop("share", None) or _share(coordinates, facts)[0]
+    return Phase(share=share, passes=passes, **_ordered(coordinates), soup=config.build(Soup, options))
 
 
 def _subset_phases(coordinates: Mapping[str, Any], passes: float, facts: TaskFacts) -> list[Phase]:
@@ -265,7 +372,6 @@ def _subset_phases(coordinates: Mapping[str, Any], passes: float, facts: TaskFac
     share, q = _share(coordinates, facts)
     factors = _factors(coordinates, share)
     selector = coordinates.get("selector", "random")
-    options = {key.rpartition(".")[2]: v for key, v in coordinates.items() if key.rpartition(".")[0] == selector}
     phases: list[Phase] = []
     for factor in factors:
         length = passes * factor / math.fsum(factors)  # rounds on the pool are as many in each step
@@ -277,9 +383,9 @@ def _subset_phases(coordinates: Mapping[str, Any], passes: float, facts: TaskFac
                     q=None if q is None else q * factor,
                     passes=length / choices,
                     selector=selector,
-                    selector_options=FrozenDict(options),
+                    selector_options=FrozenDict(_options(coordinates, selector)),
                     draw=len(phases) if "reselect" in coordinates else 0,
-                    order=coordinates.get("order", "uniform"),
+                    **_ordered(coordinates),
                 )
             )
     return phases

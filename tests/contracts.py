@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ from subsettune.errors import SelectionError
 from subsettune.policy import Phase, Policy, TaskFacts
 from subsettune.select import SelectionContext, Selector, Subset, selection_flops
 from subsettune.select.model import ModelView, anatomy
-from subsettune.train.entry import Entry, scales
-from subsettune.train.order import Order
+from subsettune.train.entry import Entered, Entry, scales
+from subsettune.train.orders import Order, Stream
 
 # --- global random state ----------------------------------------------------------------------------------------------
 
@@ -238,61 +238,81 @@ class SelectorContract:
 # --- orders -----------------------------------------------------------------------------------------------------------
 
 
-def stream_of(kind: type[Order], pool: Tensor | None, num_batches: int, seed: int = 0) -> list[list[int]]:
+def stream_of(order: Order, pool: Tensor | None, num_batches: int, seed: int = 0) -> list[list[int]]:
     """So many batches of a fresh order over 50 examples, in batches of 8."""
-    order = kind(50, 8, seed)
-    order.enter(pool)
-    return [order.next().tolist() for _ in range(num_batches)]
+    stream = order.stream(50, 8, seed)
+    stream.enter(pool)
+    return [stream.next(0.0).positions.tolist() for _ in range(num_batches)]
+
+
+def batches_of(stream: Stream, count: int) -> list[list[int]]:
+    """So many batches from here on."""
+    return [stream.next(0.0).positions.tolist() for _ in range(count)]
 
 
 @pytest.mark.usefixtures("untouched_random_state")
 class OrderContract:
-    """Owed by every order. A subclass gives its class, `kind`, as a parameter."""
+    """Owed by every order. A subclass gives it, with its options, as a parameter."""
 
     @pytest.mark.parametrize(
         "pool", [None, torch.arange(50), torch.arange(10, 31), torch.tensor([4, 3, 9]), torch.tensor([7])]
     )
-    def test_batches_come_from_the_pool_without_repetition(self, kind: type[Order], pool: Tensor | None) -> None:
+    def test_batches_come_from_the_pool_without_repetition(self, order: Order, pool: Tensor | None) -> None:
         members = set(range(50)) if pool is None else set(pool.tolist())
-        for batch in stream_of(kind, pool, 30):
+        for batch in stream_of(order, pool, 30):
             assert 1 <= len(batch) <= 9
             assert len(set(batch)) == len(batch)
             assert set(batch) <= members
 
-    def test_every_example_comes_again_and_again(self, kind: type[Order]) -> None:
+    def test_every_example_comes_again_and_again(self, order: Order) -> None:
         pool = torch.arange(10, 30)
-        seen = [i for batch in stream_of(kind, pool, 60) for i in batch]
+        seen = [i for batch in stream_of(order, pool, 60) for i in batch]
         assert all(seen.count(i) >= 3 for i in pool.tolist())
 
-    def test_batches_are_int64_on_the_cpu(self, kind: type[Order]) -> None:
-        order = kind(50, 8, 0)
-        order.enter(None)
-        batch = order.next()
+    def test_batches_are_int64_on_the_cpu(self, order: Order) -> None:
+        stream = order.stream(50, 8, 0)
+        stream.enter(None)
+        batch = stream.next(0.0).positions
         assert (batch.dtype, batch.device.type, batch.dim()) == (torch.int64, "cpu", 1)
 
-    def test_same_seed_same_batches_whatever_the_global_state(self, kind: type[Order]) -> None:
-        first, state = stream_of(kind, None, 20, seed=3), torch.get_rng_state()
+    def test_same_seed_same_batches_whatever_the_global_state(self, order: Order) -> None:
+        first, state = stream_of(order, None, 20, seed=3), torch.get_rng_state()
         torch.manual_seed(1)
-        second = stream_of(kind, None, 20, seed=3)
+        second = stream_of(order, None, 20, seed=3)
         torch.set_rng_state(state)
         assert first == second
 
     @pytest.mark.parametrize("num_batches", [0, 1, 2, 3, 7])
-    def test_it_goes_on_from_its_state(self, kind: type[Order], num_batches: int) -> None:
+    def test_it_goes_on_from_its_state(self, order: Order, num_batches: int) -> None:
         pool = torch.arange(5, 25)
-        order, again = kind(50, 8, 1), kind(50, 8, 1)
-        order.enter(pool)
+        stream, again = order.stream(50, 8, 1), order.stream(50, 8, 1)
+        stream.enter(pool)
         for _ in range(num_batches):
-            order.next()
-        again.load(order.state(), pool)
-        assert [order.next().tolist() for _ in range(9)] == [again.next().tolist() for _ in range(9)]
-        for one in (order, again):
+            stream.next(0.0)
+        again.load(stream.state(), pool)
+        assert batches_of(stream, 9) == batches_of(again, 9)
+        for one in (stream, again):
             one.enter(None)
-        assert [order.next().tolist() for _ in range(9)] == [again.next().tolist() for _ in range(9)]
+        assert batches_of(stream, 9) == batches_of(again, 9)
 
-    def test_describes_itself_in_one_line(self, kind: type[Order]) -> None:
-        assert kind.summary
-        assert "\n" not in kind.summary
+    def test_lengths_are_those_of_the_batches(self, order: Order) -> None:
+        for pool in (None, torch.arange(9), torch.arange(17), torch.tensor([7])):
+            known = order.lengths(50 if pool is None else len(pool), 8)
+            assert [len(batch) for batch in stream_of(order, pool, 2 * len(known))] == [*known, *known]
+
+    def test_prices_grow_with_the_batch(self, order: Order) -> None:
+        facts = TaskFacts(
+            num_examples=50, num_outputs=2, num_parameters=9, forward_flops=10, backward_flops=20, reference_passes=3
+        )
+        facts = replace(facts, exits=FrozenDict({"0": 4, "1": 10}), blocks=("0", "1"), layers=FrozenDict({"0": 3}))
+        prices = [order.price(length, 0.5, facts) for length in (1, 2, 8)]
+        assert all(price.forward >= 0 and price.backward >= 0 and price.total > 0 for price in prices)
+        assert prices == sorted(prices, key=lambda price: price.total)
+        assert all(order.most(length, facts) >= order.price(length, 0.5, facts).total for length in (1, 2, 8))
+
+    def test_describes_itself_in_one_line(self, order: Order) -> None:
+        assert order.summary
+        assert "\n" not in order.summary
 
 
 # --- entries ----------------------------------------------------------------------------------------------------------
@@ -309,6 +329,13 @@ def network_and_optimizer() -> tuple[nn.Module, torch.optim.Optimizer]:
     return network, optimizer
 
 
+def entered(network: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> Entered:
+    """What an entry sees in the middle of a run."""
+    return Entered(
+        network=network, optimizer=optimizer, scales=scales(network), rng=torch.Generator().manual_seed(seed)
+    )
+
+
 @pytest.mark.usefixtures("untouched_random_state")
 class EntryContract:
     """Owed by every entry. A subclass gives it as a parameter, `chosen`."""
@@ -317,7 +344,7 @@ class EntryContract:
         found = []
         for _ in range(2):
             network, optimizer = network_and_optimizer()
-            chosen.apply(network, optimizer, scales(network), torch.Generator().manual_seed(4))
+            chosen.apply(entered(network, optimizer, 4))
             found.append((network.state_dict(), optimizer.state_dict()))
         assert all(torch.equal(found[0][0][name], found[1][0][name]) for name in found[0][0])
         assert str(found[0][1]) == str(found[1][1])
@@ -325,7 +352,7 @@ class EntryContract:
     def test_training_goes_on(self, chosen: Entry) -> None:
         network, optimizer = network_and_optimizer()
         parameters = list(network.parameters())
-        chosen.apply(network, optimizer, scales(network), torch.Generator().manual_seed(4))
+        chosen.apply(entered(network, optimizer, 4))
         assert [id(p) for p in network.parameters()] == [id(p) for p in parameters]
         assert all(p.requires_grad and p.grad_fn is None and bool(p.isfinite().all()) for p in parameters)
         before = [p.detach().clone() for p in parameters]

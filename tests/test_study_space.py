@@ -104,7 +104,7 @@ def test_all_mistakes_come_at_once() -> None:
         "lr.log": "lower end of lr must be positive, got 0. "
         "A logarithmic scale has no zero; use uniform, or a small positive lower end.",
         "wd": "unknown key. Known keys: arm, budget, entry, growth, lr, momentum, noise, order, q, reselect, "
-        "selector, shrink, steps, subset_share, switch.",
+        "selector, shrink, soup, steps, subset_share, switch.",
         "selector": "selector must be a known selector or package.module:name, got 'kcentre'. "
         "Known: kcenter, random. Did you mean 'kcenter'?",
         "arm": "arm must be a known arm, got 'sub'. Known: full, subset. Did you mean 'subset'?",

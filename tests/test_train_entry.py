@@ -1,19 +1,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import pytest
 import torch
-from contracts import EntryContract, network_and_optimizer
+from contracts import EntryContract, entered, network_and_optimizer
 from torch import nn
 
 from subsettune import task
 from subsettune.errors import ConfigError
 from subsettune.train import entry
-from subsettune.train.entry import Entry
+from subsettune.train.entry import Entered, Entry
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 
@@ -25,11 +24,9 @@ class Halve(Entry):
 
     summary: ClassVar[str] = "halve the weights"
 
-    def apply(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, scales: Mapping[str, float], rng: torch.Generator
-    ) -> None:
+    def apply(self, entered: Entered) -> None:
         with torch.no_grad():
-            for weight in network.parameters():
+            for weight in entered.network.parameters():
                 weight.mul_(0.5)
 
 
@@ -48,8 +45,7 @@ def apply(name: str, **options: Any) -> tuple[nn.Module, nn.Module, torch.optim.
     """The network before and after, and the optimizer."""
     network, optimizer = network_and_optimizer()
     before = copy.deepcopy(network)
-    rng = torch.Generator().manual_seed(7)
-    entry.make(name, options).apply(network, optimizer, entry.scales(network), rng)
+    entry.make(name, options).apply(entered(network, optimizer, 7))
     return before, network, optimizer
 
 
@@ -92,9 +88,7 @@ def test_frozen_weights_stay() -> None:
     network, optimizer = network_and_optimizer()
     network.requires_grad_(False)
     before = copy.deepcopy(network)
-    entry.make("shrink_perturb", {"everything": True}).apply(
-        network, optimizer, entry.scales(network), torch.Generator().manual_seed(0)
-    )
+    entry.make("shrink_perturb", {"everything": True}).apply(entered(network, optimizer, 0))
     assert all(torch.equal(a, b) for a, b in zip(before.parameters(), network.parameters(), strict=True))
 
 

@@ -18,7 +18,7 @@ from subsettune.models import make
 from subsettune.policy import Phase, Policy, conventional
 from subsettune.task import Task
 from subsettune.train import CurvePoint, RunResult, metrics, schedule
-from subsettune.train.order import Uniform
+from subsettune.train.orders.uniform import Shuffled
 from subsettune.train.randomness import isolated
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
@@ -273,7 +273,7 @@ def bare_loop(task: Task, policy: Policy, seed: int) -> nn.Module:
         extra = {"momentum": recipe.momentum} if recipe.momentum is not None else {}
         optimizer = kinds[recipe.optimizer](network.parameters(), lr=1.0, weight_decay=recipe.weight_decay, **extra)
         factor = schedule.make(recipe.schedule, recipe.schedule_options)
-        batches, spent, total = Uniform(210, recipe.batch_size, seed), 0, policy.cost(known)
+        batches, spent, total = Shuffled(210, recipe.batch_size, seed), 0, policy.cost(known)
         weights = None
         for phase, end in zip(policy.phases, policy.boundaries(known), strict=True):
             pool = None if phase.is_full else train.Chooser(task, policy, seed, data, known).choose(0).subset
@@ -283,7 +283,7 @@ def bare_loop(task: Task, policy: Policy, seed: int) -> nn.Module:
                 weights[pool.positions] = pool.weights / pool.weights.mean()
             batches.enter(None if pool is None else pool.positions)
             while spent < end:
-                index = batches.next()
+                index = batches.next(0.0).positions
                 if spent + len(index) * known.example_flops > total:
                     break
                 for group in optimizer.param_groups:

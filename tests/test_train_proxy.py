@@ -23,7 +23,7 @@ from subsettune.select import ModelNeed
 from subsettune.select.model import ModelView
 from subsettune.task import Distortion, Task
 from subsettune.train.learner import Learner
-from subsettune.train.order import Uniform
+from subsettune.train.orders.uniform import Shuffled
 from subsettune.train.proxy import Forgetting, train_proxies
 from subsettune.train.randomness import derive, isolated
 
@@ -56,10 +56,10 @@ def plainly_trained(
     """The same by hand, for SGD with momentum and a cosine; and what was predicted right, batch by batch."""
     network = models.make(task.model, data.input_shape, data.num_outputs)
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=0.9)
-    batches = Uniform(len(data.train), task.recipe.batch_size, seed)
+    batches = Shuffled(len(data.train), task.recipe.batch_size, seed)
     seen, history = 0, []
     while True:
-        batch = batches.next()
+        batch = batches.next(0.0).positions
         if seen + len(batch) > passes * len(data.train):
             return network, history
         optimizer.param_groups[0]["lr"] = 0.1 * (1 + math.cos(math.pi * seen / (passes * len(data.train)))) / 2

@@ -55,6 +55,14 @@ def test_facts_of_a_classification(tiny_data: Data) -> None:
         "head_features": 8,
         "layers": {"0": 64, "1": 8, "2": 8, "3": 4},
         "num_embedding": 0,
+        "exits": {"0": 0, "1": 2 * 64 * 8, "2": 2 * 64 * 8, "3": forward},
+        "blocks": ("0", "1", "2", "3"),
+        "chain": (
+            {"name": "1", "width": 8, "forward_flops": 2 * 64 * 8, "backward_flops": 2 * 64 * 8},
+            {"name": "3", "width": 4, "forward_flops": 2 * 8 * 4, "backward_flops": 2 * 2 * 8 * 4},
+        ),
+        "has_batch_norm": False,
+        "num_tokens": 0,
     }
 
 

@@ -69,7 +69,7 @@ class Bundle:
         task: data, split, model, recipe, metric and tolerance.
         fingerprint: of the data.
         seed: of the run that chooses the subset in `table`.
-        visits: for each phase, training examples that go through the network, selection taken off its allowance.
+        visits: for each phase, training examples in its batches, of which an order may leave some out.
         table: chosen examples; empty for a policy of the full arm.
         evidence: the numbers behind it.
         readme: the page for people.
@@ -247,7 +247,7 @@ def export(
         task=task,
         fingerprint=fingerprint,
         seed=seed,
-        visits=_visits(made, facts),
+        visits=_visits(made, task, facts),
         table=_to_table(subsets, is_classification=task.kind == "classification"),
         evidence=evidence,
     )
@@ -316,12 +316,11 @@ def read_policy(source: str | Path) -> Policy:
     return Policy.from_mapping(inner, source=path)
 
 
-def _visits(found: Policy, facts: TaskFacts) -> tuple[int, ...]:
-    """Examples to train on in each phase: its share of the whole, less what its selection is charged."""
-    ends = found.boundaries(facts)
-    spent = [select.selection_flops(found, phase, facts) for phase in range(len(found.phases))]
-    lengths = [end - start for start, end in zip((0, *ends), ends, strict=False)]
-    return tuple(max(0, length - s) // facts.example_flops for length, s in zip(lengths, spent, strict=True))
+def _visits(made: Policy, task: Task, facts: TaskFacts) -> tuple[int, ...]:
+    """Examples in the batches of each phase."""
+    from subsettune.train.project import project
+
+    return tuple(stretch.examples for stretch in project(made, task.recipe.override(made.recipe), facts))
 
 
 def _check_subset(subset: PhaseSubset, k: int, most_copies: int) -> None:

@@ -15,7 +15,7 @@ from subsettune.errors import ConfigError, Mistake
 from subsettune.policy import SUBSET, TaskFacts, conventional
 from subsettune.study.definition import Study, read_space
 from subsettune.study.space import Coordinate, Space
-from subsettune.train import entry, optimizers, order, schedule
+from subsettune.train import entry, optimizers, orders, schedule
 from subsettune.train.loop import check, facts
 from subsettune.train.randomness import isolated
 
@@ -93,7 +93,7 @@ def _broken(space: Space, study: Study, data: TaskData, known: TaskFacts) -> Ite
         "selector": lambda name: _first_made(name, _options(name, space)),
         "entry": lambda name: entry.make(name, {}),
         "schedule": lambda name: schedule.make(name, study.task.recipe.schedule_options),
-        "order": lambda name: order.make(name, known.num_examples, study.task.recipe.batch_size, 0),
+        "order": lambda name: orders.make(name, {}),
         "optimizer": lambda name: optimizers.make(study.task.recipe.override({"optimizer": name}), network),
     }
     for name, make in makers.items():

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from subsettune import config, select
+from subsettune import config
 from subsettune.config import FrozenDict, setting
 from subsettune.errors import CheckpointError, DataError, StorageError, StudyError, SubsettuneError
 from subsettune.ledger import Ledger
@@ -327,12 +327,10 @@ def _of_seen(policy: Policy, seen: Seen, facts: TaskFacts, num_validation: int) 
     ledger, points = Ledger(), seen.points
     if points:
         last = points[-1]
-        selected = min(last.flops, sum(select.selection_flops(policy, p, facts) for p in range(last.phase + 1)))
-        examples = (last.flops - selected) // facts.example_flops
         ledger = Ledger(
-            select=selected,
-            forward=examples * facts.forward_flops,
-            backward=examples * facts.backward_flops,
+            select=last.select,
+            forward=last.forward,
+            backward=last.flops - last.select - last.forward,
             evaluate=len(points) * num_validation * facts.forward_flops,
         )
     return {

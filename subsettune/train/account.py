@@ -8,45 +8,45 @@ from dataclasses import dataclass
 import torch
 
 from subsettune.ledger import Ledger
-from subsettune.policy import TaskFacts
+from subsettune.policy import Price
 
 PURPOSES = ("train", "select", "evaluate", "other")
 
 
 @dataclass(slots=True, kw_only=True)
 class Account:
-    """Counts of one run; `ledger` turns them into FLOPs.
+    """FLOPs of one run so far.
 
     Args:
-        facts: of the task.
-        selected: FLOPs of selection.
-        examples: trained on, counted once for each evaluation of their loss.
-        evaluated: examples that metrics were measured on, each time counted.
+        selected: of choosing examples, and of what entries and soups prepare.
+        forward: of the forward passes of updates, and of what orders look at for them.
+        backward: of the backward passes of updates.
+        evaluated: of measuring metrics and losses.
     """
 
-    facts: TaskFacts
     selected: int = 0
-    examples: int = 0
+    forward: int = 0
+    backward: int = 0
     evaluated: int = 0
+
+    def pay(self, price: Price, times: int = 1) -> None:
+        """Charge an update whose price was paid so many times."""
+        self.forward += times * price.forward
+        self.backward += times * price.backward
 
     @property
     def trained(self) -> int:
-        """FLOPs of all updates."""
-        return self.examples * self.facts.example_flops
+        """Of all updates."""
+        return self.forward + self.backward
 
     @property
     def spent(self) -> int:
-        """FLOPs that the policy pays: selection and training."""
+        """What the policy pays: selection and training."""
         return self.selected + self.trained
 
     def ledger(self) -> Ledger:
         """The account by purpose."""
-        return Ledger(
-            select=self.selected,
-            forward=self.examples * self.facts.forward_flops,
-            backward=self.examples * self.facts.backward_flops,
-            evaluate=self.evaluated * self.facts.forward_flops,
-        )
+        return Ledger(select=self.selected, forward=self.forward, backward=self.backward, evaluate=self.evaluated)
 
 
 class Stopwatch:

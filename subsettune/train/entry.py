@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -16,8 +16,34 @@ from torch import Tensor, nn
 
 from subsettune import config
 from subsettune.config import NOT_NEGATIVE, UNIT, must, setting
+from subsettune.data import Part
 from subsettune.errors import ConfigError, Mistake
 from subsettune.plugins import load_class
+from subsettune.policy import Phase, TaskFacts
+from subsettune.task import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entered:
+    """What an entry changes, and what it may look at.
+
+    Args:
+        network: the run's network; its parameters stay the same objects.
+        optimizer: the run's optimizer.
+        scales: standard deviation of each parameter at initialisation, by name.
+        rng: draws what is random, on the CPU.
+        part: the training examples, with batches on the network's device; None where there are none to look at.
+        pool: (k,) int64 positions of the phase that begins, on the CPU; None for all.
+        losses: (b,) losses of outputs (b, M) and targets, as the run trains on them.
+    """
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    scales: Mapping[str, float]
+    rng: torch.Generator
+    part: Part | None = None
+    pool: Tensor | None = None
+    losses: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 class Entry(ABC):
@@ -25,18 +51,31 @@ class Entry(ABC):
 
     summary: ClassVar[str]
 
-    @abstractmethod
-    def apply(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, scales: Mapping[str, float], rng: torch.Generator
-    ) -> None:
-        """Change weights and optimizer in place.
+    @property
+    def is_neutral(self) -> bool:
+        """Whether it changes nothing and is skipped."""
+        return False
+
+    def obstacle(self, recipe: Recipe, facts: TaskFacts) -> str | None:
+        """Why it cannot be applied to such a network, in one sentence with a remedy; None if it can."""
+        return None
+
+    def flops(self, facts: TaskFacts, pool_size: int) -> int:
+        """FLOPs charged for it, as selection, beside the updates.
 
         Args:
-            network: the run's network.
-            optimizer: the run's optimizer.
-            scales: standard deviation of each parameter at initialisation, by name.
-            rng: draws what is random, on the CPU.
+            facts: of the network before it.
+            pool_size: examples of the phase that it opens.
         """
+        return 0
+
+    def changed(self, facts: TaskFacts) -> TaskFacts:
+        """Facts of the network after it; only the prices of passes may differ."""
+        return facts
+
+    @abstractmethod
+    def apply(self, entered: Entered) -> None:
+        """Change weights and optimizer in place."""
 
 
 @final
@@ -46,9 +85,12 @@ class Keep(Entry):
 
     summary: ClassVar[str] = "go on with weights and optimizer as they are"
 
-    def apply(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, scales: Mapping[str, float], rng: torch.Generator
-    ) -> None:
+    @property
+    def is_neutral(self) -> bool:
+        """Always."""
+        return True
+
+    def apply(self, entered: Entered) -> None:
         """Change nothing."""
 
 
@@ -59,11 +101,9 @@ class ResetOptimizer(Entry):
 
     summary: ClassVar[str] = "clear the optimizer's state; the weights stay"
 
-    def apply(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, scales: Mapping[str, float], rng: torch.Generator
-    ) -> None:
+    def apply(self, entered: Entered) -> None:
         """Clear the state; the schedule goes on."""
-        optimizer.state = defaultdict(dict)
+        entered.optimizer.state = defaultdict(dict)
 
 
 @final
@@ -88,14 +128,17 @@ class ShrinkPerturb(Entry):
     def __post_init__(self) -> None:
         config.check(self)
 
-    def apply(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, scales: Mapping[str, float], rng: torch.Generator
-    ) -> None:
+    @property
+    def is_neutral(self) -> bool:
+        """Whether weights stay as they are."""
+        return self.shrink == 1 and self.noise == 0
+
+    def apply(self, entered: Entered) -> None:
         """Change the trainable weights in place."""
         with torch.no_grad():
-            for name, weight in network.named_parameters():
+            for name, weight in entered.network.named_parameters():
                 if weight.requires_grad and (weight.dim() >= 2 or self.everything):
-                    self._change(weight, scales[name], rng)
+                    self._change(weight, entered.scales[name], entered.rng)
 
     def _change(self, weight: Tensor, scale: float, rng: torch.Generator) -> None:
         if self.shrink != 1:
@@ -121,6 +164,12 @@ def make(name: str, options: Mapping[str, Any]) -> Entry:
         return config.build(cls, dict(options))
     except ConfigError as error:
         raise ConfigError(tuple(Mistake(("entry_options", *m.path), m.message) for m in error.mistakes)) from error
+
+
+def of(phase: Phase) -> Entry:
+    """The entry of a phase: `keep` where its options change nothing."""
+    made = make(phase.entry, phase.entry_options)
+    return Keep() if made.is_neutral else made
 
 
 def scales(network: nn.Module) -> dict[str, float]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -51,6 +51,42 @@ def count(network: nn.Module, input_shape: tuple[int, ...], num_outputs: int, na
     if (forward * BATCHES[0], backward * BATCHES[0]) != small:  # a share that does not grow with the batch
         forward, backward = (-(-a // BATCHES[0]) for a in small)
     return forward, backward
+
+
+def exits(network: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
+    """FLOPs of one example's forward pass up to the output of each named module, that module included.
+
+    Of a module that is called several times, those up to the first output. Rounded up where they are not proportional
+    to the batch.
+
+    Args:
+        network: that `count` could count; left as it is.
+        input_shape: of one example.
+    """
+    try:
+        return _exits_on("meta", network, input_shape)
+    except ModelError:  # as for `count`
+        return _exits_on("cpu", network, input_shape)
+
+
+def _exits_on(device: str, network: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
+    twin = copy.deepcopy(network).to(device).train()
+    found: dict[str, int] = {}
+    counter = FlopCounterMode(display=False)
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(*_: object) -> None:
+            found.setdefault(name, counter.get_total_flops())
+
+        return hook
+
+    for name, module in twin.named_modules():
+        if name:
+            module.register_forward_hook(note(name))
+    batch = BATCHES[-1]
+    with _countable(), counter, torch.random.fork_rng(devices=[]):
+        _forward(twin, models.fresh_input(input_shape, batch, device), "model")
+    return {name: -(-flops // batch) for name, flops in found.items()}
 
 
 def check_batch(network: nn.Module, input_shape: tuple[int, ...], num_examples: int, name: str = "model") -> None:

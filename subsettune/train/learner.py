@@ -71,7 +71,7 @@ class Learner:
         Args:
             batch: (b,) int64 positions in the training part.
             lr: learning rate.
-            weights: (N,) of the training examples, 1 on average over the pool; None for equal ones.
+            weights: (b,) factors of the losses, 1 on average over the pool; None for equal ones.
             most: evaluations that an optimizer with a line search may make, at least 1; None for as many as it likes.
             watch: called with `batch`, the first outputs (b, M) float32, detached, and the targets, on the device.
 
@@ -79,13 +79,28 @@ class Learner:
             The number of evaluations, each a forward and a backward pass of the batch: 1 but for optimizers that take
             a closure.
         """
+        inputs, targets = self.examples(batch)
+        evaluations, outputs = self.fit(inputs, targets, weights, lr, most=most)
+        if watch is not None:
+            watch(batch, outputs, targets)
+        return evaluations
+
+    def examples(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs (b, ...), augmented, and targets of positions (b,) in the training part, on the device."""
+        inputs, targets = self.part.batch(batch.to(self.device, non_blocking=True))
+        return (inputs if self._augment is None else self._augment(inputs)), targets
+
+    def fit(
+        self, inputs: Tensor, targets: Tensor, weights: Tensor | None, lr: float, *, most: int | None = None
+    ) -> tuple[int, Tensor]:
+        """One step of the optimizer on examples that were read; arguments and evaluations as of `update`.
+
+        Returns:
+            The number of evaluations, and the first outputs (b, M) float32, detached.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        index = batch.to(self.device, non_blocking=True)
-        inputs, targets = self.part.batch(index)
-        if self._augment is not None:
-            inputs = self._augment(inputs)
-        chosen = None if weights is None else weights[index]
+        chosen = None if weights is None else weights.to(self.device)
         if self.searches:
             loss, evaluations, outputs = self._search(inputs, targets, chosen, most)
         else:
@@ -95,17 +110,27 @@ class Learner:
             self._clip()
             self.optimizer.step()
             evaluations = 1
-        self._loss_sum += loss.detach()
+        self.note(loss.detach())
+        return evaluations, outputs.detach()
+
+    def note(self, loss: Tensor) -> None:
+        """Count a mean loss of an update into the running loss."""
+        self._loss_sum += loss
         self._loss_count += 1
-        if watch is not None:
-            watch(batch, outputs.detach(), targets)
-        return evaluations
+
+    def example_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """(b,) losses of outputs (b, M) float32 as the network is trained on them, label smoothing included."""
+        return metrics.losses(self.task, outputs, self._trained_on(targets), self.recipe.label_smoothing)
+
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """(b, M) float32 outputs of the network in the mode that it is in."""
+        with _precision(self.device, self.low_precision):
+            outputs: Tensor = self.network(_laid_out(inputs, self.layout))
+        return outputs.float()
 
     def _forward(self, inputs: Tensor, targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """Outputs (b, M) float32, and their loss."""
-        with _precision(self.device, self.low_precision):
-            outputs = self.network(_laid_out(inputs, self.layout))
-        outputs = outputs.float()
+        outputs = self.outputs(inputs)
         return outputs, self._loss(outputs, targets, weights)
 
     def _search(
@@ -143,9 +168,11 @@ class Learner:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.grad_clip)
 
     def _loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-        if self.task.kind == "regression":  # trained on standardised targets, so that recipes fit every unit
-            targets = (targets - self._mean) / self._std
-        return metrics.loss(self.task, outputs, targets, self.recipe.label_smoothing, weights)
+        return metrics.loss(self.task, outputs, self._trained_on(targets), self.recipe.label_smoothing, weights)
+
+    def _trained_on(self, targets: Tensor) -> Tensor:
+        """Targets as the loss takes them: standardised for a regression, so that recipes fit every unit."""
+        return (targets - self._mean) / self._std if self.task.kind == "regression" else targets
 
     def is_finite(self) -> bool:
         """Whether every loss since the last `take_loss` was a finite number."""

@@ -15,7 +15,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -25,10 +25,10 @@ from subsettune import config, select
 from subsettune.config import FrozenDict
 from subsettune.data import TaskData, load
 from subsettune.errors import CheckpointError, ConfigError, ModelDivergedError, StorageError
-from subsettune.policy import Policy
+from subsettune.policy import Policy, Price
 from subsettune.storage import Folder
 from subsettune.task import Task
-from subsettune.train import entry, optimizers, order, schedule
+from subsettune.train import entry, openings, optimizers, orders, schedule, soup
 from subsettune.train.account import Account, Stopwatch
 from subsettune.train.checkpoint import ADVICE, Checkpoints, Mark
 from subsettune.train.choosing import Chooser
@@ -36,7 +36,7 @@ from subsettune.train.learner import Learner, predict
 from subsettune.train.options import RunOptions
 from subsettune.train.randomness import capture, generator, isolated, preserved, restore
 from subsettune.train.resolve import check, facts, facts_of, run_key
-from subsettune.train.result import Cause, CurvePoint, RunResult, SwitchPoint, finite_or_none
+from subsettune.train.result import Cause, CurvePoint, RunResult, SoupPoint, SwitchPoint, finite_or_none
 
 __all__ = ["Chooser", "Report", "RunOptions", "check", "facts", "predict", "run", "run_key"]
 
@@ -106,17 +106,19 @@ class _Run:
         self.recipe = check(job.task, job.policy, self.facts)
         self.total = self.policy.cost(self.facts)
         self.ends = self.policy.boundaries(self.facts)
-        self.selections = [select.selection_flops(self.policy, i, self.facts) for i in range(len(self.ends))]
-        self.train_total = self.total - sum(self.selections)
+        self.openings = openings.openings(self.policy, self.recipe, self.facts)
+        self.train_total = self.total - sum(opening.flops for opening in self.openings)
         self.schedule = schedule.make(self.recipe.schedule, self.recipe.schedule_options)
-        self.order = order.make(self.policy.phases[0].order, len(self.data.train), self.recipe.batch_size, job.seed)
+        self.order = orders.of(self.policy.phases[0])
+        self.stream = self.order.stream(len(self.data.train), self.recipe.batch_size, job.seed)
         self.learner = self._learner()
+        self.stream.attach(self.learner)
         places, device = self.options.places, job.device
         self.chooser = Chooser(
             job.task, job.policy, job.seed, job.data, self.facts, device=device, places=places, clock=clock
         )
         self.checkpoints = self._find_checkpoints()
-        self.account = Account(facts=self.facts)
+        self.account = Account()
         self.watch = Stopwatch(clock, job.device)
         self._last_checkpoint = self._last_mark = self.watch.lap_start
         # The rest changes as the run goes on, and is in the checkpoint.
@@ -124,6 +126,8 @@ class _Run:
         self.entering = False  # a phase was prepared, and its entry waits for its first update
         self.pool: Tensor | None = None
         self.weights: Tensor | None = None
+        self.workers: soup.Workers | None = None
+        self.soups: list[SoupPoint] = []
         self.subsets: dict[int, select.Subset] = {}  # those that only this run can tell
         self.curve: list[CurvePoint] = []
         self.switches: list[float] = []
@@ -135,8 +139,7 @@ class _Run:
 
     def _learner(self) -> Learner:
         learner = Learner(self.job.task, self.recipe, self.data, self.job.device, self.job.seed)
-        pools = [phase.pool_size(self.facts.num_examples) for phase in self.policy.phases]
-        if min(self.recipe.batch_size, *pools) == 1:
+        if min(length for opening in self.openings for length in opening.lengths) == 1:
             learner.check_batch(1)
         return learner
 
@@ -173,27 +176,39 @@ class _Run:
         self._plan_evaluation()
         while True:
             self._advance()
-            batch = self.order.next()
-            most = self._evaluations_left(len(batch))
+            share = self.account.spent / self.total
+            batch = None if self.workers is not None else self.stream.next(share)
+            length = self.workers.next_length() if self.workers is not None else len(batch or ())
+            price = openings.price(self.openings[self.phase], self.order, length, share)
+            most = self._evaluations_left(price)
             if most == 0:
+                self._leave()
                 self.watch.lap("train")
                 return "finished" if self.learner.is_finite() else "diverged"
             if self.entering:
                 self._enter()
-            evaluations = self.learner.update(batch, self._lr(), self.weights, most=most)
+            self.account.pay(price, self._update(batch, most, share))
             self.updates += 1
-            self.account.examples += evaluations * len(batch)
             self.trained = (self.phase, self.pool)
             cause = self._look()
             if cause is not None:
                 return cause
             self._keep_safe()
 
-    def _evaluations_left(self, batch_size: int) -> int:
+    def _update(self, batch: orders.Batch | None, most: int, share: float) -> int:
+        """Update on a batch, or every worker on one of its own; returns the evaluations made."""
+        if self.workers is None:
+            assert batch is not None
+            return self.stream.update(self.learner, batch, self._lr(), self.weights, most=most, share=share)
+        if not self.workers.has_begun:
+            self.workers.begin()
+        self.workers.update(self._lr())
+        return 1
+
+    def _evaluations_left(self, price: Price) -> int:
         """How often a batch may be evaluated until the phase is at or after its end; the total is never exceeded."""
-        price = batch_size * self.facts.example_flops
-        left = (self.total - self.account.spent) // price
-        return left if left <= 1 else min(left, -(-(self.ends[self.phase] - self.account.spent) // price))
+        left = (self.total - self.account.spent) // price.total
+        return left if left <= 1 else min(left, -(-(self.ends[self.phase] - self.account.spent) // price.total))
 
     def _lr(self) -> float:
         return self.recipe.lr * self.schedule(self.account.trained / self.train_total)
@@ -205,26 +220,39 @@ class _Run:
         """
         last = len(self.ends) - 1
         while self.phase < 0 or (self.phase < last and self.account.spent >= self.ends[self.phase]):
+            self._leave()
             self.phase += 1
             if self.phase == last or self.account.spent < self.ends[self.phase]:
                 self._prepare()
+
+    def _leave(self) -> None:
+        """End a phase: the workers of a soup become one network."""
+        if self.workers is not None:
+            self.soups.append(self.workers.merge())
+            self.workers = None
 
     def _prepare(self) -> None:
         """Choose the pool of a phase, and keep what came before safe; `_enter` follows with the first update."""
         self.watch.lap("train")
         self.pool, self.weights = None, None
+        self.account.selected += self.openings[self.phase].flops
+        assert self.account.spent <= self.total, "check lets no opening through that does not fit"
         if not self.policy.phases[self.phase].is_full:
             self._select()
-        self.order.enter(self.pool)
+        self._gather_workers()
+        self.stream.enter(self.pool)
         self.entering = self.updates > 0  # before the first update there is nothing to enter from
         self.watch.lap("select")
         self._plan_evaluation()  # points that the selection has passed by are not made up for
         if self.updates > 0 or self.account.selected > 0:
             self._save()
 
+    def _gather_workers(self) -> None:
+        stirred = soup.of(self.policy.phases[self.phase])
+        if stirred is not None:
+            self.workers = soup.Workers(stirred, self.learner, self.pool, self.job.seed, self.phase)
+
     def _select(self) -> None:
-        self.account.selected += self.selections[self.phase]
-        assert self.account.spent <= self.total, "check lets no selection through that does not fit"
         choice = self.chooser.choose(self.phase, self.learner.network)
         self.watch.lap("other")  # what was prepared by another run is charged all the same
         self.watch.seconds["select"] += choice.seconds
@@ -240,10 +268,19 @@ class _Run:
         """Begin a phase: its entry changes weights and optimizer right before its first update."""
         if self.options.measure_switches:
             self._measure_switch({split: self._measure(split) for split in self._splits()})
-        phase = self.policy.phases[self.phase]
-        rng = generator(self.job.seed, "entry", self.phase)
-        chosen = entry.make(phase.entry, phase.entry_options)
-        chosen.apply(self.learner.network, self.learner.optimizer, self.learner.scales, rng)
+        learner = self.learner
+        entered = entry.Entered(
+            network=learner.network,
+            optimizer=learner.optimizer,
+            scales=learner.scales,
+            rng=generator(self.job.seed, "entry", self.phase),
+            part=learner.part,
+            pool=self.pool,
+            losses=learner.example_losses,
+        )
+        entry.of(self.policy.phases[self.phase]).apply(entered)
+        if self.openings[self.phase].flops:
+            self.watch.lap("select")
         optimizers.change_objective(self.learner.optimizer)
         self.switches.append(self.account.spent / self.total)
         self.entering = False
@@ -285,6 +322,8 @@ class _Run:
             metric=metric,
             loss=self.learner.take_loss(),
             seconds=self.watch.seconds["train"] + self.watch.seconds["select"],
+            select=self.account.selected,
+            forward=self.account.forward,
         )
         self.curve.append(point)
         stop = self.report(point) if self.report is not None else False
@@ -293,10 +332,19 @@ class _Run:
 
     def _measure(self, split: str) -> float:
         part = getattr(self.data, split)
+        if self.workers is not None and self.workers.has_begun:
+            self.workers.pour()
         value = self.learner.measure(part)
-        self.account.evaluated += len(part)
+        self.account.evaluated += len(part) * self._forward_flops
         self.watch.lap("evaluate")
         return value
+
+    @property
+    def _forward_flops(self) -> int:
+        """FLOPs of a forward pass of one example of the network as it stands."""
+        has_entered = not self.entering
+        now = self.openings[self.phase if has_entered else self.phase - 1]
+        return now.facts.forward_flops
 
     def _finish(self) -> Cause:
         """Measure the final weights on every split asked for that was not measured before an interruption."""
@@ -319,7 +367,7 @@ class _Run:
         """Note losses and metrics of the weights as the phase of the last update leaves them."""
         phase, pool = self.trained
         pool_loss, train_loss = self.learner.losses(pool)
-        self.account.evaluated += self.facts.num_examples
+        self.account.evaluated += self.facts.num_examples * self._forward_flops
         self.watch.lap("evaluate")
         self.switch_points.append(
             SwitchPoint(
@@ -358,6 +406,7 @@ class _Run:
             num_threads=torch.get_num_threads(),
             switch_shares=tuple(self.switches),
             switches=tuple(self.switch_points),
+            soups=tuple(self.soups),
             model=self.learner.network.cpu() if self.options.keep_model else None,
             subsets=self.subsets,
         )
@@ -390,13 +439,15 @@ class _Run:
     def _state(self) -> dict[str, Any]:
         return {
             **{name: getattr(self, name) for name in _PLAIN_STATE},
-            "account": (self.account.selected, self.account.examples, self.account.evaluated),
+            "account": {field.name: getattr(self.account, field.name) for field in fields(self.account)},
             "seconds": self.watch.seconds,
             "curve": [config.to_plain(point) for point in self.curve],
             "switch_points": [config.to_plain(point) for point in self.switch_points],
+            "soups": [config.to_plain(point) for point in self.soups],
+            "workers": None if self.workers is None else self.workers.state(),
             "subsets": {phase: (subset.positions, subset.weights) for phase, subset in self.subsets.items()},
             "learner": self.learner.state(),
-            "order": self.order.state(),
+            "order": self.stream.state(),
             "random": capture(),
             "num_threads": torch.get_num_threads(),
             "device": self.job.device.type,
@@ -421,10 +472,11 @@ class _Run:
     def _load(self, state: dict[str, Any]) -> None:
         for name in _PLAIN_STATE:
             setattr(self, name, state[name])
-        self.account.selected, self.account.examples, self.account.evaluated = state["account"]
+        self.account = Account(**state["account"])
         self.watch.seconds.update(state["seconds"])
         self.curve = [config.build(CurvePoint, point) for point in state["curve"]]
         self.switch_points = [config.build(SwitchPoint, point) for point in state["switch_points"]]
+        self.soups = [config.build(SoupPoint, point) for point in state["soups"]]
         self.subsets = {i: select.Subset(positions=p, weights=w) for i, (p, w) in state["subsets"].items()}
         self.learner.load(state["learner"], weights_only=self.done)
         if self.done:
@@ -433,7 +485,11 @@ class _Run:
             raise ValueError(f"it was made on {state['device']}, and the device is {self.job.device.type} now.")
         torch.set_num_threads(state["num_threads"])  # `isolated` gives the caller's number back
         self.weights = None if self.weights is None else self.weights.to(self.job.device)
-        self.order.load(state["order"], self.pool)
+        if state["workers"] is not None:
+            self._gather_workers()
+            assert self.workers is not None
+            self.workers.load(state["workers"])
+        self.stream.load(state["order"], self.pool)
         restore(state["random"])
 
 

@@ -28,14 +28,20 @@ def loss(
         label_smoothing: of the cross-entropy, in [0, 1).
         weights: (b,) of the examples, 1 on average over the subset they belong to; None for equal weights.
     """
-    how = "mean" if weights is None else "none"
-    if task.kind == "classification":
-        losses = functional.cross_entropy(outputs, targets, label_smoothing=label_smoothing, reduction=how)
-    else:
-        losses = functional.mse_loss(outputs.reshape(targets.shape), targets, reduction=how)
     if weights is None:
-        return losses
-    return (losses.reshape(len(targets), -1).mean(dim=1) * weights).mean()
+        return _losses(task, outputs, targets, label_smoothing, "mean")
+    return (losses(task, outputs, targets, label_smoothing) * weights).mean()
+
+
+def losses(task: Task, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """(b,) losses of the examples of a batch, whose mean is `loss`; arguments as there."""
+    return _losses(task, outputs, targets, label_smoothing, "none").reshape(len(targets), -1).mean(dim=1)
+
+
+def _losses(task: Task, outputs: Tensor, targets: Tensor, label_smoothing: float, reduction: str) -> Tensor:
+    if task.kind == "classification":
+        return functional.cross_entropy(outputs, targets, label_smoothing=label_smoothing, reduction=reduction)
+    return functional.mse_loss(outputs.reshape(targets.shape), targets, reduction=reduction)
 
 
 def metric(name: str, outputs: Tensor, targets: Tensor, num_outputs: int) -> float:

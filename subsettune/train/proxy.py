@@ -18,7 +18,7 @@ from subsettune.select.model import ModelView
 from subsettune.task import Recipe, Task
 from subsettune.train import schedule
 from subsettune.train.learner import Learner
-from subsettune.train.order import Uniform
+from subsettune.train.orders.uniform import Shuffled
 from subsettune.train.randomness import derive, isolated
 
 CHECK_EVERY = 25  # updates between looks at the running loss, which would force a device to synchronise
@@ -99,12 +99,12 @@ def _train(learner: Learner, facts: TaskFacts, allowance: int, seed: int, forget
     """Update until the allowance in FLOPs is used up."""
     recipe, spent, updates = learner.recipe, 0, 0
     rates = schedule.make(recipe.schedule, recipe.schedule_options)
-    batches = Uniform(facts.num_examples, recipe.batch_size, seed)
+    batches = Shuffled(facts.num_examples, recipe.batch_size, seed)
     if min(recipe.batch_size, facts.num_examples) == 1:
         learner.check_batch(1)
     watch = None if forgetting is None else forgetting.watch
     while True:
-        batch = batches.next()
+        batch = batches.next(spent / allowance if allowance else 0.0).positions
         cost = len(batch) * facts.example_flops
         if spent + cost > allowance:
             break

@@ -14,7 +14,8 @@ from subsettune.errors import ConfigError
 from subsettune.policy import Policy, TaskFacts
 from subsettune.select.model import anatomy
 from subsettune.task import Recipe, Task
-from subsettune.train import entry, flops, optimizers, order, schedule
+from subsettune.train import flops, openings, optimizers, schedule
+from subsettune.train.chain import blocks, chain, has_running_statistics
 from subsettune.train.randomness import generator, isolated, preserved
 
 _FACTS: dict[tuple[str, str], TaskFacts] = {}  # a worker trains many policies of one task
@@ -47,6 +48,7 @@ def _count_facts(task: Task, data: TaskData) -> TaskFacts:
     with isolated(0, torch.get_num_threads()):  # initialising the network draws random numbers
         network = models.make(task.model, data.input_shape, data.num_outputs)
         forward, backward = flops.count(network, data.input_shape, data.num_outputs, task.model.name)
+        exits = flops.exits(network, data.input_shape)
         parts = anatomy(network, models.fresh_input(data.input_shape, 2))
         optimizers.make(task.recipe, network)  # a recipe that cannot be carried out is told here, not in a worker
         make_augment(task.recipe.augment, data.input_shape, generator(0))
@@ -65,6 +67,10 @@ def _count_facts(task: Task, data: TaskData) -> TaskFacts:
         head_features=parts.head_features,
         layers=FrozenDict(parts.layers),
         num_embedding=data.num_embedding,
+        exits=FrozenDict({name: min(exits[name], forward) for name in exits if name in parts.layers}),
+        blocks=tuple(name for name in blocks(network) if name in exits and name in parts.layers),
+        chain=chain(network, exits, forward, backward),
+        has_batch_norm=has_running_statistics(network),
     )
 
 
@@ -94,58 +100,10 @@ def check(task: Task, policy: Policy, facts: TaskFacts) -> Recipe:
     """
     recipe = task.recipe.override(policy.recipe)
     schedule.make(recipe.schedule, recipe.schedule_options)
-    for index, phase in enumerate(policy.phases):
-        entry.make(phase.entry, phase.entry_options)
-        if index == 0 and phase.entry != "keep":
-            raise ConfigError(
-                f"entry of the first phase must be keep, got {phase.entry!r}. There is nothing to enter from."
-            )
-        if phase.order != policy.phases[0].order:
-            raise ConfigError("all phases of a policy must have the same order. Give each phase the same one.")
+    openings.check(policy, recipe, facts)
     problem = select.check(policy, facts)
     if problem is not None:
         raise ConfigError(problem)
     optimizers.check_batch_size(recipe, facts.num_examples)
-    _check_later_selections(policy, recipe, facts)
-    _check_first_update(policy, recipe, facts)
+    openings.check_compute(policy, recipe, facts)
     return recipe
-
-
-def _check_later_selections(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
-    """A later phase starts up to one update late; its selection must fit all the same, for the total is a hard cap.
-
-    Where an update evaluates its batch several times, it is cut short at the end of its phase: one evaluation late.
-    """
-    for number, phase in enumerate(policy.phases[1:], start=2):
-        cost = select.selection_flops(policy, number - 1, facts)
-        largest_pool = max(earlier.pool_size(facts.num_examples) for earlier in policy.phases[: number - 1])
-        late = min(recipe.batch_size + 1, largest_pool) * facts.example_flops
-        if cost and cost + late > round(phase.passes * facts.pass_flops):
-            passes = (cost + late) / facts.pass_flops
-            raise ConfigError(
-                f"phase {number} has {phase.passes:.3g} passes, and choosing its examples with {phase.selector} needs "
-                f"{passes:.3g}, the last update before it included. Give the phase more compute."
-            )
-
-
-def _check_first_update(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
-    batches = order.make(policy.phases[0].order, facts.num_examples, recipe.batch_size, 0)
-    spent, examples = 0, 0
-    for index, (phase, end) in enumerate(zip(policy.phases, policy.boundaries(facts), strict=True)):
-        if spent >= end:
-            continue
-        spent += select.selection_flops(policy, index, facts)
-        if spent < end:
-            batches.enter(None if phase.is_full else torch.arange(phase.pool_size(facts.num_examples)))
-            examples = len(batches.next())
-            break
-    evaluations = optimizers.least_evaluations(recipe)
-    if examples and spent + evaluations * examples * facts.example_flops <= policy.cost(facts):
-        return
-    size = examples or min(recipe.batch_size, facts.num_examples)
-    needed = (spent + evaluations * size * facts.example_flops) / facts.pass_flops
-    update = "one update" if evaluations == 1 else f"one update, which is {evaluations} evaluations,"
-    advice = "Give the policy more compute" + ("." if evaluations > 1 else ", or use a smaller batch_size.")
-    raise ConfigError(
-        f"passes must be at least {needed:.3g} for {update} on {size} examples, got {policy.passes:.3g}. {advice}"
-    )

@@ -32,6 +32,8 @@ class CurvePoint:
         metric: on the validation split; null when it is not a finite number.
         loss: mean training loss since the previous point; null when it is not a finite number.
         seconds: spent so far on selection and training, evaluation apart.
+        select: of `flops`, those of selection.
+        forward: of `flops`, those of forward passes of updates; the rest is of backward passes.
     """
 
     share: float
@@ -40,6 +42,35 @@ class CurvePoint:
     metric: float | None
     loss: float | None
     seconds: float
+    select: int = 0
+    forward: int = 0
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoupPoint:
+    """What a soup took, and how much of the network its workers covered.
+
+    Args:
+        phase: index of the phase.
+        workers: networks that trained apart.
+        coverage: share of the masked weights that some worker kept.
+        flops: of all workers, which the policy pays.
+        longest_flops: of the worker that took the most: where every worker has a machine of its own, the others are
+            done by then.
+        seconds: of all workers on this machine.
+        longest_s: of the worker that took longest; null where they were trained at once on one device.
+    """
+
+    phase: int
+    workers: int
+    coverage: float
+    flops: int
+    longest_flops: int
+    seconds: float
+    longest_s: float | None = None
 
     def __post_init__(self) -> None:
         config.check(self)
@@ -100,6 +131,7 @@ class RunResult:
         num_threads: CPU threads of torch, which change the bits of the result.
         switch_shares: share of the policy's compute at which each phase after the first began.
         switches: measurements there and at the end; empty unless `RunOptions.measure_switches`.
+        soups: what each soup phase took.
         model: the trained network, on the CPU; not part of the JSON form.
         subsets: the choices that only the run can tell, `select.Subset` by index of the phase; not in the JSON form.
     """
@@ -120,6 +152,7 @@ class RunResult:
     num_threads: int = 1
     switch_shares: tuple[float, ...] = ()
     switches: tuple[SwitchPoint, ...] = ()
+    soups: tuple[SoupPoint, ...] = ()
     model: Any = None
     subsets: Any = None
 

@@ -1,0 +1,160 @@
+"""What an order is: options and prices that are known before a run, and the stream of batches of one run."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from subsettune.policy import Price, TaskFacts
+from subsettune.task import Recipe
+from subsettune.train.randomness import generator
+
+if TYPE_CHECKING:
+    from subsettune.train.learner import Learner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Examples that an update takes.
+
+    Args:
+        positions: (b,) int64 in the training part, on the CPU, none twice.
+        weights: (b,) float32 factors of their losses, on the CPU, on top of those of the subset; None for equal ones.
+    """
+
+    positions: Tensor
+    weights: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+class Order(ABC):
+    """Which examples of the pool come next within a phase: a frozen dataclass of the options of an order.
+
+    What an update costs is known beforehand: it follows from the length of the batch and from the share of the
+    policy's compute that is spent.
+    """
+
+    summary: ClassVar[str]
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether the options make it the uniform order, which is then used instead."""
+        return False
+
+    def obstacle(self, recipe: Recipe, facts: TaskFacts) -> str | None:
+        """Why such a network cannot be trained in this order, in one sentence with a remedy; None if it can."""
+        return None
+
+    def price(self, num_examples: int, share: float, facts: TaskFacts) -> Price:
+        """FLOPs of an update on a batch, with all that the order does for it.
+
+        Args:
+            num_examples: b, of the batch as the stream gives it.
+            share: of the policy's compute spent before it, in [0, 1).
+            facts: of the network as it stands, which may be narrower than the task's.
+        """
+        return Price(forward=num_examples * facts.forward_flops, backward=num_examples * facts.backward_flops)
+
+    def most(self, num_examples: int, facts: TaskFacts) -> int:
+        """FLOPs of the dearest update on such a batch, whenever it comes."""
+        return self.price(num_examples, 0.0, facts).total
+
+    def lengths(self, pool_size: int, batch_size: int) -> Sequence[int]:
+        """Lengths of the batches of one round over a pool, as far as they are known beforehand."""
+        return lengths(pool_size, batch_size)
+
+    @abstractmethod
+    def stream(self, num_examples: int, batch_size: int, seed: int) -> Stream:
+        """The stream of one run.
+
+        Args:
+            num_examples: N, size of the training part.
+            batch_size: examples per update; a smaller pool gives full-pool batches.
+            seed: of the run.
+        """
+
+
+class Stream(ABC):
+    """An endless stream of batches of one run, across its phases."""
+
+    @abstractmethod
+    def enter(self, pool: Tensor | None) -> None:
+        """Begin a phase on a pool, (k,) int64 positions, or None for all. The same pool continues its round."""
+
+    @abstractmethod
+    def next(self, share: float) -> Batch:
+        """The next batch.
+
+        Args:
+            share: of the policy's compute spent so far, in [0, 1).
+        """
+
+    def attach(self, learner: Learner) -> None:
+        """Look at the learner before the first update; called once, before `load`."""
+        return
+
+    def update(
+        self, learner: Learner, batch: Batch, lr: float, weights: Tensor | None, *, most: int, share: float
+    ) -> int:
+        """One update of the network on a batch, for the price that the order names.
+
+        Args:
+            learner: of the run.
+            batch: what `next` gave.
+            lr: learning rate.
+            weights: (N,) factors of the losses by the subset, on the learner's device; None for equal ones.
+            most: evaluations that an optimizer with a line search may make.
+            share: of the policy's compute spent so far, as given to `next`.
+
+        Returns:
+            Evaluations made, each for the price of the batch.
+        """
+        return learner.update(batch.positions, lr, combined(batch, weights), most=most)
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What `load` needs to go on with the same batches, apart from the pool."""
+
+    @abstractmethod
+    def load(self, state: dict[str, Any], pool: Tensor | None) -> None:
+        """Go on from `state` on `pool`."""
+
+
+def combined(batch: Batch, weights: Tensor | None) -> Tensor | None:
+    """(b,) factors of the losses of a batch, by subset and order, on the device of `weights`; None if all are equal."""
+    of_subset = None if weights is None else weights[batch.positions.to(weights.device)]
+    if batch.weights is None or of_subset is None:
+        return batch.weights if of_subset is None else of_subset
+    return of_subset * batch.weights.to(of_subset.device)
+
+
+def shuffled(num_examples: int, pool: Tensor | None, seed: int, number: int) -> Tensor:
+    """(k,) int64: round `number` of a run, all training examples shuffled and those of the pool kept in that order."""
+    order = torch.randperm(num_examples, generator=generator(seed, "order", number))
+    if pool is None:
+        return order
+    member = torch.zeros(num_examples, dtype=torch.bool)
+    member[pool] = True
+    return order[member[order]]
+
+
+def lengths(num_examples: int, batch_size: int) -> list[int]:
+    """Lengths of the batches of a round: the last is short, except that a single example joins the one before it."""
+    full, left = divmod(num_examples, batch_size)
+    if left == 1 and full:
+        return [*[batch_size] * (full - 1), batch_size + 1]
+    return [*[batch_size] * full, *([left] if left else [])]
+
+
+def is_same(a: Tensor | None, b: Tensor | None) -> bool:
+    """Whether two pools are one."""
+    if a is None or b is None:
+        return a is b
+    return torch.equal(a, b)

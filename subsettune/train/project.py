@@ -1,0 +1,73 @@
+"""What a policy will spend, phase by phase, before it runs: the loop's arithmetic without the training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from subsettune.ledger import Ledger
+from subsettune.policy import Policy, Price, TaskFacts
+from subsettune.task import Recipe
+from subsettune.train import openings, orders
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """A phase as it will be carried out.
+
+    Args:
+        updates: of the optimizer; of a soup, of every worker.
+        examples: that the batches hold, of which an order may leave some out; of a soup, over all workers.
+        ledger: of the phase, without evaluation.
+    """
+
+    updates: int
+    examples: int
+    ledger: Ledger
+
+
+def project(policy: Policy, recipe: Recipe, facts: TaskFacts) -> tuple[Stretch, ...]:
+    """The phases of a policy that was checked, as a run of it will go.
+
+    Exact where an update is one evaluation of its batch and the batches of a round are known beforehand. Else, with a
+    line search or an order that leaves out examples by what it has seen, forward and backward passes are right to
+    within one update for each phase. O(updates).
+
+    Args:
+        policy: to be run.
+        recipe: with the policy's overrides.
+        facts: of the task.
+    """
+    opened = openings.openings(policy, recipe, facts)
+    ends, total = policy.boundaries(facts), policy.cost(facts)
+    order = orders.of(policy.phases[0])
+    stretches, spent, position, pool = [], 0, 0, None
+    for index, (opening, end) in enumerate(zip(opened, ends, strict=True)):
+        is_over = spent >= end and index < len(ends) - 1
+        selected = 0 if is_over else opening.flops
+        spent += selected
+        own = _pool(policy, index)
+        if not is_over and own != pool:
+            position, pool = 0, own
+        if opening.is_soup:
+            position = 0
+        updates = examples = forward = backward = 0
+        while not is_over:
+            length = opening.lengths[position]
+            price: Price = openings.price(opening, order, length, spent / total)
+            if spent + price.total > total or (spent >= end and index < len(ends) - 1):
+                break
+            spent += price.total
+            updates, examples = updates + 1, examples + length
+            forward, backward = forward + price.forward, backward + price.backward
+            position = (position + 1) % len(opening.lengths)
+        ledger = Ledger(select=selected, forward=forward, backward=backward)
+        stretches.append(Stretch(updates=updates, examples=examples, ledger=ledger))
+    return tuple(stretches)
+
+
+def _pool(policy: Policy, index: int) -> object:
+    """Something that is equal for phases on the same pool; a choice by the run's own network is never the same."""
+    phase = policy.phases[index]
+    if phase.is_full:
+        return "all"
+    return phase.share, phase.selector, phase.selector_options, phase.draw
