@@ -15,7 +15,7 @@ POLICIES = {
     "two": (Phase(share=0.3, passes=0.9), Phase(passes=0.8)),
     "grows": (Phase(share=0.1, passes=0.35), Phase(share=0.3, passes=0.35), Phase(passes=0.5)),
     "same pool": (Phase(share=0.3, passes=0.21), Phase(share=0.3, passes=0.21), Phase(passes=0.3)),
-    "chosen": (Phase(share=0.2, passes=1.5, selector="kcenter"), Phase(passes=1.0)),
+    "chosen": (Phase(share=0.2, passes=3.0, selector="kcenter"), Phase(passes=1.0)),
     "passed over": (Phase(share=0.3, passes=0.0), Phase(share=0.2, passes=0.01), Phase(passes=1.0)),
 }
 
