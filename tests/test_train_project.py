@@ -16,6 +16,11 @@ POLICIES = {
     "grows": (Phase(share=0.1, passes=0.35), Phase(share=0.3, passes=0.35), Phase(passes=0.5)),
     "same pool": (Phase(share=0.3, passes=0.21), Phase(share=0.3, passes=0.21), Phase(passes=0.3)),
     "chosen": (Phase(share=0.2, passes=3.0, selector="kcenter"), Phase(passes=1.0)),
+    "chosen anew": (*(Phase(share=0.3, passes=0.25, draw=i) for i in range(3)), Phase(passes=0.4)),
+    "the same again": (
+        *(Phase(share=0.1, passes=2.0, selector="herding", draw=i) for i in range(2)),
+        Phase(passes=0.4),
+    ),
     "passed over": (Phase(share=0.3, passes=0.0), Phase(share=0.2, passes=0.01), Phase(passes=1.0)),
 }
 

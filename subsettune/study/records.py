@@ -94,6 +94,8 @@ _CURVE = pa.struct(
         ("metric", pa.float64()),
         ("loss", pa.float64()),
         ("seconds", pa.float64()),
+        ("select", pa.int64()),
+        ("forward", pa.int64()),
     ]
 )
 _LEDGER = ("select", "forward", "backward", "evaluate")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from subsettune import select
 from subsettune.ledger import Ledger
 from subsettune.policy import Policy, Price, TaskFacts
 from subsettune.task import Recipe
@@ -48,18 +49,18 @@ def project(policy: Policy, recipe: Recipe, facts: TaskFacts) -> tuple[Stretch, 
         own = _pool(policy, index)
         if not is_over and own != pool:
             position, pool = 0, own
-        if opening.is_soup:
-            position = 0
+        at = 0 if opening.is_soup else position  # the order waits while the workers go through their shards
         updates = examples = forward = backward = 0
         while not is_over:
-            length = opening.lengths[position]
+            length = opening.lengths[at]
             price: Price = openings.price(opening, order, length, spent / total)
             if spent + price.total > total or (spent >= end and index < len(ends) - 1):
                 break
             spent += price.total
             updates, examples = updates + 1, examples + length
             forward, backward = forward + price.forward, backward + price.backward
-            position = (position + 1) % len(opening.lengths)
+            at = (at + 1) % len(opening.lengths)
+        position = position if opening.is_soup else at
         ledger = Ledger(select=selected, forward=forward, backward=backward)
         stretches.append(Stretch(updates=updates, examples=examples, ledger=ledger))
     return tuple(stretches)
@@ -70,4 +71,5 @@ def _pool(policy: Policy, index: int) -> object:
     phase = policy.phases[index]
     if phase.is_full:
         return "all"
-    return phase.share, phase.selector, phase.selector_options, phase.draw
+    draw = 0 if select.selector_of(policy, index).is_deterministic else phase.draw
+    return phase.share, phase.selector, phase.selector_options, draw
