@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from subsettune.config import must
 from subsettune.errors import ConfigError, ModelError, SubsettuneError
 from subsettune.plugins import call, load_object
 from subsettune.task import Model
+from subsettune.transformer import transformer
 
 Shape = tuple[int, ...]
 
@@ -79,25 +81,37 @@ def resnet18(input_shape: Shape, num_outputs: int) -> nn.Module:
     return network
 
 
-BUILDERS: Mapping[str, Callable[..., nn.Module]] = {"mlp": mlp, "cnn": cnn, "resnet18": resnet18}
+BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "resnet18": resnet18,
+    "transformer": transformer,
+}
+FOR_TOKENS = ("transformer",)
 
 
-def make(model: Model, input_shape: Shape, num_outputs: int) -> nn.Module:
+def make(model: Model, input_shape: Shape, num_outputs: int, num_tokens: int = 0) -> nn.Module:
     """Build the network of a task, freshly initialised from torch's global random state.
 
-    A user's function gets its options, and `input_shape` and `num_outputs` if it takes them.
+    A user's function gets its options, and `input_shape`, `num_outputs` and, for texts, `num_tokens` if it takes them.
 
     Args:
         model: name and options.
         input_shape: of one example.
         num_outputs: classes, or target columns of a regression.
+        num_tokens: size of the vocabulary where the inputs are token ids; 0 where they are numbers.
 
     Raises:
         ConfigError: unknown options, or a function that cannot be imported.
-        ModelError: what came back is no network, has nothing to train, or its output does not fit the targets.
+        ModelError: what came back is no network, has nothing to train, or the inputs are not what it takes.
     """
+    if num_tokens and model.name in BUILDERS and model.name not in FOR_TOKENS:
+        raise ModelError(
+            f"model {model.name!r} needs numbers, got texts. Use {' or '.join(FOR_TOKENS)}, or a network of your own."
+        )
     builder = BUILDERS[model.name] if model.name in BUILDERS else load_object(model.name, "model")
-    offered = {"input_shape": tuple(input_shape), "num_outputs": num_outputs}
+    offered: dict[str, Any] = {"input_shape": tuple(input_shape), "num_outputs": num_outputs}
+    offered |= {"num_tokens": num_tokens} if num_tokens else {}
     try:
         network = call(builder, f"model {model.name!r}", model.options, offered)
     except SubsettuneError:
@@ -150,6 +164,13 @@ def _check_widths(name: str, widths: Sequence[int]) -> None:
         raise ConfigError(must(name, "a list of positive whole numbers", widths, "Write e.g. [64]."))
 
 
-def fresh_input(input_shape: Shape, batch: int, device: str | torch.device = "cpu") -> Tensor:
-    """A batch of zeros in the shape of the task's inputs, for shape checks and counting."""
-    return torch.zeros((batch, *input_shape), device=device)
+def input_dtype(num_tokens: int) -> torch.dtype:
+    """What a network gets: int64 token ids where there is a vocabulary, else float32 numbers."""
+    return torch.int64 if num_tokens else torch.float32
+
+
+def fresh_input(
+    input_shape: Shape, batch: int, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """A batch of zeros in the shape and type of the task's inputs, for shape checks and counting."""
+    return torch.zeros((batch, *input_shape), device=device, dtype=dtype)

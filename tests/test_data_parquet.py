@@ -386,8 +386,8 @@ def test_absent_files_and_folders_without_parquet(tmp_path: Path) -> None:
     with pytest.raises(DataNotFoundError) as absent:
         load_file(tmp_path / "none.parquet")
     assert str(absent.value) == (
-        f"data '{tmp_path / 'none.parquet'}' are not there. Give a .parquet or .npz file, or a folder of Parquet "
-        "files; --data-root is the base of relative paths."
+        f"data '{tmp_path / 'none.parquet'}' are not there. Give a .parquet, .tsv or .npz file, or a folder of "
+        "Parquet or .tsv files; --data-root is the base of relative paths."
     )
     folder = tmp_path / "d"
     folder.mkdir()
@@ -395,7 +395,7 @@ def test_absent_files_and_folders_without_parquet(tmp_path: Path) -> None:
     with pytest.raises(DataError) as empty:
         load_file(folder)
     assert str(empty.value) == (
-        f"folder {folder} must hold train*.parquet (and may hold test*.parquet), got notes.txt."
+        f"folder {folder} must hold train*.parquet or train*.tsv (and may hold test* likewise), got notes.txt."
     )
 
 

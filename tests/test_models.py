@@ -19,8 +19,10 @@ def _forked_random_state() -> Any:
         yield
 
 
-def make(name: str, shape: tuple[int, ...] = (1, 8, 8), outputs: int = 10, **options: Any) -> nn.Module:
-    return models.make(Model(name=name, options=options), shape, outputs)
+def make(
+    name: str, shape: tuple[int, ...] = (1, 8, 8), outputs: int = 10, tokens: int = 0, **options: Any
+) -> nn.Module:
+    return models.make(Model(name=name, options=options), shape, outputs, tokens)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,10 @@ def make(name: str, shape: tuple[int, ...] = (1, 8, 8), outputs: int = 10, **opt
         (lambda: make("mlp", (5,), 1, hidden=[7, 3]), 5 * 7 + 7 + 7 * 3 + 3 + 3 + 1),
         (lambda: make("cnn", channels=[4, 8], hidden=16), 4 * 9 + 4 + 4 * 8 * 9 + 8 + 32 * 16 + 16 + 16 * 10 + 10),
         (lambda: make("resnet18", (3, 32, 32), 100), 11_173_962 + 90 * 513),
+        (
+            lambda: make("transformer", (7,), 3, 11, width=8, depth=2, heads=2, feedforward=5),
+            (11 + 7) * 8 + 2 * (2 * 16 + 9 * 24 + 9 * 8 + 9 * 5 + 6 * 8) + 16 + 9 * 3,
+        ),
     ],
 )
 def test_number_of_parameters(network: Any, parameters: int) -> None:
@@ -41,6 +47,8 @@ def test_dropout_is_an_option() -> None:
     for name in ("mlp", "cnn"):
         drops = [module.p for module in make(name, dropout=0.25).modules() if isinstance(module, nn.Dropout)]
         assert drops == [0.25]
+    drops = [module.p for module in texts_network(dropout=0.25).modules() if isinstance(module, nn.Dropout)]
+    assert drops == [0.25] * 5  # after the embeddings, and in each of two blocks of weights and of what is added
 
 
 def test_resnet18_is_torchvision_s_with_another_stem() -> None:
@@ -62,6 +70,139 @@ def test_initialisation_follows_torch_s_random_state() -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+# --- the transformer --------------------------------------------------------------------------------------------------
+
+T, VOCABULARY = 7, 11
+
+
+def texts_network(**options: Any) -> nn.Module:
+    small = {"width": 8, "depth": 2, "heads": 2, "feedforward": 5, "dropout": 0.0}
+    return make("transformer", (T,), 3, VOCABULARY, **{**small, **options})
+
+
+def token_ids(b: int = 4, length: int = T) -> Tensor:
+    """Texts of several lengths, from 1 to all places."""
+    inputs = torch.randint(1, VOCABULARY, (b, length))
+    return inputs * (torch.arange(length) <= torch.arange(b)[:, None] * 2)
+
+
+def enlarged(network: nn.Module) -> nn.Module:
+    """With weights so large that every layer counts, in float64."""
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return network.double()
+
+
+def torch_s_own(network: Any, inputs: Tensor) -> Tensor:
+    """The same from torch's encoder layers, text by text and without padding."""
+    outputs = []
+    for text in inputs:
+        ids = text[text != 0]
+        hidden = network.tokens(ids) + network.positions[: len(ids)]
+        for block in network.blocks:
+            theirs = nn.TransformerEncoderLayer(8, 2, 5, 0.0, "gelu", batch_first=True, norm_first=True).double()
+            theirs.load_state_dict(
+                {
+                    "self_attn.in_proj_weight": block.attention.projections.weight,
+                    "self_attn.in_proj_bias": block.attention.projections.bias,
+                    "self_attn.out_proj.weight": block.attention.merge.weight,
+                    "self_attn.out_proj.bias": block.attention.merge.bias,
+                    **{f"norm1.{name}": value for name, value in block.attention_norm.named_parameters()},
+                    **{f"norm2.{name}": value for name, value in block.feedforward_norm.named_parameters()},
+                    **{f"linear1.{name}": value for name, value in block.feedforward[0].named_parameters()},
+                    **{f"linear2.{name}": value for name, value in block.feedforward[2].named_parameters()},
+                }
+            )
+            hidden = theirs(hidden[None])[0]
+        outputs.append(network.head.output(network.head.norm(hidden).mean(dim=0)))
+    return torch.stack(outputs)
+
+
+def test_the_transformer_is_that_of_torch_s_layers() -> None:
+    """Without padding there, with padding here."""
+    network, inputs = enlarged(texts_network()), token_ids()
+    assert [int((text != 0).sum()) for text in inputs] == [1, 3, 5, 7]
+    torch.testing.assert_close(network(inputs), torch_s_own(network, inputs), rtol=1e-10, atol=1e-10)
+
+
+def test_padding_changes_nothing() -> None:
+    network, inputs = enlarged(texts_network()), token_ids(3)
+    plain = network(inputs)
+    with torch.no_grad():
+        network.tokens.weight[0] += 3.0  # type: ignore[operator]
+    torch.testing.assert_close(network(inputs), plain, rtol=0, atol=1e-12)
+    network(inputs).square().sum().backward()
+    assert not network.tokens.weight.grad[0].any()  # type: ignore[union-attr]
+    assert network.tokens.weight.grad[inputs[0, 0]].all()  # type: ignore[union-attr, index]
+
+
+def test_texts_of_padding_alone_have_finite_outputs_and_gradients() -> None:
+    network = texts_network()
+    outputs = network(torch.zeros(2, T, dtype=torch.int64))
+    assert torch.equal(outputs, network.head.output.bias.expand(2, 3))  # type: ignore[operator, union-attr]
+    outputs.sum().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in network.parameters() if p.grad is not None)
+
+
+def test_the_read_out_of_the_last_block_is_the_network_s_output() -> None:
+    network, inputs = texts_network().eval(), token_ids()
+    seen: list[Tensor] = []
+    for block in network.blocks:  # type: ignore[union-attr]
+        block.register_forward_hook(lambda _, __, output: seen.append(output))
+    outputs = network(inputs)
+    assert torch.equal(network.read_out(seen[1], inputs), outputs)  # type: ignore[operator]
+    early = network.read_out(seen[0], inputs)  # type: ignore[operator]
+    assert early.shape == (4, 3)
+    assert not torch.equal(early, outputs)
+    del network.blocks[1]  # type: ignore[union-attr]
+    assert torch.equal(network(inputs), early)
+
+
+def test_vmap_follows_the_transformer() -> None:
+    """Over networks, with dropout and gradients, as a soup trains; each as it would be alone."""
+    networks = [texts_network().double() for _ in range(3)]
+    parameters, buffers = torch.func.stack_module_state(networks)
+    inputs = torch.stack([token_ids() for _ in networks])
+
+    def loss(own: dict[str, Tensor], some: Tensor) -> Tensor:
+        outputs = torch.func.functional_call(networks[0], (own, buffers), (some,))
+        return outputs.logsumexp(dim=1).sum()
+
+    together = torch.func.vmap(torch.func.grad(loss))(parameters, inputs)
+    for i, network in enumerate(networks):
+        network(inputs[i]).logsumexp(dim=1).sum().backward()
+        for name, parameter in network.named_parameters():
+            torch.testing.assert_close(together[name][i], parameter.grad)
+    drops = texts_network(dropout=0.5)
+    alike = torch.func.vmap(drops, randomness="different")(inputs[:1].expand(2, -1, -1))
+    assert not torch.equal(alike[0], alike[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 9}, "width must be a multiple of heads, which are 2, got 9. Change one of them."),
+        ({"depth": 0}, "depth must be a positive whole number, got 0. Write e.g. 4."),
+        ({"heads": 2.0}, "heads must be a positive whole number, got 2.0. Write e.g. 4."),
+    ],
+)
+def test_transformers_that_cannot_be_made(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        texts_network(**options)
+
+
+def test_texts_and_numbers_need_their_networks() -> None:
+    message = (
+        "model 'transformer' needs texts (a row of token ids for each example), got inputs of shape (1, 8, 8). Set "
+        "data.text, or use another model."
+    )
+    with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
+        make("transformer")
+    message = "model 'mlp' needs numbers, got texts. Use transformer, or a network of your own."
+    with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
+        make("mlp", (T,), 3, VOCABULARY)
+
+
 # --- a user's own -----------------------------------------------------------------------------------------------------
 
 
@@ -71,6 +212,15 @@ def bare() -> nn.Module:
 
 def sized(num_outputs: int, *, width: int = 3) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Linear(width, num_outputs))
+
+
+def looking_up(num_outputs: int, num_tokens: int) -> nn.Module:
+    return nn.Sequential(nn.EmbeddingBag(num_tokens, num_outputs), nn.Linear(num_outputs, num_outputs))
+
+
+def taking_any(num_outputs: int, **others: Any) -> nn.Module:
+    assert set(others) <= {"input_shape", "num_tokens"}
+    return nn.Linear(64, num_outputs + len(others))
 
 
 def frozen() -> nn.Module:
@@ -96,6 +246,15 @@ def test_a_user_s_function_gets_what_it_takes() -> None:
     assert models.num_parameters(make("test_models:bare")) == 650
     assert models.num_parameters(make("test_models:sized", outputs=4, width=5)) == 65 * 5 + 6 * 4
     assert models.num_parameters(make("test_models:sized", outputs=4, num_outputs=2)) == 65 * 3 + 4 * 2
+    assert models.num_parameters(make("test_models:looking_up", (T,), 4, VOCABULARY)) == 4 * VOCABULARY + 4 * 5
+    assert make("test_models:taking_any", outputs=4).out_features == 5  # no vocabulary where there are no texts
+    assert make("test_models:taking_any", (T,), 4, VOCABULARY).out_features == 6
+
+
+def test_what_a_network_gets_follows_its_data() -> None:
+    assert (models.input_dtype(0), models.input_dtype(VOCABULARY)) == (torch.float32, torch.int64)
+    ids = models.fresh_input((T,), 2, dtype=torch.int64)
+    assert (ids.dtype, ids.tolist()) == (torch.int64, [[0] * T] * 2)
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,13 @@ import torch
 from torch import Tensor
 
 from subsettune.data.raw import Array, Categories
+from subsettune.data.text import num_tokens
 from subsettune.errors import DataError
 
 META_KEY = b"subsettune.data"
 HASH_BLOCK_BYTES = 2**24
-SINCE = ("columns", "categories", "num_embedding")  # left out where empty, as in files of versions that lack them
+# Left out where empty, as in files of versions that lack them.
+SINCE = ("columns", "categories", "num_embedding", "tokens", "vocabulary")
 # Without it Linux counts a copy-on-write mapping as memory, and refuses files larger than that. New in mmap in 3.13.
 MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
 
@@ -40,14 +42,16 @@ class Meta:
     Args:
         source: where they came from, for people.
         kind: `classification` or `regression`.
-        shape: of one input: (channels, height, width) or (features,).
+        shape: of one input: (channels, height, width), (features,) or (tokens,).
         num_train: rows of the training file; the rest are the official test file's.
         classes: their names, empty for a regression.
-        fingerprint: SHA-256 of arrays, shapes, classes and categories.
+        fingerprint: SHA-256 of arrays, shapes, classes, categories and vocabulary.
         columns: names of the inputs, where some of them are categorical columns.
         categories: of each column their names in the order of their codes, None for what is missing; empty for a column
             of numbers.
         num_embedding: numbers in the embedding of an example; 0 without embeddings.
+        tokens: what texts were cut into, `words` or `bytes`; empty where the inputs are no texts.
+        vocabulary: the words that have an id of their own, in the order of their ids.
     """
 
     source: str
@@ -59,6 +63,13 @@ class Meta:
     columns: tuple[str, ...] = ()
     categories: tuple[Categories, ...] = ()
     num_embedding: int = 0
+    tokens: str = ""
+    vocabulary: tuple[str, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """Token ids that there are, padding and unknown included; 0 where the inputs are no texts."""
+        return num_tokens(self.tokens, self.vocabulary) if self.tokens else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +77,7 @@ class Arrays:
     """A data set in memory or mapped from a file.
 
     Args:
-        inputs: (n, *shape) uint8 or float32; of a categorical column the codes.
+        inputs: (n, *shape) uint8 or float32, of a categorical column the codes; or (n, t) int32 token ids.
         targets: (n,) int64 classes, or (n,) or (n, m) float32 values.
         meta: what they are.
         embeddings: (n, e) float32, if there are any.
@@ -85,6 +96,8 @@ def fingerprint(inputs: Array, targets: Array, meta: Meta, embeddings: Array | N
     told["targets"] = [str(targets.dtype), *targets.shape]
     if meta.categories:
         told["categories"] = list(zip(meta.columns, meta.categories, strict=True))
+    if meta.tokens:
+        told["tokens"] = [meta.tokens, *meta.vocabulary]
     if embeddings is not None:
         told["embeddings"] = list(embeddings.shape)
     result = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
@@ -158,7 +171,7 @@ def _mapped(descriptor: int) -> Arrays:
     batch = reader.get_batch(0)
     described = json.loads(reader.schema.metadata[META_KEY])
     target_shape = described.pop("target_shape")
-    for name in ("shape", "classes", "columns"):
+    for name in ("shape", "classes", "columns", "vocabulary"):
         described[name] = tuple(described.get(name, ()))
     described["categories"] = tuple(tuple(names) for names in described.get("categories", ()))
     meta = Meta(**described)

@@ -156,6 +156,8 @@ def _make(source: sources.Source, kind: str, folder: Path) -> str:
         columns=read.columns if read.categories else (),
         categories=read.categories,
         num_embedding=0 if read.embeddings is None else read.embeddings.shape[1],
+        tokens=read.tokens,
+        vocabulary=read.vocabulary,
     )
     meta = replace(meta, fingerprint=arrays.fingerprint(inputs, targets, meta, read.embeddings))
     path, partial = folder / f"{meta.fingerprint}.arrow", folder / f"{key}.partial"

@@ -1,5 +1,7 @@
 """How stored inputs become what a network sees: numbers standardised, categories one-hot, by the training part.
 
+Token ids stay what they are.
+
 Symbols: b examples of a batch, c stored columns, m of them numbers, d encoded columns.
 """
 
@@ -133,6 +135,19 @@ class Encoder:
         """The same on another device."""
         moved = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "width"}
         return Encoder(width=self.width, **{name: value.to(device) for name, value in moved.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIds:
+    """Gives token ids as integers, for networks to look up."""
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """(b, t) int64 of (b, t) int32."""
+        return inputs.long()
+
+    def to(self, device: torch.device) -> TokenIds:
+        """The same on another device."""
+        return self
 
 
 def float32(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from subsettune.data.categories import Vocabulary, can_be_marked, codes, is_text
 from subsettune.data.images import check_shape, decode
 from subsettune.data.raw import Array, Categories, Raw
 from subsettune.data.scratch import allocate
+from subsettune.data.text import read_texts
 from subsettune.errors import DataError
 from subsettune.task import Data
 
@@ -71,8 +72,9 @@ def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
 
     Args:
         path: of the file or folder.
-        data: which columns. A column of images stands alone (a struct with `bytes`, or the bytes themselves); others
-            are numbers, lists of so many numbers, or categories: texts, and what `categorical` names.
+        data: which columns. A column of images stands alone (a struct with `bytes`, or the bytes themselves), and so
+            does one of texts that `text` names, or that is called so where no input is named. Others are numbers, lists
+            of so many numbers, or categories: texts, and what `categorical` names.
             The label of a regression may be a list too; `embeddings` is one.
         kind: `classification` or `regression`.
         scratch: folder for large arrays.
@@ -83,10 +85,14 @@ def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
     train, test = ([_open(file) for file in files] for files in _parquet_files(path))
     files = [*train, *test]
     _check_files(files, data)
-    schema = files[0].schema
-    names = _feature_names(schema, data, path)
+    schema, num_train = files[0].schema, sum(file.num_rows for file in train)
+    data = _with_text(schema, data)
     columns: tuple[_Column, ...] = ()
-    if _is_image(schema.field(names[0]).type):
+    vocabulary: list[str] = []
+    names = () if data.text is not None else _feature_names(schema, data, path)
+    if data.text is not None:
+        inputs, vocabulary = _read_texts(files, data, num_train, scratch)
+    elif _is_image(schema.field(names[0]).type):
         inputs = _read_images(files, names[0], scratch)
     else:
         _check_roles(files, names, data)
@@ -96,11 +102,13 @@ def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
     return Raw(
         inputs=inputs,
         labels=labels,
-        num_train=sum(file.num_rows for file in train),
+        num_train=num_train,
         classes=classes,
         columns=tuple(name for column in columns for name in column.names),
         categories=_all_categories(columns),
         embeddings=_read_embeddings(files, data.embeddings, scratch),
+        tokens="" if data.text is None else data.tokens,
+        vocabulary=tuple(vocabulary),
     )
 
 
@@ -110,7 +118,9 @@ def _parquet_files(path: Path) -> tuple[list[Path], list[Path]]:
     train = sorted(path.glob("train*.parquet"))
     if not train:
         found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
-        raise DataError(f"folder {path} must hold train*.parquet (and may hold test*.parquet), got {found}.")
+        raise DataError(
+            f"folder {path} must hold train*.parquet or train*.tsv (and may hold test* likewise), got {found}."
+        )
     return train, sorted(path.glob("test*.parquet"))
 
 
@@ -167,6 +177,35 @@ def _check_there(file: _File, wanted: Sequence[str], advice: str) -> None:
 
 
 # --- inputs ------------------------------------------------------------------------------------------------------
+
+
+def _with_text(schema: pa.Schema, data: Data) -> Data:
+    """The data with the column of texts named, if the input is one.
+
+    Raises:
+        DataError: something is said about texts, and there are none.
+    """
+    is_open = data.text is None and data.features is None and not data.categorical
+    is_there = "text" in schema.names and "image" not in schema.names and "text" not in (data.label, data.embeddings)
+    if is_open and is_there and is_text(schema.field("text").type):
+        return replace(data, text="text")
+    if data.text is None and data.text_keys:
+        raise DataError(f"data.{data.text_keys[0]} means nothing where no texts are read. Set data.text, or remove it.")
+    return data
+
+
+def _read_texts(files: list[_File], data: Data, num_train: int, scratch: Path) -> tuple[Array, list[str]]:
+    assert data.text is not None
+    for file in files:
+        _check_there(file, (data.text,), "Set data.text.")
+        kind = file.schema.field(data.text).type
+        if not is_text(kind):
+            raise DataError(f"column {data.text!r} must hold texts, got {kind} in {file.path}. Mend data.text.")
+
+    def blocks() -> Iterator[tuple[int, pa.Array]]:
+        return ((row, batch.column(0)) for row, batch in _batches(files, [str(data.text)], NUMBER_ROWS))
+
+    return read_texts(blocks, sum(file.num_rows for file in files), num_train, data, scratch)
 
 
 def _feature_names(schema: pa.Schema, data: Data, path: Path) -> tuple[str, ...]:

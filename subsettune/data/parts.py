@@ -11,7 +11,7 @@ from torch import Tensor
 
 from subsettune.data.arrays import Arrays
 from subsettune.data.distort import distorted
-from subsettune.data.encode import Encoder, Normalizer, float32
+from subsettune.data.encode import Encoder, Normalizer, TokenIds, float32
 from subsettune.task import Distortion
 
 # Examples that go through a network at a time where nothing is trained. MNIST cnn [16, 32] on one core: 128 take
@@ -37,7 +37,7 @@ class Part:
     inputs: Tensor
     all_targets: Tensor
     rows: Tensor
-    encoder: Normalizer | Encoder
+    encoder: Normalizer | Encoder | TokenIds
     device: torch.device = torch.device("cpu")
     lookup: Tensor | None = None
     all_embeddings: Tensor | None = None
@@ -56,16 +56,22 @@ class Part:
         return None if self.all_embeddings is None else self.all_embeddings.index_select(0, self.rows)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoded inputs (b, ...) float32 and targets (b,) or (b, m) at positions `index` (b,) int64 of this part.
+        """Inputs (b, ...) and targets (b,) or (b, m) at positions `index` (b,) int64 of this part.
 
-        The hot path: `index_select` takes a fifth of the time of `[]` here.
+        Inputs are float32, encoded; token ids of texts are (b, t) int64. The hot path: `index_select` takes a fifth of
+        the time of `[]` here.
         """
+        inputs, targets = self.stored(index)
+        return self.encoder(inputs), targets
+
+    def stored(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Copies of inputs (b, ...) as they are stored, not yet encoded, and targets, as `batch` has them."""
         lookup = self.rows if self.lookup is None else self.lookup
         rows = lookup.index_select(0, index.to(lookup.device))
         inputs, targets = self.inputs.index_select(0, rows), self.all_targets.index_select(0, rows)
         if inputs.device != self.device:
             inputs, targets = inputs.to(self.device), targets.to(self.device)
-        return self.encoder(inputs), targets
+        return inputs, targets
 
     def to(self, device: torch.device) -> Part:
         """The part with batches on `device`; the stored inputs move there too if they fit, once in a process."""
@@ -114,6 +120,7 @@ class TaskData:
         target_mean: of the training part's targets; 0 for a classification.
         target_std: likewise; 1 for a classification.
         num_embedding: numbers in the embedding of an example; 0 without embeddings.
+        num_tokens: size of the vocabulary, padding and unknown included, where the inputs are token ids; else 0.
     """
 
     train: Part
@@ -129,10 +136,11 @@ class TaskData:
     target_mean: float | Tensor = 0.0
     target_std: float | Tensor = 1.0
     num_embedding: int = 0
+    num_tokens: int = 0
 
     @property
     def num_features(self) -> int:
-        """Numbers in one example."""
+        """Numbers in one example; of a text its tokens."""
         return int(torch.Size(self.input_shape).numel())
 
     @property
@@ -175,11 +183,14 @@ def assemble(
         class_names=arrays.meta.classes,
         num_source_examples=arrays.meta.num_train,
         num_embedding=arrays.meta.num_embedding,
+        num_tokens=arrays.meta.num_tokens,
     )
     return data if num_classes else _with_target_scale(data)
 
 
-def _encoder(arrays: Arrays, rows: Tensor) -> Normalizer | Encoder:
+def _encoder(arrays: Arrays, rows: Tensor) -> Normalizer | Encoder | TokenIds:
+    if arrays.meta.tokens:
+        return TokenIds()
     if not arrays.meta.categories:
         return Normalizer.fit(arrays.inputs, rows)
     return Encoder.fit(arrays.inputs, rows, [len(names) for names in arrays.meta.categories])

@@ -19,13 +19,15 @@ class Raw:
     """Examples as they were read.
 
     Args:
-        inputs: (n, *shape), uint8 or float32; the training file's rows first.
+        inputs: (n, *shape), uint8 or float32, or (n, t) int32 token ids; the training file's rows first.
         labels: (n,) integers, texts or floats, or (n, m) floats.
         num_train: rows of the training file.
         classes: names of the classes 0, 1, ... where the source knows them.
         columns: names of the inputs, where they are columns.
         categories: of each column, empty for one of numbers; () where all are numbers.
         embeddings: (n, e) float32 beside the inputs, for selectors.
+        tokens: what the inputs' texts were cut into; empty where they are no texts.
+        vocabulary: the words that have an id of their own, in the order of their ids.
     """
 
     inputs: Array
@@ -35,6 +37,8 @@ class Raw:
     columns: tuple[str, ...] = ()
     categories: tuple[Categories, ...] = ()
     embeddings: Array | None = None
+    tokens: str = ""
+    vocabulary: tuple[str, ...] = ()
 
 
 def checked(raw: Raw, kind: str) -> tuple[Array, Array, tuple[str, ...]]:
@@ -45,7 +49,7 @@ def checked(raw: Raw, kind: str) -> tuple[Array, Array, tuple[str, ...]]:
         kind: `classification` or `regression`.
 
     Returns:
-        inputs (n, *shape) uint8 or float32, C-contiguous; targets (n,) int64, or (n,) or (n, m) float32 of a
+        inputs (n, *shape) uint8, float32 or int32, C-contiguous; targets (n,) int64, or (n,) or (n, m) float32 of a
         regression; class names.
 
     Raises:
@@ -61,8 +65,8 @@ def checked(raw: Raw, kind: str) -> tuple[Array, Array, tuple[str, ...]]:
     if raw.inputs[0].size == 0:
         raise DataError(f"inputs must hold numbers, got the shape {raw.inputs.shape}. Give each example a feature.")
     inputs = np.ascontiguousarray(raw.inputs)
-    assert inputs.dtype in (np.uint8, np.float32), inputs.dtype
-    if inputs.dtype != np.uint8:
+    assert inputs.dtype in ((np.int32,) if raw.tokens else (np.uint8, np.float32)), inputs.dtype
+    if inputs.dtype == np.float32:
         _refuse_not_finite(inputs, "features", raw.columns)
     if raw.embeddings is not None:
         _check_embeddings(raw.embeddings, len(inputs))

@@ -1,4 +1,4 @@
-"""Where examples come from: named data sets, Parquet, .npz, and the user's own datasets, all read into plain arrays."""
+"""Where examples come from: named data sets, Parquet, .tsv, .npz, and the user's own datasets, as plain arrays."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from subsettune.data.npz import read_npz
 from subsettune.data.parquet import read_parquet
 from subsettune.data.places import Places
 from subsettune.data.raw import Raw
+from subsettune.data.tsv import is_tsv, read_tsv
 from subsettune.data.user import UserData
 from subsettune.errors import DataError, DataNotFoundError
 from subsettune.plugins import load_object
@@ -65,7 +66,7 @@ ABSENT = (
     "File not found",
 )  # RuntimeErrors of torchvision
 SILENCE_S = 30.0
-READING = 1  # raise it when the same files come to give other arrays: caches made before are then passed over
+READING = 2  # raise it when the same files come to give other arrays: caches made before are then passed over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +130,7 @@ def _refuse_ignored(data: Data) -> None:
         "label": data.label != "label",
         "categorical": bool(data.categorical),
         "embeddings": data.embeddings is not None,
+        **dict.fromkeys(data.text_keys, True),
     }
     given = [key for key in is_set if is_set[key]]
     if given and (named or function):
@@ -249,14 +251,19 @@ def _files(data: Data, kind: str, places: Places) -> Source:
     path = places.own(data.source)
     if not path.exists():
         advice = (
-            "Give a .parquet or .npz file, or a folder of Parquet files; --data-root is the base of relative paths."
+            "Give a .parquet, .tsv or .npz file, or a folder of Parquet or .tsv files; --data-root is the base of "
+            "relative paths."
         )
         raise DataNotFoundError(f"data {str(path)!r} are not there. {advice}")
     key = config.digest([str(path), _stat(path), data, kind, READING])
     if path.suffix == ".npz":
         if data.categorical:
             raise DataError("data.categorical means nothing to .npz files. Write Parquet, or one-hot arrays.")
+        if data.text_keys:
+            raise DataError(f"data.{data.text_keys[0]} means nothing to .npz files. Write texts as Parquet or .tsv.")
         return Source(name=str(path), key=key, read=lambda scratch: read_npz(path, data, scratch))
+    if is_tsv(path):
+        return Source(name=str(path), key=key, read=lambda scratch: read_tsv(path, data, kind, scratch))
     return Source(name=str(path), key=key, read=lambda scratch: read_parquet(path, data, kind, scratch))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,7 +32,13 @@ COUNTABLE_NAMESPACES = ("aten", "prim", "prims", "profiler")  # what a custom ke
 ADVICE = "Build it from linear, convolution, matrix-product or attention operations."
 
 
-def count(network: nn.Module, input_shape: tuple[int, ...], num_outputs: int, name: str = "model") -> tuple[int, int]:
+def count(
+    network: nn.Module,
+    input_shape: tuple[int, ...],
+    num_outputs: int,
+    name: str = "model",
+    dtype: torch.dtype = torch.float32,
+) -> tuple[int, int]:
     """Count the FLOPs of one example's forward and backward pass in training.
 
     Args:
@@ -39,6 +46,7 @@ def count(network: nn.Module, input_shape: tuple[int, ...], num_outputs: int, na
         input_shape: of one example.
         num_outputs: output units, to check the output against.
         name: of the model, for messages.
+        dtype: of the inputs; int64 of token ids.
 
     Returns:
         (forward, backward) FLOPs per example, rounded up where they are not proportional to the batch.
@@ -46,50 +54,93 @@ def count(network: nn.Module, input_shape: tuple[int, ...], num_outputs: int, na
     Raises:
         ModelError: the network fails, its output does not fit, or FLOPs of it cannot be counted.
     """
-    small, large = (_count_batch(network, input_shape, num_outputs, batch, name) for batch in BATCHES)
+    inputs = [models.fresh_input(input_shape, batch, "meta", dtype) for batch in BATCHES]
+    small, large = (_count_batch(network, some, num_outputs, name) for some in inputs)
     forward, backward = (-(-(b - a) // (BATCHES[1] - BATCHES[0])) for a, b in zip(small, large, strict=True))
     if (forward * BATCHES[0], backward * BATCHES[0]) != small:  # a share that does not grow with the batch
         forward, backward = (-(-a // BATCHES[0]) for a in small)
     return forward, backward
 
 
-def exits(network: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
-    """FLOPs of one example's forward pass up to the output of each named module, that module included.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """What a forward pass of one example does in a module; of one that is called several times, the first time.
 
-    Of a module that is called several times, those up to the first output. Rounded up where they are not proportional
-    to the batch.
+    Args:
+        start: FLOPs of the pass before it.
+        end: FLOPs of the pass up to its output.
+        calls: how often it is called.
+        needs_gradient: whether what it is given needs a gradient in the backward pass.
+        dims: dimensions of its output, that of the examples included; 0 where it is no tensor.
+    """
+
+    start: int
+    end: int
+    calls: int
+    needs_gradient: bool
+    dims: int
+
+
+def visits(network: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> dict[str, Visit]:
+    """The modules of a network that a forward pass goes through, by name, in the order of their outputs.
+
+    FLOPs are rounded up where they are not proportional to the batch.
 
     Args:
         network: that `count` could count; left as it is.
         input_shape: of one example.
+        dtype: of the inputs.
     """
+    inputs = models.fresh_input(input_shape, BATCHES[-1], "meta", dtype)
     try:
-        return _exits_on("meta", network, input_shape)
+        return _visits(network, inputs)
     except ModelError:  # as for `count`
-        return _exits_on("cpu", network, input_shape)
+        return _visits(network, torch.zeros_like(inputs, device="cpu"))
 
 
-def _exits_on(device: str, network: nn.Module, input_shape: tuple[int, ...]) -> dict[str, int]:
-    twin = copy.deepcopy(network).to(device).train()
-    found: dict[str, int] = {}
+def _visits(network: nn.Module, inputs: Tensor) -> dict[str, Visit]:
+    twin = copy.deepcopy(network).to(inputs.device).train()
+    begun: dict[str, tuple[int, bool]] = {}
+    found: dict[str, Visit] = {}
     counter = FlopCounterMode(display=False)
 
-    def note(name: str) -> Callable[..., None]:
-        def hook(*_: object) -> None:
-            found.setdefault(name, counter.get_total_flops())
+    def up_to_here() -> int:
+        return -(-counter.get_total_flops() // len(inputs))
+
+    def before(name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, given: tuple[object, ...]) -> None:
+            needs_gradient = any(isinstance(one, Tensor) and one.requires_grad for one in given)
+            begun.setdefault(name, (up_to_here(), needs_gradient))
+
+        return hook
+
+    def after(name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, __: object, output: object) -> None:
+            if name in found:
+                found[name] = replace(found[name], calls=found[name].calls + 1)
+                return
+            start, needs_gradient = begun[name]
+            dims = output.dim() if isinstance(output, Tensor) else 0
+            found[name] = Visit(start=start, end=up_to_here(), calls=1, needs_gradient=needs_gradient, dims=dims)
 
         return hook
 
     for name, module in twin.named_modules():
         if name:
-            module.register_forward_hook(note(name))
-    batch = BATCHES[-1]
+            module.register_forward_pre_hook(before(name))
+            module.register_forward_hook(after(name))
     with _countable(), counter, torch.random.fork_rng(devices=[]):
-        _forward(twin, models.fresh_input(input_shape, batch, device), "model")
-    return {name: -(-flops // batch) for name, flops in found.items()}
+        _forward(twin, inputs, "model")
+    return found
 
 
-def check_batch(network: nn.Module, input_shape: tuple[int, ...], num_examples: int, name: str = "model") -> None:
+def check_batch(
+    network: nn.Module,
+    input_shape: tuple[int, ...],
+    num_examples: int,
+    name: str = "model",
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """Check that a network trains on batches of `num_examples`; batch norm, for one, refuses a single example.
 
     Raises:
@@ -99,33 +150,28 @@ def check_batch(network: nn.Module, input_shape: tuple[int, ...], num_examples: 
         twin = copy.deepcopy(network).to(device).train()
         try:
             with torch.random.fork_rng(devices=[]):
-                _forward(twin, models.fresh_input(input_shape, num_examples, device), name)
+                _forward(twin, models.fresh_input(input_shape, num_examples, device, dtype), name)
             return
         except ModelError as error:
             if device == "cpu":
                 raise ModelError(f"{error} Choose subsets and a batch_size of more than {num_examples}.") from error
 
 
-def _count_batch(
-    network: nn.Module, input_shape: tuple[int, ...], num_outputs: int, batch: int, name: str
-) -> tuple[int, int]:
+def _count_batch(network: nn.Module, inputs: Tensor, num_outputs: int, name: str) -> tuple[int, int]:
     try:
-        return _count_on("meta", network, input_shape, num_outputs, batch, name)
+        return _count_on(network, inputs, num_outputs, name)
     except ModelError:  # perhaps only for want of values: the CPU decides
-        return _count_on("cpu", network, input_shape, num_outputs, batch, name)
+        return _count_on(network, torch.zeros_like(inputs, device="cpu"), num_outputs, name)
 
 
-def _count_on(
-    device: str, network: nn.Module, input_shape: tuple[int, ...], num_outputs: int, batch: int, name: str
-) -> tuple[int, int]:
-    twin = copy.deepcopy(network).to(device).train()
-    inputs = models.fresh_input(input_shape, batch, device)
+def _count_on(network: nn.Module, inputs: Tensor, num_outputs: int, name: str) -> tuple[int, int]:
+    twin = copy.deepcopy(network).to(inputs.device).train()
     called: set[nn.Module] = set()
     for module in twin.modules():
         module.register_forward_hook(lambda module, *_: called.add(module))
     with _countable(), FlopCounterMode(display=False) as forward, _Watch() as watch:
         output = _forward(twin, inputs, name)
-    models.check_output(output, batch, num_outputs, name)
+    models.check_output(output, len(inputs), num_outputs, name)
     if not output.requires_grad:
         raise ModelError(f"output of model {name!r} must depend on its trainable parameters. Check what it detaches.")
     _refuse_uncounted(twin, called, forward, name)

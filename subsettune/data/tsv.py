@@ -1,0 +1,159 @@
+"""The user's own files of tab-separated values: a line of column names, then a text and a label in each line.
+
+As GLUE has them: no sign is special but tab and line break, so that a quotation mark is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from subsettune.data.raw import Array, Raw
+from subsettune.data.text import read_texts
+from subsettune.errors import DataError
+from subsettune.task import Data
+
+SUFFIXES = (".tsv", ".tsv.gz")
+BLOCK_BYTES = 2**24  # read in one go; no line may be longer
+PARSING = csv.ParseOptions(delimiter="\t", quote_char=False, double_quote=False, ignore_empty_lines=False)
+
+
+def is_tsv(path: Path) -> bool:
+    """Whether a path is a .tsv file, gzipped or not, or a folder with a training file of that kind.
+
+    Raises:
+        DataError: a folder has training files of two kinds.
+    """
+    if not path.is_dir():
+        return path.name.endswith(SUFFIXES)
+    found, others = _parts(path, "train"), sorted(path.glob("train*.parquet"))
+    if found and others:
+        raise DataError(
+            f"folder {path} must hold training files of one kind, got {found[0].name} and {others[0].name}. Remove one."
+        )
+    return bool(found)
+
+
+def read_tsv(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
+    """Read a .tsv file, or a folder with `train*.tsv` and perhaps `test*.tsv`, gzipped or not.
+
+    Other files of a folder, `dev*.tsv` among them, are left alone: validation is drawn from training rows.
+
+    Args:
+        path: of the file or folder.
+        data: which columns; `text` is called that where `data.text` says nothing else.
+        kind: `classification` or `regression`.
+        scratch: folder for large arrays.
+
+    Raises:
+        DataError: a file is empty or damaged, or lacks a column; a text is empty; labels are missing or of no use.
+    """
+    refused = [key for key in ("features", "categorical", "embeddings") if getattr(data, key)]
+    if refused:
+        raise DataError(f"data.{refused[0]} means nothing to .tsv files: texts are their input. Write Parquet instead.")
+    data = data if data.text is not None else replace(data, text="text")
+    train, test = ([path], []) if path.is_file() else (_parts(path, part) for part in ("train", "test"))
+    files = [*train, *test]
+    for file in files:
+        _check_header(file, data)
+    columns = [_labels(file, data.label) for file in files]
+    num_rows = [len(column) for column in columns]
+    inputs, vocabulary = read_texts(
+        lambda: _blocks(files, str(data.text)), sum(num_rows), sum(num_rows[: len(train)]), data, scratch
+    )
+    return Raw(
+        inputs=inputs,
+        labels=_numbers(pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string()), kind),
+        num_train=sum(num_rows[: len(train)]),
+        tokens=data.tokens,
+        vocabulary=tuple(vocabulary),
+    )
+
+
+def _parts(folder: Path, part: str) -> list[Path]:
+    return sorted(file for suffix in SUFFIXES for file in folder.glob(f"{part}*{suffix}"))
+
+
+def _open(file: Path, columns: list[str]) -> csv.CSVStreamingReader:
+    """A reader of some columns as texts; of all where none is named."""
+    options = csv.ConvertOptions(
+        include_columns=columns, column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False
+    )
+    reading = csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False)
+    try:
+        return csv.open_csv(str(file), read_options=reading, parse_options=PARSING, convert_options=options)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> DataError:
+    reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    return DataError(f"{file} is empty, damaged or no file of tab-separated values: {reason}. Write it again.")
+
+
+def _check_header(file: Path, data: Data) -> None:
+    with _open(file, []) as reader:
+        names = reader.schema.names
+    for key, name in (("text", str(data.text)), ("label", data.label)):
+        if names.count(name) != 1:
+            have = f"its columns: {', '.join(names)}"
+            number = "no" if name not in names else "more than one"
+            raise DataError(f"{file} has {number} column {name!r} ({have}). Set data.{key}, or mend the first line.")
+
+
+def _batches(file: Path, column: str) -> Iterator[pa.Array]:
+    with _open(file, [column]) as reader:
+        while True:
+            try:
+                batch = reader.read_next_batch()
+            except StopIteration:
+                return
+            except (pa.ArrowException, OSError) as error:
+                raise _damaged(file, error) from error
+            yield batch.column(0)
+
+
+def _blocks(files: list[Path], column: str) -> Iterator[tuple[int, pa.Array]]:
+    """A column of all files, each block with the number of its first row."""
+    row = 0
+    for file in files:
+        for values in _batches(file, column):
+            yield row, values
+            row += len(values)
+
+
+def _labels(file: Path, name: str) -> pa.ChunkedArray:
+    column = pa.chunked_array(list(_batches(file, name)), pa.string())
+    if len(column) == 0:
+        raise DataError(f"{file} has no rows. Give a file with examples, or remove it.")
+    missing = pc.index(pc.utf8_trim_whitespace(column), "").as_py()
+    if missing >= 0:
+        raise DataError(f"column {name!r} must have no missing labels, got none in row {missing} of {file}. Fill it.")
+    return column
+
+
+def _numbers(labels: pa.ChunkedArray, kind: str) -> Array:
+    """(n,) int64 or float64 numbers if all labels are, else texts."""
+    for number in (pa.int64(), pa.float64()):
+        try:
+            return np.asarray(labels.cast(number).to_numpy())
+        except pa.ArrowInvalid:
+            continue
+    if kind == "regression":
+        odd = next(text for text in labels.to_pylist() if not _is_number(text))
+        raise DataError(f"labels of a regression must be numbers, got {odd!r}. Choose a classification metric.")
+    return np.asarray(labels.to_pylist(), dtype=object)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
