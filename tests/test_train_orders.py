@@ -19,7 +19,21 @@ from subsettune.train.orders.uniform import Shuffled, Uniform
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 
 
-@pytest.mark.parametrize("order", [orders.make(name) for name in orders.ORDERS], ids=list(orders.ORDERS))
+SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "rs2": [{"share": 0.3}, {"share": 0.5, "replacement": True}, {"share": 1.0}],
+    "infobatch": [{"prune": 0.9, "anneal": 0.0}, {"prune": 0.0}],
+    "sift": [
+        {"keep": 0.1, "exit": "0", "head": "auxiliary"},
+        {"start": 0.5, "stop": 0.6},
+        {"exit": 1.0},
+        {"keep": 0.9, "start": 0.6},
+    ],
+    "selective_backprop": [{"keep": 0.25}, {"start": 0.4, "stop": 0.9}],
+}
+CASES = [(name, options) for name in orders.ORDERS for options in ({}, *SETTINGS.get(name, []))]
+
+
+@pytest.mark.parametrize("order", [orders.make(*case) for case in CASES], ids=[f"{n} {o}" for n, o in CASES])
 class TestRegistry(OrderContract):
     pass
 

@@ -17,6 +17,8 @@ from subsettune.train.randomness import generator
 if TYPE_CHECKING:
     from subsettune.train.learner import Learner
 
+ROUNDING = 1e-9  # of a share of a number of examples that should be whole
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
@@ -101,7 +103,15 @@ class Stream(ABC):
         return
 
     def update(
-        self, learner: Learner, batch: Batch, lr: float, weights: Tensor | None, *, most: int, share: float
+        self,
+        learner: Learner,
+        batch: Batch,
+        lr: float,
+        weights: Tensor | None,
+        *,
+        most: int,
+        share: float,
+        facts: TaskFacts,
     ) -> int:
         """One update of the network on a batch, for the price that the order names.
 
@@ -112,6 +122,7 @@ class Stream(ABC):
             weights: (N,) factors of the losses by the subset, on the learner's device; None for equal ones.
             most: evaluations that an optimizer with a line search may make.
             share: of the policy's compute spent so far, as given to `next`.
+            facts: of the network as it stands, as given to `price`.
 
         Returns:
             Evaluations made, each for the price of the batch.
@@ -133,6 +144,16 @@ def combined(batch: Batch, weights: Tensor | None) -> Tensor | None:
     if batch.weights is None or of_subset is None:
         return batch.weights if of_subset is None else of_subset
     return of_subset * batch.weights.to(of_subset.device)
+
+
+def line_search(name: str, recipe: Recipe) -> str | None:
+    """Why an order that leaves out examples cannot be trained in with a recipe; None if it can."""
+    if recipe.optimizer != "lbfgs":
+        return None
+    return (
+        f"order must be uniform with lbfgs, got {name!r}. Its curvature is that of one loss, on the same examples in "
+        "every update: use another optimizer."
+    )
 
 
 def shuffled(num_examples: int, pool: Tensor | None, seed: int, number: int) -> Tensor:
