@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from subsettune import config
 from subsettune.config import AT_LEAST_ONE, POSITIVE, Rule, setting
@@ -16,7 +17,7 @@ _SPLITS = Rule(f"some of {', '.join(SPLITS)}", lambda v: len(v) > 0 and set(v) <
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What does not change the result of a run, except `num_threads` and `device`, which change its bits.
+    """What does not change the result of a run; `num_threads`, `device` and `soup_workers` do change its bits.
 
     Args:
         splits: which splits the final weights are measured on, besides validation.
@@ -29,6 +30,9 @@ class RunOptions:
         keep_model: whether the result carries the trained network.
         measure_switches: whether losses and `splits` are also measured where a phase gives way to the next, and at the
             end: `RunResult.switches`. A run that goes on from a checkpoint has them from there on.
+        soup_workers: how the workers of a soup are carried out: `together`, as one network whose weights have a further
+            dimension; `in_turn`, which measures each worker's time; or `auto`: together on a GPU where that works. A
+            run that goes on from a checkpoint keeps what it began with.
         places: where this machine keeps data.
         fingerprint: of the data as the caller knows it; data with another one are refused.
     """
@@ -41,6 +45,7 @@ class RunOptions:
     checkpoint_every_s: float = setting(30.0, rule=POSITIVE)
     keep_model: bool = False
     measure_switches: bool = False
+    soup_workers: Literal["auto", "together", "in_turn"] = "auto"
     places: Places = setting(Places())
     fingerprint: str | None = None
 
