@@ -49,7 +49,9 @@ def apply(name: str, **options: Any) -> tuple[nn.Module, nn.Module, torch.optim.
     return before, network, optimizer
 
 
-@pytest.mark.parametrize(("name", "options"), [("keep", {}), ("shrink_perturb", {"shrink": 1, "noise": 0})])
+@pytest.mark.parametrize(
+    ("name", "options"), [("keep", {}), ("shrink_perturb", {"shrink": 1, "noise": 0}), ("prune", {"keep": 0.9})]
+)
 def test_neutral_entries_change_nothing(name: str, options: dict[str, Any]) -> None:
     before, after, optimizer = apply(name, **options)
     assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
@@ -113,7 +115,7 @@ def test_names() -> None:
         (
             "shrink",
             {},
-            "^entry must be one of keep, reset_optimizer, shrink_perturb or package.module:Class, got 'shrink'",
+            "^entry must be one of keep, reset_optimizer, shrink_perturb, prune or package.module:Class, got 'shrink'",
         ),
         (
             "shrink_perturb",

@@ -9,18 +9,19 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
 
 from subsettune import config
-from subsettune.config import NOT_NEGATIVE, UNIT, must, setting
+from subsettune.config import AT_LEAST_ONE, FRACTION, NOT_EMPTY, NOT_NEGATIVE, UNIT, Rule, must, setting
 from subsettune.data import Part
 from subsettune.errors import ConfigError, Mistake
 from subsettune.plugins import load_class
 from subsettune.policy import Phase, TaskFacts
 from subsettune.task import Recipe
+from subsettune.train import prune
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class Entered:
         part: the training examples, with batches on the network's device; None where there are none to look at.
         pool: (k,) int64 positions of the phase that begins, on the CPU; None for all.
         losses: (b,) losses of outputs (b, M) and targets, as the run trains on them.
+        facts: of the network before.
     """
 
     network: nn.Module
@@ -44,6 +46,7 @@ class Entered:
     part: Part | None = None
     pool: Tensor | None = None
     losses: Callable[[Tensor, Tensor], Tensor] | None = None
+    facts: TaskFacts | None = None
 
 
 class Entry(ABC):
@@ -148,7 +151,94 @@ class ShrinkPerturb(Entry):
             weight.add_(draw.to(weight), alpha=self.noise * scale)
 
 
-ENTRIES: dict[str, type[Entry]] = {"keep": Keep, "reset_optimizer": ResetOptimizer, "shrink_perturb": ShrinkPerturb}
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prune(Entry):
+    """Make the network narrower: greedy forward selection of the units of each layer, one layer after the other.
+
+    Of a layer's m units (of a convolution: channels) exactly round(keep * m) stay, one at least, and the weights of the
+    next layer make up for the others: see `subsettune.train.prune`. From there on every pass costs less, which the
+    policy's allowance spends on more of them. The optimizer's state is cleared, for it does not fit any more.
+    The paper picks until the training accuracy is within 0.02 of what it was; here the number of picks is given, so
+    that width and cost are known before the run.
+
+    Source: Ye et al. 2020, arXiv:2003.01794; Wolfe et al., arXiv:2108.00259.
+
+    Args:
+        keep: share of the units that stay in each layer; 1 changes nothing.
+        layers: names of the layers that get narrower; null for all but the last, of each chain inside a network that is
+            no chain.
+        candidates: units, drawn at random, that a pick looks at; `all` for every one, which is exact greedy selection.
+        examples: of the phase's pool that losses are measured on, drawn at random; at most all of it.
+        repeats: picks for each unit that stays, at least 1; those above 1 make units count several times.
+    """
+
+    summary: ClassVar[str] = "make the network narrower by greedy forward selection (keep 0.5)"
+    keep: float = setting(0.5, rule=FRACTION)
+    layers: tuple[str, ...] | None = setting(None, rule=NOT_EMPTY)
+    candidates: int | Literal["all"] = setting(50, rule=Rule("at least 1, or all", lambda v: v == "all" or v >= 1))
+    examples: int = setting(512, rule=AT_LEAST_ONE)
+    repeats: float = setting(1.5, rule=AT_LEAST_ONE)
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether every unit stays."""
+        return self.keep == 1
+
+    def obstacle(self, recipe: Recipe, facts: TaskFacts) -> str | None:
+        """Why a network cannot be pruned: it is no chain of layers and has none inside, or has no layer of a name."""
+        if not facts.prunable:
+            return (
+                "entry prune needs a model that is or contains an nn.Sequential of linear or convolution layers, two "
+                "at least, and this one has none. Use e.g. mlp, cnn or transformer, or another entry."
+            )
+        unknown = [name for name in self.layers or () if name not in facts.prunable]
+        if unknown:
+            return must("layers", f"some of {', '.join(facts.prunable)} for the entry prune", list(self.layers or ()))
+        return None
+
+    def flops(self, facts: TaskFacts, pool_size: int) -> int:
+        """FLOPs of choosing the units, the most that they can be."""
+        return prune.flops(facts, self._kept(facts), self._effort, min(self.examples, pool_size))
+
+    def changed(self, facts: TaskFacts) -> TaskFacts:
+        """Facts of the narrower network."""
+        kept = self._kept(facts)
+        return prune.narrowed(facts, kept) if kept else facts
+
+    def apply(self, entered: Entered) -> None:
+        """Choose the units that stay, cut the weights, and clear the optimizer's state."""
+        assert entered.part is not None, "a run gives it"
+        assert entered.losses is not None, "a run gives them"
+        assert entered.facts is not None, "a run gives them"
+        kept = self._kept(entered.facts)
+        if not kept:
+            return
+        pool = torch.arange(len(entered.part)) if entered.pool is None else entered.pool
+        chosen = pool[torch.randperm(len(pool), generator=entered.rng)[: self.examples]]
+        inputs, targets = entered.part.batch(chosen)
+        examples = prune.Examples(inputs=inputs, targets=targets, losses=entered.losses)
+        prune.prune(entered.network, kept, self._effort, examples, entered.rng)
+        prune.forget(entered.optimizer)
+
+    @property
+    def _effort(self) -> prune.Effort:
+        return prune.Effort(candidates=self.candidates, repeats=self.repeats)
+
+    def _kept(self, facts: TaskFacts) -> dict[str, int]:
+        widths = ({layer.name: layer.width for layer in chain} for chain in facts.chains)
+        return {name: k for own in widths for name, k in prune.kept_of(own, self.keep, self.layers).items()}
+
+
+ENTRIES: dict[str, type[Entry]] = {
+    "keep": Keep,
+    "reset_optimizer": ResetOptimizer,
+    "shrink_perturb": ShrinkPerturb,
+    "prune": Prune,
+}
 
 
 def make(name: str, options: Mapping[str, Any]) -> Entry:

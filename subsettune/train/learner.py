@@ -15,7 +15,7 @@ from subsettune.data import Part, TaskData
 from subsettune.data.augment import make_augment
 from subsettune.data.parts import EVALUATION_BATCH
 from subsettune.task import Recipe, Task
-from subsettune.train import entry, flops, metrics, optimizers
+from subsettune.train import entry, flops, metrics, optimizers, prune
 from subsettune.train.randomness import generator
 
 # Examples of a full batch that go through the network at a time, so that their activations fit.
@@ -41,7 +41,7 @@ class Learner:
 
     def __init__(self, task: Task, recipe: Recipe, data: TaskData, device: torch.device, seed: int) -> None:
         self.task, self.recipe, self.data, self.device = task, recipe, data, device
-        network = models.make(task.model, data.input_shape, data.num_outputs)
+        network = models.make(task.model, data.input_shape, data.num_outputs, data.num_tokens)
         self.scales = entry.scales(network)
         images_on_gpu = device.type == "cuda" and len(data.input_shape) == 3
         self.layout = torch.channels_last if images_on_gpu else torch.contiguous_format
@@ -61,7 +61,8 @@ class Learner:
         Raises:
             ModelError: it does not.
         """
-        flops.check_batch(self.network, self.data.input_shape, num_examples, self.task.model.name)
+        dtype = models.input_dtype(self.data.num_tokens)
+        flops.check_batch(self.network, self.data.input_shape, num_examples, self.task.model.name, dtype)
 
     def update(
         self, batch: Tensor, lr: float, weights: Tensor | None, *, most: int | None = None, watch: Watch | None = None
@@ -122,10 +123,12 @@ class Learner:
         """(b,) losses of outputs (b, M) float32 as the network is trained on them, label smoothing included."""
         return metrics.losses(self.task, outputs, self._trained_on(targets), self.recipe.label_smoothing)
 
-    def outputs(self, inputs: Tensor) -> Tensor:
-        """(b, M) float32 outputs of the network in the mode that it is in."""
+    def outputs(self, inputs: Tensor, network: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """(b, M) float32 outputs of the network in the mode that it is in, or of another one, in the same precision."""
         with _precision(self.device, self.low_precision):
-            outputs: Tensor = self.network(_laid_out(inputs, self.layout))
+            if network is None:
+                network, inputs = self.network, _laid_out(inputs, self.layout)
+            outputs = network(inputs)
         return outputs.float()
 
     def _forward(self, inputs: Tensor, targets: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -231,6 +234,7 @@ class Learner:
             state: what `state` gave.
             weights_only: for measurements only, on any device; no further updates.
         """
+        prune.fit_shapes(self.network, state["network"])  # an entry may have made it narrower
         self.network.load_state_dict(state["network"])
         if weights_only:
             return
