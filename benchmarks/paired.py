@@ -12,9 +12,9 @@ import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +32,23 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A run: what, and where. `name` is for people, and no part of the key."""
+    """A run: what, and where. `name` is for people, and no part of the key.
+
+    `measure`, a function of a module, gets the job and the result; its numbers are kept with the outcome.
+    """
 
     name: str
     task: Task
     policy: Policy
     seed: int
     options: train.RunOptions
+    measure: Callable[[Job, train.RunResult], dict[str, float]] | None = None
 
     @property
     def key(self) -> str:
         told = [self.task, self.policy, self.seed, self.options.splits, self.options.measure_switches]
+        if self.measure is not None:
+            told.append(self.measure.__qualname__)  # the module of a script has another name in each process
         return config.digest(told)
 
 
@@ -60,6 +66,7 @@ class Outcome:
     train_s: float
     select_s: float
     switches: tuple[dict[str, Any], ...] = ()
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 def carry_out(job: Job) -> Outcome:
@@ -76,6 +83,7 @@ def carry_out(job: Job) -> Outcome:
         train_s=result.train_s,
         select_s=result.select_s,
         switches=tuple(config.to_plain(switch) for switch in result.switches),
+        measured={} if job.measure is None else job.measure(job, result),
     )
 
 

@@ -198,10 +198,15 @@ def _train(options: argparse.Namespace) -> int:
         print(json.dumps(result.to_mapping(), indent=2))
     else:
         _say_result(result, known, study.task.metric)
+        if options.save is not None and any(phase.entry == "prune" for phase in policy.phases):
+            print(f"Saved to {options.save}: pruned weights. {FIT_SHAPES}")
     if result.cause == "finished":
         return 0
     print(f"error: {result.message} Lower the learning rate, or set grad_clip.", file=sys.stderr)
     return WRONG_INPUT
+
+
+FIT_SHAPES = "Call subsettune.train.prune.fit_shapes(network, weights) before network.load_state_dict(weights)."
 
 
 def _check_save(path: str | None) -> None:
@@ -437,7 +442,12 @@ def _add_train(commands: Any) -> None:
         help="CPU threads; they change the bits of the result\n(default: cpus_per_trial of the study file)",
     )
     train.add_argument("--checkpoints", metavar="DIR", help="keep checkpoints there, and go on from them")
-    train.add_argument("--save", metavar="FILE", help="write the trained weights (a state_dict) there")
+    train.add_argument(
+        "--save",
+        metavar="FILE",
+        help="write the trained weights (a state_dict) there; those of a pruned\n"
+        "network fit one that subsettune.train.prune.fit_shapes made narrower",
+    )
     train.add_argument("--json", action="store_true", help="one JSON object")
     _device_option(train)
 
@@ -471,12 +481,14 @@ def _add_result_commands(commands: Any) -> None:
 
 def _add_name_commands(commands: Any) -> None:
     for name, about in (
-        ("selectors", "List the selectors that a study file may name."),
+        ("selectors", "List the selectors that a study file may name: who chooses a subset."),
+        ("orders", "List the orders that a study file may name: which examples of the pool come next."),
+        ("entries", "List the entries that a study file may name: what happens to the network at the switch."),
         ("models", "List the models that a study file may name, with their options."),
         ("data", "List the data sets that a study file may name, and how to bring your own."),
     ):
         sub = _add(commands, name, _names, about, f"subsettune {name}")
-        sub.set_defaults(what={"selectors": "selector", "models": "model", "data": "data"}[name])
+        sub.set_defaults(what={"entries": "entry", "data": "data"}.get(name, name.removesuffix("s")))
 
 
 def _study_options(parser: argparse.ArgumentParser) -> None:

@@ -1,10 +1,11 @@
-"""What a study file may name: selectors, models and data sets, each with one line and its options."""
+"""What a study file may name: selectors, orders, entries, models and data sets, each with one line and its options."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 DATA = {
@@ -13,7 +14,8 @@ DATA = {
     "fashion_mnist": "60,000 + 10,000 images of 28x28, 10 classes; torchvision",
     "cifar10": "50,000 + 10,000 images of 32x32x3, 10 classes; torchvision",
     "cifar100": "50,000 + 10,000 images of 32x32x3, 100 classes; torchvision",
-    "PATH.parquet, FOLDER": "Parquet: `image` or numeric columns, and `label`; train*, test* in a folder",
+    "PATH.parquet, FOLDER": "Parquet: `image`, `text` or numeric columns, and `label`; train*, test* in a folder",
+    "PATH.tsv, PATH.tsv.gz, FOLDER": "tab-separated texts (`text: COLUMN`) and `label`; train*, test* in a folder",
     "PATH.npz": "arrays x and y, and x_test and y_test if there are any",
     "package.module:function": "returns a map-style torch Dataset, or a pair of them: training, test",
 }
@@ -23,10 +25,14 @@ def rows(what: str) -> list[dict[str, Any]]:
     """Rows of name, about and options.
 
     Args:
-        what: `selector`, `model` or `data`.
+        what: `selector`, `order`, `entry`, `model` or `data`.
     """
     if what == "selector":
         return _selectors()
+    if what == "order":
+        return _orders()
+    if what == "entry":
+        return _entries()
     if what == "model":
         return _models()
     assert what == "data", what
@@ -36,14 +42,32 @@ def rows(what: str) -> list[dict[str, Any]]:
 def _selectors() -> list[dict[str, Any]]:
     from subsettune import select
 
-    about = "your own: a subclass of subsettune.select.Selector"
-    written = "Options are written SELECTOR.OPTION in a space, and selector_options in a policy"
-    own = {"name": "package.module:Class", "about": f"{about}. {written}."}
-    known = [
-        {"name": name, "about": about, "options": _fields(select.SELECTORS[name])}
-        for name, about in select.names().items()
-    ]
-    return [*known, own]
+    return [*_known(select.names(), select.SELECTORS), _own("selector", "subsettune.select.Selector")]
+
+
+def _orders() -> list[dict[str, Any]]:
+    from subsettune.train import orders
+
+    return [*_known(orders.names(), orders.ORDERS), _own("order", "subsettune.train.orders.Order")]
+
+
+def _entries() -> list[dict[str, Any]]:
+    from subsettune.train import entry
+
+    rows = _known(entry.names(), entry.ENTRIES)
+    for row in rows:
+        if row["name"] == "shrink_perturb":  # which had options before other entries
+            row["about"] = f"{row['about']}. In a space, shrink and noise are written without its name"
+    return [*rows, _own("entry", "subsettune.train.entry.Entry")]
+
+
+def _known(abouts: Mapping[str, str], classes: Mapping[str, type]) -> list[dict[str, Any]]:
+    return [{"name": name, "about": about, "options": _fields(classes[name])} for name, about in abouts.items()]
+
+
+def _own(what: str, base: str) -> dict[str, Any]:
+    written = f"Options are written {what.upper()}.OPTION in a space, and {what}_options in a policy"
+    return {"name": "package.module:Class", "about": f"your own: a subclass of {base}. {written}."}
 
 
 def _models() -> list[dict[str, Any]]:
@@ -56,7 +80,7 @@ def _models() -> list[dict[str, Any]]:
         found.append(
             {"name": name, "about": about, "options": ", ".join(f"{p.name}: {_words(p.default)}" for p in options)}
         )
-    own = "your own: called with its options, and with input_shape and num_outputs if it takes them"
+    own = "your own: called with its options, and with input_shape, num_outputs and num_tokens (texts) if it takes them"
     return [*found, {"name": "package.module:function", "about": own}]
 
 

@@ -21,6 +21,7 @@ COORDINATES = (
     *("selector", "order", "entry", "shrink", "noise", "soup"),
 )
 SOUP = "soup"  # owner of the options of the soup, as `soup.workers`
+PRUNE = "prune"  # the entry that may be spread over several phases
 FULL, SUBSET = "full", "subset"
 GROWTH = 2.0  # of the subset from step to step where the space does not say
 ROUNDING = 1e-9  # of a quotient of passes that should be whole
@@ -42,7 +43,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainLayer:
-    """A layer with a weight matrix in a network that is a chain of such layers.
+    """A layer with a weight matrix in a chain of such layers.
 
     Args:
         name: of the module.
@@ -82,8 +83,11 @@ class TaskFacts:
         blocks: names of the layers that follow each other at the top of the network: where a share of its depth ends.
         chain: layers with weights, in order, where the network is nothing but a chain of them (linear, convolution)
             with element-wise and pooling layers between; else empty. All but the last can be made narrower.
+        inner: of a network that is no such chain, those inside it, e.g. between two residual sums, likewise; `exits`
+            tells where each of their layers is.
         has_batch_norm: whether the network keeps running statistics.
         num_tokens: size of the vocabulary where an example is a sequence of token ids; 0 where it is numbers.
+        image_channels: channels of an example that is stored as an image of bytes; 0 for other data.
     """
 
     num_examples: int = setting(rule=AT_LEAST_ONE)
@@ -102,11 +106,23 @@ class TaskFacts:
     exits: FrozenDict = setting(FrozenDict())
     blocks: tuple[str, ...] = ()
     chain: tuple[ChainLayer, ...] = ()
+    inner: tuple[tuple[ChainLayer, ...], ...] = ()
     has_batch_norm: bool = False
     num_tokens: int = setting(0, rule=NOT_NEGATIVE)
+    image_channels: int = setting(0, rule=NOT_NEGATIVE)
 
     def __post_init__(self) -> None:
         config.check(self)
+
+    @property
+    def chains(self) -> tuple[tuple[ChainLayer, ...], ...]:
+        """The chain that the network is, or those inside it."""
+        return (self.chain,) if self.chain else self.inner
+
+    @property
+    def prunable(self) -> tuple[str, ...]:
+        """Names of the layers that can be made narrower: of each chain all but the last."""
+        return tuple(layer.name for chain in self.chains for layer in chain[:-1])
 
     @property
     def example_flops(self) -> int:
@@ -144,7 +160,7 @@ class Soup:
         density: share of each weight matrix's entries that a worker keeps, over the whole network; 1 keeps all.
         masks: how a worker's mask is drawn: `erk` at random, or `data`, by the gradients of its shard.
         uncovered: what weights become that no worker kept: `init`, what they were before the phase, or `zero`.
-        rand_augment: magnitude of RandAugment with one operation, on each worker's images; 0 is off.
+        rand_augment: magnitude of RandAugment with one operation, up to 30, on each worker's images; 0 is off.
     """
 
     workers: int = setting(10, rule=AT_LEAST_ONE)
@@ -204,7 +220,7 @@ class Phase:
     @property
     def is_plain(self) -> bool:
         """Whether it is ordinary training on all of the data: in the uniform order, by the whole network."""
-        is_ordinary = self.order == "uniform" and self.entry != "prune" and (self.soup is None or self.soup.is_neutral)
+        is_ordinary = self.order == "uniform" and self.entry != PRUNE and (self.soup is None or self.soup.is_neutral)
         return self.is_full and is_ordinary
 
     def pool_size(self, num_examples: int) -> int:
@@ -316,7 +332,9 @@ def from_coordinates(coordinates: Mapping[str, Any], facts: TaskFacts) -> Policy
         all data, which `entry` opens. There is one subset phase, unless it grows: then there are `steps`, each `growth`
         times as large as the one before and as many rounds long, as far as they are smaller than the data; and unless
         it is chosen anew every `reselect` passes, each choice being a phase. Where `soup` is above 0, that share of the
-        subset stretch goes to a soup before it, on `soup.share` of the data, by default as many as the subset.
+        subset stretch goes to a soup before it, on `soup.share` of the data, by default as many as the subset. With the
+        entry `prune` and `prune.between` above 0, each layer is pruned in a phase of its own, and all but the last of
+        these phases share that part of the compute on all data equally.
 
     Raises:
         ConfigError: a coordinate is missing or out of range, or `q` needs more examples than there are.
@@ -337,15 +355,7 @@ def from_coordinates(coordinates: Mapping[str, Any], facts: TaskFacts) -> Policy
         raise ConfigError(config.must("soup", "in [0, 1)", share, "A share of the compute before the switch."))
     before = [_soup_phase(coordinates, share * stretch, facts)] if share else []
     subsets = _subset_phases(coordinates, stretch - share * stretch, facts)
-    entry = coordinates.get("entry", "keep")
-    perturbing = {key: coordinates[key] for key in ("shrink", "noise") if key in coordinates}
-    rest = Phase(
-        passes=passes - stretch,
-        **_ordered(coordinates),
-        entry=entry,
-        entry_options=FrozenDict(perturbing if entry == "shrink_perturb" else _options(coordinates, entry)),
-    )
-    return Policy(phases=(*before, *subsets, rest), recipe=recipe)
+    return Policy(phases=(*before, *subsets, *_full_phases(coordinates, passes - stretch, facts)), recipe=recipe)
 
 
 def _options(coordinates: Mapping[str, Any], owner: str) -> dict[str, Any]:
@@ -364,7 +374,11 @@ def _soup_phase(coordinates: Mapping[str, Any], passes: float, facts: TaskFacts)
     """The soup before the subset."""
     options = _options(coordinates, SOUP)
     share = options.pop("share", None) or _share(coordinates, facts)[0]
-    return Phase(share=share, passes=passes, **_ordered(coordinates), soup=config.build(Soup, options))
+    try:
+        soup = config.build(Soup, options)
+    except ConfigError as error:
+        raise ConfigError(tuple(Mistake((SOUP, *m.path), m.message) for m in error.mistakes)) from error
+    return Phase(share=share, passes=passes, **_ordered(coordinates), soup=soup)
 
 
 def _subset_phases(coordinates: Mapping[str, Any], passes: float, facts: TaskFacts) -> list[Phase]:
@@ -389,6 +403,31 @@ def _subset_phases(coordinates: Mapping[str, Any], passes: float, facts: TaskFac
                 )
             )
     return phases
+
+
+def _full_phases(coordinates: Mapping[str, Any], passes: float, facts: TaskFacts) -> list[Phase]:
+    """The stretch on all data, `passes` long: one phase, or with `prune.between` one for each layer that is pruned."""
+    entry = coordinates.get("entry", "keep")
+    perturbing = {key: coordinates[key] for key in ("shrink", "noise") if key in coordinates}
+    options = _options(coordinates, entry) | (perturbing if entry == "shrink_perturb" else {})
+    between = options.pop("between", 0.0) if entry == PRUNE else 0.0
+    if isinstance(between, bool) or not isinstance(between, int | float) or not 0 <= between < 1:
+        message = config.must("prune.between", "in [0, 1)", between, "A share of the compute after the switch.")
+        raise ConfigError(message)
+    asked = options.get("layers")
+    layers = [name for name in facts.prunable if asked is None or name in asked]
+    if not between or len(layers) < max(2, len(asked or ())):  # names that are unknown are told by the entry
+        return [Phase(passes=passes, **_ordered(coordinates), entry=entry, entry_options=FrozenDict(options))]
+    lengths = [between * passes / (len(layers) - 1)] * (len(layers) - 1)
+    return [
+        Phase(
+            passes=length,
+            **_ordered(coordinates),
+            entry=entry,
+            entry_options=FrozenDict({**options, "layers": (layer,)}),
+        )
+        for layer, length in zip(layers, [*lengths, passes - math.fsum(lengths)], strict=True)
+    ]
 
 
 def _factors(coordinates: Mapping[str, Any], share: float) -> list[float]:

@@ -24,11 +24,11 @@ from subsettune.config import (
 from subsettune.errors import ConfigError, Mistake
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
-MODELS = ("mlp", "cnn", "resnet18")
+MODELS = ("mlp", "cnn", "resnet18", "transformer")
 OPTIMIZERS = ("sgd", "adam", "adamw", "adadelta", "lbfgs")
 SCHEDULES = ("constant", "step", "cosine", "one_cycle", "warmup_stable_decay")
-ORDERS = ("uniform",)
-ENTRIES = ("keep", "reset_optimizer", "shrink_perturb")
+ORDERS = ("uniform", "rs2", "infobatch", "sift", "selective_backprop")
+ENTRIES = ("keep", "reset_optimizer", "shrink_perturb", "prune")
 METRICS: Mapping[str, tuple[str, bool]] = {  # name -> (kind of task, whether higher is better)
     "accuracy": ("classification", True),
     "balanced_accuracy": ("classification", True),
@@ -37,11 +37,12 @@ METRICS: Mapping[str, tuple[str, bool]] = {  # name -> (kind of task, whether hi
     "mae": ("regression", False),
 }
 MOMENTUM_OPTIMIZERS = ("sgd",)
+TEXT_KEYS = ("text", "tokens", "max_tokens", "vocabulary")  # mean something to texts alone
 OPTIMIZER_KEYS = ("momentum", "nesterov", "optimizer_options")  # mean something to one optimizer, nothing to another
 
 
 def _is_source(name: str) -> bool:
-    return name in DATASETS or ":" in name or "/" in name or name.endswith((".parquet", ".npz"))
+    return name in DATASETS or ":" in name or "/" in name or name.endswith((".parquet", ".npz", ".tsv", ".tsv.gz"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,23 +50,29 @@ class Data:
     """Where the examples come from.
 
     Args:
-        source: a data set by name, a path of a Parquet file or folder or of an .npz file, or `package.module:function`
-            that returns a map-style torch Dataset (or a pair of them: training, test).
+        source: a data set by name, a path of a Parquet or .tsv file (gzipped or not) or of a folder of them, or of an
+            .npz file, or `package.module:function` that returns a map-style torch Dataset (or a pair of them: training,
+            test).
         label: column of the label (Parquet) or name of the array (.npz).
-        features: columns or arrays that make up the input; default: `image` if there is one, else all other columns.
-            Columns of numbers are standardised, columns of texts are categories and become one-hot, both as the
+        features: columns or arrays that make up the input; default: `image` or `text` if there is one, else all other
+            columns. Columns of numbers are standardised, those of texts are categories and become one-hot, both as the
             training part has them.
         options: keyword arguments of the function.
         categorical: columns of whole numbers, booleans or texts (Parquet) that are categories; texts always are.
         embeddings: column of lists (Parquet) or name of the array (.npz) that holds a vector for each example; it is
             for selectors to measure on, and no part of the input.
+        text: column of texts (Parquet, .tsv) that are the input, each as a row of token ids.
+        tokens: what a text is cut into: `words`, in lower case, cut at whitespace and around each punctuation mark; or
+            `bytes` of UTF-8.
+        max_tokens: longest text; longer ones are cut, and all are shorter where the training file's are.
+        vocabulary: words that are told apart, the most frequent of the training file; others are one unknown word.
 
     Only `options` means anything to functions, and only `source` to named data sets.
     """
 
     source: str = setting(
         rule=Rule(
-            "a data set, a path of a .parquet or .npz file or a folder, or package.module:function",
+            "a data set, a path of a .parquet, .tsv or .npz file or a folder, or package.module:function",
             _is_source,
             lambda: f"Known data sets: {', '.join(DATASETS)}.",
         )
@@ -75,13 +82,39 @@ class Data:
     options: FrozenDict = setting(FrozenDict())
     categorical: tuple[str, ...] = ()
     embeddings: str | None = None
+    text: str | None = None
+    tokens: Literal["words", "bytes"] = "words"
+    max_tokens: int = setting(64, rule=AT_LEAST_ONE)
+    vocabulary: int = setting(20_000, rule=AT_LEAST_ONE)
 
     def __post_init__(self) -> None:
         config.check(self)
+        mistakes = []
+        if self.text is not None:
+            mistakes = [
+                Mistake((key,), f"{key} must be left out beside text, which is the input. Remove one of them.")
+                for key in ("features", "categorical")
+                if getattr(self, key)
+            ]
+            if self.text in (self.label, self.embeddings):
+                message = config.must("text", "a column of its own", self.text, "Name another for it, or for the rest.")
+                mistakes.append(Mistake(("text",), message))
+        if self.tokens == "bytes" and "vocabulary" in self.text_keys:
+            message = "vocabulary means nothing to tokens: bytes, of which there are 256. Remove the key."
+            mistakes.append(Mistake(("vocabulary",), message))
+        if mistakes:
+            raise ConfigError(tuple(mistakes))
+
+    @property
+    def text_keys(self) -> tuple[str, ...]:
+        """The keys that say how texts are read, as far as they were given another value than the default."""
+        defaults = {name: Data.__dataclass_fields__[name].default for name in TEXT_KEYS}
+        return tuple(name for name in TEXT_KEYS if getattr(self, name) != defaults[name])
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain form. Categories and embeddings stand in it where there are any: what does nothing changes no key."""
-        given = {name: getattr(self, name) for name in ("categorical", "embeddings") if getattr(self, name)}
+        """Plain form. What is new stands in it where it is given: what does nothing changes no key."""
+        names = [*(name for name in ("categorical", "embeddings") if getattr(self, name)), *self.text_keys]
+        given = {name: getattr(self, name) for name in names}
         always = {name: getattr(self, name) for name in ("source", "label", "features", "options")}
         return {name: config.to_plain(value) for name, value in {**always, **given}.items()}
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from subsettune.config import FrozenDict
 from subsettune.errors import SelectionError
-from subsettune.policy import Phase, Policy, TaskFacts
+from subsettune.policy import ChainLayer, Phase, Policy, TaskFacts
 from subsettune.select import SelectionContext, Selector, Subset, selection_flops
 from subsettune.select.model import ModelView, anatomy
 from subsettune.train.entry import Entered, Entry, scales
@@ -308,7 +308,13 @@ class OrderContract:
         prices = [order.price(length, 0.5, facts) for length in (1, 2, 8)]
         assert all(price.forward >= 0 and price.backward >= 0 and price.total > 0 for price in prices)
         assert prices == sorted(prices, key=lambda price: price.total)
-        assert all(order.most(length, facts) >= order.price(length, 0.5, facts).total for length in (1, 2, 8))
+        assert all(type(flops) is int for price in prices for flops in (price.forward, price.backward))
+        for share in (0.0, 0.3, 0.5, 0.9):
+            assert all(order.most(length, facts) >= order.price(length, share, facts).total for length in (1, 2, 8))
+
+    def test_settings_cannot_be_changed(self, order: Order) -> None:
+        with pytest.raises((AttributeError, TypeError)):
+            order.summary = "other"  # type: ignore[misc]
 
     def test_describes_itself_in_one_line(self, order: Order) -> None:
         assert order.summary
@@ -331,8 +337,32 @@ def network_and_optimizer() -> tuple[nn.Module, torch.optim.Optimizer]:
 
 def entered(network: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> Entered:
     """What an entry sees in the middle of a run."""
+    inputs = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
     return Entered(
-        network=network, optimizer=optimizer, scales=scales(network), rng=torch.Generator().manual_seed(seed)
+        network=network,
+        optimizer=optimizer,
+        scales=scales(network),
+        rng=torch.Generator().manual_seed(seed),
+        part=ArrayPart(inputs, inputs.sum(1)),  # type: ignore[arg-type]
+        losses=lambda outputs, targets: (outputs.squeeze(1) - targets).square(),
+        facts=entered_facts(),
+    )
+
+
+def entered_facts() -> TaskFacts:
+    """Of the network of `network_and_optimizer`."""
+    return TaskFacts(
+        num_examples=6,
+        num_outputs=1,
+        num_parameters=29,
+        forward_flops=32,
+        backward_flops=40,
+        reference_passes=3,
+        exits=FrozenDict({"0": 24, "1": 24, "2": 32}),
+        chain=(
+            ChainLayer(name="0", width=4, forward_flops=24, backward_flops=24),
+            ChainLayer(name="2", width=1, forward_flops=8, backward_flops=16),
+        ),
     )
 
 

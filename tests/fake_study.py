@@ -10,7 +10,8 @@ from typing import Any
 from subsettune import config
 from subsettune.config import FrozenDict
 from subsettune.ledger import Ledger
-from subsettune.policy import Policy, TaskFacts, conventional, from_coordinates
+from subsettune.policy import ChainLayer, Policy, Soup, TaskFacts, conventional, from_coordinates
+from subsettune.study.components import Component, Kind, neutralised
 from subsettune.study.definition import Study
 from subsettune.study.records import RunRecord
 from subsettune.study.results import Candidate, Compared, StudyView
@@ -40,8 +41,14 @@ FACTS = TaskFacts(
     num_features=64,
     num_classes=10,
     smallest_class=122,
+    exits=FrozenDict({"1": 8192, "3": 9472}),
+    chain=(
+        ChainLayer(name="1", width=64, forward_flops=8192, backward_flops=8192),
+        ChainLayer(name="3", width=10, forward_flops=1280, backward_flops=2560),
+    ),
 )
 FLOPS_PER_S = 4e9
+KCENTER = Component(kind="selector", name="kcenter")
 VERIFIED = ("subset_wins", "random_wins", "full_wins", "none_passed")
 SPACE = {
     "budget": {"log": [0.02, 0.6]},
@@ -49,7 +56,9 @@ SPACE = {
     "switch": {"uniform": [0.05, 0.9]},
     "subset_share": {"log": [0.02, 0.5]},
     "selector": {"choice": ["random", "stratified", "kcenter", "my_selectors.own:Distances"]},
+    "order": {"choice": ["uniform", "sift"]},
     "entry": {"choice": ["keep", "reset_optimizer", "shrink_perturb"]},
+    "soup": {"choice": [0, 0.3]},
     "lr": {"log": [0.02, 0.5]},
 }
 
@@ -83,7 +92,7 @@ class _Maker:
         self.verification: list[RunRecord] = []
         self.verdicts: dict[str, dict[str, Any]] = {}
         self.comparison: list[RunRecord] = []
-        self.compared: dict[str, Compared] = {}
+        self.compared: dict[Component, Compared] = {}
 
     # -- runs
 
@@ -161,6 +170,8 @@ class _Maker:
             coordinates["entry"] = rng.choice(["keep", "shrink_perturb"])
             if coordinates["entry"] == "shrink_perturb":
                 coordinates["shrink"] = 0.6
+            if number % 5 == 4:
+                coordinates["order"] = "sift"
         more: dict[str, Any] = {"number": number, "coordinates": FrozenDict(coordinates)}
         policy = from_coordinates(coordinates, FACTS)
         if number in (12, 20) and self.state not in ("only_failed",):  # the same policy again, another seed
@@ -273,29 +284,50 @@ class _Maker:
     # -- comparison
 
     def _compare(self) -> None:
-        """Stratified shows nothing, k-center pays in one state and not in another, a user's selector diverged."""
+        """K-center and the soup pay in one state and not in another; some show nothing, some have no result."""
         gain = {"subset_wins": 0.02, "full_wins": -0.02}.get(self.state, 0.0)
         trials = [t for t in self.trials if t.policy.arm == "subset"]
         base = self._best_of(trials).policy
-        for name, difference in (("stratified", 0.0), ("kcenter", gain)):
-            self.compared[name] = self._compare_one(name, _with_selector(base, name), difference)
-        policy = _with_selector(base, "my_selectors.own:Distances")
-        costs = {"cost_flops": policy.cost(FACTS), "twin_cost_flops": policy.cost(FACTS), "selection_flops": 1000}
-        self.compared["my_selectors.own:Distances"] = Compared(
-            selector="my_selectors.own:Distances",
-            verdict="no_result",
-            reason="its random twin diverged with seed 0",
+        first, last = base.phases[0], base.phases[-1]
+        sift = [dataclasses.replace(phase, order="sift") for phase in base.phases]
+        soup = [dataclasses.replace(first, passes=first.passes / 4, selector="random", soup=Soup()), *base.phases]
+        self._keep(self._compare_one("selector", "stratified", _with_selector(base, "stratified"), 0.0))
+        self._keep(self._compare_one("selector", "kcenter", _with_selector(base, "kcenter"), gain))
+        mine = _with_selector(base, "my_selectors.own:Distances")
+        lost = self._row("selector", "my_selectors.own:Distances", mine, verdict="no_result")
+        self._keep(dataclasses.replace(lost, reason="its random twin diverged with seed 0"))
+        self._keep(self._compare_one("order", "sift", dataclasses.replace(base, phases=tuple(sift)), 0.0))
+        why = "the search finished no subset policy"
+        self._keep(Compared(kind="entry", name="reset_optimizer", verdict="not_tried", reason=why))
+        entered = dataclasses.replace(last, entry="shrink_perturb", entry_options={"shrink": 0.6})
+        perturbed = dataclasses.replace(base, phases=(*base.phases[:-1], entered))
+        self._keep(self._compare_one("entry", "shrink_perturb", perturbed, 0.0))
+        self._keep(self._compare_one("soup", "soup", dataclasses.replace(base, phases=tuple(soup)), gain))
+
+    def _keep(self, row: Compared) -> None:
+        self.compared[row.component] = row
+
+    def _row(self, kind: Kind, name: str, policy: Policy, **more: Any) -> Compared:
+        twin = neutralised(policy, kind)
+        return Compared(
+            kind=kind,
+            name=name,
             policy=policy,
-            twin=_with_selector(base, "random"),
-            **costs,
+            twin=twin,
+            trials=(7,) if name == "kcenter" else (),
+            cost_flops=policy.cost(FACTS),
+            twin_cost_flops=twin.cost(FACTS),
+            selection_flops=0 if kind == "order" else policy.cost(FACTS) // 8,
+            **more,
         )
 
-    def _compare_one(self, name: str, policy: Policy, gain: float) -> Compared:
+    def _compare_one(self, kind: Kind, name: str, policy: Policy, gain: float) -> Compared:
         sign = 1 if self.study.task.higher_is_better else -1
-        twin, noise = _with_selector(policy, "random"), (-0.004, 0.001, 0.003)
+        noise = (-0.004, 0.001, 0.003)
+        against = Component(kind=kind, name=name).against
         mine, theirs = [], []
         for seed in range(3):
-            for which, runs, label in ((policy, mine, name), (twin, theirs, "random")):
+            for which, runs, label in ((policy, mine, name), (neutralised(policy, kind), theirs, against)):
                 runs.append(
                     self._run(f"compare-{name}-{label}-seed-{seed}", "comparison", which, seed, candidate=label)
                 )
@@ -304,15 +336,11 @@ class _Maker:
         self.comparison += [*mine, *theirs]
         differences = tuple(gain + each for each in noise)
         half = 2.92 * math.sqrt(sum(each**2 for each in noise) / 2 / 3)
-        return Compared(
-            selector=name,
+        return self._row(
+            kind,
+            name,
+            policy,
             verdict="paid" if gain > half else "not_paid" if gain < -half else "no_difference",
-            policy=policy,
-            twin=twin,
-            trials=(7,) if name == "kcenter" else (),
-            cost_flops=policy.cost(FACTS),
-            twin_cost_flops=twin.cost(FACTS),
-            selection_flops=policy.cost(FACTS) // 8,
             differences=differences,
             metric=sum(run.metric or 0.0 for run in mine) / 3,
             twin_metric=sum(run.metric or 0.0 for run in theirs) / 3,

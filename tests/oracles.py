@@ -6,6 +6,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 
 import torch
 from scipy.optimize import nnls
@@ -218,3 +219,169 @@ def held_out_gains(
             largest = max(gains[i] for i in left)
             picks.append(next(i for i in left if gains[i] >= largest - 1e-10))
     return picks
+
+
+# --- soups ------------------------------------------------------------------------------------------------------------
+
+
+def erk_densities(shapes: Sequence[Sequence[int]], density: float) -> list[float]:
+    """Densities min(1, s (sum of dims) / (product of dims)), with the s that gives the density of all, by bisection."""
+    sizes = [math.prod(shape) for shape in shapes]
+    raw = [sum(shape) / size for shape, size in zip(shapes, sizes, strict=True)]
+
+    def at(scale: float) -> list[float]:
+        return [min(1.0, scale * r) for r in raw]
+
+    low, high = 0.0, 1.0 / min(raw)
+    for _ in range(200):
+        middle = (low + high) / 2
+        kept = math.fsum(d * n for d, n in zip(at(middle), sizes, strict=True))
+        low, high = (middle, high) if kept < density * sum(sizes) else (low, middle)
+    return at(high)
+
+
+def merged(values: Sequence[Tensor], masks: Sequence[Tensor], uncovered: Tensor) -> Tensor:
+    """Entry by entry, the mean over those workers whose mask keeps it, and `uncovered` where none does."""
+    result = uncovered.double().flatten().tolist()
+    for place in range(len(result)):
+        kept = [
+            float(v.double().flatten()[place])
+            for v, mask in zip(values, masks, strict=True)
+            if bool(mask.flatten()[place])
+        ]
+        if kept:
+            result[place] = math.fsum(kept) / len(kept)
+    return torch.tensor(result, dtype=torch.float64).reshape(uncovered.shape)
+
+
+# --- orders -----------------------------------------------------------------------------------------------------------
+
+
+def hardest(losses: Sequence[float], count: int) -> list[int]:
+    """The `count` largest losses, of equal ones the first, in the order of the batch."""
+    return sorted(sorted(range(len(losses)), key=lambda i: (-losses[i], i))[:count])
+
+
+def place_mean(output: Tensor) -> Tensor:
+    """(w,) of one example's output: (w,), a sequence (t, w) or maps (w, h, v), averaged over places in turn."""
+    if output.dim() == 1:
+        return output
+    places = (
+        list(output)
+        if output.dim() == 2
+        else [output[:, i, j] for i, j in itertools.product(*map(range, output.shape[1:]))]
+    )
+    return sum(places, torch.zeros_like(places[0])) / len(places)
+
+
+def early_losses(
+    network: nn.Sequential, num_layers: int, head: nn.Linear, inputs: Tensor, targets: Tensor
+) -> list[float]:
+    """Losses behind the first layers of a chain, one example at a time, as it predicts; squares of a regression."""
+    twin, losses = copy.deepcopy(network).double().eval(), []
+    weight, bias = head.weight.detach().double(), head.bias.detach().double()
+    for example, target in zip(inputs.double(), targets, strict=True):
+        hidden = example[None]
+        for layer in list(twin)[:num_layers]:
+            hidden = layer(hidden).detach()
+        row = (weight @ place_mean(hidden[0]) + bias).tolist()
+        if target.is_floating_point():
+            losses.append(sum((a - b) ** 2 for a, b in zip(row, target.reshape(-1).tolist(), strict=True)) / len(row))
+        else:
+            losses.append(math.log(math.fsum(math.exp(v - max(row)) for v in row)) + max(row) - row[int(target)])
+    return losses
+
+
+def thinned(losses: Sequence[float], ranks: Sequence[int], prune: float) -> tuple[list[int], list[float]]:
+    """InfoBatch's round: examples kept and their weights; a loss that is NaN was never seen."""
+    seen = [loss for loss in losses if not math.isnan(loss)]
+    mean = math.fsum(seen) / len(seen) if seen else math.nan
+    low = sorted((i for i, loss in enumerate(losses) if loss < mean), key=lambda i: ranks[i])
+    dropped = low[: math.floor(Fraction(str(prune)) * len(low))]
+    kept = [i for i in range(len(losses)) if i not in dropped]
+    return kept, [len(low) / (len(low) - len(dropped)) if i in low else 1.0 for i in kept]
+
+
+# --- pruning ----------------------------------------------------------------------------------------------------------
+
+
+def with_units(network: nn.Sequential, place: int, units: Sequence[int]) -> nn.Sequential:
+    """A float64 network of which a layer has those units, some several times, and the next averages over them.
+
+    Built anew: the layer has a row for each unit of the list, batch norms behind it likewise, and the next layer has m
+    divided by the length of the list in front of each copy of a column.
+
+    Args:
+        network: flat, of linear and convolution layers and what is applied to each unit.
+        place: of the layer in the network.
+        units: numbers of its units.
+    """
+    twin, many = copy.deepcopy(network).double().eval(), len(units)
+    layer = twin[place]
+    width = len(layer.weight)
+    twin[place] = _layer_like(layer, layer.weight[units], None if layer.bias is None else layer.bias[units])
+    for number in range(place + 1, len(twin)):
+        module = twin[number]
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            block = module.num_features // width
+            rows = [unit * block + i for unit in units for i in range(block)]
+            norm = type(module)(len(rows), eps=module.eps).double().eval()
+            for name, values in module.state_dict().items():
+                norm.state_dict()[name].copy_(values[rows] if values.dim() else values)
+            twin[number] = norm
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            block = module.weight.shape[1] // width
+            columns = [unit * block + i for unit in units for i in range(block)]
+            twin[number] = _layer_like(module, module.weight[:, columns] * (width / many), module.bias)
+            return twin.eval()
+    raise AssertionError("no layer follows")
+
+
+def _layer_like(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
+    if isinstance(layer, nn.Linear):
+        made: nn.Module = nn.utils.skip_init(nn.Linear, weight.shape[1], len(weight), bias=bias is not None)
+    else:
+        assert isinstance(layer, nn.Conv2d)
+        made = nn.utils.skip_init(
+            *(nn.Conv2d, weight.shape[1], len(weight), layer.kernel_size, layer.stride, layer.padding, layer.dilation),
+            padding_mode=layer.padding_mode,
+            bias=bias is not None,
+        )
+    made = made.double()
+    with torch.no_grad():
+        made.weight.copy_(weight)
+        if bias is not None:
+            made.bias.copy_(bias)
+    return made
+
+
+def greedy_units(
+    network: nn.Sequential,
+    place: int,
+    kept: int,
+    picks: int,
+    loss: Callable[[nn.Module], float],
+    candidates: Callable[[list[int]], list[int]],
+) -> list[int]:
+    """Greedy forward selection of the units of a layer, a network built anew for every candidate; the list S.
+
+    Args:
+        network: as of `with_units`.
+        place: of the layer.
+        kept: different units in the end.
+        picks: length of the list.
+        loss: of a float64 network.
+        candidates: of the units that may be picked, those that are looked at.
+    """
+    picked: list[int] = []
+    for number in range(picks):
+        missing = kept - len(set(picked))
+        allowed = list(range(len(network[place].weight)))
+        if missing == picks - number:
+            allowed = [unit for unit in allowed if unit not in picked]
+        if missing == 0:
+            allowed = sorted(set(picked))
+        losses = {unit: loss(with_units(network, place, [*picked, unit])) for unit in candidates(allowed)}
+        least = min(losses.values())
+        picked.append(next(unit for unit, value in losses.items() if value <= least + 1e-6 * abs(least)))
+    return picked

@@ -21,7 +21,7 @@ from pyarrow import fs
 from subsettune import bundle, config
 from subsettune.bundle import Bundle, PhaseSubset, files
 from subsettune.errors import BundleError, ConfigError, StorageError
-from subsettune.policy import Phase, Policy
+from subsettune.policy import Phase, Policy, Soup
 from subsettune.select import Subset
 from subsettune.storage import Folder
 from subsettune.study.results import StudyView
@@ -328,6 +328,93 @@ def test_readmes_code_runs(tmp_path: Path) -> None:
     assert rates[0] == made.recipe.lr  # a cosine begins at the peak
     assert rates[-1] < 0.1 * made.recipe.lr
     assert len(rates) == pytest.approx(sum(made.visits) / 64, abs=2)
+
+
+def _page(policy: Policy, tmp_path: Path) -> str:
+    view = view_of("subset_wins", "accuracy")
+    candidates = {
+        name: dataclasses.replace(candidate, policy=policy) if name == "candidate-1" else candidate
+        for name, candidate in view.candidates.items()
+    }
+    subsets = [phase_subset(policy, i) for i, phase in enumerate(policy.phases) if not phase.is_full]
+    view = dataclasses.replace(view, candidates=candidates)
+    bundle.export_study(view, "candidate-1", subsets, seed=7, target=tmp_path)
+    return (tmp_path / "README.md").read_text()
+
+
+def test_readme_of_an_order_that_follows_from_the_seed_gives_its_batches(tmp_path: Path) -> None:
+    order: dict[str, Any] = {"order": "rs2", "order_options": {"share": 0.5}}
+    text = _page(Policy(phases=(Phase(share=0.2, passes=1, **order), Phase(passes=2, **order))), tmp_path)
+    made = Bundle.load(tmp_path)
+    assert f"batches of {made.visits[0]:,} examples in all. Order: `rs2` (share 0.5)." in text
+    assert "Batches come from the stream of the order `rs2`, which does not look at the network." in text
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    seen: list[torch.Tensor] = []
+
+    def train_on_batch(positions: torch.Tensor, weights: torch.Tensor | None, lr: float) -> None:
+        assert weights is None
+        assert 0 <= lr <= made.recipe.lr
+        seen.append(positions)
+
+    rows = Part.rows.tolist()
+    exec(code, {"PATH": str(tmp_path), "ALL_ROWS": rows, "SEED": 3, "train_on_batch": train_on_batch})
+    assert sum(map(len, seen)) == sum(made.visits)
+    pool = {rows.index(row) for row in made.subset().index}
+    taken = round(0.5 * len(pool))
+    first = torch.cat(seen[: -(-taken // made.recipe.batch_size)]).tolist()
+    assert len(first) == len(set(first)) == taken
+    assert set(first) < pool
+    assert not set(seen[-1].tolist()) <= pool
+
+
+@pytest.mark.parametrize(
+    ("phases", "why", "alone"),
+    [
+        (
+            (Phase(share=0.2, passes=1, order="sift"), Phase(passes=2, order="sift")),
+            "Not by training code of your own alone: each of the phases 1, 2 takes its batches in the order `sift`, "
+            "which goes by what the network does.",
+            "No phase is ordinary training that other code could do by itself.",
+        ),
+        (
+            (Phase(share=0.2, passes=1, soup=Soup(workers=4)), Phase(share=0.2, passes=1), Phase(passes=2)),
+            "Not by training code of your own alone: phase 1 trains workers apart and averages them.",
+            "Each of the phases 2, 3 is ordinary training on the rows of the table, or on all of them, which other "
+            "code can do by itself.",
+        ),
+        (
+            (Phase(share=0.2, passes=1), Phase(passes=2, entry="prune")),
+            "Not by training code of your own alone: phase 2 trains a network that was made narrower, unit by unit, by "
+            "its own activations.",
+            "Phase 1 is ordinary training on the rows of the table, or on all of them, which other code can do by "
+            "itself.",
+        ),
+    ],
+)
+def test_readme_says_what_other_code_cannot_do_and_names_the_call(
+    phases: tuple[Phase, ...], why: str, alone: str, tmp_path: Path
+) -> None:
+    text = _page(Policy(phases=phases), tmp_path)
+    assert f"{why} {alone} One learning-rate schedule goes through all phases" in text
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert "train.run(bundle.task, bundle.policy, seed=0" in code
+    compile(code, "README.md", "exec")
+
+
+def test_readme_of_a_soup_says_what_it_is(tmp_path: Path) -> None:
+    soup = Phase(share=0.2, passes=1, soup=Soup(workers=4, density=0.5))
+    text = _page(Policy(phases=(soup, Phase(passes=2))), tmp_path)
+    assert (
+        "1. Make a soup (density 0.5, masks erk, uncovered init, rand_augment 0): average 4 workers that train apart "
+        "on disjoint shards of 251 of 1,257 examples (share 0.2), chosen by `random`, for 1 passes: " in text
+    )
+
+
+def test_readme_of_an_order_without_a_subset(tmp_path: Path) -> None:
+    order: dict[str, Any] = {"order": "sift", "order_options": {"keep": 0.5}}
+    text = _page(Policy(phases=(Phase(passes=1, **order), Phase(passes=2, **order))), tmp_path)
+    assert "No subset is chosen, so the table of rows is empty." in text
+    assert "this policy is one; no subset policy wins here" not in text
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ from fake_inputs import REMOVED, changed, write
 
 from subsettune.cli import main
 
-COMMANDS = ("tune", "plan", "train", "show", "list", "report", "export", "clean", "selectors", "models", "data")
+LISTS = ("selectors", "orders", "entries", "models", "data")
+COMMANDS = ("tune", "plan", "train", "show", "list", "report", "export", "clean", *LISTS)
 PASSES = {"task.tolerance": 0.5}
 
 
@@ -251,6 +252,8 @@ def test_clean_removes_cached_data_and_references(run: Run, tmp_path: Path) -> N
     ("command", "words"),
     [
         ("selectors", ["random", "stratified", "kcenter", "package.module:Class"]),
+        ("orders", ["uniform", "rs2", "infobatch", "sift", "selective_backprop", "package.module:Class"]),
+        ("entries", ["keep", "reset_optimizer", "shrink_perturb", "prune", "package.module:Class"]),
         ("models", ["mlp", "cnn", "resnet18", "package.module:function"]),
         ("data", ["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "PATH.npz", "package.module:function"]),
     ],

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from fake_study import FACTS, STATES, make_view
+from fake_study import FACTS, KCENTER, STATES, make_view
 
 from subsettune.policy import Phase, Policy
 from subsettune.report import curves, drawing, figures
@@ -21,10 +21,10 @@ EXPECTED = {
     "search": ("compute", "curves", "search"),
     "interrupted": ("compute", "curves", "search"),
     "verification": ("compute", "curves", "search"),
-    "subset_wins": ("compute", "verification", "selectors", "curves", "search"),
-    "random_wins": ("compute", "verification", "selectors", "curves", "search"),
-    "full_wins": ("compute", "verification", "selectors", "curves", "search"),
-    "none_passed": ("compute", "verification", "selectors", "curves", "search"),
+    "subset_wins": ("compute", "verification", "components", "curves", "search"),
+    "random_wins": ("compute", "verification", "components", "curves", "search"),
+    "full_wins": ("compute", "verification", "components", "curves", "search"),
+    "none_passed": ("compute", "verification", "components", "curves", "search"),
 }
 
 
@@ -185,27 +185,29 @@ def test_the_interval_reaches_from_the_mean_to_the_bound() -> None:
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "mse"])
-def test_each_selector_with_a_result_has_its_seeds_mean_and_interval(metric: str) -> None:
+def test_each_component_with_a_result_has_its_seeds_mean_and_interval(metric: str) -> None:
     view = make_view("full_wins", metric=metric)
-    figure = figures.selectors_figure(view)
+    figure = figures.components_figure(view)
     assert figure is not None
     circles, *intervals = figure.data
     rows = [row for row in view.compared.values() if row.difference is not None]
     assert circles["x"] == [each for row in rows for each in row.differences]
     assert [trace["x"] for trace in intervals] == [[row.lower, row.difference, row.upper] for row in rows]
-    assert [trace["line"]["color"] for trace in intervals] == ["--c-muted", "--c-bad"]
-    assert figure.layout["yaxis"]["ticktext"] == ["stratified", "kcenter"]
+    assert [trace["line"]["color"] for trace in intervals] == [
+        *("--c-muted", "--c-bad", "--c-muted", "--c-muted", "--c-bad")
+    ]
+    assert figure.layout["yaxis"]["ticktext"] == ["stratified", "kcenter", "sift", "shrink_perturb", "soup"]
     low, high = figure.layout["xaxis"]["range"]
     assert all(low < x < high for x in [0.0, *circles["x"], *(x for trace in intervals for x in trace["x"])])
     assert ("sign is turned" in figure.reading) == (metric == "mse")
     assert [words for _, _, words in figure.legend] == ["one seed", "did not", "no difference shown"]
 
 
-def test_equal_selectors_still_have_an_axis() -> None:
+def test_equal_components_still_have_an_axis() -> None:
     view = make_view("subset_wins")
     flat = {"differences": (0.0, 0.0, 0.0), "difference": 0.0, "lower": 0.0, "upper": 0.0}
-    row = dataclasses.replace(view.compared["kcenter"], verdict="no_difference", **flat)
-    figure = figures.selectors_figure(dataclasses.replace(view, compared={"kcenter": row}))
+    row = dataclasses.replace(view.compared[KCENTER], verdict="no_difference", **flat)
+    figure = figures.components_figure(dataclasses.replace(view, compared={KCENTER: row}))
     assert figure is not None
     low, high = figure.layout["xaxis"]["range"]
     assert low < 0 < high
@@ -216,7 +218,7 @@ def test_a_verdict_without_numbers_draws_nothing() -> None:
     nothing = {"mean_difference": math.nan, "lower_bound": math.nan, "shortfall": math.nan, "passed": False}
     broken = {name: {**verdict, **nothing} for name, verdict in view.verdicts.items()}
     view = dataclasses.replace(view, verdicts=broken)
-    assert [figure.name for figure in figures.figures(view)] == ["compute", "selectors", "curves", "search"]
+    assert [figure.name for figure in figures.figures(view)] == ["compute", "components", "curves", "search"]
 
 
 def test_the_switch_is_where_the_subset_phase_ends() -> None:
@@ -255,3 +257,16 @@ def test_words_of_a_user_are_escaped_in_labels() -> None:
     text = json.dumps([figure.data for figure in figures.figures(view)])
     assert "<b>&" not in text
     assert "&lt;b&gt;&amp;" in text
+
+
+def test_orders_have_a_panel_of_their_own_where_there_are_several() -> None:
+    view = make_view("subset_wins")
+    figure = curves.search_figure(view)
+    assert figure is not None
+    assert [note["text"] for note in figure.layout["annotations"]][-2:] == ["<b>selector</b>", "<b>order</b>"]
+    assert figure.data[-1]["y"] == [run.policy.phases[0].order for run in view.trials]
+    assert figure.layout["yaxis5"]["categoryarray"] == ["uniform", "sift"]  # the first lies lowest
+    plain = tuple(run for run in view.trials if run.policy.phases[0].order == "uniform")
+    figure = curves.search_figure(dataclasses.replace(view, trials=plain))
+    assert figure is not None
+    assert "yaxis5" not in figure.layout

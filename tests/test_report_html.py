@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from fake_study import STATES, make_view
+from fake_study import KCENTER, STATES, make_view
 from test_report_figures import EXPECTED
 
 from subsettune.report import html, template, words
@@ -68,9 +68,9 @@ def evil_view() -> StudyView:
     verdicts = {EVIL if n == "candidate-1" else n: {**v, "reason": EVIL} for n, v in view.verdicts.items()}
     runs = [dataclasses.replace(r, candidate=EVIL if r.candidate == "candidate-1" else r.candidate)
             for r in view.verification]  # fmt: skip
-    compared = {EVIL: dataclasses.replace(view.compared["kcenter"], selector=EVIL, reason=EVIL)}
-    selectors = [{**row, "selector": EVIL} for row in view.summary["selectors"]]
-    summary = {**view.summary, "bundle": EVIL, "status": EVIL, "selectors": selectors}
+    row = dataclasses.replace(view.compared[KCENTER], name=EVIL, reason=EVIL)
+    components = [{**row, "name": EVIL} for row in view.summary["components"]]
+    summary = {**view.summary, "bundle": EVIL, "status": EVIL, "components": components}
     manifest = {**view.manifest, "command": EVIL, EVIL: EVIL, "versions": {EVIL: EVIL}, "hardware": EVIL}
     return dataclasses.replace(
         view,
@@ -81,7 +81,7 @@ def evil_view() -> StudyView:
         verification=tuple(runs),
         summary=summary,
         manifest=manifest,
-        compared=compared,
+        compared={row.component: row},
     )
 
 
@@ -94,17 +94,19 @@ def test_text_of_a_user_is_escaped_everywhere() -> None:
     assert page.count("<script") - page.count("\\u003cscript") >= 3
 
 
-def test_selectors_have_a_table_with_their_verdicts_and_both_costs() -> None:
+def test_components_have_a_table_with_their_verdicts_and_both_costs() -> None:
     view = make_view("subset_wins")
-    section = html.page(view).partition("Did the selectors pay for themselves?")[2].partition("<h2>")[0]
-    assert section.count("<tr>") == 1 + len(view.summary["selectors"])
+    section = html.page(view).partition("Which components paid for themselves?")[2].partition("<h2>")[0]
+    assert section.count("<tr>") == 1 + len(view.summary["components"])
+    assert "<b>order sift</b>" in section
+    assert "<b>no soup</b>" in section
     assert '<span class="chip good">paid for itself</span>' in section
     assert '<span class="chip">no difference shown</span>' in section
-    cost = view.compared["kcenter"].cost_flops
+    cost = view.compared[KCENTER].cost_flops
     assert section.count(f"<span>{words.flops_words(cost)}</span>") >= 2
-    assert "which favours the selector" in section
+    assert "which favours the component" in section
     assert '<span class="chip bad">did not</span>' in html.page(make_view("full_wins"))
-    assert "Did the selectors" not in html.page(make_view("reference"))
+    assert "Which components" not in html.page(make_view("reference"))
 
 
 def test_the_command_given_wins_and_lists_are_quoted() -> None:

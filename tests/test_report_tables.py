@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from fake_study import FACTS, STATES, make_view
+from fake_study import FACTS, KCENTER, STATES, make_view
 
 from subsettune.report import render, tables, words
 from subsettune.report.render import Column, Table
-from subsettune.study.results import Compared
+from subsettune.study.results import Compared, StudyView
 
 PLAN: dict[str, Any] = {
     "task": "digits, mlp, accuracy within 0.01",
@@ -160,42 +161,67 @@ def test_candidates_in_the_order_of_testing_with_reasons() -> None:
     assert "candidate-1: Not tested: a dearer candidate failed." in table.note
 
 
-def test_selectors_with_their_trials_and_what_they_were_compared_by() -> None:
+def test_components_with_what_they_were_compared_by() -> None:
     view = make_view("subset_wins")
-    table = tables.selectors_table(view)
-    cells = {row[0]: row for row in table.rows}
-    assert list(cells) == ["random", "stratified", "kcenter", "Distances"]
-    assert cells["random"][3:] == ("-",) * 4
-    assert cells["stratified"][3:] == ("+0.0000", "-0.0061", "+0.0061", "no difference shown")
-    assert cells["kcenter"][3:] == ("+0.0200", "+0.0139", "+0.0261", "paid for itself")
-    assert cells["Distances"][3:] == ("-", "-", "-", "no result")
-    for row in view.summary["selectors"]:
-        shown = cells[row["selector"].rpartition(":")[2]]
-        assert shown[1] == f"{row['feasible']}/{row['trials']}"
-    cost = view.compared["kcenter"].cost_flops
-    assert "my_selectors.own:Distances: no result: its random twin diverged with seed 0. subset " in table.note
-    assert f"both cost {words.flops_words(cost)}, 12.5 % of it (0.01 s) for choosing the subset" in table.note
-    assert table.note.count("the best policy of another selector") == 2
-    assert table.note.endswith("nothing of it is part of the verified claim.")
-    lost = tables.selectors_table(make_view("full_wins"))
-    assert [row[-1] for row in lost.rows] == ["-", "no difference shown", "did not", "no result"]
+    table = tables.components_table(view)
+    cells = {row[0]: row[1:] for row in table.rows}
+    flat = ("+0.0000", "-0.0061", "+0.0061", "no difference shown")
+    assert cells == {
+        "stratified": ("random", "3", *flat),
+        "kcenter": ("random", "3", "+0.0200", "+0.0139", "+0.0261", "paid for itself"),
+        "Distances": ("random", "-", "-", "-", "-", "no result"),
+        "sift": ("uniform", "3", *flat),
+        "reset_optimizer": ("keep", "-", "-", "-", "-", "could not be tried"),
+        "shrink_perturb": ("keep", "3", *flat),
+        "soup": ("none", "3", "+0.0200", "+0.0139", "+0.0261", "paid for itself"),
+    }
+    lost = tables.components_table(make_view("full_wins"))
+    assert {row[0] for row in lost.rows if row[-1] == "did not"} == {"kcenter", "soup"}
 
 
-def test_selectors_before_the_comparison_are_counted_and_a_long_name_is_cut() -> None:
+def test_notes_tell_trials_policies_and_costs_of_each_component() -> None:
+    view = make_view("subset_wins")
+    lines = dict(line.split(": ", 1) for line in tables.components_table(view).note.splitlines())
+    rows = {tables.component_title(row): row for row in view.summary["components"]}
+    assert list(lines)[:-1] == list(rows)
+    for name, row in rows.items():
+        assert lines[name].startswith(f"{row['feasible']} of {row['trials']} trials met the target")
+    assert lines["order uniform"].endswith(f", the cheapest with {_passes(view, rows['order uniform'])} passes.")
+    assert "; no result: its random twin diverged with seed 0. " in lines["selector my_selectors.own:Distances"]
+    cost = words.flops_words(view.compared[KCENTER].cost_flops)
+    assert f"both cost {cost}, 12.5 % of it (0.01 s) for choosing the subset. " in lines["selector kcenter"]
+    assert f"both cost {cost}. " in lines["order sift"]
+    assert f"both cost {cost}, 12.5 % of it for the entry. " in lines["entry shrink_perturb"]
+    assert ", 12.5 % of it for the soup. soup of 10 workers (density 0.05, masks erk) on subset " in lines["soup"]
+    borrowed = " (never finished in the search; the best policy without it, or one near it)."
+    assert [name for name, line in lines.items() if line.endswith(borrowed)] == [
+        *("selector stratified", "selector my_selectors.own:Distances", "order sift", "entry shrink_perturb", "soup")
+    ]
+    assert lines["met"].endswith("nothing of it is part of the verified claim.")
+
+
+def _passes(view: StudyView, row: Mapping[str, Any]) -> str:
+    return words.passes_words(tables.cheapest_passes(view, row))
+
+
+def test_components_before_the_comparison_are_counted_and_a_long_name_is_cut() -> None:
     view = make_view("search")
-    table = tables.selectors_table(view)
-    assert {row[-1] for row in table.rows} == {"-"}
+    table = tables.components_table(view)
+    cells = {row[0]: row[1:] for row in table.rows}
+    for row in view.summary["components"]:
+        shown = cells[row["name"].rpartition(":")[2]]
+        assert shown == (row["kind"], f"{row['feasible']}/{row['trials']}", _passes(view, row))
     assert "validation evidence" not in table.note
-    rows = [{**view.summary["selectors"][0], "selector": "a.b:" + "Distances" * 3}]
-    table = tables.selectors_table(dataclasses.replace(view, summary={**view.summary, "selectors": rows}))
-    assert table.rows[0][0] == "DistancesDistan.."
-    assert "Selectors" not in tables.result_text(make_view("no_trials"))
+    rows = [{**view.summary["components"][0], "name": "a.b:" + "Distances" * 3}]
+    table = tables.components_table(dataclasses.replace(view, summary={**view.summary, "components": rows}))
+    assert table.rows[0][0] == "DistancesDistanc.."
+    assert "Components" not in tables.result_text(make_view("no_trials"))
 
 
-def test_a_selector_that_could_not_be_tried_says_why_in_one_sentence() -> None:
+def test_a_component_that_could_not_be_tried_says_why_in_one_sentence() -> None:
     view = make_view("subset_wins")
     for reason in ("Choosing costs too much. Leave it out.", "the search finished no subset policy"):
-        row = Compared(selector="kcenter", verdict="not_tried", reason=reason)
+        row = Compared(name="kcenter", verdict="not_tried", reason=reason)
         text = tables.compared_text(view, row)
         assert text == f"could not be tried: {reason.rstrip('.')}."
 

@@ -4,11 +4,12 @@ import dataclasses
 import math
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from fake_study import FACTS, STATES, make_view
 
-from subsettune.policy import Phase, Policy, conventional, from_coordinates
+from subsettune.policy import Phase, Policy, Soup, conventional, from_coordinates
 from subsettune.report import words
 
 
@@ -116,14 +117,54 @@ def test_every_part_of_a_policy_is_described() -> None:
     policy = Policy(
         phases=(
             Phase(share=0.1, q=2.61, passes=0.5, selector="kcenter", selector_options={"metric": "cosine"}),
-            Phase(share=0.5, passes=0.5, order="rs2"),
+            Phase(share=0.5, passes=0.5),
             Phase(passes=1, entry="shrink_perturb", entry_options={"shrink": 0.5, "noise": 0.01}),
         ),
         recipe={"augment": {"flip": True}, "batch_size": 32},
     )
     assert words.describe(policy) == (
-        "subset 10 % by kcenter, metric cosine, Q 2.61 for 0.50, then subset 50 % by random in rs2 order for 0.50, "
-        "then all data for 1.00: 2.00 passes in all; augment (flip True), batch_size 32, shrink_perturb 0.5 noise 0.01"
+        "subset 10 % by kcenter, metric cosine, Q 2.61 for 0.50, then subset 50 % by random for 0.50, then "
+        "all data for 1.00: 2.00 passes in all; augment (flip True), batch_size 32, shrink_perturb 0.5 noise 0.01"
+    )
+
+
+ORDERED: dict[str, Any] = {"order": "sift", "order_options": {"keep": 0.5, "exit": "block"}}
+
+
+def test_an_order_is_told_once_for_all_phases() -> None:
+    subset = Phase(share=0.1, passes=1, selector="kcenter", **ORDERED)
+    policy = Policy(phases=(subset, Phase(passes=3, **ORDERED)))
+    assert words.describe(policy) == (
+        "subset 10 % by kcenter for 25 % of 4.00 passes, then all data, in sift order (keep 0.5, exit block)"
+    )
+    mixed = Policy(phases=(Phase(share=0.1, passes=1), Phase(passes=3, order="rs2")))
+    assert words.describe(mixed).endswith("then all data, in rs2 order and uniform order")
+
+
+def test_all_data_throughout_are_one_stretch_unless_something_happens_between() -> None:
+    policy = Policy(phases=(Phase(passes=1, **ORDERED), Phase(passes=3, **ORDERED)), recipe={"lr": 0.1})
+    assert words.describe(policy) == "all data for 4.00 passes, in sift order (keep 0.5, exit block); lr 0.1"
+    pruned = Policy(phases=(Phase(passes=1), Phase(passes=3, entry="prune", entry_options={"keep": 0.5})))
+    assert words.describe(pruned) == "all data for 25 % of 4.00 passes, then all data; prune keep 0.5"
+    one, two = (Phase(passes=2, entry="prune", entry_options={"layers": (name,)}) for name in ("1", "3"))
+    assert words.describe(Policy(phases=(Phase(share=0.1, passes=1), one, two))) == (
+        "subset 10 % by random for 1.00, then all data for 2.00, then all data for 2.00: 5.00 passes in all; prune "
+        "layers [1], prune layers [3]"
+    )
+
+
+def test_a_soup_comes_before_the_subset_which_may_grow() -> None:
+    soup = Phase(share=0.1, passes=1, soup=Soup(workers=4, density=0.2, uncovered="zero", rand_augment=5))
+    steps = (Phase(share=0.1, passes=1), Phase(share=0.2, passes=2))
+    policy = Policy(phases=(soup, *steps, Phase(passes=4)))
+    assert words.describe(policy, FACTS) == (
+        "soup of 4 workers (density 0.2, masks erk, uncovered zero, rand_augment 5) on subset 10 % (126 examples) by "
+        "random for 12 % of 8.00 passes, then subset 10 % (126 examples) by random, growing to 20 % in 2 steps for "
+        "38 %, then all data"
+    )
+    alone = Policy(phases=(Phase(passes=1, soup=Soup(workers=1, masks="data")), Phase(passes=3)))
+    assert words.describe(alone) == (
+        "soup of 1 worker (density 0.05, masks data) on all data for 25 % of 4.00 passes, then all data"
     )
 
 
@@ -165,6 +206,14 @@ def test_the_headline_says_when_nothing_passed_and_by_how_much() -> None:
 
 def test_the_headline_says_when_the_subset_is_a_random_one() -> None:
     assert words.headline(make_view("random_wins")).endswith("; its subset is itself a random one.")
+
+
+def test_the_headline_says_when_there_is_no_subset_to_draw_at_random() -> None:
+    view = make_view("subset_wins")
+    policy = Policy(phases=(Phase(passes=1, order="sift"), Phase(passes=2, order="sift")))
+    summary = {**view.summary, "best": {**view.summary["best"], "policy": policy.to_mapping()}, "random": None}
+    text = words.headline(dataclasses.replace(view, summary=summary))
+    assert text.endswith("all data; it chooses no subset, so that a random one is no control of it.")
 
 
 def test_a_shorter_schedule_that_missed_is_no_comparison() -> None:

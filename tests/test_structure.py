@@ -25,7 +25,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
 # Data flow down one way; a layer may import itself and those before it.
 LAYERS = (
-    ("errors", "config", "ledger", "policy", "task", "plugins", "storage", "models", ""),
+    ("errors", "config", "ledger", "policy", "task", "plugins", "storage", "models", "transformer", ""),
     ("data",),
     ("select",),
     ("train",),

@@ -1,4 +1,4 @@
-"""Selectors against a random subset: which policy stands for each, what its runs show, and what a study makes of it."""
+"""Components against their neutral kin: which policy stands for each, what runs show, what a study makes of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -19,21 +19,24 @@ from fake_inputs import changed
 from scipy import stats
 from torch import Tensor
 
-from subsettune import Places, TuneOptions, tune
+from subsettune import Places, TuneOptions, config, tune
 from subsettune.config import FrozenDict
 from subsettune.data import Part
 from subsettune.errors import ConfigError, StudyError
 from subsettune.policy import Policy, TaskFacts, from_coordinates
 from subsettune.report import html, tables
 from subsettune.select import SelectionContext, Selector, Subset
-from subsettune.study.comparison import ComparisonStage, Found, Rules, choose, interval, judge
+from subsettune.study import components
+from subsettune.study.comparison import ComparisonStage, Found, Ground, Rules, choose, interval, judge
+from subsettune.study.components import Component, randomised
 from subsettune.study.definition import StudySettings, parse, read_space
 from subsettune.study.folder import StudyFolder
 from subsettune.study.plan import plan
 from subsettune.study.records import RunRecord, from_table, to_table
-from subsettune.study.results import Compared, StudyView, selector_of
+from subsettune.study.results import Compared, StudyView
 from subsettune.study.runs import Pause, RunRequest, Worker
-from subsettune.study.stages import randomised
+from subsettune.study.space import Space
+from subsettune.task import Recipe
 
 FACTS = TaskFacts(
     num_examples=1000,
@@ -47,6 +50,7 @@ FACTS = TaskFacts(
     smallest_class=90,
     class_counts=(100,) * 10,
 )
+RECIPE = Recipe(lr=0.1, batch_size=50, epochs=10)
 SPACE = read_space(
     {
         "budget": {"log": [0.02, 0.6]},
@@ -88,6 +92,23 @@ def _never(policy: Policy) -> None:
     return None
 
 
+def _choose(
+    names: Iterable[str], found: Found, space: Space = SPACE, invalid: Callable[[Policy], str | None] = _never
+) -> tuple[Compared, ...]:
+    """Of selectors; `KIND NAME` of others."""
+    ground = Ground(space=space, facts=FACTS, recipe=RECIPE, invalid=invalid)
+    return choose([_component(name) for name in names], found, ground)
+
+
+def _component(words: str) -> Component:
+    kind, _, name = f"selector {words}".rpartition(" ")
+    return Component(kind=kind.split()[-1], name=name)  # type: ignore[arg-type]
+
+
+def _selector_of(policy: Policy) -> str | None:
+    return components.name_in(policy, "selector")
+
+
 def _names(groups: Iterable[tuple[RunRecord, ...]]) -> list[int]:
     return [group[0].number for group in groups]
 
@@ -110,7 +131,7 @@ def _run(policy: Policy, seed: int, metric: float | None, **more: Any) -> RunRec
 
 
 def _chosen(selector: str = "kcenter") -> Compared:
-    (row,) = choose([selector], _found(_trial(0, 0.95, selector=selector)), SPACE, FACTS, _never)
+    (row,) = _choose([selector], _found(_trial(0, 0.95, selector=selector)))
     return row
 
 
@@ -157,8 +178,8 @@ def test_a_policy_with_a_lost_or_stopped_trial_stands_for_nothing() -> None:
 
 def test_each_selector_has_its_own_best_and_the_same_policy_with_a_random_subset() -> None:
     mine, other = _trial(0, 0.95, selector="kcenter", budget=0.3), _trial(1, 0.95, selector="stratified", budget=0.1)
-    (row,) = choose(["kcenter"], _found(mine, other), SPACE, FACTS, _never)
-    assert (row.selector, row.verdict, row.trials, row.policy) == ("kcenter", "open", (0,), mine.policy)
+    (row,) = _choose(["kcenter"], _found(mine, other))
+    assert (row.name, row.verdict, row.trials, row.policy) == ("kcenter", "open", (0,), mine.policy)
     assert row.twin == randomised(mine.policy)
     assert row.twin is not None
     assert [phase.selector for phase in row.twin.phases] == ["random", "random"]
@@ -172,21 +193,21 @@ def test_the_share_of_selection_is_that_of_the_whole_policy() -> None:
     assert row.policy is not None
     assert row.selection_flops == selection_flops(row.policy, 0, FACTS) > 0
     assert row.selection_share == row.selection_flops / row.policy.cost(FACTS)
-    assert Compared(selector="x", verdict="not_tried").selection_share is None
+    assert Compared(name="x", verdict="not_tried").selection_share is None
 
 
 def test_a_selector_that_the_search_never_tried_borrows_the_best_policy_of_another() -> None:
     best = _trial(1, 0.95, selector="stratified", budget=0.1, entry="reset_optimizer")
-    (row,) = choose(["kcenter"], _found(_trial(0, 0.95, budget=0.5), best), SPACE, FACTS, _never)
+    (row,) = _choose(["kcenter"], _found(_trial(0, 0.95, budget=0.5), best))
     assert row.trials == ()
     assert row.policy == from_coordinates({**best.coordinates, "selector": "kcenter"}, FACTS)
-    assert selector_of(row.policy) == "kcenter"
+    assert _selector_of(row.policy) == "kcenter"
 
 
 def test_a_borrowed_policy_takes_the_options_that_the_space_gives_the_selector() -> None:
     space = read_space({**SPACE.to_mapping(), "kcenter.features": "projection"})
     best = _trial(1, 0.95, selector="stratified")
-    (row,) = choose(["kcenter"], _found(best), space, FACTS, _never)
+    (row,) = _choose(["kcenter"], _found(best), space, _never)
     assert row.policy is not None
     assert row.twin is not None
     assert row.policy.phases[0].selector_options == {"features": "projection"}
@@ -198,10 +219,10 @@ def test_what_cannot_run_is_borrowed_from_the_next_best_or_told_with_the_reason_
         return f"{policy.passes:g} passes are too few." if policy.passes < 4 else None
 
     found = _found(_trial(0, 0.95, budget=0.1), _trial(1, 0.95, budget=0.3), _trial(2, 0.95, budget=0.5))
-    (row,) = choose(["kcenter"], found, SPACE, FACTS, invalid)
+    (row,) = _choose(["kcenter"], found, SPACE, invalid)
     assert row.policy is not None
     assert row.policy.passes == pytest.approx(5)
-    (row,) = choose(["kcenter"], _found(*found.trials[:2]), SPACE, FACTS, lambda policy: invalid(policy) or "Never.")
+    (row,) = _choose(["kcenter"], _found(*found.trials[:2]), SPACE, lambda policy: invalid(policy) or "Never.")
     assert (row.verdict, row.reason, row.policy) == ("not_tried", "1 passes are too few.", None)
 
 
@@ -209,11 +230,11 @@ def test_where_no_trial_leaves_enough_for_choosing_a_policy_near_the_best_does()
     """It costs just more than the least that can run, and is otherwise much like the best: nearest of 500 draws."""
     best = _trial(0, 0.95, budget=0.3, switch=0.4, subset_share=0.2, entry="reset_optimizer")
     valid = lambda policy: None if policy.passes >= 4 else "Too few passes."  # noqa: E731
-    rows = [choose(["kcenter"], _found(best), SPACE, FACTS, valid) for _ in range(2)]
+    rows = [_choose(["kcenter"], _found(best), SPACE, valid) for _ in range(2)]
     assert rows[0] == rows[1]
     policy = rows[0][0].policy
     assert policy is not None
-    assert (selector_of(policy), policy.phases[1].entry) == ("kcenter", "reset_optimizer")
+    assert (_selector_of(policy), policy.phases[1].entry) == ("kcenter", "reset_optimizer")
     assert 4 <= policy.passes < 5
     assert policy.switch == pytest.approx(0.4, abs=0.2)
     assert 0.1 < policy.phases[0].share < 0.4
@@ -227,7 +248,7 @@ def test_without_any_subset_policy_the_reason_is_why_not_even_the_most_generous_
         return "Choosing costs too much. Leave it out."
 
     space = read_space({**SPACE.to_mapping(), "steps": {"int": [1, 3]}, "reselect": {"uniform": [1, 90]}})
-    (row,) = choose(["kcenter"], _found(), space, FACTS, invalid)
+    (row,) = _choose(["kcenter"], _found(), space, invalid)
     assert (row.verdict, row.reason) == ("not_tried", "Choosing costs too much. Leave it out.")
     budget, switch, share = (space[name] for name in ("budget", "switch", "subset_share"))
     (policy,) = seen
@@ -239,8 +260,8 @@ def test_without_any_subset_policy_the_reason_is_why_not_even_the_most_generous_
 
 def test_without_any_subset_policy_nothing_can_be_tried() -> None:
     full = replace(_trial(0, 0.95), policy=from_coordinates({"arm": "full", "budget": 0.2}, FACTS))
-    rows = choose(["kcenter", "stratified"], _found(full, _trial(1, None)), SPACE, FACTS, _never)
-    assert {row.selector: (row.verdict, row.reason) for row in rows} == {
+    rows = _choose(["kcenter", "stratified"], _found(full, _trial(1, None)))
+    assert {row.name: (row.verdict, row.reason) for row in rows} == {
         "kcenter": ("not_tried", "the search finished no subset policy"),
         "stratified": ("not_tried", "the search finished no subset policy"),
     }
@@ -250,11 +271,126 @@ def test_a_selector_that_the_space_shuts_out_beside_the_best_policy_gets_one_nea
     raw = {**SPACE.to_mapping(), "selector": {"choice": ["random", "kcenter"], "when": {"entry": "reset_optimizer"}}}
     trial = _trial(0, 0.95)
     trial = replace(trial, coordinates=FrozenDict({k: v for k, v in trial.coordinates.items() if k != "selector"}))
-    (row,) = choose(["kcenter"], _found(trial), read_space(raw), FACTS, _never)
+    (row,) = _choose(["kcenter"], _found(trial), read_space(raw), _never)
     assert row.policy is not None
-    assert (selector_of(row.policy), row.policy.phases[1].entry) == ("kcenter", "reset_optimizer")
-    (row,) = choose(["kcenter"], _found(trial), read_space(raw), FACTS, lambda _: "Never.")
+    assert (_selector_of(row.policy), row.policy.phases[1].entry) == ("kcenter", "reset_optimizer")
+    (row,) = _choose(["kcenter"], _found(trial), read_space(raw), lambda _: "Never.")
     assert (row.verdict, row.reason) == ("not_tried", "'kcenter' is no choice in trial-0000")
+
+
+# --- orders, entries and the soup ------------------------------------------------------------------------------------
+
+
+EVERYTHING = read_space(
+    {
+        "budget": {"log": [0.02, 0.6]},
+        "switch": {"uniform": [0.1, 0.9]},
+        "subset_share": {"choice": [0.1, 1.0]},
+        "selector": {"choice": ["random", "kcenter"]},
+        "order": {"choice": ["uniform", "selective_backprop"]},
+        "selective_backprop.keep": {"choice": [1.0, 0.5]},
+        "entry": {"choice": ["keep", "reset_optimizer", "shrink_perturb"]},
+        "shrink": {"uniform": [0.4, 1.0]},
+        "soup": {"choice": [0, 0.25]},
+        "soup.workers": {"int": [2, 4]},
+    }
+)
+HARD = {"order": "selective_backprop", "selective_backprop.keep": 0.5}
+
+
+def test_an_order_is_compared_with_the_uniform_one_and_an_entry_with_none() -> None:
+    best = _trial(0, 0.95, entry="reset_optimizer", **HARD)
+    rows = _choose(["order selective_backprop", "entry reset_optimizer"], _found(best), EVERYTHING)
+    assert [(row.kind, row.name, row.trials) for row in rows] == [
+        ("order", "selective_backprop", (0,)),
+        ("entry", "reset_optimizer", (0,)),
+    ]
+    policies = [(row.policy, row.twin) for row in rows]
+    assert [policy for policy, _ in policies] == [best.policy] * 2
+    (_, uniform), (_, kept) = policies
+    assert uniform == from_coordinates({**best.coordinates, "order": "uniform"}, FACTS)
+    assert kept == from_coordinates({**best.coordinates, "entry": "keep"}, FACTS)
+    assert [(row.selection_flops, row.twin_cost_flops) for row in rows] == [(0, best.cost_flops)] * 2
+
+
+def test_the_soup_is_compared_with_a_longer_subset_stretch() -> None:
+    best = _trial(0, 0.95, soup=0.25, **{"soup.workers": 2, "soup.masks": "data"})
+    (row,) = _choose(["soup soup"], _found(best), EVERYTHING)
+    without = from_coordinates({**best.coordinates, "soup": 0}, FACTS)
+    assert row.twin is not None
+    assert [replace(phase, passes=1) for phase in row.twin.phases] == [replace(p, passes=1) for p in without.phases]
+    assert [phase.passes for phase in row.twin.phases] == pytest.approx([phase.passes for phase in without.phases])
+    assert row.twin_cost_flops == row.cost_flops
+    # Both workers measure gradients on the first batch of their shard, 50 examples of 50: forward and backward.
+    assert row.selection_flops == 2 * 50 * FACTS.example_flops
+
+
+def test_what_was_never_tried_is_borrowed_with_its_usual_options() -> None:
+    best = _trial(3, 0.95, selector="kcenter")
+    rows = _choose(["entry shrink_perturb", "soup soup"], _found(best), EVERYTHING)
+    assert [row.trials for row in rows] == [(), ()]
+    entered, soup = (row.policy for row in rows)
+    assert entered == from_coordinates({**best.coordinates, "entry": "shrink_perturb", "shrink": 0.7}, FACTS)
+    assert soup == from_coordinates({**best.coordinates, "soup": 0.25, "soup.workers": 3}, FACTS)
+
+
+def test_a_component_whose_usual_options_change_nothing_is_compared_by_others() -> None:
+    """The first choice of `keep` is 1, which is the uniform order; the nearest policy of those drawn has 0.5."""
+    idle = _trial(0, 0.95, order="selective_backprop", **{"selective_backprop.keep": 1.0})
+    (row,) = _choose(["order selective_backprop"], _found(idle), EVERYTHING)
+    assert row.trials == ()
+    assert row.policy is not None
+    assert [dict(phase.order_options) for phase in row.policy.phases] == [{"keep": 0.5}] * 2
+    only = read_space({**EVERYTHING.to_mapping(), "selective_backprop.keep": 1.0})
+    (row,) = _choose(["order selective_backprop"], _found(idle), only)
+    assert (row.verdict, row.reason) == (
+        "not_tried",
+        "'selective_backprop' changes nothing with its usual options in trial-0000",
+    )
+
+
+def test_all_data_do_for_an_order_but_not_for_a_selector() -> None:
+    coordinates = {"subset_share": 1.0, **HARD}
+    whole = _trial(0, 0.95, **coordinates)
+    whole = replace(whole, coordinates=FrozenDict({k: v for k, v in whole.coordinates.items() if k != "selector"}))
+    order, selector = _choose(["order selective_backprop", "kcenter"], _found(whole), EVERYTHING)
+    assert order.policy == whole.policy
+    assert order.twin is not None
+    assert order.twin.arm == "full"
+    assert selector.policy is not None
+    assert selector.trials == ()
+    assert selector.policy.phases[0].share == 0.1
+    assert _selector_of(selector.policy) == "kcenter"
+
+
+def test_a_policy_whose_twin_cannot_run_stands_for_nothing() -> None:
+    first, second = _trial(0, 0.95, budget=0.1, **HARD), _trial(1, 0.95, budget=0.2, **HARD)
+    twin = components.neutralised(first.policy, "order")
+    (row,) = _choose(
+        ["order selective_backprop"], _found(first, second), EVERYTHING, lambda p: "No." if p == twin else None
+    )
+    assert row.policy == second.policy
+
+
+def test_runs_and_losses_are_named_by_what_is_compared() -> None:
+    best = _trial(0, 0.95, soup=0.25, **HARD)
+    order, soup = _choose(["order selective_backprop", "soup soup"], _found(best), EVERYTHING)
+    stage = ComparisonStage([order, soup], _rules(0, 1), [], lambda record: None)
+    candidates = [request.candidate for request in _requests(stage)]
+    assert candidates == ["selective_backprop", "uniform", "selective_backprop", "uniform", "none", "none"]
+    reasons = [_judge(row, _pairs(row, (0.9, 0.9, 0.9), (0.9, None, 0.9)), _rules()).reason for row in (order, soup)]
+    assert reasons == [
+        "its twin in uniform order diverged with seed 1",
+        "its twin without the soup diverged with seed 1",
+    ]
+
+
+def test_a_row_from_before_there_was_anything_but_selectors_is_read() -> None:
+    plain = config.to_plain(_chosen())
+    assert (plain.pop("kind"), plain.pop("name")) == ("selector", "kcenter")
+    assert config.build(Compared, {"selector": "kcenter", **plain}) == _chosen()
+    with pytest.raises(ConfigError, match=r"kind must be one of selector, order, entry, soup, got 'optimizer'"):
+        config.build(Compared, {**plain, "kind": "optimizer", "name": "adam"})
 
 
 # --- the runs --------------------------------------------------------------------------------------------------------
@@ -270,7 +406,7 @@ def _requests(stage: ComparisonStage) -> list[RunRequest]:
 
 def test_runs_come_pair_by_pair_a_shared_twin_once_and_what_is_on_record_not_at_all() -> None:
     found = _found(_trial(0, 0.95))
-    rows = choose(["kcenter", "stratified"], found, SPACE, FACTS, _never)
+    rows = _choose(["kcenter", "stratified"], found)
     assert rows[0].twin == rows[1].twin
     assert rows[0].policy is not None
     known = [_run(rows[0].policy, 1, None, role="verification", candidate="candidate-1")]
@@ -283,7 +419,7 @@ def test_runs_come_pair_by_pair_a_shared_twin_once_and_what_is_on_record_not_at_
 
 
 def test_a_run_is_named_by_its_policy_in_letters_that_any_file_may_have() -> None:
-    row = replace(_chosen(), selector="own.module:Distances")
+    row = replace(_chosen(), name="own.module:Distances")
     stage = ComparisonStage([row], _rules(7, 8), [], lambda record: None)
     assert row.policy is not None
     assert _requests(stage)[0].name == f"compare-own-module-Distances-{row.policy.key[:8]}-seed-7"
@@ -416,7 +552,7 @@ def test_a_verdict_waits_for_all_runs_and_one_that_needs_none_stays() -> None:
     row = _chosen()
     found = _judge(row, _pairs(row, (0.9, 0.9, 0.9), (0.1, 0.1)), _rules())
     assert (found.verdict, found.reason) == ("open", "5 of 6 runs are done")
-    barred = Compared(selector="x", verdict="not_tried", reason="why")
+    barred = Compared(name="x", verdict="not_tried", reason="why")
     assert _judge(barred, [], _rules()) is barred
 
 
@@ -427,15 +563,28 @@ def test_few_seeds_are_refused() -> None:
     assert StudySettings().comparison_seeds == 3
 
 
-def test_the_selectors_of_a_study() -> None:
-    assert parse(changed({})).selectors == ("random", "stratified")
-    assert parse(changed({"space.selector": "kcenter"})).selectors == ("kcenter",)
-    assert parse(changed({"space": {"budget": 0.3, "arm": "full"}})).selectors == ()
+def _words(found: Iterable[Component]) -> list[str]:
+    return [f"{one.kind} {one.name}" for one in found]
+
+
+def test_the_components_of_a_study() -> None:
+    neutral = ["order uniform", "entry keep", "soup none"]
+    assert _words(parse(changed({})).components) == ["selector random", "selector stratified", *neutral]
+    assert _words(parse(changed({})).contenders) == ["selector stratified"]
+    assert _words(parse(changed({"space.selector": "kcenter"})).components) == ["selector kcenter", *neutral]
+    assert parse(changed({"space": {"budget": 0.3, "arm": "full"}})).components == ()
     plain = {"budget": 0.3, "switch": 0.5, "subset_share": 0.2}
-    assert parse(changed({"space": plain})).selectors == ("random",)
+    assert _words(parse(changed({"space": plain})).components) == ["selector random", *neutral]
+    whole = {**plain, "subset_share": 1.0, "order": {"choice": ["sift", "uniform"]}, "soup": {"choice": [0.2, 0, 0.3]}}
+    expected = ["order sift", "order uniform", "entry keep", "soup soup", "soup none"]
+    assert _words(parse(changed({"space": whole})).components) == expected
+    ranged = {**plain, "soup": {"uniform": [0, 0.5]}, "entry": "prune"}
+    assert _words(parse(changed({"space": ranged})).contenders) == ["entry prune", "soup soup"]
 
 
-def test_a_plan_counts_each_selector_and_its_twin() -> None:
+def test_a_plan_counts_each_component_and_its_twin() -> None:
+    entries = {"space.entry": {"choice": ["keep", "reset_optimizer"]}, "space.order": {"choice": ["uniform", "rs2"]}}
+    assert plan(parse(changed(THREE | entries)))["runs"]["comparison"]["runs"] == 2 * 3 * 4
     runs = plan(parse(changed(THREE)))["runs"]
     assert runs["comparison"]["runs"] == 2 * 3 * 2  # two selectors besides random, three seeds, with and without
     assert "comparison" not in plan(parse(changed({**THREE, "study.comparison_seeds": 0})))["runs"]
@@ -500,7 +649,7 @@ def _spent(records: Iterable[RunRecord]) -> int:
 
 
 def test_a_study_says_of_every_selector_whether_it_paid_for_itself(compared: StudyView) -> None:
-    rows = {row["selector"]: row for row in compared.summary["selectors"]}
+    rows = {row["name"]: row for row in compared.summary["components"]}
     assert list(rows) == ["random", "stratified", "kcenter"]
     assert rows["random"]["comparison"] is None
     for name in ("stratified", "kcenter"):
@@ -510,7 +659,7 @@ def test_a_study_says_of_every_selector_whether_it_paid_for_itself(compared: Stu
             assert row["words"].startswith("could not be tried: Choosing ")
             continue
         policy, twin = (Policy.from_mapping(row[key]) for key in ("policy", "twin"))
-        assert selector_of(policy) == name
+        assert _selector_of(policy) == name
         assert twin == randomised(policy)
         mine, others = ({r.seed: r for r in runs if r.policy == which} for which in (policy, twin))
         assert sorted(mine) == sorted(others) == [0, 1, 2]
@@ -525,12 +674,12 @@ def test_a_study_says_of_every_selector_whether_it_paid_for_itself(compared: Stu
 
 def test_counts_by_selector_are_those_of_the_trials(compared: StudyView) -> None:
     assert compared.target is not None
-    for row in compared.summary["selectors"]:
-        trials = [trial for trial in compared.trials if trial.coordinates.get("selector") == row["selector"]]
+    for row in compared.summary["components"]:
+        trials = [trial for trial in compared.trials if trial.coordinates.get("selector") == row["name"]]
         met = [t for t in trials if t.cause == "finished" and t.metric is not None and t.metric >= compared.target]
         assert (row["trials"], row["feasible"]) == (len(trials), len(met))
         assert row["cheapest_flops"] == (min(t.cost_flops for t in met) if met else None)
-    assert sum(row["trials"] for row in compared.summary["selectors"]) == sum(
+    assert sum(row["trials"] for row in compared.summary["components"]) == sum(
         trial.policy.arm == "subset" for trial in compared.trials
     )
 
@@ -550,7 +699,7 @@ def test_text_and_page_tell_the_same_verdicts(compared: StudyView) -> None:
         assert words in text
         assert words in page
     assert "nothing of it is part of the verified claim" in " ".join(text.split())
-    assert "Did the selectors pay for themselves?" in page
+    assert "Which components paid for themselves?" in page
 
 
 def test_verification_is_the_same_with_and_without_a_comparison(options: TuneOptions, names: list[str]) -> None:
@@ -560,7 +709,7 @@ def test_verification_is_the_same_with_and_without_a_comparison(options: TuneOpt
     assert with_one.manifest["winner"] == without.manifest["winner"]
     assert "comparison" not in without.manifest
     assert (without.comparison, dict(without.compared)) == ((), {})
-    assert without.summary["selectors"][1]["comparison"] is None
+    assert without.summary["components"][1]["comparison"] is None
 
 
 def test_the_test_split_is_not_touched(options: TuneOptions, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -583,22 +732,78 @@ def test_runs_of_verification_serve_again(options: TuneOptions, names: list[str]
     view = tune(changed({**THREE, "study.comparison_seeds": 5}), run_id="a", options=options)
     keys = {(run.policy.key, run.seed) for run in view.verification}
     assert not keys & {(run.policy.key, run.seed) for run in view.comparison}
-    row = view.compared["stratified"]
+    row = view.compared[_component("stratified")]
     assert row.policy is not None
     tested = [run for run in view.verification if run.policy == row.policy]
     assert tested  # the most promising stratified policy of this study is a candidate
     assert len(row.differences) == 5
     assert sorted(name[-1] for name in _of(names, "compare-stratified")) == ["3", "4"]
-    assert row.differences[:3] == tune(changed(THREE), run_id="b", options=options).compared["stratified"].differences
+    fewer = tune(changed(THREE), run_id="b", options=options)
+    assert row.differences[:3] == fewer.compared[_component("stratified")].differences
+
+
+def test_a_study_of_orders_entries_and_a_soup_says_of_each_whether_it_paid(options: TuneOptions) -> None:
+    raw = changed({**WIDE, "study.comparison_seeds": 2, "study.trials": 10})
+    raw["space"] |= {
+        "subset_share": {"choice": [0.2, 1.0]},
+        "order": {"choice": ["uniform", "selective_backprop"]},
+        "selective_backprop.keep": {"uniform": [0.4, 0.9]},
+        "entry": {"choice": ["keep", "prune"]},
+        "soup": {"choice": [0, 0.3]},
+        "soup.workers": 2,
+    }
+    view = tune(raw, run_id="a", options=options)
+    contenders = ["selector stratified", "order selective_backprop", "entry prune", "soup soup"]
+    assert _words(view.compared) == contenders
+    runs = {(run.policy.key, run.seed): run for run in (*view.comparison, *view.verification)}
+    for component, row in view.compared.items():
+        assert row.verdict in ("paid", "not_paid", "no_difference"), row.reason
+        assert row.policy is not None
+        assert row.twin == components.neutralised(row.policy, component.kind)
+        mine, twins = ([runs[policy.key, seed] for seed in (0, 1)] for policy in (row.policy, row.twin))
+        assert row.differences == tuple((a.metric or 0) - (b.metric or 0) for a, b in zip(mine, twins, strict=True))
+        extra = {a.ledger.select - b.ledger.select for a, b in zip(mine, twins, strict=True)}
+        assert extra == {row.selection_flops}
+        assert all(run.ledger.total - run.ledger.evaluate <= row.cost_flops for run in (*mine, *twins))
+    assert [trial for trial in view.trials if trial.policy.arm != trial.coordinates["arm"]] == []
+    assert any(trial.coordinates.get("subset_share") == 1 for trial in view.trials)
+    text = tables.result_text(view)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "order selective_backprop: " in text
+    again = tune(raw, run_id="a", options=options)
+    assert again.summary == view.summary
+
+
+def test_a_comparison_from_before_orders_were_compared_gets_the_rows_that_are_missing(
+    options: TuneOptions, names: list[str]
+) -> None:
+    raw = changed({**WIDE, "study.comparison_seeds": 2, "space.entry": {"choice": ["keep", "reset_optimizer"]}})
+    first = tune(raw, run_id="a", options=options)
+    folder = StudyFolder(options.storage, "a").folder
+    manifest = json.loads(folder.read("manifest.json"))
+    old = [{"selector": row.pop("name"), **row} for row in manifest["comparison"]["rows"] if row.pop("kind") != "entry"]
+    manifest["comparison"]["rows"] = old
+    folder.write("manifest.json", json.dumps(manifest).encode())
+    read = StudyFolder(options.storage, "a").open().view()
+    assert _words(read.compared) == ["selector stratified"]
+    assert "reset_optimizer" in tables.result_text(read)
+    names.clear()
+    assert _words(tune(raw, run_id="a", options=options).compared) == ["selector stratified"]  # it was finished
+    assert names == []
+    more = tune({**raw, "study": {**raw["study"], "comparison_seeds": 3}}, run_id="a", options=options)
+    assert _words(more.compared) == ["selector stratified", "entry reset_optimizer"]
+    for component, row in more.compared.items():
+        assert row.differences[:2] == first.compared[component].differences
+    assert all(name.endswith("-seed-2") for name in names)
 
 
 def test_a_space_of_random_alone_has_nothing_to_compare(options: TuneOptions, names: list[str]) -> None:
     view = tune(changed({**WIDE, "space.selector": "random"}), run_id="a", options=options)
     assert not _of(names, "compare")
     assert "comparison" not in view.manifest
-    assert view.summary["selectors"] == []
-    assert "Selectors" not in tables.result_text(view)
-    assert "Did the selectors" not in html.page(view)
+    assert view.summary["components"] == []
+    assert "Components" not in tables.result_text(view)
+    assert "Which components" not in html.page(view)
 
 
 def test_an_interrupted_comparison_goes_on_and_the_winner_is_known_already(
@@ -646,7 +851,7 @@ def test_a_finished_study_is_compared_on_demand_with_more_seeds_and_after_more_t
     second = tune(changed({**WIDE, "study.comparison_seeds": 5}), run_id="a", options=options)
     assert len(names) == 2
     assert all(name.endswith("-seed-4") for name in names)
-    assert second.compared["stratified"].policy == first.compared["stratified"].policy
+    assert second.compared[_component("stratified")].policy == first.compared[_component("stratified")].policy
     third = tune(changed({**WIDE, "study.comparison_seeds": 5, "study.trials": 12}), run_id="a", options=options)
     assert third.manifest["comparison"]["trials_asked"] == 12
     assert third.comparison[: len(second.comparison)] == second.comparison  # what was spent stays spent
@@ -663,10 +868,10 @@ def test_a_study_from_before_there_was_a_comparison_opens_and_reports(options: T
     folder.write("manifest.json", json.dumps(manifest).encode())
     assert not folder.exists("comparison.parquet")
     view = StudyFolder(options.storage, "a").open().view()
-    assert [row["comparison"] for row in view.summary["selectors"]] == [None, None]
+    assert [row["comparison"] for row in view.summary["components"]] == [None, None]
     assert "stratified" in tables.result_text(view)
     assert "validation evidence" not in tables.result_text(view)
-    assert "Did the selectors pay for themselves?" in html.page(view)
+    assert "Which components paid for themselves?" in html.page(view)
 
 
 def test_a_damaged_row_of_the_comparison_is_told(options: TuneOptions) -> None:
@@ -683,7 +888,7 @@ def test_a_selector_that_fails_is_no_result_and_stops_nothing(options: TuneOptio
     name = f"{__name__}:Broken"
     view = tune(changed({**WIDE, "space.selector": {"choice": ["random", name]}}), run_id="a", options=options)
     assert view.summary["status"] == "finished"
-    row = view.compared[name]
+    row = view.compared[_component(name)]
     assert (row.verdict, row.reason) == ("no_result", f"{name} failed with seed 0")
     failed = [run for run in view.comparison if run.cause == "failed"]
     assert {run.candidate for run in failed} == {name}
@@ -703,7 +908,7 @@ def test_a_regression_turns_the_sign(options: TuneOptions, tiny_data: dict[str, 
         "space.budget": {"log": [0.4, 0.8]},
     }
     view = tune(changed(changes), run_id="a", options=options)
-    row = view.compared["kcenter"]
+    row = view.compared[_component("kcenter")]
     assert row.metric is not None
     assert row.twin_metric is not None
     assert row.difference == pytest.approx(row.twin_metric - row.metric)
@@ -754,6 +959,6 @@ def test_a_kill_loses_no_run_and_repeats_none(when: str, left: int, tmp_path: Pa
     assert names == _of(names, "compare")
     assert len({(run.policy.key, run.seed) for run in view.comparison}) == len(view.comparison) == len(names) + left
     assert view.comparison[:left] == broken.records("comparison")
-    assert len(view.compared["stratified"].differences) == 5
+    assert len(view.compared[_component("stratified")].differences) == 5
     whole = tune(study, run_id="b", options=_options(tmp_path))
-    assert whole.compared["stratified"].differences == view.compared["stratified"].differences
+    assert whole.compared[_component("stratified")].differences == view.compared[_component("stratified")].differences

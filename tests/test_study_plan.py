@@ -17,6 +17,8 @@ from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.study.admission import admit, check_here
 from subsettune.study.definition import Study, parse
 from subsettune.study.plan import plan
+from subsettune.task import Recipe
+from subsettune.train import entry
 
 HIDDEN, M, FEATURES = 16, 10, 64
 P = FEATURES * HIDDEN + HIDDEN + HIDDEN * M + M
@@ -74,6 +76,14 @@ def test_a_selector_that_no_budget_pays_for_is_told() -> None:
     assert el2n == (
         "No policy will choose by el2n: Choosing 450 of 899 examples with el2n costs 1.47 passes, more than the 0.6 "
         "passes of its phase. Give the phase more compute, choose fewer examples, or use a cheaper selector."
+    )
+
+
+def test_an_entry_that_no_budget_pays_for_is_told() -> None:
+    space = {"space.budget": {"log": [0.1, 0.2]}, "space.switch": 0.99, "space.entry": {"choice": ["keep", "prune"]}}
+    (message,) = plan(_study(space))["expectations"][1:]
+    assert message.startswith(
+        "No policy will have the entry prune: phase 2 has 0.012 passes, and its entry prune needs "
     )
 
 
@@ -172,6 +182,128 @@ def test_options_that_never_suit_the_data_are_told(
     with pytest.raises(ConfigError) as caught:
         admit(_study_with(changes, options), Places())
     assert str(caught.value) == f"space.{place}: {message}"
+
+
+ANY_RECIPE = Recipe(lr=0.1, batch_size=64, epochs=6)
+CHAINLESS = TaskFacts(
+    num_examples=9, num_outputs=1, num_parameters=1, forward_flops=1, backward_flops=1, reference_passes=1
+)
+SIFTED: dict[str, Any] = {"order": {"choice": ["uniform", "sift"]}}
+PRUNED: dict[str, Any] = {"entry": {"choice": ["keep", "prune"]}}
+STIRRED: dict[str, Any] = {"soup": {"choice": [0, 0.3]}}
+FULL_BATCH = {"task.recipe": {"optimizer": "lbfgs", "lr": 1, "batch_size": 9999, "epochs": 6}}
+NO_EXIT = "exit must be a layer of the model or a share of its depth, got 'nope'. Layers at the top of this model:"
+NO_SHARDS = "soup.workers must be at most 45 for 90 examples, got 500. Each needs a shard of 2 or more."
+
+
+@pytest.mark.parametrize(
+    ("changes", "space", "place", "message"),
+    [
+        ({}, {**SIFTED, "sift.exit": "nope"}, "sift.exit", f"{NO_EXIT} 0, 1, 2, 3."),
+        ({}, {**SIFTED, "sift.exit": {"choice": ["1", "nope"]}}, "sift.exit", f"{NO_EXIT} 0, 1, 2, 3."),
+        (  # that it could be the uniform order is no use of it
+            {},
+            {**SIFTED, "sift.exit": "nope", "sift.keep": {"uniform": [0.5, 1.0]}},
+            "sift.exit",
+            f"{NO_EXIT} 0, 1, 2, 3.",
+        ),
+        (
+            FULL_BATCH,
+            SIFTED,
+            "order",
+            "order must be uniform with lbfgs, got 'sift'. Its curvature is that of one loss, on the same examples in "
+            "every update: use another optimizer. Leave 'sift' out of the space.",
+        ),
+        (
+            HEADLESS,
+            PRUNED,
+            "entry",
+            f"{entry.make('prune', {}).obstacle(ANY_RECIPE, CHAINLESS)} Leave 'prune' out of the space.",
+        ),
+        (
+            {},
+            {**PRUNED, "prune.layers": {"choice": [["1"], ["nope"]]}},
+            "prune.layers",
+            "layers must be some of 1 for the entry prune, got ['nope'].",
+        ),
+        ({}, {**STIRRED, "soup.workers": 500}, "soup.workers", NO_SHARDS),
+        ({}, {**STIRRED, "soup.workers": {"choice": [2, 500]}}, "soup.workers", NO_SHARDS),
+        (
+            {},
+            {**STIRRED, "soup.workers": 50, "soup.share": 0.01},
+            "soup.share",
+            "soup.workers must be at most 4 for 9 examples, got 50. Each needs a shard of 2 or more.",
+        ),
+        (
+            {},
+            {"order": "nowhere:Order"},
+            "order",
+            "order 'nowhere:Order' cannot be imported: No module named 'nowhere'. Run from the folder that holds the "
+            "module, or install it.",
+        ),
+    ],
+)
+def test_orders_entries_and_soups_that_never_suit_the_task_are_told(
+    changes: dict[str, Any], space: dict[str, Any], place: str, message: str
+) -> None:
+    raw = changed(changes)
+    raw["space"] |= space
+    with pytest.raises(ConfigError) as caught:
+        admit(parse(raw), Places())
+    assert str(caught.value) == f"space.{place}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "space"),
+    [
+        ({}, {**SIFTED, "sift.exit": {"choice": [0.5, "1"]}}),
+        ({}, {**SIFTED, "optimizer": {"choice": ["sgd", "adam"]}, "momentum": 0.0}),
+        ({}, {**STIRRED, "soup.workers": {"int": [2, 500]}}),  # few of them have a shard each
+        ({"space.subset_share": {"log": [0.002, 0.5]}}, STIRRED),  # the larger subsets have a shard for each
+        ({"space.subset_share": 1.0, "space.selector": REMOVED}, {**SIFTED, **PRUNED, **STIRRED}),
+    ],
+)
+def test_orders_entries_and_soups_that_suit_the_task_at_times_are_left_to_the_search(
+    changes: dict[str, Any], space: dict[str, Any]
+) -> None:
+    raw = changed(changes)
+    raw["space"] |= space
+    admit(parse(raw), Places())
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (
+            {**SIFTED, "sift.keep": {"uniform": [0, 1]}},
+            "space.sift.keep: keep must be in (0, 1], got 0.0. It is a fraction, not a percentage: write 0.4 for 40 %.",
+        ),
+        (
+            {**SIFTED, "sift.kep": 0.5},
+            "space.sift.kep: unknown key. Did you mean 'keep'? Known keys: exit, head, keep, start, stop.",
+        ),
+        (
+            {**PRUNED, "prune.kep": 0.5},
+            "space.prune.kep: unknown key. Did you mean 'keep'? Known keys: candidates, examples, keep, layers, "
+            "repeats.",
+        ),
+        (
+            {**STIRRED, "soup.density": {"log": [0.1, 2]}},
+            "space.soup.density: density must be in (0, 1], got 2.0. It is a fraction, not a percentage: write 0.4 for "
+            "40 %.",
+        ),
+        (
+            {**STIRRED, "soup.masks": "drawn"},
+            "space.soup.masks: masks must be one of erk, data, got 'drawn'.",
+        ),
+    ],
+)
+def test_options_out_of_range_or_misspelt_are_told_with_their_place(space: dict[str, Any], message: str) -> None:
+    raw = changed({})
+    raw["space"] |= space
+    with pytest.raises(ConfigError) as caught:
+        parse(raw)
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(

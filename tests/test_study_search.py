@@ -187,6 +187,20 @@ def test_invalid_policies_are_skipped_and_never_proposed() -> None:
     assert search.counts.finished == 30
 
 
+@pytest.mark.parametrize("sampler", ["frontier", "tpe", "random"])
+def test_plain_training_on_all_data_is_tried_in_the_full_arm_alone(sampler: str) -> None:
+    raw = {**RAW, "subset_share": {"choice": [0.1, 1.0]}, "order": {"choice": ["uniform", "rs2"]}}
+    settings = SearchSettings(trials=24, sampler=sampler)  # type: ignore[arg-type]
+    search = Search(Space.from_mapping(raw), FACTS, settings, target=TARGET)
+    proposals = drive(search, noisy)
+    assert len(proposals) == 24
+    assert all(proposal.policy.arm == proposal.coordinates["arm"] for proposal in proposals)
+    whole = [p for p in proposals if p.coordinates.get("subset_share") == 1]
+    assert whole
+    assert {phase.order for proposal in whole for phase in proposal.policy.phases} == {"rs2"}
+    assert search.counts.skipped > 0
+
+
 def test_a_space_of_invalid_policies_ends() -> None:
     search = make(30, invalid=lambda policy: "no")
     assert search.propose() is DONE

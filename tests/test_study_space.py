@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subsettune.errors import ConfigError
-from subsettune.policy import TaskFacts
+from subsettune.policy import Soup, TaskFacts
 from subsettune.study.space import Coordinate, Space
 
 FACTS = TaskFacts(
@@ -271,3 +271,167 @@ def test_an_option_without_any_selector_in_the_space() -> None:
 def test_growth_of_a_subset_that_does_not_grow() -> None:
     found = mistakes({**MINIMAL, "growth": 2.0})
     assert found == {"growth": "growth has no use without steps. Add e.g. steps: {int: [1, 3]}, or remove growth."}
+
+
+# --- orders, entries and the soup -------------------------------------------------------------------------------------
+
+
+KINDS = {"selector": ["random", "kcenter"], "order": ["uniform", "sift"], "entry": ["keep", "shrink_perturb", "prune"]}
+EVERYTHING = {
+    **MINIMAL,
+    "subset_share": {"choice": [0.1, 1.0, 0.3]},
+    "soup.workers": {"int": [2, 8]},
+    "selector": {"choice": ["random", "kcenter"]},
+    "order": {"choice": ["uniform", "sift"], "when": {"entry": ["keep", "prune"]}},
+    "sift.keep": {"uniform": [0.3, 0.9]},
+    "entry": {"choice": ["keep", "shrink_perturb", "prune"]},
+    "prune.keep": 0.5,
+    "shrink": 0.5,
+    "shrink_perturb.everything": {"choice": [False, True]},
+    "soup": {"choice": [0, 0.3]},
+    "soup.share": {"log": [0.1, 0.5]},
+    "soup.density": {"choice": [0.2, 1.0], "when": {"soup.masks": "erk"}},
+    "soup.masks": {"choice": ["erk", "data"]},
+}
+
+
+def test_options_exist_with_their_owners_alone() -> None:
+    space, rng = Space.from_mapping(EVERYTHING, known=KINDS), np.random.default_rng(3)
+    seen: set[tuple[object, ...]] = set()
+    for _ in range(600):
+        point = space.sample(rng)
+        order, entry, soup = point.get("order"), point.get("entry"), point.get("soup", 0)
+        assert ("order" in point) == (entry in ("keep", "prune"))
+        assert ("sift.keep" in point) == (order == "sift")
+        assert ("prune.keep" in point) == (entry == "prune")
+        assert ("shrink_perturb.everything" in point) == ("shrink" in point) == (entry == "shrink_perturb")
+        assert ("soup.workers" in point) == ("soup.masks" in point) == (soup > 0)
+        assert ("soup.density" in point) == (point.get("soup.masks") == "erk")
+        assert {"order", "entry", "soup"} & point.keys() <= ({"order", "entry", "soup"} if switched(point) else set())
+        seen.add((point["arm"], order, entry, soup))
+        last = space.policy(point, FACTS).phases[-1]
+        expected = {
+            "prune": {"keep": 0.5},
+            "shrink_perturb": {"shrink": 0.5, "everything": point.get("shrink_perturb.everything")},
+        }
+        assert dict(last.entry_options) == expected.get(str(entry), {})
+        assert dict(last.order_options) == ({"keep": point["sift.keep"]} if order == "sift" else {})
+    assert len(seen) == 1 + 2 * 2 * 2 + 2  # the full arm; two entries by two orders by two soups, and the third entry's
+    assert Space.from_mapping(space.to_mapping(), known=KINDS) == space
+    assert space.to_mapping()["soup.workers"] == EVERYTHING["soup.workers"]
+
+
+def switched(point: Any) -> bool:
+    return bool(point["arm"] == "subset")
+
+
+def test_a_soup_makes_a_phase_of_its_own_before_the_subset() -> None:
+    space = Space.from_mapping(EVERYTHING)
+    point = {"arm": "subset", "budget": 0.5, "switch": 0.4, "subset_share": 0.1, "soup": 0.25, "soup.workers": 3}
+    soup, subset, full = space.policy(point, FACTS).phases
+    assert (soup.share, soup.passes, soup.soup) == (0.1, pytest.approx(0.25 * 6), Soup(workers=3))
+    assert (subset.passes, subset.soup, full.passes) == (pytest.approx(0.75 * 6), None, pytest.approx(9))
+
+
+def test_options_of_a_soup_whose_share_is_a_range_always_exist_in_its_arm() -> None:
+    raw = {**MINIMAL, "soup": {"uniform": [0.1, 0.4]}, "soup.workers": {"int": [2, 8]}}
+    space, rng = Space.from_mapping(raw), np.random.default_rng(0)
+    for _ in range(20):
+        assert "soup.workers" in space.sample(rng, "subset")
+        assert "soup.workers" not in space.sample(rng, "full")
+
+
+def test_a_subset_of_all_data_has_nothing_to_select() -> None:
+    raw = {**EVERYTHING, "steps": {"int": [1, 3]}, "growth": {"uniform": [1.5, 3]}, "kcenter.start": "center"}
+    space, rng = Space.from_mapping(raw), np.random.default_rng(4)
+    whole = 0
+    for _ in range(300):
+        point = space.sample(rng, "subset")
+        selecting = point["subset_share"] < 1
+        assert all((name in point) == selecting for name in ("selector", "steps", "growth"))
+        assert ("kcenter.start" in point) == (point.get("selector") == "kcenter")
+        policy = space.policy(point, FACTS)
+        assert all(phase.is_full or phase.soup is not None for phase in policy.phases) == (not selecting)
+        plain = point.get("order", "uniform") == "uniform" and point["entry"] != "prune" and point["soup"] == 0
+        assert policy.arm == ("full" if plain and not selecting else "subset")
+        whole += not selecting
+    assert whole > 50
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "message"),
+    [
+        (
+            {"order": "uniform", "sift.keep": 0.5},
+            "sift.keep",
+            "sift.keep has no use without order: sift in the space. Orders of this space: uniform. Add sift, or remove "
+            "sift.keep.",
+        ),
+        (
+            {"prune.keep": 0.5},
+            "prune.keep",
+            "prune.keep has no use without entry: prune in the space. Entries of this space: keep. Add prune, or "
+            "remove prune.keep.",
+        ),
+        (
+            {"order": "sift", "sfit.keep": 0.5},
+            "sfit.keep",
+            "sfit.keep must be an option of a selector, order or entry, or of soup, got 'sfit'. Did you mean 'sift'?",
+        ),
+        (
+            {"soup": 0, "soup.workers": 3},
+            "soup.workers",
+            "soup.workers has no use without a soup above 0 in the space. Add e.g. soup: {choice: [0, 0.3]}, or remove "
+            "soup.workers.",
+        ),
+        (
+            {"soup.workers": 3},
+            "soup.workers",
+            "soup.workers has no use without a soup above 0 in the space. Add e.g. soup: {choice: [0, 0.3]}, or remove "
+            "soup.workers.",
+        ),
+        (
+            {"soup": 1.0},
+            "soup",
+            "soup must be in [0, 1), got 1.0. It is a share of the compute before the switch; 0 is",
+        ),
+        (
+            {"soup": 0.3, "soup.share": 20},
+            "soup.share",
+            "soup.share must be in (0, 1], got 20. It is a fraction, not a percentage: write 0.2.",
+        ),
+        (
+            {"entry": "shrink_perturb", "shrink_perturb.noise": 0.1},
+            "shrink_perturb.noise",
+            "shrink_perturb.noise is written noise in a space. Rename it.",
+        ),
+        (
+            {"subset_share": 1.0, "order": "sift", "selector": {"choice": ["random", "kcenter"]}},
+            "selector",
+            "selector has no use with a subset_share of 1, which leaves nothing out. Add a smaller choice, or remove "
+            "selector.",
+        ),
+        (
+            {"subset_share": 1.0, "entry": "shrink_perturb", "soup": 0},
+            "subset_share",
+            "subset_share of 1 leaves the arm 'subset' nothing but plain training, which is the arm 'full'. Add a "
+            "smaller share, an order, a soup or entry: prune; or write arm: full.",
+        ),
+        (
+            {"order": "sift", "sift.keep": {"uniform": [0, 1], "when": {"order": "uniform"}}},
+            "sift.keep.when.order",
+            "order in when of sift.keep must be one of sift, got 'uniform'.",
+        ),
+    ],
+)
+def test_what_orders_entries_and_soups_refuse(change: dict[str, Any], place: str, message: str) -> None:
+    found = mistakes({**MINIMAL, **change}, known=KINDS)
+    assert list(found) == [place]
+    assert found[place].startswith(message)
+
+
+def test_an_option_of_an_owner_that_is_itself_misspelt_is_left_until_that_is_mended() -> None:
+    found = mistakes({**MINIMAL, "order": "sfit", "sift.keep": 0.5}, known=KINDS)
+    assert list(found) == ["order"]
+    found = mistakes({**MINIMAL, "soup": "much", "soup.workers": 3}, known=KINDS)
+    assert found == {"soup": "soup must be a finite number, got 'much'."}

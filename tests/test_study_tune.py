@@ -25,6 +25,7 @@ from subsettune.data import Places, load
 from subsettune.errors import CheckpointError, ConfigError, StudyError
 from subsettune.policy import Policy, TaskFacts, conventional
 from subsettune.storage import Folder
+from subsettune.study.components import Component
 from subsettune.study.driver import tune
 from subsettune.study.options import TuneOptions
 from subsettune.study.records import RunRecord
@@ -353,7 +354,7 @@ def test_a_study_on_a_running_cluster_is_the_study_in_this_process(
     assert [(t.policy, t.metric, t.cause) for t in there.trials] == [(t.policy, t.metric, t.cause) for t in here.trials]
     compared = [{n: (r.verdict, r.differences) for n, r in view.compared.items()} for view in (there, here)]
     assert compared[0] == compared[1]
-    assert len(compared[0]["stratified"][1]) == 3
+    assert len(compared[0][Component(kind="selector", name="stratified")][1]) == 3
     assert Folder.at(tmp_path / "there" / "one" / "tune").names() == []
 
 

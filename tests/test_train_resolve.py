@@ -61,8 +61,10 @@ def test_facts_of_a_classification(tiny_data: Data) -> None:
             {"name": "1", "width": 8, "forward_flops": 2 * 64 * 8, "backward_flops": 2 * 64 * 8},
             {"name": "3", "width": 4, "forward_flops": 2 * 8 * 4, "backward_flops": 2 * 2 * 8 * 4},
         ),
+        "inner": (),
         "has_batch_norm": False,
         "num_tokens": 0,
+        "image_channels": 1,
     }
 
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from subsettune import config
 from subsettune.bundle.evidence import REFERENCE, Evidence
+from subsettune.bundle.following import how
 from subsettune.config import FrozenDict
-from subsettune.policy import FULL, Phase
+from subsettune.policy import FULL, Phase, Soup
 
 if TYPE_CHECKING:
     from subsettune.bundle.core import Bundle
@@ -51,12 +52,7 @@ With the study file, on the same data:
 subsettune train STUDY.yaml --policy {place} --seed 0
 ```
 
-In training code of your own, with torch, NumPy and pyarrow alone. `ALL_ROWS` are the rows that you train on; in the
-study {num_examples:,}, all but those that were held out ({held_out}).
-
-```python
-{code}
-```
+{how}
 
 ## What the evidence covers, and what it does not
 
@@ -77,18 +73,6 @@ on {hardware}; {versions}.
 | `bundle.json` | schema version and SHA-256 of each file, checked on loading |
 """
 
-_CODE = """from subsettune.bundle import Bundle
-from subsettune.train import schedule
-
-bundle = Bundle.load(PATH)
-recipe, seen, total = bundle.recipe, 0, sum(bundle.visits)
-factor = schedule.make(recipe.schedule, recipe.schedule_options)
-for number, phase in enumerate(bundle.policy.phases):
-    rows = ALL_ROWS if phase.is_full else bundle.subset(number).index  # .weight multiplies the losses
-    end = seen + bundle.visits[number]  # examples that go through the network; first apply phase.entry
-    while seen < end:
-        seen += train_on_next_batch(rows, lr=recipe.lr * factor(seen / total))  # yours; gives the batch's size"""
-
 
 def page(bundle: Bundle, place: str) -> str:
     """README.md of a bundle.
@@ -103,7 +87,6 @@ def page(bundle: Bundle, place: str) -> str:
     changed = ", ".join(f"`{key}`" for key in bundle.policy.recipe)
     return _PAGE.format(
         headline=evidence.headline,
-        held_out=_held_out(bundle),
         source=bundle.task.data.source,
         fingerprint=bundle.fingerprint,
         phases="\n".join(_phase_line(bundle, number) for number in range(len(bundle.policy.phases))),
@@ -119,7 +102,7 @@ def page(bundle: Bundle, place: str) -> str:
         saving_shorter=_shorter_words(bundle),
         break_even=_break_even(evidence),
         place=place,
-        code=_CODE,
+        how=how(bundle, _held_out(bundle)),
         statement=evidence.statement,
         chosen=_chosen(bundle),
         run_id=evidence.run_id,
@@ -131,11 +114,25 @@ def page(bundle: Bundle, place: str) -> str:
 
 
 def _phase_line(bundle: Bundle, number: int) -> str:
-    phase, facts, visits = bundle.policy.phases[number], bundle.facts, bundle.visits[number]
-    length = f"{phase.passes:.4g} passes: {visits:,} examples go through the network"
+    phase, n, visits = bundle.policy.phases[number], bundle.facts.num_examples, bundle.visits[number]
     opening = "" if phase.entry == "keep" else f"Open with `{phase.entry}`{_options(phase.entry_options)}. "
-    order = "" if phase.order == "uniform" else f" Order: `{phase.order}`."
-    return f"{number + 1}. {opening}Train on {_pool(phase, facts.num_examples)} for {length}.{order}"
+    passes = f"{phase.passes:.4g} passes"
+    if phase.soup is not None:
+        return f"{number + 1}. {opening}{_soup(phase.soup)} {_pool(phase, n)} for {passes}: {visits:,} examples in all."
+    length, order = f"{visits:,} examples go through the network", ""
+    if phase.order != "uniform":
+        length = f"batches of {visits:,} examples in all"
+        order = f" Order: `{phase.order}`{_options(phase.order_options)}."
+    return f"{number + 1}. {opening}Train on {_pool(phase, n)} for {passes}: {length}.{order}"
+
+
+def _soup(soup: Soup) -> str:
+    """The beginning of a sentence that a pool ends."""
+    options = {name: getattr(soup, name) for name in ("density", "masks", "uncovered", "rand_augment")}
+    return (
+        f"Make a soup{_options(FrozenDict(options))}: average {soup.workers} workers that train apart on disjoint "
+        "shards of"
+    )
 
 
 def _pool(phase: Phase, num_examples: int) -> str:
@@ -229,7 +226,7 @@ def _break_even(evidence: Evidence) -> str:
 
 
 def _chosen(bundle: Bundle) -> str:
-    if bundle.policy.arm == FULL:
+    if all(phase.is_full for phase in bundle.policy.phases):
         return "No subset is chosen, so the table of rows is empty."
     told = (
         f"The rows in `subset.parquet` are those that a run with seed {bundle.seed} chooses; the runs behind the "

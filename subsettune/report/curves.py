@@ -126,10 +126,10 @@ def _levels_and_switches(view: StudyView, policy: Policy | None) -> Json:
 
 
 def search_figure(view: StudyView) -> Figure | None:
-    """What the search tried, trial by trial: budget, switch, subset share, selector."""
+    """What the search tried, trial by trial: budget, switch, subset share, selector, order."""
     if not view.trials or view.facts is None:
         return None
-    panels = (_budget_panel, _switch_panel, _share_panel, _selector_panel)
+    panels = (_budget_panel, _switch_panel, _share_panel, _selector_panel, _order_panel)
     drawn = [made for panel in panels if (made := panel(view))]
     traces: list[Json] = []
     height = 1 / len(drawn)
@@ -176,7 +176,7 @@ def _budget_panel(view: StudyView) -> Panel:
 
 
 def _switch_panel(view: StudyView) -> Panel | None:
-    runs = [run for run in view.trials if len(run.policy.phases) > 1]
+    runs = [run for run in view.trials if run.policy.switch > 0]
     shares = [run.policy.switch for run in runs]
     axis = _share_axis("switch, share of the budget", [0.0, 1.0], log=False)
     return (_tried(view, runs, shares), axis) if runs else None
@@ -184,21 +184,31 @@ def _switch_panel(view: StudyView) -> Panel | None:
 
 def _share_panel(view: StudyView) -> Panel | None:
     runs = [run for run in view.trials if run.policy.arm != FULL]
-    shares = [run.policy.phases[0].share for run in runs]
+    shares = [next(phase.share for phase in run.policy.phases if phase.soup is None) for run in runs]
     if not runs:
         return None
     return _tried(view, runs, shares), _share_axis("subset, share of the data", shares, log=True)
 
 
 def _selector_panel(view: StudyView) -> Panel:
-    names = [_selector(run.policy) for run in view.trials]
-    order = sorted(set(names), key=lambda name: (name == "all data", name), reverse=True)
-    axis = axis_of("selector", categoryorder="array", categoryarray=order, range=[-0.6, len(order) - 0.4])
+    return _named_panel(view, "selector", [_selector(run.policy) for run in view.trials], "all data")
+
+
+def _order_panel(view: StudyView) -> Panel | None:
+    names = [run.policy.phases[0].order for run in view.trials]
+    return _named_panel(view, "order", names, "uniform") if set(names) != {"uniform"} else None
+
+
+def _named_panel(view: StudyView, title: str, names: Sequence[str], last: str) -> Panel:
+    """One name a trial; the neutral one lies lowest."""
+    order = sorted(set(names), key=lambda name: (name == last, name), reverse=True)
+    axis = axis_of(title, categoryorder="array", categoryarray=order, range=[-0.6, len(order) - 0.4])
     return _tried(view, view.trials, names), axis
 
 
 def _selector(policy: Policy) -> str:
-    return next((phase.selector for phase in policy.phases if not phase.is_full), "all data")
+    chosen = (phase.selector for phase in policy.phases if not phase.is_full and phase.soup is None)
+    return next(chosen, "all data")
 
 
 def _share_axis(title: str, shares: Sequence[float], *, log: bool) -> Json:

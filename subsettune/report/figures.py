@@ -1,4 +1,4 @@
-"""The report's figures: compute against metric, what verification measured, and how selectors compare."""
+"""The report's figures: compute against metric, what verification measured, and what each component is worth."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _DRAWN_BELOW = 8.0  # tolerances below the target that the metric axis still sho
 
 def figures(view: StudyView) -> tuple[Figure, ...]:
     """The figures that this study has something to show in, in the order of the page."""
-    drawers = (compute_figure, verification_figure, selectors_figure, curves_figure, search_figure)
+    drawers = (compute_figure, verification_figure, components_figure, curves_figure, search_figure)
     made = (draw(view) for draw in drawers)
     return tuple(figure for figure in made if figure is not None)
 
@@ -397,8 +397,8 @@ def _interval_trace(view: StudyView, name: str, row: int) -> Json:
     }
 
 
-def selectors_figure(view: StudyView) -> Figure | None:
-    """Difference of each selector to a random subset at equal compute: each seed, the mean and its interval."""
+def components_figure(view: StudyView) -> Figure | None:
+    """Difference that each component makes at equal compute: each seed, the mean and its interval."""
     rows = [row for row in view.compared.values() if row.difference is not None]
     if not rows:
         return None
@@ -409,19 +409,20 @@ def selectors_figure(view: StudyView) -> Figure | None:
     words = {_PAID_COLOUR[row.verdict]: comparison_words(row) for row in rows}
     turned = "" if view.study.task.higher_is_better else " The sign is turned so that more is better."
     return Figure(
-        name="selectors",
-        title="Selectors against a random subset of the same size and cost",
+        name="components",
+        title="What each component is worth at the same cost",
         reading=(
-            f"Validation {metric_name(view.study.task.metric)} minus that of the same policy with a random subset."
-            f"{turned} Each circle is one seed, each diamond the mean of the seeds, and the line its interval. A "
-            "selector paid for itself when its whole line lies to the right of zero."
+            f"Validation {metric_name(view.study.task.metric)} minus that of the same policy with what stands against "
+            "it: for a selector a random subset, for an order the uniform one, for an entry keeping on, for the soup "
+            f"none.{turned} Each circle is one seed, each diamond the mean of the seeds, and the line its interval. A "
+            "component paid for itself when its whole line lies to the right of zero."
         ),
         legend=(
             ("hollow", "--c-muted", "one seed"),
             *(("diamond", colour, words[colour]) for colour in _PAID_COLOUR.values() if colour in colours),
         ),
         data=(circles, *intervals),
-        layout=_selectors_layout(places, [x for trace in (circles, *intervals) for x in trace["x"]]),
+        layout=_components_layout(places, [x for trace in (circles, *intervals) for x in trace["x"]]),
     )
 
 
@@ -430,7 +431,7 @@ def _compared_trace(view: StudyView, place: int, row: Compared) -> Json:
     mean, *ends = (
         metric_words(value, view.study.task.tolerance, signed=True) for value in (row.difference, row.lower, row.upper)
     )
-    words = (f"{row.selector}: {comparison_words(row)}", f"mean {mean}", f"interval {ends[0]} to {ends[1]}")
+    words = (f"{row.name}: {comparison_words(row)}", f"mean {mean}", f"interval {ends[0]} to {ends[1]}")
     return {
         "type": "scatter",
         "mode": "lines+markers",
@@ -443,14 +444,14 @@ def _compared_trace(view: StudyView, place: int, row: Compared) -> Json:
     }
 
 
-def _selectors_layout(places: Sequence[tuple[int, Compared]], drawn: Sequence[float]) -> Json:
+def _components_layout(places: Sequence[tuple[int, Compared]], drawn: Sequence[float]) -> Json:
     low, high = min(*drawn, 0.0), max(*drawn, 0.0)
     pad = 0.06 * (high - low) or 1e-3  # all differences may be 0
-    names = {"tickvals": [p for p, _ in places], "ticktext": [html.escape(row.selector) for _, row in places]}
+    names = {"tickvals": [p for p, _ in places], "ticktext": [html.escape(row.name) for _, row in places]}
     zero = {"type": "line", "xref": "x", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1, "layer": "between"}
     return layout_of(
         130 + 56 * len(places),
-        xaxis=axis_of("difference to the random subset", range=[low - pad, high + pad], nticks=6),
+        xaxis=axis_of("difference to the same policy without it", range=[low - pad, high + pad], nticks=6),
         yaxis=axis_of("", range=[-0.75, len(places) - 0.5], showgrid=False, **names),
         shapes=[{**zero, "line": {"color": "--c-muted", "width": 1.5, "dash": "dash"}}],
         annotations=[

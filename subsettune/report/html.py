@@ -21,17 +21,19 @@ from subsettune.report.tables import (
     ResultRow,
     alpha_words,
     cheapest_passes,
-    compared_text,
+    component_text,
+    component_title,
+    components_legend,
     counts_text,
     legend,
     result_rows,
-    selectors_legend,
     tuning_text,
 )
 from subsettune.report.words import (
     COMPARISON_WORDS,
     NOTHING,
     bytes_words,
+    compared_of,
     describe,
     flops_words,
     headline,
@@ -91,7 +93,7 @@ def page(view: StudyView, command: str | None = None) -> str:
         _result(view),
         *(_figure(figure) for figure in drawn),
         _evidence(view),
-        _selectors(view),
+        _components(view),
         _failures(view),
         _origin(view, command),
     ]
@@ -270,23 +272,27 @@ def _seed_cell(seed: int, metric: float | None, difference: float | None, tolera
     return (f"seed {seed}", metric_words(metric, tolerance) + beside, "num")
 
 
-def _selectors(view: StudyView) -> str:
-    """Every selector: its trials, and whether it paid for itself."""
-    rows = view.summary.get("selectors") or ()
+def _components(view: StudyView) -> str:
+    """Every component: its trials, and whether it paid for itself."""
+    rows = view.summary.get("components") or ()
     if not rows or not view.trials:
         return ""
-    reading = f'<p class="reading">{_unbroken(selectors_legend(view))}</p>'
-    table = _table(_selector_cells(view, row) for row in rows)
-    return f"<h2>Did the selectors pay for themselves?</h2>\n{reading}\n{table}"
+    reading = f'<p class="reading">{_unbroken(components_legend(view))}</p>'
+    table = _table(_component_cells(view, row) for row in rows)
+    return f"<h2>Which components paid for themselves?</h2>\n{reading}\n{table}"
 
 
-def _selector_cells(view: StudyView, row: Mapping[str, Any]) -> list[Cell]:
-    tolerance, compared = view.study.task.tolerance, view.compared.get(row["selector"])
-    words = compared_text(view, compared) if compared else ""
+def _component_cells(view: StudyView, row: Mapping[str, Any]) -> list[Cell]:
+    tolerance, compared = view.study.task.tolerance, compared_of(view, row)
     difference = (compared.difference, compared.lower, compared.upper) if compared else (None, None, None)
     mean, lower, upper = (metric_words(value, tolerance, signed=True) for value in difference)
     return [
-        ("", f'<b>{escape(row["selector"])}</b><span class="sub">{_unbroken(words)}</span>', ""),
+        (
+            "",
+            f'<b>{escape(component_title(row))}</b><span class="sub">{_unbroken(component_text(view, row))}</span>',
+            "",
+        ),
+        ("against", escape(row["against"] or NOTHING), ""),
         ("met", f"{row['feasible']}/{row['trials']}", "num"),
         ("passes", passes_words(cheapest_passes(view, row)), "num"),
         ("compute", flops_words(compared.cost_flops if compared else None), "num"),

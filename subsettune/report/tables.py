@@ -14,6 +14,7 @@ from subsettune.report.words import (
     as_policy,
     bytes_words,
     candidate_of,
+    compared_of,
     comparison_words,
     describe,
     flops_words,
@@ -32,7 +33,7 @@ from subsettune.report.words import (
 if TYPE_CHECKING:
     from subsettune.study.results import Compared, StudyView
 
-SELECTOR_WIDTH = 17  # of the longest name of our own; a user's longer one is cut in the table and whole below it
+NAME_WIDTH = 18  # of the longest name of our own; a user's longer one is cut in the table and whole below it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,62 +232,90 @@ def alpha_words(alpha: float | None) -> str:
     return NOTHING if alpha is None or not is_number(alpha) else f"{alpha:.3g}"
 
 
-def selectors_table(view: StudyView) -> Table:
-    """One line a selector: its trials, and how it compares with a random subset of equal cost; fit for 80 columns."""
-    tolerance = view.study.task.tolerance
-    rows, notes = [], []
-    for row in view.summary.get("selectors") or ():
-        compared = view.compared.get(row["selector"])
-        ends = (compared.difference, compared.lower, compared.upper) if compared else (None, None, None)
-        rows.append(
-            (
-                _short_selector(row["selector"]),
-                f"{row['feasible']}/{row['trials']}",
-                passes_words(cheapest_passes(view, row)),
-                *(metric_words(value, tolerance, signed=True) for value in ends),
-                comparison_words(compared).split(":")[0] if compared else NOTHING,
-            )
-        )
-        notes += [f"{row['selector']}: {compared_text(view, compared)}"] if compared else []
-    titles = ("selector", "met", "passes", "differ", "from", "to", "paid?")
-    columns = tuple(Column(title=t, align="left" if t in ("selector", "paid?") else "right") for t in titles)
-    return Table(title="Selectors", columns=columns, rows=tuple(rows), note="\n".join([*notes, selectors_legend(view)]))
+def components_table(view: StudyView) -> Table:
+    """One line a component: how it compares with its neutral kin at equal cost, or its trials; fit for 80 columns."""
+    rows = view.summary.get("components") or ()
+    titles: tuple[str, ...] = ("component", "kind", "met", "passes")
+    cells, notes = [_counted_cells(view, row) for row in rows], list[str]()
+    if view.compared:
+        titles = ("component", "against", "n", "differ", "from", "to", "paid?")
+        cells = [_compared_cells(view, row) for row in rows if row["against"] is not None]
+        notes = [f"{component_title(row)}: {component_text(view, row)}" for row in rows]
+    words = ("component", "kind", "against", "paid?")
+    columns = tuple(Column(title=t, align="left" if t in words else "right") for t in titles)
+    note = "\n".join([*notes, components_legend(view)])
+    return Table(title="Components", columns=columns, rows=tuple(cells), note=note)
+
+
+def _counted_cells(view: StudyView, row: Mapping[str, Any]) -> tuple[str, ...]:
+    met = f"{row['feasible']}/{row['trials']}"
+    return _short(row["name"]), row["kind"], met, passes_words(cheapest_passes(view, row))
+
+
+def _compared_cells(view: StudyView, row: Mapping[str, Any]) -> tuple[str, ...]:
+    compared, tolerance = compared_of(view, row), view.study.task.tolerance
+    ends = (compared.difference, compared.lower, compared.upper) if compared else (None, None, None)
+    return (
+        _short(row["name"]),
+        row["against"],
+        str(len(compared.differences)) if compared and compared.differences else NOTHING,
+        *(metric_words(value, tolerance, signed=True) for value in ends),
+        comparison_words(compared).split(":")[0] if compared else NOTHING,
+    )
+
+
+def component_title(row: Mapping[str, Any]) -> str:
+    """A component of the summary by its kind and name: `order sift`, `no soup`."""
+    if row["kind"] == "soup":
+        return "no soup" if row["against"] is None else "soup"
+    return f"{row['kind']} {row['name']}"
+
+
+def component_text(view: StudyView, row: Mapping[str, Any]) -> str:
+    """How a component did in the search, what it was compared by and what that cost; or why there is no result."""
+    compared, passes = compared_of(view, row), cheapest_passes(view, row)
+    cheapest = "" if passes is None else f", the cheapest with {passes_words(passes)} passes"
+    met = f"{row['feasible']} of {row['trials']} trials met the target{cheapest}"
+    return f"{met}." if compared is None else f"{met}; {compared_text(view, compared)}"
 
 
 def cheapest_passes(view: StudyView, row: Mapping[str, Any]) -> float | None:
-    """Compute of a selector's cheapest trial that reached the target, in passes."""
+    """Compute of a component's cheapest trial that reached the target, in passes."""
     if view.facts is None or row["cheapest_flops"] is None:
         return None
     return float(row["cheapest_flops"] / view.facts.pass_flops)
 
 
-def _short_selector(name: str) -> str:
+def _short(name: str) -> str:
     short = name.rpartition(":")[2]
-    return short if len(short) <= SELECTOR_WIDTH else f"{short[: SELECTOR_WIDTH - 2]}.."
+    return short if len(short) <= NAME_WIDTH else f"{short[: NAME_WIDTH - 2]}.."
 
 
 def compared_text(view: StudyView, row: Compared) -> str:
-    """What a selector was compared by, and what it cost; or why there is no result."""
+    """What a component was compared by, and what it cost; or why there is no result."""
     if row.policy is None:
         return f"{comparison_words(row).rstrip('.')}."
-    borrowed = " (never finished in the search; the best policy of another selector, or one near it)"
+    borrowed = " (never finished in the search; the best policy without it, or one near it)"
     origin = "" if row.trials else borrowed
     policy = f"{describe(row.policy, view.facts)}{origin}"
     if row.difference is None:
         return f"{comparison_words(row)}. {policy}."
     metrics = [metric_words(value, view.study.task.tolerance) for value in (row.metric, row.twin_metric)]
     name, n = metric_name(view.study.task.metric), len(row.differences)
-    selection = f"{share_words(row.selection_share)} of it ({seconds_words(row.select_s)}) for choosing the subset"
-    costs = f"both cost {flops_words(row.cost_flops)}, {selection}"
+    costs = f"both cost {flops_words(row.cost_flops)}{_charge(row)}"
     return f"{name} {metrics[0]} against {metrics[1]} over {n} seeds; {costs}. {policy}."
 
 
-def selectors_legend(view: StudyView) -> str:
+def _charge(row: Compared) -> str:
+    """What of the compute goes to the component beside the updates."""
+    if row.kind == "selector":
+        return f", {share_words(row.selection_share)} of it ({seconds_words(row.select_s)}) for choosing the subset"
+    return f", {share_words(row.selection_share)} of it for the {row.kind}" if row.selection_flops else ""
+
+
+def components_legend(view: StudyView) -> str:
     """What the columns mean, and what the comparison is no evidence of."""
-    counts = (
-        "met: trials that reached the target, of all with this selector; passes: of the cheapest of them, before "
-        "verification."
-    )
+    counts = "met: reached the target, on the validation split, in one run, before verification."
     if not view.compared:
         return counts
     from subsettune.study.results import COMPARISON_LEVEL  # its package loads what other tables do not need
@@ -294,9 +323,10 @@ def selectors_legend(view: StudyView) -> str:
     turned = "" if view.study.task.higher_is_better else ", its sign turned so that more is better"
     return (
         f"{counts} differ: mean difference in the validation {metric_name(view.study.task.metric)} between the "
-        f"selector's most promising policy and the same policy with a random subset{turned}, over the same seeds and "
-        f"at the same total compute, selection included; from, to: its {share_words(COMPARISON_LEVEL)} interval. "
-        f"{COMPARISON_CAVEAT}"
+        "component's most promising policy and the same policy with, instead of it, what it stands against (a random "
+        f"subset, the uniform order, keeping the weights at the switch, no soup){turned}, over the same n seeds and at "
+        f"the same total compute, all that the component does included; from, to: its {share_words(COMPARISON_LEVEL)} "
+        f"interval. {COMPARISON_CAVEAT}"
     )
 
 
@@ -333,8 +363,8 @@ def result_blocks(view: StudyView, report: str | None = None) -> list[Block]:
         blocks += [result_table(view), policy_table(view), legend(view)]
     if view.candidates:
         blocks.append(candidates_table(view))
-    if view.trials and view.summary.get("selectors"):
-        blocks.append(selectors_table(view))
+    if view.trials and view.summary.get("components"):
+        blocks.append(components_table(view))
     blocks.append(f"{counts_text(view)}\n{tuning_text(view)}")
     places = {"Report": report, "Bundle": view.summary.get("bundle")}
     paths = [f"{name}: {path}" for name, path in places.items() if path]
@@ -437,7 +467,7 @@ def runs_table(rows: Sequence[Row]) -> Table:
 
 
 def names_table(rows: Sequence[Row], what: str) -> Table:
-    """What there is to choose from: `name`, `about`, and if given `options`; `what` is `selector`, `model`, `data`."""
+    """What there is to choose from: `name`, `about`, and if given `options`; `what` is `order`, `model`, `data`."""
     columns = {what: lambda r: str(r["name"]), "about": _about}
     return _listing(rows, columns, wrap="about", empty=f"No {what} is known.")
 

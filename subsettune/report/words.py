@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from subsettune.policy import FULL, Phase, Policy, TaskFacts
+from subsettune.policy import FULL, Phase, Policy, Soup, TaskFacts
 
 if TYPE_CHECKING:
     from subsettune.study.results import Compared, StudyView
@@ -21,7 +22,7 @@ METRIC_WORDS = {
 }
 COMPARISON_CAVEAT = (
     "This is validation evidence on policies that were chosen after the search, by the same split, which favours the "
-    "selector; every selector is a test of its own; and nothing of it is part of the verified claim."
+    "component; every component is a test of its own; and nothing of it is part of the verified claim."
 )
 COMPARISON_WORDS = {
     "paid": "paid for itself",
@@ -139,27 +140,59 @@ def describe(policy: Policy | Mapping[str, Any], facts: TaskFacts | None = None)
     policy = as_policy(policy)
     details = [_setting(name, value) for name, value in policy.recipe.items()]
     details += [_entry(phase) for phase in policy.phases[1:] if phase.entry != "keep"]
-    return "; ".join([_phases(policy, facts), *([", ".join(details)] if details else [])])
+    phases = f"{_phases(policy, facts)}{_order(policy)}"
+    return "; ".join([phases, *([", ".join(details)] if details else [])])
 
 
 def _phases(policy: Policy, facts: TaskFacts | None) -> str:
-    total = passes_words(policy.passes)
-    if len(policy.phases) == 1:
-        return f"{_pool(policy.phases[0], facts)} for {total} passes"
-    *subsets, last = policy.phases
-    if len(subsets) == 1 or _is_growing(policy):
-        share = share_words(round(math.fsum(phase.passes for phase in subsets) / policy.passes, 2))
-        growth = _growth(subsets)
+    total, phases = passes_words(policy.passes), _joined(policy.phases)
+    if len(phases) == 1:
+        return f"{_pool(phases[0], facts)} for {total} passes"
+    if phases[0].soup is not None and len(phases) > 2:
+        begin = f"{_pool(phases[0], facts)} for {_share_of(policy, phases[:1])} of {total} passes"
+        subsets, last = phases[1:-1], phases[-1]
+        if _is_growing(subsets, last):
+            then = f"{_pool(subsets[0], facts)}{_growth(subsets)} for {_share_of(policy, subsets)}"
+            return f"{begin}, then {then}, then {_pool(last, facts)}"
+    *subsets, last = phases
+    if len(subsets) == 1 or _is_growing(subsets, last):
+        growth, share = _growth(subsets), _share_of(policy, subsets)
         return f"{_pool(subsets[0], facts)}{growth} for {share} of {total} passes, then {_pool(last, facts)}"
-    parts = [f"{_pool(phase, facts)} for {passes_words(phase.passes)}" for phase in policy.phases]
+    parts = [f"{_pool(phase, facts)} for {passes_words(phase.passes)}" for phase in phases]
     return f"{', then '.join(parts)}: {total} passes in all"
 
 
-def _is_growing(policy: Policy) -> bool:
+def _joined(phases: Sequence[Phase]) -> list[Phase]:
+    """The phases, with those that only go on with all data put together with the one before."""
+    found: list[Phase] = []
+    for phase in phases:
+        goes_on = phase.is_full and phase.soup is None and phase.entry == "keep"
+        if found and goes_on and found[-1].is_full and found[-1].soup is None:
+            found[-1] = dataclasses.replace(found[-1], passes=found[-1].passes + phase.passes)
+        else:
+            found.append(phase)
+    return found
+
+
+def _share_of(policy: Policy, phases: Sequence[Phase]) -> str:
+    return share_words(round(math.fsum(phase.passes for phase in phases) / policy.passes, 2))
+
+
+def _order(policy: Policy) -> str:
+    """`, in sift order (keep 0.5)`; empty for the uniform one. All phases of a policy that can run have the same."""
+    found = {(phase.order, phase.order_options) for phase in policy.phases}
+    words = sorted(f"{order} order{_bracketed(options)}" for order, options in found)
+    return "" if words == ["uniform order"] else f", in {' and '.join(words)}"
+
+
+def _bracketed(options: Mapping[str, Any]) -> str:
+    return f" ({', '.join(_setting(name, value) for name, value in options.items())})" if options else ""
+
+
+def _is_growing(subsets: Sequence[Phase], last: Phase) -> bool:
     """Whether the phases are one subset that grows or is chosen anew, and then all data."""
-    *subsets, last = policy.phases
     shares = [phase.share for phase in subsets]
-    kinds = {(p.selector, p.selector_options, p.order, p.is_full) for p in subsets}
+    kinds = {(p.selector, p.selector_options, p.soup, p.is_full) for p in subsets}
     return last.is_full and len(kinds) == 1 and not subsets[0].is_full and shares == sorted(shares)
 
 
@@ -171,13 +204,22 @@ def _growth(subsets: Sequence[Phase]) -> str:
 
 
 def _pool(phase: Phase, facts: TaskFacts | None) -> str:
-    order = "" if phase.order == "uniform" else f" in {phase.order} order"
     if phase.is_full:
-        return f"all data{order}"
+        return f"{_soup(phase.soup)}all data"
     size = "" if facts is None else f" ({phase.pool_size(facts.num_examples):,} examples)"
     options = "".join(f", {_setting(name, value)}" for name, value in phase.selector_options.items())
     q = "" if phase.q is None else f", Q {phase.q:.3g}"
-    return f"subset {share_words(phase.share)}{size} by {phase.selector}{options}{q}{order}"
+    return f"{_soup(phase.soup)}subset {share_words(phase.share)}{size} by {phase.selector}{options}{q}"
+
+
+def _soup(soup: Soup | None) -> str:
+    """`soup of 10 workers (density 0.05, masks erk) on `; empty without one."""
+    if soup is None:
+        return ""
+    usual = {"uncovered": Soup().uncovered, "rand_augment": 0}
+    shown = {name: getattr(soup, name) for name in ("density", "masks", *usual)}
+    words = ", ".join(_setting(name, value) for name, value in shown.items() if usual.get(name) != value)
+    return f"soup of {soup.workers} worker{'s' * (soup.workers != 1)} ({words}) on "
 
 
 def _entry(phase: Phase) -> str:
@@ -191,6 +233,8 @@ def _setting(name: str, value: object) -> str:
         return f"{name} {value:.3g}"
     if isinstance(value, Mapping):
         return f"{name} ({', '.join(_setting(key, inner) for key, inner in value.items())})"
+    if isinstance(value, list | tuple):
+        return f"{name} [{', '.join(map(str, value))}]"
     return f"{name} {value}"
 
 
@@ -217,6 +261,12 @@ def verdict_words(verdict: Mapping[str, Any] | None, tolerance: float) -> str:
         return "passed"
     shortfall = verdict.get("shortfall")
     return f"missed by {metric_words(shortfall, tolerance)}" if is_number(shortfall) else "missed"
+
+
+def compared_of(view: StudyView, row: Mapping[str, Any]) -> Compared | None:
+    """The comparison of the component in a row of the summary; None where there is none."""
+    found = (c for c in view.compared.values() if (c.kind, c.name) == (row["kind"], row["name"]))
+    return next(found, None)
 
 
 def comparison_words(row: Compared) -> str:
@@ -268,8 +318,12 @@ def _was(verdict: str) -> str:
 
 def _against_random(view: StudyView) -> str:
     best, random = view.summary.get("best"), view.summary.get("random")
-    if best and any(p.selector == "random" for p in as_policy(best["policy"]).phases if not p.is_full):
-        return "; its subset is itself a random one"
+    if best:
+        subsets = [p for p in as_policy(best["policy"]).phases if not p.is_full and p.soup is None]
+        if not subsets:
+            return "; it chooses no subset, so that a random one is no control of it"
+        if any(phase.selector == "random" for phase in subsets):
+            return "; its subset is itself a random one"
     if not random:
         return ""
     if random.get("passed"):

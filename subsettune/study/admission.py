@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 
-from subsettune import config, models, select
+from subsettune import config, models
 from subsettune.data import Places, TaskData, load
 from subsettune.errors import ConfigError, Mistake
-from subsettune.policy import SUBSET, TaskFacts, conventional
+from subsettune.policy import SOUP, SUBSET, TaskFacts, conventional
+from subsettune.study import components
+from subsettune.study.components import Component
 from subsettune.study.definition import Study, read_space
 from subsettune.study.space import Coordinate, Space
-from subsettune.train import entry, optimizers, orders, schedule
+from subsettune.task import RECIPE_KEYS, Recipe
+from subsettune.train import optimizers, schedule, soup
 from subsettune.train.loop import check, facts
 from subsettune.train.randomness import isolated
 
@@ -88,12 +91,9 @@ def _misfits(space: Space, known: TaskFacts) -> Iterator[Mistake]:
 def _broken(space: Space, study: Study, data: TaskData, known: TaskFacts) -> Iterator[Mistake]:
     """Components of the space that cannot be made, or do not suit the data."""
     with isolated(0, torch.get_num_threads()):  # initialising the network draws random numbers
-        network = models.make(study.task.model, data.input_shape, data.num_outputs)
+        network = models.make(study.task.model, data.input_shape, data.num_outputs, data.num_tokens)
     makers: dict[str, Callable[[Any], object]] = {
-        "selector": lambda name: _first_made(name, _options(name, space)),
-        "entry": lambda name: entry.make(name, {}),
         "schedule": lambda name: schedule.make(name, study.task.recipe.schedule_options),
-        "order": lambda name: orders.make(name, {}),
         "optimizer": lambda name: optimizers.make(study.task.recipe.override({"optimizer": name}), network),
     }
     for name, make in makers.items():
@@ -102,42 +102,97 @@ def _broken(space: Space, study: Study, data: TaskData, known: TaskFacts) -> Ite
                 make(value)
             except ConfigError as error:
                 yield from (Mistake((name,), m.message) for m in error.mistakes)
-            else:
-                yield from _blocked(value, space, known) if name == "selector" else ()
+    judge = _Judge(space, study.task.recipe, known)
+    for component in components.of_space(space):
+        if component.kind in space and (component.kind != SOUP or not component.is_neutral):
+            yield from judge.mistakes(component)
 
 
-def _blocked(selector: str, space: Space, known: TaskFacts) -> Iterator[Mistake]:
-    """Choices of a selector's options with which it can never choose from such data; or the selector itself.
+class _Judge:
+    """Says which components of a space cannot be made, or can never be used on such data and network.
 
     Settings that are impossible in part, as subsets too large for equal classes, are left to the search, which skips
     them.
+
+    Args:
+        space: that holds them.
+        recipe: of the task; its keys that are searched take each of their values in turn.
+        known: facts of the task.
     """
-    axes, sizes = _options(selector, space), _pool_sizes(space, known)
 
-    def obstacle(changes: Mapping[str, Sequence[Any]]) -> str | None:
-        """None if the selector can choose with some values of its options; else what stands in the way."""
-        return _obstacle(selector, {**axes, **changes}, sizes, known) if sizes else None
+    def __init__(self, space: Space, recipe: Recipe, known: TaskFacts) -> None:
+        self._space, self._known = space, known
+        self._recipes = _recipes(space, recipe)
+        self._sizes = _pool_sizes(space, known)
 
-    problem, is_told = obstacle({}), False
-    for option, values in axes.items():
-        choices = space[f"{selector}.{option}"].values
-        for part in ((value,) for value in choices) if choices else (values,):
-            reason = obstacle({option: part})
-            if reason is not None and (problem is None or obstacle({option: (DEFAULT,)}) is None):
-                is_told = True
-                yield Mistake((f"{selector}.{option}",), reason)
-    if problem is not None and not is_told:
-        yield Mistake(("selector",), f"{problem} Leave {selector!r} out of the space.")
+    def mistakes(self, component: Component) -> Iterator[Mistake]:
+        """Choices of a component's options that can never be used; or the component itself."""
+        options = _options(component, self._space)
+        try:
+            _first_made(component, options)
+        except ConfigError as error:
+            yield from (Mistake((component.kind,), m.message) for m in error.mistakes)
+            return
+        problem, is_told = self._obstacle(component, options), False
+        for option, values in options.items():
+            choices = self._space[f"{component.name}.{option}"].values
+            for part in ((value,) for value in choices) if choices else (values,):
+                reason = self._obstacle(component, {**options, option: part})
+                others = {**options, option: (DEFAULT,)}
+                if reason is not None and (problem is None or self._obstacle(component, others) is None):
+                    is_told = True
+                    yield Mistake((f"{component.name}.{option}",), reason)
+        if problem is not None and not is_told:
+            yield Mistake((component.kind,), f"{problem} Leave {component.name!r} out of the space.")
+
+    def _obstacle(self, component: Component, options: Mapping[str, Sequence[Any]]) -> str | None:
+        """Why a component can be used with no setting of its options; None if it can with some."""
+        first = None
+        for setting in _settings(options):
+            try:
+                obstacles = self._obstacles(
+                    component, components.make(component.kind, component.name, setting), setting
+                )
+            except ConfigError as error:  # these values do not go together
+                obstacles = [str(error)]
+            if not all(obstacles):
+                return None
+            first = first or obstacles[0]
+        return first
+
+    def _obstacles(self, component: Component, made: Any, setting: Mapping[str, Any]) -> list[str | None]:
+        """What stands in the way of a component, one for each size of the subset or recipe that it is tried with."""
+        if component.kind == "selector":
+            return [made.obstacle(self._known, size) for size in self._sizes]
+        if component.kind != "soup":
+            return [made.obstacle(recipe, self._known) for recipe in self._recipes]
+        sizes = (_size(setting["share"], self._known),) if "share" in setting else self._sizes
+        tried = itertools.product(sizes, self._recipes)
+        return [soup.obstacle(made, k, recipe, self._known) for k, recipe in tried]
 
 
-def _options(selector: str, space: Space) -> dict[str, tuple[Any, ...]]:
-    """Choices, or both ends, of each option of a selector in a space; `DEFAULT` too where it may be absent."""
+def _recipes(space: Space, recipe: Recipe) -> tuple[Recipe, ...]:
+    """The recipe with what the space fixes, and with each value, or both ends, of each key that it searches."""
+    axes = [axis for axis in space.coordinates if axis.name in RECIPE_KEYS]
+    fixed = {axis.name: axis.values[0] for axis in axes if axis.is_single and axis.values}
+    changes = [fixed, *({**fixed, axis.name: value} for axis in axes for value in axis.ends)]
+    found: list[Recipe] = []
+    for change in changes:
+        try:
+            found.append(recipe.override(change))
+        except ConfigError:  # values that only make sense beside others
+            continue
+    return tuple(found) or (recipe,)
+
+
+def _options(component: Component, space: Space) -> dict[str, tuple[Any, ...]]:
+    """Choices, or both ends, of each option of a component in a space; `DEFAULT` too where it may be absent."""
     options: dict[str, tuple[Any, ...]] = {}
     for axis in space.coordinates:
-        owner, _, option = axis.name.rpartition(".")
-        if owner == selector:
-            values = axis.values or tuple(int(end) if axis.kind == "int" else end for end in (axis.lo, axis.hi))
-            options[option] = (*values, DEFAULT) if axis.when.keys() - {"arm", "selector"} else values
+        owner, dot, option = axis.name.rpartition(".")
+        if dot and owner == component.name:
+            may_be_absent = axis.when.keys() - {"arm", component.kind}
+            options[option] = (*axis.ends, DEFAULT) if may_be_absent else axis.ends
     return options
 
 
@@ -146,34 +201,21 @@ def _settings(options: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
         yield {option: v for option, v in zip(options, values, strict=True) if v is not DEFAULT}
 
 
-def _first_made(selector: str, options: Mapping[str, Sequence[Any]]) -> select.Selector:
-    """The selector with the first setting of its options that it takes; raises what is wrong if it takes none."""
+def _first_made(component: Component, options: Mapping[str, Sequence[Any]]) -> Any:
+    """The component with the first setting of its options that it takes; raises what is wrong if it takes none."""
     first = None
     for setting in _settings(options):
         try:
-            return select.make(selector, setting)
+            return components.make(component.kind, component.name, setting)
         except ConfigError as error:
             first = first or error
     assert first is not None
     raise first
 
 
-def _obstacle(
-    selector: str, options: Mapping[str, Sequence[Any]], sizes: Sequence[int], known: TaskFacts
-) -> str | None:
-    """Why a selector can choose with no setting of its options, neither the smallest nor the largest subset."""
-    first = None
-    for setting in _settings(options):
-        try:
-            made = select.make(selector, setting)
-        except ConfigError as error:  # these values do not go together
-            first = first or str(error)
-            continue
-        obstacles = [made.obstacle(known, size) for size in sizes]
-        if not all(obstacles):
-            return None
-        first = first or obstacles[0]
-    return first
+def _size(share: float, known: TaskFacts) -> int:
+    """Examples in a share of the data."""
+    return min(known.num_examples, max(1, round(share * known.num_examples)))
 
 
 def _pool_sizes(space: Space, known: TaskFacts) -> tuple[int, ...]:
@@ -181,9 +223,8 @@ def _pool_sizes(space: Space, known: TaskFacts) -> tuple[int, ...]:
     axis = next((space[name] for name in ("subset_share", "q") if name in space), None)
     if axis is None or SUBSET not in space.arms:
         return ()
-    n = known.num_examples
     shares = [known.share_of_q(v) if axis.name == "q" else v for v in _ends(axis)]
-    return tuple(min(n, max(1, round(share * n))) for share in shares)
+    return tuple(_size(share, known) for share in shares)
 
 
 def _ends(axis: Coordinate) -> tuple[float, float]:

@@ -1,13 +1,15 @@
-"""The comparison of selectors: did each pay for itself against a random subset of the same size?
+"""The comparison of components: did each selector, order and entry, and the soup, pay for itself?
 
-After verification, the most promising policy of every selector in the space meets its *random twin*: the same policy
-with its selector replaced by `random`. The compute of a policy includes its selection, so both cost the same, and the
-twin trains for what the selector spends on choosing. Both are trained with the same seeds, none of which the search
-has used, and are judged on the validation split. Runs that verification made of the same policy with the same seed
-serve again; those of the search do not, because its policies were chosen by them.
+After verification, the most promising policy with every component in the space meets its *twin*: the same policy with
+that component replaced by its neutral kin, a selector by `random`, an order by `uniform`, an entry by `keep`, and the
+soup by a longer subset stretch. The compute of a policy includes all that it does, so both cost the same, and the twin
+trains for what the component spends. Both are trained with the same seeds, none of which the search has used, and are
+judged on the validation split. Runs that verification made of the same policy with the same seed serve again; those of
+the search do not, because its policies were chosen by them.
 
 This is for information. It reads nothing of the test split and spends nothing of verification's error rate. The policy
-was chosen by its validation metric and its twin was not, which favours the selector; and many selectors are many tests.
+was chosen by its validation metric and its twin was not, which favours the component; and many components are many
+tests.
 
 The stage is a list of runs that is written down before the first of them, and its rows are a function of the runs that
 are on record, so that a killed driver does none of them twice.
@@ -24,20 +26,21 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from subsettune import config, select
+from subsettune import config
 from subsettune.errors import ConfigError
-from subsettune.policy import SUBSET, Policy, TaskFacts
-from subsettune.study.definition import RANDOM
+from subsettune.policy import SOUP, SUBSET, Policy, TaskFacts
+from subsettune.study import components
+from subsettune.study.components import Component
 from subsettune.study.noninferiority import spread_floor
 from subsettune.study.records import RunRecord
-from subsettune.study.results import COMPARISON_LEVEL, Compared, selector_of
+from subsettune.study.results import COMPARISON_LEVEL, Compared
 from subsettune.study.runs import Pause, RunRequest
 from subsettune.study.space import Coordinate, Space
-from subsettune.study.stages import randomised
+from subsettune.task import Recipe
 from subsettune.train.result import CurvePoint
 
 Invalid = Callable[[Policy], str | None]
-DRAWS = 500  # policies looked at for one that a selector can be paid from
+DRAWS = 500  # policies looked at for one that a component can be paid from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,16 +59,15 @@ class Found:
     target: float
     higher_is_better: bool
 
-    def best_first(self, selector: str | None = None) -> list[tuple[RunRecord, ...]]:
-        """Subset policies, each as its trials, the most promising first; of one selector if given.
+    def best_first(self, component: Component | None = None) -> list[tuple[RunRecord, ...]]:
+        """Policies of the subset arm, each as its trials, the most promising first; with one component if given.
 
         First those that the search trusts, then those whose mean is at the target, both cheapest first, then the
         others, nearest to the target first. A policy of which any trial ended without a result is left out.
         """
         groups: dict[str, list[RunRecord]] = {}
         for trial in self.trials:
-            name = selector_of(trial.policy)
-            if name is not None and selector in (None, name):
+            if trial.policy.arm == SUBSET and (component is None or components.is_at_work(component, trial.policy)):
                 groups.setdefault(trial.policy.key, []).append(trial)
         sound = {key: tuple(group) for key, group in groups.items() if all(has_result(trial) for trial in group)}
         trusted = {policy.key for policy in self.trusted}
@@ -102,110 +104,137 @@ def has_result(record: RunRecord) -> bool:
     return record.cause == "finished" and record.metric is not None and math.isfinite(record.metric)
 
 
-def choose(
-    names: Iterable[str], found: Found, space: Space, facts: TaskFacts, invalid: Invalid
-) -> tuple[Compared, ...]:
-    """For each selector the policy that it is compared by, or why there is none.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What policies are made from, and held against.
 
     Args:
-        names: of selectors, `random` not among them.
-        found: by the search.
         space: that was searched.
         facts: of the task.
+        recipe: of the task.
         invalid: says why a policy cannot run, or None if it can.
+    """
+
+    space: Space
+    facts: TaskFacts
+    recipe: Recipe
+    invalid: Invalid
+
+
+def choose(contenders: Iterable[Component], found: Found, ground: Ground) -> tuple[Compared, ...]:
+    """For each component the policy that it is compared by, or why there is none.
+
+    Args:
+        contenders: components of the space that are not neutral.
+        found: by the search.
+        ground: the space, and what its policies have to do.
 
     Returns:
-        Rows without a result, in the order of `names`.
+        Rows without a result, in the order of `contenders`.
     """
-    return tuple(_chosen(name, found, space, facts, invalid) for name in names)
+    return tuple(_chosen(component, found, ground) for component in contenders)
 
 
-def _chosen(name: str, found: Found, space: Space, facts: TaskFacts, invalid: Invalid) -> Compared:
-    own = found.best_first(name)
-    if own:
-        return _row(name, own[0][0].policy, facts, tuple(trial.number for trial in own[0]))
+def _chosen(component: Component, found: Found, ground: Ground) -> Compared:
+    for group in found.best_first(component):
+        if ground.invalid(components.neutralised(group[0].policy, component.kind)) is None:
+            return _row(component, group[0].policy, ground, tuple(trial.number for trial in group))
     obstacle = ""
     for group in found.best_first():
         try:
-            policy = _borrowed(name, group[0], space, facts)
+            policy = ground.space.policy(_with(component, group[0].coordinates, ground.space), ground.facts)
         except ConfigError as error:
             problem: str | None = str(error)
         else:
-            problem = invalid(policy) if selector_of(policy) == name else f"{name!r} is no choice in {group[0].name}"
+            problem = _problem(component, policy, group[0].name, ground.invalid)
         if problem is None:
-            return _row(name, policy, facts)
+            return _row(component, policy, ground)
         obstacle = obstacle or problem
-    near = _nearest(name, found, space, facts, invalid)
+    near = _nearest(component, found, ground)
     if near is not None:
-        return _row(name, near, facts)
-    reason = obstacle or unaffordable(name, space, facts, invalid) or "the search finished no subset policy"
-    return Compared(selector=name, verdict="not_tried", reason=reason)
+        return _row(component, near, ground)
+    reason = obstacle or unaffordable(component, ground) or "the search finished no subset policy"
+    return Compared(kind=component.kind, name=component.name, verdict="not_tried", reason=reason)
 
 
-def _nearest(name: str, found: Found, space: Space, facts: TaskFacts, invalid: Invalid) -> Policy | None:
-    """Of some policies by a selector that can run, drawn from the space, the one most like the best subset policy."""
-    groups, rng = found.best_first(), np.random.default_rng(0)
+def _problem(component: Component, policy: Policy, where: str, invalid: Invalid) -> str | None:
+    """Why a policy made from a trial cannot stand for a component; None if it can, and its twin too."""
+    if components.name_in(policy, component.kind) != component.name:
+        return f"{component.name!r} is no choice in {where}"
+    if not components.is_at_work(component, policy):
+        return f"{component.name!r} changes nothing with its usual options in {where}"
+    return invalid(policy) or invalid(components.neutralised(policy, component.kind))
+
+
+def _nearest(component: Component, found: Found, ground: Ground) -> Policy | None:
+    """Of some policies with a component that can run, drawn from the space, the one most like the best policy."""
+    space, groups, rng = ground.space, found.best_first(), np.random.default_rng(0)
     nearest: Policy | None = None
     least = math.inf
     for _ in range(DRAWS if groups else 0):
-        drawn: Mapping[str, Any] = {**space.sample(rng, SUBSET), "selector": name}
-        point = space.point(SUBSET, lambda axis, drawn=drawn: drawn.get(axis.name, axis.default))  # type: ignore[misc]
-        distance = _distance(point, groups[0][0].coordinates, space)
-        if point.get("selector", RANDOM) != name or distance >= least:
+        drawn: Mapping[str, Any] = space.sample(rng, SUBSET)
+        point = _with(component, drawn, space)
+        distance = _distance(point, groups[0][0].coordinates, space, component.kind)
+        if distance >= least:
             continue
         try:
-            policy = space.policy(point, facts)
+            policy = space.policy(point, ground.facts)
         except ConfigError:
             continue
-        if invalid(policy) is None:
+        if _problem(component, policy, "", ground.invalid) is None:
             nearest, least = policy, distance
     return nearest
 
 
-def _distance(a: Mapping[str, Any], b: Mapping[str, Any], space: Space) -> float:
-    """Sum of squares over the coordinates that both points have, each on its own scale from 0 to 1."""
-    shared = (axis for axis in space.coordinates if axis.name in a and axis.name in b and axis.name != "selector")
+def _with(component: Component, point: Mapping[str, Any], space: Space) -> Mapping[str, Any]:
+    """A point of the subset arm with a component; what the point does not say takes its usual value."""
+    wanted = {**point, component.kind: _value(component, point, space)}
+    return space.point(SUBSET, lambda axis: wanted.get(axis.name, axis.default))
+
+
+def _value(component: Component, point: Mapping[str, Any], space: Space) -> Any:
+    """What makes a point have a component; a point with a soup keeps its share."""
+    has_soup = component.kind == SOUP and point.get(SOUP, 0) > 0
+    return point[SOUP] if has_soup else components.chosen(component, space)
+
+
+def _distance(a: Mapping[str, Any], b: Mapping[str, Any], space: Space, without: str) -> float:
+    """Sum of squares over the coordinates that both points have but one, each on its own scale from 0 to 1."""
+    shared = (axis for axis in space.coordinates if axis.name in a and axis.name in b and axis.name != without)
     return math.fsum((axis.to_unit(a[axis.name]) - axis.to_unit(b[axis.name])) ** 2 for axis in shared)
 
 
-def unaffordable(name: str, space: Space, facts: TaskFacts, invalid: Invalid) -> str | None:
-    """Why not even the policy of a space that leaves most for choosing can run; None if it can.
+def unaffordable(component: Component, ground: Ground) -> str | None:
+    """Why not even the policy of a space that leaves most for a component can run; None if it can.
 
-    It has the largest budget and switch, and the fewest and smallest choices; the selector's options take their usual
-    values.
+    It has the largest budget and switch, and the fewest and smallest choices; options take their usual values.
     """
     most, least = ("budget", "switch", "reselect"), ("subset_share", "q", "steps", "growth")
 
     def value_of(axis: Coordinate) -> Any:
-        if axis.name == "selector":
-            return name
+        if axis.name == component.kind:
+            return components.chosen(component, ground.space)
         ends = axis.values or (axis.from_unit(0.0), axis.from_unit(1.0))
         return max(ends) if axis.name in most else min(ends) if axis.name in least else axis.default
 
     try:
-        return invalid(space.policy(space.point(SUBSET, value_of), facts))
+        return ground.invalid(ground.space.policy(ground.space.point(SUBSET, value_of), ground.facts))
     except ConfigError as error:
         return str(error)
 
 
-def _borrowed(name: str, trial: RunRecord, space: Space, facts: TaskFacts) -> Policy:
-    """The policy of a trial by another selector, whose own options take their usual values."""
-    wanted = {**trial.coordinates, "selector": name}
-    return space.policy(space.point(SUBSET, lambda axis: wanted.get(axis.name, axis.default)), facts)
-
-
-def _row(name: str, policy: Policy, facts: TaskFacts, trials: tuple[int, ...] = ()) -> Compared:
-    twin = randomised(policy)
-    chosen = (index for index, phase in enumerate(policy.phases) if not phase.is_full)
+def _row(component: Component, policy: Policy, ground: Ground, trials: tuple[int, ...] = ()) -> Compared:
+    twin = components.neutralised(policy, component.kind)
     return Compared(
-        selector=name,
+        kind=component.kind,
+        name=component.name,
         verdict="open",
         policy=policy,
         twin=twin,
         trials=trials,
-        cost_flops=policy.cost(facts),
-        twin_cost_flops=twin.cost(facts),
-        selection_flops=sum(select.selection_flops(policy, index, facts) for index in chosen),
+        cost_flops=policy.cost(ground.facts),
+        twin_cost_flops=twin.cost(ground.facts),
+        selection_flops=components.overhead_flops(component.kind, policy, ground.recipe, ground.facts),
     )
 
 
@@ -237,7 +266,7 @@ class ComparisonStage:
 
     @property
     def rows(self) -> tuple[Compared, ...]:
-        """Every selector with what its runs show so far."""
+        """Every component with what its runs show so far."""
         return tuple(judge(row, self._runs, self._rules) for row in self._rows)
 
     def _missing(self) -> Iterator[RunRequest]:
@@ -245,7 +274,7 @@ class ComparisonStage:
         known = set(self._runs)
         for row in self._rows:
             for seed in self._rules.seeds:
-                for name, policy in ((row.selector, row.policy), (RANDOM, row.twin)):
+                for name, policy in ((row.name, row.policy), (row.component.against, row.twin)):
                     if policy is not None and (policy.key, seed) not in known:
                         known.add((policy.key, seed))
                         yield _request(name, policy, seed)
@@ -269,23 +298,23 @@ class ComparisonStage:
         return {"seeds": list(self._rules.seeds), "rows": [config.to_plain(row) for row in self.rows]}
 
 
-def _request(selector: str, policy: Policy, seed: int) -> RunRequest:
-    """A run named by its policy: a later comparison with another policy of the selector must not replace it."""
-    word = re.sub(r"[^A-Za-z0-9_]+", "-", selector)  # names of runs are names of files
+def _request(component: str, policy: Policy, seed: int) -> RunRequest:
+    """A run named by its policy: a later comparison with another policy of the component must not replace it."""
+    word = re.sub(r"[^A-Za-z0-9_]+", "-", component)  # names of runs are names of files
     name = f"compare-{word}-{policy.key[:8]}-seed-{seed}"
-    return RunRequest(name=name, role="comparison", candidate=selector, policy=policy, seed=seed)
+    return RunRequest(name=name, role="comparison", candidate=component, policy=policy, seed=seed)
 
 
 def judge(row: Compared, runs: Mapping[tuple[str, int], RunRecord], rules: Rules) -> Compared:
     """The row with what its runs show.
 
-    A pair of runs with the same seed gives one difference; positive means that the selector is better. The interval is
+    A pair of runs with the same seed gives one difference; positive means that the component is better. The interval is
     Student's, two-sided at `COMPARISON_LEVEL`, so each of the words `paid` and `not_paid` is wrong for at most one in
     twenty policies that equal their twin. The spread has the floor that verification uses, so that a few equal
     differences are not taken for certainty.
 
     Args:
-        row: of one selector.
+        row: of one component.
         runs: among them its own and its twin's, by key of the policy and seed.
         rules: how it is judged.
     """
@@ -294,7 +323,7 @@ def judge(row: Compared, runs: Mapping[tuple[str, int], RunRecord], rules: Rules
     mine, twins = (
         {seed: runs[key, seed] for seed in rules.seeds if (key, seed) in runs} for key in (row.policy.key, row.twin.key)
     )
-    lost = [*_lost(row.selector, mine), *_lost("its random twin", twins)]
+    lost = [*_lost(row.name, mine), *_lost(row.component.twin_words, twins)]
     if lost:
         return replace(row, verdict="no_result", reason="; ".join(lost))
     done, needed = len(mine) + len(twins), 2 * len(rules.seeds)

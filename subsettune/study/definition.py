@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from subsettune import config, select
 from subsettune.config import AT_LEAST_ONE, NOT_EMPTY, NOT_NEGATIVE, POSITIVE, FrozenDict, Rule, setting
 from subsettune.errors import ConfigError, Mistake
-from subsettune.policy import SUBSET
+from subsettune.study import components
+from subsettune.study.components import Component
 from subsettune.study.space import Coordinate, Space
 from subsettune.task import ENTRIES, OPTIMIZER_KEYS, ORDERS, RECIPE_KEYS, Recipe, Task
 
 if TYPE_CHECKING:
     from ruamel.yaml.error import MarkedYAMLError
 
-RANDOM = "random"  # the selector where a space names none, and the one that all others are compared with
 _ANY_RECIPE = Recipe(lr=0.1, batch_size=1, epochs=1)  # to check a space against while the task's own is not readable
 
 
@@ -36,7 +36,8 @@ class StudySettings:
         max_seeds: cap on the seeds that verification may add.
         alpha: error rate of verification: chance that a policy at the margin passes.
         candidates: policies that verification tests, besides the best of the full arm.
-        comparison_seeds: runs of each selector's best policy, and of the same with a random subset; 0 compares none.
+        comparison_seeds: runs of the best policy of each selector, order and entry and of the soup, and of the same
+            without it; 0 compares none.
         sampler: where trials come from; `auto` is `frontier` for up to 100 trials and `tpe` above.
         objective: what is minimised; `seconds` are projected from the reference's measured rate.
         seed: of the search and of all runs.
@@ -87,12 +88,14 @@ class Study:
             raise ConfigError(tuple(mistakes))
 
     @property
-    def selectors(self) -> tuple[str, ...]:
-        """Selectors that the space holds, in its order; none where it searches shorter schedules alone."""
-        space = read_space(self.space)
-        if SUBSET not in space.arms:
-            return ()
-        return space["selector"].values if "selector" in space else (RANDOM,)
+    def components(self) -> tuple[Component, ...]:
+        """Selectors, orders, entries and the soup of the space; none where it searches shorter schedules alone."""
+        return components.of_space(read_space(self.space))
+
+    @property
+    def contenders(self) -> tuple[Component, ...]:
+        """Those that have to pay for themselves: all but the neutral ones."""
+        return tuple(component for component in self.components if not component.is_neutral)
 
     def with_settings(self, changes: Mapping[str, Any]) -> Study:
         """The study with some settings replaced, e.g. `{"trials": 60}`; None leaves a setting as it is."""
@@ -162,13 +165,15 @@ def _mistakes_in_space(raw: Mapping[str, Any], task: Task | None) -> list[Mistak
 
 
 def _mistakes_on_option(axis: Coordinate, space: Space) -> Iterator[Mistake]:
-    """Try the choices, or both ends, of an option of a selector, beside the first values of its other options."""
-    selector = axis.name.rpartition(".")[0]
-    own = [other for other in space.coordinates if other.name.rpartition(".")[0] == selector and "." in other.name]
+    """Try the choices, or both ends, of an option of a component, beside the first values of its other options."""
+    owner = axis.name.rpartition(".")[0]
+    kinds = (kind for kind in components.KINDS if kind in space and owner in space[kind].values)
+    kind = next(kinds, components.KINDS[-1])  # the soup is its own owner
+    own = [other for other in space.coordinates if other.name.rpartition(".")[0] == owner and "." in other.name]
     names = {other.name: other.name.rpartition(".")[2] for other in own}
-    for value in _ends(axis):
+    for value in axis.ends:
         try:
-            select.make(selector, {names[name]: v for name, v in _setting(axis, value, own).items()})
+            components.make(kind, owner, {names[name]: v for name, v in _setting(axis, value, own).items()})
         except ConfigError as error:
             others = set(names.values()) - {names[axis.name]}  # their own mistakes are told when it is their turn
             mine = [m for m in error.mistakes if not others & set(m.path)]
@@ -176,22 +181,17 @@ def _mistakes_on_option(axis: Coordinate, space: Space) -> Iterator[Mistake]:
 
 
 def _setting(axis: Coordinate, value: Any, own: Sequence[Coordinate]) -> dict[str, Any]:
-    """A value of one of a selector's options, and the first values of the others that can stand beside it."""
+    """A value of one of a component's options, and the first values of the others that can stand beside it."""
     names, point = {other.name for other in own}, {axis.name: value}
     for other in own:  # after those that it depends on
         if other is not axis and all(point.get(k) in ok for k, ok in other.when.items() if k in names):
-            point[other.name] = axis.when.get(other.name, _ends(other))[0]
+            point[other.name] = axis.when.get(other.name, other.ends)[0]
     return point
-
-
-def _ends(axis: Coordinate) -> tuple[Any, ...]:
-    """The choices of an axis, or both ends of its range."""
-    return axis.values or ((int(axis.lo), int(axis.hi)) if axis.kind == "int" else (axis.lo, axis.hi))
 
 
 def _mistakes_on_axis(axis: Coordinate, space: Space, task: Task | None) -> Iterator[Mistake]:
     """Try the choices, or both ends, of a recipe key with every setting of the keys that it depends on."""
-    for value, others in itertools.product(_ends(axis), _contexts(axis, space)):
+    for value, others in itertools.product(axis.ends, _contexts(axis, space)):
         changes = {**others, axis.name: value}
         try:
             recipe = (task.recipe if task is not None else _ANY_RECIPE).override(changes)

@@ -1,4 +1,4 @@
-"""The driver of a study: reference, search, verification, comparison of selectors, export, report.
+"""The driver of a study: reference, search, verification, comparison of components, export, report.
 
 One generator, `_Driver.stages`, reads as the study goes; each stage is a source of runs that an executor carries out,
 in this process or on a Ray cluster. What is finished is on disk before it is acted on, so the same call with the same
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,8 @@ from subsettune.storage import inside
 from subsettune.study import comparison, reference, stages
 from subsettune.study.admission import admit, check_here, dearest_budget
 from subsettune.study.backend import journal_at
-from subsettune.study.definition import RANDOM, Study, parse, read
+from subsettune.study.components import Component
+from subsettune.study.definition import Study, parse, read
 from subsettune.study.folder import StudyFolder
 from subsettune.study.lock import DriverLock
 from subsettune.study.noninferiority import Rules
@@ -477,10 +478,9 @@ class _Driver:
 
     # --- comparison ----------------------------------------------------------------------------------------------
 
-    def _to_compare(self) -> tuple[str, ...]:
-        """The selectors that are to be compared with a random subset."""
-        names = self.study.selectors if self.settings.comparison_seeds else ()
-        return tuple(name for name in names if name != RANDOM)
+    def _to_compare(self) -> tuple[Component, ...]:
+        """The components that are to be compared with their neutral kin."""
+        return self.study.contenders if self.settings.comparison_seeds else ()
 
     def _comparison_stage(self, search: Search) -> RunSource:
         """The comparison that was begun, or a new one for the trials of a search that has gone on."""
@@ -488,7 +488,8 @@ class _Driver:
         if plain is not None and plain["trials_asked"] >= self.settings.trials:
             asked, rows = plain["trials_asked"], tuple(config.build(Compared, row) for row in plain["rows"])
         else:
-            asked, rows = self.settings.trials, self._compared(search)
+            asked, rows = self.settings.trials, ()
+        rows += self._compared(search, known={row.component for row in rows})
         records = (*self.folder.records("comparison"), *self.folder.records("verification"))
         rules = comparison.Rules(
             facts=self.facts,
@@ -516,14 +517,16 @@ class _Driver:
         first = self.seeds[0]
         return tuple(range(first, first + self.settings.comparison_seeds))
 
-    def _compared(self, search: Search) -> tuple[Compared, ...]:
+    def _compared(self, search: Search, known: Container[Component]) -> tuple[Compared, ...]:
+        """The rows that are missing, also of a study from before their kind was compared."""
         found = comparison.Found(
             trials=self.folder.records("trial"),
             trusted=tuple(candidate.policy for candidate in search.accepted(arm=SUBSET)),
             target=self.folder.manifest["target"],
             higher_is_better=self.task.higher_is_better,
         )
-        return comparison.choose(self._to_compare(), found, self.space, self.facts, self._invalid)
+        ground = comparison.Ground(space=self.space, facts=self.facts, recipe=self.task.recipe, invalid=self._invalid)
+        return comparison.choose((c for c in self._to_compare() if c not in known), found, ground)
 
     # --- export and report ---------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from subsettune import config
 from subsettune.errors import ConfigError, StudyError
 from subsettune.policy import Policy, TaskFacts
 from subsettune.storage import Folder
+from subsettune.study.components import Component
 from subsettune.study.definition import Study, to_yaml
 from subsettune.study.records import Role, RunRecord, from_table, to_table
 from subsettune.study.results import Candidate, Compared, StudyView
@@ -187,12 +188,12 @@ def _candidates(manifest: Mapping[str, Any]) -> dict[str, Candidate]:
     }
 
 
-def _compared(manifest: Mapping[str, Any]) -> dict[str, Compared]:
+def _compared(manifest: Mapping[str, Any]) -> dict[Component, Compared]:
     """The rows of the comparison; none in a study that had no such stage."""
     if "comparison" not in manifest:
         return {}
     _, _, rows = (manifest["comparison"][key] for key in ("trials_asked", "seeds", "rows"))
-    return {row["selector"]: config.build(Compared, row) for row in rows}
+    return {row.component: row for row in (config.build(Compared, plain) for plain in rows)}
 
 
 def _shown(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 
-from subsettune import select
 from subsettune.data import Places, TaskData
+from subsettune.errors import ConfigError
 from subsettune.policy import Policy, TaskFacts
 from subsettune.study.admission import Admitted, admit, dearest_budget
-from subsettune.study.comparison import unaffordable
-from subsettune.study.definition import RANDOM, Study
+from subsettune.study.comparison import Ground, unaffordable
+from subsettune.study.components import Component
+from subsettune.study.definition import Study
 from subsettune.train.learner import Learner
+from subsettune.train.loop import check
 from subsettune.train.randomness import isolated
 
 WARM_UP_UPDATES = 2  # the first ones allocate
@@ -79,9 +81,9 @@ def _runs(study: Study, admitted: Admitted) -> dict[str, dict[str, Any]]:
         "verification": (policies * settings.seed_cap, dearest),
         "more seeds of the reference": (settings.seed_cap - settings.seeds, known.reference_passes),
     }
-    selectors = sum(name != RANDOM for name in study.selectors)
-    if selectors and settings.comparison_seeds:
-        counts["comparison"] = (2 * selectors * settings.comparison_seeds, dearest)  # each with its random twin
+    contenders = len(study.contenders)
+    if contenders and settings.comparison_seeds:
+        counts["comparison"] = (2 * contenders * settings.comparison_seeds, dearest)  # each with its twin
     return {
         kind: {"runs": runs, "passes": runs * passes, "flops": round(runs * passes * known.pass_flops)}
         for kind, (runs, passes) in counts.items()
@@ -89,13 +91,22 @@ def _runs(study: Study, admitted: Admitted) -> dict[str, dict[str, Any]]:
 
 
 def _too_dear(study: Study, admitted: Admitted) -> list[str]:
-    """A sentence for each selector that the search will skip, because no budget of the space pays for it."""
+    """A sentence for each component that the search will skip, because no budget of the space pays for it."""
 
     def invalid(policy: Policy) -> str | None:
-        return select.check(policy, admitted.facts)
+        try:
+            check(study.task, policy, admitted.facts)
+        except ConfigError as error:
+            return str(error)
+        return None
 
-    reasons = {name: unaffordable(name, admitted.space, admitted.facts, invalid) for name in study.selectors}
-    return [f"No policy will choose by {name}: {reason}" for name, reason in reasons.items() if reason is not None]
+    ground = Ground(space=admitted.space, facts=admitted.facts, recipe=study.task.recipe, invalid=invalid)
+    reasons = {one: unaffordable(one, ground) for one in study.contenders}
+    return [f"No policy will {_using(one)}: {reason}" for one, reason in reasons.items() if reason is not None]
+
+
+def _using(component: Component) -> str:
+    return f"choose by {component.name}" if component.kind == "selector" else f"have the {component.words}"
 
 
 def _seconds_per_pass(study: Study, data: TaskData, known: TaskFacts, clock: Callable[[], float]) -> float | None:

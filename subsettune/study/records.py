@@ -28,7 +28,7 @@ class RunRecord:
         name: unique in the study, e.g. `trial-0007`, `reference-seed-3`, `candidate-1-seed-3`.
         role: why it was trained.
         number: of the trial; -1 for other roles.
-        candidate: of a verification run: the name of the candidate; of a comparison run: the selector; else empty.
+        candidate: of a verification run: the name of the candidate; of a comparison run: the component; else empty.
         policy: what was followed.
         coordinates: of a trial, as the search proposed them.
         seed: of the run.

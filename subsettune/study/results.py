@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from subsettune import config
 from subsettune.policy import Policy, TaskFacts
+from subsettune.study.components import Component, Kind
 from subsettune.study.definition import Study
 from subsettune.study.records import RunRecord
 
@@ -33,20 +34,23 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """Whether a selector paid for itself: its most promising policy against the same policy with a random subset.
+    """Whether a component paid for itself: its most promising policy against the same policy without it.
 
     Args:
-        selector: by name.
+        kind: `selector`, compared with a random subset; `order`, with the uniform one; `entry`, with keeping on; or
+            `soup`, with none.
+        name: of the component.
         verdict: `paid`, `not_paid` or `no_difference`, as the interval lies above, below or about 0; `no_result`: a run
             diverged or failed; `not_tried`: there is no policy; `open`: runs are missing.
         reason: of the last three, in words.
-        policy: that the selector is compared by, or null.
-        twin: the same with a random subset, or null.
-        trials: numbers of the policy's trials; empty where the search never finished one with this selector, and the
-            policy is the best of another selector, or near it.
+        policy: that the component is compared by, or null.
+        twin: the same without it, or null.
+        trials: numbers of the policy's trials; empty where the search never finished one with this component, and the
+            policy is the best without it, or near it.
         cost_flops: known compute of one training, selection included.
         twin_cost_flops: of the twin, likewise; the two are equal.
-        selection_flops: of `cost_flops`, what the selector is charged.
+        selection_flops: of `cost_flops`, what is charged for the component as selection; an order's price is in its
+            updates.
         differences: metric minus the twin's by seed on the validation split, oriented: higher is better.
         metric: mean over the seeds.
         twin_metric: of the twin, likewise.
@@ -58,7 +62,8 @@ class Compared:
         twin_seconds: of the twin, likewise.
     """
 
-    selector: str
+    kind: Kind = "selector"
+    name: str
     verdict: Literal["paid", "not_paid", "no_difference", "no_result", "not_tried", "open"]
     reason: str = ""
     policy: Policy | None = None
@@ -80,9 +85,22 @@ class Compared:
     def __post_init__(self) -> None:
         config.check(self)
 
+    @classmethod
+    def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Read a row from before there was anything but selectors to compare."""
+        if "selector" not in raw:
+            return raw
+        rest = {key: value for key, value in raw.items() if key != "selector"}
+        return {"kind": "selector", "name": raw["selector"], **rest}
+
+    @property
+    def component(self) -> Component:
+        """What was compared."""
+        return Component(kind=self.kind, name=self.name)
+
     @property
     def selection_share(self) -> float | None:
-        """Share of the policy's compute that is spent on choosing its examples."""
+        """Share of the policy's compute that is charged for the component as selection."""
         if self.selection_flops is None or not self.cost_flops:
             return None
         return self.selection_flops / self.cost_flops
@@ -105,8 +123,8 @@ class StudyView:
         candidates: by name, in the order in which they are tested, the random control last.
         verdicts: by name, as `subsettune.study.verify.Verdict` has them, as plain mappings.
         summary: the object that `show --json` prints.
-        comparison: runs that compare selectors with a random subset.
-        compared: by selector, in the order of the space; empty before the comparison and where there is none.
+        comparison: runs that compare components with their neutral kin.
+        compared: by component, in the order of the space; empty before the comparison and where there is none.
     """
 
     run_id: str
@@ -122,7 +140,7 @@ class StudyView:
     verdicts: Mapping[str, Mapping[str, Any]]
     summary: Mapping[str, Any]
     comparison: tuple[RunRecord, ...] = ()
-    compared: Mapping[str, Compared] = field(default_factory=dict)
+    compared: Mapping[Component, Compared] = field(default_factory=dict)
 
 
 def saving(policy_flops: int, reference_flops: int) -> float:
@@ -134,9 +152,3 @@ def break_even(tuning_flops: int, reference_flops: int, policy_flops: int) -> in
     """How many future trainings repay the tuning; None if the policy saves nothing."""
     saved_flops = reference_flops - policy_flops
     return -(-tuning_flops // saved_flops) if saved_flops > 0 else None
-
-
-def selector_of(policy: Policy) -> str | None:
-    """The selector of a policy's subsets; None where it selects nothing, or by several."""
-    names = {phase.selector for phase in policy.phases if not phase.is_full}
-    return names.pop() if len(names) == 1 else None

@@ -330,9 +330,10 @@ class Search:
             if moved is None:
                 return None
             point = moved
-        known = self._evidence.find(point)
+        known, policy = self._evidence.find(point), self._policy(point)
         is_pointless = known is not None and (known.num_running or known.num_lost or self._evidence.is_noise_free)
-        if is_pointless or (self._invalid is not None and self._invalid(self._policy(point)) is not None):
+        is_misplaced = policy.arm != point["arm"]  # a subset of all data and nothing else: the full arm tries it
+        if is_pointless or is_misplaced or (self._invalid is not None and self._invalid(policy) is not None):
             self._tally["skipped"] += 1
             return None
         return Plan(point=point, repeats=known)

@@ -9,10 +9,17 @@ Each key is a coordinate of a policy (`policy.COORDINATES`) or a key of the reci
     {choice: [random, kcenter]}             one of a list; the first is tried first, so put the usual one there
 
 and each mapping may have `when: {other_key: value or [values]}`: the coordinate exists only then. Some conditions are
-implied: `switch`, `subset_share`, `q`, `steps`, `growth`, `reselect`, `selector` and `entry` belong to the arm
-`subset`, `shrink` and `noise` to the entry `shrink_perturb`, and `el2n.proxy_passes`, or any other option of a selector
-written as SELECTOR.OPTION, to that selector. The arm `full` is part of every space: it is the control that every saving
-is stated against, so `arm: subset` still searches both arms. `arm: full` searches the shorter schedule alone.
+implied: `switch`, `subset_share`, `q`, `steps`, `growth`, `reselect`, `selector`, `order`, `entry` and `soup` belong to
+the arm `subset`, `shrink` and `noise` to the entry `shrink_perturb`, and any other option, written OWNER.OPTION, to its
+owner: `el2n.proxy_passes` to a selector, `sift.keep` to an order, `prune.keep` to an entry, and `soup.workers`,
+`soup.density`, `soup.share`, `soup.masks`, `soup.uncovered` and `soup.rand_augment` to a soup above 0. With
+`prune.between`, layers are pruned one after the other: it is the share of the compute after the switch that is spent
+before the last of them.
+
+The arm `full` is part of every space: plain training on all data, the control that every saving is stated against. So
+`arm: subset` still searches both arms. `arm: full` searches the shorter schedule alone. In the arm `subset` a
+`subset_share` of 1 is all data too, there to try an order, an entry or a soup without a subset: `selector`, `steps`,
+`growth` and `reselect` then do not exist, and points that leave nothing but plain training are skipped.
 
 A point of the space is a mapping from the *active* coordinates to values. Every coordinate also has a place in
 [0, 1], even on its own scale; models and samplers see those.
@@ -21,9 +28,10 @@ A point of the space is a mapping from the *active* coordinates to values. Every
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -31,15 +39,21 @@ import numpy as np
 from subsettune import config
 from subsettune.config import FrozenDict, Path, must, unknown_key
 from subsettune.errors import ConfigError, Mistake
-from subsettune.policy import COORDINATES, FULL, MOST_CHOICES, SUBSET, Policy, TaskFacts, from_coordinates
+from subsettune.policy import COORDINATES, FULL, MOST_CHOICES, PRUNE, SOUP, SUBSET, Policy, TaskFacts, from_coordinates
 
 Kind = Literal["fixed", "float", "int", "choice"]
 _SCALES = ("log", "uniform", "int", "choice")
-_SUBSET_ONLY = ("switch", "subset_share", "q", "steps", "growth", "reselect", "selector", "entry")
-_PERTURB_ONLY = ("shrink", "noise")
+_SUBSET_ONLY = ("switch", "subset_share", "q", "steps", "growth", "reselect", "selector", "order", "entry", SOUP)
+_SELECTION_ONLY = ("selector", "steps", "growth", "reselect")  # mean nothing where the subset is all data
+_PERTURB, _PERTURB_ONLY = "shrink_perturb", ("shrink", "noise")
+_OWNERS = {"selector": "random", "order": "uniform", "entry": "keep"}  # whose members have options, and the usual one
 _NAMES = ("arm", "selector", "order", "entry")
 _ALWAYS = ("arm", "budget", "switch", "subset_share", "q")
 _LENGTHS = ("budget", "switch", "reselect")
+_NO_PRIOR = (
+    "How much pre-training is enough follows no one law of the data's size: benchmarks/pretraining_threshold.py finds "
+    "other laws for other demands on the training error. Give the range alone."
+)
 _PERCENT = 100
 _LEAST_PERCENT = 2
 
@@ -81,6 +95,11 @@ class Coordinate:
         return math.inf if self.kind == "float" else self.hi - self.lo + 1
 
     @property
+    def ends(self) -> tuple[Any, ...]:
+        """The choices, or both ends of the range."""
+        return self.values or ((int(self.lo), int(self.hi)) if self.kind == "int" else (self.lo, self.hi))
+
+    @property
     def default(self) -> Any:
         """The usual value: the first choice, or the middle of the range on its own scale."""
         return self.values[0] if self.values else self.from_unit(0.5)
@@ -110,11 +129,12 @@ class Coordinate:
         """Whether the coordinate exists at a point that holds the coordinates it depends on."""
         return all(key in point and point[key] in allowed for key, allowed in self.when.items())
 
-    def to_plain(self) -> Any:
-        """As it is written under `space:`, without the implied conditions."""
+    def to_plain(self, implied: Mapping[str, tuple[Any, ...]]) -> Any:
+        """As it is written under `space:`, without the conditions that are implied."""
+        when = {k: list(config.to_plain(v)) for k, v in self.when.items() if implied.get(k) != tuple(v)}
         if self.kind == "fixed":
             plain = config.to_plain(self.values[0])
-            return {"choice": [plain], "when": self._explicit_when()} if self._explicit_when() else plain
+            return {"choice": [plain], "when": when} if when else plain
         body: dict[str, Any]
         if self.kind == "choice":
             body = {"choice": list(config.to_plain(self.values))}
@@ -122,11 +142,7 @@ class Coordinate:
             body = {"int": [int(self.lo), int(self.hi)]} | ({"log": True} if self.log else {})
         else:
             body = {"log" if self.log else "uniform": [self.lo, self.hi]}
-        return body | ({"when": self._explicit_when()} if self._explicit_when() else {})
-
-    def _explicit_when(self) -> dict[str, list[Any]]:
-        implied = _implied(self.name)
-        return {k: list(config.to_plain(v)) for k, v in self.when.items() if implied.get(k) != tuple(v)}
+        return body | ({"when": when} if when else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,18 +241,41 @@ class Space:
 
     def to_mapping(self) -> dict[str, Any]:
         """As it is written in a study file; `from_mapping` reads it."""
-        return {axis.name: axis.to_plain() for axis in self.coordinates}
+        axes = {axis.name: axis for axis in self.coordinates}
+        return {name: axis.to_plain(_implied(name, axes)) for name, axis in axes.items()}
 
 
-def _implied(name: str) -> dict[str, tuple[Any, ...]]:
-    """The conditions that a coordinate has without being told."""
+def _implied(name: str, axes: Mapping[str, Coordinate]) -> dict[str, tuple[Any, ...]]:
+    """The conditions that a coordinate has without being told, beside the others of its space."""
     if name in _SUBSET_ONLY:
-        return {"arm": (SUBSET,)}
+        return {"arm": (SUBSET,)} | (_where_selecting(axes) if name in _SELECTION_ONLY else {})
     if name in _PERTURB_ONLY:
-        return {"entry": ("shrink_perturb",)}
-    if "." in name:
-        return {"selector": (name.rpartition(".")[0],)}
-    return {}
+        return {"entry": (_PERTURB,)}
+    owner, dot, _ = name.rpartition(".")
+    if dot and owner == SOUP:
+        return _where_stirred(axes)
+    kind = _kind_of(owner, axes) if dot else None
+    return {kind: (owner,)} if kind is not None else {}
+
+
+def _kind_of(owner: str, axes: Mapping[str, Coordinate]) -> str | None:
+    """The coordinate that has `owner` among its values."""
+    return next((kind for kind in _OWNERS if kind in axes and owner in axes[kind].values), None)
+
+
+def _where_selecting(axes: Mapping[str, Coordinate]) -> dict[str, tuple[Any, ...]]:
+    """The choices of the subset's share that leave something to select, where all data are among them."""
+    shares = axes["subset_share"].values if "subset_share" in axes else ()
+    return {"subset_share": tuple(share for share in shares if share != 1)} if 1 in shares else {}
+
+
+def _where_stirred(axes: Mapping[str, Coordinate]) -> dict[str, tuple[Any, ...]]:
+    """The conditions of the soup, and the choices of its share that are above 0."""
+    if SOUP not in axes:
+        return {}
+    soup = axes[SOUP]
+    stirred = {SOUP: tuple(value for value in soup.values if value > 0)} if 0 in soup.values else {}
+    return {"arm": (SUBSET,), **soup.when, **stirred}
 
 
 def _check_sizes(axis: Coordinate, facts: TaskFacts, mistakes: list[Mistake]) -> None:
@@ -292,6 +331,16 @@ def _growing(name: str, value: float) -> str | None:
     return None if value > 1 else must(name, "above 1", value, "Each subset is so many times as large as the last.")
 
 
+def _soup(name: str, value: float) -> str | None:
+    advice = "It is a share of the compute before the switch; 0 is no soup."
+    return None if 0 <= value < 1 else must(name, "in [0, 1)", value, advice)
+
+
+def _between(name: str, value: float) -> str | None:
+    advice = "It is a share of the compute after the switch; 0 prunes all layers at once."
+    return None if 0 <= value < 1 else must(name, "in [0, 1)", value, advice)
+
+
 _NUMBERS: dict[str, Callable[[str, float], str | None]] = {
     "budget": _fraction,
     "switch": _fraction,
@@ -302,6 +351,9 @@ _NUMBERS: dict[str, Callable[[str, float], str | None]] = {
     "reselect": _bounded(config.POSITIVE),
     "shrink": _bounded(config.UNIT),
     "noise": _bounded(config.NOT_NEGATIVE),
+    SOUP: _soup,
+    f"{SOUP}.share": _fraction,
+    f"{PRUNE}.between": _between,
 }
 
 
@@ -321,7 +373,10 @@ class _Reader:
                 self._seen.add(key)
                 self._read_axis(key, value)
         self._complete_arm()
+        for name, axis in self._axes.items():
+            self._axes[name] = replace(axis, when=FrozenDict(_implied(name, self._axes) | axis.when))
         self._check_sets()
+        self._check_whole()
         self._check_conditions()
         if self._mistakes:
             raise ConfigError(tuple(self._mistakes))
@@ -358,14 +413,14 @@ class _Reader:
             axis = self._read_range(name, raw)
             when = self._read_when(name, raw.get("when", {}))
         if axis is not None and when is not None:
-            conditions = FrozenDict(_implied(name) | when)
-            fields = {f: getattr(axis, f) for f in Coordinate.__dataclass_fields__} | {"when": conditions}
-            self._axes[name] = Coordinate(**fields)
+            self._axes[name] = replace(axis, when=FrozenDict(when))
 
     def _read_range(self, name: str, raw: Mapping[Any, Any]) -> Coordinate | None:
         extra = [key for key in raw if key not in (*_SCALES, "when")]
         for key in extra:
-            self._say((name, str(key)), unknown_key(key, (*_SCALES, "when")))
+            is_prior = (name, key) == ("switch", "prior")
+            message = must("prior", "left out", raw[key], _NO_PRIOR) if is_prior else ""
+            self._say((name, str(key)), message or unknown_key(key, (*_SCALES, "when")))
         if extra:
             return None
         scales = [key for key in _SCALES if key in raw]
@@ -475,27 +530,70 @@ class _Reader:
             example = "Write e.g. switch: {uniform: [0.05, 0.9]}, or arm: full to search shorter schedules only."
             self._say((), f"key 'switch' is missing, and the arm 'subset' needs it. {example}")
 
+    def _check_whole(self) -> None:
+        """A subset of all data is there to try something else by."""
+        share, soup = self._axes.get("subset_share"), self._axes.get(SOUP)
+        if share is None or any(value != 1 for value in share.ends) or SUBSET not in self._axes["arm"].values:
+            return
+        others = self._names_of("order") - {_OWNERS["order"]} or "prune" in self._names_of("entry")
+        if not others and not (soup and max(soup.ends) > 0):
+            advice = "Add a smaller share, an order, a soup or entry: prune; or write arm: full."
+            message = "subset_share of 1 leaves the arm 'subset' nothing but plain training, which is the arm 'full'."
+            self._say(("subset_share",), f"{message} {advice}")
+
+    def _names_of(self, kind: str) -> set[str]:
+        return set(self._axes[kind].values) if kind in self._axes else set()
+
     def _check_conditions(self) -> None:
         for name, axis in self._axes.items():
+            implied = _implied(name, self._axes)
             for key, allowed in axis.when.items():
-                if _implied(name).get(key) != allowed:
+                if implied.get(key) != allowed:
                     self._check_condition(name, key, allowed)
             if "." in name:
                 self._check_option(name)
+            elif name in _SELECTION_ONLY and implied.get("subset_share") == ():
+                advice = f"Add a smaller choice, or remove {name}."
+                self._say((name,), f"{name} has no use with a subset_share of 1, which leaves nothing out. {advice}")
             if name == "growth" and "steps" not in self._seen:
                 self._say((name,), "growth has no use without steps. Add e.g. steps: {int: [1, 3]}, or remove growth.")
             entry = self._axes.get("entry")
-            if name in _PERTURB_ONLY and not (entry and "shrink_perturb" in entry.values):
+            if name in _PERTURB_ONLY and not (entry and _PERTURB in entry.values):
                 advice = f"Add it to the choices of entry, or remove {name}."
                 self._say((name,), f"{name} has no use without entry: shrink_perturb in the space. {advice}")
 
     def _check_option(self, name: str) -> None:
-        """`SELECTOR.OPTION` needs its selector in the space."""
-        selector, axis = name.rpartition(".")[0], self._axes.get("selector")
-        have = axis.values if axis is not None else ("random",)
-        if selector not in have and ("selector" in self._axes or "selector" not in self._seen):
-            advice = f"Selectors of this space: {', '.join(have)}. Add {selector}, or remove {name}."
-            self._say((name,), f"{name} has no use without selector: {selector} in the space. {advice}")
+        """`OWNER.OPTION` needs its owner in the space."""
+        owner, _, option = name.rpartition(".")
+        if owner == SOUP:
+            self._check_soup(name)
+        elif owner == _PERTURB and option in _PERTURB_ONLY:
+            self._say((name,), f"{name} is written {option} in a space. Rename it.")
+        elif _kind_of(owner, self._axes) is None and all(kind in self._axes for kind in self._seen & _OWNERS.keys()):
+            self._say((name,), self._unowned(name, owner))
+
+    def _check_soup(self, name: str) -> None:
+        soup = self._axes.get(SOUP)
+        if soup is None and SOUP in self._seen:
+            return  # its own mistake is told
+        if soup is None or max(soup.ends) == 0:
+            advice = f"Add e.g. soup: {{choice: [0, 0.3]}}, or remove {name}."
+            self._say((name,), f"{name} has no use without a soup above 0 in the space. {advice}")
+
+    def _unowned(self, name: str, owner: str) -> str:
+        """What to do about an option whose owner is not in the space."""
+        known = {kind: self._known.get(kind, ()) for kind in _OWNERS}
+        kind = next((kind for kind, names in known.items() if owner in names), None)
+        everyone = [*itertools.chain(*known.values()), SOUP]
+        if kind is None and ":" not in owner and len(everyone) > 1:
+            near = difflib.get_close_matches(owner, everyone, n=1)
+            guess = f" Did you mean {near[0]!r}?" if near else ""
+            return must(name, "an option of a selector, order or entry, or of soup", owner, guess.strip())
+        kind = kind or "selector"
+        have = self._axes[kind].values if kind in self._axes else (_OWNERS[kind],)
+        plural = "entries" if kind == "entry" else f"{kind}s"
+        advice = f"{plural.capitalize()} of this space: {', '.join(have)}. Add {owner}, or remove {name}."
+        return f"{name} has no use without {kind}: {owner} in the space. {advice}"
 
     def _check_condition(self, name: str, key: str, allowed: tuple[Any, ...]) -> None:
         path = (name, "when", key)

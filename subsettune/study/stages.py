@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from subsettune.policy import FULL, SUBSET, Phase, Policy, TaskFacts, conventional
+from subsettune.policy import FULL, Phase, Policy, TaskFacts, conventional
 from subsettune.study import search as searching
+from subsettune.study.components import randomised, selects
 from subsettune.study.records import RunRecord
 from subsettune.study.results import Candidate
 from subsettune.study.runs import Pause, RunRequest
@@ -205,15 +206,6 @@ def _candidate(name: str, found: searching.Candidate, facts: TaskFacts) -> Candi
     return Candidate(name=name, policy=found.policy, trials=(found.number,), cost_flops=found.policy.cost(facts))
 
 
-def randomised(policy: Policy) -> Policy:
-    """The policy with every selector replaced by `random`, everything else equal: the random control."""
-    phases = []
-    for phase in policy.phases:
-        plain = {name: getattr(phase, name) for name in Phase.__dataclass_fields__}
-        phases.append(phase if phase.is_full else Phase(**{**plain, "selector": "random", "selector_options": {}}))
-    return Policy(phases=tuple(phases), recipe=policy.recipe)
-
-
 class VerificationStage:
     """Runs of one round of verification, and of its controls once the candidates are through.
 
@@ -285,7 +277,8 @@ class VerificationStage:
         """Add the controls that the outcome calls for; whether any was added.
 
         The best of the full arm, if a failure before it left it untested; and the winner's random control, or where
-        nothing of the subset arm won, that of the first subset candidate or else of the likeliest subset policy.
+        nothing of the subset arm won, that of the first candidate with a subset or else of the likeliest policy with
+        one. Where a policy without a subset won by its order, entry or soup, there is nothing to draw at random.
         """
         fresh = [c for c in (self._shorter_control(), self._random_control()) if c is not None]
         fresh = [c for c in fresh if c.name not in self.candidates]
@@ -307,14 +300,12 @@ class VerificationStage:
     def _random_control(self) -> Candidate | None:
         winner = self.verification.winner
         in_order = [self.candidates[name] for name in self.verification.order]
-        subsets = [c for c in in_order if c.policy.arm == SUBSET]
-        if winner is not None and self.candidates[winner].policy.arm == SUBSET:
-            base = self.candidates[winner]
-        elif subsets:
-            base = subsets[0]
+        if winner is not None and self.candidates[winner].policy.arm != FULL:
+            in_order = [self.candidates[winner]]
         elif self._likeliest_subset is not None:
-            base = self._likeliest_subset
-        else:
+            in_order.append(self._likeliest_subset)
+        base = next((candidate for candidate in in_order if selects(candidate.policy)), None)
+        if base is None:
             return None
         policy = randomised(base.policy)
         own = policy.key == base.policy.key and base.name in self.verification.order

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from subsettune import config
-from subsettune.policy import FULL, Policy
-from subsettune.study.definition import RANDOM
+from subsettune.policy import FULL, SUBSET, Policy
+from subsettune.study.components import Component, name_in
 from subsettune.study.records import RunRecord, count
-from subsettune.study.results import Candidate, Compared, StudyView, break_even, saving, selector_of
+from subsettune.study.results import Candidate, Compared, StudyView, break_even, saving
 
 Row = dict[str, Any]
 
@@ -37,7 +37,7 @@ def summarise(view: StudyView) -> StudyView:
         "trials": _counts(view),
         "false_stops": _false_stops(view.trials, view.target, view.study.task.higher_is_better),
         "candidates": [_candidate_summary(view, candidate) for candidate in view.candidates.values()],
-        "selectors": _selectors(view),
+        "components": _components(view),
         "verified": winner is not None,
         "bundle": _bundle(view),
     }
@@ -167,18 +167,21 @@ def _candidate_summary(view: StudyView, candidate: Candidate) -> Row:
     }
 
 
-def _selectors(view: StudyView) -> list[Row]:
-    """Every selector of the space: its trials, and how it compares with a random subset; none where only that is."""
-    names = view.study.selectors
-    return [_selector_row(view, name) for name in names] if any(name != RANDOM for name in names) else []
+def _components(view: StudyView) -> list[Row]:
+    """Every component of the space: its trials, and how it compares; no kind of which there is only the neutral one."""
+    kinds = {component.kind for component in view.study.contenders}
+    return [_component_row(view, component) for component in view.study.components if component.kind in kinds]
 
 
-def _selector_row(view: StudyView, name: str) -> Row:
-    trials = [trial for trial in view.trials if selector_of(trial.policy) == name]
+def _component_row(view: StudyView, component: Component) -> Row:
+    in_arm = (trial for trial in view.trials if trial.policy.arm == SUBSET)
+    trials = [trial for trial in in_arm if name_in(trial.policy, component.kind) == component.name]
     feasible = [trial for trial in trials if trial.cause == "finished" and reaches(trial.metric, view)]
-    compared = view.compared.get(name)
+    compared = view.compared.get(component)
     return {
-        "selector": name,
+        "kind": component.kind,
+        "name": component.name,
+        "against": None if component.is_neutral else component.against,
         "trials": len(trials),
         "feasible": len(feasible),
         "cheapest_flops": min((trial.cost_flops for trial in feasible), default=None),
@@ -191,7 +194,7 @@ def _compared_row(row: Compared) -> Row:
 
     plain: Row = config.to_plain(row)
     interval = [row.lower, row.upper] if row.lower is not None else None
-    kept = {key: value for key, value in plain.items() if key not in ("selector", "lower", "upper")}
+    kept = {key: value for key, value in plain.items() if key not in ("kind", "name", "lower", "upper")}
     more = {"interval": interval, "seeds": len(row.differences), "selection_share": row.selection_share}
     return {**kept, **more, "words": comparison_words(row)}
 

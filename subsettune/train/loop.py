@@ -28,7 +28,7 @@ from subsettune.errors import CheckpointError, ConfigError, ModelDivergedError, 
 from subsettune.policy import Policy, Price
 from subsettune.storage import Folder
 from subsettune.task import Task
-from subsettune.train import entry, openings, optimizers, orders, schedule, soup
+from subsettune.train import crews, entry, openings, optimizers, orders, schedule, soup
 from subsettune.train.account import Account, Stopwatch
 from subsettune.train.checkpoint import ADVICE, Checkpoints, Mark
 from subsettune.train.choosing import Chooser
@@ -113,6 +113,7 @@ class _Run:
         self.stream = self.order.stream(len(self.data.train), self.recipe.batch_size, job.seed)
         self.learner = self._learner()
         self.stream.attach(self.learner)
+        self.way = self._way()
         places, device = self.options.places, job.device
         self.chooser = Chooser(
             job.task, job.policy, job.seed, job.data, self.facts, device=device, places=places, clock=clock
@@ -139,9 +140,15 @@ class _Run:
 
     def _learner(self) -> Learner:
         learner = Learner(self.job.task, self.recipe, self.data, self.job.device, self.job.seed)
-        if min(length for opening in self.openings for length in opening.lengths) == 1:
+        shortest = min(length for opening in self.openings for length in opening.lengths)
+        if shortest == 1 or self.recipe.batch_size == 1:  # the lengths of a soup are those of all workers
             learner.check_batch(1)
         return learner
+
+    def _way(self) -> crews.Way:
+        """How workers of soups are carried out; tried on the network, so only where there are some."""
+        is_needed = any(opening.is_soup for opening in self.openings)
+        return crews.way(self.options.soup_workers, self.learner) if is_needed else "in_turn"
 
     def _find_checkpoints(self) -> Checkpoints | None:
         if self.options.checkpoints is None:
@@ -199,7 +206,10 @@ class _Run:
         """Update on a batch, or every worker on one of its own; returns the evaluations made."""
         if self.workers is None:
             assert batch is not None
-            return self.stream.update(self.learner, batch, self._lr(), self.weights, most=most, share=share)
+            facts = self.openings[self.phase].facts
+            return self.stream.update(
+                self.learner, batch, self._lr(), self.weights, most=most, share=share, facts=facts
+            )
         if not self.workers.has_begun:
             self.workers.begin()
         self.workers.update(self._lr())
@@ -250,7 +260,17 @@ class _Run:
     def _gather_workers(self) -> None:
         stirred = soup.of(self.policy.phases[self.phase])
         if stirred is not None:
-            self.workers = soup.Workers(stirred, self.learner, self.pool, self.job.seed, self.phase)
+            place = soup.SoupPhase(
+                soup=stirred,
+                seed=self.job.seed,
+                phase=self.phase,
+                facts=self.openings[self.phase].facts,
+                pool=self.pool,
+                weights=self.weights,
+                way=self.way,
+                clock=self.watch.now,
+            )
+            self.workers = soup.Workers(place, self.learner)
 
     def _select(self) -> None:
         choice = self.chooser.choose(self.phase, self.learner.network)
@@ -277,6 +297,7 @@ class _Run:
             part=learner.part,
             pool=self.pool,
             losses=learner.example_losses,
+            facts=self.openings[max(0, self.phase - 1)].facts,
         )
         entry.of(self.policy.phases[self.phase]).apply(entered)
         if self.openings[self.phase].flops:

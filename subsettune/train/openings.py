@@ -101,10 +101,10 @@ def check_compute(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
         one = price(opening, order, longest, 0.0).total if opening.is_soup else one
         changes = entry.of(phase).flops(opened[max(0, number - 2)].facts, phase.pool_size(facts.num_examples)) > 0
         needed = opening.flops + late + (one if changes or opening.is_soup else 0)
-        if number > 1 and opening.flops and needed > round(phase.passes * facts.pass_flops):
+        if (opening.is_soup or (number > 1 and opening.flops)) and needed > round(phase.passes * facts.pass_flops):
             raise ConfigError(
                 f"phase {number} has {phase.passes:.3g} passes, and {_doing(phase)} needs "
-                f"{needed / facts.pass_flops:.3g}, the last update before it included. Give the phase more compute."
+                f"{needed / facts.pass_flops:.3g}, {_included(number, opening)} included. Give the phase more compute."
             )
         late = max(late, one)
     _check_first_update(policy, recipe, facts, opened)
@@ -115,6 +115,12 @@ def _doing(phase: Phase) -> str:
     done = [] if phase.is_full else [f"choosing its examples with {phase.selector}"]
     done += [] if entry.of(phase).is_neutral else [f"its entry {phase.entry}"]
     return " and ".join([*done, *([] if soup.of(phase) is None else ["its soup"])])
+
+
+def _included(number: int, opening: Opening) -> str:
+    """Which updates are part of what the opening of a phase needs, for messages."""
+    before = ["the last update before it"] if number > 1 else []
+    return " and ".join([*before, *(["one step of every worker"] if opening.is_soup else [])])
 
 
 def _check_first_update(policy: Policy, recipe: Recipe, facts: TaskFacts, opened: tuple[Opening, ...]) -> None:

@@ -15,7 +15,7 @@ from subsettune.policy import Policy, TaskFacts
 from subsettune.select.model import anatomy
 from subsettune.task import Recipe, Task
 from subsettune.train import flops, openings, optimizers, schedule
-from subsettune.train.chain import blocks, chain, has_running_statistics
+from subsettune.train.chain import blocks, chain, has_running_statistics, inner
 from subsettune.train.randomness import generator, isolated, preserved
 
 _FACTS: dict[tuple[str, str], TaskFacts] = {}  # a worker trains many policies of one task
@@ -46,12 +46,14 @@ def facts_of(task: Task, data: TaskData) -> TaskFacts:
 
 def _count_facts(task: Task, data: TaskData) -> TaskFacts:
     with isolated(0, torch.get_num_threads()):  # initialising the network draws random numbers
-        network = models.make(task.model, data.input_shape, data.num_outputs)
-        forward, backward = flops.count(network, data.input_shape, data.num_outputs, task.model.name)
-        exits = flops.exits(network, data.input_shape)
-        parts = anatomy(network, models.fresh_input(data.input_shape, 2))
+        network = models.make(task.model, data.input_shape, data.num_outputs, data.num_tokens)
+        dtype = models.input_dtype(data.num_tokens)
+        forward, backward = flops.count(network, data.input_shape, data.num_outputs, task.model.name, dtype)
+        visits = flops.visits(network, data.input_shape, dtype)
+        parts = anatomy(network, models.fresh_input(data.input_shape, 2, dtype=dtype))
         optimizers.make(task.recipe, network)  # a recipe that cannot be carried out is told here, not in a worker
         make_augment(task.recipe.augment, data.input_shape, generator(0))
+    named = {name: visit for name, visit in visits.items() if name in parts.layers}
     counts = [int(c) for c in data.class_counts] if data.num_classes else []
     return TaskFacts(
         num_examples=len(data.train),
@@ -67,11 +69,19 @@ def _count_facts(task: Task, data: TaskData) -> TaskFacts:
         head_features=parts.head_features,
         layers=FrozenDict(parts.layers),
         num_embedding=data.num_embedding,
-        exits=FrozenDict({name: min(exits[name], forward) for name in exits if name in parts.layers}),
-        blocks=tuple(name for name in blocks(network) if name in exits and name in parts.layers),
-        chain=chain(network, exits, forward, backward),
+        exits=FrozenDict({name: min(visit.end, forward) for name, visit in named.items()}),
+        blocks=tuple(name for name in blocks(network) if name in named),
+        chain=chain(network, named, forward, backward),
+        inner=inner(network, named),
         has_batch_norm=has_running_statistics(network),
+        num_tokens=data.num_tokens,
+        image_channels=_image_channels(data),
     )
+
+
+def _image_channels(data: TaskData) -> int:
+    """Channels of the examples where they are stored as images of bytes, else 0."""
+    return data.input_shape[0] if len(data.input_shape) == 3 and data.train.inputs.dtype == torch.uint8 else 0
 
 
 def run_key(task: Task, fingerprint: str, policy: Policy, seed: int) -> str:

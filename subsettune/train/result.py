@@ -57,11 +57,11 @@ class SoupPoint:
         phase: index of the phase.
         workers: networks that trained apart.
         coverage: share of the masked weights that some worker kept.
-        flops: of all workers, which the policy pays.
-        longest_flops: of the worker that took the most: where every worker has a machine of its own, the others are
-            done by then.
-        seconds: of all workers on this machine.
-        longest_s: of the worker that took longest; null where they were trained at once on one device.
+        flops: of all workers and of running statistics made anew, which the policy pays.
+        longest_flops: of the worker that took the most, and of the running statistics: where every worker has a machine
+            of its own, this is how long the soup takes.
+        seconds: of all workers on this machine, with masks and averaging.
+        longest_s: of the updates of the worker that took longest; null where they were trained at once on one device.
     """
 
     phase: int
