@@ -305,24 +305,25 @@ def threshold(rows: Sequence[Row], margin: float) -> float | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Law:
-    """t* as a function of m with two parameters."""
+    """t* as a function of m with two parameters; `start` is near the best fit with relative errors."""
 
     name: str
     value: Callable[[Any, float, float], Any]
     start: Callable[[Any, Any], tuple[float, float]]
 
 
-def _line(x: Any, y: Any) -> tuple[float, float]:
-    slope, intercept = np.polyfit(x, y, 1)
+def _logarithm_start(m: Any, t: Any) -> tuple[float, float]:
+    """The line with the least errors of (told - t*) / t*: it stays above 0 where t* is small."""
+    slope, intercept = np.polyfit(np.log(m), t, 1, w=1 / t)
     return float(intercept), float(slope)
 
 
 def _power_start(m: Any, t: Any) -> tuple[float, float]:
-    intercept, slope = _line(np.log(m), np.log(t))
-    return math.exp(intercept), slope
+    slope, intercept = np.polyfit(np.log(m), np.log(t), 1)
+    return math.exp(intercept), float(slope)
 
 
-LOGARITHM = Law(name="a + b log m", value=lambda m, a, b: a + b * np.log(m), start=lambda m, t: _line(np.log(m), t))
+LOGARITHM = Law(name="a + b log m", value=lambda m, a, b: a + b * np.log(m), start=_logarithm_start)
 POWER = Law(name="a m^b", value=lambda m, a, b: a * np.power(m, b), start=_power_start)
 
 
@@ -340,7 +341,7 @@ class Fit:
 
 
 def fit(law: Law, m: Any, t: Any, *, relative: bool) -> Fit:
-    """Least squares, from where the law is a straight line.
+    """Least squares.
 
     Args:
         law: of the two.
@@ -348,7 +349,7 @@ def fit(law: Law, m: Any, t: Any, *, relative: bool) -> Fit:
         t: (n,) thresholds.
         relative: whether errors are of log t*.
     """
-    least = np.min(t) * 1e-3  # a logarithm may pass below 0 on the way to its best fit
+    least = np.min(t) * 1e-3  # the line of a logarithm may pass below 0 on the way
 
     def residuals(parameters: Any) -> Any:
         told = law.value(m, *parameters)
@@ -464,7 +465,7 @@ def verdict(study: Study) -> str:
     told = f"Margin {study.margin:g}: "
     if not study.fits:
         return f"{told}too few sizes have a threshold with every seed ({study.missing} are missing) to fit a law."
-    left_out = f" {study.missing} thresholds are missing, and their sizes left out." if study.missing else ""
+    left_out = f" Thresholds that are missing: {study.missing}; their sizes are left out." if study.missing else ""
     law = supported(study.fits)
     if law is not None:
         return f"{told}the law t* = {law.name} is supported.{left_out}"

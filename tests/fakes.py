@@ -121,6 +121,12 @@ def flat_norm(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(width), nn.Linear(width, num_outputs))
 
 
+def untracked_norm(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    """Batch norm that keeps no running statistics, and needs two examples all the same."""
+    norm = nn.BatchNorm1d(8, track_running_stats=False)
+    return nn.Sequential(nn.Flatten(), nn.Linear(prod(input_shape), 8), norm, nn.ReLU(), nn.Linear(8, num_outputs))
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weighted(Selector):

@@ -72,6 +72,26 @@ def test_laws_are_found_again(bench: ModuleType, relative: bool) -> None:
     assert (found.a, found.b) == pytest.approx((3, 0.6), rel=1e-4)
 
 
+@pytest.mark.parametrize(("law", "name"), [("LOGARITHM", "power"), ("POWER", "log")])
+@pytest.mark.parametrize("relative", [False, True])
+def test_fits_of_the_wrong_law_are_the_best_there_are(bench: ModuleType, law: str, name: str, relative: bool) -> None:
+    """None of many random parameters around them is better."""
+    m, t = data_of(bench, name, 0.05)
+    found, rng = bench.fit(getattr(bench, law), m, t, relative=relative), np.random.default_rng(0)
+
+    def squares(a: float, b: float) -> float:
+        told = found.law.value(m, a, b)
+        if relative and told.min() <= 0:
+            return math.inf
+        return float(np.square(np.log(told / t) if relative else told - t).sum())
+
+    best = squares(found.a, found.b)
+    assert found.residual == pytest.approx(math.sqrt(best / (len(m) - 2)))
+    for spread in (0.5, 0.05, 0.005):
+        tried = (1 + spread * rng.normal(size=(3000, 2))) * (found.a, found.b)
+        assert min(squares(a, b) for a, b in tried) >= best * (1 - 1e-6)
+
+
 def test_fits_that_are_straight_lines_are_those_of_scipy(bench: ModuleType) -> None:
     m, t = data_of(bench, "power", 0.1)
     line = stats.linregress(np.log(m), np.log(t))
@@ -141,7 +161,7 @@ def test_sizes_without_all_thresholds_are_left_out(bench: ModuleType) -> None:
     assert list(found.thresholds) == [512, 1024, 2048]
     assert found.missing == 1
     assert len(found.fits) == 4
-    assert bench.verdict(found).endswith(" 1 thresholds are missing, and their sizes left out.")
+    assert bench.verdict(found).endswith(" Thresholds that are missing: 1; their sizes are left out.")
     few = bench.studied([r for r in rows if r.size > 1024], 0.1)
     assert few.fits == ()
     assert bench.verdict(few) == (

@@ -204,6 +204,21 @@ def test_a_share_of_a_gpu_is_counted_per_gpu() -> None:
         Resources(gpus=1.5)
 
 
+def test_a_run_that_gets_no_worker_is_tried_again(bench: Bench) -> None:
+    """Ray: a worker that is still busy with a stopped run is given up by Tune, and the next run with it."""
+    bench.order("hasty 0")
+    source = StopAt(Fixed(requests(bench, 2), bench.records.append), 0.3)
+    executor = RayExecutor(
+        bench.worker(), bench.facts, len(load(bench.task).validation), stopwatch(),
+        resources=Resources(address=bench.address), storage=str(bench.folder / "ray"), note=bench.notes.append,
+    )  # fmt: skip
+    executor.execute(Chain(iter([source])))
+    assert [(record.name, record.cause) for record in bench.records] == [("run-0", "stopped"), ("run-1", "stopped")]
+    (note,) = bench.notes
+    assert note.startswith("run-1 failed: Ray Tune could not use its worker process again. Log: ")
+    assert note.endswith("Trying once more.")
+
+
 # --- what goes wrong in a run ----------------------------------------------------------------------------------------
 
 

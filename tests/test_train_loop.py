@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from subsettune import select, train
+from subsettune.config import FrozenDict
 from subsettune.data import load
 from subsettune.errors import ConfigError, ModelError
 from subsettune.models import make
@@ -174,6 +175,11 @@ def test_selection_that_takes_the_whole_allowance_is_paid_and_nothing_is_trained
             "^entry of the first phase must be keep, got 'reset_optimizer'. There is nothing to enter from.$",
         ),
         (
+            Policy(phases=(Phase(passes=0.0), Phase(passes=9.0, entry="prune"))),
+            "^entry of phase 2 must be keep before any update, got 'prune'. Give the phases before it compute for an "
+            "update.$",
+        ),
+        (
             Policy(phases=(Phase(passes=1.0, order="rs3"),)),
             "^order must be one of uniform, rs2, .* or package.module:Class, got 'rs3'.",
         ),
@@ -186,7 +192,7 @@ def test_selection_that_takes_the_whole_allowance_is_paid_and_nothing_is_trained
 )
 def test_an_impossible_policy_is_told_before_the_first_step(tiny_data: Data, policy: Policy, message: str) -> None:
     task = image_task(tiny_data)
-    if "phase 2" in message:
+    if "phase 2 has" in message:
         known = train.facts(task)
         cost = select.selection_flops(policy, 1, known) / known.pass_flops
         policy = Policy(phases=(policy.phases[0], Phase(share=0.02, passes=cost + 0.01, selector="kcenter")))
@@ -463,6 +469,18 @@ def test_batch_norm_on_one_example_is_refused_beforehand(tiny_data: Data, policy
         run(task, policy)
     plain = image_task(tiny_data, batch_size=batch_size)
     assert run(plain, policy).cause == "finished"  # a network without batch norm trains on one
+
+
+@pytest.mark.parametrize("order", ["sift", "selective_backprop"])
+def test_keeping_one_example_is_refused_beforehand_where_the_network_needs_two(tiny_data: Data, order: str) -> None:
+    def policy(keep: float) -> Policy:
+        return Policy(phases=(Phase(passes=0.5, order=order, order_options=FrozenDict(keep=keep)),))
+
+    task = image_task(tiny_data, {"name": "fakes:untracked_norm"}, batch_size=15)
+    with pytest.raises(ModelError, match=r"Expected more than 1 .*\. Keep more than one example of each batch\.$"):
+        run(task, policy(0.05))
+    assert run(task, policy(0.1)).cause == "finished"
+    assert run(image_task(tiny_data, batch_size=15), policy(0.05)).cause == "finished"
 
 
 # --- options ----------------------------------------------------------------------------------------------------------

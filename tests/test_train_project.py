@@ -21,6 +21,8 @@ POLICIES = {
         *(Phase(share=0.1, passes=2.0, selector="herding", draw=i) for i in range(2)),
         Phase(passes=0.4),
     ),
+    "ends with a small pool": (Phase(passes=1.0), Phase(share=0.02, passes=0.07)),
+    "ends before its last phase": (Phase(passes=0.9), Phase(passes=0.05), Phase(share=0.01, passes=0.05)),
     "passed over": (Phase(share=0.3, passes=0.0), Phase(share=0.2, passes=0.01), Phase(passes=1.0)),
 }
 

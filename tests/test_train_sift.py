@@ -608,6 +608,23 @@ def test_a_head_begins_anew_where_the_exit_changes_its_width(tiny_data: Data) ->
     assert stream._head.linear.in_features == 5
 
 
+def test_a_head_that_an_entry_makes_unfit_is_refused(tiny_data: Data) -> None:
+    task = image_task(tiny_data, {"name": "mlp", "hidden": [8, 8]})
+    settings = FrozenDict(exit="2", head="own")
+    prune = FrozenDict(layers=("1",), candidates=2, examples=16)
+    phases = [
+        Phase(passes=1.0, order="sift", order_options=settings),
+        Phase(passes=6.0, order="sift", order_options=settings, entry="prune", entry_options=prune),
+    ]
+    assert train.run(task, Policy(phases=tuple(phases[:1])), 0, options=options()).cause == "finished"
+    with pytest.raises(
+        ConfigError,
+        match=r"^head must be auto or auxiliary for exit '2', got 'own'\. The last layer takes 8 numbers, and 2 "
+        r"gives 4\. Layers that fit: 3, 4\.$",
+    ):
+        train.run(task, Policy(phases=tuple(phases)), 0, options=options())
+
+
 @pytest.mark.parametrize("selector", ["gradmatch", "kcenter"])
 def test_it_trains_on_weighted_and_plain_subsets(tiny_data: Data, selector: str) -> None:
     task = image_task(tiny_data, WIDE)

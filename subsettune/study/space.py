@@ -51,8 +51,8 @@ _NAMES = ("arm", "selector", "order", "entry")
 _ALWAYS = ("arm", "budget", "switch", "subset_share", "q")
 _LENGTHS = ("budget", "switch", "reselect")
 _NO_PRIOR = (
-    "How much pre-training is enough follows no one law of the data's size: benchmarks/pretraining_threshold.py finds "
-    "other laws for other demands on the training error. Give the range alone."
+    "How much pre-training is enough follows no one law of the data's size: in benchmarks/pretraining_threshold.py it "
+    "depends on the training error that is asked for. Give the range alone."
 )
 _PERCENT = 100
 _LEAST_PERCENT = 2

@@ -33,7 +33,7 @@ from unittest import mock
 import ray
 from ray import tune
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
-from ray.tune.search import Searcher
+from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from subsettune import config
 from subsettune.errors import ConfigError, StudyError
@@ -57,6 +57,7 @@ OBJECT_STORE_BYTES = 128 * 2**20  # nothing large passes through it: data are ma
 ANSWER_S = 10.0  # what a cluster gets to answer; Ray itself tries for a minute, then ends the process
 EXPERIMENT = "experiment-"  # begins the name of Tune's own folder, which nobody needs once the experiment is over
 NODE_DEATH_S = 20.0  # Ray breaks the connection to a lost node at once, and misses its heartbeat only later
+THREAD_END_S = "60"  # until a stopped run has left its worker: it may be in the middle of an update; Tune allows 2
 NODES_LOST = 10  # by one run, until it is given up: no error of the run's, but something is wrong
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our own Parquet is the log
@@ -156,21 +157,21 @@ class RayExecutor:
 
     def _run(self, searcher: ChainSearcher, name: str, parallel: int) -> None:
         worker = config.canonical_json(self._worker)
+        limited = ConcurrencyLimiter(searcher, max_concurrent=parallel)  # as Tune would, but within our reach
         try:
             # Not a `Tuner`: connected by ray://, that would move the searcher, and the study with it, to the cluster.
             tune.run(
                 tune.with_parameters(_trainable, worker=worker, home=str(Path.cwd())),
                 name=name,
                 storage_path=self._storage,
-                search_alg=searcher,
+                search_alg=limited,
                 num_samples=-1,
-                max_concurrent_trials=parallel,
                 reuse_actors=True,
                 resources_per_trial={"cpu": self._resources.cpus, "gpu": self._resources.gpus},
                 trial_dirname_creator=_trial_name,
                 trial_name_creator=_trial_name,
                 stop=_ChainStopper(searcher),
-                callbacks=[_Deaths(searcher)],
+                callbacks=[_Deaths(searcher, limited)],
                 max_failures=0,
                 raise_on_failed_trial=False,
                 verbose=0,
@@ -280,6 +281,16 @@ class ChainSearcher(Searcher):
             failure = Failure(message=f"Ray Tune cannot start {name}: {words}", ends_study="StudyError")
         self._failed(run, failure, is_final=run.nodes_lost >= NODES_LOST)
 
+    def is_under_way(self, trial_id: str) -> bool:
+        """Whether a trial of Tune's has neither ended nor died, as far as is known."""
+        return trial_id in self._runs
+
+    def given_up(self, trial_id: str) -> None:
+        """Tune ended a run with an error that was brought by nobody."""
+        run = self._runs.pop(trial_id)
+        reason = "Ray Tune could not use its worker process again."
+        self._failed(run, self._worker.failure(run.request, reason, ""))
+
     def _failed(self, run: _UnderWay, failure: Failure, *, is_final: bool = False) -> None:
         run.attempts += 1
         if run.attempts < ATTEMPTS and not is_final:
@@ -350,14 +361,24 @@ class _ChainStopper(tune.Stopper):
 
 
 class _Deaths(tune.Callback):
-    """Brings the cause of a death to the searcher, which Tune tells only that there was one."""
+    """Brings to the searcher what Tune does not tell it: the cause of a death, and runs that were never begun.
 
-    def __init__(self, searcher: ChainSearcher) -> None:
-        self._searcher = searcher
+    A worker is used again once the thread of its last run has ended. If that takes too long, Tune gives up the next run,
+    and tells nobody.
+    """
+
+    def __init__(self, searcher: ChainSearcher, limited: ConcurrencyLimiter) -> None:
+        self._searcher, self._limited = searcher, limited
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         with Path(trial.pickled_error_file).open("rb") as stream:  # this driver wrote it just now
             self._searcher.died(trial.trial_id, ray.cloudpickle.load(stream))
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        for trial in trials:
+            if trial.status == "ERROR" and self._searcher.is_under_way(trial.trial_id):
+                self._limited.on_trial_complete(trial.trial_id, error=True)
+                self._searcher.given_up(trial.trial_id)
 
 
 def _trial_name(trial: Any) -> str:
@@ -366,6 +387,7 @@ def _trial_name(trial: Any) -> str:
 
 def _trainable(settings: dict[str, Any], worker: str, home: str) -> None:
     """What a worker process runs for each trial."""
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", THREAD_END_S)
     with contextlib.suppress(OSError):  # on another node the driver's folder may not exist
         os.chdir(home)
     hands = config.build(Worker, json.loads(worker))

@@ -140,12 +140,15 @@ def check_batch(
     num_examples: int,
     name: str = "model",
     dtype: torch.dtype = torch.float32,
+    *,
+    advice: str | None = None,
 ) -> None:
     """Check that a network trains on batches of `num_examples`; batch norm, for one, refuses a single example.
 
     Raises:
-        ModelError: it does not.
+        ModelError: it does not; ends with `advice`, which by default is to take larger batches.
     """
+    advice = advice or f"Choose subsets and a batch_size of more than {num_examples}."
     for device in ("meta", "cpu"):
         twin = copy.deepcopy(network).to(device).train()
         try:
@@ -154,7 +157,7 @@ def check_batch(
             return
         except ModelError as error:
             if device == "cpu":
-                raise ModelError(f"{error} Choose subsets and a batch_size of more than {num_examples}.") from error
+                raise ModelError(f"{error} {advice}") from error
 
 
 def _count_batch(network: nn.Module, inputs: Tensor, num_outputs: int, name: str) -> tuple[int, int]:

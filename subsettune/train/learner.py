@@ -55,14 +55,18 @@ class Learner:
         self._mean, self._std = _on(device, data.target_mean), _on(device, data.target_std)
         self._reset_loss()
 
-    def check_batch(self, num_examples: int) -> None:
+    def check_batch(self, num_examples: int, advice: str | None = None) -> None:
         """Check that the network trains on batches of a size, e.g. on 1, which batch norm refuses.
+
+        Args:
+            num_examples: the size.
+            advice: what to do if it does not; None for larger batches.
 
         Raises:
             ModelError: it does not.
         """
         dtype = models.input_dtype(self.data.num_tokens)
-        flops.check_batch(self.network, self.data.input_shape, num_examples, self.task.model.name, dtype)
+        flops.check_batch(self.network, self.data.input_shape, num_examples, self.task.model.name, dtype, advice=advice)
 
     def update(
         self, batch: Tensor, lr: float, weights: Tensor | None, *, most: int | None = None, watch: Watch | None = None

@@ -143,6 +143,8 @@ class _Run:
         shortest = min(length for opening in self.openings for length in opening.lengths)
         if shortest == 1 or self.recipe.batch_size == 1:  # the lengths of a soup are those of all workers
             learner.check_batch(1)
+        elif any(self.order.kept(n, o.facts) == 1 for o in self.openings if not o.is_soup for n in o.lengths):
+            learner.check_batch(1, advice="Keep more than one example of each batch.")
         return learner
 
     def _way(self) -> crews.Way:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from subsettune import select
+from subsettune import config, select
 from subsettune.errors import ConfigError
 from subsettune.policy import Phase, Policy, Price, TaskFacts
 from subsettune.task import Recipe
@@ -73,15 +73,21 @@ def check(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
         first = policy.phases[0]
         if (phase.order, phase.order_options) != (first.order, first.order_options):
             raise ConfigError("all phases of a policy must have the same order. Give each phase the same one.")
-        k, stirred = phase.pool_size(facts.num_examples), soup.of(phase)
-        order = orders.of(phase)
-        problems = [None if opened.is_neutral else opened.obstacle(recipe, now)]
-        problems.append(None if order.is_neutral else order.obstacle(recipe, now))
-        problems.append(None if stirred is None else soup.obstacle(stirred, k, recipe, now))
-        for problem in problems:
-            if problem is not None:
-                raise ConfigError(problem if len(policy.phases) <= 2 else f"Phase {index + 1}: {problem}")
-        now = entry.of(phase).changed(now)
+        problem = None if opened.is_neutral else opened.obstacle(recipe, now)
+        if problem is None:
+            now = entry.of(phase).changed(now)
+            problem = _obstacle(phase, recipe, now)
+        if problem is not None:
+            raise ConfigError(problem if len(policy.phases) <= 2 else f"Phase {index + 1}: {problem}")
+
+
+def _obstacle(phase: Phase, recipe: Recipe, facts: TaskFacts) -> str | None:
+    """Why a phase cannot be trained in its order or as a soup by the network that its entry leaves behind."""
+    order, stirred = orders.of(phase), soup.of(phase)
+    refused = None if order.is_neutral else order.obstacle(recipe, facts)
+    if refused is None and stirred is not None:
+        refused = soup.obstacle(stirred, phase.pool_size(facts.num_examples), recipe, facts)
+    return refused
 
 
 def check_compute(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
@@ -126,11 +132,12 @@ def _included(number: int, opening: Opening) -> str:
 def _check_first_update(policy: Policy, recipe: Recipe, facts: TaskFacts, opened: tuple[Opening, ...]) -> None:
     order, cost, spent = orders.of(policy.phases[0]), policy.cost(facts), 0
     size, first = 0, 0
-    for opening, end in zip(opened, policy.boundaries(facts), strict=True):
+    for index, (opening, end) in enumerate(zip(opened, policy.boundaries(facts), strict=True)):
         if spent >= end:
             continue
         spent += opening.flops
         if spent < end:
+            _check_entered(policy, facts, index)
             size = opening.lengths[0]
             first = price(opening, order, size, spent / cost).total
             break
@@ -146,3 +153,11 @@ def _check_first_update(policy: Policy, recipe: Recipe, facts: TaskFacts, opened
     raise ConfigError(
         f"passes must be at least {needed:.3g} for {update} on {size} examples, got {policy.passes:.3g}. {advice}"
     )
+
+
+def _check_entered(policy: Policy, facts: TaskFacts, first: int) -> None:
+    """Check that no entry is paid for that does not happen: none does before the first update, in phase `first`."""
+    for number, phase in enumerate(policy.phases[: first + 1], start=1):
+        if entry.of(phase).flops(facts, phase.pool_size(facts.num_examples)):
+            advice = "Give the phases before it compute for an update."
+            raise ConfigError(config.must(f"entry of phase {number}", "keep before any update", phase.entry, advice))

@@ -42,8 +42,10 @@ def project(policy: Policy, recipe: Recipe, facts: TaskFacts) -> tuple[Stretch, 
     ends, total = policy.boundaries(facts), policy.cost(facts)
     order = orders.of(policy.phases[0])
     stretches, spent, position, pool = [], 0, 0, None
+    has_ended = False  # a run ends before the update that would exceed the total, whatever phases come after it
     for index, (opening, end) in enumerate(zip(opened, ends, strict=True)):
-        is_over = spent >= end and index < len(ends) - 1
+        is_last = index == len(ends) - 1
+        is_over = has_ended or (spent >= end and not is_last)
         selected = 0 if is_over else opening.flops
         spent += selected
         own = _pool(policy, index)
@@ -51,10 +53,11 @@ def project(policy: Policy, recipe: Recipe, facts: TaskFacts) -> tuple[Stretch, 
             position, pool = 0, own
         at = 0 if opening.is_soup else position  # the order waits while the workers go through their shards
         updates = examples = forward = backward = 0
-        while not is_over:
+        while not has_ended and (spent < end or is_last):
             length = opening.lengths[at]
             price: Price = openings.price(opening, order, length, spent / total)
-            if spent + price.total > total or (spent >= end and index < len(ends) - 1):
+            has_ended = spent + price.total > total
+            if has_ended:
                 break
             spent += price.total
             updates, examples = updates + 1, examples + length

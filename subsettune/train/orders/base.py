@@ -68,6 +68,10 @@ class Order(ABC):
         """FLOPs of the dearest update on such a batch, whenever it comes."""
         return self.price(num_examples, 0.0, facts).total
 
+    def kept(self, num_examples: int, facts: TaskFacts) -> int:
+        """Examples of such a batch that are trained on at least."""
+        return num_examples
+
     def lengths(self, pool_size: int, batch_size: int) -> Sequence[int]:
         """Lengths of the batches of one round over a pool, as far as they are known beforehand."""
         return lengths(pool_size, batch_size)

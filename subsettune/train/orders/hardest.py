@@ -66,7 +66,7 @@ class Hardest(Order):
         return self.start <= share < self.stop
 
     def kept(self, num_examples: int, facts: TaskFacts) -> int:
-        """Examples of a batch that are trained on."""
+        """See `Order.kept`: so many while it chooses."""
         least = min(num_examples, 2) if facts.has_batch_norm else 1
         return max(least, math.ceil(self.keep * num_examples - ROUNDING))
 
