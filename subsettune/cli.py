@@ -174,6 +174,7 @@ def _export(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from subsettune.data import load
+    from subsettune.train import entry
     from subsettune.train.loop import RunOptions, facts, run
 
     study = _study(options)
@@ -198,7 +199,7 @@ def _train(options: argparse.Namespace) -> int:
         print(json.dumps(result.to_mapping(), indent=2))
     else:
         _say_result(result, known, study.task.metric)
-        if options.save is not None and any(phase.entry == "prune" for phase in policy.phases):
+        if options.save is not None and any(p.entry == "prune" and not entry.of(p).is_neutral for p in policy.phases):
             print(f"Saved to {options.save}: pruned weights. {FIT_SHAPES}")
     if result.cause == "finished":
         return 0

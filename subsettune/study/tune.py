@@ -363,8 +363,8 @@ class _ChainStopper(tune.Stopper):
 class _Deaths(tune.Callback):
     """Brings to the searcher what Tune does not tell it: the cause of a death, and runs that were never begun.
 
-    A worker is used again once the thread of its last run has ended. If that takes too long, Tune gives up the next run,
-    and tells nobody.
+    A worker is used again once the thread of its last run has ended. If that takes too long, Tune gives up the next
+    run, and tells nobody.
     """
 
     def __init__(self, searcher: ChainSearcher, limited: ConcurrencyLimiter) -> None:

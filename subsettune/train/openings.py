@@ -109,7 +109,7 @@ def check_compute(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
         needed = opening.flops + late + (one if changes or opening.is_soup else 0)
         if (opening.is_soup or (number > 1 and opening.flops)) and needed > round(phase.passes * facts.pass_flops):
             raise ConfigError(
-                f"phase {number} has {phase.passes:.3g} passes, and {_doing(phase)} needs "
+                f"phase {number} has {phase.passes:.3g} passes, and {_doing(phase)} "
                 f"{needed / facts.pass_flops:.3g}, {_included(number, opening)} included. Give the phase more compute."
             )
         late = max(late, one)
@@ -117,10 +117,11 @@ def check_compute(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
 
 
 def _doing(phase: Phase) -> str:
-    """What the opening of a phase spends its compute on, for messages."""
+    """What the opening of a phase spends its compute on, with its verb, for messages."""
     done = [] if phase.is_full else [f"choosing its examples with {phase.selector}"]
     done += [] if entry.of(phase).is_neutral else [f"its entry {phase.entry}"]
-    return " and ".join([*done, *([] if soup.of(phase) is None else ["its soup"])])
+    done += [] if soup.of(phase) is None else ["its soup"]
+    return f"{done[0]} needs" if len(done) == 1 else f"{', '.join(done[:-1])} and {done[-1]} need"
 
 
 def _included(number: int, opening: Opening) -> str:
