@@ -182,6 +182,22 @@ def test_train_follows_the_recipe_and_saves_the_weights(run: Run, studies: Path,
     assert set(torch.load("weights.pt", weights_only=True)) == {"1.weight", "1.bias", "3.weight", "3.bias"}
 
 
+def test_train_tells_what_a_soup_took(run: Run, studies: Path) -> None:
+    first = {"share": 0.5, "passes": 2, "soup": {"workers": 4, "density": 0.5}}
+    Path("soup.json").write_text(json.dumps({"phases": [first, {"passes": 2}]}))
+    done = run("train", str(studies), "--policy", "soup.json")
+    assert done.code == 0
+    number = r"[\d.]+ [kMGT]?FLOP"
+    line = (
+        rf"soup of 4: ({number}) in all, ({number}) by the longest worker \([\d.]+ s and [\d.]+ s\); [\d.]+ % of the .*"
+    )
+    found = re.fullmatch(line, done.out.splitlines()[-1])
+    assert found
+    total, longest = (float(found[i].split()[0]) for i in (1, 2))
+    assert total == pytest.approx(4 * longest, rel=0.01)  # equal shards
+    assert found[1].split()[1] == found[2].split()[1]
+
+
 def test_a_bundle_moves_to_other_data_only_when_asked_to(run: Run, studies: Path, tiny_data: dict[str, str]) -> None:
     other = write(Path("other.yaml"), {**PASSES, "task.data": {"source": tiny_data["images"]}})
     (message,) = _errors(run("train", other, "--policy", "runs/good/bundle"))
