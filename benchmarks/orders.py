@@ -41,6 +41,7 @@ from subsettune.train.orders.sift import Sift
 
 ROOT = Path(__file__).parents[1]
 UNIFORM = "uniform"
+LATE = 0.3  # share of a run's compute, where SIFT begins late
 GRID = 801  # amounts of compute between the smallest and the largest budget
 TASKS: Mapping[str, dict[str, Any]] = {
     "mnist": {
@@ -85,7 +86,7 @@ class Variant:
 def variants(facts: TaskFacts) -> list[Variant]:
     """The uniform order first; exits of SIFT that are the same layer of a network only once, the exact loss not at all.
 
-    For that there is selective backprop.
+    For that there is selective backprop. The last exit comes once more, with plain updates at first.
     """
     found = [
         Variant(name=UNIFORM, order="uniform", options={}),
@@ -99,6 +100,10 @@ def variants(facts: TaskFacts) -> list[Variant]:
         if layer not in seen:
             found.append(Variant(name=f"sift, exit {layer}", order="sift", options={"keep": 0.5, "exit": depth}))
         seen.add(layer)
+    last = found[-1]
+    if last.order == "sift":  # the hardest of what nothing is known of yet can be ruinous: once from later on
+        late = {**last.options, "start": LATE}
+        found.append(Variant(name=f"{last.name}, from {LATE:.0%}", order="sift", options=late))
     return found
 
 
