@@ -704,7 +704,7 @@ def test_a_soup_must_be_able_to_pay_for_a_step(tiny_data: Data) -> None:
     refused(
         task,
         Policy(phases=(Phase(passes=0.3), second, Phase(passes=1.0))),
-        "phase 2 has 0.35 passes, and choosing its examples with random and its soup needs 0.381, the last update "
+        "phase 2 has 0.35 passes, and choosing its examples with random and its soup need 0.381, the last update "
         "before it and one step of every worker included. Give the phase more compute.",
     )
     enough = Policy(phases=(Phase(passes=64 / 210, soup=Soup(workers=4)), Phase(passes=1.0)))
