@@ -220,8 +220,12 @@ class Phase:
     @property
     def is_plain(self) -> bool:
         """Whether it is ordinary training on all of the data: in the uniform order, by the whole network."""
-        is_ordinary = self.order == "uniform" and self.entry != PRUNE and (self.soup is None or self.soup.is_neutral)
-        return self.is_full and is_ordinary
+        return self.is_full and self.order == "uniform" and self.entry != PRUNE and self.stirred is None
+
+    @property
+    def stirred(self) -> Soup | None:
+        """The soup of the phase; None where it is ordinary training, a soup at its neutral setting included."""
+        return None if self.soup is None or self.soup.is_neutral else self.soup
 
     def pool_size(self, num_examples: int) -> int:
         """K, the number of examples in the pool: round(share * N), or 1 where that is none, which checks refuse."""

@@ -149,3 +149,14 @@ def test_components_say_what_they_stand_against() -> None:
     assert [Component(kind=kind, name=one.against).is_neutral for kind, one in zip(kinds, found, strict=True)] == [
         True
     ] * 4
+
+
+def test_a_soup_at_its_neutral_setting_is_no_soup() -> None:
+    neutral = Soup(workers=1, density=1.0)
+    policy = Policy(phases=(Phase(share=0.5, passes=1, selector="kcenter", soup=neutral), Phase(passes=1)))
+    assert policy.phases[0].stirred is None
+    assert name_in(policy, "soup") == "none"
+    assert name_in(policy, "selector") == "kcenter"
+    assert selects(policy)
+    assert neutralised(policy, "soup") == policy
+    assert Phase(passes=1, soup=neutral).is_plain

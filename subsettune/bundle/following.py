@@ -83,7 +83,7 @@ def _needs(policy: Policy, facts: TaskFacts) -> dict[int, str]:
     now = facts
     for index, phase in enumerate(policy.phases):
         now = entry.of(phase).changed(now)
-        if phase.soup is not None and not phase.soup.is_neutral:
+        if phase.stirred is not None:
             found[index] = "trains workers apart and averages them"
         elif not _is_blind(phase):
             found[index] = f"takes its batches in the order `{phase.order}`, which goes by what the network does"

@@ -117,8 +117,10 @@ def _phase_line(bundle: Bundle, number: int) -> str:
     phase, n, visits = bundle.policy.phases[number], bundle.facts.num_examples, bundle.visits[number]
     opening = "" if phase.entry == "keep" else f"Open with `{phase.entry}`{_options(phase.entry_options)}. "
     passes = f"{phase.passes:.4g} passes"
-    if phase.soup is not None and not phase.soup.is_neutral:
-        return f"{number + 1}. {opening}{_soup(phase.soup)} {_pool(phase, n)} for {passes}: {visits:,} examples in all."
+    if phase.stirred is not None:
+        return (
+            f"{number + 1}. {opening}{_soup(phase.stirred)} {_pool(phase, n)} for {passes}: {visits:,} examples in all."
+        )
     length, order = f"{visits:,} examples go through the network", ""
     if phase.order != "uniform":
         length = f"batches of {visits:,} examples in all"

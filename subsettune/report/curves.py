@@ -184,7 +184,7 @@ def _switch_panel(view: StudyView) -> Panel | None:
 
 def _share_panel(view: StudyView) -> Panel | None:
     runs = [run for run in view.trials if run.policy.arm != FULL]
-    shares = [next(phase.share for phase in run.policy.phases if phase.soup is None) for run in runs]
+    shares = [next(phase.share for phase in run.policy.phases if phase.stirred is None) for run in runs]
     if not runs:
         return None
     return _tried(view, runs, shares), _share_axis("subset, share of the data", shares, log=True)
@@ -207,7 +207,7 @@ def _named_panel(view: StudyView, title: str, names: Sequence[str], last: str) -
 
 
 def _selector(policy: Policy) -> str:
-    chosen = (phase.selector for phase in policy.phases if not phase.is_full and phase.soup is None)
+    chosen = (phase.selector for phase in policy.phases if not phase.is_full and phase.stirred is None)
     return next(chosen, "all data")
 
 

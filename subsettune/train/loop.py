@@ -260,7 +260,7 @@ class _Run:
             self._save()
 
     def _gather_workers(self) -> None:
-        stirred = soup.of(self.policy.phases[self.phase])
+        stirred = self.policy.phases[self.phase].stirred
         if stirred is not None:
             place = soup.SoupPhase(
                 soup=stirred,

@@ -37,7 +37,7 @@ def openings(policy: Policy, recipe: Recipe, facts: TaskFacts) -> tuple[Opening,
     found, now = [], facts
     for index, phase in enumerate(policy.phases):
         k = phase.pool_size(facts.num_examples)
-        opened, stirred, order = entry.of(phase), soup.of(phase), orders.of(phase)
+        opened, stirred, order = entry.of(phase), phase.stirred, orders.of(phase)
         flops = select.selection_flops(policy, index, facts) + opened.flops(now, k)
         now = opened.changed(now)
         if stirred is not None:
@@ -83,7 +83,7 @@ def check(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
 
 def _obstacle(phase: Phase, recipe: Recipe, facts: TaskFacts) -> str | None:
     """Why a phase cannot be trained in its order or as a soup by the network that its entry leaves behind."""
-    order, stirred = orders.of(phase), soup.of(phase)
+    order, stirred = orders.of(phase), phase.stirred
     refused = None if order.is_neutral else order.obstacle(recipe, facts)
     if refused is None and stirred is not None:
         refused = soup.obstacle(stirred, phase.pool_size(facts.num_examples), recipe, facts)
@@ -120,7 +120,7 @@ def _doing(phase: Phase) -> str:
     """What the opening of a phase spends its compute on, with its verb, for messages."""
     done = [] if phase.is_full else [f"choosing its examples with {phase.selector}"]
     done += [] if entry.of(phase).is_neutral else [f"its entry {phase.entry}"]
-    done += [] if soup.of(phase) is None else ["its soup"]
+    done += [] if phase.stirred is None else ["its soup"]
     return f"{done[0]} needs" if len(done) == 1 else f"{', '.join(done[:-1])} and {done[-1]} need"
 
 

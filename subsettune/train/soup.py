@@ -41,7 +41,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from subsettune.config import must
 from subsettune.data.augment import make_augment
 from subsettune.data.rand_augment import MAGNITUDES, rand_augment
-from subsettune.policy import Phase, Soup, TaskFacts
+from subsettune.policy import Soup, TaskFacts
 from subsettune.task import Recipe
 from subsettune.train import crews
 from subsettune.train import masks as masking
@@ -57,11 +57,6 @@ LEAST_SHARD = 2  # examples: batch norm cannot train on one
 STATISTICS_EXAMPLES = 2048
 STATISTICS_BATCH = 256
 MASK_EXAMPLES = 128  # of its shard, from which a worker draws a data-driven mask; SNIP takes 100 of MNIST
-
-
-def of(phase: Phase) -> Soup | None:
-    """The soup of a phase; None where it is plain training."""
-    return None if phase.soup is None or phase.soup.is_neutral else phase.soup
 
 
 def shard_size(soup: Soup, pool_size: int) -> int:
