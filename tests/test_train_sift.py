@@ -28,6 +28,7 @@ from subsettune.policy import Phase, Policy, TaskFacts
 from subsettune.task import Task
 from subsettune.train import orders
 from subsettune.train.learner import Learner
+from subsettune.train.orders.base import Moment
 from subsettune.train.orders.hardest import Hardest, HardestStream, hardest
 from subsettune.train.orders.selective_backprop import SelectiveBackprop
 from subsettune.train.orders.sift import Exit, Head, Sift, SiftStream
@@ -187,7 +188,7 @@ def test_updates_against_the_slow_twin(
     for _ in range(15):
         batch = stream.next(0.5)
         twin.update(batch.positions, 0.4, 0.05, weights)
-        stream.update(learner, batch, 0.05, weights, most=1, share=0.5, facts=facts)
+        stream.update(learner, batch, Moment(lr=0.05, weights=weights, most=1, share=0.5, facts=facts))
         assert torch.equal(kept[-1], learner.part.batch(torch.tensor(twin.kept[-1]))[0])
     for parameter, expected in zip(learner.network.parameters(), twin.network.parameters(), strict=True):
         assert torch.allclose(parameter.double(), expected, atol=2e-5)
@@ -240,11 +241,11 @@ def test_outside_of_its_stretch_updates_are_plain(tiny_data: Data) -> None:
             stream.enter(None)
             for _ in range(10):
                 batch = stream.next(0.3)
-                stream.update(learner, batch, 0.1, None, most=1, share=0.3, facts=facts)
+                stream.update(learner, batch, Moment(lr=0.1, weights=None, most=1, share=0.3, facts=facts))
             if isinstance(stream, SiftStream):
                 assert stream._head is not None
                 before = stream._head.linear.weight.clone()
-                stream.update(learner, stream.next(0.6), 0.0, None, most=1, share=0.6, facts=facts)
+                stream.update(learner, stream.next(0.6), Moment(lr=0.0, weights=None, most=1, share=0.6, facts=facts))
                 assert torch.equal(before, stream._head.linear.weight)
         networks.append(learner.network)
         if len(networks) == 1:
@@ -341,7 +342,7 @@ def test_an_update_costs_its_price(tiny_data: Data, model: str, depth: float, he
         for share in (0.0, 0.3, 0.8):
             batch = stream.next(share)
             with FlopCounterMode(display=False) as counter:
-                stream.update(learner, batch, 0.01, None, most=1, share=share, facts=facts)
+                stream.update(learner, batch, Moment(lr=0.01, weights=None, most=1, share=share, facts=facts))
             assert counter.get_total_flops() == order.price(len(batch), share, facts).total
     begins = [order.price(16, share, facts).total for share in (0.0, 0.3, 0.8)]
     assert order.most(16, facts) == max(begins)
@@ -573,14 +574,14 @@ def test_a_head_that_diverges_alone_is_told(tiny_data: Data) -> None:
     learner, facts = learner_of(task), train.facts(task)
     stream = stream_of(Sift(exit="2", head="auxiliary"), task, learner)
     assert isinstance(stream, SiftStream)
-    stream.update(learner, stream.next(0.0), 0.01, None, most=1, share=0.0, facts=facts)
+    stream.update(learner, stream.next(0.0), Moment(lr=0.01, weights=None, most=1, share=0.0, facts=facts))
     assert stream._head is not None
     with torch.no_grad():
         stream._head.linear.weight.fill_(math.inf)
     with pytest.raises(
         train.loop.ModelDivergedError, match=r"^the losses at exit '2' left the finite numbers, at lear"
     ):
-        stream.update(learner, stream.next(0.0), 0.01, None, most=1, share=0.0, facts=facts)
+        stream.update(learner, stream.next(0.0), Moment(lr=0.01, weights=None, most=1, share=0.0, facts=facts))
 
 
 def test_the_network_that_comes_back_has_no_head_of_ours(tiny_data: Data) -> None:
@@ -595,7 +596,7 @@ def test_a_head_begins_anew_where_the_exit_changes_its_width(tiny_data: Data) ->
     learner, facts = learner_of(task), train.facts(task)
     stream = stream_of(Sift(exit="2", head="auxiliary"), task, learner)
     assert isinstance(stream, SiftStream)
-    stream.update(learner, stream.next(0.0), 0.1, None, most=1, share=0.0, facts=facts)
+    stream.update(learner, stream.next(0.0), Moment(lr=0.1, weights=None, most=1, share=0.0, facts=facts))
     first, second = learner.network.get_submodule("1"), learner.network.get_submodule("3")
     with torch.no_grad():
         for parameter in first.parameters():
@@ -603,7 +604,7 @@ def test_a_head_begins_anew_where_the_exit_changes_its_width(tiny_data: Data) ->
         second.weight.data = second.weight.data[:, :5].clone()
     learner.optimizer.state.clear()
     narrow = replace(facts, layers=FrozenDict({**facts.layers, "1": 5, "2": 5}))
-    stream.update(learner, stream.next(0.0), 0.1, None, most=1, share=0.0, facts=narrow)
+    stream.update(learner, stream.next(0.0), Moment(lr=0.1, weights=None, most=1, share=0.0, facts=narrow))
     assert stream._head is not None
     assert stream._head.linear.in_features == 5
 
@@ -683,7 +684,7 @@ def test_an_update_of_a_transformer_costs_its_price(texts: Task, head: str, laye
     stream = stream_of(order, texts, learner)
     batch = stream.next(0.0)
     with isolated(0, 1), FlopCounterMode(display=False) as counter:
-        stream.update(learner, batch, 0.01, None, most=1, share=0.0, facts=facts)
+        stream.update(learner, batch, Moment(lr=0.01, weights=None, most=1, share=0.0, facts=facts))
     assert counter.get_total_flops() == order.price(len(batch), 0.0, facts).total
 
 

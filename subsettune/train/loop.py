@@ -208,10 +208,10 @@ class _Run:
         """Update on a batch, or every worker on one of its own; returns the evaluations made."""
         if self.workers is None:
             assert batch is not None
-            facts = self.openings[self.phase].facts
-            return self.stream.update(
-                self.learner, batch, self._lr(), self.weights, most=most, share=share, facts=facts
+            now = orders.Moment(
+                lr=self._lr(), weights=self.weights, most=most, share=share, facts=self.openings[self.phase].facts
             )
+            return self.stream.update(self.learner, batch, now)
         if not self.workers.has_begun:
             self.workers.begin()
         self.workers.update(self._lr())

@@ -36,6 +36,25 @@ class Batch:
         return len(self.positions)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Moment:
+    """Where in a run an update is made.
+
+    Args:
+        lr: learning rate.
+        weights: (N,) factors of the losses by the subset, on the learner's device; None for equal ones.
+        most: evaluations that an optimizer with a line search may make.
+        share: of the policy's compute spent so far, as given to `Stream.next`.
+        facts: of the network as it stands, as given to `Order.price`.
+    """
+
+    lr: float
+    weights: Tensor | None
+    most: int
+    share: float
+    facts: TaskFacts
+
+
 class Order(ABC):
     """Which examples of the pool come next within a phase: a frozen dataclass of the options of an order.
 
@@ -106,32 +125,18 @@ class Stream(ABC):
         """Look at the learner before the first update; called once, before `load`."""
         return
 
-    def update(
-        self,
-        learner: Learner,
-        batch: Batch,
-        lr: float,
-        weights: Tensor | None,
-        *,
-        most: int,
-        share: float,
-        facts: TaskFacts,
-    ) -> int:
+    def update(self, learner: Learner, batch: Batch, now: Moment) -> int:
         """One update of the network on a batch, for the price that the order names.
 
         Args:
             learner: of the run.
             batch: what `next` gave.
-            lr: learning rate.
-            weights: (N,) factors of the losses by the subset, on the learner's device; None for equal ones.
-            most: evaluations that an optimizer with a line search may make.
-            share: of the policy's compute spent so far, as given to `next`.
-            facts: of the network as it stands, as given to `price`.
+            now: where in the run it is.
 
         Returns:
             Evaluations made, each for the price of the batch.
         """
-        return learner.update(batch.positions, lr, combined(batch, weights), most=most)
+        return learner.update(batch.positions, now.lr, combined(batch, now.weights), most=now.most)
 
     @abstractmethod
     def state(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from subsettune.errors import ConfigError, Mistake
 from subsettune.policy import Price, TaskFacts
 from subsettune.task import Recipe
 from subsettune.train.learner import Learner
-from subsettune.train.orders.base import ROUNDING, Batch, Order, combined, line_search, shuffled
+from subsettune.train.orders.base import ROUNDING, Batch, Moment, Order, combined, line_search, shuffled
 from subsettune.train.orders.uniform import Rounds, split
 
 
@@ -118,41 +118,21 @@ class HardestStream(Rounds):
     def losses(self, learner: Learner, inputs: Tensor, targets: Tensor, facts: TaskFacts) -> Tensor:
         """(b,) estimated losses, without gradients."""
 
-    def update(
-        self,
-        learner: Learner,
-        batch: Batch,
-        lr: float,
-        weights: Tensor | None,
-        *,
-        most: int,
-        share: float,
-        facts: TaskFacts,
-    ) -> int:
+    def update(self, learner: Learner, batch: Batch, now: Moment) -> int:
         """See `Stream.update`; inputs are read and augmented once, for the estimate and for the training."""
         inputs, targets = learner.examples(batch.positions)
-        factors = combined(batch, weights)
-        if self.order.chooses(share):
-            losses = self.losses(learner, inputs, targets, facts)
-            kept = hardest(losses, self.order.kept(len(batch), facts))
+        factors = combined(batch, now.weights)
+        if self.order.chooses(now.share):
+            losses = self.losses(learner, inputs, targets, now.facts)
+            kept = hardest(losses, self.order.kept(len(batch), now.facts))
             inputs, targets = inputs[kept], targets[kept]
             factors = None if factors is None else factors[kept]
-        self.fit(learner, inputs, targets, factors, lr, share=share, facts=facts)
+        self.fit(learner, inputs, targets, factors, now)
         return 1
 
-    def fit(
-        self,
-        learner: Learner,
-        inputs: Tensor,
-        targets: Tensor,
-        weights: Tensor | None,
-        lr: float,
-        *,
-        share: float,
-        facts: TaskFacts,
-    ) -> None:
+    def fit(self, learner: Learner, inputs: Tensor, targets: Tensor, weights: Tensor | None, now: Moment) -> None:
         """One step of the optimizer on what is kept; arguments as of `Learner.fit` and `Stream.update`."""
-        learner.fit(inputs, targets, weights, lr)
+        learner.fit(inputs, targets, weights, now.lr)
 
 
 def hardest(losses: Tensor, count: int) -> Tensor:

@@ -14,7 +14,7 @@ from subsettune.config import UNIT, Rule, setting
 from subsettune.policy import TaskFacts
 from subsettune.task import Recipe
 from subsettune.train.learner import Learner
-from subsettune.train.orders.base import ROUNDING, Batch, Order, combined, line_search, shuffled
+from subsettune.train.orders.base import ROUNDING, Batch, Moment, Order, combined, line_search, shuffled
 from subsettune.train.orders.uniform import Rounds, split
 from subsettune.train.randomness import generator
 
@@ -110,20 +110,10 @@ class InfoBatchStream(Rounds):
         """See `Stream.attach`."""
         self.losses = self.losses.to(learner.device)
 
-    def update(
-        self,
-        learner: Learner,
-        batch: Batch,
-        lr: float,
-        weights: Tensor | None,
-        *,
-        most: int,
-        share: float,
-        facts: TaskFacts,
-    ) -> int:
+    def update(self, learner: Learner, batch: Batch, now: Moment) -> int:
         """See `Stream.update`; the losses are those of the forward pass that is made anyway."""
         inputs, targets = learner.examples(batch.positions)
-        evaluations, outputs = learner.fit(inputs, targets, combined(batch, weights), lr, most=most)
+        evaluations, outputs = learner.fit(inputs, targets, combined(batch, now.weights), now.lr, most=now.most)
         self.losses[batch.positions.to(self.losses.device)] = learner.example_losses(outputs, targets)
         return evaluations
 

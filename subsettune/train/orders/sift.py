@@ -18,6 +18,7 @@ from subsettune.select.model import anatomy, pooled
 from subsettune.task import Recipe
 from subsettune.train import optimizers
 from subsettune.train.learner import Learner
+from subsettune.train.orders.base import Moment
 from subsettune.train.orders.hardest import Hardest, HardestStream, exact, looking
 from subsettune.train.randomness import generator, preserved
 
@@ -187,25 +188,15 @@ class SiftStream(HardestStream):
             raise ModelDivergedError(f"{reason}, at learning rate {learner.recipe.lr:g}.")
         return losses
 
-    def fit(
-        self,
-        learner: Learner,
-        inputs: Tensor,
-        targets: Tensor,
-        weights: Tensor | None,
-        lr: float,
-        *,
-        share: float,
-        facts: TaskFacts,
-    ) -> None:
+    def fit(self, learner: Learner, inputs: Tensor, targets: Tensor, weights: Tensor | None, now: Moment) -> None:
         """See `HardestStream.fit`; the auxiliary head learns along."""
-        left = self.order.leaves(facts)
-        if left.head != AUXILIARY or share >= self.order.stop:
-            learner.fit(inputs, targets, weights, lr)
+        left = self.order.leaves(now.facts)
+        if left.head != AUXILIARY or now.share >= self.order.stop:
+            learner.fit(inputs, targets, weights, now.lr)
             return
         with listening(learner.network, left.layer) as heard:
-            learner.fit(inputs, targets, weights, lr)
-        self._of(left).fit(heard[0], targets, weights, lr)
+            learner.fit(inputs, targets, weights, now.lr)
+        self._of(left).fit(heard[0], targets, weights, now.lr)
 
     def _outputs(self, network: nn.Module, left: Exit, hidden: Tensor, inputs: Tensor) -> Tensor:
         read_out = getattr(network, "read_out", None)
