@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import io
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
 from subsettune.errors import StorageError
-from subsettune.storage import Folder
+from subsettune.storage import Folder, parsed
 
 
 def test_write_and_read(tmp_path: Path) -> None:
@@ -80,3 +85,30 @@ def test_what_cannot_be_read_or_written(tmp_path: Path) -> None:
         Folder.at(tmp_path / "file").write("a", b"")
     with pytest.raises(StorageError, match=f"^{tmp_path}/absent cannot be read: "):
         Folder.at(tmp_path).read("absent")
+
+
+def test_a_table_in_bytes_is_read_by_this_thread_alone(tmp_path: Path) -> None:
+    table = pa.table({"a": range(1000), "b": [str(i) for i in range(1000)]})
+    content = io.BytesIO()
+    pq.write_table(table, content, row_group_size=100)
+    assert parsed(content.getvalue()) == table
+    (tmp_path / "t.parquet").write_bytes(content.getvalue())
+    script = (
+        "import os, pathlib, pyarrow.parquet\n"
+        "from subsettune.storage import parsed\n"
+        "threads = lambda: len(os.listdir('/proc/self/task'))\n"
+        "content = pathlib.Path('t.parquet').read_bytes()\n"
+        "before = threads()\n"
+        "parsed(content)\n"
+        "print(threads() - before)\n"
+        "pyarrow.parquet.read_table('t.parquet')\n"
+        "print(threads() - before > 0)\n"  # Arrow's own way is seen to start some
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.split() == ["0", "True"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"no table" * 40])
+def test_bytes_that_are_no_table_are_refused(content: bytes) -> None:
+    with pytest.raises(pa.ArrowException):
+        parsed(content)

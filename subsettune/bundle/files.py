@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from subsettune.config import must
 from subsettune.errors import BundleError, StorageError
-from subsettune.storage import Folder
+from subsettune.storage import Folder, parsed
 
 KIND, SCHEMA = "subsettune bundle", 1
 MANIFEST, POLICY, SUBSET, EVIDENCE, README = (
@@ -110,7 +110,7 @@ def from_parquet(folder: Folder, raw: bytes) -> tuple[pa.Table, Mapping[str, Any
         BundleError: it is no Parquet file, of an unknown version, or has other columns.
     """
     try:
-        table = pq.read_table(pa.BufferReader(raw))
+        table = parsed(raw)
         about = dict(json.loads((table.schema.metadata or {})[b"subsettune"]))
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         raise _damaged(folder, SUBSET, error) from error

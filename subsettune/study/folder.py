@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from subsettune import config
 from subsettune.errors import ConfigError, StudyError
 from subsettune.policy import Policy, TaskFacts
-from subsettune.storage import Folder
+from subsettune.storage import Folder, parsed
 from subsettune.study.components import Component
 from subsettune.study.definition import Study, to_yaml
 from subsettune.study.records import Role, RunRecord, from_table, to_table
@@ -107,7 +107,7 @@ class StudyFolder:
         if not self.folder.exists(name):
             return []
         try:
-            return list(from_table(pq.read_table(pa.BufferReader(self.folder.read(name)))))
+            return list(from_table(parsed(self.folder.read(name))))
         except (pa.ArrowException, ConfigError, KeyError, ValueError) as error:
             why = " ".join(str(error).split()).rstrip(".")
             advice = "Restore it from a copy, or remove it: its runs are then trained again."

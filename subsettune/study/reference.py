@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from subsettune import config
 from subsettune.errors import ConfigError, LearningError
 from subsettune.policy import TaskFacts, conventional
-from subsettune.storage import Folder
+from subsettune.storage import Folder, parsed
 from subsettune.study.records import RunRecord, from_table, to_table
 from subsettune.study.runs import RunRequest
 from subsettune.task import Task
@@ -68,7 +68,7 @@ class ReferenceCache:
         if not self.folder.exists(name) or not self.folder.exists(checkpoint):
             return None
         try:
-            (row,) = from_table(pq.read_table(pa.BufferReader(self.folder.read(name))))
+            (row,) = from_table(parsed(self.folder.read(name)))
         except (pa.ArrowException, ConfigError, KeyError, ValueError):
             return None  # a damaged cache only costs the run again
         target.write(checkpoint, self.folder.read(checkpoint))
