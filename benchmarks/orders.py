@@ -3,7 +3,8 @@
 Every order trains on all data, for several shares of the conventional compute, each a run of its own with its own
 learning-rate schedule; what an order spends on choosing is in its compute. Runs with one seed are paired: same initial
 weights, same stream of batches. Orders that keep a part of each batch draw larger batches, so that as many examples are
-trained on in an update as under the uniform order; the recipe is otherwise the same for all.
+trained on in an update as under the uniform order, and twice as many before they begin to choose; the recipe is
+otherwise the same for all.
 
     python benchmarks/orders.py --data-root DIR                    MNIST, 24,000 examples, cnn; SST-2, transformer
     python benchmarks/orders.py --tasks mnist --data-root DIR      one of them
@@ -20,6 +21,7 @@ order beats uniform where that interval lies below 1 and none of its runs diverg
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +43,10 @@ from subsettune.train.orders.sift import Sift
 
 ROOT = Path(__file__).parents[1]
 UNIFORM = "uniform"
-LATE = 0.3  # share of a run's compute, where SIFT begins late
+LATE, GENTLE = (
+    0.6,
+    0.8,
+)  # share of a run's compute where SIFT begins late; share of a batch that it keeps where it is gentle
 GRID = 801  # amounts of compute between the smallest and the largest budget
 TASKS: Mapping[str, dict[str, Any]] = {
     "mnist": {
@@ -86,7 +91,7 @@ class Variant:
 def variants(facts: TaskFacts) -> list[Variant]:
     """The uniform order first; exits of SIFT that are the same layer of a network only once, the exact loss not at all.
 
-    For that there is selective backprop. The last exit comes once more, with plain updates at first.
+    For that there is selective backprop. The last exit comes twice more, with plain updates at first, and keeping more.
     """
     found = [
         Variant(name=UNIFORM, order="uniform", options={}),
@@ -101,9 +106,10 @@ def variants(facts: TaskFacts) -> list[Variant]:
             found.append(Variant(name=f"sift, exit {layer}", order="sift", options={"keep": 0.5, "exit": depth}))
         seen.add(layer)
     last = found[-1]
-    if last.order == "sift":  # the hardest of what nothing is known of yet can be ruinous: once from later on
-        late = {**last.options, "start": LATE}
-        found.append(Variant(name=f"{last.name}, from {LATE:.0%}", order="sift", options=late))
+    if last.order == "sift":  # the hardest half of what nothing is known of yet can be ruinous
+        gentler = {f"from {LATE:.0%}": {"start": LATE}, f"keep {GENTLE:.0%}": {"keep": GENTLE}}
+        for words, options in gentler.items():
+            found.append(Variant(name=f"{last.name}, {words}", order="sift", options={**last.options, **options}))
     return found
 
 
@@ -267,7 +273,7 @@ def _columns(first: str, *others: str) -> tuple[Column, ...]:
     return (Column(title=first, align="left"), *(Column(title=title, align="right") for title in others))
 
 
-COLOURS = ("#3a3a3a", "#1d5fa8", "#b4530a", "#2f7d32", "#8e2a8b", "#a8861d", "#1d9aa8")
+COLOURS = ("#3a3a3a", "#1d5fa8", "#b4530a", "#2f7d32", "#8e2a8b", "#a8861d", "#1d9aa8", "#c2406b")
 
 
 def pictures(name: str, findings: Sequence[Finding], metric: str) -> list[dict[str, Any]]:
@@ -288,7 +294,7 @@ def pictures(name: str, findings: Sequence[Finding], metric: str) -> list[dict[s
     for title, y, pick in panels:
         lines = [
             marks(f.name, percent, [pick(f)[b] for b in budgets], colour, "lines+markers")
-            for f, colour in zip(findings, COLOURS, strict=False)
+            for f, colour in zip(findings, itertools.cycle(COLOURS), strict=False)
         ]
         drawn.append(figure(f"{name}: {title}", compute, {"title": y}, lines))
     return drawn

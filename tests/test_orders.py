@@ -40,7 +40,8 @@ def test_every_order_is_tried_at_equal_compute(bench: ModuleType) -> None:
     found = bench.variants(facts)
     assert {variant.order for variant in found} == set(orders.ORDERS)
     assert found[0].name == bench.UNIFORM
-    assert [v.name for v in found if v.order == "sift"] == ["sift, exit 2", "sift, exit 2, from 30%"]  # both depths
+    names = [v.name for v in found if v.order == "sift"]
+    assert names == ["sift, exit 2", "sift, exit 2, from 60%", "sift, exit 2, keep 80%"]  # both depths are one layer
     for variant in found:
         policy = variant.policy(0.2, task, facts)
         recipe = train.check(task, policy, facts)
@@ -58,7 +59,8 @@ def test_a_network_with_two_depths_is_left_at_both(bench: ModuleType) -> None:
     assert [v.name for v in bench.variants(deep) if v.order == "sift"] == [
         "sift, exit a",
         "sift, exit b",
-        "sift, exit b, from 30%",
+        "sift, exit b, from 60%",
+        "sift, exit b, keep 80%",
     ]
     flat = replace(facts, exits=FrozenDict({"c": 100}), blocks=("c",), layers=FrozenDict({"c": 2}))
     assert [v.name for v in bench.variants(flat) if v.order == "sift"] == []  # the loss would be exact
@@ -209,15 +211,15 @@ def test_it_runs_and_goes_on_where_it_was(
     command = ["it", "--quick", "--budgets", "0.05", "--at", "0.1", "--out", str(tmp_path)]
     monkeypatch.setattr("sys.argv", [*command, "--seeds", "1"])
     bench.main()
-    assert capsys.readouterr().err.count("finished") == 6
+    assert capsys.readouterr().err.count("finished") == 8
     path = tmp_path / "runs.jsonl"
     path.write_text(path.read_text()[:-20])  # as a kill in the middle of a line leaves it
     monkeypatch.setattr("sys.argv", [*command, "--seeds", "2"])
     bench.main()
     told = capsys.readouterr()
-    assert told.err.count("finished") == 7  # the one that was cut off, and six of the new seed
+    assert told.err.count("finished") == 9  # the one that was cut off, and eight of the new seed
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert len({row["key"] for row in rows}) == len(rows) == 12
+    assert len({row["key"] for row in rows}) == len(rows) == 16
     assert (tmp_path / "report.txt").read_text() == told.out
     assert "n = 2 seeds, 95% intervals" in told.out
     assert "sift, exit 2 " in told.out
