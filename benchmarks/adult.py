@@ -10,47 +10,28 @@ the lines that hold no example are dropped, and so is the full stop after the la
 
 from __future__ import annotations
 
-import argparse
 import csv
 import gzip
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+from published import main
 
 NUMBERS = ("age", "final_weight", "education_years", "capital_gain", "capital_loss", "hours_per_week")
 COLUMNS = (
     *("age", "workclass", "final_weight", "education", "education_years", "marital_status", "occupation"),
     *("relationship", "race", "sex", "capital_gain", "capital_loss", "hours_per_week", "native_country", "income"),
 )
-PARTS = {"train": "adult.data", "test": "adult.test"}
+PARTS = {"train": ("adult.data",), "test": ("adult.test",)}
 MISSING = "?"
 
 
-def convert(source: Path, out: Path) -> dict[str, int]:
-    """Convert both files; returns the rows of each part.
+def table(path: Path) -> pa.Table:
+    """The examples in one file.
 
     Raises:
-        FileNotFoundError: a file is not there.
         ValueError: a line is not as UCI publishes it.
     """
-    tables = {part: table(find(source, name)) for part, name in PARTS.items()}
-    (out / "adult").mkdir(parents=True, exist_ok=True)
-    for part, made in tables.items():
-        pq.write_table(made, out / "adult" / f"{part}.parquet")
-    return {part: made.num_rows for part, made in tables.items()}
-
-
-def find(source: Path, name: str) -> Path:
-    """The file, gzipped or not."""
-    for path in (source / name, source / f"{name}.gz"):
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"{source} must hold {name} or {name}.gz, got neither. Fetch it from UCI.")
-
-
-def table(path: Path) -> pa.Table:
-    """The examples in one file."""
     columns: dict[str, list[str | int | None]] = {name: [] for name in COLUMNS}
     with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
         for number, fields in enumerate(csv.reader(file, skipinitialspace=True), start=1):
@@ -73,18 +54,5 @@ def value(name: str, field: str) -> str | int | None:
     return field.removesuffix(".") if name == "income" else field
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", metavar="SOURCE_DIR", type=Path)
-    parser.add_argument("out", metavar="OUT_DIR", type=Path)
-    options = parser.parse_args()
-    try:
-        rows = convert(options.source, options.out)
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from error
-    for part, count in rows.items():
-        print(f"{options.out / 'adult' / part}.parquet: {count:,} examples")
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, "adult", PARTS, table, "examples")

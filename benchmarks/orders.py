@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from paired import LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks, page
+from paired import DIGITS, LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks, page
 
 from subsettune import config, train
 from subsettune.data import Places
@@ -43,12 +43,10 @@ from subsettune.train.orders.sift import Sift
 
 ROOT = Path(__file__).parents[1]
 UNIFORM = "uniform"
-LATE, GENTLE = (
-    0.6,
-    0.8,
-)  # share of a run's compute where SIFT begins late; share of a batch that it keeps where it is gentle
+LATE = 0.6  # share of a run's compute, where SIFT begins late
+GENTLE = 0.8  # share of a batch, where SIFT keeps more than half
 GRID = 801  # amounts of compute between the smallest and the largest budget
-TASKS: Mapping[str, dict[str, Any]] = {
+TASKS: Mapping[str, Mapping[str, Any]] = {
     "mnist": {
         "data": {"source": "mnist"},
         "split": {"validation": 0.6, "seed": 0},
@@ -56,13 +54,7 @@ TASKS: Mapping[str, dict[str, Any]] = {
         "recipe": {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 64, "epochs": 10},
         "tolerance": 0.005,
     },
-    "digits": {
-        "data": {"source": "digits"},
-        "split": {"validation": 0.1, "test": 0.3, "seed": 0},
-        "model": {"name": "mlp", "hidden": [64]},
-        "recipe": {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 64, "epochs": 30},
-        "tolerance": 0.01,
-    },
+    "digits": DIGITS,
 }
 SPACES: Mapping[str, str] = {"sst2": "search_spaces/sst2.yaml"}
 

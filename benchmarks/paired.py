@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from scipy import stats
 
@@ -25,6 +25,15 @@ from subsettune.policy import Policy
 from subsettune.task import Task
 
 LEVEL = 0.95
+Asked = TypeVar("Asked")
+Done = TypeVar("Done")
+DIGITS: Mapping[str, Any] = {  # scikit-learn's, for a quick look: nothing to download
+    "data": {"source": "digits"},
+    "split": {"validation": 0.1, "test": 0.3, "seed": 0},
+    "model": {"name": "mlp", "hidden": [64]},
+    "recipe": {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 64, "epochs": 30},
+    "tolerance": 0.01,
+}
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
@@ -90,11 +99,12 @@ def carry_out(job: Job) -> Outcome:
 def carry_out_all(jobs: Sequence[Job], path: Path, processes: int) -> dict[str, Outcome]:
     """Outcomes by key; what is on disk is not run again, and each is written before the next is waited for."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    done = _read(path)
+    rows = (Outcome(**{**row, "switches": tuple(row["switches"])}) for row in kept(path))
+    done = {outcome.key: outcome for outcome in rows}
     missing = list({job.key: job for job in jobs if job.key not in done}.values())
     start_s, finished, asked = time.monotonic(), 0.0, sum(job.policy.passes for job in missing)
     with path.open("a") as file:
-        for number, (job, outcome) in enumerate(_completed(missing, processes), start=1):
+        for number, (job, outcome) in enumerate(completed(carry_out, missing, processes), start=1):
             done[outcome.key] = outcome
             file.write(json.dumps(asdict(outcome)) + "\n")
             file.flush()
@@ -106,13 +116,13 @@ def carry_out_all(jobs: Sequence[Job], path: Path, processes: int) -> dict[str, 
     return {job.key: done[job.key] for job in jobs}
 
 
-def _completed(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, Outcome]]:
-    """Runs as they end; one at a time in this process, more in processes of their own."""
+def completed(work: Callable[[Asked], Done], asked: Sequence[Asked], processes: int) -> Iterator[tuple[Asked, Done]]:
+    """What is asked for with what `work` makes of it, as it ends; one at a time here, or more in other processes."""
     if processes == 1:
-        yield from ((job, carry_out(job)) for job in jobs)
+        yield from ((one, work(one)) for one in asked)
         return
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(carry_out, job): job for job in jobs}
+        futures = {pool.submit(work, one): one for one in asked}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -120,14 +130,13 @@ def _completed(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, Outco
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _read(path: Path) -> dict[str, Outcome]:
-    """A last line that was not written to its end is dropped, and its run is made again."""
+def kept(path: Path) -> list[dict[str, Any]]:
+    """Rows of a file of lines of JSON; a last one that was not written to its end is dropped, and to be made again."""
     if not path.exists():
-        return {}
+        return []
     whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
     path.write_text("".join(whole))
-    rows = [json.loads(line) for line in whole]
-    return {row["key"]: Outcome(**{**row, "switches": tuple(row["switches"])}) for row in rows}
+    return [json.loads(line) for line in whole]
 
 
 # --- statistics -------------------------------------------------------------------------------------------------------

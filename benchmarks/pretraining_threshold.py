@@ -24,20 +24,18 @@ import copy
 import itertools
 import json
 import math
-import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
-from paired import figure, page
+from paired import completed, figure, kept, page
 from scipy import optimize, stats
 from torch import Tensor, nn
 from torch.nn import functional
@@ -252,11 +250,11 @@ def _error(outputs: Tensor, targets: Tensor) -> float:
 def measure_all(asked: Sequence[Series], path: Path, processes: int) -> list[Row]:
     """Rows of the series; what is on disk is not measured again, and each is written before the next is waited for."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    done = _read(path)
+    done = {row.key: row for row in (Row(**raw) for raw in kept(path))}
     missing = [series for series in asked if any(series.key(t) not in done for t in series.setting.iterations)]
     start_s = time.monotonic()
     with path.open("a") as file:
-        for number, (series, rows) in enumerate(_measured(missing, processes), start=1):
+        for number, (series, rows) in enumerate(completed(measure, missing, processes), start=1):
             done |= {row.key: row for row in rows}
             file.write("".join(json.dumps(asdict(row)) + "\n" for row in rows))
             file.flush()
@@ -264,29 +262,6 @@ def measure_all(asked: Sequence[Series], path: Path, processes: int) -> list[Row
             told = f"{series.size:,} examples, seed {series.seed}: {rows[-1].pruned_error:.4f} in the end"
             print(f"[{number}/{len(missing)}] {told}; {left_s / 60:.1f} min left", file=sys.stderr, flush=True)
     return [done[series.key(t)] for series in asked for t in series.setting.iterations]
-
-
-def _measured(asked: Sequence[Series], processes: int) -> Iterator[tuple[Series, list[Row]]]:
-    if processes == 1:
-        yield from ((series, measure(series)) for series in asked)
-        return
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(measure, series): series for series in asked}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _read(path: Path) -> dict[str, Row]:
-    """A last line that was not written to its end is dropped, and measured again."""
-    if not path.exists():
-        return {}
-    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    path.write_text("".join(whole))
-    rows = [Row(**json.loads(line)) for line in whole]
-    return {row.key: row for row in rows}
 
 
 # --- thresholds and laws ----------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from paired import LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks, page
+from paired import DIGITS, LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks, page
 
 from subsettune import config, select, train
 from subsettune.data import Places
@@ -43,7 +43,7 @@ SPARING = {  # what a selector may cost where it has to fit a fifth of the compu
     "method": "stochastic",
     "sample": 16,
 }
-TASKS: Mapping[str, dict[str, Any]] = {
+TASKS: Mapping[str, Mapping[str, Any]] = {
     "mnist": {
         "data": {"source": "mnist"},
         "split": {"validation": 0.8, "seed": 0},
@@ -51,13 +51,7 @@ TASKS: Mapping[str, dict[str, Any]] = {
         "recipe": {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 64, "epochs": 10},
         "tolerance": 0.005,
     },
-    "digits": {
-        "data": {"source": "digits"},
-        "split": {"validation": 0.1, "test": 0.3, "seed": 0},
-        "model": {"name": "mlp", "hidden": [64]},
-        "recipe": {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 64, "epochs": 30},
-        "tolerance": 0.01,
-    },
+    "digits": DIGITS,
 }
 CONVENTIONAL, SHORTER, RANDOM = "conventional", "shorter schedule", "random"
 

@@ -11,42 +11,22 @@ fine ones, as HUM:ind).
 
 from __future__ import annotations
 
-import argparse
 import gzip
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+from published import main
 
 PARTS = {"train": ("TREC.train", "train_5500.label"), "test": ("TREC.test", "TREC_10.label")}
 SCHEMA = pa.schema([(name, pa.string()) for name in ("text", "label", "fine")])
 
 
-def convert(source: Path, out: Path) -> dict[str, int]:
-    """Convert both files; returns the rows of each part.
+def table(path: Path) -> pa.Table:
+    """The questions in one file.
 
     Raises:
-        FileNotFoundError: a file is not there.
         ValueError: a line is not as it was published.
     """
-    tables = {part: table(find(source, names)) for part, names in PARTS.items()}
-    (out / "trec").mkdir(parents=True, exist_ok=True)
-    for part, made in tables.items():
-        pq.write_table(made, out / "trec" / f"{part}.parquet")
-    return {part: made.num_rows for part, made in tables.items()}
-
-
-def find(source: Path, names: tuple[str, ...]) -> Path:
-    """The file under one of its names, gzipped or not."""
-    for name in names:
-        for path in (source / name, source / f"{name}.gz"):
-            if path.is_file():
-                return path
-    raise FileNotFoundError(f"{source} must hold {' or '.join(names)}, gzipped or not, got neither. Fetch it.")
-
-
-def table(path: Path) -> pa.Table:
-    """The questions in one file."""
     rows = []
     with gzip.open(path, "rt", encoding="latin-1") if path.suffix == ".gz" else path.open(encoding="latin-1") as file:
         for number, line in enumerate(file, start=1):
@@ -58,18 +38,5 @@ def table(path: Path) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", metavar="SOURCE_DIR", type=Path)
-    parser.add_argument("out", metavar="OUT_DIR", type=Path)
-    options = parser.parse_args()
-    try:
-        rows = convert(options.source, options.out)
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from error
-    for part, count in rows.items():
-        print(f"{options.out / 'trec' / part}.parquet: {count:,} questions")
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, "trec", PARTS, table, "questions")

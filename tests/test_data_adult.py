@@ -64,7 +64,7 @@ def test_lines_become_rows(tmp_path: Path, zipped: bool) -> None:
 
 def test_what_is_wrong_is_one_sentence(tmp_path: Path) -> None:
     done = convert(tmp_path, tmp_path / "out")
-    message = f"error: {tmp_path} must hold adult.data or adult.data.gz, got neither. Fetch it from UCI.\n"
+    message = f"error: {tmp_path} must hold adult.data, gzipped or not, got neither. Fetch it.\n"
     assert (done.returncode, done.stderr) == (1, message)
     write_source(tmp_path / "in", zipped=False, test=f"|1x3 Cross validator\n{FIRST}.\n1, 2\n")
     done = convert(tmp_path / "in", tmp_path / "out")
