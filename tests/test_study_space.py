@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from subsettune.errors import ConfigError
 from subsettune.policy import Soup, TaskFacts
-from subsettune.study.space import Coordinate, Space
+from subsettune.study.coordinate import Coordinate
+from subsettune.study.space import Space
 
 FACTS = TaskFacts(
     num_examples=1000,

@@ -15,8 +15,9 @@ from subsettune.errors import ConfigError, Mistake
 from subsettune.policy import SOUP, SUBSET, TaskFacts, conventional
 from subsettune.study import components
 from subsettune.study.components import Component
+from subsettune.study.coordinate import Coordinate
 from subsettune.study.definition import Study, read_space
-from subsettune.study.space import Coordinate, Space
+from subsettune.study.space import Space
 from subsettune.task import RECIPE_KEYS, Recipe
 from subsettune.train import optimizers, schedule, soup
 from subsettune.train.loop import check, facts

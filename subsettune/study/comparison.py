@@ -31,11 +31,12 @@ from subsettune.errors import ConfigError
 from subsettune.policy import SOUP, SUBSET, Policy, TaskFacts
 from subsettune.study import components
 from subsettune.study.components import Component
+from subsettune.study.coordinate import Coordinate
 from subsettune.study.noninferiority import spread_floor
 from subsettune.study.records import RunRecord
 from subsettune.study.results import COMPARISON_LEVEL, Compared
 from subsettune.study.runs import Pause, RunRequest
-from subsettune.study.space import Coordinate, Space
+from subsettune.study.space import Space
 from subsettune.task import Recipe
 from subsettune.train.result import CurvePoint
 

@@ -15,7 +15,8 @@ from subsettune import config
 from subsettune.config import FrozenDict
 from subsettune.errors import ConfigError, Mistake
 from subsettune.policy import PRUNE, SOUP, SUBSET, Phase, Policy, Soup, TaskFacts
-from subsettune.study.space import Coordinate, Space
+from subsettune.study.coordinate import Coordinate
+from subsettune.study.space import Space
 from subsettune.task import Recipe
 
 Kind = Literal["selector", "order", "entry", "soup"]

@@ -14,7 +14,8 @@ from subsettune.config import AT_LEAST_ONE, NOT_EMPTY, NOT_NEGATIVE, POSITIVE, F
 from subsettune.errors import ConfigError, Mistake
 from subsettune.study import components
 from subsettune.study.components import Component
-from subsettune.study.space import Coordinate, Space
+from subsettune.study.coordinate import Coordinate
+from subsettune.study.space import Space
 from subsettune.task import ENTRIES, OPTIMIZER_KEYS, ORDERS, RECIPE_KEYS, Recipe, Task
 
 if TYPE_CHECKING:

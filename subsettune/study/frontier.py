@@ -28,8 +28,9 @@ from scipy.special import ndtr, ndtri
 
 from subsettune.config import FrozenDict
 from subsettune.policy import FULL
+from subsettune.study.coordinate import Coordinate
 from subsettune.study.evidence import Evidence, Tried
-from subsettune.study.space import Coordinate, Space
+from subsettune.study.space import Space
 from subsettune.study.surrogate import Array, Observations, Surrogate, fit
 
 ACCEPT = 0.9  # probability of being feasible that makes a policy a candidate

@@ -24,8 +24,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from subsettune import config
 from subsettune.config import FrozenDict
 from subsettune.errors import StudyError
+from subsettune.study.coordinate import Coordinate
 from subsettune.study.evidence import Outcome, TrialRecord, to_plain_outcome
-from subsettune.study.space import Coordinate, Space
+from subsettune.study.space import Space
 
 _CONSTRAINT = "accuracy"
 _STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "diverged": TrialState.COMPLETE}

@@ -16,10 +16,11 @@ import numpy as np
 
 from subsettune.config import FrozenDict
 from subsettune.policy import FULL
+from subsettune.study.coordinate import Coordinate
 from subsettune.study.evidence import Evidence, TrialRecord, Tried
 from subsettune.study.frontier import Encoding, Frontier, Offer, Request
 from subsettune.study.samplers import ArmSampler
-from subsettune.study.space import Coordinate, Space
+from subsettune.study.space import Space
 
 _OPENING = 0.65  # place on the budget's axis of the very first trial: dear enough to have a chance
 _OPENING_UP, _OPENING_DOWN = 0.9, 0.35  # of the second, as the first failed or passed

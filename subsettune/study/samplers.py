@@ -17,9 +17,10 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
 from subsettune.config import FrozenDict
+from subsettune.study.coordinate import Coordinate
 from subsettune.study.evidence import TrialRecord
 from subsettune.study.journal import decode, distribution, encode, quiet
-from subsettune.study.space import Coordinate, Space
+from subsettune.study.space import Space
 
 _NUM_STARTUP = 5  # trials of an arm that precede the sampler's model
 

@@ -36,11 +36,12 @@ from optuna.storages.journal import BaseJournalBackend
 from subsettune import config
 from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, UNIT, FrozenDict, setting
 from subsettune.policy import FULL, SUBSET, Policy, TaskFacts
+from subsettune.study.coordinate import Coordinate
 from subsettune.study.evidence import Evidence, Outcome, TrialRecord, Tried
 from subsettune.study.frontier import Assessed
 from subsettune.study.journal import Journal
 from subsettune.study.planner import Moment, Plan, Planner, Source
-from subsettune.study.space import Coordinate, Space
+from subsettune.study.space import Space
 from subsettune.study.stopping import GainRule, is_check
 
 __all__ = ["DONE", "WAIT", "Candidate", "Counts", "Outcome", "Pause", "Proposal", "Search", "SearchSettings"]
