@@ -47,6 +47,7 @@ from subsettune.report.render import Column, Table, render
 from subsettune.task import Task
 from subsettune.train import prune
 from subsettune.train.entry import Entered, Entry
+from subsettune.train.greedy import Greedy, Junction, draw
 from subsettune.train.randomness import generator
 
 WITHIN = 0.02  # of the dense network's training accuracy, where picking stops
@@ -200,7 +201,7 @@ def _row(series: Series, iterations: int, network: nn.Sequential, inputs: Tensor
     )
 
 
-def _junction(network: nn.Sequential, inputs: Tensor, targets: Tensor) -> prune.Junction:
+def _junction(network: nn.Sequential, inputs: Tensor, targets: Tensor) -> Junction:
     """Behind the hidden layer, for all training examples."""
     (_, stretch, following) = next(prune.stretches(network))
     values = inputs
@@ -208,17 +209,17 @@ def _junction(network: nn.Sequential, inputs: Tensor, targets: Tensor) -> prune.
         values = module(values)
     head = following[0]
     assert isinstance(head, nn.Linear)
-    return prune.Junction(
+    return Junction(
         activations=prune.by_unit(stretch, values, head), layer=head, after=(), losses=_losses, targets=targets
     )
 
 
-def _pruned(whole: prune.Junction, setting: Setting, aim: float, rng: torch.Generator) -> tuple[prune.Greedy, float]:
+def _pruned(whole: Junction, setting: Setting, aim: float, rng: torch.Generator) -> tuple[Greedy, float]:
     """Pick units by a mini-batch until the accuracy on all examples is `aim`, or the bound is reached."""
     n = len(whole.targets)
     batch = torch.randperm(n, generator=rng)[: setting.examples]
-    greedy = prune.Greedy(
-        prune.Junction(
+    greedy = Greedy(
+        Junction(
             activations=whole.activations[batch],
             layer=whole.layer,
             after=(),
@@ -228,7 +229,7 @@ def _pruned(whole: prune.Junction, setting: Setting, aim: float, rng: torch.Gene
     )
     units, total, error = torch.arange(whole.width), torch.zeros(()), 1.0
     for count in range(1, MOST_PICKS * setting.bound + 1):
-        picked = greedy.pick(prune.draw(units, setting.candidates, rng))
+        picked = greedy.pick(draw(units, setting.candidates, rng))
         total = total + whole.contributions(torch.tensor([picked]))[0]
         error = _error(whole.outputs(total, count), whole.targets)
         if 1 - error >= aim or int((greedy.counts > 0).sum()) == setting.bound:

@@ -30,12 +30,12 @@ from subsettune.policy import Phase, Policy, TaskFacts, from_coordinates
 from subsettune.select.model import anatomy
 from subsettune.study.definition import read, read_space
 from subsettune.task import Model, Recipe, Task
-from subsettune.train import chain, entry, flops, prune
+from subsettune.train import chain, entry, flops, greedy, narrowing, prune
 from subsettune.train.project import project
 
 Data = dict[str, str]
 SHAPE, NUM_OUTPUTS = (2, 8, 8), 4
-EXACT = prune.Effort(candidates="all", repeats=1.5)
+EXACT = narrowing.Effort(candidates="all", repeats=1.5)
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +143,7 @@ def rng(seed: int = 0) -> torch.Generator:
 # --- picks ------------------------------------------------------------------------------------------------------------
 
 
-def junction_of(network: nn.Sequential, number: int, given: prune.Examples) -> prune.Junction:
+def junction_of(network: nn.Sequential, number: int, given: prune.Examples) -> greedy.Junction:
     """What is behind the layer of a number among those with weights."""
     values = given.inputs
     with torch.no_grad():
@@ -151,7 +151,7 @@ def junction_of(network: nn.Sequential, number: int, given: prune.Examples) -> p
             for module in stretch:
                 values = module(values)
             layer, after = following[0], following[1:]
-    return prune.Junction(
+    return greedy.Junction(
         activations=prune.by_unit(stretch, values, layer),
         layer=layer,
         after=after,
@@ -168,21 +168,21 @@ def flat(network: nn.Sequential) -> nn.Sequential:
 CASES = [("mlp", 0), ("mlp", 1), ("cnn", 0), ("cnn", 1), ("cnn", 2), ("norms", 0), ("norms", 1), ("norms", 2)]
 
 
-@pytest.mark.parametrize("effort", [EXACT, prune.Effort(candidates=3, repeats=2.0)], ids=["exact", "sampled"])
+@pytest.mark.parametrize("effort", [EXACT, narrowing.Effort(candidates=3, repeats=2.0)], ids=["exact", "sampled"])
 @pytest.mark.parametrize(("name", "number"), CASES)
 @torch.no_grad()
-def test_picks_are_those_of_the_oracle(name: str, number: int, effort: prune.Effort) -> None:
+def test_picks_are_those_of_the_oracle(name: str, number: int, effort: narrowing.Effort) -> None:
     network, given = used(NETWORKS[name]), examples()
     width = list(widths(network).values())[number]
     kept, own = width // 2, rng(5)
-    counts = prune.select(junction_of(network, number, given), kept, effort, rng(5))
+    counts = greedy.select(junction_of(network, number, given), kept, effort, rng(5))
 
     def loss(twin: nn.Module) -> float:
         return float(cross_entropy(twin(given.inputs.double()), given.targets).mean())
 
     def candidates(allowed: list[int]) -> list[int]:
         n = len(allowed) if effort.candidates == "all" else min(effort.candidates, len(allowed))
-        return prune.draw(torch.tensor(allowed), n, own).tolist()
+        return greedy.draw(torch.tensor(allowed), n, own).tolist()
 
     place = [i for i, module in enumerate(flat(network)) if chain.is_weighted(module)][number]
     picked = oracles.greedy_units(flat(network), place, kept, effort.picks(kept), loss, candidates)
@@ -227,12 +227,12 @@ def test_every_unit_once_is_the_network_as_it_was(name: str) -> None:
 def test_blocks_of_candidates_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network, given = used(NETWORKS[name]), examples()
     found = []
-    for most in (prune.MOST_NUMBERS, 1):
-        monkeypatch.setattr(prune, "MOST_NUMBERS", most)
+    for most in (greedy.MOST_NUMBERS, 1):
+        monkeypatch.setattr(greedy, "MOST_NUMBERS", most)
         junction = junction_of(network, 0, given)
         assert (junction.candidates_at_a_time() == 1) == (most == 1)
         with torch.no_grad():
-            found.append(prune.select(junction, 3, EXACT, rng()).tolist())
+            found.append(greedy.select(junction, 3, EXACT, rng()).tolist())
     assert found[0] == found[1]
 
 
@@ -241,7 +241,7 @@ def test_of_equal_candidates_the_first_is_picked() -> None:
     network = used(mlp)
     with torch.no_grad():
         network[-1].weight.zero_()
-        counts = prune.select(junction_of(network, 1, examples()), 2, EXACT, rng())
+        counts = greedy.select(junction_of(network, 1, examples()), 2, EXACT, rng())
     assert counts.tolist() == [2, 1, *[0] * 8]
 
 
@@ -250,7 +250,7 @@ def test_infinite_losses_are_told() -> None:
     with torch.no_grad():
         network[-1].bias.fill_(torch.nan)
         with pytest.raises(ModelDivergedError, match=r"^the network that is pruned left the finite numbers.$"):
-            prune.select(junction_of(network, 1, examples()), 2, EXACT, rng())
+            greedy.select(junction_of(network, 1, examples()), 2, EXACT, rng())
 
 
 # --- the narrower network ---------------------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def test_infinite_losses_are_told() -> None:
 
 def pruned(name: str, keep: float = 0.5, layers: tuple[str, ...] | None = None) -> tuple[nn.Sequential, dict[str, int]]:
     network = used(NETWORKS[name])
-    kept = prune.kept_of(widths(network), keep, layers)
+    kept = narrowing.kept_of(widths(network), keep, layers)
     prune.prune(network, kept, EXACT, examples(), rng())
     return network, kept
 
@@ -289,7 +289,7 @@ def test_picks_are_better_than_random_ones() -> None:
         return float(junction.mean_losses(junction.contributions(units).sum(0, keepdim=True), len(units)))
 
     draws = [torch.zeros(10, dtype=torch.int64).index_fill(0, torch.randperm(10)[:5], 1) for _ in range(30)]
-    assert loss(prune.select(junction, 5, EXACT, rng())) < 0.9 * min(loss(counts) for counts in draws)
+    assert loss(greedy.select(junction, 5, EXACT, rng())) < 0.9 * min(loss(counts) for counts in draws)
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.01, 0.9])
@@ -299,21 +299,21 @@ def test_facts_are_those_counted_on_the_pruned_network(name: str, keep: float) -
     assert len(dense.chain) >= 3
     for layers in (None, (dense.chain[0].name,), (dense.chain[1].name,)):
         network, kept = pruned(name, keep, layers)
-        assert prune.narrowed(dense, kept) == facts_of(network)
+        assert narrowing.narrowed(dense, kept) == facts_of(network)
 
 
 @pytest.mark.parametrize("candidates", ["all", 2])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_flops_are_those_counted(name: str, candidates: Any) -> None:
     """Two candidates are left for every pick; of all, the last picks have fewer, which only lowers the count."""
-    effort = prune.Effort(candidates=candidates, repeats=1.5)
+    effort = narrowing.Effort(candidates=candidates, repeats=1.5)
     for layers in (None, (list(widths(used(NETWORKS[name])))[1],)):
         network, given = used(NETWORKS[name]), examples(30)
         dense = facts_of(network)
-        kept = prune.kept_of(widths(network), 0.5, layers)
+        kept = narrowing.kept_of(widths(network), 0.5, layers)
         with FlopCounterMode(display=False) as counter:
             prune.prune(network, kept, effort, given, rng())
-        told = prune.flops(dense, kept, effort, 30)
+        told = narrowing.flops(dense, kept, effort, 30)
         assert counter.get_total_flops() == told if candidates == 2 else told / 2 < counter.get_total_flops() <= told
 
 

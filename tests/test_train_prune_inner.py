@@ -25,13 +25,13 @@ from subsettune.errors import ConfigError, ModelDivergedError
 from subsettune.policy import ChainLayer, Phase, Policy, TaskFacts, from_coordinates
 from subsettune.select.model import anatomy
 from subsettune.task import Model, Recipe, Task
-from subsettune.train import chain, entry, flops, prune
+from subsettune.train import chain, entry, flops, greedy, narrowing, prune
 from subsettune.train.project import project
 
 NUM_OUTPUTS = 4
 IMAGE = (2, 8, 8)
 PLACES, VOCABULARY = 7, 11
-EXACT = prune.Effort(candidates="all", repeats=1.5)
+EXACT = narrowing.Effort(candidates="all", repeats=1.5)
 
 
 @pytest.fixture(autouse=True)
@@ -209,7 +209,7 @@ def rng(seed: int = 0) -> torch.Generator:
 def halves(facts: TaskFacts, keep: float = 0.5, layers: Sequence[str] | None = None) -> dict[str, int]:
     """Units that stay, of each layer that gets narrower."""
     widths = ({layer.name: layer.width for layer in one} for one in facts.chains)
-    return {name: k for own in widths for name, k in prune.kept_of(own, keep, layers).items()}
+    return {name: k for own in widths for name, k in narrowing.kept_of(own, keep, layers).items()}
 
 
 def weight_of(network: nn.Module, layer: str) -> Tensor:
@@ -248,14 +248,14 @@ def test_a_first_layer_sends_no_gradient_to_the_inputs() -> None:
 @pytest.mark.parametrize("keep", [0.5, 0.01, 0.9])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_facts_are_those_counted_on_the_pruned_network(name: str, keep: float) -> None:
-    cheap = prune.Effort(candidates=1, repeats=1)
+    cheap = narrowing.Effort(candidates=1, repeats=1)
     for layers in (None, *((layer,) for layer in PRUNED[name])):
         network = used(name)
         dense = facts_named(name, network)
         kept = halves(dense, keep, layers)
         assert set(kept) == set(layers or PRUNED[name])
         prune.prune(network, kept, cheap, examples_for(name), rng())
-        assert prune.narrowed(dense, kept) == facts_named(name, network)
+        assert narrowing.narrowed(dense, kept) == facts_named(name, network)
         assert {layer: len(weight_of(network, layer)) for layer in kept} == kept
 
 
@@ -264,8 +264,8 @@ def test_layers_one_after_the_other_are_all_at_once() -> None:
         dense = facts_named(name, used(name))
         now = dense
         for layer, k in halves(dense).items():
-            now = prune.narrowed(now, {layer: k})
-        assert now == prune.narrowed(dense, halves(dense))
+            now = narrowing.narrowed(now, {layer: k})
+        assert now == narrowing.narrowed(dense, halves(dense))
 
 
 # --- networks that stay as they are -----------------------------------------------------------------------------------
@@ -400,10 +400,10 @@ def exact_inputs(given: prune.Examples) -> Tensor:
     return given.inputs.double() if given.inputs.is_floating_point() else given.inputs
 
 
-@pytest.mark.parametrize("effort", [EXACT, prune.Effort(candidates=3, repeats=2.0)], ids=["exact", "sampled"])
+@pytest.mark.parametrize("effort", [EXACT, narrowing.Effort(candidates=3, repeats=2.0)], ids=["exact", "sampled"])
 @pytest.mark.parametrize(("name", "layer"), CASES)
 @torch.no_grad()
-def test_picks_and_the_narrow_network_are_those_of_the_oracle(name: str, layer: str, effort: prune.Effort) -> None:
+def test_picks_and_the_narrow_network_are_those_of_the_oracle(name: str, layer: str, effort: narrowing.Effort) -> None:
     """Which evaluates a network built anew for every candidate; and the average over the picks, in one of copies."""
     network, given, own = used(name), examples_for(name), rng(5)
     before = copy.deepcopy(network)
@@ -418,7 +418,7 @@ def test_picks_and_the_narrow_network_are_those_of_the_oracle(name: str, layer: 
 
     def candidates(allowed: list[int]) -> list[int]:
         n = len(allowed) if effort.candidates == "all" else min(effort.candidates, len(allowed))
-        return prune.draw(torch.tensor(allowed), n, own).tolist()
+        return greedy.draw(torch.tensor(allowed), n, own).tolist()
 
     picked = oracles.greedy_units(flat, place, kept, effort.picks(kept), loss, candidates)
     stay = sorted(set(picked))
@@ -438,8 +438,8 @@ def test_every_unit_once_is_the_network_as_it_was(name: str) -> None:
         places = [i for i, module in enumerate(modules) if chain.is_weighted(module)]
         for here, there in itertools.pairwise(places):
             layer: Any = modules[there]
-            rest = prune.Rest(network, layer, given.inputs)
-            junction = prune.Junction(
+            rest = greedy.Rest(network, layer, given.inputs)
+            junction = greedy.Junction(
                 activations=prune.by_unit(modules[here:there], rest.activations(), layer),
                 layer=layer,
                 after=(rest,),
@@ -456,14 +456,14 @@ def test_every_unit_once_is_the_network_as_it_was(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_flops_are_those_counted(name: str) -> None:
-    effort = prune.Effort(candidates=2, repeats=1.5)
+    effort = narrowing.Effort(candidates=2, repeats=1.5)
     for layers in (None, PRUNED[name][1:2]):
         network = used(name)
         dense = facts_named(name, network)
         kept = halves(dense, layers=layers)
         with FlopCounterMode(display=False) as counter:
             prune.prune(network, kept, effort, examples_for(name, 20), rng())
-        assert counter.get_total_flops() == prune.flops(dense, kept, effort, 20)
+        assert counter.get_total_flops() == narrowing.flops(dense, kept, effort, 20)
 
 
 def test_the_price_of_a_transformer() -> None:
@@ -471,7 +471,7 @@ def test_the_price_of_a_transformer() -> None:
     dense = facts_named("transformer", transformer())
     own, forward = 2 * 7 * 8, dense.forward_flops
     kept = halves(dense)
-    told = prune.flops(dense, kept, prune.Effort(candidates=5, repeats=1.5), 3)
+    told = narrowing.flops(dense, kept, narrowing.Effort(candidates=5, repeats=1.5), 3)
     assert told == 3 * (forward + 8 * 5 * (own + forward) + (narrow := forward - 10 * own) + 8 * 5 * (own + narrow))
 
 
@@ -502,7 +502,7 @@ def test_losses_are_those_of_evaluation_and_the_mode_comes_back(name: str) -> No
             parameter.grad = torch.ones_like(parameter)
         torch.manual_seed(int(training))
         kept = dict.fromkeys(PRUNED[name], 3)
-        prune.prune(network.train(training), kept, prune.Effort(candidates=4, repeats=1.5), given, rng())
+        prune.prune(network.train(training), kept, narrowing.Effort(candidates=4, repeats=1.5), given, rng())
         assert all(module.training == training for module in network.modules())
         assert all(not m._forward_hooks and not m._forward_pre_hooks for m in network.modules())
         assert all(p is parameters[key] and p.grad is None for key, p in network.named_parameters())
@@ -523,7 +523,7 @@ def test_a_hook_is_not_left_behind_by_an_error() -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_shapes_are_fitted_to_weights(name: str) -> None:
     network, given = used(name), examples_for(name)
-    prune.prune(network, dict.fromkeys(PRUNED[name], 3), prune.Effort(candidates=1, repeats=1), given, rng())
+    prune.prune(network, dict.fromkeys(PRUNED[name], 3), narrowing.Effort(candidates=1, repeats=1), given, rng())
     fresh = NETWORKS[name]().eval()
     kept = {key: id(p) for key, p in fresh.named_parameters()}
     prune.fit_shapes(fresh, network.state_dict())

@@ -21,7 +21,7 @@ from subsettune.errors import ConfigError, Mistake
 from subsettune.plugins import load_class
 from subsettune.policy import Phase, TaskFacts
 from subsettune.task import Recipe
-from subsettune.train import prune
+from subsettune.train import narrowing, prune
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,12 +202,12 @@ class Prune(Entry):
 
     def flops(self, facts: TaskFacts, pool_size: int) -> int:
         """FLOPs of choosing the units, the most that they can be."""
-        return prune.flops(facts, self._kept(facts), self._effort, min(self.examples, pool_size))
+        return narrowing.flops(facts, self._kept(facts), self._effort, min(self.examples, pool_size))
 
     def changed(self, facts: TaskFacts) -> TaskFacts:
         """Facts of the narrower network."""
         kept = self._kept(facts)
-        return prune.narrowed(facts, kept) if kept else facts
+        return narrowing.narrowed(facts, kept) if kept else facts
 
     def apply(self, entered: Entered) -> None:
         """Choose the units that stay, cut the weights, and clear the optimizer's state."""
@@ -225,12 +225,12 @@ class Prune(Entry):
         prune.forget(entered.optimizer)
 
     @property
-    def _effort(self) -> prune.Effort:
-        return prune.Effort(candidates=self.candidates, repeats=self.repeats)
+    def _effort(self) -> narrowing.Effort:
+        return narrowing.Effort(candidates=self.candidates, repeats=self.repeats)
 
     def _kept(self, facts: TaskFacts) -> dict[str, int]:
         widths = ({layer.name: layer.width for layer in chain} for chain in facts.chains)
-        return {name: k for own in widths for name, k in prune.kept_of(own, self.keep, self.layers).items()}
+        return {name: k for own in widths for name, k in narrowing.kept_of(own, self.keep, self.layers).items()}
 
 
 ENTRIES: dict[str, type[Entry]] = {
