@@ -125,11 +125,25 @@ class Relative:
         estimate: infinite where the order's mean does not get there with any budget tried.
         low: end of the interval; 0 where smaller budgets than those tried might do.
         high: likewise; infinite where larger ones might be needed.
+        is_open: whether the ends are no part of the interval: no compute tried gives a difference of 0.
     """
 
     estimate: float
     low: float
     high: float
+    is_open: bool = False
+
+    @property
+    def sign(self) -> int:
+        """1 where the whole interval lies below 1, so that the order needs less; -1 where it lies above."""
+        if self.is_open:
+            return int(self.high <= 1) - int(self.low >= 1)
+        return int(self.high < 1) - int(self.low > 1)
+
+    @property
+    def is_below_all(self) -> bool:
+        """Whether less compute than any tried is enough."""
+        return self.is_open and self.low == 0
 
     def words(self) -> str:
         estimate = "never" if math.isinf(self.estimate) else f"{self.estimate:.2f}"
@@ -155,15 +169,14 @@ def relative_compute(curve: Curve, uniform: Mapping[int, float], at: float, comp
     grid = np.linspace(logs[0], logs[-1], GRID)
     lines = {seed: np.interp(grid, logs, [curve[b][seed] for b in budgets]) - uniform[seed] for seed in seeds}
     differences = [Interval.of([float(line[i]) for line in lines.values()], comparisons) for i in range(GRID)]
-    ratios = (np.exp(grid) / at).tolist()
+    exact = np.exp(grid) / at
+    ratios = np.where(np.isclose(exact, 1, rtol=1e-12, atol=0), 1.0, exact).tolist()  # the budget itself is 1
     first = next((i for i, d in enumerate(differences) if d.mean >= 0), None)
     may = [i for i, d in enumerate(differences) if d.low <= 0 <= d.high]
     low = ratios[may[0]] if may else ratios[-1] if first is None else ratios[max(0, first - 1)]
     high = ratios[may[-1]] if may else math.inf if first is None else ratios[first]
-    is_open_below = may[0] == 0 if may else first == 0
-    is_open_above = bool(may) and may[-1] == GRID - 1
-    ends = (0.0 if is_open_below else low, math.inf if is_open_above else high)
-    return Relative(math.inf if first is None else ratios[first], *ends)
+    ends = (0.0 if first == 0 or 0 in may else low, math.inf if first is None or GRID - 1 in may else high)
+    return Relative(math.inf if first is None else ratios[first], *ends, is_open=not may)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,13 +225,13 @@ def _metrics(outcomes: Mapping[int, Outcome], sign: int) -> dict[int, float]:
 def sentence(found: Finding, at: float) -> str:
     """Whether an order beats the uniform one, and by how much."""
     relative = found.relative
-    beats = relative.high < 1 and not found.diverged
-    verdict = "beats uniform" if beats else "is worse than uniform" if relative.low > 1 else "is not shown to differ"
+    beats = relative.sign > 0 and not found.diverged
+    verdict = "beats uniform" if beats else "is worse than uniform" if relative.sign < 0 else "is not shown to differ"
     if math.isinf(relative.estimate):
         reached = f"does not reach, with any budget tried, what uniform has at {at:.0%} of the conventional compute"
     else:
         of_what = f"what uniform has at {at:.0%} of the conventional"
-        reached = f"needs {relative.words()} times the compute for {of_what}"
+        reached = f"needs {'less than ' * relative.is_below_all}{relative.words()} times the compute for {of_what}"
     parts = []
     for sign, words in ((1, "better"), (-1, "worse"), (0, "not shown to differ")):
         budgets = [(b, d) for b, d in found.against_uniform.items() if d.sign == sign]

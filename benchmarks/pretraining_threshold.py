@@ -55,6 +55,9 @@ MOST_PICKS = 4  # for each unit of the bound: units picked again do not make the
 DECISIVE = 4.0  # difference of AICc: "considerably less support" (Burnham & Anderson 2002, section 2.6)
 REJECTED = 0.01
 FIRST_ITERATIONS = 4
+FITTED = 3  # of a law: two parameters and the variance
+FEWEST_SIZES = 3
+FEWEST_THRESHOLDS = FITTED + 2  # AICc divides by n - k - 1
 COLOURS = ("#1d5fa8", "#b4530a", "#2f7d32", "#7b3f98", "#a0202c", "#4f6d7a", "#8a6d00")
 
 
@@ -269,9 +272,11 @@ def measure_all(asked: Sequence[Series], path: Path, processes: int) -> list[Row
 
 
 def threshold(rows: Sequence[Row], margin: float) -> float | None:
-    """t* of one size and seed; None where it lies before the first or after the last iteration that was measured."""
+    """t* of one size and seed; None where the first network measured is that good already, or none is."""
     rows = sorted(rows, key=lambda row: row.iterations)
     aim = rows[-1].dense_error + margin
+    if rows[0].pruned_error <= aim:
+        return None
     for before, after in itertools.pairwise(rows):
         if before.pruned_error > aim >= after.pruned_error:
             part = (before.pruned_error - aim) / (before.pruned_error - after.pruned_error)
@@ -321,10 +326,12 @@ def fit(law: Law, m: Any, t: Any, *, relative: bool) -> Fit:
 
     Args:
         law: of the two.
-        m: (n,) sizes, each several times.
+        m: (n,) sizes, each several times; n >= `FEWEST_THRESHOLDS`.
         t: (n,) thresholds.
         relative: whether errors are of log t*.
     """
+    n, k = len(m), FITTED
+    assert n >= FEWEST_THRESHOLDS, "fewer are not fitted"
     least = np.min(t) * 1e-3  # the line of a logarithm may pass below 0 on the way
 
     def residuals(parameters: Any) -> Any:
@@ -334,7 +341,6 @@ def fit(law: Law, m: Any, t: Any, *, relative: bool) -> Fit:
     start = law.start(m, t)
     found = optimize.least_squares(residuals, start, x_scale=np.maximum(np.abs(start), 1e-6), xtol=1e-12, ftol=1e-12)
     squares = float(np.square(found.fun).sum())
-    n, k = len(m), 3  # two parameters and the variance
     return Fit(
         law=law,
         relative=relative,
@@ -387,8 +393,9 @@ def studied(rows: Sequence[Row], margin: float) -> Study:
     complete = {size: [t for t in ts if t is not None] for size, ts in whole.items() if None not in ts}
     m = np.array([size for size, ts in complete.items() for _ in ts], dtype=float)
     t = np.array([t for ts in complete.values() for t in ts])
-    laws = [(law, relative) for relative in (False, True) for law in (LOGARITHM, POWER)]
-    fits = [fit(law, m, t, relative=relative) for law, relative in laws] if len(complete) > 2 else []
+    is_enough = len(complete) >= FEWEST_SIZES and len(t) >= FEWEST_THRESHOLDS
+    laws = [(law, relative) for relative in (False, True) for law in (LOGARITHM, POWER)] if is_enough else []
+    fits = [fit(law, m, t, relative=relative) for law, relative in laws]
     missing = sum(value is None for value in found.values())
     return Study(margin=margin, thresholds=complete, missing=missing, fits=tuple(fits))
 
@@ -439,8 +446,12 @@ def table_of_fits(study: Study) -> Table:
 def verdict(study: Study) -> str:
     """What the fits show, in words."""
     told = f"Margin {study.margin:g}: "
-    if not study.fits:
+    if len(study.thresholds) < FEWEST_SIZES:
         return f"{told}too few sizes have a threshold with every seed ({study.missing} are missing) to fit a law."
+    if not study.fits:
+        count = sum(len(ts) for ts in study.thresholds.values())
+        have = f"{count} thresholds ({study.missing} are missing)"
+        return f"{told}{have} are too few to fit a law, which takes {FEWEST_THRESHOLDS}. Give more seeds or sizes."
     left_out = f" Thresholds that are missing: {study.missing}; their sizes are left out." if study.missing else ""
     law = supported(study.fits)
     if law is not None:

@@ -64,8 +64,8 @@ class Data:
         text: column of texts (Parquet, .tsv) that are the input, each as a row of token ids.
         tokens: what a text is cut into: `words`, in lower case, cut at whitespace and around each punctuation mark; or
             `bytes` of UTF-8.
-        max_tokens: longest text; longer ones are cut, and all are shorter where the training file's are.
-        vocabulary: words that are told apart, the most frequent of the training file; others are one unknown word.
+        max_tokens: longest text; longer ones are cut, and all are shorter where the training part's are.
+        vocabulary: words that are told apart, the most frequent of the training part; others are one unknown word.
 
     Only `options` means anything to functions, and only `source` to named data sets.
     """

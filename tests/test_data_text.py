@@ -26,6 +26,7 @@ import subsettune.data as data_module
 from subsettune import Bundle, TuneOptions, config, select, train, tune
 from subsettune.data import Places, TaskData, load, scratch, sources
 from subsettune.data.arrays import read
+from subsettune.data.encode import TokenIds
 from subsettune.data.text import num_tokens, read_texts, words
 from subsettune.errors import ConfigError, DataError, DataNotFoundError, ModelError, SubsettuneError
 from subsettune.policy import Phase, Policy
@@ -141,18 +142,60 @@ def test_bytes_come_back(rows: list[str]) -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.sampled_from(TEXTS), min_size=2, max_size=9), st.integers(1, 5), st.integers(1, 6))
-def test_ids_against_the_slow_twin(rows: list[str], size: int, longest: int) -> None:
+@given(st.lists(st.sampled_from(TEXTS), min_size=2, max_size=9), st.integers(1, 6))
+def test_ids_against_the_slow_twin(rows: list[str], longest: int) -> None:
     num_train = len(rows) - 1
-    found, kept = tokenised(rows, num_train, vocabulary=size, max_tokens=longest)
+    found, kept = tokenised(rows, num_train, max_tokens=longest)
     cut = [slow_words(row) for row in rows]
     counts = Counter(word for row in cut[:num_train] for word in row)
-    wanted = sorted(counts, key=lambda word: (-counts[word], word))[:size]
+    wanted = sorted(counts, key=lambda word: (-counts[word], word))
     length = min(longest, max(map(len, cut[:num_train])))
     assert kept == wanted
     for row, all_words in zip(found, cut, strict=True):
         numbers = [wanted.index(word) + 2 if word in wanted else 1 for word in all_words[:length]]
         assert row == numbers + [0] * (length - len(numbers))
+
+
+def seen_by_networks(rows: list[str], trained: list[int], size: int) -> tuple[list[list[int]], list[str]]:
+    """Ids of all texts, and the words that have one, from the texts alone: only those trained on are looked at."""
+    cut = [slow_words(row) for row in rows]
+    everywhere = Counter(word for row in cut for word in row)
+    counts = Counter(word for i in trained for word in cut[i])
+    words_of = sorted(counts, key=lambda word: (-counts[word], -everywhere[word], word))[:size]
+    length = max(len(cut[i]) for i in trained)
+    numbers = [[words_of.index(w) + 2 if w in words_of else 1 for w in row[:length]] for row in cut]
+    return [row + [0] * (length - len(row)) for row in numbers], words_of
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(TEXTS), min_size=2, max_size=9), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_networks_see_the_words_of_the_training_part_alone(rows: list[str], size: int, seed: int) -> None:
+    stored, kept = tokenised(rows, len(rows))
+    trained = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[: 1 + seed % len(rows)]
+    inputs = torch.tensor(stored, dtype=torch.int32)
+    encoder = TokenIds.fit(inputs, trained, len(kept) + 2, size)
+    wanted, words_of = seen_by_networks(rows, trained.tolist(), size)
+    assert (encoder.size, encoder.length) == (len(words_of) + 2, len(wanted[0]))
+    assert encoder(inputs).tolist() == wanted
+    assert encoder(inputs).dtype == torch.int64
+    whole = TokenIds.fit(inputs, trained, len(kept) + 2, None)  # as of bytes: every id, cut to the longest text
+    assert (whole.size, whole(inputs).tolist()) == (len(kept) + 2, [row[: encoder.length] for row in stored])
+
+
+def test_words_of_other_parts_are_unknown(tmp_path: Path) -> None:
+    """Each text has a word of its own: a network knows those that it is trained on."""
+    rows = [f"own{i} film" + " more" * (i == 7) for i in range(N)]
+    path = tsv(tmp_path / "a.tsv", rows)
+    data = load_file(path)
+    assert data.num_tokens == 2 + len({word for i in data.train.rows.tolist() for word in slow_words(rows[i])})
+    held_out = torch.cat([part.batch(torch.arange(len(part)))[0] for part in (data.validation, data.test)])
+    assert held_out[:, 0].unique().tolist() == [1]
+    assert held_out[:, 1].unique().tolist() == [2]  # the one that all share
+    in_training = 7 in data.train.rows.tolist()
+    assert data.input_shape == (3 if in_training else 2,)
+    few = load_file(path, vocabulary=1)
+    assert few.num_tokens == 3
+    assert few.train.batch(torch.arange(3))[0][:, :2].tolist() == [[1, 2]] * 3
 
 
 def test_sizes_of_vocabularies() -> None:
@@ -173,13 +216,15 @@ def test_a_file_of_texts(tmp_path: Path, name: str) -> None:
     data = load_file(path)
     kept = vocabulary(tmp_path / "cache/data")
     assert kept[:4] == ("bad", "film", "good", "dull")  # 20 each, then 10: ties by text
+    wanted, words_of = seen_by_networks(list(TEXTS) * 5, data.train.rows.tolist(), 99)
+    assert set(words_of) == set(kept)
     assert data.num_tokens == len(kept) + 2
     assert data.input_shape == (5,)  # of "Good, good film!"
     assert ids(data)[0] == [kept.index(word) + 2 for word in ("good", ",", "good", "film", "!")]
     assert ids(data)[1] == [kept.index("bad") + 2, kept.index("film") + 2, 0, 0, 0]
     inputs, targets = data.train.batch(torch.tensor([0, 1]))
     assert (inputs.dtype, tuple(inputs.shape)) == (torch.int64, (2, 5))
-    assert inputs.tolist() == [ids(data)[int(row)] for row in data.train.rows[:2]]
+    assert inputs.tolist() == [wanted[int(row)] for row in data.train.rows[:2]]
     assert targets.tolist() == [int(row) % 2 for row in data.train.rows[:2]]
 
 
@@ -197,14 +242,18 @@ def test_the_same_texts_are_the_same_data_in_any_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".tsv", ".tsv.gz"])
 def test_a_folder_of_texts(tmp_path: Path, suffix: str) -> None:
     folder = tmp_path / "reviews"
-    tsv(folder / f"train-0{suffix}", ["good film", "bad film"] * 10)
-    tsv(folder / f"train-1{suffix}", ["good cast", "bad cast"] * 10)
+    rows = [*["good film", "bad film"] * 10, *["good cast", "bad cast"] * 10]
+    tsv(folder / f"train-0{suffix}", rows[:20])
+    tsv(folder / f"train-1{suffix}", rows[20:])
     tsv(folder / f"test{suffix}", ["good unseen end that goes on", "bad"])
     tsv(folder / f"dev{suffix}", ["never"])
     data = load_file(folder)
     assert (data.num_source_examples, len(data.test)) == (40, 2)
     assert vocabulary(tmp_path / "cache/data") == ("bad", "cast", "film", "good")  # not those of the test file
-    assert data.test.batch(torch.arange(2))[0].tolist() == [[5, 1], [2, 0]]  # as long as the training texts
+    numbers = {word: 2 + i for i, word in enumerate(seen_by_networks(rows, data.train.rows.tolist(), 9)[1])}
+    assert len(numbers) == 4
+    test = data.test.batch(torch.arange(2))[0].tolist()
+    assert test == [[numbers["good"], 1], [numbers["bad"], 0]]  # as long as the training texts
 
 
 def test_a_quotation_mark_is_a_sign_like_others(tmp_path: Path) -> None:
@@ -495,7 +544,7 @@ def test_a_training_on_texts_is_learnt_and_resumed(reviews: Path, places: Places
 def test_a_regression_on_texts(tmp_path: Path, places: Places, tokens: str) -> None:
     rows = texts(200)
     path = tsv(tmp_path / "a.tsv", rows, [100.0 + 10 * (i % 2) for i in range(200)])
-    result = run(make_task(path, metric="mse", tokens=tokens), places, Policy(phases=(Phase(passes=6.0),)))
+    result = run(make_task(path, metric="mse", tokens=tokens), places, Policy(phases=(Phase(passes=9.0),)))
     assert result.metrics["test"] < 5.0  # the variance of the targets is 25
 
 

@@ -192,6 +192,65 @@ def test_an_order_that_never_gets_there_is_told(bench: ModuleType) -> None:
     )
 
 
+def steady_runs(bench: ModuleType, gap: float, budgets: list[float]) -> dict[str, dict[float, dict[int, object]]]:
+    """Uniform, and an order that is better by the same everywhere, by more than the curves rise where it is 0.05."""
+    noise = [0.0005, -0.0005, 0.0]
+    base = {b: 0.9 + 0.01 * math.log2(b) for b in budgets}
+    return {
+        name: {b: {s: outcome(bench, name, s, base[b] + gain(e)) for s, e in enumerate(noise)} for b in budgets}
+        for name, gain in (("uniform", lambda e: 0.0), ("shifted", lambda e: gap + e))
+    }
+
+
+@pytest.mark.parametrize("budgets", [[0.1, 0.2, 0.4], [0.1, 0.3, 0.7], [0.4]])
+def test_an_order_that_is_worse_everywhere_is_worse_at_the_largest_budget(
+    bench: ModuleType, budgets: list[float]
+) -> None:
+    """The interval begins where the budgets end, at the ratio 1, which is not in it."""
+    found = bench.finding("shifted", steady_runs(bench, -0.05, budgets), budgets[-1], 1)
+    relative = found.relative
+    assert (relative.estimate, relative.low, relative.high) == (math.inf, 1.0, math.inf)
+    assert relative.words() == "never [1.00, never]"
+    assert bench.sentence(found, budgets[-1]).startswith(
+        "shifted is worse than uniform: it does not reach, with any budget tried, what uniform has at "
+    )
+
+
+@pytest.mark.parametrize("budgets", [[0.1, 0.2, 0.4], [0.3, 0.5, 0.7], [0.4]])
+def test_an_order_that_is_better_everywhere_is_better_at_the_smallest_budget(
+    bench: ModuleType, budgets: list[float]
+) -> None:
+    found = bench.finding("shifted", steady_runs(bench, 0.05, budgets), budgets[0], 1)
+    relative = found.relative
+    assert (relative.estimate, relative.low, relative.high) == (1.0, 0, 1.0)
+    assert bench.sentence(found, budgets[0]).startswith(
+        f"shifted beats uniform: it needs less than 1.00 [0.00, 1.00] times the compute for what uniform has at "
+        f"{budgets[0]:.0%} of the conventional. "
+    )
+
+
+@pytest.mark.parametrize(("at", "side"), [(0.4, 1), (0.1, -1)])
+def test_an_interval_that_holds_1_at_its_end_shows_nothing(bench: ModuleType, at: float, side: int) -> None:
+    """The order is as good as uniform at `at`, and differs by far at all other budgets."""
+    noise, budgets = [0.0005, -0.0005, 0.0], [0.1, 0.2, 0.4]
+    rows = {s: [0.9 + 0.2 * math.log2(b / at) + e for b in budgets] for s, e in enumerate(noise)}
+    found = bench.relative_compute(curve(budgets, rows), dict.fromkeys(rows, 0.9), at)
+    assert found.sign == 0
+    assert (found.low < 1 and found.high == math.inf) if side > 0 else (found.low == 0 and found.high > 1)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_noise_at_another_budget_does_not_turn_the_verdict(bench: ModuleType, sign: int) -> None:
+    """Where little is known of small budgets, an order that is worse at all of them does not need fewer, or reverse."""
+    noise, budgets = [0.3, -0.3, 0.0], [0.1, 0.2, 0.4]
+    spread = {0.1: 1.0, 0.2: 0.002, 0.4: 0.002} if sign < 0 else {0.1: 0.002, 0.2: 0.002, 0.4: 1.0}
+    rows = {s: [0.5 + sign * 0.05 + e * spread[b] for b in budgets] for s, e in enumerate(noise)}
+    found = bench.relative_compute(curve(budgets, rows), dict.fromkeys(rows, 0.5), 0.2)
+    assert (found.low, found.high) == (0, math.inf)
+    assert found.estimate == (math.inf if sign < 0 else pytest.approx(0.5))
+    assert found.sign == 0
+
+
 def test_lower_can_be_better(bench: ModuleType) -> None:
     runs = runs_of(bench, {"uniform": 0.0, "higher": 0.02})
     falling = {

@@ -52,6 +52,8 @@ def test_thresholds_are_interpolated_on_a_logarithmic_scale(bench: ModuleType) -
 def test_thresholds_outside_of_what_was_measured_are_none(bench: ModuleType) -> None:
     assert bench.threshold(curve(bench, {4: 0.5, 8: 0.3}), 0.2) is None
     assert bench.threshold(curve(bench, {4: 0.1, 8: 0.05}), 0.2) is None
+    assert bench.threshold(curve(bench, {4: 0.05, 8: 0.2, 16: 0.05}), 0.07) is None  # good at first, and again
+    assert bench.threshold(curve(bench, {4: 0.07, 8: 0.2, 16: 0.05}), 0.07) is None
 
 
 def data_of(bench: ModuleType, name: str, noise: float, *, seeds: int = 5) -> tuple[Any, Any]:
@@ -169,6 +171,35 @@ def test_sizes_without_all_thresholds_are_left_out(bench: ModuleType) -> None:
     )
     assert len(bench.picture_of_thresholds(found)["data"]) == 5
     assert len(bench.picture_of_thresholds(few)["data"]) == 1
+
+
+@pytest.mark.parametrize(("num_sizes", "is_fitted"), [(3, False), (4, False), (5, True)])
+def test_thresholds_that_are_too_few_are_told_and_not_fitted(
+    bench: ModuleType, num_sizes: int, is_fitted: bool
+) -> None:
+    """One seed: AICc with three parameters divides by n - 4."""
+    sizes = (512, 1024, 2048, 4096, 8192)[:num_sizes]
+    errors = {size: i for i, size in enumerate(sizes)}
+    rows = [
+        row(bench, size, 0, t, 0.5 if t < 6 * 1.7**i + i % 2 else 0.0)
+        for size, i in errors.items()
+        for t in (4, 8, 16, 32, 64, 128)
+    ]
+    found = bench.studied(rows, 0.1)
+    assert len(found.thresholds) == num_sizes
+    assert len(found.fits) == 4 * is_fitted
+    words = bench.verdict(found)
+    if is_fitted:
+        n, residual = num_sizes, found.fits[0].residual
+        squares = residual**2 * (n - 2)
+        assert found.fits[0].aicc == pytest.approx(n * math.log(squares / n) + 6 + 24 / (n - 4))
+        assert "too few" not in words
+    else:
+        assert words == (
+            f"Margin 0.1: {num_sizes} thresholds (0 are missing) are too few to fit a law, which takes 5. Give more "
+            "seeds or sizes."
+        )
+    assert len(bench.picture_of_thresholds(found)["data"]) == 1 + 4 * is_fitted
 
 
 @torch.no_grad()

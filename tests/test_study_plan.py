@@ -191,7 +191,13 @@ CHAINLESS = TaskFacts(
 SIFTED: dict[str, Any] = {"order": {"choice": ["uniform", "sift"]}}
 PRUNED: dict[str, Any] = {"entry": {"choice": ["keep", "prune"]}}
 STIRRED: dict[str, Any] = {"soup": {"choice": [0, 0.3]}}
+IDLE: dict[str, Any] = {**PRUNED, "prune.between": 0.5, "arm": "full"}  # no policy of the space is pruned
 FULL_BATCH = {"task.recipe": {"optimizer": "lbfgs", "lr": 1, "batch_size": 9999, "epochs": 6}}
+TWO_LAYERS = {"task.model": {"name": "mlp", "hidden": [16, 8]}}
+ONE_LAYER = (
+    "prune.between has no use with fewer than two layers to prune, and this model has one layer that can be pruned"
+)
+NOT_BETWEEN = "Remove prune.between, or set it to 0."
 NO_EXIT = "exit must be a layer of the model or a share of its depth, got 'nope'. Layers at the top of this model:"
 NO_SHARDS = "soup.workers must be at most 45 for 90 examples, got 500. Each needs a shard of 2 or more."
 
@@ -225,6 +231,21 @@ NO_SHARDS = "soup.workers must be at most 45 for 90 examples, got 500. Each need
             {**PRUNED, "prune.layers": {"choice": [["1"], ["nope"]]}},
             "prune.layers",
             "layers must be some of 1 for the entry prune, got ['nope'].",
+        ),
+        ({}, {**PRUNED, "prune.between": 0.5}, "prune.between", f"{ONE_LAYER}, '1'. {NOT_BETWEEN}"),
+        ({}, {**PRUNED, "prune.between": {"uniform": [0, 0.9]}}, "prune.between", f"{ONE_LAYER}, '1'. {NOT_BETWEEN}"),
+        ({}, {**PRUNED, "prune.between": {"choice": [0, 0.5]}}, "prune.between", f"{ONE_LAYER}, '1'. {NOT_BETWEEN}"),
+        (
+            {},
+            {"entry": "prune", "prune.between": 0.5, "prune.layers": {"choice": [["1"]]}},
+            "prune.between",
+            f"{ONE_LAYER}, '1'. {NOT_BETWEEN}",
+        ),
+        (
+            TWO_LAYERS,
+            {**PRUNED, "prune.between": 0.5, "prune.layers": {"choice": [["1"], ["3"]]}},
+            "prune.between",
+            f"prune.between has no use with fewer than two layers to prune, and prune.layers leaves one. {NOT_BETWEEN}",
         ),
         ({}, {**STIRRED, "soup.workers": 500}, "soup.workers", NO_SHARDS),
         ({}, {**STIRRED, "soup.workers": {"choice": [2, 500]}}, "soup.workers", NO_SHARDS),
@@ -261,6 +282,10 @@ def test_orders_entries_and_soups_that_never_suit_the_task_are_told(
         ({}, {**STIRRED, "soup.workers": {"int": [2, 500]}}),  # few of them have a shard each
         ({"space.subset_share": {"log": [0.002, 0.5]}}, STIRRED),  # the larger subsets have a shard for each
         ({"space.subset_share": 1.0, "space.selector": REMOVED}, {**SIFTED, **PRUNED, **STIRRED}),
+        ({}, {**PRUNED, "prune.between": 0}),
+        ({"space.switch": REMOVED, "space.subset_share": REMOVED, "space.selector": REMOVED}, IDLE),
+        (TWO_LAYERS, {**PRUNED, "prune.between": {"uniform": [0.1, 0.9]}}),
+        (TWO_LAYERS, {**PRUNED, "prune.between": 0.5, "prune.layers": {"choice": [["1"], ["1", "3"]]}}),
     ],
 )
 def test_orders_entries_and_soups_that_suit_the_task_at_times_are_left_to_the_search(

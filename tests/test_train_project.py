@@ -6,10 +6,12 @@ import pytest
 from fakes import image_task, options
 
 from subsettune import train
+from subsettune.config import FrozenDict
 from subsettune.policy import Phase, Policy
 from subsettune.train.project import project
 
 Data = dict[str, str]
+CURRENT = FrozenDict({"model": "current"})
 POLICIES = {
     "full": (Phase(passes=1.7),),
     "two": (Phase(share=0.3, passes=0.9), Phase(passes=0.8)),
@@ -20,6 +22,16 @@ POLICIES = {
     "the same again": (
         *(Phase(share=0.1, passes=2.0, selector="herding", draw=i) for i in range(2)),
         Phase(passes=0.4),
+    ),
+    "of one size": (Phase(share=0.3, passes=0.25), Phase(share=0.3001, passes=0.25), Phase(passes=0.4)),
+    "chosen by the network": (
+        *(Phase(share=0.3, passes=1.6, selector="el2n", selector_options=CURRENT, draw=i) for i in range(3)),
+        Phase(passes=0.4),
+    ),
+    "chosen by the network after a prune": (
+        Phase(passes=0.5),
+        Phase(passes=1.5, entry="prune", entry_options=FrozenDict({"keep": 0.3, "candidates": 2, "examples": 16})),
+        Phase(share=0.3, passes=2.2, selector="el2n", selector_options=CURRENT),
     ),
     "ends with a small pool": (Phase(passes=1.0), Phase(share=0.02, passes=0.07)),
     "ends before its last phase": (Phase(passes=0.9), Phase(passes=0.05), Phase(share=0.01, passes=0.05)),

@@ -251,6 +251,13 @@ def test_infinite_losses_are_told() -> None:
         network[-1].bias.fill_(torch.nan)
         with pytest.raises(ModelDivergedError, match=r"^the network that is pruned left the finite numbers.$"):
             greedy.select(junction_of(network, 1, examples()), 2, EXACT, rng())
+        network[-1].bias.fill_(3e38)
+        overflowing = replace(
+            junction_of(network, 1, examples()), losses=lambda outputs, _: outputs.square().mean(dim=1)
+        )
+        assert overflowing.mean_losses(overflowing.contributions(torch.arange(2)), 1).tolist() == [torch.inf] * 2
+        with pytest.raises(ModelDivergedError, match=r"^the network that is pruned left the finite numbers.$"):
+            greedy.select(overflowing, 2, EXACT, rng())
 
 
 # --- the narrower network ---------------------------------------------------------------------------------------------

@@ -25,13 +25,14 @@ from subsettune.config import FrozenDict
 from subsettune.data import load
 from subsettune.errors import ConfigError
 from subsettune.policy import Phase, Policy, TaskFacts
+from subsettune.select.model import ModelView
 from subsettune.task import Task
-from subsettune.train import orders
+from subsettune.train import narrowing, orders
 from subsettune.train.learner import Learner
 from subsettune.train.orders.base import Moment
 from subsettune.train.orders.hardest import Hardest, HardestStream, hardest
 from subsettune.train.orders.selective_backprop import SelectiveBackprop
-from subsettune.train.orders.sift import Exit, Head, Sift, SiftStream
+from subsettune.train.orders.sift import Exit, Head, Sift, SiftStream, listening
 from subsettune.train.project import project
 from subsettune.train.randomness import isolated
 
@@ -180,7 +181,9 @@ def test_updates_against_the_slow_twin(
     stream = stream_of(order, task, learner)
     assert isinstance(stream, SiftStream)
     left = order.leaves(facts)
-    twin = Twin(learner, num_layers, Head(learner, left.width, 0).linear if left.head == "auxiliary" else None)
+    twin = Twin(
+        learner, num_layers, Head(learner, left.layer, left.width, 0).linear if left.head == "auxiliary" else None
+    )
     kept: list[Tensor] = []
     fit = Learner.fit
     monkeypatch.setattr(Learner, "fit", lambda self, inputs, *rest: (kept.append(inputs), fit(self, inputs, *rest))[1])
@@ -609,6 +612,27 @@ def test_a_head_begins_anew_where_the_exit_changes_its_width(tiny_data: Data) ->
     assert stream._head.linear.in_features == 5
 
 
+def test_a_head_begins_anew_where_the_exit_moves_to_another_layer(tiny_data: Data) -> None:
+    """The prune makes the first layer cheap, so that half of the depth ends one layer later, as wide as before."""
+    task = image_task(tiny_data, {"name": "mlp", "hidden": [16, 16, 16, 16]})
+    learner, facts = learner_of(task), train.facts(task)
+    order = Sift(exit=0.5, head="auxiliary")
+    stream = stream_of(order, task, learner)
+    assert isinstance(stream, SiftStream)
+    pruned = narrowing.narrowed(facts, {"1": 3})
+    left, later = order.leaves(facts), order.leaves(pruned)
+    assert (left.layer != later.layer, left.width) == (True, later.width)
+    head = stream._of(left)
+    assert stream._of(left) is head
+    assert stream._of(later) is not head
+    state = stream.state()
+    again = stream_of(order, task, learner)
+    assert isinstance(again, SiftStream)
+    again.load(state, None)
+    assert again._head is not None
+    assert again._of(later) is again._head
+
+
 def test_a_head_that_an_entry_makes_unfit_is_refused(tiny_data: Data) -> None:
     task = image_task(tiny_data, {"name": "mlp", "hidden": [8, 8]})
     settings = FrozenDict(exit="2", head="own")
@@ -674,6 +698,32 @@ def test_a_transformer_reads_out_at_its_blocks(texts: Task) -> None:
         expected = functional.cross_entropy(network.read_out(hidden, inputs), targets, reduction="none")
         found = stream_of(order, texts, learner).losses(learner, inputs, targets, facts)
         assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_padding_is_left_out_of_averages(texts: Task) -> None:
+    """Of what a selector looks at, and of what an auxiliary head gets, as one text after the other tells."""
+    learner = learner_of(texts)
+    inputs, targets = learner.part.batch(torch.arange(len(learner.part)))
+    lengths = (inputs != 0).sum(dim=1)
+    assert len(lengths.unique()) > 3
+    network: Any = copy.deepcopy(learner.network).eval()
+    with torch.no_grad():
+        hidden = network.blocks[0](network.tokens(inputs) + network.positions, inputs != 0)
+    slow = torch.stack([states[:length].double().mean(dim=0) for states, length in zip(hidden, lengths, strict=True)])
+    found = ModelView(network, learner.part).layer("blocks.0")
+    assert torch.allclose(found.double(), slow, atol=1e-6)
+    assert not torch.allclose(hidden.mean(dim=1).double(), slow, atol=1e-2)
+
+    stream = stream_of(Sift(exit="blocks.0", head="auxiliary"), texts, learner)
+    assert isinstance(stream, SiftStream)
+    facts = train.facts(texts)
+    losses = stream.losses(learner, inputs, targets, facts)
+    linear = stream._of(Sift(exit="blocks.0", head="auxiliary").leaves(facts)).linear
+    expected = functional.cross_entropy(linear(slow.float()), targets, reduction="none")
+    assert torch.allclose(losses, expected, atol=1e-5)
+    with listening(network, "blocks.0", inputs) as heard, torch.no_grad():
+        network(inputs)
+    assert torch.allclose(heard[0].double(), slow, atol=1e-6)
 
 
 @pytest.mark.parametrize("head", ["own", "auxiliary"])

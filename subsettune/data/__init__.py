@@ -58,12 +58,13 @@ def _load(task: Task, places: Places, fingerprint: str | None) -> TaskData:
         arrays = fetch(task.data, task.kind, places)
     known = _fingerprint(arrays, task)
     remember(known, arrays.meta.fingerprint, places)
-    return assemble(arrays, _rows(arrays, task), known, task.distortion)
+    return assemble(arrays, _rows(arrays, task), known, task.distortion, task.data.vocabulary)
 
 
 def _fingerprint(arrays: Arrays, task: Task) -> str:
     distortion = [] if task.distortion.is_off else [task.distortion, distort.VERSION]
-    return config.digest([arrays.meta.fingerprint, task.split, VERSION, *distortion])
+    words = [min(task.data.vocabulary, len(arrays.meta.vocabulary))] if arrays.meta.vocabulary else []
+    return config.digest([arrays.meta.fingerprint, task.split, VERSION, *distortion, *words])
 
 
 def _rows(arrays: Arrays, task: Task) -> dict[str, torch.Tensor]:

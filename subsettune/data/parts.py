@@ -152,7 +152,11 @@ class TaskData:
 
 
 def assemble(
-    arrays: Arrays, rows: dict[str, Tensor], fingerprint: str, distortion: Distortion | None = None
+    arrays: Arrays,
+    rows: dict[str, Tensor],
+    fingerprint: str,
+    distortion: Distortion | None = None,
+    vocabulary: int | None = None,
 ) -> TaskData:
     """Cut a data set into the parts of a task; all statistics are those of the training part as it is trained on.
 
@@ -161,6 +165,7 @@ def assemble(
         rows: of each part.
         fingerprint: of content, split and distortion.
         distortion: of the training part.
+        vocabulary: words of texts that are told apart; None for all.
 
     Raises:
         DataError: the distortion leaves a class without training examples.
@@ -168,7 +173,7 @@ def assemble(
     targets, train_rows = arrays.targets, rows["train"]
     if distortion is not None:
         targets, train_rows = distorted(targets, train_rows, distortion, arrays.meta.classes)
-    encoder = _encoder(arrays, train_rows)
+    encoder = _encoder(arrays, train_rows, vocabulary)
     train = Part(arrays.inputs, targets, train_rows, encoder, all_embeddings=arrays.embeddings)
     num_classes = len(arrays.meta.classes)
     data = TaskData(
@@ -179,18 +184,25 @@ def assemble(
         kind=arrays.meta.kind,
         num_outputs=num_classes or int(arrays.targets[0].numel()),
         num_classes=num_classes,
-        input_shape=(encoder.width,) if isinstance(encoder, Encoder) else arrays.meta.shape,
+        input_shape=_shape(arrays, encoder),
         class_names=arrays.meta.classes,
         num_source_examples=arrays.meta.num_train,
         num_embedding=arrays.meta.num_embedding,
-        num_tokens=arrays.meta.num_tokens,
+        num_tokens=encoder.size if isinstance(encoder, TokenIds) else 0,
     )
     return data if num_classes else _with_target_scale(data)
 
 
-def _encoder(arrays: Arrays, rows: Tensor) -> Normalizer | Encoder | TokenIds:
-    if arrays.meta.tokens:
-        return TokenIds()
+def _shape(arrays: Arrays, encoder: Normalizer | Encoder | TokenIds) -> tuple[int, ...]:
+    if isinstance(encoder, TokenIds):
+        return (encoder.length,)
+    return (encoder.width,) if isinstance(encoder, Encoder) else arrays.meta.shape
+
+
+def _encoder(arrays: Arrays, rows: Tensor, vocabulary: int | None) -> Normalizer | Encoder | TokenIds:
+    meta = arrays.meta
+    if meta.tokens:
+        return TokenIds.fit(arrays.inputs, rows, meta.num_tokens, vocabulary if meta.tokens == "words" else None)
     if not arrays.meta.categories:
         return Normalizer.fit(arrays.inputs, rows)
     return Encoder.fit(arrays.inputs, rows, [len(names) for names in arrays.meta.categories])

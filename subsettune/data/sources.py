@@ -66,7 +66,7 @@ ABSENT = (
     "File not found",
 )  # RuntimeErrors of torchvision
 SILENCE_S = 30.0
-READING = 2  # raise it when the same files come to give other arrays: caches made before are then passed over
+READING = 3  # raise it when the same files come to give other arrays: caches made before are then passed over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

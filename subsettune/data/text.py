@@ -45,8 +45,8 @@ def read_texts(blocks: Blocks, num_rows: int, num_train: int, data: Data, scratc
         blocks: gives the column from the beginning, block by block, each with the number of its first row.
         num_rows: of all files.
         num_train: of the training file, whose rows come first; they make the vocabulary, and the longest of them, or
-            `max_tokens`, the length: at places that no training text reaches, nothing is learnt.
-        data: column, tokens, max_tokens and vocabulary.
+            `max_tokens`, the length. Which of these words a task tells apart, its training part says: `TokenIds`.
+        data: column, tokens and max_tokens.
         scratch: folder for large arrays.
 
     Returns:
@@ -56,7 +56,7 @@ def read_texts(blocks: Blocks, num_rows: int, num_train: int, data: Data, scratc
         DataError: a text is missing, or has no token.
     """
     counts, length = _survey(blocks, num_train, data)
-    vocabulary = sorted(counts, key=lambda word: (-counts[word], word))[: data.vocabulary]
+    vocabulary = sorted(counts, key=lambda word: (-counts[word], word))
     places = {word: place for place, word in enumerate(vocabulary, start=SPECIAL_WORDS)}
     inputs = allocate((num_rows, length), np.int32, scratch)
     for row, text in _texts(blocks, data):

@@ -7,7 +7,7 @@ imports torch before a subset is chosen, so that the search can ask what a choic
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from subsettune import config
@@ -38,6 +38,7 @@ __all__ = [
     "make",
     "names",
     "same_ranking",
+    "seen",
     "selection_flops",
     "selector_of",
 ]
@@ -79,7 +80,7 @@ def _load(name: str) -> type[Selector]:
     return cls
 
 
-def selection_flops(policy: Policy, phase: int, facts: TaskFacts) -> int:
+def selection_flops(policy: Policy, phase: int, facts: TaskFacts, own: TaskFacts | None = None) -> int:
     """FLOPs charged for choosing the pool of a phase; 0 where the pool is all of the data.
 
     What an earlier phase has paid for is not charged again: proxies with the same need, and the part of a ranking that
@@ -89,6 +90,7 @@ def selection_flops(policy: Policy, phase: int, facts: TaskFacts) -> int:
         policy: that the phase belongs to.
         phase: its index.
         facts: of the task.
+        own: of the run's network when the phase begins, which an entry may have made narrower; default: `facts`.
 
     Raises:
         ConfigError: unknown selector or option.
@@ -96,6 +98,7 @@ def selection_flops(policy: Policy, phase: int, facts: TaskFacts) -> int:
     if policy.phases[phase].is_full:
         return 0
     selector = selector_of(policy, phase)
+    facts = seen(selector, facts, own)
     need = selector.model_need
     earlier = dict.fromkeys((p.selector, p.selector_options) for p in policy.phases[:phase] if not p.is_full)
     is_paid = need is None or any(make(*chosen).model_need == need for chosen in earlier)
@@ -129,21 +132,32 @@ def selector_of(policy: Policy, phase: int) -> Selector:
     return make(policy.phases[phase].selector, policy.phases[phase].selector_options)
 
 
-def check(policy: Policy, facts: TaskFacts) -> str | None:
+def seen(selector: Selector, facts: TaskFacts, own: TaskFacts | None) -> TaskFacts:
+    """The facts of the network that a selector looks at: the run's own, or one as the task has it."""
+    need = selector.model_need
+    return facts if own is None or need is None or need.source != "current" else own
+
+
+def check(policy: Policy, facts: TaskFacts, own: Sequence[TaskFacts] | None = None) -> str | None:
     """Why the selections of a policy cannot be made, known before it runs; None if they can.
+
+    Args:
+        policy: whose phases choose.
+        facts: of the task.
+        own: of the run's network, when each phase begins; default: `facts` throughout.
 
     Returns:
         One sentence with a remedy: an unknown selector or option, data or a network that the selector cannot choose
         by, more memory than it may use, or more FLOPs than the phase is allowed.
     """
     for index, phase in enumerate(policy.phases):
-        problem = None if phase.is_full else _check_phase(policy, index, facts)
+        problem = None if phase.is_full else _check_phase(policy, index, facts, facts if own is None else own[index])
         if problem is not None:
             return problem if len(policy.phases) <= 2 else f"Phase {index + 1}: {problem}"
     return None
 
 
-def _check_phase(policy: Policy, index: int, facts: TaskFacts) -> str | None:
+def _check_phase(policy: Policy, index: int, facts: TaskFacts, own: TaskFacts) -> str | None:
     phase = policy.phases[index]
     n = facts.num_examples
     if round(phase.share * n) == 0:
@@ -153,10 +167,10 @@ def _check_phase(policy: Policy, index: int, facts: TaskFacts) -> str | None:
         selector = make(phase.selector, phase.selector_options)
     except ConfigError as error:
         return str(error)
-    obstacle = selector.obstacle(facts, k)
+    obstacle = selector.obstacle(seen(selector, facts, own), k)
     if obstacle is not None:
         return obstacle
-    needed, allowed = selection_flops(policy, index, facts), round(phase.passes * facts.pass_flops)
+    needed, allowed = selection_flops(policy, index, facts, own), round(phase.passes * facts.pass_flops)
     if needed <= allowed:
         return None
     passes = needed / facts.pass_flops

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from subsettune.data import TaskData
 from subsettune.data.parts import EVALUATION_BATCH
+from subsettune.data.text import PADDING
 from subsettune.errors import ModelDivergedError, ModelError
 from subsettune.select import scores
 from subsettune.select.base import Examples
@@ -54,7 +55,7 @@ def anatomy(network: nn.Module, inputs: Tensor) -> Anatomy:
     def look(name: str, module: nn.Module) -> Callable[..., None]:
         def hook(_: nn.Module, __: tuple[object, ...], output: object) -> None:
             if isinstance(output, Tensor) and output.dim() >= 2 and output.is_floating_point():
-                layers[name] = pooled(output).shape[1]
+                layers[name] = pooled(output, inputs).shape[1]
             if isinstance(module, nn.Linear) and isinstance(output, Tensor) and output.dim() == 2:
                 heads[id(output)] = name
                 kept.append(output)
@@ -76,13 +77,21 @@ def anatomy(network: nn.Module, inputs: Tensor) -> Anatomy:
     return Anatomy(layers=layers, head=head, head_features=int(features))  # type: ignore[arg-type]
 
 
-def pooled(output: Tensor) -> Tensor:
-    """(b, w) numbers of a layer's output: maps (b, w, ...) and sequences (b, t, w) are averaged over their places."""
+def pooled(output: Tensor, inputs: Tensor) -> Tensor:
+    """(b, w) numbers of a layer's output: maps (b, w, ...) and sequences (b, t, w) are averaged over their places.
+
+    Args:
+        output: of the layer.
+        inputs: (b, ...) that the network got; where they are token ids (b, t), padding is left out of the average.
+    """
     if output.dim() == 2:
         return output
-    if output.dim() == 3:
+    if output.dim() > 3:
+        return output.flatten(2).mean(dim=2)
+    if inputs.is_floating_point() or inputs.shape != output.shape[:2]:
         return output.mean(dim=1)
-    return output.flatten(2).mean(dim=2)
+    there = (inputs != PADDING).unsqueeze(2)
+    return output.masked_fill(~there, 0.0).sum(dim=1) / there.sum(dim=1)
 
 
 class ModelView:
@@ -193,16 +202,22 @@ class ModelView:
         if name not in self._anatomy.layers:
             known = ", ".join(self._anatomy.layers)
             raise ModelError(f"layer must be one of {known}, got {name!r}. Name a layer as named_modules() does.")
+        fed: list[Tensor] = []
         taken: list[Tensor] = []
         module = self.network.get_submodule(name)
-        handle = module.register_forward_hook(lambda _, __, output: taken.append(pooled(output.detach()).float()))
+        handles = [
+            self.network.register_forward_pre_hook(lambda _, given: fed.append(given[0])),
+            module.register_forward_hook(lambda _, __, output: taken.append(pooled(output.detach(), fed[-1]).float())),
+        ]
         try:
             blocks = []
             for _ in self._outputs(None):
                 blocks.append(taken[-1])
                 taken.clear()
+                fed.clear()
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
         features = torch.cat(blocks)
         self._refuse_diverged(features)
         return features

@@ -12,7 +12,7 @@ import torch
 from subsettune import config, models
 from subsettune.data import Places, TaskData, load
 from subsettune.errors import ConfigError, Mistake
-from subsettune.policy import SOUP, SUBSET, TaskFacts, conventional
+from subsettune.policy import PRUNE, SOUP, SUBSET, TaskFacts, conventional
 from subsettune.study import components
 from subsettune.study.components import Component
 from subsettune.study.coordinate import Coordinate
@@ -107,6 +107,8 @@ def _broken(space: Space, study: Study, data: TaskData, known: TaskFacts) -> Ite
     for component in components.of_space(space):
         if component.kind in space and (component.kind != SOUP or not component.is_neutral):
             yield from judge.mistakes(component)
+    if SUBSET in space.arms and f"{PRUNE}.between" in space:
+        yield from _idle_between(space, known)
 
 
 class _Judge:
@@ -195,6 +197,21 @@ def _options(component: Component, space: Space) -> dict[str, tuple[Any, ...]]:
             may_be_absent = axis.when.keys() - {"arm", component.kind}
             options[option] = (*axis.ends, DEFAULT) if may_be_absent else axis.ends
     return options
+
+
+def _idle_between(space: Space, known: TaskFacts) -> Iterator[Mistake]:
+    """Compute between prunings where only one layer is pruned: all of its values are one policy."""
+    name, prunable = f"{PRUNE}.between", set(known.prunable)
+    asked = _options(Component(kind="entry", name=PRUNE), space).get("layers", (DEFAULT,))
+    pruned = [prunable if names is DEFAULT else set(names) for names in asked]
+    counts = {len(names) for names in pruned if names <= prunable}  # a name that no layer has is told by itself
+    if counts != {1} or max(space[name].ends) == 0:
+        return
+    have = f"this model has one layer that can be pruned, {known.prunable[0]!r}"
+    if len(prunable) > 1:
+        have = f"{PRUNE}.layers leaves one"
+    advice = f"Remove {name}, or set it to 0."
+    yield Mistake((name,), f"{name} has no use with fewer than two layers to prune, and {have}. {advice}")
 
 
 def _settings(options: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:

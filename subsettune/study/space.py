@@ -14,7 +14,7 @@ the arm `subset`, `shrink` and `noise` to the entry `shrink_perturb`, and any ot
 owner: `el2n.proxy_passes` to a selector, `sift.keep` to an order, `prune.keep` to an entry, and `soup.workers`,
 `soup.density`, `soup.share`, `soup.masks`, `soup.uncovered` and `soup.rand_augment` to a soup above 0. With
 `prune.between`, layers are pruned one after the other: it is the share of the compute after the switch that is spent
-before the last of them.
+before the last of them, of which there have to be two or more.
 
 The arm `full` is part of every space: plain training on all data, the control that every saving is stated against. So
 `arm: subset` still searches both arms. `arm: full` searches the shorter schedule alone. In the arm `subset` a
@@ -36,7 +36,7 @@ import numpy as np
 
 from subsettune.config import FrozenDict, must
 from subsettune.errors import ConfigError, Mistake
-from subsettune.policy import MOST_CHOICES, SUBSET, Policy, TaskFacts, from_coordinates
+from subsettune.policy import MOST_CHOICES, SOUP, SUBSET, Policy, TaskFacts, from_coordinates
 from subsettune.study import space_reader
 from subsettune.study.coordinate import Coordinate, implied
 
@@ -163,7 +163,12 @@ def _check_sizes(axis: Coordinate, facts: TaskFacts, mistakes: list[Mistake]) ->
 
 
 def _check_choices(space: Space, facts: TaskFacts, mistakes: list[Mistake]) -> None:
-    """Refuse what `from_coordinates` would: more choices of a subset than a policy may have."""
+    """Refuse what `from_coordinates` would: more choices of a subset than a policy may have.
+
+    With steps or a soup the choices are divided among phases: points that have too many are left to the search.
+    """
+    if SOUP in space or ("steps" in space and min(space["steps"].ends) > 1):
+        return
     budget, switch, reselect = (axis.values or (axis.lo, axis.hi) for axis in map(space.__getitem__, _LENGTHS))
     longest = max(budget) * max(switch) * facts.reference_passes
     if longest > MOST_CHOICES * min(reselect):

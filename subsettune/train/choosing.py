@@ -16,7 +16,7 @@ from subsettune.policy import Policy, TaskFacts
 from subsettune.select import ModelNeed, SelectionContext, Selector, Subset
 from subsettune.select.model import ModelView
 from subsettune.task import Task
-from subsettune.train import proxy, rankings
+from subsettune.train import openings, proxy, rankings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,7 @@ class Chooser:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.task, self.policy, self.seed, self.data, self.facts = task, policy, seed, data, facts
+        self._own = openings.before(policy, facts)
         self.device, self.clock = torch.device(device), clock
         self.rankings = None if places is None else rankings.Rankings(places=places, clock=clock)
         self._proxies: dict[ModelNeed, tuple[ModelView, ...]] = {}
@@ -94,7 +95,7 @@ class Chooser:
         together = select.same_ranking(self.policy, phase)
         longest = max(self._size(p) for p in together)
         start = self.clock()
-        context = self._context(selector, network)
+        context = self._context(phase, network)
         seconds, ranked = self.clock() - start, self._ranked.get(together[0])
         if ranked is None:
             choice = self._rank(phase, selector, context, longest)
@@ -137,10 +138,11 @@ class Chooser:
         self._wait()
         return subset
 
-    def _context(self, selector: Selector, network: nn.Module | None) -> SelectionContext:
+    def _context(self, phase: int, network: nn.Module | None) -> SelectionContext:
+        selector = select.selector_of(self.policy, phase)
         return SelectionContext(
             part=self.data.train,
-            facts=self.facts,
+            facts=select.seen(selector, self.facts, self._own[phase]),
             device=self.device,
             models=self._models(selector, network),
             embeddings=self.data.train.embeddings,

@@ -94,7 +94,8 @@ class Junction:
         n = len(sums)
         targets = self.targets.repeat(n, *[1] * (self.targets.dim() - 1))
         losses = self.losses(self.outputs(sums.flatten(0, 1), count), targets)
-        return losses.double().view(n, -1).mean(dim=1).nan_to_num(nan=math.inf)
+        means = losses.double().view(n, -1).mean(dim=1)
+        return means.where(means.isfinite(), math.inf)
 
     def candidates_at_a_time(self) -> int:
         """How many candidates are evaluated together: their largest activations hold at most `MOST_NUMBERS`."""

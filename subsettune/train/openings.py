@@ -38,7 +38,7 @@ def openings(policy: Policy, recipe: Recipe, facts: TaskFacts) -> tuple[Opening,
     for index, phase in enumerate(policy.phases):
         k = phase.pool_size(facts.num_examples)
         opened, stirred, order = entry.of(phase), phase.stirred, orders.of(phase)
-        flops = select.selection_flops(policy, index, facts) + opened.flops(now, k)
+        flops = select.selection_flops(policy, index, facts, now) + opened.flops(now, k)
         now = opened.changed(now)
         if stirred is not None:
             flops += soup.flops(stirred, k, now)
@@ -46,6 +46,14 @@ def openings(policy: Policy, recipe: Recipe, facts: TaskFacts) -> tuple[Opening,
         else:
             rounds = order.lengths(k, recipe.batch_size)
         found.append(Opening(flops=flops, facts=now, lengths=tuple(rounds), is_soup=stirred is not None))
+    return tuple(found)
+
+
+def before(policy: Policy, facts: TaskFacts) -> tuple[TaskFacts, ...]:
+    """Facts of the network when each phase of a policy begins, before its entry; of one whose entries were checked."""
+    found = [facts]
+    for phase in policy.phases[:-1]:
+        found.append(entry.of(phase).changed(found[-1]))
     return tuple(found)
 
 

@@ -48,7 +48,7 @@ def project(policy: Policy, recipe: Recipe, facts: TaskFacts) -> tuple[Stretch, 
         is_over = has_ended or (spent >= end and not is_last)
         selected = 0 if is_over else opening.flops
         spent += selected
-        own = _pool(policy, index)
+        own = _pool(policy, index, facts)
         if not is_over and own != pool:
             position, pool = 0, own
         at = 0 if opening.is_soup else position  # the order waits while the workers go through their shards
@@ -69,10 +69,13 @@ def project(policy: Policy, recipe: Recipe, facts: TaskFacts) -> tuple[Stretch, 
     return tuple(stretches)
 
 
-def _pool(policy: Policy, index: int) -> object:
+def _pool(policy: Policy, index: int, facts: TaskFacts) -> object:
     """Something that is equal for phases on the same pool; a choice by the run's own network is never the same."""
     phase = policy.phases[index]
     if phase.is_full:
         return "all"
-    draw = 0 if select.selector_of(policy, index).is_deterministic else phase.draw
-    return phase.share, phase.selector, phase.selector_options, draw
+    selector = select.selector_of(policy, index)
+    if selector.model_need is not None and selector.model_need.source == "current":
+        return index
+    draw = 0 if selector.is_deterministic else phase.draw
+    return phase.pool_size(facts.num_examples), phase.selector, phase.selector_options, draw

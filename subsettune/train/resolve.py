@@ -111,7 +111,7 @@ def check(task: Task, policy: Policy, facts: TaskFacts) -> Recipe:
     recipe = task.recipe.override(policy.recipe)
     schedule.make(recipe.schedule, recipe.schedule_options)
     openings.check(policy, recipe, facts)
-    problem = select.check(policy, facts)
+    problem = select.check(policy, facts, openings.before(policy, facts))
     if problem is not None:
         raise ConfigError(problem)
     optimizers.check_batch_size(recipe, facts.num_examples)

@@ -54,7 +54,7 @@ class Sift(Hardest):
 
     An auxiliary head is a linear layer on the output of the exit, averaged over places. It is trained from the run's
     beginning until `stop`, also before `start`, by an optimizer of its own as the recipe has it, on the output that
-    training gives anyway, and sends no gradient back. It begins anew where an entry changes the width of the exit, and
+    training gives anyway, and sends no gradient back. It begins anew where an entry changes the exit or its width, and
     waits while a soup's workers train. Source: Das et al. 2024, arXiv:2402.07052.
 
     Args:
@@ -194,26 +194,26 @@ class SiftStream(HardestStream):
         if left.head != AUXILIARY or now.share >= self.order.stop:
             learner.fit(inputs, targets, weights, now.lr)
             return
-        with listening(learner.network, left.layer) as heard:
+        with listening(learner.network, left.layer, inputs) as heard:
             learner.fit(inputs, targets, weights, now.lr)
         self._of(left).fit(heard[0], targets, weights, now.lr)
 
     def _outputs(self, network: nn.Module, left: Exit, hidden: Tensor, inputs: Tensor) -> Tensor:
         read_out = getattr(network, "read_out", None)
         if left.head == AUXILIARY:
-            outputs = self._of(left).linear(pooled(hidden))
+            outputs = self._of(left).linear(pooled(hidden, inputs))
         elif read_out is not None:
             outputs = read_out(hidden, inputs)
         else:
-            outputs = network.get_submodule(self._last_layer)(pooled(hidden))
+            outputs = network.get_submodule(self._last_layer)(pooled(hidden, inputs))
         assert isinstance(outputs, Tensor), "heads give tensors"
         return outputs
 
     def _of(self, left: Exit) -> Head:
-        """The auxiliary head, made when it is first asked for, and anew for another width."""
-        if self._head is None or self._head.linear.in_features != left.width:
+        """The auxiliary head, made when it is first asked for, and anew for another layer or width."""
+        if self._head is None or (self._head.layer, self._head.linear.in_features) != (left.layer, left.width):
             assert self._learner is not None, "a stream is attached before its first update"
-            self._head = Head(self._learner, left.width, self.seed)
+            self._head = Head(self._learner, left.layer, left.width, self.seed)
         return self._head
 
     def state(self) -> dict[str, Any]:
@@ -226,7 +226,7 @@ class SiftStream(HardestStream):
         self._head = None
         if state["head"] is not None:
             assert self._learner is not None, "a stream is attached before its state is loaded"
-            self._head = Head(self._learner, state["head"]["width"], self.seed)
+            self._head = Head(self._learner, state["head"]["layer"], state["head"]["width"], self.seed)
             self._head.load(state["head"])
 
 
@@ -236,12 +236,13 @@ class Head:
 
     Args:
         learner: whose network it is read from.
+        layer: the exit.
         width: numbers that the exit gives for an example.
         seed: of the run; weights are drawn as `nn.Linear` draws them, but from a stream of their own.
     """
 
-    def __init__(self, learner: Learner, width: int, seed: int) -> None:
-        self.learner = learner
+    def __init__(self, learner: Learner, layer: str, width: int, seed: int) -> None:
+        self.learner, self.layer = learner, layer
         linear = nn.utils.skip_init(nn.Linear, width, learner.data.num_outputs)
         rng, bound = generator(seed, "exit head", width), 1 / math.sqrt(width)
         with torch.no_grad():
@@ -264,6 +265,7 @@ class Head:
     def state(self) -> dict[str, Any]:
         """What `load` needs to go on with the same bits."""
         return {
+            "layer": self.layer,
             "width": self.linear.in_features,
             "linear": self.linear.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -300,15 +302,15 @@ def output_of(learner: Learner, layer: str, inputs: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def listening(network: nn.Module, layer: str) -> Iterator[list[Tensor]]:
-    """What a named layer gives in the forward passes inside: (b, width) float32 averages over places, detached.
+def listening(network: nn.Module, layer: str, inputs: Tensor) -> Iterator[list[Tensor]]:
+    """What a named layer gives for inputs in the forward passes inside: (b, width) float32, pooled and detached.
 
     Copied, for the next layer may work in place.
     """
     heard: list[Tensor] = []
 
     def hear(_: nn.Module, __: tuple[object, ...], output: Tensor) -> None:
-        heard.append(pooled(output.detach().float()).clone())
+        heard.append(pooled(output.detach().float(), inputs).clone())
 
     handle = network.get_submodule(layer).register_forward_hook(hear)
     try:
