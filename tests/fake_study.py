@@ -10,7 +10,7 @@ from typing import Any
 from subsettune import config
 from subsettune.config import FrozenDict
 from subsettune.ledger import Ledger
-from subsettune.policy import ChainLayer, Policy, Soup, TaskFacts, conventional, from_coordinates
+from subsettune.policy import ChainLayer, Phase, Policy, Soup, TaskFacts, conventional, from_coordinates
 from subsettune.study.components import Component, Kind, neutralised
 from subsettune.study.definition import Study
 from subsettune.study.records import RunRecord
@@ -222,11 +222,14 @@ class _Maker:
             name: Candidate(name=name, policy=r.policy, trials=(r.number,), cost_flops=r.cost_flops)
             for name, r in sorted(named.items(), key=lambda item: -item[1].cost_flops)
         }
+        if self.state == "subset_wins":
+            equal = Policy(phases=(Phase(passes=subset.policy.passes),), recipe=subset.policy.recipe)
+            self.candidates["equal"] = Candidate(name="equal", policy=equal, cost_flops=equal.cost(FACTS))
         if self.state != "random_wins":
             control = _with_selector(subset.policy, "random")
             self.candidates["random"] = Candidate(name="random", policy=control, cost_flops=control.cost(FACTS))
         passes = {
-            "subset_wins": {"candidate-1": 0.001, "shorter": -0.002, "random": -0.012},
+            "subset_wins": {"candidate-1": 0.001, "shorter": -0.002, "equal": -0.011, "random": -0.012},
             "random_wins": {"candidate-1": 0.001, "shorter": -0.002},
             "full_wins": {"shorter": 0.001, "candidate-1": -0.013, "random": -0.016},
             "none_passed": {"shorter": -0.012, "candidate-1": -0.0105, "random": -0.02},
@@ -391,7 +394,7 @@ class _Maker:
             self.verdicts = {}
 
     def _manifest(self) -> dict[str, Any]:
-        passed = [n for n in self.candidates if n != "random" and self.verdicts.get(n, {}).get("passed")]
+        passed = [n for n in self.candidates if n not in ("equal", "random") and self.verdicts.get(n, {}).get("passed")]
         winner = min(passed, key=lambda n: self.candidates[n].cost_flops) if passed else None
         status = {"empty": "reference", "no_trials": "search", "only_failed": "search"}.get(self.state, self.state)
         return {

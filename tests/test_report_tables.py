@@ -77,7 +77,7 @@ def test_the_widest_result_fits_80_columns() -> None:
     view = make_view("subset_wins", metric="balanced_accuracy")
     rows = {
         role: {**view.summary[role], "saving": -12.345, "seconds": 123456.0, "passes": 1234.5, "seeds": 10}
-        for role in ("best", "shorter", "random")
+        for role in ("best", "shorter", "equal", "random")
     }
     facts = {"passes": 1234.5, "flops": 99_900_000_000_000, "seconds": 360_000.0}
     summary = {**view.summary, **rows, "reference": {**view.summary["reference"], **facts}}
@@ -97,8 +97,8 @@ def test_the_reference_counts_the_seeds_that_were_tested() -> None:
 def test_the_result_table_holds_the_numbers_of_the_summary() -> None:
     view = make_view("subset_wins")
     rows = {row.role: row for row in tables.result_rows(view)}
-    assert list(rows) == ["reference", "best", "shorter", "random"]
-    for role in ("best", "shorter", "random"):
+    assert list(rows) == ["reference", "best", "shorter", "equal", "random"]
+    for role in ("best", "shorter", "equal", "random"):
         found, row = rows[role], view.summary[role]
         assert (found.metric, found.bound, found.passes) == (row["metric"], row["interval"], row["passes"])
         assert (found.flops, found.saving, found.num_seeds) == (row["flops"], row["saving"], 5)
@@ -106,6 +106,14 @@ def test_the_result_table_holds_the_numbers_of_the_summary() -> None:
     assert rows["random"].verdict.startswith("missed by 0.")
     assert rows["best"].saving_shorter == 1 - view.summary["best"]["flops"] / view.summary["shorter"]["flops"]
     assert rows["shorter"].saving_shorter is None
+
+
+def test_one_line_where_the_best_shorter_schedule_is_that_of_equal_compute() -> None:
+    view = make_view("subset_wins")
+    summary = {**view.summary, "shorter": {**view.summary["equal"], "passed": True}}
+    rows = tables.result_rows(dataclasses.replace(view, summary=summary))
+    assert [row.role for row in rows] == ["reference", "best", "shorter", "random"]
+    assert rows[1].saving_shorter == pytest.approx(0, abs=1e-6)
 
 
 def test_the_reference_shows_its_test_metric_once_it_was_tested() -> None:

@@ -198,6 +198,25 @@ def test_the_headline_says_when_a_shorter_schedule_does_as_well() -> None:
     assert text.startswith("No subset policy wins here: a shorter schedule on all data matches the recipe with ")
 
 
+def test_the_headline_says_when_all_data_for_the_same_compute_do_as_well() -> None:
+    view = make_view("subset_wins")
+    best, equal = view.summary["best"], {**view.summary["equal"], "passed": True}
+    text = words.headline(dataclasses.replace(view, summary={**view.summary, "shorter": equal, "equal": equal}))
+    assert text.startswith(
+        f"No subset policy is shown to win here: one matches the recipe with {100 * best['saving']:.1f} % less "
+    )
+    assert ", but a shorter schedule on all data of the same compute does too; a random subset" in text
+
+
+def test_the_headline_names_a_shorter_schedule_of_equal_compute_that_missed() -> None:
+    view = make_view("subset_wins")
+    verdicts = {**view.verdicts, "shorter": {**view.verdicts["shorter"], "passed": False, "shortfall": 0.002}}
+    summary = {**view.summary, "shorter": {**view.summary["shorter"], "passed": False}}
+    text = words.headline(dataclasses.replace(view, verdicts=verdicts, summary=summary))
+    missed = view.verdicts["equal"]["shortfall"]
+    assert f" (4.61 passes) missed by 0.0020, one of the policy's own compute missed by {missed:.4f}; a random" in text
+
+
 def test_the_headline_says_when_nothing_passed_and_by_how_much() -> None:
     view = make_view("none_passed")
     shortfall = view.verdicts["shorter"]["shortfall"]

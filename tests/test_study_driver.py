@@ -78,11 +78,11 @@ def _spent(records: Sequence[RunRecord]) -> int:
 
 def test_a_summary_has_the_keys_that_show_promises(passed: StudyView) -> None:
     summary = passed.summary
-    promised = {"status", "reference", "best", "shorter", "random", "trials", "tuning", "verified", "bundle"}
+    promised = {"status", "reference", "best", "shorter", "equal", "random", "trials", "tuning", "verified", "bundle"}
     assert promised <= set(summary)
     assert {"metric", "passes", "flops", "seconds", "seeds"} <= set(summary["reference"])
     row = {"policy", "metric", "interval", "passes", "flops", "seconds", "saving", "passed"}
-    for name in ("best", "shorter", "random"):
+    for name in ("best", "shorter", "equal", "random"):
         assert summary[name] is None or row <= set(summary[name])
     assert set(summary["trials"]) == {"finished", "stopped", "skipped", "failed"}
     assert set(summary["tuning"]) == {"passes", "flops", "seconds", "break_even"}
@@ -295,6 +295,10 @@ def test_the_same_call_does_nothing_twice(options: TuneOptions, counting: Counti
     assert counting.names == trained
     assert {**again.summary} == first.summary
     assert len(fewer.manifest["rounds"]) == 1
+    assert fewer.manifest["study"]["study"]["trials"] == 6  # where the numbers come from is still what it was
+    assert "trials: 6" in (Path(options.storage) / "a/study.yaml").read_text()
+    tune(changed({**FAILS, "study.trials": 7}), run_id="a", options=options)
+    assert "trials: 7" in (Path(options.storage) / "a/study.yaml").read_text()
 
 
 def test_more_trials_extend_a_study_and_share_its_alpha(options: TuneOptions, counting: Counting) -> None:

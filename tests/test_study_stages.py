@@ -1,9 +1,12 @@
-"""Verification's controls: which random subset stands beside which winner, and where there is none to draw."""
+"""Verification's controls: which random subset, and how much of all data, stands beside which winner."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from subsettune.config import FrozenDict
 from subsettune.policy import Phase, Policy, Soup, TaskFacts
 from subsettune.study.components import randomised
 from subsettune.study.noninferiority import Rules
@@ -62,14 +65,26 @@ def _record(request: RunRequest, value: float) -> RunRecord:
 
 def test_the_winner_has_a_random_control() -> None:
     found = _controls({"shorter": SHORTER, "candidate-1": CHOSEN}, {"shorter", "candidate-1"})
-    assert found == {"random": randomised(CHOSEN)}
+    assert found == {"equal": _plain(CHOSEN), "random": randomised(CHOSEN)}
+
+
+def _plain(policy: Policy) -> Policy:
+    """All data for the compute of a policy, with its hyperparameters."""
+    return Policy(phases=(Phase(passes=policy.passes),), recipe=policy.recipe)
+
+
+def test_all_data_for_the_compute_of_the_winner_stand_beside_it_unless_they_were_tested() -> None:
+    tuned = replace(CHOSEN, recipe=FrozenDict({"lr": 0.3}))
+    assert _controls({"candidate-1": tuned}, {"candidate-1"})["equal"] == _plain(tuned)
+    named = {"shorter": _plain(CHOSEN), "candidate-1": CHOSEN}
+    assert _controls(named, {"candidate-1"}) == {"random": randomised(CHOSEN)}  # it missed as `shorter`
 
 
 @pytest.mark.parametrize("policy", [SORTED, STIRRED])
 def test_a_winner_that_chooses_no_examples_has_none(policy: Policy) -> None:
     """Nor does the random control of another candidate, or of the likeliest policy, say anything of it."""
     named = {"shorter": SHORTER, "candidate-1": policy, "candidate-2": CHOSEN}
-    assert _controls(named, {"shorter", "candidate-1"}, likeliest=CHOSEN) == {}
+    assert _controls(named, {"shorter", "candidate-1"}, likeliest=CHOSEN) == {"equal": _plain(policy)}
 
 
 def test_where_the_shorter_schedule_won_it_is_that_of_the_first_candidate_with_a_subset() -> None:
@@ -84,5 +99,5 @@ def test_where_no_candidate_has_a_subset_it_is_that_of_the_likeliest_policy_with
 
 
 def test_a_random_subset_is_its_own_control_where_it_was_tested() -> None:
-    assert _controls({"shorter": SHORTER, "candidate-1": DRAWN}, {"shorter", "candidate-1"}) == {}
+    assert _controls({"shorter": SHORTER, "candidate-1": DRAWN}, {"shorter", "candidate-1"}) == {"equal": _plain(DRAWN)}
     assert _controls({"shorter": SHORTER}, {"shorter"}, likeliest=DRAWN) == {"random": DRAWN}

@@ -270,7 +270,7 @@ def _verdict_legend(view: StudyView, traces: Sequence[Json]) -> list[tuple[Mark,
     colours = {trace["marker"]["color"] for trace in traces}
     legend: list[tuple[Mark, str, str]] = [("diamond", c, word) for c, word in words.items() if c in colours]
     if any(is_control(name) for name in verified_names(view)) and traces:
-        legend.append(("triangle", "--c-ink", "random control, likewise"))
+        legend.append(("triangle", "--c-ink", "control of the winner, likewise"))
     return legend
 
 

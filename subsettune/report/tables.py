@@ -41,7 +41,7 @@ class ResultRow:
     """One line of the result: the reference, the best policy, or a control.
 
     Args:
-        role: `reference`, `best`, `shorter` or `random`.
+        role: `reference`, `best`, `shorter`, `equal` or `random`.
         title: the role in words.
         policy: in words.
         verdict: in words.
@@ -73,6 +73,7 @@ TITLES = {
     "reference": "reference (the recipe as it is)",
     "best": "best policy",
     "shorter": "best shorter schedule on all data",
+    "equal": "all data for the compute of the best policy",
     "random": "random control",
     "both": "best policy: the best shorter schedule on all data",
 }
@@ -86,7 +87,10 @@ def result_rows(view: StudyView) -> tuple[ResultRow, ...]:
         rows.append(_reference_row(view, reference))
     best, shorter = view.summary.get("best"), view.summary.get("shorter")
     one = bool(best and shorter and as_policy(best["policy"]).key == as_policy(shorter["policy"]).key)
-    roles = ("best", "random") if one else ("best", "shorter", "random")
+    equal = view.summary.get("equal")
+    again = bool(equal and shorter and equal["name"] == shorter.get("name"))  # one line is enough
+    skipped = {"shorter"} if one else {"equal"} if again else set()
+    roles = [role for role in ("best", "shorter", "equal", "random") if role not in skipped]
     rows += [_policy_row(view, role, view.summary[role]) for role in roles if view.summary.get(role)]
     return tuple(_as_both(row) if one and row.role == "best" else row for row in rows)
 

@@ -247,8 +247,8 @@ def candidate_of(view: StudyView, row: Mapping[str, Any]) -> str | None:
 
 
 def is_control(name: str) -> bool:
-    """Whether a candidate is the random control, of whichever round of verification (`random@2`)."""
-    return name.split("@")[0] == "random"
+    """Whether a candidate is a control of the winner, of whichever round of verification (`equal`, `random@2`)."""
+    return name.split("@")[0] in ("equal", "random")
 
 
 def verdict_words(verdict: Mapping[str, Any] | None, tolerance: float) -> str:
@@ -294,6 +294,10 @@ def _won(view: StudyView, best: Mapping[str, Any]) -> str:
     less = f"{_less(best['saving'])} training compute ({spent})"
     if policy.arm == FULL:
         return f"No subset policy wins here: a shorter schedule on all data matches the recipe with {less}."
+    shorter = view.summary.get("shorter")
+    if shorter and shorter.get("passed") and shorter["passes"] <= best["passes"]:
+        same = f"a shorter schedule on all data of the same compute does too{_against_random(view)}"
+        return f"No subset policy is shown to win here: one matches the recipe with {less}, but {same}."
     return f"Matches the recipe with {less}{_against_shorter(view, best)}{_against_random(view)}."
 
 
@@ -307,9 +311,15 @@ def _against_shorter(view: StudyView, best: Mapping[str, Any]) -> str:
         return "; no shorter schedule on all data was found to compare with"
     if shorter.get("passed"):
         return f", {_less(1 - best['flops'] / shorter['flops'])} than the best shorter schedule on all data"
-    name = candidate_of(view, shorter)
-    words = verdict_words(view.verdicts.get(name) if name else None, view.study.task.tolerance)
-    return f"; the best shorter schedule on all data ({passes_words(shorter['passes'])} passes) {_was(words)}"
+    told = f"; the best shorter schedule on all data ({passes_words(shorter['passes'])} passes) {_told(view, shorter)}"
+    equal = view.summary.get("equal")
+    is_other = equal and equal["name"] != shorter.get("name")
+    return f"{told}, one of the policy's own compute {_told(view, equal)}" if equal and is_other else told
+
+
+def _told(view: StudyView, row: Mapping[str, Any]) -> str:
+    name = candidate_of(view, row)
+    return _was(verdict_words(view.verdicts.get(name) if name else None, view.study.task.tolerance))
 
 
 def _was(verdict: str) -> str:
@@ -328,9 +338,7 @@ def _against_random(view: StudyView) -> str:
         return ""
     if random.get("passed"):
         return "; a random subset of the same size passed too"
-    name = candidate_of(view, random)
-    words = verdict_words(view.verdicts.get(name) if name else None, view.study.task.tolerance)
-    return f"; a random subset of the same size {_was(words)}"
+    return f"; a random subset of the same size {_told(view, random)}"
 
 
 def _lost(view: StudyView, tested: list[Mapping[str, Any]]) -> str:

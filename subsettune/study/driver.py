@@ -129,7 +129,9 @@ class _Driver:
             self.folder.open()
             self._refuse_another()
             journal_at(self.folder.folder, JOURNAL)  # a damaged one is told before anything runs
-            self.folder.manifest["study"] = config.to_plain(self.study)
+            if self.settings.trials >= len(self.folder.records("trial")):  # else it is as it was: nothing is undone
+                self.folder.takes(self.study)
+                self.folder.manifest["command"] = self.options.command
         manifest = self.folder.manifest
         manifest["facts"] = config.to_plain(self.facts)
         manifest["data"] = {"fingerprint": self.data.fingerprint, "source": self.task.data.source}
@@ -428,7 +430,8 @@ class _Driver:
         known = self._tested({**candidates, **({shorter.name: shorter} if shorter is not None else {})})
         stage = stages.VerificationStage(verification, candidates, self.facts, number, shorter, subset, known, keep)
         keep.stage = stage
-        policies = len(candidates) + (shorter is not None and shorter.name not in candidates) + 1  # the random control
+        is_another = shorter is not None and shorter.name not in candidates
+        policies = len(candidates) + is_another + 2  # the controls of the winner
         self.observer.stage("verification", policies * self.settings.seeds)  # the display follows if it takes more
         keep(None)
         return Watched(stage, self.observer)
@@ -563,7 +566,7 @@ class _Driver:
     def _write_report(self, view: StudyView) -> None:
         from subsettune.report import html
 
-        self.folder.folder.write("report.html", html.page(view, self.options.command or None).encode())
+        self.folder.folder.write("report.html", html.page(view, self.folder.manifest["command"] or None).encode())
 
 
 class _RoundKeeper:

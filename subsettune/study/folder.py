@@ -65,19 +65,23 @@ class StudyFolder:
         Raises:
             StorageError: the storage cannot be written.
         """
-        self.folder.write("study.yaml", to_yaml(study).encode())
         self.manifest = {
             "schema": MANIFEST_SCHEMA,
             "run_id": self.run_id,
             "status": "reference",
             "task": study.task.key,
-            "study": config.to_plain(study),
             "created": now(),
             "elapsed_s": 0.0,
             "starts": [],
             "rounds": [],
         }
+        self.takes(study)
         self.save()
+
+    def takes(self, study: Study) -> None:
+        """Put the input, as it is from now on, into its file and the manifest, which the caller saves."""
+        self.folder.write("study.yaml", to_yaml(study).encode())
+        self.manifest["study"] = config.to_plain(study)
 
     def open(self) -> StudyFolder:
         """Read an existing study.
@@ -133,7 +137,7 @@ class StudyFolder:
     def started(self, command: str, num_gpus: int = 0, gpu: str = "") -> None:
         """Note a start of the driver: when, how, with which versions, on what hardware."""
         self.manifest["starts"].append({"at": now(), "command": command})
-        self.manifest["command"] = command
+        self.manifest.setdefault("command", command)
         self.manifest["versions"] = versions()
         self.manifest["hardware"] = hardware(num_gpus, gpu)
         self.save()

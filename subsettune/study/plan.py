@@ -10,7 +10,7 @@ import torch
 
 from subsettune.data import Places, TaskData
 from subsettune.errors import ConfigError
-from subsettune.policy import Policy, TaskFacts
+from subsettune.policy import SUBSET, Policy, TaskFacts
 from subsettune.study.admission import Admitted, admit, dearest_budget
 from subsettune.study.comparison import Ground, unaffordable
 from subsettune.study.components import Component
@@ -74,7 +74,8 @@ def _runs(study: Study, admitted: Admitted) -> dict[str, dict[str, Any]]:
     """How many runs of each kind there are at most, and what they cost."""
     settings, known = study.study, admitted.facts
     dearest = dearest_budget(admitted.space) * known.reference_passes
-    policies = settings.candidates + 2  # the best of the full arm and the random control
+    controls = 2 if SUBSET in admitted.space.arms else 0  # of a winner with a subset
+    policies = settings.candidates + 1 + controls  # the one is the best of the full arm
     counts = {
         "reference": (settings.seeds, known.reference_passes),
         "search": (settings.trials, dearest),

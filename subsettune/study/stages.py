@@ -278,9 +278,11 @@ class VerificationStage:
 
         The best of the full arm, if a failure before it left it untested; and the winner's random control, or where
         nothing of the subset arm won, that of the first candidate with a subset or else of the likeliest policy with
-        one. Where a policy without a subset won by its order, entry or soup, there is nothing to draw at random.
+        one. Where a policy without a subset won by its order, entry or soup, there is nothing to draw at random. And
+        all data for as much compute as a winner of the subset arm, without which nobody knows what its subset is for.
         """
-        fresh = [c for c in (self._shorter_control(), self._random_control()) if c is not None]
+        found = (self._shorter_control(), self._equal_control(), self._random_control())
+        fresh = [c for c in found if c is not None]
         fresh = [c for c in fresh if c.name not in self.candidates]
         for control in fresh:
             self.candidates[control.name] = control
@@ -296,6 +298,14 @@ class VerificationStage:
         if self.verification.verdicts[name].num_seeds > 0:
             return None
         return self._control(f"shorter@control{self._mark}", self.candidates[name].policy)
+
+    def _equal_control(self) -> Candidate | None:
+        winner = self.candidates.get(self.verification.winner or "")
+        if winner is None or winner.policy.arm == FULL:
+            return None
+        policy = Policy(phases=(Phase(passes=winner.policy.passes),), recipe=winner.policy.recipe)
+        is_tested = any(c.policy.key == policy.key and not is_equal(name) for name, c in self.candidates.items())
+        return None if is_tested else self._control(f"equal{self._mark}", policy)
 
     def _random_control(self) -> Candidate | None:
         winner = self.verification.winner
@@ -315,6 +325,11 @@ class VerificationStage:
 
     def _control(self, name: str, policy: Policy) -> Candidate:
         return Candidate(name=name, policy=policy, cost_flops=policy.cost(self._facts))
+
+
+def is_equal(name: str) -> bool:
+    """Whether a candidate is all data for the winner's compute, of whichever round of verification (`equal@2`)."""
+    return name.split("@")[0] == "equal"
 
 
 def to_round(stage: VerificationStage) -> dict[str, Any]:

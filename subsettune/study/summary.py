@@ -19,8 +19,9 @@ Row = dict[str, Any]
 def summarise(view: StudyView) -> StudyView:
     """Fill in `view.summary`.
 
-    `best`, `shorter` and `random` are rows of verification where it has run, and of the search before: then the metric
-    is the validation one and `interval` and `passed` are null.
+    `best`, `shorter`, `equal` and `random` are rows of verification where it has run, and of the search before: then
+    the metric is the validation one and `interval` and `passed` are null. `equal` is all data for the compute of the
+    best policy; it is there where that has a subset and was verified, and no candidate was the same.
     """
     from subsettune.report.words import headline
 
@@ -33,6 +34,7 @@ def summarise(view: StudyView) -> StudyView:
         "reference": _reference(view),
         "best": _best(view, winner),
         "shorter": _shorter(view),
+        "equal": _candidate_row(view, _equal(view, winner)),
         "random": _candidate_row(view, _named(view, "random")),
         "trials": _counts(view),
         "false_stops": _false_stops(view.trials, view.target, view.study.task.higher_is_better),
@@ -83,6 +85,12 @@ def _shorter(view: StudyView) -> Row | None:
     passed = [c for c in full if view.verdicts.get(c.name, {}).get("passed")]
     named = [c for c in full if c.name.split("@")[0] == "shorter"]
     return _candidate_row(view, min(passed, key=lambda c: c.cost_flops) if passed else (named or full)[-1])
+
+
+def _equal(view: StudyView, winner: str | None) -> Candidate | None:
+    """All data for the winner's compute; an earlier round may have tested that of another winner."""
+    found, best = _named(view, "equal"), view.candidates.get(winner or "")
+    return found if found is not None and best is not None and found.policy.passes == best.policy.passes else None
 
 
 def _named(view: StudyView, name: str) -> Candidate | None:
