@@ -7,6 +7,7 @@ commands that need them, so that `--help` answers at once.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import shlex
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from subsettune.config import must
 from subsettune.errors import ConfigError, Mistake, StorageError, StudyError, SubsettuneError
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def _say_error(error: SubsettuneError, options: argparse.Namespace) -> None:
     else:
         lines = [str(error)]
     for line in lines:
-        print(f"error: {' '.join(line.split())}", file=sys.stderr)
+        print(f"error: {' '.join(part.strip() for part in line.splitlines() if part.strip())}", file=sys.stderr)
 
 
 def _located(error: ConfigError, options: argparse.Namespace) -> ConfigError:
@@ -191,16 +193,17 @@ def _train(options: argparse.Namespace) -> int:
         places=places,
     )
     result = run(study.task, policy, options.seed, report=_say_point, options=settings)
-    if options.save is not None and result.model is not None:
-        import torch
-
-        torch.save(result.model.state_dict(), options.save)
-    if options.json:
-        print(json.dumps(result.to_mapping(), indent=2))
-    else:
-        _say_result(result, known, study.task.metric)
-        if options.save is not None and any(p.entry == "prune" and not entry.of(p).is_neutral for p in policy.phases):
-            print(f"Saved to {options.save}: pruned weights. {FIT_SHAPES}")
+    try:
+        if options.save is not None and result.model is not None:
+            _save(result.model, options.save)
+    finally:  # what was measured is told although the weights are lost
+        if options.json:
+            print(json.dumps(result.to_mapping(), indent=2))
+        else:
+            _say_result(result, known, study.task.metric)
+    is_pruned = any(p.entry == "prune" and not entry.of(p).is_neutral for p in policy.phases)
+    if options.save is not None and is_pruned and not options.json:
+        print(f"Saved to {options.save}: pruned weights. {FIT_SHAPES}")
     if result.cause == "finished":
         return 0
     print(f"error: {result.message} Lower the learning rate, or set grad_clip.", file=sys.stderr)
@@ -215,18 +218,34 @@ def _check_save(path: str | None) -> None:
     if path is None:
         return
     file = Path(path)
-    if file.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):
-        raise StorageError(
-            f"--save must be a file in a folder that can be written, got {path!r}. Make the folder first."
-        )
+    try:
+        is_new = not os.path.lexists(file)
+        if not file.is_fifo():  # whose reader may not be there yet
+            file.open("ab").close()
+        if is_new:
+            file.unlink()
+    except OSError as error:
+        advice = f"{error.strerror}: make the folder, or choose another."
+        raise StorageError(must("--save", "a file in a folder that can be written", path, advice)) from error
+
+
+def _save(network: Any, path: str) -> None:
+    import torch
+
+    weights = io.BytesIO()  # torch would hide what the system says of a full disk
+    torch.save(network.state_dict(), weights)
+    try:
+        Path(path).write_bytes(weights.getbuffer())
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}. Train again with another --save.") from error
 
 
 def _policy(options: argparse.Namespace, known: TaskFacts, fingerprint: str) -> Policy:
     """The policy of a file or bundle, or the conventional recipe."""
     from subsettune import bundle
-    from subsettune.policy import conventional
+    from subsettune.policy import check_records, conventional
 
-    is_bundle = options.policy is not None and not options.policy.endswith(".json")
+    is_bundle = options.policy is not None and not _is_file(options.policy)
     if options.transfer and not is_bundle:
         raise ConfigError("--transfer needs a bundle to transfer. Give its folder as --policy.")
     if options.policy is None:
@@ -239,7 +258,27 @@ def _policy(options: argparse.Namespace, known: TaskFacts, fingerprint: str) -> 
             return policy
         made.check(fingerprint)
         return made.policy
-    return bundle.read_policy(options.policy)
+    policy = _read_policy(options.policy)
+    check_records(policy, known, options.policy)
+    return policy
+
+
+def _is_file(path: str) -> bool:
+    there = Path(path)
+    return not there.is_dir() and (there.exists() or there.suffix in (".json", ".yaml", ".yml"))
+
+
+def _read_policy(path: str) -> Policy:
+    """The policy in a JSON or YAML file, alone or as a bundle's policy.json has it."""
+    from subsettune import bundle
+    from subsettune.policy import Policy
+    from subsettune.study.definition import read_yaml
+
+    if path.endswith(".json"):  # which may lie in an object store
+        return bundle.read_policy(path)
+    plain, _ = read_yaml(Path(path))
+    inner = plain["policy"] if isinstance(plain, dict) and "policy" in plain else plain
+    return Policy.from_mapping(inner, source=path)
 
 
 def _say_point(point: Any) -> bool:
@@ -430,6 +469,23 @@ def _add_study_commands(commands: Any) -> None:
     _add_train(commands)
 
 
+POLICY_HELP = """a bundle, or a file with a policy, in YAML or JSON:
+  phases:
+    - share: 0.2          # of the training examples
+      passes: 1           # compute, in passes over all of them
+      selector: stratified
+      order: rs2          # the same in all phases
+      order_options: {share: 0.5}
+    - passes: 2
+      order: rs2
+      order_options: {share: 0.5}
+      entry: shrink_perturb
+      entry_options: {shrink: 0.6}
+  recipe: {lr: 0.05}      # in place of the study's
+Only phases and their passes have to be given. A phase may be a
+soup: {workers: 2, density: 0.5}"""
+
+
 def _add_train(commands: Any) -> None:
     train = _add(
         commands,
@@ -439,7 +495,7 @@ def _add_train(commands: Any) -> None:
         "subsettune train search_spaces/digits.yaml --policy runs/digits-1/bundle --seed 5",
     )
     _study_options(train)
-    train.add_argument("--policy", metavar="FILE_OR_DIR", help="a policy.json, or a bundle")
+    train.add_argument("--policy", metavar="FILE_OR_DIR", help=POLICY_HELP)
     train.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     train.add_argument(
         "--transfer", action="store_true", help="follow a bundle made for other data; sizes are re-derived"

@@ -152,7 +152,7 @@ def unknown_key(key: object, known: typing.Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(str(key), names, n=1)
     guess = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown key.{guess} Known keys: {', '.join(names)}."
+    return f"unknown key.{guess} Known keys: {', '.join(names) or 'none, there are no options'}."
 
 
 _HINTS: dict[type, dict[str, Any]] = {}

@@ -52,12 +52,15 @@ def _orders() -> list[dict[str, Any]]:
 
 
 def _entries() -> list[dict[str, Any]]:
+    from subsettune.policy import PRUNE
     from subsettune.train import entry
 
     rows = _known(entry.names(), entry.ENTRIES)
     for row in rows:
         if row["name"] == "shrink_perturb":  # which had options before other entries
             row["about"] = f"{row['about']}. In a space, shrink and noise are written without its name"
+        if row["name"] == PRUNE:
+            row["about"] = f"{row['about']}. {entry.BETWEEN}"
     return [*rows, _own("entry", "subsettune.train.entry.Entry")]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from subsettune import config
-from subsettune.config import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, FrozenDict, setting
+from subsettune.config import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, FrozenDict, Rule, setting
 from subsettune.errors import ConfigError, Mistake
 
 POLICY_SCHEMA = 1
@@ -186,7 +186,7 @@ class Phase:
         share: pool size as a fraction of the training examples.
         passes: compute allowance of the phase, selection included.
         selector: who chooses the pool, a name of `subsettune selectors` or `package.module:Class`; unused at share 1.
-        selector_options: its options.
+        selector_options: its options; none at share 1.
         draw: number of the stream of random numbers that the selector draws from: with the same number, a larger pool
             holds the smaller ones where the selector ranks; with another, the choice is made afresh.
         q: the overdetermination ratio that `share` was derived from; a transfer to other data derives it anew.
@@ -211,6 +211,9 @@ class Phase:
 
     def __post_init__(self) -> None:
         config.check(self)
+        if self.is_full and self.selector_options:
+            message = "selector_options have no use on all data. Remove them, or give a share below 1."
+            raise ConfigError((Mistake(("selector_options",), message),))
 
     @property
     def is_full(self) -> bool:
@@ -241,7 +244,7 @@ class Policy:
         recipe: recipe keys and the values that replace the conventional ones, e.g. `{"lr": 0.1}`.
     """
 
-    phases: tuple[Phase, ...] = setting(rule=config.NOT_EMPTY)
+    phases: tuple[Phase, ...] = setting(rule=Rule("a list of at least one phase", lambda v: len(v) > 0))
     recipe: FrozenDict = setting(FrozenDict())
 
     def __post_init__(self) -> None:
@@ -395,13 +398,14 @@ def _subset_phases(coordinates: Mapping[str, Any], passes: float, facts: TaskFac
         length = passes * factor / math.fsum(factors)  # rounds on the pool are as many in each step
         choices = _num_choices(length, coordinates.get("reselect"))
         for _ in range(choices):
+            size = share * factor if q is None else facts.share_of_q(q * factor)  # as a transfer derives it
             phases.append(
                 Phase(
-                    share=share * factor if q is None else facts.share_of_q(q * factor),  # as a transfer derives it
+                    share=size,
                     q=None if q is None else q * factor,
                     passes=length / choices,
                     selector=selector,
-                    selector_options=FrozenDict(_options(coordinates, selector)),
+                    selector_options=FrozenDict({} if size == 1 else _options(coordinates, selector)),
                     draw=len(phases) if "reselect" in coordinates else 0,
                     **_ordered(coordinates),
                 )
@@ -493,6 +497,30 @@ def _share(coordinates: Mapping[str, Any], facts: TaskFacts) -> tuple[float, flo
     return share, q
 
 
+def check_records(policy: Policy, facts: TaskFacts, source: str | None = None) -> None:
+    """Check that the `q` of each phase is the one of its share: it decides nothing but a transfer.
+
+    Args:
+        policy: as a person may have written it.
+        facts: of the task that it is for.
+        source: name of its file, for the messages.
+
+    Raises:
+        ConfigError: a `q` is that of a share which differs from the one beside it by half an example or more.
+    """
+    mistakes = []
+    for index, phase in enumerate(policy.phases):
+        share = phase.share if phase.q is None else facts.share_of_q(phase.q)
+        if abs(share - phase.share) * facts.num_examples >= 0.5:
+            beside = f"Write share: {share:.9g} beside it, or leave q out."
+            advice = beside if share <= 1 else f"The most is {facts.q():.4g}."
+            rule = f"{phase.share * facts.q():.4g}, that of a share of {phase.share:g}"
+            message = config.must("q", rule, phase.q, advice)
+            mistakes.append(Mistake(("phases", str(index), "q"), message))
+    if mistakes:
+        raise ConfigError(tuple(mistakes), source)
+
+
 def transfer(policy: Policy, facts: TaskFacts) -> Policy:
     """The same policy for other data: sizes follow the shares, or Q where the policy was found by Q; passes stay.
 
@@ -504,5 +532,6 @@ def transfer(policy: Policy, facts: TaskFacts) -> Policy:
         plain = {name: getattr(phase, name) for name in Phase.__dataclass_fields__}
         if phase.q is not None:
             plain["share"], _ = _share({"q": phase.q}, facts)
+            plain["selector_options"] = phase.selector_options if plain["share"] != 1 else FrozenDict()
         phases.append(Phase(**plain))
     return Policy(phases=tuple(phases), recipe=policy.recipe)

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake_inputs import REMOVED, changed, write
+from ruamel.yaml import YAML
 
 from subsettune.cli import main
 
@@ -182,6 +184,31 @@ def test_train_follows_the_recipe_and_saves_the_weights(run: Run, studies: Path,
     assert set(torch.load("weights.pt", weights_only=True)) == {"1.weight", "1.bias", "3.weight", "3.bias"}
 
 
+def test_the_policy_of_the_help_is_one_that_trains(run: Run, studies: Path) -> None:
+    """As YAML under any name, as JSON under one that is not .json, and inside a mapping as in a bundle."""
+    text = run("train", "--help").out
+    found = re.search(r"^( +)phases:\n(?:\1 .*\n)+\1recipe: .*\n", text, re.MULTILINE)
+    soup = re.search(r"^ +(soup: {.*})\n", text, re.MULTILINE)
+    assert found
+    assert soup
+    example = textwrap.dedent(found[0]).replace("  - share", f"  - {soup[1]}\n    share")
+    plain = YAML(typ="safe", pure=True).load(example)
+    Path("p.yaml").write_text(example)
+    Path("p.policy").write_text(json.dumps(plain))
+    Path("p.json").write_text(json.dumps({"policy": plain, "seed": 0}))
+    Path("q.yml").write_text(json.dumps({"policy": plain, "seed": 0}))
+    done = [
+        run("train", str(studies), "--policy", name, "--json") for name in ("p.yaml", "p.policy", "p.json", "q.yml")
+    ]
+    assert [one.code for one in done] == [0, 0, 0, 0]
+    results = [json.loads(one.out) for one in done]
+    assert [phase["passes"] for phase in results[0]["policy"]["phases"]] == [1, 2]
+    assert results[0]["policy"]["recipe"] == {"lr": 0.05}
+    assert all(result["metrics"] == results[0]["metrics"] for result in results)
+    keys = {key for phase in plain["phases"] for key in phase}
+    assert keys == {"share", "passes", "selector", "order", "order_options", "entry", "entry_options", "soup"}
+
+
 def test_train_tells_what_a_soup_took(run: Run, studies: Path) -> None:
     first = {"share": 0.5, "passes": 2, "soup": {"workers": 4, "density": 0.5}}
     Path("soup.json").write_text(json.dumps({"phases": [first, {"passes": 2}]}))
@@ -280,6 +307,11 @@ def test_what_there_is_to_choose_from(run: Run, command: str, words: list[str]) 
     assert all(re.search(rf"^{re.escape(word)}", done.out, re.MULTILINE) for word in words)
 
 
+def test_entries_tell_of_what_a_space_alone_has(run: Run) -> None:
+    words = " ".join(run("entries").out.split())
+    assert "prune.between" in words
+
+
 def test_output_into_a_closed_pipe_is_no_error(studies: Path, tmp_path: Path) -> None:
     command = f"{sys.executable} -m subsettune.cli show good --json | head -c 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path, check=False)
@@ -364,6 +396,13 @@ def test_texts_are_no_targets_of_a_regression(run: Run) -> None:
     changes = {"task.data.source": "pets.parquet", "task.metric": "mse"}
     (error,) = _errors(run("plan", write(Path("s.yaml"), changes)))
     assert error.startswith("labels of a regression must be numbers, got ")
+
+
+def test_a_text_of_spaces_is_told_as_it_is(run: Run) -> None:
+    pq.write_table(pa.table({"words": ["a b"] * 59 + ["   "], "label": np.arange(60) % 2}), "texts.parquet")
+    changes = {"task.data": {"source": "texts.parquet", "text": "words"}}
+    (error,) = _errors(run("plan", write(Path("s.yaml"), changes)))
+    assert error == "texts must not be empty, got '   ' in column 'words', row 59. Drop such rows."
 
 
 OWN = """
@@ -483,13 +522,69 @@ def test_a_damaged_bundle_is_not_followed(run: Run, studies: Path, tmp_path: Pat
         (["--transfer"], "--transfer needs a bundle to transfer. Give its folder as --policy."),
         (["--policy", "none.json"], "none.json holds no policy: "),
         (["--policy", "p.json"], "p.json: phases.0.share: share must be in (0, 1], got 40.0. "),
-        (["--save", "none/w.pt"], "--save must be a file in a folder that can be written, got 'none/w.pt'. "),
+        (["--policy", "none.yaml"], "none.yaml cannot be read: No such file or directory. "),
+        (["--policy", "p.yaml"], "p.yaml: phases.0.share: share must be in (0, 1], got 40.0. "),
+        (["--policy", "torn.yaml"], "torn.yaml: line 1: not valid YAML: "),
+        (["--policy", "words.txt"], "words.txt: the input must be a mapping of keys to values, got 'a policy'."),
+        (["--policy", "empty.yml"], "empty.yml: the input must be a mapping of keys to values, got None."),
+        (
+            ["--policy", "q.yaml"],
+            "q.yaml: phases.0.q: q must be 7.43, that of a share of 1, got 0.5. Write share: 0.0672969967 beside it, "
+            "or leave q out.",
+        ),
+        (
+            ["--policy", "between.yaml"],
+            "entry_options.between: unknown key. Known keys: candidates, examples, keep, layers, repeats. In a space, "
+            "prune.between prunes each layer in a phase of its own: it is the share of the compute after the switch "
+            "that all but the last of them take.",
+        ),
+        (["--policy", "order.yaml"], "order_options.keep: unknown key. Known keys: none, there are no options."),
+        (
+            ["--save", "none/w.pt"],
+            "--save must be a file in a folder that can be written, got 'none/w.pt'. No such file or directory: make "
+            "the folder, or choose another.",
+        ),
+        (
+            ["--save", "/proc/w.pt"],  # which says that it could be written
+            "--save must be a file in a folder that can be written, got '/proc/w.pt'. No such file or directory: make "
+            "the folder, or choose another.",
+        ),
+        (
+            ["--save", "."],
+            "--save must be a file in a folder that can be written, got '.'. Is a directory: make the folder, or "
+            "choose another.",
+        ),
     ],
 )
 def test_train_refuses_before_it_trains(run: Run, arguments: list[str], message: str) -> None:
     Path("p.json").write_text('{"phases": [{"passes": 1, "share": 40}]}')
+    Path("p.yaml").write_text("phases: [{passes: 1, share: 40}]")
+    Path("torn.yaml").write_text("phases: [{passes: 1")
+    Path("words.txt").write_text("a policy")
+    Path("empty.yml").touch()
+    Path("q.yaml").write_text("phases: [{passes: 1, q: 0.5}, {passes: 2}]")
+    Path("between.yaml").write_text("phases: [{passes: 1}, {passes: 1, entry: prune, entry_options: {between: 0.1}}]")
+    Path("order.yaml").write_text("phases: [{passes: 1, order_options: {keep: 0.5}}]")
     (error,) = _errors(run("train", write(Path("s.yaml")), *arguments))
     assert error.startswith(message)
+
+
+def test_weights_that_find_no_room_are_told_beside_the_result(run: Run) -> None:
+    done = run("train", write(Path("s.yaml")), "--save", "/dev/full")
+    assert done.code == 2
+    assert done.out.startswith("accuracy: validation 0.")
+    assert done.err.splitlines()[-1] == (
+        "error: /dev/full cannot be written: No space left on device. Train again with another --save."
+    )
+    assert "Traceback" not in done.err
+
+
+def test_looking_whether_weights_can_be_saved_changes_nothing(run: Run) -> None:
+    Path("kept.pt").write_bytes(b"before")
+    for name in ("kept.pt", "new.pt"):
+        assert len(_errors(run("train", write(Path("s.yaml")), "--save", name, "--policy", "none.json"))) == 1
+    assert Path("kept.pt").read_bytes() == b"before"
+    assert not Path("new.pt").exists()
 
 
 def test_training_that_diverges_ends_with_a_sentence(run: Run) -> None:

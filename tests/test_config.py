@@ -112,6 +112,17 @@ def test_messages(raw: Any, expected: str) -> None:
     assert messages(raw) == expected.split("|")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bare:
+    pass
+
+
+def test_a_key_where_there_are_none() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.build(Bare, {"keep": 1})
+    assert str(caught.value) == "keep: unknown key. Known keys: none, there are no options."
+
+
 def test_a_number_too_large_for_a_float() -> None:
     (message,) = messages({"name": "a", "rate": 10**400})
     assert message.startswith("rate: rate must be a finite number, got 1000")

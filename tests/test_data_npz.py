@@ -274,7 +274,7 @@ def test_bad_labels(tmp_path: Path, case: str) -> None:
 def test_files_that_are_no_archive(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "data.npz"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r" is empty, truncated or no \.npz file: .*\. Write it again\.$") as caught:
+    with pytest.raises(DataError, match=r" is empty, truncated or no \.npz file\. Write it again\.$") as caught:
         load_path(path)
     assert str(caught.value).startswith(str(path))
 
@@ -283,7 +283,7 @@ def test_a_truncated_archive(tmp_path: Path) -> None:
     path = tmp_path / "data.npz"
     np.savez_compressed(path, x=X, y=Y)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match=r" is empty, truncated or no \.npz file: .*\. Write it again\.$"):
+    with pytest.raises(DataError, match=r" is empty, truncated or no \.npz file\. Write it again\.$"):
         load_path(path)
 
 
@@ -293,17 +293,31 @@ def test_damage_inside_an_archive_names_the_array(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[300:310] = b"0123456789"  # inside x: its checksum no longer fits
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"^array 'x' of .* is damaged, or holds objects instead of numbers: Bad CRC"):
+    with pytest.raises(DataError) as caught:
         load_path(path)
+    assert str(caught.value) == (
+        f"array 'x' of {path} is damaged, or holds objects instead of numbers. Write it again."
+    )
+    assert "Bad CRC" in str(caught.value.__cause__)
+
+
+def test_no_advice_to_unpickle_what_is_no_archive(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    path.write_bytes(b"garbage " * 50)
+    with pytest.raises(DataError) as caught:
+        load_path(path)
+    assert str(caught.value) == f"{path} is empty, truncated or no .npz file. Write it again."
 
 
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     path = tmp_path / "data.npz"
     np.savez(path, x=X, y=np.array([{"a": 1}] * N, dtype=object))
-    with pytest.raises(
-        DataError, match=r"^array 'y' of .* is damaged, or holds objects instead of numbers: Object arr"
-    ):
+    with pytest.raises(DataError) as caught:
         load_path(path)
+    assert str(caught.value) == (
+        f"array 'y' of {path} is damaged, or holds objects instead of numbers. Write it again."
+    )
+    assert "Object arr" in str(caught.value.__cause__)
 
 
 def test_a_single_array_under_a_wrong_name(tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ from torch import nn
 
 from subsettune.data import Places
 from subsettune.errors import ConfigError, SubsettuneError
-from subsettune.policy import TaskFacts
+from subsettune.policy import TaskFacts, from_coordinates
 from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.study.admission import admit, check_here
-from subsettune.study.definition import Study, parse
+from subsettune.study.definition import Study, parse, read_space
 from subsettune.study.plan import plan
 from subsettune.task import Recipe
 from subsettune.train import entry
+from subsettune.train.loop import check
 
 HIDDEN, M, FEATURES = 16, 10, 64
 P = FEATURES * HIDDEN + HIDDEN + HIDDEN * M + M
@@ -46,11 +47,11 @@ def test_runs_are_upper_bounds_and_add_up() -> None:
     assert {kind: row["runs"] for kind, row in made["runs"].items()} == {
         "reference": 3,
         "search": 6,
-        "verification": (1 + 2) * 5,  # one candidate, the best of the full arm, the random control
+        "verification": (1 + 3) * 5,  # one candidate, the best of the full arm, two controls of a winner
         "more seeds of the reference": 2,
     }
     dearest = 0.8 * 6
-    assert made["passes"] == pytest.approx(3 * 6 + 6 * dearest + 15 * dearest + 2 * 6)
+    assert made["passes"] == pytest.approx(3 * 6 + 6 * dearest + 20 * dearest + 2 * 6)
     assert made["flops"] == pytest.approx(made["passes"] * made["pass_flops"], rel=1e-9)
 
 
@@ -133,6 +134,38 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
         "It is a full-batch method: write a larger number, and every update takes its whole pool.",
     ),
 ]
+
+
+ADAM = {"space.optimizer": {"choice": ["sgd", "adam"]}, "space.momentum": 0.0}
+TOO_SHORT: list[tuple[dict[str, Any], float, str]] = [
+    ({"space.budget": {"log": [0.001, 0.002]}}, 0.002, "0.0119"),  # 64 / (899 * 6) = 0.011865
+    ({"space.budget": 0.0118, **ADAM}, 0.0118, "0.0119"),
+    ({"space.budget": {"choice": [0.001, 0.003]}, "space.batch_size": {"int": [32, 128]}}, 0.003, "0.00594"),
+    (
+        {
+            "space.budget": {"log": [0.1, 0.3]},
+            "task.recipe": {"optimizer": "lbfgs", "lr": 1, "batch_size": 9999, "epochs": 6},
+        },
+        0.3,
+        "0.334",  # two evaluations
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "budget", "least"), TOO_SHORT)
+def test_budgets_that_pay_for_no_update_are_told(changes: dict[str, Any], budget: float, least: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan(_study(changes))
+    assert str(caught.value) == (
+        f"space.budget: budget must be {least} or more at its largest, got {budget}. A policy on all data cannot make "
+        "a single update with less."
+    )
+    study = _study({**changes, "space.budget": float(least)})
+    known = admit(study, Places()).facts
+    point = read_space(study.space).point("full", lambda axis: axis.ends[0])
+    check(study.task, from_coordinates(point, known), known)
+    with pytest.raises(ConfigError, match=r"^passes must be at least .* for one update"):
+        check(study.task, from_coordinates({**point, "budget": 0.99 * float(least)}, known), known)
 
 
 @pytest.mark.parametrize(("changes", "message"), MISFITS)
@@ -310,7 +343,7 @@ def test_orders_entries_and_soups_that_suit_the_task_at_times_are_left_to_the_se
         (
             {**PRUNED, "prune.kep": 0.5},
             "space.prune.kep: unknown key. Did you mean 'keep'? Known keys: candidates, examples, keep, layers, "
-            "repeats.",
+            f"repeats. {entry.BETWEEN}.",
         ),
         (
             {**STIRRED, "soup.density": {"log": [0.1, 2]}},

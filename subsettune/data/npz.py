@@ -122,7 +122,7 @@ def _open(file: BinaryIO, path: Path) -> Any:
     try:
         archive = np.load(file, allow_pickle=False)
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"{path} is empty, truncated or no .npz file: {error}. Write it again.") from error
+        raise DataError(f"{path} is empty, truncated or no .npz file. Write it again.") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise DataError(
             f"{path} must be an .npz file, got a single array. Write it with numpy.savez(path, x=..., y=...)."
@@ -135,7 +135,7 @@ def _array(archive: Any, name: str, path: Path) -> Array:
         array: Array = archive[name]
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise DataError(
-            f"array {name!r} of {path} is damaged, or holds objects instead of numbers: {error}. Write it again."
+            f"array {name!r} of {path} is damaged, or holds objects instead of numbers. Write it again."
         ) from error
     if array.ndim == 0:
         raise DataError(

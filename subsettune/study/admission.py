@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from subsettune import config, models
 from subsettune.data import Places, TaskData, load
 from subsettune.errors import ConfigError, Mistake
-from subsettune.policy import PRUNE, SOUP, SUBSET, TaskFacts, conventional
+from subsettune.policy import PRUNE, SOUP, SUBSET, Phase, Policy, TaskFacts, conventional
 from subsettune.study import components
 from subsettune.study.components import Component
 from subsettune.study.coordinate import Coordinate
@@ -21,6 +22,7 @@ from subsettune.study.space import Space
 from subsettune.task import RECIPE_KEYS, Recipe
 from subsettune.train import optimizers, schedule, soup
 from subsettune.train.loop import check, facts
+from subsettune.train.orders.base import lengths
 from subsettune.train.randomness import isolated
 
 DEFAULT = object()  # of an option that is not given
@@ -60,7 +62,7 @@ def admit(study: Study, places: Places) -> Admitted:
             tuple(replace(m, path=m.path and ("task", "recipe", *m.path)) for m in error.mistakes)
         ) from error
     space = read_space(study.space)
-    mistakes = [*_misfits(space, known), *_broken(space, study, data, known)]
+    mistakes = [*_misfits(space, known), *_unpaid(space, study.task.recipe, known), *_broken(space, study, data, known)]
     if mistakes:
         raise ConfigError(tuple(Mistake(("space", *m.path), m.message) for m in mistakes))
     return Admitted(data=data, facts=known, space=space)
@@ -87,6 +89,22 @@ def _misfits(space: Space, known: TaskFacts) -> Iterator[Mistake]:
         space.resolve(known)
     except ConfigError as error:
         yield from error.mistakes
+
+
+def _unpaid(space: Space, recipe: Recipe, known: TaskFacts) -> Iterator[Mistake]:
+    """A largest budget that pays for no update on all data, so that the control, the arm `full`, never trains."""
+    needed = min(_first_update_flops(tried, known) for tried in _recipes(space, recipe))
+    budget = dearest_budget(space)
+    if Policy(phases=(Phase(passes=budget * known.reference_passes),)).cost(known) < needed:
+        digits = 3 - math.ceil(math.log10(needed / known.reference_flops))
+        least = math.ceil(needed / known.reference_flops * 10**digits) / 10**digits
+        advice = "A policy on all data cannot make a single update with less."
+        yield Mistake(("budget",), config.must("budget", f"{least:.3g} or more at its largest", budget, advice))
+
+
+def _first_update_flops(recipe: Recipe, known: TaskFacts) -> int:
+    size = lengths(known.num_examples, recipe.batch_size)[0]
+    return optimizers.least_evaluations(recipe) * size * known.example_flops
 
 
 def _broken(space: Space, study: Study, data: TaskData, known: TaskFacts) -> Iterator[Mistake]:

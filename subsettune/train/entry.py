@@ -233,6 +233,10 @@ class Prune(Entry):
         return {name: k for own in widths for name, k in narrowing.kept_of(own, self.keep, self.layers).items()}
 
 
+BETWEEN = (
+    "In a space, prune.between prunes each layer in a phase of its own: it is the share of the compute after the "
+    "switch that all but the last of them take"
+)
 ENTRIES: dict[str, type[Entry]] = {
     "keep": Keep,
     "reset_optimizer": ResetOptimizer,
@@ -253,7 +257,13 @@ def make(name: str, options: Mapping[str, Any]) -> Entry:
     try:
         return config.build(cls, dict(options))
     except ConfigError as error:
-        raise ConfigError(tuple(Mistake(("entry_options", *m.path), m.message) for m in error.mistakes)) from error
+        found = (Mistake(("entry_options", *m.path), m.message + _beside(cls, m.path)) for m in error.mistakes)
+        raise ConfigError(tuple(found)) from error
+
+
+def _beside(cls: type[Entry], path: tuple[str, ...]) -> str:
+    """What a space has beside the options of an entry, where one is unknown."""
+    return f" {BETWEEN}." if cls is Prune and path[0] not in Prune.__dataclass_fields__ else ""
 
 
 def of(phase: Phase) -> Entry:
