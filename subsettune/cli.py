@@ -243,7 +243,7 @@ def _save(network: Any, path: str) -> None:
 def _policy(options: argparse.Namespace, known: TaskFacts, fingerprint: str) -> Policy:
     """The policy of a file or bundle, or the conventional recipe."""
     from subsettune import bundle
-    from subsettune.policy import check_records, conventional
+    from subsettune.policy import check_written, conventional
 
     is_bundle = options.policy is not None and not _is_file(options.policy)
     if options.transfer and not is_bundle:
@@ -259,7 +259,7 @@ def _policy(options: argparse.Namespace, known: TaskFacts, fingerprint: str) -> 
         made.check(fingerprint)
         return made.policy
     policy = _read_policy(options.policy)
-    check_records(policy, known, options.policy)
+    check_written(policy, known, options.policy)
     return policy
 
 

@@ -186,7 +186,7 @@ class Phase:
         share: pool size as a fraction of the training examples.
         passes: compute allowance of the phase, selection included.
         selector: who chooses the pool, a name of `subsettune selectors` or `package.module:Class`; unused at share 1.
-        selector_options: its options; none at share 1.
+        selector_options: its options.
         draw: number of the stream of random numbers that the selector draws from: with the same number, a larger pool
             holds the smaller ones where the selector ranks; with another, the choice is made afresh.
         q: the overdetermination ratio that `share` was derived from; a transfer to other data derives it anew.
@@ -211,9 +211,6 @@ class Phase:
 
     def __post_init__(self) -> None:
         config.check(self)
-        if self.is_full and self.selector_options:
-            message = "selector_options have no use on all data. Remove them, or give a share below 1."
-            raise ConfigError((Mistake(("selector_options",), message),))
 
     @property
     def is_full(self) -> bool:
@@ -497,8 +494,11 @@ def _share(coordinates: Mapping[str, Any], facts: TaskFacts) -> tuple[float, flo
     return share, q
 
 
-def check_records(policy: Policy, facts: TaskFacts, source: str | None = None) -> None:
-    """Check that the `q` of each phase is the one of its share: it decides nothing but a transfer.
+def check_written(policy: Policy, facts: TaskFacts, source: str | None = None) -> None:
+    """Check what means nothing to a run, and that a person who writes it takes for something else.
+
+    The `q` of a phase is a record of where its share came from, which decides nothing but a transfer; on all data
+    nothing is selected.
 
     Args:
         policy: as a person may have written it.
@@ -506,10 +506,14 @@ def check_records(policy: Policy, facts: TaskFacts, source: str | None = None) -
         source: name of its file, for the messages.
 
     Raises:
-        ConfigError: a `q` is that of a share which differs from the one beside it by half an example or more.
+        ConfigError: a `q` is that of a share which differs from the one beside it by half an example or more; there are
+            options of a selector on all data.
     """
     mistakes = []
     for index, phase in enumerate(policy.phases):
+        if phase.is_full and phase.selector_options:
+            message = "selector_options have no use on all data. Remove them, or give a share below 1."
+            mistakes.append(Mistake(("phases", str(index), "selector_options"), message))
         share = phase.share if phase.q is None else facts.share_of_q(phase.q)
         if abs(share - phase.share) * facts.num_examples >= 0.5:
             beside = f"Write share: {share:.9g} beside it, or leave q out."

@@ -444,7 +444,7 @@ def _picked(plan: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 def _projection(plan: Mapping[str, Any]) -> str:
     seconds, parallel = plan.get("seconds"), plan.get("parallel")
-    at_a_time = f" with {parallel} runs at a time" if parallel else ""
+    at_a_time = f" with {parallel} run{'s' * (parallel != 1)} at a time" if parallel else ""
     if not is_number(seconds):
         return f"Time{at_a_time}: unknown until the reference has run."
     return f"Time{at_a_time}: {float(seconds or 0) / 3600:.2g} hours ({seconds_words(seconds)}) at most, projected."
