@@ -31,9 +31,7 @@ def main(description: str, name: str, parts: Parts, table: Callable[[Path], pa.T
     given = parser.parse_args()
     folder = given.out / name
     try:
-        tables = {
-            part: table(_find(given.source, names)) for part, names in parts.items()
-        }  # all, before one is written
+        tables = {part: table(_find(given.source, names)) for part, names in parts.items()}
         folder.mkdir(parents=True, exist_ok=True)
         for part, made in tables.items():
             pq.write_table(made, folder / f"{part}.parquet")

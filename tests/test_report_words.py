@@ -206,6 +206,9 @@ def test_the_headline_says_when_all_data_for_the_same_compute_do_as_well() -> No
         f"No subset policy is shown to win here: one matches the recipe with {100 * best['saving']:.1f} % less "
     )
     assert ", but a shorter schedule on all data of the same compute does too; a random subset" in text
+    cheaper = {**equal, "passes": equal["passes"] / 2}  # of another winner, in an earlier round
+    text = words.headline(dataclasses.replace(view, summary={**view.summary, "shorter": cheaper}))
+    assert ", but a shorter schedule on all data of less compute does too; a random subset" in text
 
 
 def test_the_headline_names_a_shorter_schedule_of_equal_compute_that_missed() -> None:

@@ -42,8 +42,8 @@ class PolicyEvidence:
     """A policy that was verified, or the reference, or a control.
 
     Args:
-        name: `reference`, `candidate-1`, `shorter` (the best of the full arm), `equal` (all
-            data for the compute of the winner), `random` (the random control), ...
+        name: `reference`, `candidate-1`, `shorter` (the best of the full arm), `equal` (all data
+            for the compute of the winner), `random` (the random control), ...
         policy: what was trained.
         passes: compute of one training, in passes.
         flops: the same in FLOPs.

@@ -63,8 +63,8 @@ def _load(task: Task, places: Places, fingerprint: str | None) -> TaskData:
 
 def _fingerprint(arrays: Arrays, task: Task) -> str:
     distortion = [] if task.distortion.is_off else [task.distortion, distort.VERSION]
-    words = [min(task.data.vocabulary, len(arrays.meta.vocabulary))] if arrays.meta.vocabulary else []
-    return config.digest([arrays.meta.fingerprint, task.split, VERSION, *distortion, *words])
+    texts = [min(task.data.vocabulary, len(arrays.meta.vocabulary))] if arrays.meta.tokens else []
+    return config.digest([arrays.meta.fingerprint, task.split, VERSION, *distortion, *texts])
 
 
 def _rows(arrays: Arrays, task: Task) -> dict[str, torch.Tensor]:

@@ -248,7 +248,9 @@ def candidate_of(view: StudyView, row: Mapping[str, Any]) -> str | None:
 
 def is_control(name: str) -> bool:
     """Whether a candidate is a control of the winner, of whichever round of verification (`equal`, `random@2`)."""
-    return name.split("@")[0] in ("equal", "random")
+    from subsettune.study.results import role_of  # whoever has a view has loaded it
+
+    return role_of(name) in ("equal", "random")
 
 
 def verdict_words(verdict: Mapping[str, Any] | None, tolerance: float) -> str:
@@ -296,8 +298,9 @@ def _won(view: StudyView, best: Mapping[str, Any]) -> str:
         return f"No subset policy wins here: a shorter schedule on all data matches the recipe with {less}."
     shorter = view.summary.get("shorter")
     if shorter and shorter.get("passed") and shorter["passes"] <= best["passes"]:
-        same = f"a shorter schedule on all data of the same compute does too{_against_random(view)}"
-        return f"No subset policy is shown to win here: one matches the recipe with {less}, but {same}."
+        much = "the same" if shorter["passes"] == best["passes"] else "less"
+        too = f"a shorter schedule on all data of {much} compute does too{_against_random(view)}"
+        return f"No subset policy is shown to win here: one matches the recipe with {less}, but {too}."
     return f"Matches the recipe with {less}{_against_shorter(view, best)}{_against_random(view)}."
 
 

@@ -20,9 +20,10 @@ class Candidate:
     """A policy that verification looks at.
 
     Args:
-        name: `candidate-1`, ..., `shorter` (the best of the full arm), `random` (the random control).
+        name: `candidate-1`, ..., `shorter` (the best of the full arm), `equal` (all data for the winner's compute),
+            `random` (the random control); of a later round of verification with its number, as in `random@2`.
         policy: what is trained.
-        trials: numbers of the trials it was found by; empty for the random control.
+        trials: numbers of the trials it was found by; empty for controls of the winner.
         cost_flops: known cost of one training.
     """
 
@@ -30,6 +31,11 @@ class Candidate:
     policy: Policy
     trials: tuple[int, ...] = ()
     cost_flops: int
+
+
+def role_of(name: str) -> str:
+    """What a candidate of that name is tested as, whatever the round: `random` for `random@2`."""
+    return name.split("@")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from subsettune.policy import FULL, Phase, Policy, TaskFacts, conventional
 from subsettune.study import search as searching
 from subsettune.study.components import randomised, selects
 from subsettune.study.records import RunRecord
-from subsettune.study.results import Candidate
+from subsettune.study.results import Candidate, role_of
 from subsettune.study.runs import Pause, RunRequest
 from subsettune.study.search import Outcome, Proposal, Search
 from subsettune.study.verify import Verification
@@ -304,7 +304,7 @@ class VerificationStage:
         if winner is None or winner.policy.arm == FULL:
             return None
         policy = Policy(phases=(Phase(passes=winner.policy.passes),), recipe=winner.policy.recipe)
-        is_tested = any(c.policy.key == policy.key and not is_equal(name) for name, c in self.candidates.items())
+        is_tested = any(c.policy.key == policy.key and role_of(name) != "equal" for name, c in self.candidates.items())
         return None if is_tested else self._control(f"equal{self._mark}", policy)
 
     def _random_control(self) -> Candidate | None:
@@ -325,11 +325,6 @@ class VerificationStage:
 
     def _control(self, name: str, policy: Policy) -> Candidate:
         return Candidate(name=name, policy=policy, cost_flops=policy.cost(self._facts))
-
-
-def is_equal(name: str) -> bool:
-    """Whether a candidate is all data for the winner's compute, of whichever round of verification (`equal@2`)."""
-    return name.split("@")[0] == "equal"
 
 
 def to_round(stage: VerificationStage) -> dict[str, Any]:

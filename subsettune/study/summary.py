@@ -11,7 +11,7 @@ from subsettune import config
 from subsettune.policy import FULL, SUBSET, Policy
 from subsettune.study.components import Component, name_in
 from subsettune.study.records import RunRecord, count
-from subsettune.study.results import Candidate, Compared, StudyView, break_even, saving
+from subsettune.study.results import Candidate, Compared, StudyView, break_even, role_of, saving
 
 Row = dict[str, Any]
 
@@ -79,11 +79,11 @@ def _best(view: StudyView, winner: str | None) -> Row | None:
 
 def _shorter(view: StudyView) -> Row | None:
     """The best of the full arm: cheapest passed, else the last one tested, else the cheapest feasible trial."""
-    full = [c for c in view.candidates.values() if c.policy.arm == FULL and c.name.split("@")[0] != "random"]
+    full = [c for c in view.candidates.values() if c.policy.arm == FULL and role_of(c.name) != "random"]
     if not full:
         return _cheapest_trial(view, [t for t in view.trials if t.policy.arm == FULL])
     passed = [c for c in full if view.verdicts.get(c.name, {}).get("passed")]
-    named = [c for c in full if c.name.split("@")[0] == "shorter"]
+    named = [c for c in full if role_of(c.name) == "shorter"]
     return _candidate_row(view, min(passed, key=lambda c: c.cost_flops) if passed else (named or full)[-1])
 
 
@@ -95,7 +95,7 @@ def _equal(view: StudyView, winner: str | None) -> Candidate | None:
 
 def _named(view: StudyView, name: str) -> Candidate | None:
     """The latest candidate of that name; later rounds of verification mark theirs as `name@2`."""
-    found = [c for c in view.candidates.values() if c.name.split("@")[0] == name]
+    found = [c for c in view.candidates.values() if role_of(c.name) == name]
     return found[-1] if found else None
 
 
