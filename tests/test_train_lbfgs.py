@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from fakes import image_task, options, same_bits, two_phases, value_task
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_train_resume import ALWAYS, InterruptedRunError, assert_same, interrupt_after
 from torch import Tensor, nn
@@ -208,6 +208,9 @@ def test_every_evaluation_is_charged(tiny_data: Data, recipe: dict[str, Any]) ->
     ),
     max_iter=st.integers(1, 30),
 )
+@example(
+    drawn=[(1 / 64, 1.0, "keep", "random"), (1.0, 4.0, "keep", "random"), (1 / 64, 1.0, "keep", "random")], max_iter=3
+)
 def test_the_ledger_meets_the_cost_and_phases_end_within_one_evaluation(
     tiny_data: Data, drawn: list[tuple[float, float, str, str]], max_iter: int
 ) -> None:
@@ -223,7 +226,10 @@ def test_the_ledger_meets_the_cost_and_phases_end_within_one_evaluation(
     except ConfigError:
         return  # too little compute, and told before the run
     result = run(task, policy, evaluations=2, measure_switches=True)
-    assert result.cause == "finished"
+    if result.cause == "diverged":  # as it may on three examples, whose loss has no minimum
+        assert not all(phase.is_full for phase in policy.phases)
+        assert result.ledger.spent <= policy.cost(facts)
+        return
     assert_met(result, facts)
     ends = policy.boundaries(facts)
     for point, later in itertools.pairwise(result.switches):
