@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from subsettune.study.folder import StudyFolder
-from subsettune.study.records import RunRecord
+from subsettune.study.results.folder import StudyFolder
+from subsettune.study.results.records import RunRecord
 
 STAGES = ("reference", "search", "search", "verification", "export")
 ROOT = Path(__file__).resolve().parent.parent

@@ -45,10 +45,11 @@ from torch import Tensor, nn
 
 from subsettune import config, train
 from subsettune.data import Places, load
-from subsettune.policy import Phase, Policy, Soup, TaskFacts
+from subsettune.facts import TaskFacts
+from subsettune.policy import Phase, Policy, Soup
 from subsettune.report.render import Column, Table, render
-from subsettune.select.gradients import Gradients
-from subsettune.select.model import ModelView
+from subsettune.select.kernels.gradients import Gradients
+from subsettune.select.network import ModelView
 from subsettune.task import Task
 
 WORKERS = (2, 4, 10)

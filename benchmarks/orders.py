@@ -34,9 +34,10 @@ from paired import DIGITS, LEVEL, Interval, Job, Outcome, carry_out_all, figure,
 
 from subsettune import config, train
 from subsettune.data import Places
-from subsettune.policy import Phase, Policy, TaskFacts
+from subsettune.facts import TaskFacts
+from subsettune.policy import Phase, Policy
 from subsettune.report.render import Column, Table, render
-from subsettune.study.definition import read
+from subsettune.study.spec.definition import read
 from subsettune.task import Task
 from subsettune.train import orders
 from subsettune.train.orders.sift import Sift

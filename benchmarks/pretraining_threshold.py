@@ -45,10 +45,10 @@ from subsettune.data import Places, load
 from subsettune.policy import Phase, Policy
 from subsettune.report.render import Column, Table, render
 from subsettune.task import Task
-from subsettune.train import prune
-from subsettune.train.entry import Entered, Entry
-from subsettune.train.greedy import Greedy, Junction, draw
+from subsettune.train.pruning import surgery
+from subsettune.train.pruning.forward_selection import Greedy, Junction, draw
 from subsettune.train.randomness import generator
+from subsettune.train.transitions.base import Entered, Entry
 
 WITHIN = 0.02  # of the dense network's training accuracy, where picking stops
 MOST_PICKS = 4  # for each unit of the bound: units picked again do not make the network wider
@@ -206,14 +206,14 @@ def _row(series: Series, iterations: int, network: nn.Sequential, inputs: Tensor
 
 def _junction(network: nn.Sequential, inputs: Tensor, targets: Tensor) -> Junction:
     """Behind the hidden layer, for all training examples."""
-    (_, stretch, following) = next(prune.stretches(network))
+    (_, stretch, following) = next(surgery.stretches(network))
     values = inputs
     for module in stretch:
         values = module(values)
     head = following[0]
     assert isinstance(head, nn.Linear)
     return Junction(
-        activations=prune.by_unit(stretch, values, head), layer=head, after=(), losses=_losses, targets=targets
+        activations=surgery.by_unit(stretch, values, head), layer=head, after=(), losses=_losses, targets=targets
     )
 
 

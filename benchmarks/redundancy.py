@@ -26,7 +26,8 @@ from paired import DIGITS, LEVEL, Interval, Job, Outcome, carry_out_all, figure,
 from subsettune import config, select, train
 from subsettune.data import Places
 from subsettune.errors import ConfigError
-from subsettune.policy import Phase, Policy, TaskFacts, conventional
+from subsettune.facts import TaskFacts
+from subsettune.policy import Phase, Policy, conventional
 from subsettune.report.render import Column, Table, render
 from subsettune.task import Task
 

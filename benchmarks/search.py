@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 
 from subsettune.policy import Policy
-from subsettune.study import simulate
+from subsettune.study.search.simulate import simulate
 
 REFERENCE_PASSES = 30.0
 TOP, TARGET = 0.98, 0.97

@@ -89,9 +89,9 @@ def made_up_context(x: Floats, classes: Ints, selector: Any) -> Any:
     import torch
 
     from subsettune.config import FrozenDict
-    from subsettune.policy import TaskFacts
+    from subsettune.facts import TaskFacts
     from subsettune.select import SelectionContext
-    from subsettune.select.model import ModelView
+    from subsettune.select.network import ModelView
 
     (n, d), inputs, targets = x.shape, torch.from_numpy(x), torch.from_numpy(classes)
     counts = tuple(torch.bincount(targets).tolist())

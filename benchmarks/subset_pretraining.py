@@ -31,9 +31,10 @@ from paired import LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks, 
 
 from subsettune import config, train
 from subsettune.data import Places
-from subsettune.policy import Policy, TaskFacts, conventional, from_coordinates
+from subsettune.facts import TaskFacts
+from subsettune.policy import Policy, conventional, from_coordinates
 from subsettune.report.render import Column, Table, render
-from subsettune.study.definition import read
+from subsettune.study.spec.definition import read
 from subsettune.task import Task
 
 ROOT = Path(__file__).parents[1]

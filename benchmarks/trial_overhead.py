@@ -22,11 +22,11 @@ from typing import Any
 
 from subsettune.data import Places
 from subsettune.study.driver import tune
-from subsettune.study.folder import versions
+from subsettune.study.execute.ray import Resources, cluster
 from subsettune.study.options import TuneOptions
-from subsettune.study.records import RunRecord
-from subsettune.study.search import Search
-from subsettune.study.tune import Resources, cluster
+from subsettune.study.results.folder import versions
+from subsettune.study.results.records import RunRecord
+from subsettune.study.search.search import Search
 
 DIGITS = {"source": "digits"}
 RECIPE = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "batch_size": 64, "epochs": 30, "schedule": "cosine"}

@@ -16,7 +16,7 @@ import time
 import numpy as np
 from scipy import stats
 
-from subsettune.study.noninferiority import (
+from subsettune.study.verification.noninferiority import (
     Array,
     Draw,
     Frequency,

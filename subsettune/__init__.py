@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from subsettune import train
     from subsettune.bundle import Bundle
     from subsettune.data import Places
-    from subsettune.policy import Phase, Policy, TaskFacts
-    from subsettune.study.definition import Study
+    from subsettune.facts import TaskFacts
+    from subsettune.policy import Phase, Policy
     from subsettune.study.driver import tune
     from subsettune.study.options import TuneOptions
+    from subsettune.study.spec.definition import Study
     from subsettune.task import Task
 
 _HOMES = {
@@ -23,7 +24,7 @@ _HOMES = {
     "Phase": "subsettune.policy",
     "Places": "subsettune.data",
     "Policy": "subsettune.policy",
-    "Study": "subsettune.study.definition",
+    "Study": "subsettune.study.spec.definition",
     "Task": "subsettune.task",
     "TaskFacts": "subsettune.policy",
     "TuneOptions": "subsettune.study.options",

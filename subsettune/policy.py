@@ -14,6 +14,7 @@ from typing import Any, Literal
 from subsettune import config
 from subsettune.config import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, FrozenDict, Rule, setting
 from subsettune.errors import ConfigError, Mistake
+from subsettune.facts import TaskFacts
 
 POLICY_SCHEMA = 1
 COORDINATES = (
@@ -29,131 +30,10 @@ MOST_CHOICES = 1000  # of a phase that is chosen anew: each is a phase, and a po
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
-    """FLOPs of a forward and of a backward pass."""
-
-    forward: int
-    backward: int
-
-    @property
-    def total(self) -> int:
-        """Both."""
-        return self.forward + self.backward
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChainLayer:
-    """A layer with a weight matrix in a chain of such layers.
-
-    Args:
-        name: of the module.
-        width: its output units or channels.
-        forward_flops: of one example.
-        backward_flops: likewise.
-    """
-
-    name: str
-    width: int = setting(rule=AT_LEAST_ONE)
-    forward_flops: int = setting(rule=NOT_NEGATIVE)
-    backward_flops: int = setting(rule=NOT_NEGATIVE)
-
-    def __post_init__(self) -> None:
-        config.check(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskFacts:
-    """What policies, spaces and the search need to know of a task.
-
-    Args:
-        num_examples: N, training examples.
-        num_outputs: M, output units.
-        num_parameters: P, trainable parameters, tied ones once.
-        forward_flops: FLOPs of the forward pass of one example.
-        backward_flops: FLOPs of the backward pass of one example.
-        reference_passes: compute of the conventional recipe, in passes (its epochs).
-        num_features: numbers in one input example.
-        num_classes: classes, or 0 for regression.
-        smallest_class: training examples of the rarest class, or 0 for regression.
-        class_counts: training examples of each class; empty for regression.
-        head_features: H, inputs of the last layer; 0 where the network does not end in a linear layer.
-        layers: numbers that each named layer gives for an example, maps and sequences averaged over their places.
-        num_embedding: numbers in the embedding that the data hold of each example; 0 without.
-        exits: FLOPs of the forward pass of one example up to the output of each named layer, that layer included.
-        blocks: names of the layers that follow each other at the top of the network: where a share of its depth ends.
-        chain: layers with weights, in order, where the network is nothing but a chain of them (linear, convolution)
-            with element-wise and pooling layers between; else empty. All but the last can be made narrower.
-        inner: of a network that is no such chain, those inside it, e.g. between two residual sums, likewise; `exits`
-            tells where each of their layers is.
-        has_batch_norm: whether the network keeps running statistics.
-        num_tokens: size of the vocabulary where an example is a sequence of token ids; 0 where it is numbers.
-        image_channels: channels of an example that is stored as an image of bytes; 0 for other data.
-    """
-
-    num_examples: int = setting(rule=AT_LEAST_ONE)
-    num_outputs: int = setting(rule=AT_LEAST_ONE)
-    num_parameters: int = setting(rule=AT_LEAST_ONE)
-    forward_flops: int = setting(rule=AT_LEAST_ONE)
-    backward_flops: int = setting(rule=NOT_NEGATIVE)
-    reference_passes: float = setting(rule=POSITIVE)
-    num_features: int = setting(1, rule=AT_LEAST_ONE)
-    num_classes: int = setting(0, rule=NOT_NEGATIVE)
-    smallest_class: int = setting(0, rule=NOT_NEGATIVE)
-    class_counts: tuple[int, ...] = ()
-    head_features: int = setting(0, rule=NOT_NEGATIVE)
-    layers: FrozenDict = setting(FrozenDict())
-    num_embedding: int = setting(0, rule=NOT_NEGATIVE)
-    exits: FrozenDict = setting(FrozenDict())
-    blocks: tuple[str, ...] = ()
-    chain: tuple[ChainLayer, ...] = ()
-    inner: tuple[tuple[ChainLayer, ...], ...] = ()
-    has_batch_norm: bool = False
-    num_tokens: int = setting(0, rule=NOT_NEGATIVE)
-    image_channels: int = setting(0, rule=NOT_NEGATIVE)
-
-    def __post_init__(self) -> None:
-        config.check(self)
-
-    @property
-    def chains(self) -> tuple[tuple[ChainLayer, ...], ...]:
-        """The chain that the network is, or those inside it."""
-        return (self.chain,) if self.chain else self.inner
-
-    @property
-    def prunable(self) -> tuple[str, ...]:
-        """Names of the layers that can be made narrower: of each chain all but the last."""
-        return tuple(layer.name for chain in self.chains for layer in chain[:-1])
-
-    @property
-    def example_flops(self) -> int:
-        """FLOPs of one example's forward and backward pass: what an update pays per example."""
-        return self.forward_flops + self.backward_flops
-
-    @property
-    def pass_flops(self) -> int:
-        """FLOPs of one pass, the unit of compute: one conventional epoch."""
-        return self.num_examples * self.example_flops
-
-    @property
-    def reference_flops(self) -> int:
-        """FLOPs of the conventional recipe."""
-        return round(self.reference_passes * self.pass_flops)
-
-    def q(self, num_examples: int | None = None) -> float:
-        """Overdetermination ratio Q = K*M/P of `num_examples` examples (default: all). Source: arXiv:2410.16523."""
-        k = self.num_examples if num_examples is None else num_examples
-        return k * self.num_outputs / self.num_parameters
-
-    def share_of_q(self, q: float) -> float:
-        """The subset share whose overdetermination ratio is `q`; above 1 when all examples are too few."""
-        return q / self.q()  # so that the Q of all examples gives 1 and not a rounding error more
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Soup:
     """LiPT's pre-training: a phase in which workers train apart on disjoint shards, then are averaged.
 
-    The phase's allowance is the sum over the workers. See `subsettune.train.soup` for what each setting does.
+    The phase's allowance is the sum over the workers. See `subsettune.train.soup.workers` for what each setting does.
 
     Args:
         workers: networks that train apart, each on a shard of the phase's pool.

@@ -15,9 +15,9 @@ import ray
 import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
+from places import ROOT
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "cluster.yaml"
 SCHEMA = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
 

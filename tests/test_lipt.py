@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from places import BENCHMARKS
 
 from subsettune import config, train
 from subsettune.policy import Policy
-from subsettune.select.gradients import Gradients
+from subsettune.select.kernels.gradients import Gradients
 from subsettune.task import Task
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SETTINGS = {"budget": 0.5, "warm_up": 0.2, "switch": 0.7, "share": 0.1, "pool": 0.4, "density": 0.5}
 
 

@@ -26,7 +26,9 @@ class Outer:
 
 
 def test_dots_after_the_colon() -> None:
-    assert plugins.load_object("test_plugins:Outer.Inner", "thing") is sys.modules["test_plugins"].Outer.Inner
+    assert (
+        plugins.load_object("tests.test_plugins:Outer.Inner", "thing") is sys.modules["tests.test_plugins"].Outer.Inner
+    )
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,10 @@ def test_dots_after_the_colon() -> None:
             "nowhere:x",
             "thing 'nowhere:x' cannot be imported: No module named 'nowhere'. Run from the folder that holds",
         ),
-        ("test_plugins:x", "thing 'test_plugins:x' cannot be found: module 'test_plugins' has no attribute 'x'. Check"),
+        (
+            "tests.test_plugins:x",
+            "thing 'tests.test_plugins:x' cannot be found: module 'tests.test_plugins' has no attribute 'x'. Check",
+        ),
         (":x", "thing must be package.module:name, got ':x'. Name both the module and what is in it."),
         ("json:", "thing must be package.module:name, got 'json:'. Name both the module and what is in it."),
     ],
@@ -57,7 +62,7 @@ def test_a_module_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bo
 
 def test_source_digest() -> None:
     expected = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    assert plugins.source_digest("test_plugins:function") == expected
+    assert plugins.source_digest("tests.test_plugins:function") == expected
     assert plugins.source_digest("builtins:dict") == ""
     with pytest.raises(ConfigError, match=r"^module 'nowhere' cannot be imported"):
         plugins.source_digest("nowhere:x")

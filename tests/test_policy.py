@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from subsettune import config
 from subsettune.errors import ConfigError
-from subsettune.policy import Phase, Policy, TaskFacts, check_written, conventional, from_coordinates, transfer
+from subsettune.facts import TaskFacts
+from subsettune.policy import Phase, Policy, check_written, conventional, from_coordinates, transfer
 
 FACTS = TaskFacts(
     num_examples=1000,

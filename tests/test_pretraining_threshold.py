@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from fakes import options, same_bits
+from places import BENCHMARKS
 from scipy import stats
 from torch import nn
 
@@ -22,7 +23,6 @@ from subsettune import train
 from subsettune.data import Places, load
 from subsettune.policy import Phase, Policy
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SIZES = (512, 1024, 2048, 4096, 8192)
 
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -42,7 +42,7 @@ def test_the_two_commands_are_in_the_makefile() -> None:
 
 
 def test_the_study_file_of_the_readme_is_valid() -> None:
-    from subsettune.study.definition import parse, read_yaml
+    from subsettune.study.spec.definition import parse, read_yaml
 
     (block,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     path = ROOT / "search_spaces" / "digits.yaml"

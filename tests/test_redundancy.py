@@ -8,12 +8,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from places import BENCHMARKS
 from scipy import stats
 
 from subsettune import select, train
 from subsettune.policy import Phase, Policy
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_inputs import changed
+from places import ROOT
 
 import subsettune
-from subsettune.policy import TaskFacts
-from subsettune.study.definition import read, read_space
+from subsettune.facts import TaskFacts
+from subsettune.study.spec.definition import read, read_space
 
-ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "subsettune"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
@@ -146,7 +146,7 @@ def _loaded(code: str, heavy: set[str]) -> set[str]:
 def test_what_is_light_loads_nothing_heavy() -> None:
     heavy = {"torch", "ray", "optuna", "plotly", "sklearn", "scipy", "torchvision"}
     assert _loaded("import subsettune\nfrom subsettune import Task, Policy, Study", heavy) == set()
-    assert _loaded("from subsettune.study.folder import StudyFolder", heavy) == set()
+    assert _loaded("from subsettune.study.results.folder import StudyFolder", heavy) == set()
     assert _loaded("from subsettune import train, Bundle", heavy - {"torch"}) == set()
 
 

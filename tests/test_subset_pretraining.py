@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import image_task
+from places import BENCHMARKS
 from scipy import stats
 
 from subsettune import config, train
-from subsettune.policy import TaskFacts
+from subsettune.facts import TaskFacts
 from subsettune.task import Task
 
 Data = dict[str, str]
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SHARES = (Fraction(1, 2), Fraction(1, 4), Fraction(1, 8))
 
 

@@ -13,7 +13,7 @@ but never holds a half. On an object store, which cannot rename, `bundle.json` s
 
 from __future__ import annotations
 
-from subsettune.bundle.core import Bundle, PhaseSubset, chosen, export, export_study, read_policy
+from subsettune.bundle.bundle import Bundle, PhaseSubset, chosen, export, export_study, read_policy
 from subsettune.bundle.evidence import Evidence, PolicyEvidence, RunEvidence
 
 __all__ = [

@@ -13,8 +13,8 @@ from subsettune.errors import ConfigError
 from subsettune.policy import FULL, Policy
 
 if TYPE_CHECKING:
-    from subsettune.study.records import RunRecord
-    from subsettune.study.results import Candidate, StudyView
+    from subsettune.study.results.records import RunRecord
+    from subsettune.study.results.view import Candidate, StudyView
 
 REFERENCE = "reference"
 
@@ -51,7 +51,7 @@ class PolicyEvidence:
         saving: 1 - flops / FLOPs of the reference.
         metric: mean over the runs on the test split; null without runs.
         passed: whether it matches the reference; null if it was not tested.
-        verdict: of the test, as `subsettune.study.verify.Verdict` has it; empty for the reference.
+        verdict: of the test, as `subsettune.study.verification.verification.Verdict` has it; empty for the reference.
         runs: in order of their seeds.
     """
 
@@ -155,8 +155,8 @@ def of_study(view: StudyView, winner: str) -> Evidence:
 
 
 def _statement(view: StudyView, winner: str) -> str:
-    from subsettune.study.noninferiority import Rules  # scipy, which following a bundle does without
-    from subsettune.study.verify import Verdict, statement
+    from subsettune.study.verification.noninferiority import Rules  # scipy, which following a bundle does without
+    from subsettune.study.verification.verification import Verdict, statement
 
     study = view.study.study
     rules = Rules(

@@ -23,20 +23,12 @@ from subsettune.report.drawing import (
     points,
     reaches,
 )
-from subsettune.report.words import (
-    as_policy,
-    candidate_of,
-    describe,
-    is_control,
-    is_number,
-    passes_words,
-    sentence,
-    share_words,
-)
+from subsettune.study.results.headline import candidate_of, is_control
+from subsettune.text import as_policy, describe, is_number, passes_words, sentence, share_words
 
 if TYPE_CHECKING:
-    from subsettune.study.records import RunRecord
-    from subsettune.study.results import StudyView
+    from subsettune.study.results.records import RunRecord
+    from subsettune.study.results.view import StudyView
 
 _PANEL, _PANEL_HEAD = 0.9, 0.17  # where a panel of the search ends, and begins, as shares of its row
 

@@ -14,19 +14,12 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
-from subsettune.policy import TaskFacts
-from subsettune.report.words import (
-    describe,
-    is_number,
-    metric_name,
-    metric_words,
-    passes_words,
-    share_words,
-)
+from subsettune.facts import TaskFacts
+from subsettune.text import describe, is_number, metric_name, metric_words, passes_words, share_words
 
 if TYPE_CHECKING:
-    from subsettune.study.records import RunRecord
-    from subsettune.study.results import StudyView
+    from subsettune.study.results.records import RunRecord
+    from subsettune.study.results.view import StudyView
 
 Json = dict[str, Any]
 Mark = Literal["dot", "hollow", "ring", "diamond", "triangle", "square", "cross", "line"]

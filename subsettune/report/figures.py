@@ -28,21 +28,12 @@ from subsettune.report.drawing import (
     reaches,
     verdict_marker,
 )
-from subsettune.report.words import (
-    comparison_words,
-    describe,
-    is_control,
-    is_number,
-    metric_name,
-    metric_words,
-    sentence,
-    share_words,
-    verdict_words,
-)
+from subsettune.study.results.headline import comparison_words, is_control, verdict_words
+from subsettune.text import describe, is_number, metric_name, metric_words, sentence, share_words
 
 if TYPE_CHECKING:
-    from subsettune.study.records import RunRecord
-    from subsettune.study.results import Compared, StudyView
+    from subsettune.study.results.records import RunRecord
+    from subsettune.study.results.view import Compared, StudyView
 
 _PAID_COLOUR = {"paid": "--c-good", "not_paid": "--c-bad", "no_difference": "--c-muted"}
 _SEEDS_BELOW = 0.26  # of a row: the circles of the seeds lie below the interval, not under it

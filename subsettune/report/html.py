@@ -15,7 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from subsettune.report import template
+from subsettune.report import assets
 from subsettune.report.figures import REFERENCE, figures, seed_differences, test_metrics
 from subsettune.report.tables import (
     ResultRow,
@@ -29,27 +29,24 @@ from subsettune.report.tables import (
     result_rows,
     tuning_text,
 )
-from subsettune.report.words import (
-    COMPARISON_WORDS,
+from subsettune.study.results.headline import COMPARISON_WORDS, compared_of, headline, verdict_words
+from subsettune.text import (
     NOTHING,
     bytes_words,
-    compared_of,
     describe,
     flops_words,
-    headline,
     metric_name,
     metric_words,
     passes_words,
     saving_words,
     seconds_words,
     share_words,
-    verdict_words,
 )
 
 if TYPE_CHECKING:
     from subsettune.report.drawing import Figure
-    from subsettune.study.records import RunRecord
-    from subsettune.study.results import Compared, StudyView
+    from subsettune.study.results.records import RunRecord
+    from subsettune.study.results.view import Compared, StudyView
 
 HEADED = ("versions", "hardware", "data")  # keys of the manifest with a heading of their own
 SHOWN_ELSEWHERE = (*HEADED, "command", "study", "rounds", "comparison")
@@ -103,11 +100,11 @@ def page(view: StudyView, command: str | None = None) -> str:
             '<html lang="en">',
             "<head>",
             '<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{template.POLICY}">',
+            f'<meta http-equiv="Content-Security-Policy" content="{assets.POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(view.run_id)} - subsettune</title>",
             '<link rel="icon" href="data:,">',
-            f"<style>{template.STYLE}</style>",
+            f"<style>{assets.STYLE}</style>",
             "</head>",
             "<body>",
             "<main>",
@@ -127,7 +124,7 @@ def _scripts(drawn: Sequence[Figure]) -> list[str]:
     return [
         f'<script type="application/json" id="figures">{figures_json(drawn)}</script>',
         f"<script>{get_plotlyjs()}</script>",
-        f"<script>{template.SCRIPT}</script>",
+        f"<script>{assets.SCRIPT}</script>",
     ]
 
 
@@ -208,7 +205,7 @@ def _result_cells(view: StudyView, row: ResultRow) -> list[Cell]:
 
 
 def _figure(figure: Figure) -> str:
-    entries = [f"<li>{template.mark(shape, colour)}{_unbroken(words)}</li>" for shape, colour, words in figure.legend]
+    entries = [f"<li>{assets.mark(shape, colour)}{_unbroken(words)}</li>" for shape, colour, words in figure.legend]
     return (
         f"<h2>{_unbroken(figure.title)}</h2>\n<figure>\n"
         f'<figcaption class="reading">{_unbroken(figure.reading)}</figcaption>\n'
@@ -330,7 +327,7 @@ def _failure_cells(run: RunRecord) -> list[Cell]:
 
 def _origin(view: StudyView, command: str | None) -> str:
     """Where the numbers come from: command, versions, hardware, data, the resolved study."""
-    from subsettune.study.definition import to_yaml  # its package loads what a log line of progress does not need
+    from subsettune.study.spec.definition import to_yaml  # its package loads what a log line of progress does not need
 
     manifest = view.manifest
     given = command or manifest.get("command") or "unknown"

@@ -16,15 +16,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO, final
 
 from subsettune.report.render import is_terminal
-from subsettune.report.words import describe, is_number, seconds_words, share_words
+from subsettune.text import describe, is_number, seconds_words, share_words
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table as RichTable
 
     from subsettune.policy import Policy
-    from subsettune.study.records import RunRecord
-    from subsettune.study.results import StudyView
+    from subsettune.study.results.records import RunRecord
+    from subsettune.study.results.view import StudyView
 
 Clock = Callable[[], float]
 LINE_EVERY_S = 1.0  # a fast study prints at most one line of finished runs in so many seconds

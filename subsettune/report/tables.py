@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from subsettune.report.render import WIDTH, Block, Column, Table, render
-from subsettune.report.words import (
+from subsettune.study.results.headline import (
     COMPARISON_CAVEAT,
-    NOTHING,
-    as_policy,
-    bytes_words,
     candidate_of,
     compared_of,
     comparison_words,
+    headline,
+    verdict_words,
+)
+from subsettune.text import (
+    NOTHING,
+    as_policy,
+    bytes_words,
     describe,
     flops_words,
-    headline,
     is_number,
     metric_name,
     metric_words,
@@ -27,11 +30,10 @@ from subsettune.report.words import (
     seconds_words,
     share_words,
     short_seconds_words,
-    verdict_words,
 )
 
 if TYPE_CHECKING:
-    from subsettune.study.results import Compared, StudyView
+    from subsettune.study.results.view import Compared, StudyView
 
 NAME_WIDTH = 18  # of the longest name of our own; a user's longer one is cut in the table and whole below it
 
@@ -322,7 +324,7 @@ def components_legend(view: StudyView) -> str:
     counts = "met: reached the target, on the validation split, in one run, before verification."
     if not view.compared:
         return counts
-    from subsettune.study.results import COMPARISON_LEVEL  # its package loads what other tables do not need
+    from subsettune.study.results.view import COMPARISON_LEVEL  # its package loads what other tables do not need
 
     turned = "" if view.study.task.higher_is_better else ", its sign turned so that more is better"
     return (

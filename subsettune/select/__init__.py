@@ -13,19 +13,20 @@ from typing import Any
 from subsettune import config
 from subsettune.config import must
 from subsettune.errors import ConfigError, Mistake
+from subsettune.facts import TaskFacts
 from subsettune.plugins import load_object
-from subsettune.policy import Policy, TaskFacts
+from subsettune.policy import Policy
 from subsettune.select.base import Examples, ModelNeed, SelectionContext, Selector, Subset, share_of
-from subsettune.select.el2n import EL2N
-from subsettune.select.facility_location import FacilityLocation
-from subsettune.select.forgetting import Forgetting
-from subsettune.select.glister import Glister
-from subsettune.select.gradmatch import GradMatch
-from subsettune.select.grand import GraNd
-from subsettune.select.herding import Herding
-from subsettune.select.kcenter import KCenter
-from subsettune.select.random import Random
-from subsettune.select.stratified import Stratified
+from subsettune.select.selectors.el2n import EL2N
+from subsettune.select.selectors.facility_location import FacilityLocation
+from subsettune.select.selectors.forgetting import Forgetting
+from subsettune.select.selectors.glister import Glister
+from subsettune.select.selectors.gradmatch import GradMatch
+from subsettune.select.selectors.grand import GraNd
+from subsettune.select.selectors.herding import Herding
+from subsettune.select.selectors.kcenter import KCenter
+from subsettune.select.selectors.random import Random
+from subsettune.select.selectors.stratified import Stratified
 
 __all__ = [
     "SELECTORS",

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, final
 
 from subsettune.errors import SelectionError
-from subsettune.policy import TaskFacts
+from subsettune.facts import TaskFacts
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from subsettune.select.model import ModelView
+    from subsettune.select.network import ModelView
 
 MEMORY_LIMIT_BYTES = 4 * 2**30  # the same on every machine, so that a study proposes the same policies everywhere
 BLOCK_BYTES = 16 * 2**20  # of inputs read at a time: large against the cost of a call, small against the matrix

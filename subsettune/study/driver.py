@@ -27,22 +27,24 @@ from subsettune.policy import FULL, SUBSET, Policy, conventional
 from subsettune.report import progress
 from subsettune.select import Subset
 from subsettune.storage import inside
-from subsettune.study import comparison, reference, stages
-from subsettune.study.admission import admit, check_here, dearest_budget
-from subsettune.study.backend import journal_at
-from subsettune.study.components import Component
-from subsettune.study.definition import Study, parse, read
-from subsettune.study.folder import StudyFolder
-from subsettune.study.lock import DriverLock
-from subsettune.study.noninferiority import Rules
+from subsettune.study.ablation import judge
+from subsettune.study.execute.sequence import Chain, Fixed, InlineExecutor, RunSource, Worker, stopwatch
+from subsettune.study.execute.watch import Watched
 from subsettune.study.options import TuneOptions, device_of, fresh_run_id
-from subsettune.study.records import RunRecord
-from subsettune.study.results import Candidate, Compared, StudyView
-from subsettune.study.runs import Chain, Fixed, InlineExecutor, RunSource, Worker, stopwatch
-from subsettune.study.search import Search, SearchSettings
-from subsettune.study.stages import Trials
-from subsettune.study.verify import Verification
-from subsettune.study.watch import Watched
+from subsettune.study.preflight import admit, check_here, dearest_budget
+from subsettune.study.results.folder import StudyFolder
+from subsettune.study.results.lock import DriverLock
+from subsettune.study.results.records import RunRecord
+from subsettune.study.results.view import Candidate, Compared, StudyView
+from subsettune.study.search.journal_storage import journal_at
+from subsettune.study.search.search import Search, SearchSettings
+from subsettune.study.spec.components import Component
+from subsettune.study.spec.definition import Study, parse, read
+from subsettune.study.stages import reference
+from subsettune.study.stages import verification as stages
+from subsettune.study.stages.verification import Trials
+from subsettune.study.verification.noninferiority import Rules
+from subsettune.study.verification.verification import Verification
 from subsettune.train import metrics
 from subsettune.train.loop import Chooser, RunOptions, check, run, run_key
 from subsettune.train.randomness import isolated
@@ -221,7 +223,7 @@ class _Driver:
         num_validation = len(self.data.validation)
         if self.options.executor == "inline":
             return InlineExecutor(worker, self.facts, num_validation, self.clock)
-        from subsettune.study.tune import RayExecutor, Resources
+        from subsettune.study.execute.ray import RayExecutor, Resources
 
         s = self.settings
         return RayExecutor(
@@ -494,7 +496,7 @@ class _Driver:
             asked, rows = self.settings.trials, ()
         rows += self._compared(search, known={row.component for row in rows})
         records = (*self.folder.records("comparison"), *self.folder.records("verification"))
-        rules = comparison.Rules(
+        rules = judge.Rules(
             facts=self.facts,
             seeds=self._comparison_seeds(),
             higher_is_better=self.task.higher_is_better,
@@ -509,7 +511,7 @@ class _Driver:
                 self.folder.manifest["comparison"] = {"trials_asked": asked, **stage.to_mapping()}
                 self.folder.save()
 
-        stage = comparison.ComparisonStage(rows, rules, records, save)
+        stage = judge.ComparisonStage(rows, rules, records, save)
         save(None)
         if stage.num_waiting:
             self.observer.stage("comparison", stage.num_waiting)
@@ -522,14 +524,14 @@ class _Driver:
 
     def _compared(self, search: Search, known: Container[Component]) -> tuple[Compared, ...]:
         """The rows that are missing, also of a study from before their kind was compared."""
-        found = comparison.Found(
+        found = judge.Found(
             trials=self.folder.records("trial"),
             trusted=tuple(candidate.policy for candidate in search.accepted(arm=SUBSET)),
             target=self.folder.manifest["target"],
             higher_is_better=self.task.higher_is_better,
         )
-        ground = comparison.Ground(space=self.space, facts=self.facts, recipe=self.task.recipe, invalid=self._invalid)
-        return comparison.choose((c for c in self._to_compare() if c not in known), found, ground)
+        ground = judge.Ground(space=self.space, facts=self.facts, recipe=self.task.recipe, invalid=self._invalid)
+        return judge.choose((c for c in self._to_compare() if c not in known), found, ground)
 
     # --- export and report ---------------------------------------------------------------------------------------
 

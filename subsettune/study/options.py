@@ -9,7 +9,7 @@ from subsettune import config
 from subsettune.config import setting
 from subsettune.data import Places
 from subsettune.storage import Folder
-from subsettune.study.definition import Study
+from subsettune.study.spec.definition import Study
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,12 @@ import torch
 
 from subsettune.data import Places, TaskData
 from subsettune.errors import ConfigError
-from subsettune.policy import SUBSET, Policy, TaskFacts
-from subsettune.study.admission import Admitted, admit, dearest_budget
-from subsettune.study.comparison import Ground, unaffordable
-from subsettune.study.components import Component
-from subsettune.study.definition import Study
+from subsettune.facts import TaskFacts
+from subsettune.policy import SUBSET, Policy
+from subsettune.study.ablation.judge import Ground, unaffordable
+from subsettune.study.preflight import Admitted, admit, dearest_budget
+from subsettune.study.spec.components import Component
+from subsettune.study.spec.definition import Study
 from subsettune.train.learner import Learner
 from subsettune.train.loop import check
 from subsettune.train.randomness import isolated

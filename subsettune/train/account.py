@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from subsettune.facts import Price
 from subsettune.ledger import Ledger
-from subsettune.policy import Price
 
 PURPOSES = ("train", "select", "evaluate", "other")
 

@@ -25,18 +25,22 @@ from subsettune import config, select
 from subsettune.config import FrozenDict
 from subsettune.data import TaskData, load
 from subsettune.errors import CheckpointError, ConfigError, ModelDivergedError, StorageError
-from subsettune.policy import Policy, Price
+from subsettune.facts import Price
+from subsettune.policy import Policy
 from subsettune.storage import Folder
 from subsettune.task import Task
-from subsettune.train import crews, entry, openings, optimizers, orders, schedule, soup
+from subsettune.train import optimizers, orders, schedule
 from subsettune.train.account import Account, Stopwatch
 from subsettune.train.checkpoint import ADVICE, Checkpoints, Mark
-from subsettune.train.choosing import Chooser
 from subsettune.train.learner import Learner, predict
 from subsettune.train.options import RunOptions
+from subsettune.train.planning import phases
+from subsettune.train.planning.check import check, facts, facts_of, run_key
 from subsettune.train.randomness import capture, generator, isolated, preserved, restore
-from subsettune.train.resolve import check, facts, facts_of, run_key
 from subsettune.train.result import Cause, CurvePoint, RunResult, SoupPoint, SwitchPoint, finite_or_none
+from subsettune.train.selection.chooser import Chooser
+from subsettune.train.soup import executors, workers
+from subsettune.train.transitions import base
 
 __all__ = ["Chooser", "Report", "RunOptions", "check", "facts", "predict", "run", "run_key"]
 
@@ -106,7 +110,7 @@ class _Run:
         self.recipe = check(job.task, job.policy, self.facts)
         self.total = self.policy.cost(self.facts)
         self.ends = self.policy.boundaries(self.facts)
-        self.openings = openings.openings(self.policy, self.recipe, self.facts)
+        self.openings = phases.openings(self.policy, self.recipe, self.facts)
         self.train_total = self.total - sum(opening.flops for opening in self.openings)
         self.schedule = schedule.make(self.recipe.schedule, self.recipe.schedule_options)
         self.order = orders.of(self.policy.phases[0])
@@ -127,7 +131,7 @@ class _Run:
         self.entering = False  # a phase was prepared, and its entry waits for its first update
         self.pool: Tensor | None = None
         self.weights: Tensor | None = None
-        self.workers: soup.Workers | None = None
+        self.workers: workers.Workers | None = None
         self.soups: list[SoupPoint] = []
         self.subsets: dict[int, select.Subset] = {}  # those that only this run can tell
         self.curve: list[CurvePoint] = []
@@ -147,10 +151,10 @@ class _Run:
             learner.check_batch(1, advice="Keep more than one example of each batch.")
         return learner
 
-    def _way(self) -> crews.Way:
+    def _way(self) -> executors.Way:
         """How workers of soups are carried out; tried on the network, so only where there are some."""
         is_needed = any(opening.is_soup for opening in self.openings)
-        return crews.way(self.options.soup_workers, self.learner) if is_needed else "in_turn"
+        return executors.way(self.options.soup_workers, self.learner) if is_needed else "in_turn"
 
     def _find_checkpoints(self) -> Checkpoints | None:
         if self.options.checkpoints is None:
@@ -188,7 +192,7 @@ class _Run:
             share = self.account.spent / self.total
             batch = None if self.workers is not None else self.stream.next(share)
             length = self.workers.next_length() if self.workers is not None else len(batch or ())
-            price = openings.price(self.openings[self.phase], self.order, length, share)
+            price = phases.price(self.openings[self.phase], self.order, length, share)
             most = self._evaluations_left(price)
             if most == 0:
                 self._leave()
@@ -262,7 +266,7 @@ class _Run:
     def _gather_workers(self) -> None:
         stirred = self.policy.phases[self.phase].stirred
         if stirred is not None:
-            place = soup.SoupPhase(
+            place = workers.SoupPhase(
                 soup=stirred,
                 seed=self.job.seed,
                 phase=self.phase,
@@ -272,7 +276,7 @@ class _Run:
                 way=self.way,
                 clock=self.watch.now,
             )
-            self.workers = soup.Workers(place, self.learner)
+            self.workers = workers.Workers(place, self.learner)
 
     def _select(self) -> None:
         choice = self.chooser.choose(self.phase, self.learner.network)
@@ -291,7 +295,7 @@ class _Run:
         if self.options.measure_switches:
             self._measure_switch({split: self._measure(split) for split in self._splits()})
         learner = self.learner
-        entered = entry.Entered(
+        entered = base.Entered(
             network=learner.network,
             optimizer=learner.optimizer,
             scales=learner.scales,
@@ -301,7 +305,7 @@ class _Run:
             losses=learner.example_losses,
             facts=self.openings[max(0, self.phase - 1)].facts,
         )
-        entry.of(self.policy.phases[self.phase]).apply(entered)
+        base.of(self.policy.phases[self.phase]).apply(entered)
         if self.openings[self.phase].flops:
             self.watch.lap("select")
         optimizers.change_objective(self.learner.optimizer)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from subsettune.policy import Price, TaskFacts
+from subsettune.facts import Price, TaskFacts
 from subsettune.task import Recipe
 from subsettune.train.randomness import generator
 

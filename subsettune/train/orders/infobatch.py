@@ -11,7 +11,7 @@ from torch import Tensor
 
 from subsettune import config
 from subsettune.config import UNIT, Rule, setting
-from subsettune.policy import TaskFacts
+from subsettune.facts import TaskFacts
 from subsettune.task import Recipe
 from subsettune.train.learner import Learner
 from subsettune.train.orders.base import ROUNDING, Batch, Moment, Order, combined, line_search, shuffled

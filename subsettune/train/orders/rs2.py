@@ -10,7 +10,7 @@ from torch import Tensor
 
 from subsettune import config
 from subsettune.config import FRACTION, setting
-from subsettune.policy import TaskFacts
+from subsettune.facts import TaskFacts
 from subsettune.task import Recipe
 from subsettune.train.orders.base import Batch, Order, is_same, lengths, line_search, shuffled
 from subsettune.train.orders.uniform import Rounds, split

@@ -7,9 +7,9 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from subsettune.policy import TaskFacts
+from subsettune.facts import TaskFacts
 from subsettune.train.learner import Learner
-from subsettune.train.orders.hardest import Hardest, HardestStream, exact
+from subsettune.train.orders.top_loss import Hardest, HardestStream, exact
 
 
 @final

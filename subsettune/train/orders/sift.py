@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from subsettune.config import Rule, must, setting
 from subsettune.errors import ModelDivergedError
-from subsettune.policy import TaskFacts
-from subsettune.select.model import anatomy, pooled
+from subsettune.facts import TaskFacts
+from subsettune.select.network import anatomy, pooled
 from subsettune.task import Recipe
 from subsettune.train import optimizers
 from subsettune.train.learner import Learner
 from subsettune.train.orders.base import Moment
-from subsettune.train.orders.hardest import Hardest, HardestStream, exact, looking
+from subsettune.train.orders.top_loss import Hardest, HardestStream, exact, looking
 from subsettune.train.randomness import generator, preserved
 
 AUXILIARY = "auxiliary"

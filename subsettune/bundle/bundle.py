@@ -1,0 +1,351 @@
+"""A bundle as a value: made from a study, written to a folder, read back, held against data, moved to other data."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from subsettune import config, policy, select
+from subsettune.bundle import files
+from subsettune.bundle.evidence import Evidence, of_study
+from subsettune.bundle.readme import page
+from subsettune.errors import BundleError, ConfigError, StorageError
+from subsettune.facts import TaskFacts
+from subsettune.policy import Policy
+from subsettune.storage import Folder
+from subsettune.task import Recipe, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from subsettune.data import Part
+    from subsettune.study.results.view import StudyView
+
+Place = str | Path | Folder
+_DTYPES: dict[str, type[np.generic]] = {"index": np.int64, "weight": np.float32}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PhaseSubset:
+    """The chosen examples of one phase, in order of picking.
+
+    Args:
+        phase: index of the phase in the policy.
+        index: (k,) int64 rows of the source's training file; only copies of a distorted task share one.
+        weight: (k,) float32 factors of their losses, 1 on average, and 1 where the selector gives none.
+        label: (k,) int64 class numbers; (k,) or (k, m) float64 values of a regression.
+    """
+
+    phase: int
+    index: NDArray[np.int64]
+    weight: NDArray[np.float32]
+    label: NDArray[np.int64] | NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Index and weight as torch tensors."""
+        import torch
+
+        return torch.from_numpy(self.index), torch.from_numpy(self.weight)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A policy that was shown to match, ready to be followed.
+
+    Args:
+        policy: what to do.
+        facts: of the task it was found for.
+        task: data, split, model, recipe, metric and tolerance.
+        fingerprint: of the data.
+        seed: of the run that chooses the subset in `table`.
+        visits: for each phase, training examples in its batches, of which an order may leave some out.
+        table: chosen examples; empty for a policy of the full arm.
+        evidence: the numbers behind it.
+        readme: the page for people.
+
+    Raises:
+        BundleError: the table does not fit the policy.
+    """
+
+    policy: Policy
+    facts: TaskFacts
+    task: Task
+    fingerprint: str
+    seed: int
+    visits: tuple[int, ...]
+    table: pa.Table
+    evidence: Evidence
+    readme: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.visits) != len(self.policy.phases) or min(self.visits) < 0:
+            raise BundleError(
+                f"visits must be a count for each of {len(self.policy.phases)} phases, got {self.visits}."
+            )
+        phases = [i for i, phase in enumerate(self.policy.phases) if not phase.is_full]
+        found = sorted(set(self.table["phase"].to_pylist()))
+        if found != phases:
+            raise BundleError(f"phases of the subset table must be {phases}, as the policy has them, got {found}.")
+        for phase in phases:
+            k = self.policy.phases[phase].pool_size(self.facts.num_examples)
+            _check_subset(self.subset(phase), k, self.task.distortion.most_copies)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The conventional recipe with the policy's own settings; `epochs` is replaced by the policy's passes."""
+        return self.task.recipe.override(self.policy.recipe)
+
+    def subset(self, phase: int | None = None, limit: int | None = None) -> PhaseSubset:
+        """The chosen examples of a phase.
+
+        Args:
+            phase: its index in the policy; may be left out where only one phase has a subset.
+            limit: only the first so many in rank; weights stay those of the whole subset.
+
+        Raises:
+            BundleError: there is no such subset, or it has fewer examples.
+        """
+        known = [i for i, p in enumerate(self.policy.phases) if not p.is_full]
+        if phase is None and len(known) == 1:
+            phase = known[0]
+        if phase not in known:
+            raise BundleError(config.must("phase", f"one of {known}, the phases with a subset", phase))
+        rows = self.table.filter(pc.equal(self.table["phase"], phase)).sort_by("rank")
+        if limit is not None and not 1 <= limit <= rows.num_rows:
+            raise BundleError(config.must("limit", f"between 1 and {rows.num_rows:,}", limit))
+        rows = rows.slice(0, limit)
+        columns = {name: np.array(rows[name].to_pylist(), dtype) for name, dtype in _DTYPES.items()}
+        label = np.array(rows["label"].to_pylist())
+        return PhaseSubset(phase=phase, label=label, **columns)
+
+    def check(self, fingerprint: str) -> None:
+        """Hold the bundle against the data at hand.
+
+        Raises:
+            BundleError: they are not the data that it was made for; both fingerprints are in the sentence.
+        """
+        if fingerprint != self.fingerprint:
+            raise BundleError(
+                f"the bundle was made for data with fingerprint {self.fingerprint}, these have {fingerprint}. "
+                "Use the original data, or ask for a transfer, which derives the sizes anew and chooses again."
+            )
+
+    def transfer(self, facts: TaskFacts) -> tuple[Policy, str]:
+        """The policy for other data, and what was changed in words. The subset table does not apply to them.
+
+        Raises:
+            ConfigError: the Q of a phase needs more examples than the new data have.
+        """
+        moved = policy.transfer(self.policy, facts)
+        old, new = self.facts.num_examples, facts.num_examples
+        sizes = [
+            f"phase {i + 1} takes {p.pool_size(new):,} of {new:,} examples, by its "
+            f"{'share' if p.q is None else f'Q of {p.q:.4g}'}, instead of {before.pool_size(old):,} of {old:,}"
+            for i, (p, before) in enumerate(zip(moved.phases, self.policy.phases, strict=True))
+            if not p.is_full
+        ]
+        what = "; ".join(sizes) if sizes else f"all phases take all {new:,} examples"
+        return moved, (
+            f"Sizes were derived anew: {what}. "
+            "Examples are chosen again, and the evidence speaks for the old data only."
+        )
+
+    def write(self, target: Place) -> None:
+        """Write the folder, whole or not at all; a bundle that lies there is replaced.
+
+        Raises:
+            BundleError: the folder holds something else.
+            StorageError: it cannot be written.
+        """
+        header = {name: config.to_plain(getattr(self, name)) for name in _Header.__dataclass_fields__}
+        contents = {
+            files.POLICY: files.to_json(header),
+            files.SUBSET: files.to_parquet(self.table, self.fingerprint, self.seed),
+            files.EVIDENCE: files.to_json(config.to_plain(self.evidence)),
+            files.README: self.readme.encode(),
+        }
+        files.write(_folder(target), contents)
+
+    @classmethod
+    def load(cls, source: Place) -> Bundle:
+        """Read a bundle and check all of it.
+
+        Raises:
+            BundleError: it is missing, damaged, or of an unknown version; the file and a remedy are in the sentence.
+        """
+        folder = _folder(source)
+        contents = files.read(folder)
+        header = files.from_json(folder, files.POLICY, contents[files.POLICY])
+        table, about = files.from_parquet(folder, contents[files.SUBSET])
+        evidence = files.from_json(folder, files.EVIDENCE, contents[files.EVIDENCE])
+        try:
+            known = config.build(_Header, header)
+            if (about.get("fingerprint"), about.get("seed")) != (known.fingerprint, known.seed):
+                raise BundleError(f"{files.SUBSET} belongs to other data or another seed than {files.POLICY}")
+            return cls(
+                **{name: getattr(known, name) for name in _Header.__dataclass_fields__},
+                table=table,
+                evidence=config.build(Evidence, evidence),
+                readme=contents[files.README].decode(),
+            )
+        except (ConfigError, BundleError, UnicodeDecodeError) as error:
+            raise BundleError(f"{folder} does not hold together: {error} {files.AGAIN}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Header:
+    """What policy.json holds, besides the schema number; fields as in `Bundle`."""
+
+    policy: Policy
+    facts: TaskFacts
+    task: Task
+    fingerprint: str
+    seed: int
+    visits: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+
+def export(
+    target: Place,
+    made: Policy,
+    evidence: Evidence,
+    *,
+    task: Task,
+    facts: TaskFacts,
+    fingerprint: str,
+    seed: int = 0,
+    subsets: Sequence[PhaseSubset] = (),
+) -> Bundle:
+    """Make a bundle and write it to a folder; see `Bundle` and `Bundle.write`.
+
+    Args:
+        target: a local folder or a URI.
+        made: the policy.
+        evidence: that it matches.
+        task: it was made for.
+        facts: of the task.
+        fingerprint: of the data.
+        seed: of the run that chooses the subsets.
+        subsets: for each phase that has one, from `chosen`.
+    """
+    bundle = Bundle(
+        policy=made,
+        facts=facts,
+        task=task,
+        fingerprint=fingerprint,
+        seed=seed,
+        visits=_visits(made, task, facts),
+        table=_to_table(subsets, is_classification=task.kind == "classification"),
+        evidence=evidence,
+    )
+    bundle = replace(bundle, readme=page(bundle, str(target)))
+    bundle.write(target)
+    return bundle
+
+
+def export_study(view: StudyView, winner: str, subsets: Sequence[PhaseSubset], *, seed: int, target: Place) -> Bundle:
+    """Make the bundle of a study whose verification is over, and write it to a folder.
+
+    Args:
+        view: the study.
+        winner: name of the candidate to export.
+        subsets: what its phases choose with `seed`, from `chosen`.
+        seed: of the run that chose them.
+        target: a local folder or a URI.
+    """
+    assert view.facts is not None, "a verified study knows its facts"
+    return export(
+        target,
+        view.candidates[winner].policy,
+        of_study(view, winner),
+        task=view.study.task,
+        facts=view.facts,
+        fingerprint=view.manifest["data"]["fingerprint"],
+        seed=seed,
+        subsets=subsets,
+    )
+
+
+def chosen(phase: int, subset: select.Subset, part: Part) -> PhaseSubset:
+    """Rows of the source for a subset's positions in the training part.
+
+    Args:
+        phase: index of the phase that chose it.
+        subset: k positions and weights.
+        part: the training part, with the row of the source of each example.
+    """
+    positions = subset.positions.cpu().numpy()
+    labels = part.targets.cpu().numpy()[positions]
+    return PhaseSubset(
+        phase=phase,
+        index=part.rows.cpu().numpy()[positions].astype(np.int64),
+        weight=subset.loss_weights.cpu().numpy(),
+        label=labels.astype(np.int64 if labels.dtype.kind in "iu" else np.float64),
+    )
+
+
+def read_policy(source: str | Path) -> Policy:
+    """The policy in a bundle, in the policy.json of one, or in a JSON file of a policy alone.
+
+    Raises:
+        BundleError: a bundle is damaged.
+        ConfigError: the file cannot be read or holds no policy.
+    """
+    path = str(source)
+    if not path.endswith(".json"):
+        return Bundle.load(source).policy
+    folder, name = os.path.split(path)
+    try:
+        plain = json.loads(Folder.at(folder or ".").read(name))
+    except (StorageError, ValueError) as error:
+        raise ConfigError(f"{path} holds no policy: {error}. Give a bundle or a policy.json.") from error
+    inner = plain["policy"] if isinstance(plain, Mapping) and "policy" in plain else plain
+    return Policy.from_mapping(inner, source=path)
+
+
+def _visits(made: Policy, task: Task, facts: TaskFacts) -> tuple[int, ...]:
+    """Examples in the batches of each phase."""
+    from subsettune.train.planning.projection import project
+
+    return tuple(stretch.examples for stretch in project(made, task.recipe.override(made.recipe), facts))
+
+
+def _check_subset(subset: PhaseSubset, k: int, most_copies: int) -> None:
+    """A row of the source stands in a subset once, or as often as the task's distortion puts it into the data."""
+    where = f"phase {subset.phase + 1} of the subset table"
+    if len(subset) != k:
+        raise BundleError(f"{where} must have {k:,} rows, as the policy says, got {len(subset):,}.")
+    if np.unique(subset.index, return_counts=True)[1].max() > most_copies or subset.index.min() < 0:
+        times = "once" if most_copies == 1 else f"{most_copies} times"
+        raise BundleError(f"{where} must name each row of the source at most {times}, with an index of 0 or more.")
+    if not (np.isfinite(subset.weight).all() and (subset.weight >= 0).all()):
+        raise BundleError(f"{where} must have weights that are finite and not negative.")
+
+
+def _to_table(subsets: Sequence[PhaseSubset], *, is_classification: bool) -> pa.Table:
+    whole, value, values = files.LABELS
+    several = any(subset.label.ndim == 2 for subset in subsets)
+    schema = files.columns(whole if is_classification else values if several else value)
+    tables = [
+        pa.table([np.full(len(s), s.phase), np.arange(len(s)), s.index, s.weight, list(s.label)], names=schema.names)
+        for s in subsets
+    ]
+    return pa.concat_tables([schema.empty_table(), *(table.cast(schema) for table in tables)]).combine_chunks()
+
+
+def _folder(place: Place) -> Folder:
+    return place if isinstance(place, Folder) else Folder.at(place)

@@ -1,0 +1,1 @@
+"""What several selectors share: distances, scores, last-layer gradients, features, classes."""

@@ -1,0 +1,1 @@
+"""Numerical cores of the selectors: pure functions of tensors, each with a slow twin in the tests."""

@@ -1,0 +1,1 @@
+"""The ablation: does each component of a policy pay for itself?"""

@@ -1,0 +1,1 @@
+"""Carrying out runs: requests and outcomes, in this process or on a Ray cluster."""

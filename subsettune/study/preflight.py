@@ -1,0 +1,275 @@
+"""Everything about a study that can be checked before its first run, all of it at once."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from subsettune import config, models
+from subsettune.data import Places, TaskData, load
+from subsettune.errors import ConfigError, Mistake
+from subsettune.facts import TaskFacts
+from subsettune.policy import PRUNE, SOUP, SUBSET, Phase, Policy, conventional
+from subsettune.study.spec import components
+from subsettune.study.spec.components import Component
+from subsettune.study.spec.coordinate import Coordinate
+from subsettune.study.spec.definition import Study, read_space
+from subsettune.study.spec.space import Space
+from subsettune.task import RECIPE_KEYS, Recipe
+from subsettune.train import optimizers, schedule
+from subsettune.train.loop import check, facts
+from subsettune.train.orders.base import lengths
+from subsettune.train.randomness import isolated
+from subsettune.train.soup import workers
+
+DEFAULT = object()  # of an option that is not given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """A study that can be run.
+
+    Args:
+        data: of its task, loaded.
+        facts: of its task.
+        space: that it searches.
+    """
+
+    data: TaskData
+    facts: TaskFacts
+    space: Space
+
+
+def admit(study: Study, places: Places) -> Admitted:
+    """Load the data, build the network and the optimizers, count FLOPs, and hold the space against them.
+
+    Args:
+        study: to be run or planned.
+        places: where this machine keeps data.
+
+    Raises:
+        DataError, ModelError, ConfigError: it cannot be run; a `ConfigError` has the place of each mistake.
+    """
+    data = load(study.task, places)
+    try:
+        known = facts(study.task, places)
+        check(study.task, conventional(known), known)
+    except ConfigError as error:
+        raise ConfigError(
+            tuple(replace(m, path=m.path and ("task", "recipe", *m.path)) for m in error.mistakes)
+        ) from error
+    space = read_space(study.space)
+    mistakes = [*_misfits(space, known), *_unpaid(space, study.task.recipe, known), *_broken(space, study, data, known)]
+    if mistakes:
+        raise ConfigError(tuple(Mistake(("space", *m.path), m.message) for m in mistakes))
+    return Admitted(data=data, facts=known, space=space)
+
+
+def check_here(study: Study, device: str) -> None:
+    """Check that this machine has the device that a study asks for.
+
+    Raises:
+        ConfigError: it has none, or the study asks for no GPU and for one at once.
+    """
+    gpus, num_gpus = study.study.gpus_per_trial, torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.startswith("cuda") and num_gpus == 0:
+        raise ConfigError(config.must("device", "auto or cpu here", device, "torch finds no GPU on this machine."))
+    if gpus > num_gpus:
+        have = f"torch finds {num_gpus or 'no'} GPU{'s' * (num_gpus > 1)} on this machine"
+        advice = f"{have[0].upper()}{have[1:]}. Set it to {num_gpus}, or give --address of a cluster that has them."
+        message = config.must("gpus_per_trial", f"at most {num_gpus} here", gpus, advice)
+        raise ConfigError((Mistake(("study", "gpus_per_trial"), message),))
+
+
+def _misfits(space: Space, known: TaskFacts) -> Iterator[Mistake]:
+    try:
+        space.resolve(known)
+    except ConfigError as error:
+        yield from error.mistakes
+
+
+def _unpaid(space: Space, recipe: Recipe, known: TaskFacts) -> Iterator[Mistake]:
+    """A largest budget that pays for no update on all data, so that the control, the arm `full`, never trains."""
+    needed = min(_first_update_flops(tried, known) for tried in _recipes(space, recipe))
+    budget = dearest_budget(space)
+    if Policy(phases=(Phase(passes=budget * known.reference_passes),)).cost(known) < needed:
+        digits = 3 - math.ceil(math.log10(needed / known.reference_flops))
+        least = math.ceil(needed / known.reference_flops * 10**digits) / 10**digits
+        advice = "A policy on all data cannot make a single update with less."
+        yield Mistake(("budget",), config.must("budget", f"{least:.3g} or more at its largest", budget, advice))
+
+
+def _first_update_flops(recipe: Recipe, known: TaskFacts) -> int:
+    size = lengths(known.num_examples, recipe.batch_size)[0]
+    return optimizers.least_evaluations(recipe) * size * known.example_flops
+
+
+def _broken(space: Space, study: Study, data: TaskData, known: TaskFacts) -> Iterator[Mistake]:
+    """Components of the space that cannot be made, or do not suit the data."""
+    with isolated(0, torch.get_num_threads()):  # initialising the network draws random numbers
+        network = models.make(study.task.model, data.input_shape, data.num_outputs, data.num_tokens)
+    makers: dict[str, Callable[[Any], object]] = {
+        "schedule": lambda name: schedule.make(name, study.task.recipe.schedule_options),
+        "optimizer": lambda name: optimizers.make(study.task.recipe.override({"optimizer": name}), network),
+    }
+    for name, make in makers.items():
+        for value in space[name].values if name in space else ():
+            try:
+                make(value)
+            except ConfigError as error:
+                yield from (Mistake((name,), m.message) for m in error.mistakes)
+    judge = _Judge(space, study.task.recipe, known)
+    for component in components.of_space(space):
+        if component.kind in space and (component.kind != SOUP or not component.is_neutral):
+            yield from judge.mistakes(component)
+    if SUBSET in space.arms and f"{PRUNE}.between" in space:
+        yield from _idle_between(space, known)
+
+
+class _Judge:
+    """Says which components of a space cannot be made, or can never be used on such data and network.
+
+    Settings that are impossible in part, as subsets too large for equal classes, are left to the search, which skips
+    them.
+
+    Args:
+        space: that holds them.
+        recipe: of the task; its keys that are searched take each of their values in turn.
+        known: facts of the task.
+    """
+
+    def __init__(self, space: Space, recipe: Recipe, known: TaskFacts) -> None:
+        self._space, self._known = space, known
+        self._recipes = _recipes(space, recipe)
+        self._sizes = _pool_sizes(space, known)
+
+    def mistakes(self, component: Component) -> Iterator[Mistake]:
+        """Choices of a component's options that can never be used; or the component itself."""
+        options = _options(component, self._space)
+        try:
+            _first_made(component, options)
+        except ConfigError as error:
+            yield from (Mistake((component.kind,), m.message) for m in error.mistakes)
+            return
+        problem, is_told = self._obstacle(component, options), False
+        for option, values in options.items():
+            choices = self._space[f"{component.name}.{option}"].values
+            for part in ((value,) for value in choices) if choices else (values,):
+                reason = self._obstacle(component, {**options, option: part})
+                others = {**options, option: (DEFAULT,)}
+                if reason is not None and (problem is None or self._obstacle(component, others) is None):
+                    is_told = True
+                    yield Mistake((f"{component.name}.{option}",), reason)
+        if problem is not None and not is_told:
+            yield Mistake((component.kind,), f"{problem} Leave {component.name!r} out of the space.")
+
+    def _obstacle(self, component: Component, options: Mapping[str, Sequence[Any]]) -> str | None:
+        """Why a component can be used with no setting of its options; None if it can with some."""
+        first = None
+        for setting in _settings(options):
+            try:
+                obstacles = self._obstacles(
+                    component, components.make(component.kind, component.name, setting), setting
+                )
+            except ConfigError as error:  # these values do not go together
+                obstacles = [str(error)]
+            if not all(obstacles):
+                return None
+            first = first or obstacles[0]
+        return first
+
+    def _obstacles(self, component: Component, made: Any, setting: Mapping[str, Any]) -> list[str | None]:
+        """What stands in the way of a component, one for each size of the subset or recipe that it is tried with."""
+        if component.kind == "selector":
+            return [made.obstacle(self._known, size) for size in self._sizes]
+        if component.kind != "soup":
+            return [made.obstacle(recipe, self._known) for recipe in self._recipes]
+        sizes = (_size(setting["share"], self._known),) if "share" in setting else self._sizes
+        tried = itertools.product(sizes, self._recipes)
+        return [workers.obstacle(made, k, recipe, self._known) for k, recipe in tried]
+
+
+def _recipes(space: Space, recipe: Recipe) -> tuple[Recipe, ...]:
+    """The recipe with what the space fixes, and with each value, or both ends, of each key that it searches."""
+    axes = [axis for axis in space.coordinates if axis.name in RECIPE_KEYS]
+    fixed = {axis.name: axis.values[0] for axis in axes if axis.is_single and axis.values}
+    changes = [fixed, *({**fixed, axis.name: value} for axis in axes for value in axis.ends)]
+    found: list[Recipe] = []
+    for change in changes:
+        try:
+            found.append(recipe.override(change))
+        except ConfigError:  # values that only make sense beside others
+            continue
+    return tuple(found) or (recipe,)
+
+
+def _options(component: Component, space: Space) -> dict[str, tuple[Any, ...]]:
+    """Choices, or both ends, of each option of a component in a space; `DEFAULT` too where it may be absent."""
+    options: dict[str, tuple[Any, ...]] = {}
+    for axis in space.coordinates:
+        owner, dot, option = axis.name.rpartition(".")
+        if dot and owner == component.name:
+            may_be_absent = axis.when.keys() - {"arm", component.kind}
+            options[option] = (*axis.ends, DEFAULT) if may_be_absent else axis.ends
+    return options
+
+
+def _idle_between(space: Space, known: TaskFacts) -> Iterator[Mistake]:
+    """Compute between prunings where only one layer is pruned: all of its values are one policy."""
+    name, prunable = f"{PRUNE}.between", set(known.prunable)
+    asked = _options(Component(kind="entry", name=PRUNE), space).get("layers", (DEFAULT,))
+    pruned = [prunable if names is DEFAULT else set(names) for names in asked]
+    counts = {len(names) for names in pruned if names <= prunable}  # a name that no layer has is told by itself
+    if counts != {1} or max(space[name].ends) == 0:
+        return
+    have = f"this model has one layer that can be pruned, {known.prunable[0]!r}"
+    if len(prunable) > 1:
+        have = f"{PRUNE}.layers leaves one"
+    advice = f"Remove {name}, or set it to 0."
+    yield Mistake((name,), f"{name} has no use with fewer than two layers to prune, and {have}. {advice}")
+
+
+def _settings(options: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    for values in itertools.product(*options.values()):
+        yield {option: v for option, v in zip(options, values, strict=True) if v is not DEFAULT}
+
+
+def _first_made(component: Component, options: Mapping[str, Sequence[Any]]) -> Any:
+    """The component with the first setting of its options that it takes; raises what is wrong if it takes none."""
+    first = None
+    for setting in _settings(options):
+        try:
+            return components.make(component.kind, component.name, setting)
+        except ConfigError as error:
+            first = first or error
+    assert first is not None
+    raise first
+
+
+def _size(share: float, known: TaskFacts) -> int:
+    """Examples in a share of the data."""
+    return min(known.num_examples, max(1, round(share * known.num_examples)))
+
+
+def _pool_sizes(space: Space, known: TaskFacts) -> tuple[int, ...]:
+    """The smallest and the largest subset of the space; none where it searches shorter schedules alone."""
+    axis = next((space[name] for name in ("subset_share", "q") if name in space), None)
+    if axis is None or SUBSET not in space.arms:
+        return ()
+    shares = [known.share_of_q(v) if axis.name == "q" else v for v in _ends(axis)]
+    return tuple(_size(share, known) for share in shares)
+
+
+def _ends(axis: Coordinate) -> tuple[float, float]:
+    values = axis.values or (axis.lo, axis.hi)
+    return float(min(values)), float(max(values))
+
+
+def dearest_budget(space: Space) -> float:
+    """The largest budget of a space, as a share of the reference's compute."""
+    return _ends(space["budget"])[1]

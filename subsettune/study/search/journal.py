@@ -1,0 +1,220 @@
+"""The Optuna study that holds all trials, and nothing of how they are chosen.
+
+Each trial carries two user attributes as plain JSON, written in one piece each: `proposal` when it begins and `outcome`
+when it ends. They are enough to rebuild a search. Every trial that ends has the constraint `accuracy` (target minus
+score, at most 0 is feasible), whatever its state, and a value that is the cost of its *whole* policy: Optuna minimises,
+so a trial that was cut short must not look cheap.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import BaseJournalBackend
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from subsettune import config
+from subsettune.config import FrozenDict
+from subsettune.errors import StudyError
+from subsettune.study.search.observations import Outcome, TrialRecord, to_plain_outcome
+from subsettune.study.spec.coordinate import Coordinate
+from subsettune.study.spec.space import Space
+
+_CONSTRAINT = "accuracy"
+_STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "diverged": TrialState.COMPLETE}
+
+
+def open_storage(storage: BaseStorage | BaseJournalBackend | None) -> BaseStorage:
+    """A storage of Optuna's as it is, a journal backend opened, or one in memory.
+
+    Raises:
+        StudyError: the journal cannot be read.
+    """
+    if storage is None:
+        return optuna.storages.InMemoryStorage()
+    if isinstance(storage, BaseStorage):
+        return storage
+    try:
+        return JournalStorage(storage)
+    except (ValueError, KeyError, TypeError, AssertionError, IndexError) as error:
+        raise StudyError(
+            f"the journal of the study is damaged ({error}). Restore it from a copy, or start a new study with "
+            "another --run-id; finished runs are found again by their checkpoints."
+        ) from error
+
+
+class Journal:
+    """Trials of one study, written as they begin and end.
+
+    Args:
+        storage: see `open_storage`.
+        name: of the Optuna study: the run id.
+        identity: what the study is about; the same name with another identity is refused.
+    """
+
+    def __init__(
+        self, storage: BaseStorage | BaseJournalBackend | None, name: str, identity: Mapping[str, Any]
+    ) -> None:
+        with quiet():
+            self._study = optuna.create_study(
+                storage=open_storage(storage), study_name=name, direction="minimize", load_if_exists=True
+            )
+        self._check_identity(name, config.to_plain(identity))
+
+    def _check_identity(self, name: str, identity: dict[str, Any]) -> None:
+        held = self._study.user_attrs.get("identity")
+        if held is None:
+            self._study.set_user_attr("identity", identity)
+        elif held != identity:
+            different = sorted(key for key in {*held, *identity} if held.get(key) != identity.get(key))
+            raise StudyError(
+                f"the study {name!r} was made with other settings of: {', '.join(different)}. "
+                "Use another --run-id, or the settings it was made with."
+            )
+
+    def trials(self) -> Iterator[tuple[TrialRecord, bool]]:
+        """All trials in order of their number, and whether Optuna counts them as over.
+
+        One that was cut off before it was a proposal has an empty point; one that was swept is over and has no outcome.
+        """
+        for trial in self._study.get_trials(deepcopy=False):
+            yield _record(trial), trial.state.is_finished()
+
+    def begin(self, space: Space, proposal: Mapping[str, Any]) -> int:
+        """Write a new trial and return its number."""
+        point = proposal["point"]
+        axes = [axis for axis in space.coordinates if axis.name in point and not axis.is_single]
+        self._study.sampler = _Given({axis.name: encode(point[axis.name]) for axis in axes})
+        trial = self._study.ask({axis.name: distribution(axis) for axis in axes})
+        trial.set_user_attr("proposal", config.to_plain(proposal))
+        return trial.number
+
+    def end(self, record: TrialRecord, violation: float) -> None:
+        """Write how a trial ended; `violation` is target minus score. Safe to repeat after a crash halfway."""
+        assert record.outcome is not None
+        trial = self._trial(record.number)
+        if "outcome" not in trial.user_attrs:
+            trial.set_user_attr("outcome", to_plain_outcome(record))
+        _constrain(trial, violation)
+        state = _STATES.get(record.outcome.cause, TrialState.FAIL)
+        if state is TrialState.PRUNED:
+            trial.report(record.cost, step=0)  # becomes the value of a pruned trial
+        self._tell(trial, record.cost if state is TrialState.COMPLETE else None, state)
+
+    def sweep(self, number: int, violation: float) -> None:
+        """Close a trial that nobody will report on."""
+        trial = self._trial(number)
+        _constrain(trial, violation)
+        self._tell(trial, None, TrialState.FAIL)
+
+    def _tell(self, trial: Trial, value: float | None, state: TrialState) -> None:
+        with quiet():
+            self._study.tell(trial, value, state=state)
+
+    def _trial(self, number: int) -> Trial:
+        return Trial(self._study, self._study.get_trials(deepcopy=False)[number]._trial_id)
+
+    @property
+    def num_skipped(self) -> int:
+        """Proposals that were turned down, kept with the study."""
+        return int(self._study.user_attrs.get("skipped", 0))
+
+    @num_skipped.setter
+    def num_skipped(self, value: int) -> None:
+        if value != self.num_skipped:
+            self._study.set_user_attr("skipped", value)
+
+
+def _constrain(trial: Trial, violation: float) -> None:
+    if _CONSTRAINT not in trial.constraints:
+        trial.set_constraint(_CONSTRAINT, violation)
+
+
+def _record(trial: FrozenTrial) -> TrialRecord:
+    proposal = trial.user_attrs.get("proposal")
+    if proposal is None:
+        return TrialRecord(number=trial.number, point=FrozenDict(), seed=0, cost=0.0)
+    ended = trial.user_attrs.get("outcome") or {}
+    outcome = None
+    if ended:
+        outcome = Outcome(**{key: ended[key] for key in Outcome.__dataclass_fields__})
+    return TrialRecord(
+        number=trial.number,
+        point=config.convert(FrozenDict, proposal["point"], (), []),
+        seed=proposal["seed"],
+        cost=proposal["cost"],
+        confirms=proposal["confirms"],
+        outcome=outcome,
+        curve=tuple((share, metric) for share, metric in ended.get("curve", ())),
+        projection=ended.get("projection"),
+        is_check=ended.get("is_check", False),
+    )
+
+
+class _Given(BaseSampler):
+    """Gives a trial the values that were decided already."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return self._values[param_name]
+
+
+def distribution(axis: Coordinate) -> BaseDistribution:
+    """The coordinate as Optuna knows it; always the same, whatever the bounds, or samplers lose their joint space."""
+    if axis.kind == "float":
+        return FloatDistribution(axis.lo, axis.hi, log=axis.log)
+    if axis.kind == "int":
+        return IntDistribution(int(axis.lo), int(axis.hi), log=axis.log)
+    return CategoricalDistribution([encode(value) for value in axis.values])
+
+
+def encode(value: Any) -> Any:
+    """A value as Optuna stores it: lists become JSON."""
+    return config.canonical_json(value) if isinstance(value, list | tuple) else value
+
+
+def decode(axis: Coordinate, stored: Any) -> Any:
+    """The value that `encode` made `stored` of."""
+    if axis.kind in ("float", "int"):
+        return stored
+    return next(value for value in axis.values if encode(value) == stored)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Optuna's progress lines and notes on experimental arguments off the user's terminal."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)

@@ -1,0 +1,183 @@
+"""Drive a search with a made-up runner and a virtual clock: no training, no Ray, thousands of trials in seconds.
+
+Time is compute: a worker is busy with a trial for as many units as the trial uses passes. Workers are asynchronous: a
+worker that becomes free gets its next trial from what is known at that moment, as in a real study.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from subsettune import config
+from subsettune.errors import ConfigError, Mistake
+from subsettune.facts import TaskFacts
+from subsettune.policy import Policy
+from subsettune.study.search.observations import Outcome, TrialRecord
+from subsettune.study.search.search import Candidate, Counts, Pause, Proposal, Search, SearchSettings
+from subsettune.study.spec.space import Space
+
+Runner = Callable[[Policy, int], float]
+
+_CURVE_SHARES = tuple(i / 10 for i in range(1, 10))  # of a trial's own budget, at which its curve is looked at
+_EXAMPLES, _OUTPUTS, _PARAMETERS = 10_000, 10, 10_000  # where nothing depends on them
+_FLOPS = 1_000_000  # of one forward pass; any number large enough that costs do not round
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """What a simulated search found and spent.
+
+    Args:
+        best: the policy that would be verified first, with its `cost` as a share of the reference's compute; None if
+            the search would stake a verification on none.
+        best_full: the best of the full arm, or None.
+        candidates: what would be verified, cheapest first.
+        compute: spent by all trials, in references; a stopped run counts up to its stop.
+        duration: virtual time from the first start to the last end, in references.
+        counts: what became of the proposals.
+        trials: every trial, by number.
+    """
+
+    best: Candidate | None
+    best_full: Candidate | None
+    candidates: tuple[Candidate, ...]
+    compute: float
+    duration: float
+    counts: Counts
+    trials: tuple[TrialRecord, ...]
+
+
+def simulate(
+    space: Mapping[str, Any],
+    runner: Runner,
+    *,
+    trials: int,
+    workers: int,
+    seed: int,
+    reference_passes: float,
+    target: float,
+    sampler: Literal["auto", "frontier", "gp", "tpe", "random"] = "auto",
+    num_examples: int | None = None,
+    num_parameters: int | None = None,
+    num_outputs: int | None = None,
+) -> Simulation:
+    """Search a space with a made-up runner.
+
+    Args:
+        space: the mapping under `space:` of a study file; any name that is no coordinate is a hyperparameter.
+        runner: `runner(policy, seed)` gives the metric (higher is better) that the policy ends with, from its `phases`
+            (`share`, `passes`, ...) and its `recipe`; the seed is fresh for every run. An exception is a failed trial,
+            NaN or infinity a diverged one. It may have `curve(policy, seed, share_used)`, the metric on the way, by
+            which trials are stopped early.
+        trials: how many to run.
+        workers: how many run at once.
+        seed: of the search; the same seed gives the same result, bit for bit.
+        reference_passes: compute of the conventional recipe.
+        target: what a policy must reach, tolerance already taken off.
+        sampler: where new points come from.
+        num_examples: N; needed with `q`, as are the next two.
+        num_parameters: P.
+        num_outputs: M.
+
+    Raises:
+        ConfigError: the space or a number is wrong, or `q` is searched without N, P and M.
+    """
+    read = Space.from_mapping(space)
+    if "q" in read and None in (num_examples, num_parameters, num_outputs):
+        message = "q needs num_examples, num_parameters and num_outputs. Give them, or search subset_share."
+        raise ConfigError((Mistake(("q",), message),))
+    facts = TaskFacts(
+        num_examples=num_examples if num_examples is not None else _EXAMPLES,
+        num_outputs=num_outputs if num_outputs is not None else _OUTPUTS,
+        num_parameters=num_parameters if num_parameters is not None else _PARAMETERS,
+        forward_flops=_FLOPS,
+        backward_flops=2 * _FLOPS,
+        reference_passes=reference_passes,
+    )
+    settings = config.build(SearchSettings, {"trials": trials, "parallel": workers, "seed": seed, "sampler": sampler})
+    clock = _Clock(Search(read, facts, settings, target=target), runner)
+    clock.run()
+    return clock.result()
+
+
+class _Clock:
+    """Virtual workers and the queue of what happens next."""
+
+    def __init__(self, search: Search, runner: Runner) -> None:
+        self._search = search
+        self._runner = runner
+        self._curve: Callable[[Policy, int, float], float] | None = getattr(runner, "curve", None)
+        self._queue: list[tuple[float, int, int, Proposal]] = []  # time, ticket, place on the curve, proposal
+        self._ticket = itertools.count()
+        self._now = 0.0
+        self._compute = 0.0
+
+    def run(self) -> None:
+        """Until the search is done and all workers are idle."""
+        self._assign()
+        while self._queue:
+            self._now, _, place, proposal = heapq.heappop(self._queue)
+            self._happen(proposal, place)
+            self._assign()
+
+    def _assign(self) -> None:
+        while not isinstance(proposal := self._search.propose(), Pause):
+            self._schedule(proposal, 0, self._now)
+
+    def _schedule(self, proposal: Proposal, place: int, start: float) -> None:
+        """Queue the next thing to happen to a trial: a look at its curve, or its end."""
+        if self._curve is None:
+            place = len(_CURVE_SHARES)
+        share = (*_CURVE_SHARES, 1.0)[place]
+        begun = (0.0, *_CURVE_SHARES)[place] if self._curve is not None else 0.0
+        when = start + (share - begun) * proposal.cost
+        heapq.heappush(self._queue, (when, next(self._ticket), place, proposal))
+
+    def _happen(self, proposal: Proposal, place: int) -> None:
+        if place == len(_CURVE_SHARES):
+            self._finish(proposal, _run(self._runner, proposal), 1.0)
+            return
+        share = _CURVE_SHARES[place]
+        curve = self._curve
+        assert curve is not None
+        seen = _run(lambda policy, seed: curve(policy, seed, share), proposal)
+        if seen.metric is None:
+            self._finish(proposal, seen, share)
+        elif self._search.observe(proposal.number, share, seen.metric):
+            self._finish(proposal, Outcome(cause="stopped", metric=seen.metric, share_used=share), share)
+        else:
+            self._schedule(proposal, place + 1, self._now)
+
+    def _finish(self, proposal: Proposal, outcome: Outcome, share: float) -> None:
+        self._compute += share * proposal.cost
+        self._search.tell(
+            proposal.number,
+            Outcome(cause=outcome.cause, metric=outcome.metric, share_used=share, message=outcome.message),
+        )
+
+    def result(self) -> Simulation:
+        """What was found."""
+        search = self._search
+        return Simulation(
+            best=search.best,
+            best_full=search.best_full(),
+            candidates=search.candidates(3),
+            compute=self._compute,
+            duration=self._now,
+            counts=search.counts,
+            trials=search.records,
+        )
+
+
+def _run(runner: Callable[[Policy, int], Any], proposal: Proposal) -> Outcome:
+    """Run a made-up runner; whatever it raises is the outcome of the trial, as in a real study."""
+    try:
+        metric = float(cast(float, runner(proposal.policy, proposal.seed)))
+    except Exception as error:
+        return Outcome(cause="failed", message=f"{type(error).__name__}: {error}")
+    return Outcome(cause="finished", metric=metric) if math.isfinite(metric) else Outcome(cause="diverged")

@@ -1,0 +1,121 @@
+"""The reference: repeated conventional runs that give the accuracy to match and the compute to beat.
+
+Runs are cached by content, so that a second study on the same task does not train them again. The cache keeps a run's
+row and its last checkpoint, whose weights verification measures on the test split.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from subsettune import config
+from subsettune.errors import ConfigError, LearningError
+from subsettune.facts import TaskFacts
+from subsettune.policy import conventional
+from subsettune.storage import Folder, parsed
+from subsettune.study.execute.sequence import RunRequest
+from subsettune.study.results.records import RunRecord, from_table, to_table
+from subsettune.task import Task
+
+
+def request(seed: int, facts: TaskFacts) -> RunRequest:
+    """The conventional run with one seed."""
+    return RunRequest(name=f"reference-seed-{seed}", role="reference", policy=conventional(facts), seed=seed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceCache:
+    """Finished reference runs of one task, by seed, on this machine.
+
+    Args:
+        folder: of all cached references.
+        key: content hash of everything that the result of a run depends on.
+    """
+
+    folder: Folder
+    key: str
+
+    @classmethod
+    def of(cls, cache: str, task: Task, fingerprint: str, environment: dict[str, Any]) -> ReferenceCache:
+        """The cache of a task; the tolerance does not matter to a run, everything else does.
+
+        Args:
+            cache: this machine's cache folder.
+            task: what is trained.
+            fingerprint: of the data and split.
+            environment: what else changes results, such as the version of torch and the number of threads.
+        """
+        parts = {name: config.to_plain(getattr(task, name)) for name in ("data", "split", "model", "recipe", "metric")}
+        key = config.digest({**parts, "fingerprint": fingerprint, **environment})
+        return cls(folder=Folder.at(cache) / "references" / key[:32], key=key)
+
+    def get(self, seed: int, checkpoint: str, target: Folder) -> RunRecord | None:
+        """A cached run, its checkpoint copied to `target`; None if there is none, or it is damaged.
+
+        Args:
+            seed: of the run.
+            checkpoint: file name of its checkpoint.
+            target: the study's folder of checkpoints.
+        """
+        name = f"seed-{seed}.parquet"
+        if not self.folder.exists(name) or not self.folder.exists(checkpoint):
+            return None
+        try:
+            (row,) = from_table(parsed(self.folder.read(name)))
+        except (pa.ArrowException, ConfigError, KeyError, ValueError):
+            return None  # a damaged cache only costs the run again
+        target.write(checkpoint, self.folder.read(checkpoint))
+        return replace(row, cached=True, started_s=0.0, finished_s=0.0)
+
+    def put(self, record: RunRecord, checkpoint: str, source: Folder) -> None:
+        """Keep a finished run and its last checkpoint."""
+        if not source.exists(checkpoint):
+            return
+        self.folder.write(checkpoint, source.read(checkpoint))
+        buffer = io.BytesIO()
+        pq.write_table(to_table([record]), buffer)
+        self.folder.write(f"seed-{record.seed}.parquet", buffer.getvalue())
+
+
+def mean(records: Sequence[RunRecord]) -> float:
+    """Mean validation metric of the reference."""
+    return math.fsum(record.metric for record in records if record.metric is not None) / len(records)
+
+
+def spread(records: Sequence[RunRecord]) -> float:
+    """Standard deviation of the validation metric over seeds."""
+    return statistics.stdev(record.metric for record in records if record.metric is not None)
+
+
+def check_learning(records: Sequence[RunRecord], task: Task, chance: float) -> None:
+    """Raise unless the recipe learned the task.
+
+    Args:
+        records: of the reference.
+        task: what is trained.
+        chance: metric of the best constant answer on the validation split.
+
+    Raises:
+        LearningError: a run diverged or failed, or their mean is no better than a constant answer by the tolerance.
+    """
+    broken = [record for record in records if record.metric is None]
+    if broken:
+        first = broken[0]
+        reason = first.message or first.cause
+        raise LearningError(f"the conventional recipe gives nothing to match: {reason} Mend the recipe first.")
+    value = mean(records)
+    gain = value - chance if task.higher_is_better else chance - value
+    if gain <= task.tolerance:
+        raise LearningError(
+            f"the conventional recipe does not learn: its {task.metric} is {value:.4g} over {len(records)} seeds, and "
+            f"that of a constant answer {chance:.4g}, no further away than the tolerance of {task.tolerance:g}. "
+            "Mend the recipe (learning rate, epochs, model), or lower the tolerance, before tuning it."
+        )

@@ -1,0 +1,1 @@
+"""LiPT's soup: workers on disjoint shards that train apart and are averaged."""

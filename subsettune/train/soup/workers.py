@@ -1,0 +1,359 @@
+"""LiPT's soup: workers that train apart on disjoint shards, with masks of their own, and are averaged.
+
+Gradient-based selection wants a network whose gradients have settled, and warming one up on all data is dear. Here W
+workers start from the same weights theta0, those at the beginning of the phase, and each trains on a shard of the
+phase's pool, without a word to the others. A mask leaves a worker a share of each weight matrix, zero elsewhere, so
+that the workers differ. Then each weight becomes its average over the workers that kept it.
+
+The policy pays for all workers: its allowance is their sum. Were each on a machine of its own, the phase would take as
+long as one of them; `SoupPoint` tells both. Workers follow the recipe: its optimizer, each with a state of its own, the
+run's learning rate, batches of `batch_size` examples of the worker's shard in shuffled rounds, augmentation from a
+stream of the worker's own. They follow no order, whatever that of the policy: an order is made for one network.
+
+Masks. `erk` draws entries evenly, as many in each layer as `masks.erk_counts` says, anew for each worker. `data` takes
+the same numbers, and in each layer the entries with the largest |weight * gradient| on the first examples of the
+worker's shard, at theta0, in training mode and without augmentation. The sources say "data-driven sparsity" and no
+more; ours is SNIP's criterion (Lee, Ajanthan & Torr 2019, arXiv:1810.02340) layer by layer, so that both masks differ
+in nothing but which entries they keep. The forward and backward pass that it needs is charged to each worker.
+
+Averaging. Entries that nobody kept become what they were at theta0 (`uncovered: init`), or 0. Ten masks of density 0.05
+leave 60 % so, all at random; they leave fewer where layers are small and kept whole. Whole-number buffers stay those of
+theta0, other buffers are averaged. The running statistics of batch norm, which averaged weights do not have, are made
+anew at the end, on examples of the pool, by a cumulative average, and charged; points of the learning curve within the
+phase are measured with the averaged ones. The state of the run's optimizer is cleared, for it belongs to theta0.
+
+Source: Ro, Wang, Chidambaram & Akella 2023 (LiPT, ICML); averaging as in Wortsman et al. 2022, arXiv:2203.05482.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from subsettune.config import must
+from subsettune.data.augment import make_augment
+from subsettune.data.rand_augment import MAGNITUDES, rand_augment
+from subsettune.facts import TaskFacts
+from subsettune.policy import Soup
+from subsettune.task import Recipe
+from subsettune.train.learner import Learner
+from subsettune.train.orders.base import lengths as round_lengths
+from subsettune.train.randomness import generator
+from subsettune.train.result import SoupPoint
+from subsettune.train.soup import executors
+from subsettune.train.soup import masks as masking
+from subsettune.train.soup.executors import Crew, Examples, Way
+
+LEAST_SHARD = 2  # examples: batch norm cannot train on one
+# Examples that running statistics are made anew on. 2,048 tell a channel's mean to 2 % of its spread even where an
+# image counts as a single number, and are 4 % of the forward passes of an epoch of CIFAR-10.
+STATISTICS_EXAMPLES = 2048
+STATISTICS_BATCH = 256
+MASK_EXAMPLES = 128  # of its shard, from which a worker draws a data-driven mask; SNIP takes 100 of MNIST
+
+
+def shard_size(soup: Soup, pool_size: int) -> int:
+    """Examples of each worker: shards are equal, and what is left over is used by nobody."""
+    return pool_size // soup.workers
+
+
+def lengths(soup: Soup, pool_size: int, batch_size: int) -> Sequence[int]:
+    """Examples, over all workers, that each step of a round through the shards takes."""
+    return [soup.workers * length for length in round_lengths(shard_size(soup, pool_size), batch_size)]
+
+
+def obstacle(soup: Soup, pool_size: int, recipe: Recipe, facts: TaskFacts) -> str | None:
+    """Why such a soup cannot be made, in one sentence with a remedy; None if it can."""
+    if shard_size(soup, pool_size) < LEAST_SHARD:
+        if pool_size < LEAST_SHARD:
+            return must(
+                "share of a soup", f"such that it has {LEAST_SHARD} examples", pool_size, "Give it a larger one."
+            )
+        rule = f"at most {pool_size // LEAST_SHARD} for {pool_size} examples"
+        return must("soup.workers", rule, soup.workers, f"Each needs a shard of {LEAST_SHARD} or more.")
+    if recipe.optimizer == "lbfgs":
+        return executors.closure_refused(recipe.optimizer)
+    if not soup.rand_augment:
+        return None
+    if facts.image_channels not in (1, 3):
+        advice = "It changes images of bytes with 1 or 3 channels, and these inputs are none."
+        return must("soup.rand_augment", "0 here", soup.rand_augment, advice)
+    if soup.rand_augment >= MAGNITUDES:
+        return must("soup.rand_augment", f"below {MAGNITUDES}", soup.rand_augment, "The paper on LiPT has 5.")
+    return None
+
+
+def flops(soup: Soup, pool_size: int, facts: TaskFacts) -> int:
+    """FLOPs charged, as selection, beside the updates: data-driven masks, and running statistics made anew."""
+    return soup.workers * _mask_flops(soup, pool_size, facts) + _statistics_flops(pool_size, facts)
+
+
+def _mask_flops(soup: Soup, pool_size: int, facts: TaskFacts) -> int:
+    """Of one worker."""
+    if soup.density == 1 or soup.masks == "erk":
+        return 0
+    return min(shard_size(soup, pool_size), MASK_EXAMPLES) * facts.example_flops
+
+
+def _statistics_flops(pool_size: int, facts: TaskFacts) -> int:
+    return min(pool_size, STATISTICS_EXAMPLES) * facts.forward_flops if facts.has_batch_norm else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SoupPhase:
+    """A soup in its place in a run.
+
+    Args:
+        soup: its settings.
+        seed: of the run.
+        phase: index of the phase.
+        facts: of the network in the phase.
+        pool: (k,) int64 positions of the phase; None for all.
+        weights: (N,) factors of the losses by the subset, on the learner's device; None for equal ones.
+        way: how the workers are carried out; a run that goes on keeps the way that it began with.
+        clock: seconds.
+    """
+
+    soup: Soup
+    seed: int
+    phase: int
+    facts: TaskFacts
+    pool: Tensor | None
+    weights: Tensor | None
+    way: Way
+    clock: Callable[[], float]
+
+    @property
+    def positions(self) -> Tensor:
+        """(k,) int64 positions of the phase."""
+        return torch.arange(self.facts.num_examples) if self.pool is None else self.pool
+
+    def rng(self, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+        """A generator for one purpose of the phase."""
+        return generator(self.seed, "soup", self.phase, *purpose, device=device)
+
+
+class Workers:
+    """The workers of a soup phase.
+
+    Args:
+        place: the soup, its pool, and where in the run it is.
+        learner: of the run; its network is what the workers start from and are averaged into.
+    """
+
+    def __init__(self, place: SoupPhase, learner: Learner) -> None:
+        self.place, self.soup, self.learner, self.way = place, place.soup, learner, place.way
+        count, pool = self.soup.workers, place.positions
+        size = shard_size(self.soup, len(pool))
+        shuffled = pool[torch.randperm(len(pool), generator=place.rng("shards"))]
+        self.shards = shuffled[: count * size].reshape(count, size)
+        self._lengths = round_lengths(size, learner.recipe.batch_size)
+        device, shape = learner.device, learner.data.input_shape
+        self._augment_rngs = [place.rng("augment", w, device=device) for w in range(count)]
+        self._augments = [make_augment(learner.recipe.augment, shape, rng) for rng in self._augment_rngs]
+        self._rand_rngs = [place.rng("rand_augment", w) for w in range(count)]
+        self._batches: list[Sequence[Tensor]] = []  # of each worker, in the round that is on
+        self._round, self._position, self._examples = 0, 0, 0
+        self._seconds, self._total_s = [0.0] * count, 0.0
+        self._crew: Crew | None = None
+        self._start: dict[str, Tensor] = {}
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the workers have networks."""
+        return self._crew is not None
+
+    def begin(self) -> None:
+        """Copy the learner's network to the workers and draw their masks."""
+        start = self.place.clock()
+        self._start = {name: values.detach().clone() for name, values in _tensors(self.learner.network).items()}
+        self._crew = self._gather({} if self.soup.density == 1 else self._masks())
+        self._total_s += self.place.clock() - start
+
+    def _gather(self, masks: dict[str, Tensor]) -> Crew:
+        networks = [copy.deepcopy(self.learner.network).train() for _ in self.shards]
+        if self.way == "together":
+            return executors.Together(self.learner, networks, masks)
+        return executors.InTurn(self.learner, networks, masks, self.place.clock)
+
+    def next_length(self) -> int:
+        """Examples, over all workers, that the next step takes."""
+        return self.soup.workers * self._lengths[self._position]
+
+    def update(self, lr: float) -> None:
+        """One update of every worker, each on the next batch of its shard; counts the mean loss into the learner's."""
+        assert self._crew is not None, "begin comes first"
+        start = self.place.clock()
+        if not self._batches:
+            self._batches = [self._cut(worker) for worker in range(self.soup.workers)]
+        seconds = self._seconds if self.way == "in_turn" else None
+        losses = self._crew.step(self._read, lr, seconds)
+        self.learner.note(losses.mean())
+        self._examples += self._lengths[self._position]
+        self._position += 1
+        if self._position == len(self._lengths):
+            self._round, self._position, self._batches = self._round + 1, 0, []
+        self._total_s += self.place.clock() - start
+
+    def _cut(self, worker: int) -> Sequence[Tensor]:
+        """The batches of a worker in the round that is on."""
+        shard = self.shards[worker]
+        rng = self.place.rng("order", worker, self._round)
+        shuffled = shard[torch.randperm(len(shard), generator=rng)]
+        return torch.split(shuffled, list(self._lengths))
+
+    def _read(self, worker: int) -> Examples:
+        """The next examples of a worker, augmented."""
+        positions, part = self._batches[worker][self._position], self.learner.part
+        index = positions.to(self.learner.device)
+        inputs, targets = part.stored(index)
+        if self.soup.rand_augment:
+            inputs = rand_augment(inputs, self.soup.rand_augment, self._rand_rngs[worker])
+        inputs, augment = part.encoder(inputs), self._augments[worker]
+        return (inputs if augment is None else augment(inputs)), targets, self._factors(index)
+
+    def _factors(self, index: Tensor) -> Tensor | None:
+        return None if self.place.weights is None else self.place.weights[index]
+
+    def _masks(self) -> dict[str, Tensor]:
+        """(W, ...) bool by name of a weight: what each worker keeps."""
+        weights = masking.maskable(self.learner.network)
+        counts = masking.erk_counts({name: tuple(p.shape) for name, p in weights.items()}, self.soup.density)
+        drawn: dict[str, list[Tensor]] = {name: [] for name in weights}
+        for worker in range(self.soup.workers):
+            rng = self.place.rng("mask", worker)
+            scores = self._scores(worker) if self.soup.masks == "data" else {}
+            for name, weight in weights.items():
+                mask = (
+                    masking.largest_mask(scores[name], counts[name], rng)
+                    if scores
+                    else masking.random_mask(tuple(weight.shape), counts[name], rng)
+                )
+                drawn[name].append(mask)
+        return {name: torch.stack(masks).to(self.learner.device) for name, masks in drawn.items()}
+
+    def _scores(self, worker: int) -> dict[str, Tensor]:
+        """|weight * gradient| of every maskable weight on the first examples of a worker's shard."""
+        index = self.shards[worker, :MASK_EXAMPLES].to(self.learner.device)
+        inputs, targets = self.learner.part.batch(index)
+        network = copy.deepcopy(self.learner.network).train()  # running statistics of the run's own stay
+        losses = self.learner.example_losses(self.learner.outputs(inputs, network), targets)
+        factors = self._factors(index)
+        loss = losses.mean() if factors is None else (losses * factors).mean()
+        weights = masking.maskable(network)
+        gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        pairs = zip(weights.items(), gradients, strict=True)
+        return {name: torch.zeros_like(w) if g is None else (w * g).detach().abs() for (name, w), g in pairs}
+
+    @torch.no_grad()
+    def pour(self) -> None:
+        """Write the average of the workers, as they are now, into the learner's network."""
+        assert self._crew is not None, "begin comes first"
+        network = self.learner.network
+        poured, values = _tensors(network), self._crew.tensors()
+        for name, start in self._start.items():
+            if not (start.is_floating_point() or start.is_complex()):
+                continue
+            masks = self._crew.masks.get(name)
+            uncovered = start if self.soup.uncovered == "init" else torch.zeros_like(start)
+            poured[name].copy_(masking.average(values[name], masks, uncovered))
+
+    def merge(self) -> SoupPoint:
+        """End the phase: pour, make running statistics anew, clear the optimizer's state."""
+        assert self._crew is not None, "check lets no soup through that cannot make a step"
+        start = self.place.clock()
+        self.pour()
+        if self.place.facts.has_batch_norm:
+            self._make_statistics()
+        self.learner.optimizer.state = defaultdict(dict)
+        self._total_s += self.place.clock() - start
+        return self._point(self._crew)
+
+    def _point(self, crew: Crew) -> SoupPoint:
+        k, facts = len(self.place.positions), self.place.facts
+        trained = self._examples * facts.example_flops
+        beside = flops(self.soup, k, facts)
+        alone = _mask_flops(self.soup, k, facts) + _statistics_flops(k, facts)
+        return SoupPoint(
+            phase=self.place.phase,
+            workers=self.soup.workers,
+            coverage=masking.coverage(crew.masks),
+            flops=self.soup.workers * trained + beside,
+            longest_flops=trained + alone,
+            seconds=self._total_s,
+            longest_s=max(self._seconds) if self.way == "in_turn" else None,
+        )
+
+    @torch.no_grad()
+    def _make_statistics(self) -> None:
+        """Running means and variances of the averaged weights, over augmented examples of the pool."""
+        learner, pool = self.learner, self.place.positions
+        drawn = torch.randperm(len(pool), generator=self.place.rng("statistics"))[:STATISTICS_EXAMPLES]
+        rng = self.place.rng("statistics", "augment", device=learner.device)
+        augment = make_augment(learner.recipe.augment, learner.data.input_shape, rng)
+        pieces = pool[drawn].tensor_split(-(-len(drawn) // STATISTICS_BATCH))  # of equal size, as their averages count
+        with _starting_statistics_anew(learner.network):
+            for positions in pieces:
+                inputs, _ = learner.part.batch(positions.to(learner.device))
+                learner.outputs(inputs if augment is None else augment(inputs))
+
+    def state(self) -> dict[str, Any]:
+        """What `load` needs to go on with the same bits."""
+        return {
+            "way": self.way,
+            "place": (self._round, self._position, self._examples),
+            "seconds": (self._seconds, self._total_s),
+            "augment": [rng.get_state() for rng in (*self._augment_rngs, *self._rand_rngs)],
+            "start": self._start,
+            "masks": {} if self._crew is None else dict(self._crew.masks),
+            "crew": None if self._crew is None else self._crew.state(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.way = state["way"]
+        self._round, self._position, self._examples = state["place"]
+        self._seconds, self._total_s = state["seconds"]
+        for rng, its_own in zip((*self._augment_rngs, *self._rand_rngs), state["augment"], strict=True):
+            rng.set_state(its_own)
+        device = self.learner.device
+        self._start = {name: values.to(device) for name, values in state["start"].items()}
+        if state["crew"] is not None:
+            self._crew = self._gather({name: mask.to(device) for name, mask in state["masks"].items()})
+            self._crew.load(state["crew"])
+        if self._position:
+            self._batches = [self._cut(worker) for worker in range(self.soup.workers)]
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of a network, those themselves, each once."""
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+@contextlib.contextmanager
+def _starting_statistics_anew(network: nn.Module) -> Iterator[None]:
+    """Let running statistics be plain averages over what comes; all else is in evaluation mode, for which they are."""
+    norms = [m for m in network.modules() if isinstance(m, _NormBase) and m.track_running_stats]
+    tracked = [norm.get_buffer("num_batches_tracked") for norm in norms]
+    before = [(norm.momentum, count.clone()) for norm, count in zip(norms, tracked, strict=True)]
+    was_training = network.training
+    network.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's name for a cumulative average
+        norm.train()
+    try:
+        yield
+    finally:
+        network.train(was_training)
+        for norm, count, (momentum, counted) in zip(norms, tracked, before, strict=True):
+            norm.momentum = momentum
+            count.copy_(counted)

@@ -1,0 +1,1 @@
+"""Transitions: what happens to weights and optimizer when a phase starts."""

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from expected_figures import EXPECTED
+from fake_study import KCENTER, STATES, make_view
+
+from subsettune import text
+from subsettune.report import assets, html
+from subsettune.study.results.view import StudyView
+
+EVIL = "<img src=https://example.com/x.png onerror=alert(1)></script><script>alert(2)</script>\"'&"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def without_scripts(page: str) -> str:
+    return re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("metric", ["accuracy", "mse"])
+def test_every_state_has_a_page(state: str, metric: str) -> None:
+    view = make_view(state, metric=metric)
+    page = html.page(view)
+    body = without_scripts(page)
+    for name in EXPECTED[state]:
+        assert body.count(f'id="figure-{name}"') == 1
+    assert page.count("* plotly.js v") == bool(EXPECTED[state])
+    assert "subsettune tune search_spaces/digits.yaml" in body
+    assert "tolerance: 0.01" in body
+    assert "nan" not in re.sub(r"<[^>]*>", " ", body).lower().split()
+    if state == "empty":
+        assert "Not finished: the reference has 0 of 5 runs." in body
+
+
+def test_the_page_asks_for_nothing_from_anywhere() -> None:
+    body = without_scripts(html.page(make_view()))
+    assert assets.POLICY.startswith("default-src 'none'")
+    assert f'content="{assets.POLICY}"' in body
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", body.replace("http-equiv", ""))
+    assert re.findall(r'(?:src|href)="([^"]*)"', body) == ["data:,"]
+
+
+def evil_view() -> StudyView:
+    view = make_view("subset_wins")
+    trials = tuple(
+        dataclasses.replace(t, message=EVIL, log=EVIL) if t.cause in ("failed", "diverged") else t for t in view.trials
+    )
+    renamed = {EVIL if name == "candidate-1" else name: c for name, c in view.candidates.items()}
+    verdicts = {EVIL if n == "candidate-1" else n: {**v, "reason": EVIL} for n, v in view.verdicts.items()}
+    runs = [dataclasses.replace(r, candidate=EVIL if r.candidate == "candidate-1" else r.candidate)
+            for r in view.verification]  # fmt: skip
+    row = dataclasses.replace(view.compared[KCENTER], name=EVIL, reason=EVIL)
+    components = [{**row, "name": EVIL} for row in view.summary["components"]]
+    summary = {**view.summary, "bundle": EVIL, "status": EVIL, "components": components}
+    manifest = {**view.manifest, "command": EVIL, EVIL: EVIL, "versions": {EVIL: EVIL}, "hardware": EVIL}
+    return dataclasses.replace(
+        view,
+        run_id=EVIL,
+        trials=trials,
+        candidates=renamed,
+        verdicts=verdicts,
+        verification=tuple(runs),
+        summary=summary,
+        manifest=manifest,
+        compared={row.component: row},
+    )
+
+
+def test_text_of_a_user_is_escaped_everywhere() -> None:
+    page = html.page(evil_view())
+    body = without_scripts(page)
+    assert "<img" not in page.split("/**\n* plotly.js")[0]
+    assert "alert(2)</script>" not in page
+    assert body.count("&lt;img src=") >= 10
+    assert page.count("<script") - page.count("\\u003cscript") >= 3
+
+
+def test_components_have_a_table_with_their_verdicts_and_both_costs() -> None:
+    view = make_view("subset_wins")
+    section = html.page(view).partition("Which components paid for themselves?")[2].partition("<h2>")[0]
+    assert section.count("<tr>") == 1 + len(view.summary["components"])
+    assert "<b>order sift</b>" in section
+    assert "<b>no soup</b>" in section
+    assert '<span class="chip good">paid for itself</span>' in section
+    assert '<span class="chip">no difference shown</span>' in section
+    cost = view.compared[KCENTER].cost_flops
+    assert section.count(f"<span>{text.flops_words(cost)}</span>") >= 2
+    assert "which favours the component" in section
+    assert '<span class="chip bad">did not</span>' in html.page(make_view("full_wins"))
+    assert "Which components" not in html.page(make_view("reference"))
+
+
+def test_the_command_given_wins_and_lists_are_quoted() -> None:
+    view = make_view("search")
+    assert '<pre class="wrap">subsettune report x</pre>' in html.page(view, "subsettune report x")
+    view = dataclasses.replace(view, manifest={**view.manifest, "command": ["subsettune", "tune", "a b.yaml"]})
+    assert "subsettune tune &#x27;a b.yaml&#x27;" in html.page(view)
+
+
+def test_an_empty_manifest_is_enough() -> None:
+    assert '<pre class="wrap">unknown</pre>' in html.page(dataclasses.replace(make_view(), manifest={}))
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "report.html"
+    html.write_report(make_view("empty"), path)
+    before = path.read_text(encoding="utf-8")
+    assert before.startswith("<!doctype html>")
+
+    def fails(self: Path, target: Path) -> Path:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OSError, match="disk full"):
+        html.write_report(make_view("reference"), path)
+    assert path.read_text(encoding="utf-8") == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_stream_is_written_to() -> None:
+    stream = io.StringIO()
+    html.write_report(make_view("empty"), stream)
+    assert stream.getvalue() == html.page(make_view("empty"))
+
+
+def test_equal_views_give_equal_pages() -> None:
+    assert html.page(make_view()) == html.page(make_view())
+
+
+# ---- in a real browser
+
+
+def missing(what: str) -> NoReturn:
+    message = f"{what} is needed to test the report in a real browser. Install chromium, chromium-driver and selenium."
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    try:
+        from selenium import webdriver
+    except ImportError:
+        missing("selenium")
+    program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    driver_path = shutil.which("chromedriver")
+    if program is None or driver_path is None:
+        missing("chromium" if program is None else "chromedriver")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        options = webdriver.ChromeOptions()
+        options.binary_location = str(program)
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver_path))
+        try:
+            yield driver
+        finally:
+            driver.quit()
+
+
+@dataclasses.dataclass
+class Seen:
+    complaints: list[str]
+    requests: list[str]
+    plots: dict[str, int]
+    overflow: int
+
+
+def look(browser: Any, path: Path, *, width: int = 1280, dark: bool = False) -> Seen:
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    for kind in ("browser", "performance"):
+        browser.get_log(kind)  # forget what was before
+    browser.get(path.as_uri())
+    plots = browser.execute_script(
+        "return Object.fromEntries([...document.querySelectorAll('.plot')].map("
+        "(plot) => [plot.id, plot.querySelectorAll('.main-svg').length]))"
+    )
+    wide = browser.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    urls = [one["request"]["url"] for one in sent if one["documentURL"].startswith("file:")]
+    complaints = [entry["message"] for entry in browser.get_log("browser")]
+    return Seen(complaints, [url for url in urls if not url.startswith(("file:", "data:"))], plots, wide)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_browser_draws_every_figure_without_complaint_or_network(browser: Any, tmp_path: Path, state: str) -> None:
+    path = tmp_path / "report.html"
+    html.write_report(make_view(state), path)
+    seen = look(browser, path)
+    assert seen.complaints == []
+    assert seen.requests == []
+    assert set(seen.plots) == {f"figure-{name}" for name in EXPECTED[state]}
+    assert all(count >= 1 for count in seen.plots.values())
+    assert seen.overflow <= 0
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_fits_phones_and_dark_rooms(browser: Any, tmp_path: Path, width: int, dark: bool) -> None:
+    path = tmp_path / "report.html"
+    html.write_report(make_view(metric="mse"), path)
+    seen = look(browser, path, width=width, dark=dark)
+    assert (seen.complaints, seen.requests, seen.overflow) == ([], [], 0)
+    ink = browser.execute_script("return getComputedStyle(document.querySelector('.xtick text')).fill")
+    red = int(re.findall(r"\d+", ink)[0])
+    assert red > 128 if dark else red < 128
+
+
+def test_text_of_a_user_runs_nowhere(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    html.write_report(evil_view(), path)
+    seen = look(browser, path)
+    assert (seen.complaints, seen.requests) == ([], [])
+    assert browser.execute_script("return document.images.length") == 0
+
+
+def test_the_look_itself_sees_errors_and_requests(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    page = html.page(make_view("empty"))
+    path.write_text(page.replace("</main>", "<script>throw new Error('seen')</script></main>"), encoding="utf-8")
+    assert any("seen" in complaint for complaint in look(browser, path).complaints)
+    fetch = "<img src='http://127.0.0.1:9/x.png'></main>"
+    path.write_text(page.replace("</main>", fetch), encoding="utf-8")
+    assert any("Content Security Policy" in complaint for complaint in look(browser, path).complaints)
+    open_page = page.replace(assets.POLICY, "").replace("</main>", fetch)
+    path.write_text(open_page, encoding="utf-8")
+    assert look(browser, path).requests == ["http://127.0.0.1:9/x.png"]

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import io
+import threading
+
+import pytest
+from fake_study import make_view
+
+from subsettune.report.progress import (
+    Display,
+    LineProgress,
+    LiveProgress,
+    Observer,
+    SilentProgress,
+    Tally,
+    make_progress,
+)
+from subsettune.study.results.records import RunRecord
+
+HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class ClosedPipe(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(autouse=True)
+def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "90")
+
+
+def records(cause: str = "finished") -> list[RunRecord]:
+    return [trial for trial in make_view("subset_wins").trials if trial.cause == cause]
+
+
+def drive(progress: Observer, clock: Clock, *, each_s: float, runs: list[RunRecord]) -> None:
+    progress.stage("search", len(runs))
+    for record in runs:
+        progress.run_started(record.name)
+        clock.now_s += each_s
+        progress.run_progress(record.name, 0.5, 0.9)
+        progress.run_finished(record)
+
+
+def test_a_slow_study_has_one_line_a_run(clock: Clock) -> None:
+    stream = io.StringIO()
+    with LineProgress(stream, clock) as progress:
+        drive(progress, clock, each_s=5.0, runs=records()[:3])
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "[ 0:00] search: 3 runs"
+    assert lines[1].startswith("[ 0:05] search 1/3: trial-0000 finished at 0.")
+    assert lines[1].endswith(", about 10.0 s left")
+    assert len(lines) == 4
+
+
+def test_a_fast_study_has_about_one_line_a_second(clock: Clock) -> None:
+    stream = io.StringIO()
+    runs = records() * 20
+    with LineProgress(stream, clock) as progress:
+        drive(progress, clock, each_s=0.01, runs=runs)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) <= 0.01 * len(runs) + 3
+    assert lines[-1].split("] ")[1].startswith(f"search {len(runs)}/{len(runs)}: runs ended: ")
+
+
+def test_runs_held_back_are_written_at_the_next_stage_and_on_the_way_out(clock: Clock) -> None:
+    stream = io.StringIO()
+
+    def interrupted() -> None:
+        with LineProgress(stream, clock) as progress:
+            drive(progress, clock, each_s=0.0, runs=records()[:2])
+            progress.stage("verification", None)
+            assert "search 2/2: runs ended: 2 finished" in stream.getvalue()
+            progress.run_finished(records()[0])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert "verification 1: trial-0000 finished" in stream.getvalue().splitlines()[-1]
+
+
+def test_a_failed_run_is_named_at_once_with_its_message(clock: Clock) -> None:
+    stream = io.StringIO()
+    progress = LineProgress(stream, clock)
+    progress.stage("search", 2)
+    progress.run_finished(records("failed")[0])
+    assert stream.getvalue().splitlines()[-1].endswith("on node <gpu-3>: CUDA out of memory.")
+
+
+def test_the_best_policy_is_told_once(clock: Clock) -> None:
+    stream = io.StringIO()
+    progress = LineProgress(stream, clock)
+    policy = records()[0].policy
+    for _ in range(3):
+        progress.best(policy, 0.061, 0.0012)
+    assert stream.getvalue().count("best so far: 6.1 % of the reference's compute, metric +0.0012 against it: ") == 1
+
+
+def test_a_long_silence_is_broken(clock: Clock) -> None:
+    stream = io.StringIO()
+    progress = LineProgress(stream, clock)
+    progress.stage("reference", 5)
+    progress.run_started("reference-seed-0")
+    for share in (0.2, 0.4):
+        clock.now_s += 40
+        progress.run_progress("reference-seed-0", share, 0.9)
+    assert stream.getvalue().splitlines()[-1] == "[ 1:20] reference 0/5: reference-seed-0 40 % under way"
+
+
+def test_a_reader_that_left_does_not_end_the_study(clock: Clock) -> None:
+    with LineProgress(ClosedPipe(), clock) as progress:
+        drive(progress, clock, each_s=2.0, runs=records()[:3])
+
+
+def test_time_left_follows_durations_and_parallel_runs(clock: Clock) -> None:
+    tally = Tally(clock=clock)
+    tally.begin("search", 10)
+    assert tally.time_left_s() is None
+    for name in ("a", "b"):
+        tally.start(name)
+    clock.now_s += 8
+    for name in ("a", "b"):
+        tally.end(name, "finished")
+    assert tally.time_left_s() == 8 * 8 / 2  # eight runs of 8 s, two at a time
+    tally.start("c")
+    clock.now_s += 2
+    assert tally.time_left_s() == (7 * 8 + 6) / 2
+    clock.now_s += 100
+    assert tally.time_left_s() == 7 * 8 / 2  # a run that takes longer than others is about to end
+
+
+def test_time_left_is_at_least_that_of_the_run_that_began_last(clock: Clock) -> None:
+    tally = Tally(clock=clock)
+    tally.begin("search", 3)
+    for name in ("a", "b"):
+        tally.start(name)
+    clock.now_s += 10
+    tally.end("a", "finished")
+    tally.end("b", "finished")
+    tally.start("c")
+    clock.now_s += 1
+    assert tally.time_left_s() == 9
+
+
+def test_a_stage_of_unknown_length_has_no_time_left(clock: Clock) -> None:
+    tally = Tally(clock=clock)
+    tally.begin("verification", None)
+    tally.start("a")
+    clock.now_s += 1
+    tally.end("a", "finished")
+    assert tally.time_left_s() is None
+
+
+def draw(progress: LiveProgress) -> str:
+    with progress._console.capture() as captured:
+        progress._console.print(progress._draw())
+    return captured.get()
+
+
+def test_the_live_display_shows_everything(clock: Clock) -> None:
+    progress = LiveProgress(Terminal(), clock)
+    runs = records()[:4]
+    drive(progress, clock, each_s=60, runs=runs[:2])
+    progress.stage("search", 4)
+    for record in runs[:2]:
+        progress.run_started(record.name)
+    clock.now_s += 30
+    progress.run_finished(runs[0])
+    progress.run_progress(runs[1].name, 0.43, 0.9)
+    progress.best(runs[0].policy, 0.061, -0.0031)
+    text = draw(progress)
+    for part in ("search", "1/4", "2:30 elapsed", "about  0:30 left", "6.1 % of the reference's compute", "-0.0031"):
+        assert part in text
+    assert f"{runs[1].name} 43 %" in text
+
+
+def test_a_stage_of_unknown_length_is_drawn_too(clock: Clock) -> None:
+    progress = LiveProgress(Terminal(), clock)
+    progress.stage("verification", None)
+    assert "verification" in draw(progress)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_the_terminal_is_given_back_whatever_happens(error: type[BaseException], clock: Clock) -> None:
+    stream = Terminal()
+
+    def fails() -> None:
+        with LiveProgress(stream, clock) as progress:
+            progress.stage("search", 3)
+            assert HIDE_CURSOR in stream.getvalue()
+            raise error
+
+    with pytest.raises(error):
+        fails()
+    assert stream.getvalue().rindex(SHOW_CURSOR) > stream.getvalue().rindex(HIDE_CURSOR)
+
+
+def test_live_notes_stay_and_markup_is_text(clock: Clock) -> None:
+    stream = Terminal()
+    with LiveProgress(stream, clock) as progress:
+        drive(progress, clock, each_s=1, runs=records()[:2])
+        progress.note("trial-0003 is\nretried: [bold]lost[/bold]")
+        progress.run_finished(records("failed")[0])
+        progress.stage("verification", 1)
+        progress.finished(make_view("subset_wins"))
+    text = stream.getvalue()
+    assert "trial-0003 is retried: [bold]lost[/bold]" in text
+    assert "trial-0017 failed: Trial failed in phase" in text
+    assert "search: 2 finished, 1 failed in 2.00 s" in text
+
+
+@pytest.mark.parametrize("kind", [LineProgress, LiveProgress])
+def test_displays_may_be_called_from_many_threads(kind: type[LineProgress] | type[LiveProgress]) -> None:
+    runs = records()
+    with kind(Terminal()) as progress:
+        progress.stage("search", 8 * len(runs))
+
+        def work() -> None:
+            for record in runs:
+                progress.run_started(record.name)
+                progress.run_progress(record.name, 0.5, None)
+                progress.note("hello")
+                progress.best(record.policy, 0.1, 0.0)
+                progress.run_finished(record)
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=30)
+        assert not any(thread.is_alive() for thread in threads)
+        assert progress._tally.done == 8 * len(runs)
+
+
+def test_the_display_fits_the_stream() -> None:
+    assert isinstance(make_progress(Terminal()), LiveProgress)
+    assert isinstance(make_progress(io.StringIO()), LineProgress)
+    assert isinstance(make_progress(Terminal(), quiet=True), SilentProgress)
+
+
+def test_silence_is_silent(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    display: Display = SilentProgress(clock)
+    with display as progress:
+        drive(progress, clock, each_s=1, runs=records()[:2])
+        progress.best(records()[0].policy, 0.1, 0.0)
+        progress.note("hello")
+        progress.finished(make_view("subset_wins"))
+    assert capsys.readouterr() == ("", "")

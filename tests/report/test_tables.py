@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from fake_study import FACTS, KCENTER, STATES, make_view
+
+from subsettune import text
+from subsettune.report import render, tables
+from subsettune.report.render import Column, Table
+from subsettune.study.results.view import Compared, StudyView
+
+PLAN: dict[str, Any] = {
+    "task": "digits, mlp, accuracy within 0.01",
+    "num_examples": 1257,
+    "num_validation": 180,
+    "num_test": 360,
+    "num_outputs": 10,
+    "num_parameters": 4810,
+    "q": 1257 * 10 / 4810,
+    "forward_flops": 11_906_304,
+    "backward_flops": 13_515_264,
+    "pass_flops": 25_421_568,
+    "reference_passes": 30.0,
+    "reference_flops": 762_647_040,
+    "runs": {
+        "reference": {"runs": 5, "passes": 150.0, "flops": 3_813_235_200},
+        "search": {"runs": 30, "passes": 270.0, "flops": 6_863_823_360},
+        "verification": {"runs": 50, "passes": None, "flops": None},
+    },
+    "passes": 420.0,
+    "flops": 10_677_058_560,
+    "parallel": 2,
+    "seconds": None,
+    "expectations": ["Expected: under 3 minutes on 2 cores."],
+}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_plain_tables_are_aligned_without_boxes_or_trailing_spaces() -> None:
+    table = Table(
+        title="Fruit",
+        columns=(Column(title="name"), Column(title="n", align="right"), Column(title="about", wrap=True)),
+        rows=(("fig", "3", "sweet and small"), ("pear", "12", "a fruit that " + "grows " * 8)),
+    )
+    assert render.render_table(table, 40) == (
+        "Fruit\n"
+        "\n"
+        "name   n  about\n"
+        "----  --  ------------------------------\n"
+        "fig    3  sweet and small\n"
+        "pear  12  a fruit that grows grows grows\n"
+        "          grows grows grows grows grows"
+    )
+
+
+def test_a_number_stays_with_its_per_cent_sign() -> None:
+    assert render.render(["aaaa bbbb 12 %"], 12) == "aaaa bbbb\n12 %\n"
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "mse"])
+def test_results_of_every_state_fit_80_columns_of_ascii(state: str, metric: str) -> None:
+    text = tables.result_text(make_view(state, metric=metric))
+    assert text.isascii()
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_the_widest_result_fits_80_columns() -> None:
+    view = make_view("subset_wins", metric="balanced_accuracy")
+    rows = {
+        role: {**view.summary[role], "saving": -12.345, "seconds": 123456.0, "passes": 1234.5, "seeds": 10}
+        for role in ("best", "shorter", "equal", "random")
+    }
+    facts = {"passes": 1234.5, "flops": 99_900_000_000_000, "seconds": 360_000.0}
+    summary = {**view.summary, **rows, "reference": {**view.summary["reference"], **facts}}
+    text = render.render([tables.result_table(dataclasses.replace(view, summary=summary))])
+    assert max(map(len, text.splitlines())) <= 80
+    assert "34.3 h" in text
+    assert "-1234 %" in text
+
+
+def test_the_reference_counts_the_seeds_that_were_tested() -> None:
+    view = make_view("subset_wins")
+    extra = next(run for run in view.verification if run.candidate == "reference")
+    view = dataclasses.replace(view, verification=(*view.verification, dataclasses.replace(extra, seed=7)))
+    assert tables.result_rows(view)[0].num_seeds == 6
+
+
+def test_the_result_table_holds_the_numbers_of_the_summary() -> None:
+    view = make_view("subset_wins")
+    rows = {row.role: row for row in tables.result_rows(view)}
+    assert list(rows) == ["reference", "best", "shorter", "equal", "random"]
+    for role in ("best", "shorter", "equal", "random"):
+        found, row = rows[role], view.summary[role]
+        assert (found.metric, found.bound, found.passes) == (row["metric"], row["interval"], row["passes"])
+        assert (found.flops, found.saving, found.num_seeds) == (row["flops"], row["saving"], 5)
+    assert rows["best"].verdict == "passed"
+    assert rows["random"].verdict.startswith("missed by 0.")
+    assert rows["best"].saving_shorter == 1 - view.summary["best"]["flops"] / view.summary["shorter"]["flops"]
+    assert rows["shorter"].saving_shorter is None
+
+
+def test_one_line_where_the_best_shorter_schedule_is_that_of_equal_compute() -> None:
+    view = make_view("subset_wins")
+    summary = {**view.summary, "shorter": {**view.summary["equal"], "passed": True}}
+    rows = tables.result_rows(dataclasses.replace(view, summary=summary))
+    assert [row.role for row in rows] == ["reference", "best", "shorter", "random"]
+    assert rows[1].saving_shorter == pytest.approx(0, abs=1e-6)
+
+
+def test_the_reference_shows_its_test_metric_once_it_was_tested() -> None:
+    assert tables.result_rows(make_view("search"))[0].metric == make_view("search").summary["reference"]["metric"]
+    view = make_view("subset_wins")
+    assert tables.result_rows(view)[0].metric == view.summary["reference"]["test_metric"]
+
+
+def test_a_shorter_schedule_that_missed_is_no_comparison() -> None:
+    rows = {row.role: row for row in tables.result_rows(make_view("none_passed"))}
+    assert rows["shorter"].verdict.startswith("missed by ")
+    assert rows["random"].saving_shorter is None
+
+
+def test_one_line_when_the_best_policy_is_the_shorter_schedule() -> None:
+    rows = tables.result_rows(make_view("full_wins"))
+    assert [row.role for row in rows] == ["reference", "best", "random"]
+    assert rows[1].saving_shorter is None
+    assert rows[1].title == "best policy: the best shorter schedule on all data"
+
+
+def test_before_verification_nothing_has_a_verdict() -> None:
+    rows = tables.result_rows(make_view("search"))
+    assert {row.verdict for row in rows} == {"", "not verified yet"}
+    assert "validation split" in tables.legend(make_view("search"))
+    assert "test split" in tables.legend(make_view("subset_wins"))
+
+
+def test_counts_and_tuning() -> None:
+    view = make_view("subset_wins")
+    counts, tuning = view.summary["trials"], view.summary["tuning"]
+    assert f"Trials: {counts['finished']} finished, {counts['stopped']} stopped early, 3 skipped" in (
+        tables.counts_text(view)
+    )
+    text = tables.tuning_text(view)
+    assert f"as much as {tuning['flops'] / FACTS.reference_flops:.1f} conventional trainings" in text
+    assert f"repaid after {tuning['break_even']} trainings by the best policy" in text
+    assert "not repaid" in tables.tuning_text(make_view("none_passed"))
+    assert tables.tuning_text(make_view("empty")) == "Tuning cost: unknown until the first run has finished."
+
+
+def test_false_stops_are_told() -> None:
+    view = make_view("subset_wins")
+    view = dataclasses.replace(view, summary={**view.summary, "false_stops": {"checked": 4, "false": 1}})
+    assert tables.counts_text(view).endswith("False stops: 1 of 4 stopped trials that were run out.")
+
+
+def test_candidates_in_the_order_of_testing_with_reasons() -> None:
+    view = make_view("none_passed")
+    table = tables.candidates_table(view)
+    assert [row[0] for row in table.rows] == list(view.candidates)
+    assert [row[-1].split(" by ")[0] for row in table.rows] == ["missed", "not tested", "missed"]
+    assert "candidate-1: Not tested: a dearer candidate failed." in table.note
+
+
+def test_components_with_what_they_were_compared_by() -> None:
+    view = make_view("subset_wins")
+    table = tables.components_table(view)
+    cells = {row[0]: row[1:] for row in table.rows}
+    flat = ("+0.0000", "-0.0061", "+0.0061", "no difference shown")
+    assert cells == {
+        "stratified": ("random", "3", *flat),
+        "kcenter": ("random", "3", "+0.0200", "+0.0139", "+0.0261", "paid for itself"),
+        "Distances": ("random", "-", "-", "-", "-", "no result"),
+        "sift": ("uniform", "3", *flat),
+        "reset_optimizer": ("keep", "-", "-", "-", "-", "could not be tried"),
+        "shrink_perturb": ("keep", "3", *flat),
+        "soup": ("none", "3", "+0.0200", "+0.0139", "+0.0261", "paid for itself"),
+    }
+    lost = tables.components_table(make_view("full_wins"))
+    assert {row[0] for row in lost.rows if row[-1] == "did not"} == {"kcenter", "soup"}
+
+
+def test_notes_tell_trials_policies_and_costs_of_each_component() -> None:
+    view = make_view("subset_wins")
+    lines = dict(line.split(": ", 1) for line in tables.components_table(view).note.splitlines())
+    rows = {tables.component_title(row): row for row in view.summary["components"]}
+    assert list(lines)[:-1] == list(rows)
+    for name, row in rows.items():
+        assert lines[name].startswith(f"{row['feasible']} of {row['trials']} trials met the target")
+    assert lines["order uniform"].endswith(f", the cheapest with {_passes(view, rows['order uniform'])} passes.")
+    assert "; no result: its random twin diverged with seed 0. " in lines["selector my_selectors.own:Distances"]
+    cost = text.flops_words(view.compared[KCENTER].cost_flops)
+    assert f"both cost {cost}, 12.5 % of it (0.01 s) for choosing the subset. " in lines["selector kcenter"]
+    assert f"both cost {cost}. " in lines["order sift"]
+    assert f"both cost {cost}, 12.5 % of it for the entry. " in lines["entry shrink_perturb"]
+    assert ", 12.5 % of it for the soup. soup of 10 workers (density 0.05, masks erk) on subset " in lines["soup"]
+    borrowed = " (never finished in the search; the best policy without it, or one near it)."
+    assert [name for name, line in lines.items() if line.endswith(borrowed)] == [
+        *("selector stratified", "selector my_selectors.own:Distances", "order sift", "entry shrink_perturb", "soup")
+    ]
+    assert lines["met"].endswith("nothing of it is part of the verified claim.")
+
+
+def _passes(view: StudyView, row: Mapping[str, Any]) -> str:
+    return text.passes_words(tables.cheapest_passes(view, row))
+
+
+def test_components_before_the_comparison_are_counted_and_a_long_name_is_cut() -> None:
+    view = make_view("search")
+    table = tables.components_table(view)
+    cells = {row[0]: row[1:] for row in table.rows}
+    for row in view.summary["components"]:
+        shown = cells[row["name"].rpartition(":")[2]]
+        assert shown == (row["kind"], f"{row['feasible']}/{row['trials']}", _passes(view, row))
+    assert "validation evidence" not in table.note
+    rows = [{**view.summary["components"][0], "name": "a.b:" + "Distances" * 3}]
+    table = tables.components_table(dataclasses.replace(view, summary={**view.summary, "components": rows}))
+    assert table.rows[0][0] == "DistancesDistanc.."
+    assert "Components" not in tables.result_text(make_view("no_trials"))
+
+
+def test_a_component_that_could_not_be_tried_says_why_in_one_sentence() -> None:
+    view = make_view("subset_wins")
+    for reason in ("Choosing costs too much. Leave it out.", "the search finished no subset policy"):
+        row = Compared(name="kcenter", verdict="not_tried", reason=reason)
+        text = tables.compared_text(view, row)
+        assert text == f"could not be tried: {reason.rstrip('.')}."
+
+
+def test_the_text_ends_with_report_and_bundle() -> None:
+    text = tables.result_text(make_view("subset_wins"), report="/runs/x/report.html")
+    assert text.endswith("Report: /runs/x/report.html\nBundle: runs/digits-2026-01-31-a1b2c3/bundle\n")
+    assert "Bundle" not in tables.result_text(make_view("none_passed"))
+
+
+def test_a_long_path_is_not_broken() -> None:
+    path = "/scratch/" + "very-long-folder-name/" * 6 + "report.html"
+    assert path in tables.result_text(make_view("subset_wins"), report=path)
+
+
+def test_a_plan_names_everything_and_admits_what_it_does_not_know() -> None:
+    text = tables.plan_text(PLAN)
+    for part in ("1,257", "4,810", "2.61", "25.4 MFLOP", "11.9 MFLOP", "13.5 MFLOP", "30.0", "763 MFLOP"):
+        assert part in text
+    assert "all             85   420.0  10.7 GFLOP" in text
+    assert "unknown until the reference has run" in text
+    assert text.rstrip().endswith("Expected: under 3 minutes on 2 cores.")
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_plan_projects_hours_when_the_rate_is_known() -> None:
+    assert "1.5 hours (90 min 00 s) at most" in tables.plan_text({**PLAN, "seconds": 5400.0})
+
+
+def test_an_empty_plan_is_still_a_text() -> None:
+    assert tables.plan_text({}) == "Time: unknown until the reference has run.\n"
+
+
+def test_lists() -> None:
+    runs = tables.runs_table([{"run_id": "a", "status": "finished", "trials": 7, "asked": 30, "num_bytes": 45_100_000}])
+    assert runs.rows == (("a", "finished", "7/30", "-", "45.1 MB", "-"),)
+    assert render.render([tables.runs_table([])]) == "No runs here yet. Start one: subsettune tune STUDY.yaml\n"
+    names = tables.names_table([{"name": "kcenter", "about": "spread out", "options": "metric"}], "selector")
+    assert [c.title for c in names.columns] == ["selector", "about"]
+    assert names.rows == (("kcenter", "spread out. Options: metric."),)
+    caches = tables.caches_table([{"kind": "data", "path": "/x", "num_bytes": 1000}, {"kind": "run", "path": "/y"}])
+    assert caches.note == "1.00 kB in all."
+
+
+def test_a_pipe_gets_plain_text_and_a_terminal_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    view = make_view("subset_wins")
+    pipe, terminal = io.StringIO(), Terminal()
+    render.write(tables.result_blocks(view), pipe)
+    render.write(tables.result_blocks(view), terminal)
+    assert pipe.getvalue() == tables.result_text(view)
+    assert "\x1b[" in terminal.getvalue()
+    assert "\x1b[" not in pipe.getvalue()
+    for row in tables.result_table(view).rows:
+        assert all(cell in terminal.getvalue() for cell in row)
+
+
+def test_markup_of_a_user_stays_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    render.write(["[bold]x[/bold]", tables.caches_table([{"kind": "run", "path": "/a/[red]b"}])], terminal)
+    assert "[bold]x[/bold]" in terminal.getvalue()
+    assert "/a/[red]b" in terminal.getvalue()
+
+
+def test_a_dumb_terminal_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    assert not render.is_terminal(Terminal())
+
+
+def test_a_stream_that_knows_only_ascii_is_written_to() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    render.write(["Zürich"], stream)
+    assert raw.getvalue() == b"Z?rich\n"

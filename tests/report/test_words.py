@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from fake_study import FACTS, STATES, make_view
+
+from subsettune import text as words
+from subsettune.policy import Phase, Policy, Soup, conventional, from_coordinates
+from subsettune.study.results import headline as told
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0 FLOP"),
+        (999, "999 FLOP"),
+        (1_000, "1.00 kFLOP"),
+        (999_499, "999 kFLOP"),
+        (999_600, "1.00 MFLOP"),
+        (1_234_000_000_000, "1.23 TFLOP"),
+        (12_345_000_000_000, "12.3 TFLOP"),
+        (9_996_000, "10.0 MFLOP"),
+        (99_960_000, "100 MFLOP"),
+        (5e30, "5000000 YFLOP"),
+        (None, "-"),
+        (math.nan, "-"),
+    ],
+)
+def test_flops_have_three_digits_and_a_prefix(value: float | None, text: str) -> None:
+    assert words.flops_words(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.421, "0.42 s"),
+        (9.994, "9.99 s"),
+        (9.996, "10.0 s"),
+        (119.9, "119.9 s"),
+        (119.96, "2 min 00 s"),
+        (725, "12 min 05 s"),
+        (7200, "2 h 00 min"),
+        (11520, "3 h 12 min"),
+        (48 * 3600, "2 d 0 h"),
+        (math.inf, "-"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert words.seconds_words(seconds) == text
+
+
+def test_short_durations_fit_a_column() -> None:
+    assert [words.short_seconds_words(s) for s in (0.19, 99.9, 725.4, 9999, 44280)] == [
+        "0.19 s",
+        "99.9 s",
+        "725 s",
+        "9999 s",
+        "12.3 h",
+    ]
+
+
+def test_passes_shares_and_savings() -> None:
+    assert [words.passes_words(p) for p in (0.0412, 0.5, 1.826, 30, 1234)] == ["0.041", "0.50", "1.83", "30.0", "1,234"]
+    assert [words.share_words(s) for s in (0.1234, 0.02, 1.0, None)] == ["12.3 %", "2 %", "100 %", "-"]
+    assert [words.saving_words(s) for s in (0.9394, -0.12, -1.5, 0.9997)] == ["93.9 %", "-12.0 %", "-150 %", ">99.9 %"]
+
+
+@pytest.mark.parametrize(
+    ("value", "tolerance", "text"),
+    [(0.97222, 0.01, "0.9722"), (0.97222, 0.005, "0.97222"), (3417.26, 100, "3417"), (0.5, 0.5, "0.500")],
+)
+def test_a_metric_shows_two_digits_more_than_its_tolerance(value: float, tolerance: float, text: str) -> None:
+    assert words.metric_words(value, tolerance) == text
+
+
+def test_a_difference_is_signed_and_nan_is_a_dash() -> None:
+    assert words.metric_words(0.0012, 0.01, signed=True) == "+0.0012"
+    assert words.metric_words(math.nan, 0.01) == "-"
+    assert words.metric_words(None, 0.01) == "-"
+
+
+def test_policies_are_described_as_people_say_them() -> None:
+    subset = from_coordinates(
+        {
+            "arm": "subset",
+            "budget": 0.06,
+            "switch": 0.3,
+            "subset_share": 0.12,
+            "selector": "kcenter",
+            "entry": "shrink_perturb",
+            "shrink": 0.6,
+            "lr": 0.21,
+        },
+        FACTS,
+    )
+    assert words.describe(subset) == (
+        "subset 12 % by kcenter for 30 % of 1.80 passes, then all data; lr 0.21, shrink_perturb 0.6"
+    )
+    assert "subset 12 % (151 examples) by kcenter" in words.describe(subset, FACTS)
+    assert words.describe(subset.to_mapping()) == words.describe(subset)
+    assert words.describe(conventional(FACTS)) == "all data for 30.0 passes"
+
+
+def test_a_subset_that_shrinks_does_not_grow() -> None:
+    steps = [Phase(share=share, passes=1) for share in (0.1, 0.3, 0.2)]
+    assert words.describe(Policy(phases=(*steps, Phase(passes=2)))) == (
+        "subset 10 % by random for 1.00, then subset 30 % by random for 1.00, then subset 20 % by random for 1.00, "
+        "then all data for 2.00: 5.00 passes in all"
+    )
+
+
+def test_every_part_of_a_policy_is_described() -> None:
+    policy = Policy(
+        phases=(
+            Phase(share=0.1, q=2.61, passes=0.5, selector="kcenter", selector_options={"metric": "cosine"}),
+            Phase(share=0.5, passes=0.5),
+            Phase(passes=1, entry="shrink_perturb", entry_options={"shrink": 0.5, "noise": 0.01}),
+        ),
+        recipe={"augment": {"flip": True}, "batch_size": 32},
+    )
+    assert words.describe(policy) == (
+        "subset 10 % by kcenter, metric cosine, Q 2.61 for 0.50, then subset 50 % by random for 0.50, then "
+        "all data for 1.00: 2.00 passes in all; augment (flip True), batch_size 32, shrink_perturb 0.5 noise 0.01"
+    )
+
+
+ORDERED: dict[str, Any] = {"order": "sift", "order_options": {"keep": 0.5, "exit": "block"}}
+
+
+def test_an_order_is_told_once_for_all_phases() -> None:
+    subset = Phase(share=0.1, passes=1, selector="kcenter", **ORDERED)
+    policy = Policy(phases=(subset, Phase(passes=3, **ORDERED)))
+    assert words.describe(policy) == (
+        "subset 10 % by kcenter for 25 % of 4.00 passes, then all data, in sift order (keep 0.5, exit block)"
+    )
+    mixed = Policy(phases=(Phase(share=0.1, passes=1), Phase(passes=3, order="rs2")))
+    assert words.describe(mixed).endswith("then all data, in rs2 order and uniform order")
+
+
+def test_all_data_throughout_are_one_stretch_unless_something_happens_between() -> None:
+    policy = Policy(phases=(Phase(passes=1, **ORDERED), Phase(passes=3, **ORDERED)), recipe={"lr": 0.1})
+    assert words.describe(policy) == "all data for 4.00 passes, in sift order (keep 0.5, exit block); lr 0.1"
+    pruned = Policy(phases=(Phase(passes=1), Phase(passes=3, entry="prune", entry_options={"keep": 0.5})))
+    assert words.describe(pruned) == "all data for 25 % of 4.00 passes, then all data; prune keep 0.5"
+    one, two = (Phase(passes=2, entry="prune", entry_options={"layers": (name,)}) for name in ("1", "3"))
+    assert words.describe(Policy(phases=(Phase(share=0.1, passes=1), one, two))) == (
+        "subset 10 % by random for 1.00, then all data for 2.00, then all data for 2.00: 5.00 passes in all; prune "
+        "layers [1], prune layers [3]"
+    )
+
+
+def test_a_soup_comes_before_the_subset_which_may_grow() -> None:
+    soup = Phase(share=0.1, passes=1, soup=Soup(workers=4, density=0.2, uncovered="zero", rand_augment=5))
+    steps = (Phase(share=0.1, passes=1), Phase(share=0.2, passes=2))
+    policy = Policy(phases=(soup, *steps, Phase(passes=4)))
+    assert words.describe(policy, FACTS) == (
+        "soup of 4 workers (density 0.2, masks erk, uncovered zero, rand_augment 5) on subset 10 % (126 examples) by "
+        "random for 12 % of 8.00 passes, then subset 10 % (126 examples) by random, growing to 20 % in 2 steps for "
+        "38 %, then all data"
+    )
+    alone = Policy(phases=(Phase(passes=1, soup=Soup(workers=1, masks="data")), Phase(passes=3)))
+    assert words.describe(alone) == (
+        "soup of 1 worker (density 0.05, masks data) on all data for 25 % of 4.00 passes, then all data"
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdict", "text"),
+    [
+        (None, "not tested"),
+        ({"passed": None, "num_seeds": 0}, "not tested"),
+        ({"passed": None, "num_seeds": 5}, "undecided"),
+        ({"passed": True, "num_seeds": 5}, "passed"),
+        ({"passed": False, "num_seeds": 5, "shortfall": 0.0021}, "missed by 0.0021"),
+        ({"passed": False, "num_seeds": 5, "shortfall": math.nan}, "missed"),
+        ({"passed": False, "num_seeds": 5, "shortfall": None}, "missed"),
+    ],
+)
+def test_verdicts(verdict: dict[str, object] | None, text: str) -> None:
+    assert told.verdict_words(verdict, 0.01) == text
+
+
+def test_the_headline_names_both_comparisons() -> None:
+    view = make_view("subset_wins")
+    best, shorter = view.summary["best"], view.summary["shorter"]
+    text = told.headline(view)
+    assert text.startswith(f"Matches the recipe with {100 * best['saving']:.1f} % less training compute (")
+    assert f", {100 * (1 - best['flops'] / shorter['flops']):.1f} % less than the best shorter schedule on" in text
+    assert "; a random subset of the same size missed by 0." in text
+
+
+def test_the_headline_says_when_a_shorter_schedule_does_as_well() -> None:
+    text = told.headline(make_view("full_wins"))
+    assert text.startswith("No subset policy wins here: a shorter schedule on all data matches the recipe with ")
+
+
+def test_the_headline_says_when_all_data_for_the_same_compute_do_as_well() -> None:
+    view = make_view("subset_wins")
+    best, equal = view.summary["best"], {**view.summary["equal"], "passed": True}
+    text = told.headline(dataclasses.replace(view, summary={**view.summary, "shorter": equal, "equal": equal}))
+    assert text.startswith(
+        f"No subset policy is shown to win here: one matches the recipe with {100 * best['saving']:.1f} % less "
+    )
+    assert ", but a shorter schedule on all data of the same compute does too; a random subset" in text
+    cheaper = {**equal, "passes": equal["passes"] / 2}  # of another winner, in an earlier round
+    text = told.headline(dataclasses.replace(view, summary={**view.summary, "shorter": cheaper}))
+    assert ", but a shorter schedule on all data of less compute does too; a random subset" in text
+
+
+def test_the_headline_names_a_shorter_schedule_of_equal_compute_that_missed() -> None:
+    view = make_view("subset_wins")
+    verdicts = {**view.verdicts, "shorter": {**view.verdicts["shorter"], "passed": False, "shortfall": 0.002}}
+    summary = {**view.summary, "shorter": {**view.summary["shorter"], "passed": False}}
+    text = told.headline(dataclasses.replace(view, verdicts=verdicts, summary=summary))
+    missed = view.verdicts["equal"]["shortfall"]
+    assert f" (4.61 passes) missed by 0.0020, one of the policy's own compute missed by {missed:.4f}; a random" in text
+
+
+def test_the_headline_says_when_nothing_passed_and_by_how_much() -> None:
+    view = make_view("none_passed")
+    shortfall = view.verdicts["shorter"]["shortfall"]
+    assert told.headline(view) == f"No policy passed: shorter missed by {shortfall:.4f}."
+
+
+def test_the_headline_says_when_the_subset_is_a_random_one() -> None:
+    assert told.headline(make_view("random_wins")).endswith("; its subset is itself a random one.")
+
+
+def test_the_headline_says_when_there_is_no_subset_to_draw_at_random() -> None:
+    view = make_view("subset_wins")
+    policy = Policy(phases=(Phase(passes=1, order="sift"), Phase(passes=2, order="sift")))
+    summary = {**view.summary, "best": {**view.summary["best"], "policy": policy.to_mapping()}, "random": None}
+    text = told.headline(dataclasses.replace(view, summary=summary))
+    assert text.endswith("all data; it chooses no subset, so that a random one is no control of it.")
+
+
+def test_a_shorter_schedule_that_missed_is_no_comparison() -> None:
+    view = make_view("subset_wins")
+    verdicts = {**view.verdicts, "shorter": {**view.verdicts["shorter"], "passed": False, "shortfall": 0.002}}
+    summary = {**view.summary, "shorter": {**view.summary["shorter"], "passed": False}}
+    text = told.headline(dataclasses.replace(view, verdicts=verdicts, summary=summary))
+    assert "the best shorter schedule on all data (4.61 passes) missed by 0.0020" in text
+
+
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        ("empty", "Not finished: the reference has 0 of 5 runs."),
+        ("reference", "Not finished: the reference has 2 of 5 runs."),
+        ("no_trials", "Not finished: 0 of 30 trials done; no policy has reached the target yet."),
+        ("only_failed", "Not finished: 30 of 30 trials done; no policy has reached the target yet."),
+        ("verification", "Not finished: 0 of 2 candidates verified."),
+    ],
+)
+def test_the_headline_of_an_unfinished_study(state: str, text: str) -> None:
+    assert told.headline(make_view(state)) == text
+
+
+def test_the_headline_of_an_interrupted_study() -> None:
+    view = make_view("interrupted")
+    assert told.headline(view).startswith("Interrupted: 15 of 30 trials done; the best policy so far takes ")
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_the_headline_is_one_sentence(state: str) -> None:
+    text = told.headline(make_view(state))
+    assert text.endswith(".")
+    assert ". " not in text
+    assert text.isascii()
+
+
+def test_words_tables_and_progress_load_nothing_heavy() -> None:
+    modules = "words, tables, render, progress, figures, html"
+    heavy = "{'rich', 'plotly', 'torch', 'ray', 'optuna', 'pandas', 'numpy', 'pyarrow'}"
+    code = f"import sys; from subsettune.report import {modules}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,90 @@
+"""The Optuna journal on disk: nothing that was written is lost, nothing that was torn is believed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend
+
+from subsettune.errors import StudyError
+from subsettune.storage import Folder
+from subsettune.study.search.journal_storage import FileJournal, SegmentJournal, journal_at
+
+LOGS = [{"op": 1, "text": "a\nb"}, {"op": 2}, {"op": 3, "value": 0.1}]
+
+
+def opened(kind: str, folder: Path) -> BaseJournalBackend:
+    return FileJournal(folder / "journal") if kind == "file" else SegmentJournal(Folder.at(folder / "segments"))
+
+
+@pytest.mark.parametrize("kind", ["file", "segments"])
+def test_what_was_appended_is_read_back_by_the_next_driver(kind: str, tmp_path: Path) -> None:
+    first = opened(kind, tmp_path)
+    first.append_logs(LOGS[:1])
+    first.append_logs(LOGS[1:])
+    assert list(first.read_logs(0)) == LOGS
+    second = opened(kind, tmp_path)
+    assert list(second.read_logs(0)) == LOGS
+    assert list(second.read_logs(2)) == LOGS[2:]
+    second.append_logs([{"op": 4}])
+    assert list(opened(kind, tmp_path).read_logs(3)) == [{"op": 4}]
+
+
+@pytest.mark.parametrize("kind", ["file", "segments"])
+def test_optuna_finds_its_study_again(kind: str, tmp_path: Path) -> None:
+    for _ in range(2):
+        storage = JournalStorage(opened(kind, tmp_path))
+        study = optuna.create_study(storage=storage, study_name="one", load_if_exists=True)
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+    assert [trial.number for trial in study.trials] == list(range(6))
+
+
+def test_the_kind_follows_the_storage(tmp_path: Path) -> None:
+    assert isinstance(journal_at(Folder.at(tmp_path), "j"), FileJournal)
+
+
+@pytest.mark.parametrize("cut", [1, 5, 8])
+def test_a_torn_last_line_is_cut_off(cut: int, tmp_path: Path) -> None:
+    FileJournal(tmp_path / "journal").append_logs(LOGS)
+    content = (tmp_path / "journal").read_bytes()
+    (tmp_path / "journal").write_bytes(content[:-cut])
+    torn = FileJournal(tmp_path / "journal")
+    assert list(torn.read_logs(0)) == LOGS[:2]
+    torn.append_logs([{"op": 9}])
+    assert list(FileJournal(tmp_path / "journal").read_logs(0)) == [*LOGS[:2], {"op": 9}]
+
+
+@pytest.mark.parametrize(("line", "why"), [(b"{]", "Expecting property name"), (b"7", "an entry is no mapping")])
+def test_a_damaged_line_is_told_with_its_place(line: bytes, why: str, tmp_path: Path) -> None:
+    (tmp_path / "journal").write_bytes(b'{"op":1}\n' + line + b'\n{"op":2}\n')
+    before = (tmp_path / "journal").read_bytes()
+    words = rf"the journal is damaged at {tmp_path}/journal, line 2: {why}.* Restore it from a copy, or start a new"
+    with pytest.raises(StudyError, match=words):
+        FileJournal(tmp_path / "journal")
+    assert (tmp_path / "journal").read_bytes() == before
+
+
+def test_segments_are_numbered_and_none_may_be_missing(tmp_path: Path) -> None:
+    journal = SegmentJournal(Folder.at(tmp_path))
+    for log in LOGS:
+        journal.append_logs([log])
+    assert Folder.at(tmp_path).names() == ["00000000.jsonl", "00000001.jsonl", "00000002.jsonl"]
+    (tmp_path / "00000001.jsonl").unlink()
+    with pytest.raises(StudyError, match=rf"the journal {tmp_path} lacks a segment. Restore it from a copy"):
+        SegmentJournal(Folder.at(tmp_path))
+
+
+def test_a_damaged_segment_is_named(tmp_path: Path) -> None:
+    SegmentJournal(Folder.at(tmp_path)).append_logs(LOGS)
+    (tmp_path / "00000000.jsonl").write_bytes(b'{"op":')
+    with pytest.raises(StudyError, match=rf"the journal is damaged at {tmp_path}/00000000.jsonl: "):
+        SegmentJournal(Folder.at(tmp_path))
+
+
+def test_an_empty_append_writes_nothing(tmp_path: Path) -> None:
+    journal = SegmentJournal(Folder.at(tmp_path))
+    journal.append_logs([])
+    assert Folder.at(tmp_path).names() == []

@@ -1,0 +1,414 @@
+"""Whole studies in this process: what is computed once, what is charged, what is claimed, and what survives a crash."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import pytest
+import torch
+from fake_inputs import changed, write
+from torch import Tensor
+
+from subsettune import Bundle, Places, TuneOptions, tune
+from subsettune.data import Part
+from subsettune.errors import CheckpointError, LearningError, StudyError
+from subsettune.facts import TaskFacts
+from subsettune.policy import SUBSET
+from subsettune.select import SelectionContext, Selector, Subset, selection_flops
+from subsettune.study import driver as driving
+from subsettune.study.execute.sequence import RunRequest, Worker
+from subsettune.study.results.folder import StudyFolder
+from subsettune.study.results.records import RunRecord
+from subsettune.study.results.view import StudyView
+from subsettune.study.stages import verification
+from subsettune.train import Chooser
+
+PASSES = {"task.tolerance": 0.5}  # so wide that every policy passes
+FAILS = {"task.tolerance": 1e-6}
+
+
+class Counting:
+    """Counts the runs that a worker carries out, and makes chosen ones raise."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.break_at: str | None = None
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        train = Worker.train
+        told = self
+
+        def counted(worker: Worker, request: RunRequest, report: Any) -> Any:
+            if told.break_at is not None and request.name.startswith(told.break_at):
+                raise KeyboardInterrupt
+            told.names.append(request.name)
+            return train(worker, request, report)
+
+        monkeypatch.setattr(Worker, "train", counted)
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
+    found = Counting()
+    found.install(monkeypatch)
+    return found
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> TuneOptions:
+    places = Places(cache=str(tmp_path / "cache"))
+    return TuneOptions(storage=str(tmp_path / "runs"), places=places, executor="inline", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def passed(tmp_path_factory: pytest.TempPathFactory) -> StudyView:
+    """A study in which a policy passed."""
+    folder = tmp_path_factory.mktemp("passed")
+    places = Places(cache=str(folder / "cache"))
+    where = TuneOptions(storage=str(folder / "runs"), places=places, executor="inline", device="cpu")
+    return tune(changed(PASSES), run_id="a", options=where)
+
+
+def _spent(records: Sequence[RunRecord]) -> int:
+    return sum(record.ledger.total + record.repeated_flops for record in records)
+
+
+def test_a_summary_has_the_keys_that_show_promises(passed: StudyView) -> None:
+    summary = passed.summary
+    promised = {"status", "reference", "best", "shorter", "equal", "random", "trials", "tuning", "verified", "bundle"}
+    assert promised <= set(summary)
+    assert {"metric", "passes", "flops", "seconds", "seeds"} <= set(summary["reference"])
+    row = {"policy", "metric", "interval", "passes", "flops", "seconds", "saving", "passed"}
+    for name in ("best", "shorter", "equal", "random"):
+        assert summary[name] is None or row <= set(summary[name])
+    assert set(summary["trials"]) == {"finished", "stopped", "skipped", "failed"}
+    assert set(summary["tuning"]) == {"passes", "flops", "seconds", "break_even"}
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_a_study_that_passes_says_so_and_adds_up(passed: StudyView) -> None:
+    summary = passed.summary
+    assert (summary["status"], summary["verified"], summary["best"]["passed"]) == ("finished", True, True)
+    assert summary["best"]["saving"] == pytest.approx(1 - summary["best"]["flops"] / summary["reference"]["flops"])
+    assert passed.facts is not None
+    everything = (*passed.reference, *passed.trials, *passed.verification)
+    assert summary["tuning"]["flops"] == _spent(everything)
+    assert summary["tuning"]["passes"] == pytest.approx(_spent(everything) / passed.facts.pass_flops)
+    saved = summary["reference"]["flops"] - summary["best"]["flops"]
+    assert 0 <= summary["tuning"]["break_even"] - summary["tuning"]["flops"] / saved < 1
+    counts = summary["trials"]
+    assert counts["finished"] + counts["stopped"] + counts["failed"] == len(passed.trials) == 6
+
+
+def test_every_ledger_meets_the_cost_known_before(passed: StudyView) -> None:
+    assert passed.facts is not None
+    update = 64 * passed.facts.example_flops
+    for record in (*passed.reference, *passed.trials):
+        if record.cause == "finished":
+            assert 0 <= record.cost_flops - record.ledger.spent < update
+
+
+def test_a_bundle_carries_the_rows_of_verification(passed: StudyView) -> None:
+    bundle = Bundle.load(passed.summary["bundle"])
+    winner = passed.manifest["winner"]
+    rows = {r.seed: r.test_metric for r in passed.verification if r.candidate == winner}
+    assert {run.seed: run.metric for run in bundle.evidence.best.runs} == rows
+    assert bundle.policy == passed.candidates[winner].policy
+    assert bundle.fingerprint == passed.manifest["data"]["fingerprint"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByThreads(Selector):
+    """Other examples for another number of threads, as with selectors whose sums run in parallel."""
+
+    name: ClassVar[str] = "tests.study.test_driver:ByThreads"
+    summary: ClassVar[str] = "other examples for another number of threads"
+
+    def flops(self, facts: TaskFacts, k: int) -> int:
+        """Nothing."""
+        return 0
+
+    def pick(self, context: SelectionContext, k: int, rng: torch.Generator) -> Subset:
+        """A stretch of the examples that begins at the number of threads."""
+        return Subset(positions=torch.arange(k) + torch.get_num_threads())
+
+
+class Chosen:
+    """The rows that were chosen first, while a run trained, by policy, seed and phase."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pools: dict[tuple[str, int], dict[int, list[int]]] = {}
+        choose, told = Chooser.choose, self
+
+        def noted(chooser: Chooser, phase: int, network: Any = None) -> Any:
+            choice = choose(chooser, phase, network)
+            found = told.pools.setdefault((chooser.policy.key, chooser.seed), {})
+            found.setdefault(phase, chooser.data.train.rows[choice.subset.positions].tolist())
+            return choice
+
+        monkeypatch.setattr(Chooser, "choose", noted)
+
+
+GROWING = {
+    "space.steps": {"int": [1, 3]},
+    "space.growth": {"uniform": [1.5, 3.0]},
+    "space.reselect": {"log": [1.0, 4.0]},
+    "space.budget": {"log": [0.4, 1.0]},
+    "task.recipe.epochs": 12,
+    "study.trials": 8,
+    "study.sampler": "random",
+}
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"selector": {"choice": ["grand", "el2n"]}, "grand.model": "current", "el2n.model": "current"},
+        {"selector": {"choice": ["gradmatch"]}, "gradmatch.model": "current"},
+        {"selector": "tests.study.test_driver:ByThreads"},
+        {"selector": {"choice": ["kcenter"]}, "kcenter.start": {"choice": ["center", "random"]}},
+    ],
+)
+def test_a_bundle_holds_the_subsets_that_its_run_trained_on(
+    options: TuneOptions, monkeypatch: pytest.MonkeyPatch, space: dict[str, Any]
+) -> None:
+    """Growing subsets and new choices, by the run's own network too; the caller's number of threads is another one."""
+    seen, threads = Chosen(monkeypatch), torch.get_num_threads()
+
+    def only_subsets(trials: verification.Trials, count: int, facts: TaskFacts, number: int) -> dict[str, Any]:
+        found = verification.likeliest(trials.search, facts, SUBSET, number)
+        assert found is not None
+        return {found.name: found}
+
+    monkeypatch.setattr(verification, "line_up", only_subsets)
+    torch.set_num_threads(threads + 1)
+    try:
+        raw = changed(PASSES | GROWING)
+        view = tune({**raw, "space": raw["space"] | space}, run_id="a", options=options)
+    finally:
+        torch.set_num_threads(threads)
+    assert view.summary["verified"]
+    bundle, first = Bundle.load(view.summary["bundle"]), view.verification[0].seed
+    pools = seen.pools[bundle.policy.key, first]
+    assert sorted(pools) == [i for i, phase in enumerate(bundle.policy.phases) if not phase.is_full]
+    for phase, rows in pools.items():
+        assert bundle.subset(phase).index.tolist() == rows
+    assert view.facts is not None
+    for record in view.trials:
+        charged = sum(selection_flops(record.policy, i, view.facts) for i in range(len(record.policy.phases)))
+        assert record.ledger.select == charged
+        assert 0 <= record.cost_flops - record.ledger.spent < 65 * view.facts.example_flops
+
+
+def test_verification_pairs_its_seeds_with_the_reference(passed: StudyView) -> None:
+    seeds = {
+        name: {r.seed for r in passed.verification if r.candidate == name}
+        for name in {r.candidate for r in passed.verification}
+    }
+    assert seeds["reference"] == {0, 1, 2}
+    assert all(found <= seeds["reference"] for found in seeds.values())
+    assert {r.seed for r in passed.trials}.isdisjoint(seeds["reference"])
+
+
+def test_the_test_split_is_touched_by_verification_alone(
+    options: TuneOptions, counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touched: set[str] = set()
+    batch = Part.batch
+    num_test = 539  # 30 % of 1,797; no other part is of that size
+
+    def watched(part: Part, index: Tensor) -> tuple[Tensor, Tensor]:
+        if len(part) == num_test:
+            touched.add(counting.names[-1].split("-")[0])
+        return batch(part, index)
+
+    monkeypatch.setattr(Part, "batch", watched)
+    tune(changed(PASSES), run_id="a", options=options)
+    assert {name.split("-")[0] for name in counting.names} == {"reference", "trial", "verify"}
+    assert touched == {"verify"}
+
+
+def test_a_second_study_takes_the_reference_from_the_cache_and_pays_it_in_full(
+    options: TuneOptions, counting: Counting
+) -> None:
+    first = tune(changed(FAILS), run_id="a", options=options)
+    counting.names.clear()
+    second = tune(changed({**FAILS, "study.trials": 7}), run_id="b", options=options)
+    assert not [name for name in counting.names if name.startswith("reference")]
+    assert [r.cached for r in second.reference] == [True] * 3
+    assert _spent(second.reference) == _spent(first.reference) > 0
+    assert [r.metric for r in second.reference] == [r.metric for r in first.reference]
+
+
+def test_the_tolerance_is_no_part_of_a_reference_but_the_recipe_is(options: TuneOptions, counting: Counting) -> None:
+    tune(changed(FAILS), run_id="a", options=options)
+    counting.names.clear()
+    tune(changed(PASSES), run_id="b", options=options)
+    assert not [name for name in counting.names if name.startswith("reference")]
+    tune(changed({**PASSES, "task.recipe.lr": 0.11}), run_id="c", options=options)
+    assert len([name for name in counting.names if name.startswith("reference")]) == 3
+
+
+@pytest.mark.parametrize("stage", ["reference-seed-1", "trial-0003", "verify-"])
+def test_an_interrupted_study_goes_on_and_repeats_nothing(options: TuneOptions, counting: Counting, stage: str) -> None:
+    counting.break_at = stage
+    with pytest.raises(KeyboardInterrupt):
+        tune(changed(PASSES), run_id="a", options=options)
+    broken = StudyFolder(options.storage, "a").open().view()
+    assert broken.summary["status"] == "interrupted"
+    counting.break_at = None
+    view = tune(changed(PASSES), run_id="a", options=options)
+    assert view.summary["status"] == "finished"
+    assert view.summary["verified"]
+    assert len(counting.names) == len(set(counting.names))
+    assert [trial.number for trial in view.trials] == sorted({trial.number for trial in view.trials})
+    assert view.summary["trials"]["finished"] + view.summary["trials"]["stopped"] == 6
+
+
+def test_a_crash_in_the_export_loses_no_run(
+    options: TuneOptions, counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = driving.bundle.export_study
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("the disk is gone")
+
+    monkeypatch.setattr(driving.bundle, "export_study", broken)
+    with pytest.raises(RuntimeError, match="the disk is gone"):
+        tune(changed(PASSES), run_id="a", options=options)
+    monkeypatch.setattr(driving.bundle, "export_study", export)
+    trained = list(counting.names)
+    view = tune(changed(PASSES), run_id="a", options=options)
+    assert counting.names == trained
+    assert Bundle.load(view.summary["bundle"]).policy == view.candidates[view.manifest["winner"]].policy
+
+
+def test_the_same_call_does_nothing_twice(options: TuneOptions, counting: Counting) -> None:
+    first = tune(changed(FAILS), run_id="a", options=options)
+    trained = list(counting.names)
+    again = tune(changed(FAILS), run_id="a", options=options)
+    fewer = tune(changed({**FAILS, "study.trials": 2}), run_id="a", options=options)
+    assert counting.names == trained
+    assert {**again.summary} == first.summary
+    assert len(fewer.manifest["rounds"]) == 1
+    assert fewer.manifest["study"]["study"]["trials"] == 6  # where the numbers come from is still what it was
+    assert "trials: 6" in (Path(options.storage) / "a/study.yaml").read_text()
+    tune(changed({**FAILS, "study.trials": 7}), run_id="a", options=options)
+    assert "trials: 7" in (Path(options.storage) / "a/study.yaml").read_text()
+
+
+def test_more_trials_extend_a_study_and_share_its_alpha(options: TuneOptions, counting: Counting) -> None:
+    first = tune(changed(FAILS), run_id="a", options=options)
+    counting.names.clear()
+    second = tune(changed({**FAILS, "study.trials": 9}), run_id="a", options=options)
+    assert len(second.trials) == 9
+    assert len([name for name in counting.names if name.startswith("trial")]) == 3
+    assert not [name for name in counting.names if name.startswith("reference")]
+    rounds = second.manifest["rounds"]
+    assert len(rounds) == 2
+    spent = [each["state"]["alpha_spent"] for each in rounds]
+    assert 0 < spent[0] <= spent[1] <= 0.05
+    assert second.verification[: len(first.verification)] == first.verification
+
+
+def test_none_passes_and_each_says_by_how_much(options: TuneOptions) -> None:
+    view = tune(changed(FAILS), run_id="a", options=options)
+    summary = view.summary
+    assert (summary["verified"], summary["bundle"], summary["best"]) == (False, None, None)
+    assert summary["headline"].startswith("No policy passed: ")
+    tested = [c for c in summary["candidates"] if c["passed"] is False]
+    assert tested
+    assert all(candidate["shortfall"] > 0 for candidate in tested)
+    assert not StudyFolder(options.storage, "a").folder.exists("bundle")
+
+
+def test_a_recipe_that_never_learns_is_told_before_tuning_and_its_reference_is_kept(
+    options: TuneOptions, counting: Counting
+) -> None:
+    flat = {"task.recipe.lr": 1e-7}
+    with pytest.raises(LearningError, match="the conventional recipe does not learn: its accuracy is"):
+        tune(changed(flat), run_id="a", options=options)
+    assert counting.names == [f"reference-seed-{seed}" for seed in range(3)]
+    with pytest.raises(LearningError):
+        tune(changed(flat), run_id="a", options=options)
+    assert len(counting.names) == 3
+
+
+def test_a_recipe_that_diverges_is_told_with_its_cause(options: TuneOptions) -> None:
+    with pytest.raises(LearningError, match=r"gives nothing to match: The loss left the finite numbers after"):
+        tune(changed({"task.recipe.lr": 1e8}), run_id="a", options=options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task.tolerance": 0.2}, "run id 'a' belongs to another task. Choose another --run-id, or remove "),
+        ({"space.lr": {"log": [0.1, 0.2]}}, "run id 'a' has another space. Choose another --run-id, or remove "),
+        ({"study.seeds": 2}, "run id 'a' began with seeds 3. Keep that, or choose another --run-id."),
+        ({"study.alpha": 0.1}, "run id 'a' began with alpha 0.05. Keep that, or choose another --run-id."),
+    ],
+)
+def test_a_run_id_keeps_its_meaning(options: TuneOptions, changes: dict[str, Any], message: str) -> None:
+    folder = StudyFolder(options.storage, "a")
+    from subsettune.study.spec.definition import parse
+
+    folder.begin(parse(changed({})))
+    before = folder.folder.read("manifest.json")
+    with pytest.raises(StudyError) as caught:
+        tune(changed(changes), run_id="a", options=options)
+    assert str(caught.value).startswith(message)
+    assert folder.folder.read("manifest.json") == before
+
+
+def test_a_damaged_checkpoint_is_named_and_nothing_else_is_lost(options: TuneOptions, counting: Counting) -> None:
+    counting.break_at = "trial-0000"
+    with pytest.raises(KeyboardInterrupt):
+        tune(changed(PASSES), run_id="a", options=options)
+    counting.break_at = None
+    (damaged, *others) = sorted(Path(options.storage).glob("a/tune/checkpoints/*.checkpoint"))
+    assert len(others) == 2
+    damaged.write_bytes(b"not a checkpoint")
+    with pytest.raises(CheckpointError, match=f"checkpoint {damaged} is damaged. Delete it: the run then starts over."):
+        tune(changed(PASSES), run_id="a", options=options)
+    damaged.unlink()
+    counting.names.clear()
+    view = tune(changed(PASSES), run_id="a", options=options)
+    assert {name.split("-")[0] for name in counting.names} == {"verify"}
+    assert (view.summary["status"], len(view.trials)) == ("finished", 6)
+
+
+def test_a_time_limit_ends_the_search_and_what_is_found_is_verified(options: TuneOptions) -> None:
+    view = tune(changed({**PASSES, "study.trials": 500, "study.time_limit_s": 0.01}), run_id="a", options=options)
+    assert 1 <= len(view.trials) < 500
+    assert view.summary["status"] == "finished"
+
+
+def test_a_regression_is_tuned_with_lower_as_better(options: TuneOptions, tiny_data: dict[str, str]) -> None:
+    changes = {
+        "task.data": {"source": tiny_data["values"]},
+        "task.metric": "mse",
+        "task.tolerance": 5000.0,
+        "task.recipe.lr": 0.02,
+        "space.selector": {"choice": ["random", "kcenter"]},
+    }
+    view = tune(changed(changes), run_id="a", options=options)
+    assert view.target == pytest.approx(view.summary["reference"]["metric"] + 5000)
+    assert view.summary["verified"]
+    assert view.summary["best"]["metric"] < view.summary["reference"]["test_metric"] + 5000
+
+
+def test_a_path_names_the_study(options: TuneOptions, tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.yaml", FAILS)
+    assert [tune(path, options=options).run_id for _ in range(2)] == ["mine-1", "mine-2"]
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    assert torch.get_num_threads() == before

@@ -1,0 +1,460 @@
+"""Plans: numbers that can be recomputed by hand, and everything refused that could not run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import pytest
+import torch
+from fake_inputs import REMOVED, changed
+from torch import nn
+
+from subsettune.data import Places
+from subsettune.errors import ConfigError, SubsettuneError
+from subsettune.facts import TaskFacts
+from subsettune.policy import from_coordinates
+from subsettune.select import SelectionContext, Selector, Subset
+from subsettune.study.plan import plan
+from subsettune.study.preflight import admit, check_here
+from subsettune.study.spec.definition import Study, parse, read_space
+from subsettune.task import Recipe
+from subsettune.train.loop import check
+from subsettune.train.transitions import base
+
+HIDDEN, M, FEATURES = 16, 10, 64
+P = FEATURES * HIDDEN + HIDDEN + HIDDEN * M + M
+
+
+def _study(changes: dict[str, Any]) -> Study:
+    return parse(changed(changes))
+
+
+def test_counts_are_those_of_digits_by_hand() -> None:
+    made = plan(_study({}))
+    n, test, validation = 899, 539, 359  # 30 % and 20 % of 1,797, by largest remainder
+    assert (made["num_examples"], made["num_test"], made["num_validation"]) == (n, test, validation)
+    assert (made["num_outputs"], made["num_parameters"]) == (M, P)
+    assert made["q"] == pytest.approx(n * M / P)
+    forward = 2 * (FEATURES * HIDDEN + HIDDEN * M)
+    assert made["forward_flops"] == n * forward
+    assert made["backward_flops"] == n * (2 * FEATURES * HIDDEN + 2 * 2 * HIDDEN * M)  # inputs need no gradient
+    assert made["pass_flops"] == made["forward_flops"] + made["backward_flops"]
+    assert made["reference_flops"] == 6 * made["pass_flops"]
+
+
+def test_runs_are_upper_bounds_and_add_up() -> None:
+    made = plan(_study({"study.max_seeds": 5}))
+    assert {kind: row["runs"] for kind, row in made["runs"].items()} == {
+        "reference": 3,
+        "search": 6,
+        "verification": (1 + 3) * 5,  # one candidate, the best of the full arm, two controls of a winner
+        "more seeds of the reference": 2,
+    }
+    dearest = 0.8 * 6
+    assert made["passes"] == pytest.approx(3 * 6 + 6 * dearest + 20 * dearest + 2 * 6)
+    assert made["flops"] == pytest.approx(made["passes"] * made["pass_flops"], rel=1e-9)
+
+
+def test_a_fixed_budget_is_planned_as_it_is() -> None:
+    assert plan(_study({"space.budget": 0.25}))["runs"]["search"]["passes"] == pytest.approx(6 * 0.25 * 6)
+
+
+def test_time_is_projected_from_updates_timed_on_the_clock() -> None:
+    ticks = iter(range(10_000))
+    made = plan(_study({"study.parallel": 2}), clock=lambda: float(next(ticks)))
+    # One tick to start, one to see that half a second has passed, one at the end: 2 s for one update of 64 examples.
+    assert made["seconds"] == pytest.approx(made["passes"] * 2 * 899 / 64 / 2)
+    assert made["expectations"] == [
+        "A pass takes 28.1 s on 1 CPU thread of this machine, by a few updates that were timed alone."
+    ]
+
+
+def test_a_selector_that_no_budget_pays_for_is_told() -> None:
+    space = {"space.budget": {"log": [0.1, 0.2]}, "space.switch": 0.5, "space.subset_share": 0.5}
+    made = plan(_study(space | {"space.selector": {"choice": ["random", "glister", "el2n"]}}))
+    glister, el2n = made["expectations"][1:]
+    assert glister.startswith("No policy will choose by glister: Choosing 450 of 899 examples with glister costs ")
+    assert el2n == (
+        "No policy will choose by el2n: Choosing 450 of 899 examples with el2n costs 1.47 passes, more than the 0.6 "
+        "passes of its phase. Give the phase more compute, choose fewer examples, or use a cheaper selector."
+    )
+
+
+def test_an_entry_that_no_budget_pays_for_is_told() -> None:
+    space = {"space.budget": {"log": [0.1, 0.2]}, "space.switch": 0.99, "space.entry": {"choice": ["keep", "prune"]}}
+    (message,) = plan(_study(space))["expectations"][1:]
+    assert message.startswith(
+        "No policy will have the entry prune: phase 2 has 0.012 passes, and its entry prune needs "
+    )
+
+
+def test_planning_leaves_the_random_state_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    plan(_study({}))
+    assert torch.equal(torch.rand(2), expected)
+
+
+MISFITS: list[tuple[dict[str, Any], str]] = [
+    (
+        {"space.subset_share": REMOVED, "space.q": {"log": [0.5, 1000]}},
+        "space.q: q must be at most 7.43, got 1000.0. It needs 121,000 examples and there are 899. Lower the upper "
+        "end, use a smaller network, or search subset_share instead.",
+    ),
+    (
+        {"task.metric": "mse"},
+        "space.selector: stratified needs classes, and the task is a regression. Use random or kcenter. "
+        "Leave 'stratified' out of the space.",
+    ),
+    (
+        {"space.selector": "nowhere:Selector"},
+        "space.selector: selector 'nowhere:Selector' cannot be imported: No module named 'nowhere'. "
+        "Run from the folder that holds the module, or install it.",
+    ),
+    (
+        {"space.optimizer": {"choice": ["sgd", "nowhere:Lion"]}},
+        "space.optimizer: optimizer 'nowhere:Lion' cannot be imported: No module named 'nowhere'. "
+        "Run from the folder that holds the module, or install it.",
+    ),
+    (
+        {"task.recipe.schedule_options": {"foo": 1}},
+        "task.recipe.schedule_options.foo: unknown key. Known keys: final, warmup.",
+    ),
+    (
+        {
+            "task.recipe": {"optimizer": "lbfgs", "lr": 1, "batch_size": 9999, "epochs": 6}
+            | {"optimizer_options": {"line_search_fn": "armijo"}}
+        },
+        "task.recipe.optimizer_options.line_search_fn: line_search_fn must be one of strong_wolfe, got 'armijo'.",
+    ),
+    (
+        {"task.recipe": {"optimizer": "lbfgs", "lr": 1, "batch_size": 64, "epochs": 6}},
+        "task.recipe.batch_size: batch_size must be at least 899 with lbfgs, the number of training examples, got 64. "
+        "It is a full-batch method: write a larger number, and every update takes its whole pool.",
+    ),
+]
+
+
+ADAM = {"space.optimizer": {"choice": ["sgd", "adam"]}, "space.momentum": 0.0}
+TOO_SHORT: list[tuple[dict[str, Any], float, str]] = [
+    ({"space.budget": {"log": [0.001, 0.002]}}, 0.002, "0.0119"),  # 64 / (899 * 6) = 0.011865
+    ({"space.budget": 0.0118, **ADAM}, 0.0118, "0.0119"),
+    ({"space.budget": {"choice": [0.001, 0.003]}, "space.batch_size": {"int": [32, 128]}}, 0.003, "0.00594"),
+    (
+        {
+            "space.budget": {"log": [0.1, 0.3]},
+            "task.recipe": {"optimizer": "lbfgs", "lr": 1, "batch_size": 9999, "epochs": 6},
+        },
+        0.3,
+        "0.334",  # two evaluations
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "budget", "least"), TOO_SHORT)
+def test_budgets_that_pay_for_no_update_are_told(changes: dict[str, Any], budget: float, least: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan(_study(changes))
+    assert str(caught.value) == (
+        f"space.budget: budget must be {least} or more at its largest, got {budget}. A policy on all data cannot make "
+        "a single update with less."
+    )
+    study = _study({**changes, "space.budget": float(least)})
+    known = admit(study, Places()).facts
+    point = read_space(study.space).point("full", lambda axis: axis.ends[0])
+    check(study.task, from_coordinates(point, known), known)
+    with pytest.raises(ConfigError, match=r"^passes must be at least .* for one update"):
+        check(study.task, from_coordinates({**point, "budget": 0.99 * float(least)}, known), known)
+
+
+@pytest.mark.parametrize(("changes", "message"), MISFITS)
+def test_what_does_not_fit_is_told_with_its_place(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        admit(_study(changes), Places())
+    assert str(caught.value) == message
+
+
+def without_head(num_outputs: int) -> nn.Module:
+    """A network that does not end in a linear layer."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(FEATURES, num_outputs), nn.Tanh())
+
+
+HEADLESS = {"task.model": {"name": "tests.study.test_plan:without_head"}}
+REGRESSION = {"task.metric": "mse"}
+NO_EMBEDDINGS = "features: embeddings of herding need embeddings in the data, and there are none. Use raw features."
+NO_LAYER = "layer must be one of 0, 1, 2, 3, got 'nope'. Name a layer as named_modules() does."
+NO_HEAD = "the last layer of the model must be linear for grand. Use gradient: full, or another selector."
+
+BLOCKED: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
+    ({}, {"herding.features": "layer:nope"}, "herding.features", NO_LAYER),
+    ({}, {"herding.features": {"choice": ["raw", "layer:nope"]}}, "herding.features", NO_LAYER),
+    ({}, {"herding.features": "embeddings"}, "herding.features", NO_EMBEDDINGS),
+    (
+        {},
+        {"herding.memory_limit_gib": {"log": [1e-6, 1e-5]}},
+        "herding.memory_limit_gib",
+        "herding needs 0.38 MiB of memory for 899 examples of 64 numbers, more than the 0.00102 MiB it may use. Raise "
+        "its memory_limit_gib, or use another selector.",
+    ),
+    (
+        REGRESSION,
+        {"herding.classes": {"choice": ["none", "equal"]}},
+        "herding.classes",
+        "classes must be none or proportional for herding on a regression, got 'equal'. Leave it out.",
+    ),
+    (HEADLESS, {"grand.model": "current"}, "selector", f"{NO_HEAD} Leave 'grand' out of the space."),
+    (HEADLESS, {"grand.gradient": {"choice": ["last", "full"]}}, "grand.gradient", NO_HEAD),
+]
+
+
+@pytest.mark.parametrize(("changes", "options", "place", "message"), BLOCKED)
+def test_options_that_never_suit_the_data_are_told(
+    changes: dict[str, Any], options: dict[str, Any], place: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        admit(_study_with(changes, options), Places())
+    assert str(caught.value) == f"space.{place}: {message}"
+
+
+ANY_RECIPE = Recipe(lr=0.1, batch_size=64, epochs=6)
+CHAINLESS = TaskFacts(
+    num_examples=9, num_outputs=1, num_parameters=1, forward_flops=1, backward_flops=1, reference_passes=1
+)
+SIFTED: dict[str, Any] = {"order": {"choice": ["uniform", "sift"]}}
+PRUNED: dict[str, Any] = {"entry": {"choice": ["keep", "prune"]}}
+STIRRED: dict[str, Any] = {"soup": {"choice": [0, 0.3]}}
+IDLE: dict[str, Any] = {**PRUNED, "prune.between": 0.5, "arm": "full"}  # no policy of the space is pruned
+FULL_BATCH = {"task.recipe": {"optimizer": "lbfgs", "lr": 1, "batch_size": 9999, "epochs": 6}}
+TWO_LAYERS = {"task.model": {"name": "mlp", "hidden": [16, 8]}}
+ONE_LAYER = (
+    "prune.between has no use with fewer than two layers to prune, and this model has one layer that can be pruned"
+)
+NOT_BETWEEN = "Remove prune.between, or set it to 0."
+NO_EXIT = "exit must be a layer of the model or a share of its depth, got 'nope'. Layers at the top of this model:"
+NO_SHARDS = "soup.workers must be at most 45 for 90 examples, got 500. Each needs a shard of 2 or more."
+
+
+@pytest.mark.parametrize(
+    ("changes", "space", "place", "message"),
+    [
+        ({}, {**SIFTED, "sift.exit": "nope"}, "sift.exit", f"{NO_EXIT} 0, 1, 2, 3."),
+        ({}, {**SIFTED, "sift.exit": {"choice": ["1", "nope"]}}, "sift.exit", f"{NO_EXIT} 0, 1, 2, 3."),
+        (  # that it could be the uniform order is no use of it
+            {},
+            {**SIFTED, "sift.exit": "nope", "sift.keep": {"uniform": [0.5, 1.0]}},
+            "sift.exit",
+            f"{NO_EXIT} 0, 1, 2, 3.",
+        ),
+        (
+            FULL_BATCH,
+            SIFTED,
+            "order",
+            "order must be uniform with lbfgs, got 'sift'. Its curvature is that of one loss, on the same examples in "
+            "every update: use another optimizer. Leave 'sift' out of the space.",
+        ),
+        (
+            HEADLESS,
+            PRUNED,
+            "entry",
+            f"{base.make('prune', {}).obstacle(ANY_RECIPE, CHAINLESS)} Leave 'prune' out of the space.",
+        ),
+        (
+            {},
+            {**PRUNED, "prune.layers": {"choice": [["1"], ["nope"]]}},
+            "prune.layers",
+            "layers must be some of 1 for the entry prune, got ['nope'].",
+        ),
+        ({}, {**PRUNED, "prune.between": 0.5}, "prune.between", f"{ONE_LAYER}, '1'. {NOT_BETWEEN}"),
+        ({}, {**PRUNED, "prune.between": {"uniform": [0, 0.9]}}, "prune.between", f"{ONE_LAYER}, '1'. {NOT_BETWEEN}"),
+        ({}, {**PRUNED, "prune.between": {"choice": [0, 0.5]}}, "prune.between", f"{ONE_LAYER}, '1'. {NOT_BETWEEN}"),
+        (
+            {},
+            {"entry": "prune", "prune.between": 0.5, "prune.layers": {"choice": [["1"]]}},
+            "prune.between",
+            f"{ONE_LAYER}, '1'. {NOT_BETWEEN}",
+        ),
+        (
+            TWO_LAYERS,
+            {**PRUNED, "prune.between": 0.5, "prune.layers": {"choice": [["1"], ["3"]]}},
+            "prune.between",
+            f"prune.between has no use with fewer than two layers to prune, and prune.layers leaves one. {NOT_BETWEEN}",
+        ),
+        ({}, {**STIRRED, "soup.workers": 500}, "soup.workers", NO_SHARDS),
+        ({}, {**STIRRED, "soup.workers": {"choice": [2, 500]}}, "soup.workers", NO_SHARDS),
+        (
+            {},
+            {**STIRRED, "soup.workers": 50, "soup.share": 0.01},
+            "soup.share",
+            "soup.workers must be at most 4 for 9 examples, got 50. Each needs a shard of 2 or more.",
+        ),
+        (
+            {},
+            {"order": "nowhere:Order"},
+            "order",
+            "order 'nowhere:Order' cannot be imported: No module named 'nowhere'. Run from the folder that holds the "
+            "module, or install it.",
+        ),
+    ],
+)
+def test_orders_entries_and_soups_that_never_suit_the_task_are_told(
+    changes: dict[str, Any], space: dict[str, Any], place: str, message: str
+) -> None:
+    raw = changed(changes)
+    raw["space"] |= space
+    with pytest.raises(ConfigError) as caught:
+        admit(parse(raw), Places())
+    assert str(caught.value) == f"space.{place}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "space"),
+    [
+        ({}, {**SIFTED, "sift.exit": {"choice": [0.5, "1"]}}),
+        ({}, {**SIFTED, "optimizer": {"choice": ["sgd", "adam"]}, "momentum": 0.0}),
+        ({}, {**STIRRED, "soup.workers": {"int": [2, 500]}}),  # few of them have a shard each
+        ({"space.subset_share": {"log": [0.002, 0.5]}}, STIRRED),  # the larger subsets have a shard for each
+        ({"space.subset_share": 1.0, "space.selector": REMOVED}, {**SIFTED, **PRUNED, **STIRRED}),
+        ({}, {**PRUNED, "prune.between": 0}),
+        ({"space.switch": REMOVED, "space.subset_share": REMOVED, "space.selector": REMOVED}, IDLE),
+        (TWO_LAYERS, {**PRUNED, "prune.between": {"uniform": [0.1, 0.9]}}),
+        (TWO_LAYERS, {**PRUNED, "prune.between": 0.5, "prune.layers": {"choice": [["1"], ["1", "3"]]}}),
+    ],
+)
+def test_orders_entries_and_soups_that_suit_the_task_at_times_are_left_to_the_search(
+    changes: dict[str, Any], space: dict[str, Any]
+) -> None:
+    raw = changed(changes)
+    raw["space"] |= space
+    admit(parse(raw), Places())
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (
+            {**SIFTED, "sift.keep": {"uniform": [0, 1]}},
+            "space.sift.keep: keep must be in (0, 1], got 0.0. It is a fraction, not a percentage: write 0.4 for 40 %.",
+        ),
+        (
+            {**SIFTED, "sift.kep": 0.5},
+            "space.sift.kep: unknown key. Did you mean 'keep'? Known keys: exit, head, keep, start, stop.",
+        ),
+        (
+            {**PRUNED, "prune.kep": 0.5},
+            "space.prune.kep: unknown key. Did you mean 'keep'? Known keys: candidates, examples, keep, layers, "
+            f"repeats. {base.BETWEEN}.",
+        ),
+        (
+            {**STIRRED, "soup.density": {"log": [0.1, 2]}},
+            "space.soup.density: density must be in (0, 1], got 2.0. It is a fraction, not a percentage: write 0.4 for "
+            "40 %.",
+        ),
+        (
+            {**STIRRED, "soup.masks": "drawn"},
+            "space.soup.masks: masks must be one of erk, data, got 'drawn'.",
+        ),
+    ],
+)
+def test_options_out_of_range_or_misspelt_are_told_with_their_place(space: dict[str, Any], message: str) -> None:
+    raw = changed({})
+    raw["space"] |= space
+    with pytest.raises(ConfigError) as caught:
+        parse(raw)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        (HEADLESS, {"grand.gradient": "full"}),
+        ({}, {"herding.memory_limit_gib": {"log": [1e-6, 1]}}),  # some of it is enough
+        ({"space.subset_share": {"log": [0.1, 0.99]}}, {"herding.classes": "equal"}),  # the smaller ones can be
+    ],
+)
+def test_options_that_suit_the_data_at_times_are_left_to_the_search(
+    changes: dict[str, Any], options: dict[str, Any]
+) -> None:
+    admit(_study_with(changes, options), Places())
+
+
+def test_an_option_that_may_be_absent_does_not_block_its_selector() -> None:
+    """With `entry: reset_optimizer` the gradient is that of the last layer, which a network without one has not."""
+    entries = {"space.entry": {"choice": ["keep", "reset_optimizer"]}}
+    options = {"grand.gradient": {"choice": ["full"], "when": {"entry": "keep"}}}
+    assert admit(_study_with(HEADLESS | entries, options), Places()).facts.head_features == 0
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Every(Selector):
+    """Takes examples at a distance that has to be given."""
+
+    name, summary = "every", "examples at a distance"
+    distance: int
+
+    def flops(self, facts: TaskFacts, k: int) -> int:
+        return 0
+
+    def pick(self, context: SelectionContext, k: int, rng: torch.Generator) -> Subset:
+        return Subset(positions=torch.arange(k) * self.distance)
+
+
+def test_a_selector_with_an_option_that_must_be_given() -> None:
+    admit(_study_with({}, {"tests.study.test_plan:Every.distance": {"int": [1, 2]}}), Places())
+    with pytest.raises(ConfigError) as caught:
+        admit(_study({"space.selector": "tests.study.test_plan:Every"}), Places())
+    assert str(caught.value) == "space.selector: key 'distance' is missing."
+
+
+def _study_with(changes: dict[str, Any], options: dict[str, Any]) -> Study:
+    """A study with changes that searches one selector with such options."""
+    raw = changed(changes)
+    raw["space"] |= {"selector": next(iter(options)).split(".")[0], **options}
+    return parse(raw)
+
+
+def test_all_misfits_of_a_space_come_at_once() -> None:
+    changes = {
+        "space.selector": {"choice": ["a_module:A", "b_module:B"]},
+        "space.subset_share": REMOVED,
+        "space.q": {"log": [1, 99]},
+    }
+    with pytest.raises(ConfigError) as caught:
+        admit(_study(changes), Places())
+    assert [mistake.path for mistake in caught.value.mistakes] == [
+        ("space", "q"),
+        ("space", "selector"),
+        ("space", "selector"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"task.model": {"name": "mlp", "hiden": [3]}},
+        {"task.model": {"name": "cnn", "channels": [2, 2, 2, 2]}},
+        {"task.model": {"name": "nowhere:net"}},
+        {"task.recipe.optimizer_options": {"betas": [0.9, 0.99]}},
+        {"task.recipe.augment": {"crop_padding": 9}},
+        {"task.data.source": "nowhere.parquet"},
+    ],
+)
+def test_a_task_that_cannot_be_trained_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(SubsettuneError):
+        plan(_study(changes))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+def test_a_gpu_that_is_not_here_is_told_before_anything_runs() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^study\.gpus_per_trial: gpus_per_trial must be at most 0 here, got 0\.5\. "
+    ):
+        check_here(_study({"study.gpus_per_trial": 0.5}), "auto")
+    with pytest.raises(ConfigError, match=r"^device must be auto or cpu here, got 'cuda'\. "):
+        check_here(_study({}), "cuda")
+    check_here(_study({}), "auto")
+    made = plan(_study({"study.gpus_per_trial": 1}))
+    assert made["seconds"] is None
+    assert made["expectations"][0].startswith("A run asks for 1 GPU, and there is none here")

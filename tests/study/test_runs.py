@@ -1,0 +1,311 @@
+"""Lists of runs in this process: the chain of stages, the rows, and what happens when a run fails."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pytest
+
+from subsettune.data import load
+from subsettune.errors import CheckpointError, StorageError, StudyError
+from subsettune.ledger import Ledger
+from subsettune.policy import Policy, conventional
+from subsettune.study.execute import sequence
+from subsettune.study.execute.sequence import (
+    Chain,
+    Failure,
+    Fixed,
+    InlineExecutor,
+    Pause,
+    RunRequest,
+    RunSource,
+    Seen,
+    Times,
+    Worker,
+    in_order,
+    record,
+    stopwatch,
+)
+from subsettune.study.results.records import RunRecord
+from subsettune.train import run
+from subsettune.train.checkpoint import Mark
+from subsettune.train.loop import facts as facts_of
+from subsettune.train.loop import run_key
+from subsettune.train.result import CurvePoint
+
+NOW = Times(started_s=1.0, finished_s=3.0)
+
+
+def request(policy: Policy, name: str = "run", seed: int = 0) -> RunRequest:
+    return RunRequest(name=name, role="reference", policy=policy, seed=seed)
+
+
+class Inline:
+    """An inline executor on the made-up images."""
+
+    def __init__(self, folder: Path, data: dict[str, str], model: Any = None) -> None:
+        self.folder, self.task = folder, fakes.image_task(data, model)
+        self.facts, self.records = facts_of(self.task), list[RunRecord]()
+        self.fingerprint = load(self.task).fingerprint
+        self.options = fakes.options(checkpoints=str(folder / "checkpoints"), fingerprint=self.fingerprint)
+        self.worker = Worker(task=self.task, options=self.options, logs=str(folder / "logs"))
+
+    def execute(self, *requests: RunRequest, progress: Callable[[Any, CurvePoint], bool] | None = None) -> None:
+        source = Fixed(list(requests), self.records.append)
+        if progress is not None:
+            source.progress = progress  # type: ignore[method-assign]
+        num_validation = len(load(self.task).validation)
+        InlineExecutor(self.worker, self.facts, num_validation, stopwatch()).execute(Chain(iter([source])))
+
+
+@pytest.fixture
+def inline(tmp_path: Path, tiny_data: dict[str, str]) -> Inline:
+    return Inline(tmp_path, tiny_data)
+
+
+# --- the chain -------------------------------------------------------------------------------------------------------
+
+
+class Stage:
+    """A source of `count` runs."""
+
+    def __init__(self, name: str, count: int, log: list[str], waits: bool = False) -> None:
+        self.name, self.left, self.log, self.waits = name, count, log, waits
+
+    def next(self) -> RunRequest | Pause:
+        if not self.left:
+            return Pause.WAIT if self.waits else Pause.DONE
+        self.left -= 1
+        return request(POLICY, f"{self.name}-{self.left}")
+
+    def progress(self, asked: RunRequest, point: CurvePoint) -> bool:
+        return False
+
+    def finished(self, asked: RunRequest, row: RunRecord) -> None:
+        self.log.append(row.name)
+        self.waits = False
+
+
+POLICY = fakes.two_phases(1.0, 1.0)
+
+
+@pytest.fixture
+def row(inline: Inline) -> Callable[[RunRequest], RunRecord]:
+    return lambda asked: record(asked, inline.facts, None, 21, NOW)
+
+
+def test_a_stage_begins_when_all_runs_of_the_one_before_have_ended(row: Callable[[RunRequest], RunRecord]) -> None:
+    log: list[str] = []
+
+    def stages() -> Iterator[RunSource]:
+        log.append("first")
+        yield Stage("a", 2, log)
+        log.append("second")
+        yield Stage("b", 1, log)
+
+    chain = Chain(stages())
+    one, two = chain.next(), chain.next()
+    assert isinstance(one, RunRequest)
+    assert isinstance(two, RunRequest)
+    assert chain.next() is Pause.WAIT
+    chain.finished(two, row(two))
+    assert chain.next() is Pause.WAIT
+    chain.finished(one, row(one))
+    three = chain.next()
+    assert isinstance(three, RunRequest)
+    assert log == ["first", "a-0", "a-1", "second"]
+    chain.finished(three, row(three))
+    assert not chain.is_over
+    assert chain.next() is Pause.DONE
+    assert chain.is_over
+
+
+def test_an_empty_stage_is_passed_over() -> None:
+    chain = Chain(iter([Stage("a", 0, []), Stage("b", 1, [])]))
+    asked = chain.next()
+    assert isinstance(asked, RunRequest)
+    assert asked.name == "b-0"
+
+
+@pytest.mark.parametrize("where", ["next", "progress", "finished", "stages"])
+def test_the_first_error_of_a_stage_ends_the_chain_and_is_raised(where: str, inline: Inline) -> None:
+    class Broken(Stage):
+        pass
+
+    def fail(*_: object) -> Any:
+        raise StudyError("broken")
+
+    def stages() -> Iterator[RunSource]:
+        if where == "stages":
+            fail()
+        yield broken
+        raise AssertionError("a stage after the error")
+
+    broken = Broken("a", 2, [])
+    if where != "stages":
+        setattr(broken, where, fail)
+    chain = Chain(stages())
+    with pytest.raises(StudyError, match="broken"):
+        InlineExecutor(inline.worker, inline.facts, 21, stopwatch()).execute(chain)
+    assert chain.next() is Pause.DONE
+    assert not chain.is_over
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_row_of_a_finished_run_is_its_result(inline: Inline) -> None:
+    inline.execute(request(POLICY))
+    (row,) = inline.records
+    result = run(inline.task, POLICY, 0, options=fakes.options())
+    assert (row.cause, row.metric, row.ledger) == ("finished", result.metrics["validation"], result.ledger)
+    assert row.share_used == 1.0
+    assert row.cost_flops == POLICY.cost(inline.facts)
+    assert row.finished_s >= row.started_s + row.train_s
+    assert row.overhead_s >= 0
+
+
+@pytest.mark.parametrize("stop_at", [0.1, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        POLICY,
+        fakes.two_phases(1.0, 2.0, share=0.02, selector="kcenter"),
+        fakes.two_phases(0.5, 3.0, selector="stratified", entry="shrink_perturb"),
+    ],
+    ids=["random", "kcenter", "stratified"],
+)
+def test_points_alone_give_the_ledger_of_the_same_run(policy: Policy, stop_at: float, inline: Inline) -> None:
+    points: list[CurvePoint] = []
+
+    def stop(point: CurvePoint) -> bool:
+        points.append(point)
+        return point.share >= stop_at
+
+    result = run(inline.task, policy, 0, report=stop, options=fakes.options())
+    num_validation = len(load(inline.task).validation)
+    row = record(request(policy), inline.facts, None, num_validation, NOW, Seen(points=tuple(points)))
+    assert (row.cause, row.ledger) == ("stopped", result.ledger)
+    assert row.share_used == result.ledger.spent / policy.cost(inline.facts)
+    assert (row.curve, row.train_s, row.repeated_flops) == (result.curve, points[-1].seconds, 0)
+
+
+def test_a_run_that_told_nothing_is_charged_what_it_marked(inline: Inline) -> None:
+    seen = Seen(mark=Mark(flops=700, repeated=50))
+    row = record(request(POLICY), inline.facts, Failure(message="no", log="there"), 21, NOW, seen)
+    assert (row.cause, row.message, row.log, row.ledger) == ("failed", "no", "there", Ledger())
+    assert row.repeated_flops == 750
+    assert row.share_used == 0.0
+
+
+def test_a_resumed_run_that_is_stopped_has_its_whole_curve_and_all_that_it_cost(inline: Inline) -> None:
+    """As after the death of a driver: the points before it were told to nobody who is still there."""
+
+    def interrupt(point: CurvePoint) -> bool:
+        if point.share >= 0.7:
+            raise KeyboardInterrupt
+        return False
+
+    policy = fakes.two_phases(2.0, 2.0)
+    with pytest.raises(KeyboardInterrupt):
+        run(inline.task, policy, 0, report=interrupt, options=inline.options)
+    told: list[CurvePoint] = []
+
+    class Cut(BaseException):
+        """Stands for a stop from outside: nothing comes back."""
+
+    def cut(point: CurvePoint) -> bool:
+        told.append(point)
+        if point.share >= 0.8:
+            raise Cut
+        return False
+
+    with pytest.raises(Cut):
+        run(inline.task, policy, 0, report=cut, options=inline.options)
+    asked = request(policy)
+    row = record(asked, inline.facts, None, 21, NOW, inline.worker.seen(asked, told))
+    whole = run(inline.task, policy, 0, report=lambda p: p.share >= 0.8, options=fakes.options())
+    assert told[0].share > 0.5
+    assert [p.metric for p in row.curve] == [p.metric for p in whole.curve]
+    assert row.ledger.spent == whole.ledger.spent
+    assert row.repeated_flops > 0
+
+
+def test_the_later_word_on_a_share_counts() -> None:
+    points = [CurvePoint(share=s, flops=1, phase=0, metric=m, loss=None, seconds=0) for s, m in PAIRS]
+    assert [(p.share, p.metric) for p in in_order(points)] == [(0.1, 0.0), (0.2, 4.0), (0.3, 5.0)]
+
+
+PAIRS = [(0.1, 0.0), (0.2, 1.0), (0.3, 2.0), (0.4, 3.0), (0.2, 4.0), (0.3, 5.0)]
+
+
+# --- failures --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def failing(tmp_path: Path, tiny_data: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Inline:
+    (tmp_path / "order").write_text("raise")
+    monkeypatch.delitem(sys.modules, "unruly", raising=False)
+    return Inline(tmp_path, tiny_data, {"name": "unruly:Unruly", "folder": str(tmp_path)})
+
+
+def test_a_run_that_raises_is_tried_twice_then_recorded_with_log_and_command(failing: Inline) -> None:
+    policy = conventional(failing.facts)
+    failing.execute(request(policy, "bad", 7), request(policy, "bad-too", 8))
+    first, second = failing.records
+    logs = failing.folder / "logs"
+    command = f"subsettune train STUDY.yaml --policy {logs}/bad.policy.json --seed 7"
+    assert first.message == f"bad failed: out of luck. Log: {logs}/bad.txt. Run it alone: {command}"
+    assert (first.cause, second.cause, first.log) == ("failed", "failed", f"{logs}/bad.txt")
+    assert 'raise RuntimeError("out of luck")' in (logs / "bad.txt").read_text()
+    assert (failing.folder / "log").read_text().count("\n") == 2 * sequence.ATTEMPTS
+
+
+def test_the_second_try_may_succeed(failing: Inline, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Worker.failure
+
+    def mend(worker: Worker, *arguments: str) -> Failure:
+        (failing.folder / "order").unlink()
+        return plain(worker, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Worker, "failure", mend)
+    failing.execute(request(conventional(failing.facts)))
+    (row,) = failing.records
+    assert row.cause == "finished"
+
+
+def test_a_damaged_checkpoint_ends_the_study_and_records_nothing(inline: Inline) -> None:
+    key = run_key(inline.task, inline.fingerprint, POLICY, 0)
+    place = inline.folder / "checkpoints" / f"{key}.checkpoint"
+    place.parent.mkdir()
+    place.write_bytes(b"rubbish")
+    words = rf"run cannot go on: checkpoint {place} is damaged. Delete it: the run then starts over."
+    with pytest.raises(CheckpointError, match=words):
+        inline.execute(request(POLICY))
+    assert inline.records == []
+
+
+def test_logs_that_cannot_be_written_end_the_study(failing: Inline) -> None:
+    (failing.folder / "logs").write_text("a file where a folder should be")
+    with pytest.raises(StorageError, match=r"run failed: out of luck .* cannot be written"):
+        failing.execute(request(conventional(failing.facts)))
+    assert failing.records == []
+
+
+def test_ctrl_c_in_a_run_is_no_failure(inline: Inline) -> None:
+    def interrupt(asked: RunRequest, point: CurvePoint) -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        inline.execute(request(POLICY), progress=interrupt)
+    assert inline.records == []
+
+
+def test_the_stopwatch_goes_on_from_earlier_starts() -> None:
+    clock = fakes.FakeClock()
+    watch = stopwatch(100.0, clock)
+    assert [watch(), watch()] == [101.0, 102.0]

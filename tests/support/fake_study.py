@@ -1,0 +1,440 @@
+"""A made-up study: views of every state that a report may meet, with numbers of a plausible size."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from typing import Any
+
+from subsettune import config
+from subsettune.config import FrozenDict
+from subsettune.facts import ChainLayer, TaskFacts
+from subsettune.ledger import Ledger
+from subsettune.policy import Phase, Policy, Soup, conventional, from_coordinates
+from subsettune.study.results.records import RunRecord
+from subsettune.study.results.summary import summarise
+from subsettune.study.results.view import Candidate, Compared, StudyView
+from subsettune.study.spec.components import Component, Kind, neutralised
+from subsettune.study.spec.definition import Study
+from subsettune.train.result import CurvePoint
+
+STATES = (
+    "empty",
+    "reference",
+    "no_trials",
+    "only_failed",
+    "search",
+    "interrupted",
+    "verification",
+    "subset_wins",
+    "random_wins",
+    "full_wins",
+    "none_passed",
+)
+FACTS = TaskFacts(
+    num_examples=1257,
+    num_outputs=10,
+    num_parameters=4810,
+    forward_flops=9472,
+    backward_flops=10752,
+    reference_passes=30,
+    num_features=64,
+    num_classes=10,
+    smallest_class=122,
+    exits=FrozenDict({"1": 8192, "3": 9472}),
+    chain=(
+        ChainLayer(name="1", width=64, forward_flops=8192, backward_flops=8192),
+        ChainLayer(name="3", width=10, forward_flops=1280, backward_flops=2560),
+    ),
+)
+FLOPS_PER_S = 4e9
+KCENTER = Component(kind="selector", name="kcenter")
+VERIFIED = ("subset_wins", "random_wins", "full_wins", "none_passed")
+SPACE = {
+    "budget": {"log": [0.02, 0.6]},
+    "arm": {"choice": ["full", "subset"]},
+    "switch": {"uniform": [0.05, 0.9]},
+    "subset_share": {"log": [0.02, 0.5]},
+    "selector": {"choice": ["random", "stratified", "kcenter", "my_selectors.own:Distances"]},
+    "order": {"choice": ["uniform", "sift"]},
+    "entry": {"choice": ["keep", "reset_optimizer", "shrink_perturb"]},
+    "soup": {"choice": [0, 0.3]},
+    "lr": {"log": [0.02, 0.5]},
+}
+
+
+def make_view(state: str = "subset_wins", *, metric: str = "accuracy", seed: int = 0, trials: int = 30) -> StudyView:
+    """A study in one of `STATES`; `metric` `mse` makes it a regression, where lower is better."""
+    return _Maker(state, metric, random.Random(seed), trials).view()
+
+
+def make_study(metric: str = "accuracy", trials: int = 30) -> Study:
+    """The input of the made-up study."""
+    recipe = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 64, "epochs": 30}
+    task = {
+        "data": {"source": "digits"},
+        "split": {"validation": 0.1, "test": 0.2, "seed": 0},
+        "model": {"name": "mlp", "hidden": [64]},
+        "recipe": recipe,
+        "metric": metric,
+        "tolerance": 0.01,
+    }
+    return config.build(Study, {"task": task, "space": SPACE, "study": {"trials": trials, "parallel": 2}})
+
+
+class _Maker:
+    def __init__(self, state: str, metric: str, rng: random.Random, trials: int) -> None:
+        assert state in STATES, state
+        self.state, self.rng, self.study = state, rng, make_study(metric, trials)
+        self.reference = [self._run(f"reference-seed-{s}", "reference", conventional(FACTS), s) for s in range(5)]
+        self.trials = [self._trial(number) for number in range(trials)]
+        self.candidates: dict[str, Candidate] = {}
+        self.verification: list[RunRecord] = []
+        self.verdicts: dict[str, dict[str, Any]] = {}
+        self.comparison: list[RunRecord] = []
+        self.compared: dict[Component, Compared] = {}
+
+    # -- runs
+
+    def _error(self, policy: Policy) -> float:
+        """Validation error that a policy ends with: falls with compute, faster with a good subset phase."""
+        budget = policy.passes / FACTS.reference_passes
+        lr = policy.recipe.get("lr", 0.1)
+        good = policy.arm == "subset" and self.state != "full_wins"
+        slack = {"none_passed": 0.03, "subset_wins": 0.004}.get(self.state, 0.0)
+        share = policy.phases[0].share
+        subset = 0.0002 * abs(math.log(share / 0.12)) / budget**0.5 if policy.arm == "subset" else 0.0
+        return (
+            0.027
+            + slack * (1 - budget) ** 4
+            + (0.0003 if good else 0.0015) / budget
+            + subset
+            + 0.01 * (math.log10(lr / 0.12)) ** 2
+        )
+
+    def _value(self, error: float) -> float:
+        return 1 - error if self.study.task.higher_is_better else error
+
+    def _curve(self, policy: Policy, error: float, upto: float = 1.0) -> tuple[CurvePoint, ...]:
+        points, cost = [], policy.cost(FACTS)
+        switch = policy.phases[0].passes / policy.passes if len(policy.phases) > 1 else 0.0
+        for i in range(1, 21):
+            share = i / 20
+            if share > upto + 1e-9:
+                break
+            excess = 0.9 * math.exp(-share * policy.passes / 0.3) * (1 - share) + 0.06 * (1 - share) ** 2
+            excess += 0.03 * (share <= switch)
+            value = min(0.95, error + excess + abs(self.rng.gauss(0, 0.003)) * (1 - share))
+            flops = round(share * cost)
+            point = CurvePoint(
+                share=share,
+                flops=flops,
+                phase=int(share > switch and len(policy.phases) > 1),
+                metric=self._value(value),
+                loss=3 * value,
+                seconds=flops / FLOPS_PER_S,
+            )
+            points.append(point)
+        return tuple(points)
+
+    def _run(self, name: str, role: str, policy: Policy, seed: int, **more: Any) -> RunRecord:
+        error = max(0.001, self._error(policy) + self.rng.gauss(0, 0.003))
+        cost, share = policy.cost(FACTS), more.get("share_used", 1.0)
+        forward = round(share * cost * FACTS.forward_flops / FACTS.example_flops)
+        backward = round(share * cost * FACTS.backward_flops / FACTS.example_flops)
+        finished = more.get("cause", "finished") == "finished"
+        plain: dict[str, Any] = {
+            "name": name,
+            "role": role,
+            "policy": policy,
+            "seed": seed,
+            "cause": "finished",
+            "metric": self._value(error) if finished else None,
+            "cost_flops": cost,
+            "ledger": Ledger(forward=forward, backward=backward, evaluate=cost // 50),
+            "train_s": share * cost / FLOPS_PER_S,
+            "curve": self._curve(policy, error, share),
+        }
+        return RunRecord(**{**plain, **more})
+
+    def _trial(self, number: int) -> RunRecord:
+        rng = self.rng
+        arm = "full" if number < 3 or rng.random() < 0.35 else "subset"
+        low, high = (0.05, 0.55) if number < 10 else (0.03, 0.2)
+        coordinates: dict[str, Any] = {"arm": arm, "budget": low * (high / low) ** rng.random()}
+        coordinates["lr"] = 0.03 * 12 ** rng.random()
+        if arm == "subset":
+            coordinates["switch"] = rng.uniform(0.1, 0.85)
+            coordinates["subset_share"] = 0.03 * 12 ** rng.random()
+            coordinates["selector"] = rng.choice(["random", "stratified", "kcenter"])
+            coordinates["entry"] = rng.choice(["keep", "shrink_perturb"])
+            if coordinates["entry"] == "shrink_perturb":
+                coordinates["shrink"] = 0.6
+            if number % 5 == 4:
+                coordinates["order"] = "sift"
+        more: dict[str, Any] = {"number": number, "coordinates": FrozenDict(coordinates)}
+        policy = from_coordinates(coordinates, FACTS)
+        if number in (12, 20) and self.state not in ("only_failed",):  # the same policy again, another seed
+            best = self._best_of(self.trials_so_far)
+            policy = best.policy
+            more |= {"coordinates": best.coordinates, "confirms": best.number}
+        elif self.state == "only_failed" or number == 17:
+            message = 'Trial failed in phase "full" at pass 3.2 on node <gpu-3>: CUDA out of memory.'
+            more |= {"cause": "failed", "message": message, "share_used": 0.4, "log": "/tmp/x/stderr.txt"}
+        elif number == 8:
+            more |= {
+                "cause": "diverged",
+                "message": "The loss left the finite numbers at update 12.",
+                "share_used": 0.1,
+            }
+        elif self._error(policy) > 0.052:
+            more |= {"cause": "stopped", "message": "It could not reach the target any more.", "share_used": 0.45}
+        record = self._run(f"trial-{number:04d}", "trial", policy, 1000 + number, **more)
+        self.trials_so_far = [*getattr(self, "trials_so_far", []), record]
+        return record
+
+    def _target(self) -> float:
+        values = [r.metric for r in self.reference]
+        return self.study.task.target(sum(v for v in values if v is not None) / len(values))
+
+    def _feasible(self, record: RunRecord) -> bool:
+        if record.metric is None or record.cause != "finished":
+            return False
+        target = self._target()
+        return record.metric >= target if self.study.task.higher_is_better else record.metric <= target
+
+    def _best_of(self, records: list[RunRecord], arm: str | None = None) -> RunRecord:
+        of_arm = [r for r in records if arm in (None, r.policy.arm)]
+        feasible = [r for r in of_arm if self._feasible(r)] or of_arm
+        return min(feasible, key=lambda r: r.cost_flops)
+
+    # -- verification
+
+    def _verify(self) -> None:
+        shorter = self._best_of(self.trials, "full")
+        subset = self._best_of(self.trials, "subset")
+        if self.state == "random_wins":
+            subset = dataclasses.replace(subset, policy=_with_selector(subset.policy, "random"))
+        else:
+            subset = dataclasses.replace(subset, policy=_with_selector(subset.policy, "kcenter"))
+        named = {"shorter": shorter, "candidate-1": subset}
+        self.candidates = {
+            name: Candidate(name=name, policy=r.policy, trials=(r.number,), cost_flops=r.cost_flops)
+            for name, r in sorted(named.items(), key=lambda item: -item[1].cost_flops)
+        }
+        if self.state == "subset_wins":
+            equal = Policy(phases=(Phase(passes=subset.policy.passes),), recipe=subset.policy.recipe)
+            self.candidates["equal"] = Candidate(name="equal", policy=equal, cost_flops=equal.cost(FACTS))
+        if self.state != "random_wins":
+            control = _with_selector(subset.policy, "random")
+            self.candidates["random"] = Candidate(name="random", policy=control, cost_flops=control.cost(FACTS))
+        passes = {
+            "subset_wins": {"candidate-1": 0.001, "shorter": -0.002, "equal": -0.011, "random": -0.012},
+            "random_wins": {"candidate-1": 0.001, "shorter": -0.002},
+            "full_wins": {"shorter": 0.001, "candidate-1": -0.013, "random": -0.016},
+            "none_passed": {"shorter": -0.012, "candidate-1": -0.0105, "random": -0.02},
+        }.get(self.state, {})
+        sign = 1 if self.study.task.higher_is_better else -1
+        for r in self.reference:
+            test = (r.metric or 0.0) - sign * 0.004 + self.rng.gauss(0, 0.001)
+            again = {"name": f"reference-test-seed-{r.seed}", "role": "verification", "candidate": "reference"}
+            self.verification.append(dataclasses.replace(r, **again, test_metric=test))
+        failed = False
+        for name in self.candidates:
+            if failed and name == "candidate-1":
+                self.verdicts[name] = _not_tested(name)
+                continue
+            self._verify_one(name, passes.get(name, 0.0))
+            failed = failed or not self.verdicts[name]["passed"]
+
+    def _verify_one(self, name: str, difference: float) -> None:
+        sign = 1 if self.study.task.higher_is_better else -1
+        differences = []
+        for reference in [r for r in self.verification if r.candidate == "reference"]:
+            noise = difference + self.rng.gauss(0, 0.003)
+            differences.append(noise)
+            self.verification.append(
+                self._run(
+                    f"{name}-seed-{reference.seed}",
+                    "verification",
+                    self.candidates[name].policy,
+                    reference.seed,
+                    candidate=name,
+                    test_metric=(reference.test_metric or 0.0) + sign * noise,
+                )
+            )
+        n = len(differences)
+        mean = sum(differences) / n
+        spread = math.sqrt(sum((d - mean) ** 2 for d in differences) / (n - 1))
+        bound = mean - 2.13 * spread / math.sqrt(n)
+        tolerance = self.study.task.tolerance
+        passed = bound > -tolerance
+        self.verdicts[name] = {
+            "name": name,
+            "passed": passed,
+            "num_seeds": n,
+            "mean_difference": mean,
+            "lower_bound": bound,
+            "shortfall": max(0.0, -tolerance - bound),
+            "p_value": 0.003 if passed else 0.4,
+            "alpha_spent": 0.02,
+            "seeds_needed": None if passed else 24,
+            "reason": "" if passed else "The bound lies below the margin.",
+            "spread": spread,
+            "nominal": 0.02,
+        }
+
+    # -- comparison
+
+    def _compare(self) -> None:
+        """K-center and the soup pay in one state and not in another; some show nothing, some have no result."""
+        gain = {"subset_wins": 0.02, "full_wins": -0.02}.get(self.state, 0.0)
+        trials = [t for t in self.trials if t.policy.arm == "subset"]
+        base = self._best_of(trials).policy
+        first, last = base.phases[0], base.phases[-1]
+        sift = [dataclasses.replace(phase, order="sift") for phase in base.phases]
+        soup = [dataclasses.replace(first, passes=first.passes / 4, selector="random", soup=Soup()), *base.phases]
+        self._keep(self._compare_one("selector", "stratified", _with_selector(base, "stratified"), 0.0))
+        self._keep(self._compare_one("selector", "kcenter", _with_selector(base, "kcenter"), gain))
+        mine = _with_selector(base, "my_selectors.own:Distances")
+        lost = self._row("selector", "my_selectors.own:Distances", mine, verdict="no_result")
+        self._keep(dataclasses.replace(lost, reason="its random twin diverged with seed 0"))
+        self._keep(self._compare_one("order", "sift", dataclasses.replace(base, phases=tuple(sift)), 0.0))
+        why = "the search finished no subset policy"
+        self._keep(Compared(kind="entry", name="reset_optimizer", verdict="not_tried", reason=why))
+        entered = dataclasses.replace(last, entry="shrink_perturb", entry_options={"shrink": 0.6})
+        perturbed = dataclasses.replace(base, phases=(*base.phases[:-1], entered))
+        self._keep(self._compare_one("entry", "shrink_perturb", perturbed, 0.0))
+        self._keep(self._compare_one("soup", "soup", dataclasses.replace(base, phases=tuple(soup)), gain))
+
+    def _keep(self, row: Compared) -> None:
+        self.compared[row.component] = row
+
+    def _row(self, kind: Kind, name: str, policy: Policy, **more: Any) -> Compared:
+        twin = neutralised(policy, kind)
+        return Compared(
+            kind=kind,
+            name=name,
+            policy=policy,
+            twin=twin,
+            trials=(7,) if name == "kcenter" else (),
+            cost_flops=policy.cost(FACTS),
+            twin_cost_flops=twin.cost(FACTS),
+            selection_flops=0 if kind == "order" else policy.cost(FACTS) // 8,
+            **more,
+        )
+
+    def _compare_one(self, kind: Kind, name: str, policy: Policy, gain: float) -> Compared:
+        sign = 1 if self.study.task.higher_is_better else -1
+        noise = (-0.004, 0.001, 0.003)
+        against = Component(kind=kind, name=name).against
+        mine, theirs = [], []
+        for seed in range(3):
+            for which, runs, label in ((policy, mine, name), (neutralised(policy, kind), theirs, against)):
+                runs.append(
+                    self._run(f"compare-{name}-{label}-seed-{seed}", "comparison", which, seed, candidate=label)
+                )
+            metric = (theirs[-1].metric or 0.0) + sign * (gain + noise[seed])
+            mine[-1] = dataclasses.replace(mine[-1], metric=metric, select_s=0.01)
+        self.comparison += [*mine, *theirs]
+        differences = tuple(gain + each for each in noise)
+        half = 2.92 * math.sqrt(sum(each**2 for each in noise) / 2 / 3)
+        return self._row(
+            kind,
+            name,
+            policy,
+            verdict="paid" if gain > half else "not_paid" if gain < -half else "no_difference",
+            differences=differences,
+            metric=sum(run.metric or 0.0 for run in mine) / 3,
+            twin_metric=sum(run.metric or 0.0 for run in theirs) / 3,
+            difference=gain,
+            lower=gain - half,
+            upper=gain + half,
+            select_s=0.01,
+            seconds=1.0,
+            twin_seconds=1.0,
+        )
+
+    # -- the view
+
+    def view(self) -> StudyView:
+        if self.state in (*VERIFIED, "verification"):
+            self._verify()
+        if self.state in VERIFIED:
+            self._compare()
+        self._cut()
+        view = StudyView(
+            run_id="digits-2026-01-31-a1b2c3",
+            folder="runs/digits-2026-01-31-a1b2c3",
+            study=self.study,
+            manifest=self._manifest(),
+            facts=None if self.state == "empty" else FACTS,
+            target=self._target() if len(self.reference) == 5 else None,
+            reference=tuple(self.reference),
+            trials=tuple(self.trials),
+            verification=tuple(self.verification),
+            candidates=self.candidates,
+            verdicts=self.verdicts,
+            summary={},
+            comparison=tuple(self.comparison),
+            compared=self.compared,
+        )
+        return summarise(view)
+
+    def _cut(self) -> None:
+        """Take away what a study of this state does not have yet."""
+        kept = {"empty": 0, "reference": 2}.get(self.state, 5)
+        self.reference = self.reference[:kept]
+        if self.state in ("empty", "reference", "no_trials"):
+            self.trials = []
+        elif self.state in ("search", "interrupted"):
+            self.trials = self.trials[: len(self.trials) // 2]
+        if self.state == "verification":
+            self.verification = self.verification[:8]
+            self.verdicts = {}
+
+    def _manifest(self) -> dict[str, Any]:
+        passed = [n for n in self.candidates if n not in ("equal", "random") and self.verdicts.get(n, {}).get("passed")]
+        winner = min(passed, key=lambda n: self.candidates[n].cost_flops) if passed else None
+        status = {"empty": "reference", "no_trials": "search", "only_failed": "search"}.get(self.state, self.state)
+        return {
+            "status": "finished" if self.state in VERIFIED else status,
+            "winner": winner,
+            "rounds": [{"candidates": list(self.candidates)}] if self.candidates else [],
+            "bundle": "runs/digits-2026-01-31-a1b2c3/bundle" if winner else None,
+            "search": {"skipped": 3 if self.trials else 0},
+            "command": "subsettune tune search_spaces/digits.yaml --run-id digits-2026-01-31-a1b2c3",
+            "versions": {
+                "subsettune": "0.1.0",
+                "python": "3.12.4",
+                "torch": "2.9.1",
+                "ray": "2.60.0",
+                "optuna": "5.0.1",
+            },
+            "hardware": {"cpu": "Intel(R) Xeon(R) <8175M> @ 2.50GHz", "num_cpus": 2, "gpus": [], "memory_bytes": 8e9},
+            "data": {"source": "digits", "fingerprint": "9f2c" * 16, "num_examples": 1797},
+            "created": "2026-01-31T10:02:26Z",
+        }
+
+
+def _with_selector(policy: Policy, selector: str) -> Policy:
+    phases = tuple(p if p.is_full else dataclasses.replace(p, selector=selector) for p in policy.phases)
+    return Policy(phases=phases, recipe=policy.recipe)
+
+
+def _not_tested(name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "passed": None,
+        "num_seeds": 0,
+        "mean_difference": None,
+        "lower_bound": None,
+        "shortfall": 0.0,
+        "p_value": None,
+        "alpha_spent": 0.0,
+        "seeds_needed": None,
+        "reason": "Not tested: a dearer candidate failed.",
+        "spread": None,
+        "nominal": None,
+    }

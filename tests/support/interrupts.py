@@ -1,0 +1,53 @@
+"""Runs that are interrupted at a point of their curve, and what must be equal when they come back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fakes import image_task, options, same_bits, two_phases
+
+from subsettune import train
+from subsettune.policy import Policy
+from subsettune.task import Task
+from subsettune.train import CurvePoint, RunResult
+
+Data = dict[str, str]
+ALWAYS, NEVER = 1e-9, 1e9  # seconds between checkpoints
+
+
+class InterruptedRunError(Exception):
+    """Raised from `report`."""
+
+
+def noisy_task(data: Data, **recipe: Any) -> Task:
+    """Everything with a state: dropout, batch norm, augmentation, momentum."""
+    return image_task(data, {"name": "fakes:Noisy"}, augment={"flip": True, "crop_padding": 1}, **recipe)
+
+
+ADAM = {"optimizer": "adam", "momentum": None, "lr": 0.01}
+POLICY = two_phases(1.0, 0.4, share=0.05, selector="kcenter", entry="shrink_perturb")
+
+
+def run(task: Task, policy: Policy = POLICY, report: Any = None, **changes: Any) -> RunResult:
+    plain = {"keep_model": True, "evaluations": 200, "splits": ("test",), **changes}
+    return train.run(task, policy, 3, report=report, options=options(**plain))
+
+
+def interrupt_after(num_points: int) -> Any:
+    """A report that raises at the point of that number, counted from 1."""
+    seen: list[CurvePoint] = []
+
+    def report(point: CurvePoint) -> bool:
+        seen.append(point)
+        if len(seen) == num_points:
+            raise InterruptedRunError
+        return False
+
+    return report
+
+
+def assert_same(a: RunResult, b: RunResult) -> None:
+    curves = [[(p.share, p.flops, p.phase, p.metric, p.loss) for p in r.curve] for r in (a, b)]
+    assert same_bits(a.model, b.model)
+    assert curves[0] == curves[1]
+    assert (a.ledger, a.metrics, a.updates, a.switch_shares) == (b.ledger, b.metrics, b.updates, b.switch_shares)

@@ -1,0 +1,282 @@
+"""An interrupted run that comes back ends with the same bits, the same ledger and the same curve."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fakes import image_task, options, same_bits, two_phases
+from interrupts import ADAM, ALWAYS, NEVER, POLICY, InterruptedRunError, assert_same, interrupt_after, noisy_task, run
+from places import SUPPORT
+
+from subsettune import config, plugins, train
+from subsettune.errors import CheckpointError
+from subsettune.policy import Phase, Policy
+from subsettune.task import Task
+from subsettune.train import CurvePoint
+from subsettune.train.checkpoint import Checkpoints, Mark
+
+pytestmark = pytest.mark.usefixtures("untouched_random_state")
+Data = dict[str, str]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "every_s", "stride"),
+    [({}, NEVER, 2), (ADAM, ALWAYS, 5)],
+    ids=["momentum, at the switch", "adam, each update"],
+)
+def test_interrupted_at_any_point(
+    tiny_data: Data, tmp_path: Path, recipe: dict[str, Any], every_s: float, stride: int
+) -> None:
+    task = noisy_task(tiny_data, **recipe)
+    whole = run(task)
+    assert {point.phase for point in whole.curve} == {0, 1}
+    for number in {*range(1, len(whole.curve), stride), len(whole.curve)}:
+        folder = str(tmp_path / str(number))
+        with pytest.raises(InterruptedRunError):
+            run(task, report=interrupt_after(number), checkpoints=folder, checkpoint_every_s=every_s)
+        again = run(task, checkpoints=folder, checkpoint_every_s=every_s)
+        assert_same(again, whole)
+        assert again.repeated_flops > 0
+
+
+def test_interrupted_again_and_again(tiny_data: Data, tmp_path: Path) -> None:
+    task = noisy_task(tiny_data)
+    whole = run(task)
+    attempts = 0
+    while True:
+        attempts += 1
+        try:
+            again = run(task, report=interrupt_after(2), checkpoints=str(tmp_path), checkpoint_every_s=ALWAYS)
+            break
+        except InterruptedRunError:
+            assert attempts < 100
+    assert attempts > 10
+    assert_same(again, whole)
+
+
+SCRIPT = """
+import os, signal, sys
+from fakes import options, two_phases
+from interrupts import ALWAYS, noisy_task, run
+task = noisy_task({"images": sys.argv[1]})
+def report(point):
+    if point.share >= float(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return False
+run(task, report=report, checkpoints=sys.argv[2], checkpoint_every_s=ALWAYS)
+"""
+
+
+def test_killed_in_both_phases(tiny_data: Data, tmp_path: Path) -> None:
+    task = noisy_task(tiny_data)
+    here = str(SUPPORT)
+    for share in (0.8, 0.9):  # the switch is at 0.72
+        command = [sys.executable, "-c", SCRIPT, tiny_data["images"], str(tmp_path), str(share)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([here, *sys.path])}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    whole, again = run(task), run(task, checkpoints=str(tmp_path))
+    assert_same(again, whole)
+
+
+# --- finished and stopped runs ----------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_is_only_measured_on_what_is_missing(tiny_data: Data, tmp_path: Path) -> None:
+    task = noisy_task(tiny_data)
+    first = run(task, splits=("validation",), checkpoints=str(tmp_path))
+    points: list[CurvePoint] = []
+    second = run(task, splits=("validation", "test"), checkpoints=str(tmp_path), report=points.append)
+    known = train.facts(task)
+    assert points == []
+    assert set(first.metrics) == {"validation"}
+    assert second.metrics == run(task).metrics
+    assert second.ledger.evaluate - first.ledger.evaluate == 60 * known.forward_flops
+    assert (second.ledger.spent, second.updates, second.curve) == (first.ledger.spent, first.updates, first.curve)
+    assert (second.train_s, second.select_s, second.repeated_flops) == (first.train_s, first.select_s, 0)
+    third = run(task, splits=("validation",), checkpoints=str(tmp_path))
+    assert third.metrics == first.metrics  # what was not asked for is not told
+    assert third.ledger == second.ledger
+    assert same_bits(third.model, first.model)
+
+
+def test_a_stopped_run_goes_on_from_where_it_stopped(tiny_data: Data, tmp_path: Path) -> None:
+    task = noisy_task(tiny_data)
+    stopped = run(task, report=lambda point: point.share > 0.3, checkpoints=str(tmp_path), checkpoint_every_s=NEVER)
+    assert stopped.cause == "stopped"
+    points: list[CurvePoint] = []
+    again = run(task, report=points.append, checkpoints=str(tmp_path))
+    assert_same(again, run(task))
+    assert again.repeated_flops == 0
+    assert again.curve == (*stopped.curve, *points)
+
+
+def test_a_resumed_run_keeps_the_number_of_threads_that_it_began_with(tiny_data: Data, tmp_path: Path) -> None:
+    task = noisy_task(tiny_data)
+    with pytest.raises(InterruptedRunError):
+        run(task, report=interrupt_after(4), checkpoints=str(tmp_path), checkpoint_every_s=ALWAYS)
+    threads = torch.get_num_threads()
+    again = run(task, checkpoints=str(tmp_path), num_threads=2)
+    assert again.num_threads == 1
+    assert torch.get_num_threads() == threads
+    assert_same(again, run(task))
+
+
+# --- repeated work ----------------------------------------------------------------------------------------------------
+
+
+def test_repeated_work_is_what_was_done_after_the_last_checkpoint(tiny_data: Data, tmp_path: Path) -> None:
+    task = image_task(tiny_data, batch_size=21)  # 10 updates a pass, a point after each
+    policy = Policy(phases=(Phase(passes=2),))
+    known = train.facts(task)
+    point = 21 * known.example_flops + 30 * known.forward_flops
+    settings: dict[str, Any] = {"evaluations": 20, "checkpoints": str(tmp_path), "checkpoint_every_s": NEVER}
+    for number in (7, 4):  # no checkpoint is made: all of it is lost
+        with pytest.raises(InterruptedRunError):
+            run(task, policy, report=interrupt_after(number), **settings)
+    result = run(task, policy, **settings)
+    assert result.repeated_flops == 11 * point
+    assert run(task, policy, **settings).repeated_flops == 11 * point  # told again, not counted again
+
+
+def test_work_lost_before_an_earlier_interruption_is_not_forgotten(tiny_data: Data, tmp_path: Path) -> None:
+    task = image_task(tiny_data, batch_size=21)
+    policy = Policy(phases=(Phase(passes=1), Phase(passes=1)))
+    known = train.facts(task)
+    point = 21 * known.example_flops + 30 * known.forward_flops
+    settings: dict[str, Any] = {"evaluations": 20, "checkpoints": str(tmp_path), "checkpoint_every_s": NEVER}
+    for number in (13, 2, 3):  # the checkpoint at the switch, after 10 points, is all there is
+        with pytest.raises(InterruptedRunError):
+            run(task, policy, report=interrupt_after(number), **settings)
+    assert run(task, policy, **settings).repeated_flops == (3 + 2 + 3) * point
+
+
+# --- checkpoints that cannot be used ----------------------------------------------------------------------------------
+
+
+def interrupted(task: Task, folder: Path) -> Path:
+    """The checkpoint of an interrupted run."""
+    with pytest.raises(InterruptedRunError):
+        run(task, report=interrupt_after(4), checkpoints=str(folder), checkpoint_every_s=ALWAYS)
+    (path,) = folder.glob("*.checkpoint")
+    return path
+
+
+def test_damaged_checkpoints_are_refused(tiny_data: Data, tmp_path: Path) -> None:
+    task = noisy_task(tiny_data)
+    path = interrupted(task, tmp_path)
+    content = path.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    for damaged in (b"", content[:middle], content[:-1], flipped, b"x" + content, content + b"x"):
+        path.write_bytes(damaged)
+        message = f"^checkpoint {path} is damaged. Delete it: the run then starts over.$"
+        with pytest.raises(CheckpointError, match=message):
+            run(task, checkpoints=str(tmp_path))
+    path.unlink()
+    assert_same(run(task, checkpoints=str(tmp_path)), run(task))
+
+
+def test_a_foreign_checkpoint_is_refused(tiny_data: Data, tmp_path: Path) -> None:
+    task = noisy_task(tiny_data)
+    path = interrupted(task, tmp_path)
+    key = train.run_key(task, train.loop.load(task).fingerprint, POLICY, 4)
+    other = path.with_name(f"{key}.checkpoint")
+    path.rename(other)
+    with pytest.raises(CheckpointError, match=f"^checkpoint {other} belongs to another run. Delete it"):
+        train.run(task, POLICY, 4, options=options(checkpoints=str(tmp_path)))
+
+
+def checkpoints(task: Task, folder: Path) -> Checkpoints:
+    from subsettune.data import load
+    from subsettune.storage import Folder
+
+    return Checkpoints(Folder.at(folder), train.run_key(task, load(task).fingerprint, POLICY, 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda state: state.pop("order"), "'order'"),
+        (lambda state: state["learner"]["network"].pop("head.2.bias"), "Error.s. in loading state_dict for Noisy:"),
+        (lambda state: state.update(device="cuda"), "it was made on cuda, and the device is cpu now."),
+        (lambda state: state.update(curve=[{"share": 1}]), "key 'flops' is missing."),
+    ],
+)
+def test_a_checkpoint_of_another_shape_is_refused(tiny_data: Data, tmp_path: Path, change: Any, reason: str) -> None:
+    task = noisy_task(tiny_data)
+    path = interrupted(task, tmp_path)
+    store = checkpoints(task, tmp_path)
+    state = store.load()
+    assert state is not None
+    change(state)
+    store.save(state)
+    with pytest.raises(CheckpointError, match=f"^checkpoint {path} does not fit this run: .*{reason}.* Delete it: the"):
+        run(task, checkpoints=str(tmp_path))
+
+
+def test_a_damaged_mark_is_refused(tiny_data: Data, tmp_path: Path) -> None:
+    task = noisy_task(tiny_data)
+    path = interrupted(task, tmp_path).with_suffix(".mark")
+    path.write_bytes(b"12")
+    with pytest.raises(CheckpointError, match=f"^mark {path} is damaged. Delete it: the work lost so far is then not"):
+        run(task, checkpoints=str(tmp_path))
+
+
+def test_marks_and_removal(tiny_data: Data, tmp_path: Path) -> None:
+    store = checkpoints(noisy_task(tiny_data), tmp_path)
+    assert store.marked() == Mark(flops=0, repeated=0)
+    assert store.load() is None
+    store.mark(Mark(flops=12, repeated=3))
+    store.save({"numbers": [1, 2.5, None, "text", (True,)], "tensor": torch.arange(3)})
+    assert store.marked() == Mark(flops=12, repeated=3)
+    state = store.load()
+    assert state is not None
+    assert state["numbers"] == [1, 2.5, None, "text", (True,)]
+    assert torch.equal(state["tensor"], torch.arange(3))
+    store.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- the key ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_key_depends_on(tiny_data: Data) -> None:
+    task = image_task(tiny_data)
+    same = [
+        train.run_key(task, "f", POLICY, 3),
+        train.run_key(config.build(Task, config.to_plain(task)), "f", POLICY, 3),
+        train.run_key(config.build(Task, {**config.to_plain(task), "tolerance": 0.5}), "f", POLICY, 3),
+    ]
+    other = [
+        train.run_key(task, "f", POLICY, 4),
+        train.run_key(task, "g", POLICY, 3),
+        train.run_key(image_task(tiny_data, lr=0.2), "f", POLICY, 3),
+        train.run_key(image_task(tiny_data, metric="macro_f1"), "f", POLICY, 3),
+        train.run_key(task, "f", two_phases(1.0, 0.5), 3),
+    ]
+    assert len(set(same)) == 1
+    assert len({*same, *other}) == 1 + len(other)
+
+
+def test_a_user_s_code_is_part_of_the_key(tiny_data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint made before an edit must not be gone on from; modules stand for one that is edited."""
+    body = "from subsettune.models import mlp as net\n"
+    folder = tmp_path / "code"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    keys = []
+    for edited in (body, body, body + "# edited\n"):
+        (folder / "edited_net.py").write_text(edited)
+        plugins._digest_of_module.cache_clear()
+        keys.append(train.run_key(image_task(tiny_data, {"name": "edited_net:net"}), "f", POLICY, 3))
+    sys.modules.pop("edited_net")
+    plugins._digest_of_module.cache_clear()
+    assert keys[0] == keys[1] != keys[2]
