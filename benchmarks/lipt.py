@@ -44,7 +44,7 @@ from paired import LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks, 
 from torch import Tensor, nn
 
 from subsettune import config, train
-from subsettune.data import Places, load
+from subsettune.data import DataPaths, load
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy, Soup
 from subsettune.report.render import Column, Table, render
@@ -157,7 +157,7 @@ def mismatch(gradients: Gradients, positions: Tensor, weights: Tensor | None) ->
 
 
 @cache
-def gradients_elsewhere(task: Task, seed: int, places: Places) -> Gradients:
+def gradients_elsewhere(task: Task, seed: int, places: DataPaths) -> Gradients:
     """Of all training examples by the last layer, at the weights of a conventional run from another seed."""
     options = train.RunOptions(evaluations=1, device="cpu", num_threads=1, keep_model=True, places=places)
     result = train.run(task, Policy(phases=(Phase(passes=ELSEWHERE),)), seed + OTHER_SEED, options=options)
@@ -219,7 +219,7 @@ COUNTED = (
 )
 
 
-def speed_up(task: Task, plan: Plan, workers: int, seeds: int, places: Places) -> SpeedUp:
+def speed_up(task: Task, plan: Plan, workers: int, seeds: int, places: DataPaths) -> SpeedUp:
     """Time both warm-ups, by turns, one at a time and with nothing else in them."""
     length = plan.warm_up * plan.budget * task.recipe.epochs
     soup = Policy(phases=(Phase(share=plan.pool, passes=length, draw=1, soup=plan.soup(workers)),))
@@ -227,9 +227,9 @@ def speed_up(task: Task, plan: Plan, workers: int, seeds: int, places: Places) -
     options = train.RunOptions(evaluations=1, device="cpu", num_threads=1, soup_workers="in_turn", places=places)
     longest, everybody, alone, flops = [], [], [], []
     for seed in range(seeds):
-        stirred = train.run(task, soup, seed, options=options)
+        active_soup = train.run(task, soup, seed, options=options)
         plain = train.run(task, ordinary, seed, options=options)
-        (point,) = stirred.soups
+        (point,) = active_soup.soups
         assert point.longest_s is not None
         longest.append(point.longest_s)
         everybody.append(point.seconds)
@@ -427,7 +427,7 @@ Pictures = list[dict[str, Any]]
 
 def study(task: Task, plan: Plan, given: argparse.Namespace) -> tuple[list[str | Table], Pictures]:
     """Run everything, and say what it shows."""
-    places = Places(data_root=given.data_root)
+    places = DataPaths(data_root=given.data_root)
     facts = train.facts(task, places)
     options = train.RunOptions(splits=("test",), evaluations=1, device="cpu", num_threads=1, places=places)
     named = policies(plan, facts)

@@ -33,7 +33,7 @@ import torch
 from paired import DIGITS, LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks, page
 
 from subsettune import config, train
-from subsettune.data import Places
+from subsettune.data import DataPaths
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy
 from subsettune.report.render import Column, Table, render
@@ -311,7 +311,7 @@ def pictures(name: str, findings: Sequence[Finding], metric: str) -> list[dict[s
 
 def study(name: str, given: argparse.Namespace) -> tuple[list[str | Table], list[dict[str, Any]]]:
     """Train on one task what is not on disk yet, and say what it shows."""
-    task, places = make_task(name), Places(data_root=given.data_root)
+    task, places = make_task(name), DataPaths(data_root=given.data_root)
     facts = train.facts(task, places)
     options = train.RunOptions(
         splits=("test",), evaluations=1, device=given.device, num_threads=1, places=places, measure_switches=True

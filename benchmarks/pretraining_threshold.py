@@ -41,14 +41,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from subsettune import config, train
-from subsettune.data import Places, load
+from subsettune.data import DataPaths, load
 from subsettune.policy import Phase, Policy
 from subsettune.report.render import Column, Table, render
 from subsettune.task import Task
 from subsettune.train.pruning import surgery
-from subsettune.train.pruning.forward_selection import Greedy, Junction, draw
+from subsettune.train.pruning.forward_selection import Greedy, LayerInterface, draw
 from subsettune.train.randomness import generator
-from subsettune.train.transitions.base import Entered, Entry
+from subsettune.train.transitions.base import Entry, TransitionContext
 
 WITHIN = 0.02  # of the dense network's training accuracy, where picking stops
 MOST_PICKS = 4  # for each unit of the bound: units picked again do not make the network wider
@@ -116,7 +116,7 @@ class Series:
     setting: Setting
     size: int
     seed: int
-    places: Places
+    places: DataPaths
 
     def key(self, iterations: int) -> str:
         """Of the row after so many iterations."""
@@ -136,7 +136,7 @@ class Snapshot(Entry):
     summary: ClassVar[str] = "write the weights to a file"
     path: str
 
-    def apply(self, entered: Entered) -> None:
+    def apply(self, entered: TransitionContext) -> None:
         torch.save(entered.network.state_dict(), self.path)
 
 
@@ -145,7 +145,9 @@ def measure(series: Series) -> list[Row]:
     torch.set_num_threads(1)  # two compute no faster at these sizes, and their bits differ
     task = series.setting.task()
     data = load(task, series.places)
-    chooser = train.Chooser(task, policy(series, len(data.train)), series.seed, data, train.facts(task, series.places))
+    chooser = train.SubsetProvider(
+        task, policy(series, len(data.train)), series.seed, data, train.facts(task, series.places)
+    )
     inputs, targets = data.train.batch(chooser.choose(0).subset.positions)
     return [
         _row(series, iterations, network, inputs, targets)
@@ -204,7 +206,7 @@ def _row(series: Series, iterations: int, network: nn.Sequential, inputs: Tensor
     )
 
 
-def _junction(network: nn.Sequential, inputs: Tensor, targets: Tensor) -> Junction:
+def _junction(network: nn.Sequential, inputs: Tensor, targets: Tensor) -> LayerInterface:
     """Behind the hidden layer, for all training examples."""
     (_, stretch, following) = next(surgery.stretches(network))
     values = inputs
@@ -212,17 +214,17 @@ def _junction(network: nn.Sequential, inputs: Tensor, targets: Tensor) -> Juncti
         values = module(values)
     head = following[0]
     assert isinstance(head, nn.Linear)
-    return Junction(
+    return LayerInterface(
         activations=surgery.by_unit(stretch, values, head), layer=head, after=(), losses=_losses, targets=targets
     )
 
 
-def _pruned(whole: Junction, setting: Setting, aim: float, rng: torch.Generator) -> tuple[Greedy, float]:
+def _pruned(whole: LayerInterface, setting: Setting, aim: float, rng: torch.Generator) -> tuple[Greedy, float]:
     """Pick units by a mini-batch until the accuracy on all examples is `aim`, or the bound is reached."""
     n = len(whole.targets)
     batch = torch.randperm(n, generator=rng)[: setting.examples]
     greedy = Greedy(
-        Junction(
+        LayerInterface(
             activations=whole.activations[batch],
             layer=whole.layer,
             after=(),
@@ -580,7 +582,7 @@ def read_setting() -> tuple[Setting, argparse.Namespace]:
 
 def main() -> None:
     setting, given = read_setting()
-    places = Places(data_root=given.data_root)
+    places = DataPaths(data_root=given.data_root)
     asked = [
         Series(setting=setting, size=size, seed=seed, places=places)
         for seed in range(setting.seeds)

@@ -24,7 +24,7 @@ import torch
 from paired import DIGITS, LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks, page
 
 from subsettune import config, select, train
-from subsettune.data import Places
+from subsettune.data import DataPaths
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy, conventional
@@ -113,11 +113,11 @@ def policies(given: argparse.Namespace, facts: TaskFacts) -> tuple[dict[str, Pol
     refused = {}
     for variant in variants():
         policy = subset_policy(variant, given, facts)
-        obstacle = select.check(policy, facts)
-        if obstacle is None:
+        why_not = select.check(policy, facts)
+        if why_not is None:
             found[variant.name] = policy
         else:
-            refused[variant.name] = obstacle
+            refused[variant.name] = why_not
     return found, refused
 
 
@@ -206,7 +206,7 @@ def picture(condition: str, found: list[Finding]) -> dict[str, Any]:
 
 def study(condition: str, given: argparse.Namespace) -> tuple[list[str | Table], dict[str, Any]]:
     """Run one condition, and say what it shows."""
-    task, places = make_task(given.source, condition), Places(data_root=given.data_root)
+    task, places = make_task(given.source, condition), DataPaths(data_root=given.data_root)
     facts = train.facts(task, places)
     options = train.RunOptions(splits=("test",), evaluations=1, device=given.device, num_threads=1, places=places)
     named, refused = policies(given, facts)

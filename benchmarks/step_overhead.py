@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from subsettune import config, train
-from subsettune.data import Part, Places, TaskData, load
+from subsettune.data import DataPaths, Part, TaskData, load
 from subsettune.data.parts import EVALUATION_BATCH
 from subsettune.models import make
 from subsettune.policy import Phase, Policy
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--passes", type=float, default=0.5)
     given = parser.parse_args()
-    places = Places(data_root=given.data_root)
+    places = DataPaths(data_root=given.data_root)
     task = make_task(given.source)
     data = load(task, places)
     policy = Policy(phases=(Phase(passes=given.passes),))

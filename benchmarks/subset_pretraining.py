@@ -30,7 +30,7 @@ import torch
 from paired import LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks, page
 
 from subsettune import config, train
-from subsettune.data import Places
+from subsettune.data import DataPaths
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy, conventional, from_coordinates
 from subsettune.report.render import Column, Table, render
@@ -333,7 +333,7 @@ def make_task(given: argparse.Namespace) -> Task:
 
 def carry_out(given: argparse.Namespace) -> Results:
     """Train what is not on disk yet."""
-    task, places = make_task(given), Places(data_root=given.data_root)
+    task, places = make_task(given), DataPaths(data_root=given.data_root)
     facts = train.facts(task, places)
     options = train.RunOptions(
         splits=("test",), evaluations=1, measure_switches=True, device=given.device, num_threads=1, places=places

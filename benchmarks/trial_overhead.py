@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from subsettune.data import Places
+from subsettune.data import DataPaths
 from subsettune.study.driver import tune
 from subsettune.study.execute.ray import Resources, cluster
 from subsettune.study.options import TuneOptions
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def measure(trials: int, parallel: int, scratch: Path) -> None:
-    where = TuneOptions(storage=str(scratch / "runs"), places=Places(cache=str(scratch / f"cache-{parallel}")))
+    where = TuneOptions(storage=str(scratch / "runs"), places=DataPaths(cache=str(scratch / f"cache-{parallel}")))
     with Asks() as asks:
         view = tune(study(trials, parallel), run_id=f"parallel-{parallel}", options=where)
     ended = [t for t in view.trials if t.cause == "finished"]  # a stopped one does not say how long it evaluated

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from subsettune import train
     from subsettune.bundle import Bundle
-    from subsettune.data import Places
+    from subsettune.data import DataPaths
     from subsettune.facts import TaskFacts
     from subsettune.policy import Phase, Policy
     from subsettune.study.driver import tune
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Bundle": "subsettune.bundle",
     "Phase": "subsettune.policy",
-    "Places": "subsettune.data",
+    "DataPaths": "subsettune.data",
     "Policy": "subsettune.policy",
     "Study": "subsettune.study.spec.definition",
     "Task": "subsettune.task",
@@ -32,8 +32,8 @@ _HOMES = {
 }
 __all__ = [
     "Bundle",
+    "DataPaths",
     "Phase",
-    "Places",
     "Policy",
     "Study",
     "Task",

@@ -100,10 +100,10 @@ class Phase:
     @property
     def is_plain(self) -> bool:
         """Whether it is ordinary training on all of the data: in the uniform order, by the whole network."""
-        return self.is_full and self.order == "uniform" and self.entry != PRUNE and self.stirred is None
+        return self.is_full and self.order == "uniform" and self.entry != PRUNE and self.active_soup is None
 
     @property
-    def stirred(self) -> Soup | None:
+    def active_soup(self) -> Soup | None:
         """The soup of the phase; None where it is ordinary training, a soup at its neutral setting included."""
         return None if self.soup is None or self.soup.is_neutral else self.soup
 

@@ -140,7 +140,7 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Distortion:
+class Corruption:
     """Faults put into the training part on purpose, for experiments: labels are flipped, then examples are repeated.
 
     Validation and test part stay clean. One seed gives one distortion; where a share grows, the examples that were
@@ -317,7 +317,7 @@ class Task:
     recipe: Recipe
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "mse", "mae"] = "accuracy"
     tolerance: float = setting(rule=POSITIVE)
-    distortion: Distortion = setting(Distortion())
+    distortion: Corruption = setting(Corruption())
 
     def __post_init__(self) -> None:
         config.check(self)

@@ -140,7 +140,7 @@ def _phases(policy: Policy, facts: TaskFacts | None) -> str:
     total, phases = passes_words(policy.passes), _joined(policy.phases)
     if len(phases) == 1:
         return f"{_pool(phases[0], facts)} for {total} passes"
-    if phases[0].stirred is not None and len(phases) > 2:
+    if phases[0].active_soup is not None and len(phases) > 2:
         begin = f"{_pool(phases[0], facts)} for {_share_of(policy, phases[:1])} of {total} passes"
         subsets, last = phases[1:-1], phases[-1]
         if _is_growing(subsets, last):
@@ -158,8 +158,8 @@ def _joined(phases: Sequence[Phase]) -> list[Phase]:
     """The phases, with those that only go on with all data put together with the one before."""
     found: list[Phase] = []
     for phase in phases:
-        goes_on = phase.is_full and phase.stirred is None and phase.entry == "keep"
-        if found and goes_on and found[-1].is_full and found[-1].stirred is None:
+        goes_on = phase.is_full and phase.active_soup is None and phase.entry == "keep"
+        if found and goes_on and found[-1].is_full and found[-1].active_soup is None:
             found[-1] = dataclasses.replace(found[-1], passes=found[-1].passes + phase.passes)
         else:
             found.append(phase)
@@ -197,11 +197,11 @@ def _growth(subsets: Sequence[Phase]) -> str:
 
 def _pool(phase: Phase, facts: TaskFacts | None) -> str:
     if phase.is_full:
-        return f"{_soup(phase.stirred)}all data"
+        return f"{_soup(phase.active_soup)}all data"
     size = "" if facts is None else f" ({phase.pool_size(facts.num_examples):,} examples)"
     options = "".join(f", {_setting(name, value)}" for name, value in phase.selector_options.items())
     q = "" if phase.q is None else f", Q {phase.q:.3g}"
-    return f"{_soup(phase.stirred)}subset {share_words(phase.share)}{size} by {phase.selector}{options}{q}"
+    return f"{_soup(phase.active_soup)}subset {share_words(phase.share)}{size} by {phase.selector}{options}{q}"
 
 
 def _soup(soup: Soup | None) -> str:

@@ -143,9 +143,9 @@ def test_no_difference_is_said_plainly(bench: ModuleType) -> None:
 
 
 def test_the_speed_up_of_the_longest_worker(bench: ModuleType) -> None:
-    from subsettune.data import Places
+    from subsettune.data import DataPaths
 
-    found = bench.speed_up(digits(bench), plan_of(bench), 4, 2, Places())
+    found = bench.speed_up(digits(bench), plan_of(bench), 4, 2, DataPaths())
     assert found.flops == pytest.approx(4)  # by construction: drawn masks cost nothing, and there is no batch norm
     assert len(found.seconds) == len(found.all_s) == len(found.ordinary_s) == 2
     assert found.words().startswith("4 workers: 4.00 times faster in FLOPs, ")

@@ -20,7 +20,7 @@ from scipy import stats
 from torch import nn
 
 from subsettune import train
-from subsettune.data import Places, load
+from subsettune.data import DataPaths, load
 from subsettune.policy import Phase, Policy
 
 SIZES = (512, 1024, 2048, 4096, 8192)
@@ -225,7 +225,7 @@ def test_picking_stops_at_the_accuracy_or_at_the_bound(bench: ModuleType) -> Non
 def test_all_lengths_come_from_one_training(bench: ModuleType) -> None:
     """And each is, bit for bit, the network of a training of that length on the same examples."""
     setting = replace(bench.QUICK, longest=32)
-    task, places = setting.task(), Places()
+    task, places = setting.task(), DataPaths()
     num_examples = len(load(task, places).train)
     found = {}
     series = bench.Series(setting=setting, size=128, seed=1, places=places)

@@ -74,7 +74,7 @@ def _layer(module: str) -> int:
 
 
 def test_public_names() -> None:
-    names = ["Bundle", "Phase", "Places", "Policy", "Study", "Task", "TaskFacts", "TuneOptions", "train", "tune"]
+    names = ["Bundle", "Phase", "DataPaths", "Policy", "Study", "Task", "TaskFacts", "TuneOptions", "train", "tune"]
     assert sorted(subsettune.__all__) == names
     assert dir(subsettune) == names
     for name in names:
@@ -181,7 +181,10 @@ print(train.run(bundle.task, bundle.policy, bundle.seed, options=options).metric
 
 def test_a_bundle_is_followed_with_torch_numpy_and_pyarrow_alone(tmp_path: Path, tiny_data: dict[str, str]) -> None:
     where = subsettune.TuneOptions(
-        storage=str(tmp_path / "runs"), places=subsettune.Places(cache=str(tmp_path)), executor="inline", device="cpu"
+        storage=str(tmp_path / "runs"),
+        places=subsettune.DataPaths(cache=str(tmp_path)),
+        executor="inline",
+        device="cpu",
     )
     study = changed({"task.data": {"source": tiny_data["images"]}, "task.tolerance": 0.7, "study.trials": 2})
     view = subsettune.tune(study, run_id="a", options=where)

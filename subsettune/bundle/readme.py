@@ -117,10 +117,9 @@ def _phase_line(bundle: Bundle, number: int) -> str:
     phase, n, visits = bundle.policy.phases[number], bundle.facts.num_examples, bundle.visits[number]
     opening = "" if phase.entry == "keep" else f"Open with `{phase.entry}`{_options(phase.entry_options)}. "
     passes = f"{phase.passes:.4g} passes"
-    if phase.stirred is not None:
-        return (
-            f"{number + 1}. {opening}{_soup(phase.stirred)} {_pool(phase, n)} for {passes}: {visits:,} examples in all."
-        )
+    if phase.active_soup is not None:
+        who = _soup(phase.active_soup)
+        return f"{number + 1}. {opening}{who} {_pool(phase, n)} for {passes}: {visits:,} examples in all."
     length, order = f"{visits:,} examples go through the network", ""
     if phase.order != "uniform":
         length = f"batches of {visits:,} examples in all"

@@ -45,10 +45,10 @@ for number, phase in enumerate(bundle.policy.phases):
         train_on_batch(batch.positions, batch.weights, lr=recipe.lr * factor(seen / total))  # yours
         seen += len(batch)"""
 
-_OWN_LOOP = """from subsettune import Bundle, Places, train
+_OWN_LOOP = """from subsettune import Bundle, DataPaths, train
 
 bundle = Bundle.load(PATH)
-options = train.RunOptions(keep_model=True, places=Places())  # where this machine keeps data
+options = train.RunOptions(keep_model=True, places=DataPaths())  # where this machine keeps data
 result = train.run(bundle.task, bundle.policy, seed=0, options=options)
 network = result.model"""
 
@@ -83,8 +83,8 @@ def _needs(policy: Policy, facts: TaskFacts) -> dict[int, str]:
     found: dict[int, str] = {}
     now = facts
     for index, phase in enumerate(policy.phases):
-        now = base.of(phase).changed(now)
-        if phase.stirred is not None:
+        now = base.of(phase).facts_after(now)
+        if phase.active_soup is not None:
             found[index] = "trains workers apart and averages them"
         elif not _is_blind(phase):
             found[index] = f"takes its batches in the order `{phase.order}`, which goes by what the network does"

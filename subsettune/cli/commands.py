@@ -21,7 +21,7 @@ from subsettune.config import must
 from subsettune.errors import ConfigError, Mistake, StorageError, StudyError, SubsettuneError
 
 if TYPE_CHECKING:
-    from subsettune.data import Places
+    from subsettune.data import DataPaths
     from subsettune.facts import TaskFacts
     from subsettune.policy import Policy
     from subsettune.study.results.view import StudyView
@@ -362,10 +362,10 @@ def _of_flag(mistake: Mistake) -> Mistake:
     return Mistake((), f"--{name.replace('_', '-')}{mistake.message.removeprefix(name)}")
 
 
-def _places(options: argparse.Namespace) -> Places:
-    from subsettune.data import Places
+def _places(options: argparse.Namespace) -> DataPaths:
+    from subsettune.data import DataPaths
 
-    return Places(data_root=options.data_root, cache=options.cache, download=not options.no_download)
+    return DataPaths(data_root=options.data_root, cache=options.cache, download=not options.no_download)
 
 
 def _studies(storage: str) -> list[dict[str, Any]]:

@@ -9,17 +9,17 @@ from subsettune.data import distort, sources
 from subsettune.data.arrays import Arrays
 from subsettune.data.cache import CachedData, cached, fetch, recall, remember, remove_cached
 from subsettune.data.parts import Part, TaskData, assemble
-from subsettune.data.places import Places
+from subsettune.data.places import DataPaths
 from subsettune.data.split import VERSION, check_test_file, divide
 from subsettune.errors import DataError
 from subsettune.task import Task
 
-__all__ = ["CachedData", "Part", "Places", "TaskData", "cached", "load", "remove_cached"]
+__all__ = ["CachedData", "DataPaths", "Part", "TaskData", "cached", "load", "remove_cached"]
 
 _LOADED: dict[tuple[str, str, str], tuple[object, TaskData]] = {}
 
 
-def load(task: Task, places: Places | None = None, *, fingerprint: str | None = None) -> TaskData:
+def load(task: Task, places: DataPaths | None = None, *, fingerprint: str | None = None) -> TaskData:
     """The data of a task, mapped from this machine's cache, split, distorted and ready to train on.
 
     Loaded once a process, and again when a file of the source has changed. A source that is not in the cache is read
@@ -36,7 +36,7 @@ def load(task: Task, places: Places | None = None, *, fingerprint: str | None = 
         ConfigError: the user's function cannot be imported, or does not fit its options.
         StorageError: the cache cannot be written.
     """
-    places = places or Places()
+    places = places or DataPaths()
     what = config.digest([task.data, task.split, task.kind, task.distortion])
     memo = (what, str(places.data_root), places.cache_folder)
     stamp = sources.stamp(task.data, places) if fingerprint is None else None
@@ -52,7 +52,7 @@ def load(task: Task, places: Places | None = None, *, fingerprint: str | None = 
     return data
 
 
-def _load(task: Task, places: Places, fingerprint: str | None) -> TaskData:
+def _load(task: Task, places: DataPaths, fingerprint: str | None) -> TaskData:
     arrays = None if fingerprint is None else recall(fingerprint, places)
     if arrays is None or _fingerprint(arrays, task) != fingerprint:
         arrays = fetch(task.data, task.kind, places)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from subsettune.data import arrays, raw, sources
-from subsettune.data.places import Places
+from subsettune.data.places import DataPaths
 from subsettune.errors import DataError, StorageError
 from subsettune.storage import Folder
 from subsettune.task import Data
@@ -46,7 +46,7 @@ class CachedData:
     used: str
 
 
-def fetch(data: Data, kind: str, places: Places) -> arrays.Arrays:
+def fetch(data: Data, kind: str, places: DataPaths) -> arrays.Arrays:
     """The arrays of a source: from the cache if they are there, else read once and cached.
 
     Several processes may ask at once: one reads, the others wait.
@@ -75,7 +75,7 @@ def fetch(data: Data, kind: str, places: Places) -> arrays.Arrays:
         return arrays.read(folder / f"{content}.arrow")
 
 
-def recall(fingerprint: str, places: Places) -> arrays.Arrays | None:
+def recall(fingerprint: str, places: DataPaths) -> arrays.Arrays | None:
     """The arrays that `remember` noted for the data of a task, without a look at their source; None if not here.
 
     Raises:
@@ -84,7 +84,7 @@ def recall(fingerprint: str, places: Places) -> arrays.Arrays | None:
     return _recalled(_folder(places), fingerprint[:32])
 
 
-def remember(fingerprint: str, content: str, places: Places) -> None:
+def remember(fingerprint: str, content: str, places: DataPaths) -> None:
     """Note which content the data of a task are made of; a cache that cannot be written stays as it is."""
     folder = _folder(places)
     entry = folder / f"{fingerprint[:32]}.json"
@@ -93,7 +93,7 @@ def remember(fingerprint: str, content: str, places: Places) -> None:
             _index(folder, fingerprint[:32], content)
 
 
-def cached(places: Places) -> tuple[CachedData, ...]:
+def cached(places: DataPaths) -> tuple[CachedData, ...]:
     """What is in the cache, and what killed processes left there."""
     folder = _folder(places)
     found = []
@@ -113,7 +113,7 @@ def cached(places: Places) -> tuple[CachedData, ...]:
     return tuple(found)
 
 
-def remove_cached(fingerprint: str, places: Places) -> None:
+def remove_cached(fingerprint: str, places: DataPaths) -> None:
     """Remove a data set, or a leftover, from the cache; a run that has it mapped keeps it until it ends.
 
     Waits for processes that are reading its source.
@@ -137,7 +137,7 @@ def remove_cached(fingerprint: str, places: Places) -> None:
             entry.unlink(missing_ok=True)
 
 
-def _folder(places: Places) -> Path:
+def _folder(places: DataPaths) -> Path:
     return Path(places.cache_folder) / "data"
 
 

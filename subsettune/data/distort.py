@@ -13,13 +13,13 @@ from torch import Tensor
 
 from subsettune import config
 from subsettune.errors import DataError
-from subsettune.task import Distortion
+from subsettune.task import Corruption
 
 VERSION = 1  # of the drawing: goes into the fingerprint of distorted data
 
 
 def distorted(
-    targets: Tensor, rows: Tensor, distortion: Distortion, class_names: Sequence[str]
+    targets: Tensor, rows: Tensor, distortion: Corruption, class_names: Sequence[str]
 ) -> tuple[Tensor, Tensor]:
     """Targets and rows of a training part after a distortion; neither is changed in place.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from subsettune.data.arrays import Arrays
 from subsettune.data.distort import distorted
 from subsettune.data.encode import Encoder, Normalizer, TokenIds, float32
-from subsettune.task import Distortion
+from subsettune.task import Corruption
 
 # Examples that go through a network at a time where nothing is trained. MNIST cnn [16, 32] on one core: 128 take
 # 0.13 ms an example, 1,024 take 0.23, out of its cache.
@@ -155,7 +155,7 @@ def assemble(
     arrays: Arrays,
     rows: dict[str, Tensor],
     fingerprint: str,
-    distortion: Distortion | None = None,
+    distortion: Corruption | None = None,
     vocabulary: int | None = None,
 ) -> TaskData:
     """Cut a data set into the parts of a task; all statistics are those of the training part as it is trained on.

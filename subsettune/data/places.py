@@ -10,7 +10,7 @@ from subsettune import config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
+class DataPaths:
     """Folders of this machine.
 
     Args:

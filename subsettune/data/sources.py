@@ -22,7 +22,7 @@ import numpy as np
 from subsettune import config
 from subsettune.data.npz import read_npz
 from subsettune.data.parquet import read_parquet
-from subsettune.data.places import Places
+from subsettune.data.places import DataPaths
 from subsettune.data.raw import Raw
 from subsettune.data.tsv import is_tsv, read_tsv
 from subsettune.data.user import UserData
@@ -87,7 +87,7 @@ class Source:
     key_now: Callable[[], str] | None = None
 
 
-def find(data: Data, kind: str, places: Places) -> Source:
+def find(data: Data, kind: str, places: DataPaths) -> Source:
     """Find the source of a task's data.
 
     Args:
@@ -114,7 +114,7 @@ def is_function(source: str) -> bool:
     return ":" in source and "/" not in source
 
 
-def stamp(data: Data, places: Places) -> list[list[Any]]:
+def stamp(data: Data, places: DataPaths) -> list[list[Any]]:
     """What shows that a file of the user's has changed, at the price of a look at the folder; else empty."""
     own = data.source not in DATASETS and not is_function(data.source) and "://" not in data.source
     return _stat(places.own(data.source)) if own else []
@@ -139,7 +139,7 @@ def _refuse_ignored(data: Data) -> None:
         )
 
 
-def _named(name: str, kind: str, places: Places) -> Source:
+def _named(name: str, kind: str, places: DataPaths) -> Source:
     if name == "digits":
         return Source(name=name, key=config.digest(["digits", kind, READING]), read=lambda _: _read_digits())
     root, published = places.torchvision_root(), TORCHVISION[name]
@@ -160,7 +160,7 @@ def _read_digits() -> Raw:
     return Raw(inputs=images, labels=bunch.target.astype(np.int64), num_train=len(images), classes=names)
 
 
-def _read_torchvision(name: str, places: Places, scratch: Path) -> Raw:
+def _read_torchvision(name: str, places: DataPaths, scratch: Path) -> Raw:
     """Read archives if they are there (verified, and unpacked elsewhere: the root may be read-only), else the root."""
     root, published = places.torchvision_root(), TORCHVISION[name]
     archives = [root / archive for archive in published.archives]
@@ -175,7 +175,7 @@ def _read_torchvision(name: str, places: Places, scratch: Path) -> Raw:
     return Raw(inputs=images, labels=labels, num_train=len(parts[0].data), classes=tuple(map(str, parts[0].classes)))
 
 
-def _open_torchvision(name: str, root: Path, places: Places) -> list[Any]:
+def _open_torchvision(name: str, root: Path, places: DataPaths) -> list[Any]:
     """The training and test set as torchvision reads them; it verifies archives, and downloads only what is missing."""
     import torchvision
 
@@ -227,7 +227,7 @@ def _reason(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].rstrip(".:")
 
 
-def _absent(name: str, places: Places, why: str) -> DataNotFoundError:
+def _absent(name: str, places: DataPaths, why: str) -> DataNotFoundError:
     root, archives = places.torchvision_root(), TORCHVISION[name].archives
     files = ", ".join(Path(archive).name for archive in archives)
     first = "Connect to the network" if places.download else "Allow the download"
@@ -247,7 +247,7 @@ def _channels_first(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.ascontiguousarray(images, dtype=np.uint8)
 
 
-def _files(data: Data, kind: str, places: Places) -> Source:
+def _files(data: Data, kind: str, places: DataPaths) -> Source:
     path = places.own(data.source)
     if not path.exists():
         advice = (

@@ -13,7 +13,7 @@ from subsettune.report.drawing import (
     ARM_WORDS,
     Figure,
     Json,
-    Mark,
+    ProgressMarker,
     axis_of,
     known_facts,
     layout_of,
@@ -55,7 +55,7 @@ def curves_figure(view: StudyView) -> Figure | None:
         yaxis=axis_of(metric_title(view)),
         **_levels_and_switches(view, policy),
     )
-    legend: list[tuple[Mark, str, str]] = [("line", "--c-muted", "reference, one line a seed")]
+    legend: list[tuple[ProgressMarker, str, str]] = [("line", "--c-muted", "reference, one line a seed")]
     switched = policy is not None and len(policy.phases) > 1
     if policy is not None:
         legend.insert(0, ("line", colour, f"{title}: {describe(policy, view.facts)}"))
@@ -176,7 +176,7 @@ def _switch_panel(view: StudyView) -> Panel | None:
 
 def _share_panel(view: StudyView) -> Panel | None:
     runs = [run for run in view.trials if run.policy.arm != FULL]
-    shares = [next(phase.share for phase in run.policy.phases if phase.stirred is None) for run in runs]
+    shares = [next(phase.share for phase in run.policy.phases if phase.active_soup is None) for run in runs]
     if not runs:
         return None
     return _tried(view, runs, shares), _share_axis("subset, share of the data", shares, log=True)
@@ -199,7 +199,7 @@ def _named_panel(view: StudyView, title: str, names: Sequence[str], last: str) -
 
 
 def _selector(policy: Policy) -> str:
-    chosen = (phase.selector for phase in policy.phases if not phase.is_full and phase.stirred is None)
+    chosen = (phase.selector for phase in policy.phases if not phase.is_full and phase.active_soup is None)
     return next(chosen, "all data")
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from subsettune.study.results.view import StudyView
 
 Json = dict[str, Any]
-Mark = Literal["dot", "hollow", "ring", "diamond", "triangle", "square", "cross", "line"]
+ProgressMarker = Literal["dot", "hollow", "ring", "diamond", "triangle", "square", "cross", "line"]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 ARM_COLOUR = {"full": "--c-full", "subset": "--c-subset"}
 ARM_WORDS = {"full": "all data, a shorter schedule", "subset": "a subset first, then all data"}
@@ -47,7 +47,7 @@ class Figure:
     name: str
     title: str
     reading: str
-    legend: tuple[tuple[Mark, str, str], ...]
+    legend: tuple[tuple[ProgressMarker, str, str], ...]
     data: tuple[Json, ...]
     layout: Json
 

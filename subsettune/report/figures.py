@@ -15,7 +15,7 @@ from subsettune.report.drawing import (
     NO_RESULT,
     Figure,
     Json,
-    Mark,
+    ProgressMarker,
     axis_of,
     cost_passes,
     known_facts,
@@ -33,7 +33,7 @@ from subsettune.text import describe, is_number, metric_name, metric_words, sent
 
 if TYPE_CHECKING:
     from subsettune.study.results.records import RunRecord
-    from subsettune.study.results.view import Compared, StudyView
+    from subsettune.study.results.view import AblationResult, StudyView
 
 _PAID_COLOUR = {"paid": "--c-good", "not_paid": "--c-bad", "no_difference": "--c-muted"}
 _SEEDS_BELOW = 0.26  # of a row: the circles of the seeds lie below the interval, not under it
@@ -244,9 +244,9 @@ def _no_result_traces(view: StudyView) -> list[Json]:
     return traces
 
 
-def _compute_legend(view: StudyView, traces: Sequence[Json]) -> tuple[tuple[Mark, str, str], ...]:
+def _compute_legend(view: StudyView, traces: Sequence[Json]) -> tuple[tuple[ProgressMarker, str, str], ...]:
     arms = [arm for arm in ARM_COLOUR if any(t.policy.arm == arm for t in view.trials)]
-    legend: list[tuple[Mark, str, str]] = [("dot", ARM_COLOUR[arm], ARM_WORDS[arm]) for arm in arms]
+    legend: list[tuple[ProgressMarker, str, str]] = [("dot", ARM_COLOUR[arm], ARM_WORDS[arm]) for arm in arms]
     if any(t["marker"].get("size") == 18 for t in traces if "marker" in t):
         legend.append(("ring", "--c-ink", "reaches the target on two seeds"))
     if any(t["mode"] == "lines" for t in traces):
@@ -256,10 +256,10 @@ def _compute_legend(view: StudyView, traces: Sequence[Json]) -> tuple[tuple[Mark
     return (*legend, *_verdict_legend(view, [t for t in traces if "error_y" in t]))
 
 
-def _verdict_legend(view: StudyView, traces: Sequence[Json]) -> list[tuple[Mark, str, str]]:
+def _verdict_legend(view: StudyView, traces: Sequence[Json]) -> list[tuple[ProgressMarker, str, str]]:
     words = {"--c-good": "passed verification", "--c-bad": "missed", "--c-muted": "undecided"}
     colours = {trace["marker"]["color"] for trace in traces}
-    legend: list[tuple[Mark, str, str]] = [("diamond", c, word) for c, word in words.items() if c in colours]
+    legend: list[tuple[ProgressMarker, str, str]] = [("diamond", c, word) for c, word in words.items() if c in colours]
     if any(is_control(name) for name in verified_names(view)) and traces:
         legend.append(("triangle", "--c-ink", "control of the winner, likewise"))
     return legend
@@ -330,7 +330,7 @@ def _circles(seeds: Sequence[tuple[int, float]]) -> Json:
     }
 
 
-def _interval_legend(intervals: Sequence[Json]) -> list[tuple[Mark, str, str]]:
+def _interval_legend(intervals: Sequence[Json]) -> list[tuple[ProgressMarker, str, str]]:
     words = {"--c-good": "passed: mean and lower bound", "--c-bad": "missed", "--c-muted": "undecided"}
     colours = {trace["line"]["color"] for trace in intervals}
     return [("diamond", colour, word) for colour, word in words.items() if colour in colours]
@@ -417,7 +417,7 @@ def components_figure(view: StudyView) -> Figure | None:
     )
 
 
-def _compared_trace(view: StudyView, place: int, row: Compared) -> Json:
+def _compared_trace(view: StudyView, place: int, row: AblationResult) -> Json:
     colour = _PAID_COLOUR[row.verdict]
     mean, *ends = (
         metric_words(value, view.study.task.tolerance, signed=True) for value in (row.difference, row.lower, row.upper)
@@ -435,7 +435,7 @@ def _compared_trace(view: StudyView, place: int, row: Compared) -> Json:
     }
 
 
-def _components_layout(places: Sequence[tuple[int, Compared]], drawn: Sequence[float]) -> Json:
+def _components_layout(places: Sequence[tuple[int, AblationResult]], drawn: Sequence[float]) -> Json:
     low, high = min(*drawn, 0.0), max(*drawn, 0.0)
     pad = 0.06 * (high - low) or 1e-3  # all differences may be 0
     names = {"tickvals": [p for p, _ in places], "ticktext": [html.escape(row.name) for _, row in places]}

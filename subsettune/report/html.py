@@ -46,7 +46,7 @@ from subsettune.text import (
 if TYPE_CHECKING:
     from subsettune.report.drawing import Figure
     from subsettune.study.results.records import RunRecord
-    from subsettune.study.results.view import Compared, StudyView
+    from subsettune.study.results.view import AblationResult, StudyView
 
 HEADED = ("versions", "hardware", "data")  # keys of the manifest with a heading of their own
 SHOWN_ELSEWHERE = (*HEADED, "command", "study", "rounds", "comparison")
@@ -302,7 +302,7 @@ def _component_cells(view: StudyView, row: Mapping[str, Any]) -> list[Cell]:
     ]
 
 
-def _paid_chip(row: Compared) -> str:
+def _paid_chip(row: AblationResult) -> str:
     colour = {"paid": "good", "not_paid": "bad"}.get(row.verdict, "")
     return _chip(COMPARISON_WORDS[row.verdict], colour)
 

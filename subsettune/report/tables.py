@@ -33,7 +33,7 @@ from subsettune.text import (
 )
 
 if TYPE_CHECKING:
-    from subsettune.study.results.view import Compared, StudyView
+    from subsettune.study.results.view import AblationResult, StudyView
 
 NAME_WIDTH = 18  # of the longest name of our own; a user's longer one is cut in the table and whole below it
 
@@ -297,7 +297,7 @@ def _short(name: str) -> str:
     return short if len(short) <= NAME_WIDTH else f"{short[: NAME_WIDTH - 2]}.."
 
 
-def compared_text(view: StudyView, row: Compared) -> str:
+def compared_text(view: StudyView, row: AblationResult) -> str:
     """What a component was compared by, and what it cost; or why there is no result."""
     if row.policy is None:
         return f"{comparison_words(row).rstrip('.')}."
@@ -312,7 +312,7 @@ def compared_text(view: StudyView, row: Compared) -> str:
     return f"{name} {metrics[0]} against {metrics[1]} over {n} seeds; {costs}. {policy}."
 
 
-def _charge(row: Compared) -> str:
+def _charge(row: AblationResult) -> str:
     """What of the compute goes to the component beside the updates."""
     if row.kind == "selector":
         return f", {share_words(row.selection_share)} of it ({seconds_words(row.select_s)}) for choosing the subset"

@@ -168,9 +168,9 @@ def _check_phase(policy: Policy, index: int, facts: TaskFacts, own: TaskFacts) -
         selector = make(phase.selector, phase.selector_options)
     except ConfigError as error:
         return str(error)
-    obstacle = selector.obstacle(seen(selector, facts, own), k)
-    if obstacle is not None:
-        return obstacle
+    why_not = selector.why_not(seen(selector, facts, own), k)
+    if why_not is not None:
+        return why_not
     needed, allowed = selection_flops(policy, index, facts, own), round(phase.passes * facts.pass_flops)
     if needed <= allowed:
         return None

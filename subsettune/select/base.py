@@ -229,7 +229,7 @@ class Selector(ABC):
         """Upper bound of the memory that choosing `k` examples takes beside the data."""
         return 0
 
-    def obstacle(self, facts: TaskFacts, k: int) -> str | None:
+    def why_not(self, facts: TaskFacts, k: int) -> str | None:
         """Why this selector cannot choose `k` examples of such data, in one sentence with a remedy; None if it can."""
         n = facts.num_examples
         if not 1 <= k <= n:
@@ -257,9 +257,9 @@ class Selector(ABC):
         Raises:
             SelectionError: it cannot be done, or a selector of the user's own broke the contract.
         """
-        obstacle = self.obstacle(context.facts, k)
-        if obstacle is not None:
-            raise SelectionError(obstacle)
+        why_not = self.why_not(context.facts, k)
+        if why_not is not None:
+            raise SelectionError(why_not)
         subset = self.pick(context, k, rng)
         _hold_to_contract(subset, k, context.num_examples, type(self).__name__)
         return subset

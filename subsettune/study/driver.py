@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import torch
 
 from subsettune import bundle, config
-from subsettune.data import Places
+from subsettune.data import DataPaths
 from subsettune.errors import ConfigError, StudyError
 from subsettune.ledger import Ledger
 from subsettune.policy import FULL, SUBSET, Policy, conventional
@@ -28,14 +28,14 @@ from subsettune.report import progress
 from subsettune.select import Subset
 from subsettune.storage import inside
 from subsettune.study.ablation import judge
-from subsettune.study.execute.sequence import Chain, Fixed, InlineExecutor, RunSource, Worker, stopwatch
-from subsettune.study.execute.watch import Watched
+from subsettune.study.execute.sequence import FixedRuns, InlineExecutor, RunSource, StageSequence, Worker, stopwatch
+from subsettune.study.execute.watch import ObservedSource
 from subsettune.study.options import TuneOptions, device_of, fresh_run_id
-from subsettune.study.preflight import admit, check_here, dearest_budget
+from subsettune.study.preflight import check_here, dearest_budget, resolve_study
 from subsettune.study.results.folder import StudyFolder
 from subsettune.study.results.lock import DriverLock
 from subsettune.study.results.records import RunRecord
-from subsettune.study.results.view import Candidate, Compared, StudyView
+from subsettune.study.results.view import AblationResult, Candidate, StudyView
 from subsettune.study.search.journal_storage import journal_at
 from subsettune.study.search.search import Search, SearchSettings
 from subsettune.study.spec.components import Component
@@ -46,7 +46,7 @@ from subsettune.study.stages.verification import Trials
 from subsettune.study.verification.noninferiority import Rules
 from subsettune.study.verification.verification import Verification
 from subsettune.train import metrics
-from subsettune.train.loop import Chooser, RunOptions, check, run, run_key
+from subsettune.train.loop import RunOptions, SubsetProvider, check, run, run_key
 from subsettune.train.randomness import isolated
 
 # Settings that a study may go on with another value of; the others are part of what its evidence says.
@@ -58,7 +58,7 @@ SEEDS_APART = 100_000  # seeds of the reference start at so many times the study
 class Executor(Protocol):
     """Carries out a chain of runs."""
 
-    def execute(self, chain: Chain) -> None:
+    def execute(self, chain: StageSequence) -> None:
         """Run everything that the chain asks for; raise its first error."""
 
 
@@ -106,7 +106,7 @@ class _Driver:
         if self.address is None:
             check_here(study, options.device)
         self.device = device_of(study, options)
-        admitted = admit(study, options.places)
+        admitted = resolve_study(study, options.places)
         self.data, self.facts, self.space = admitted.data, admitted.facts, admitted.space
         base = self.settings.seed * SEEDS_APART
         self.seeds = tuple(range(base, base + self.settings.seed_cap))
@@ -167,7 +167,7 @@ class _Driver:
             self.observer.note(f"{where}. Stop it with Ctrl-C; to go on: {self.options.command}")
         try:
             if not self._is_complete():
-                self._executor().execute(Chain(self.stages()))
+                self._executor().execute(StageSequence(self.stages()))
             self._set_status("finished")
         except KeyboardInterrupt:
             self._note_elapsed()
@@ -248,12 +248,12 @@ class _Driver:
     def _uri(self, name: str) -> str:
         return inside(self.options.storage, f"{self.folder.run_id}/{name}")
 
-    def _absolute_places(self) -> Places:
-        """Places as a worker in another folder finds them."""
+    def _absolute_places(self) -> DataPaths:
+        """Data paths as a worker in another folder finds them."""
         places = self.options.places
         root = places.data_root
         absolute = str(Path(root).expanduser().absolute()) if root is not None else None
-        return Places(data_root=absolute, cache=places.cache_folder, download=places.download)
+        return DataPaths(data_root=absolute, cache=places.cache_folder, download=places.download)
 
     def _set_status(self, status: str) -> None:
         self.folder.manifest["status"] = status
@@ -291,7 +291,7 @@ class _Driver:
                 requests.append(reference.request(seed, self.facts))
         if requests:
             self.observer.stage("reference", len(requests))
-        return Watched(Fixed(requests, self._keep_reference), self.observer)
+        return ObservedSource(FixedRuns(requests, self._keep_reference), self.observer)
 
     def _reference_cache(self) -> reference.ReferenceCache:
         environment = {
@@ -367,7 +367,7 @@ class _Driver:
         done = len(known)
         if self.settings.trials > done:
             self.observer.stage("search", self.settings.trials - done)
-        return Watched(stages.SearchStage(search, again, self._keep_trial, self._out_of_time), self.observer)
+        return ObservedSource(stages.SearchStage(search, again, self._keep_trial, self._out_of_time), self.observer)
 
     def _out_of_time(self) -> bool:
         limit = self.settings.time_limit_s
@@ -375,14 +375,14 @@ class _Driver:
 
     def _keep_trial(self, record: RunRecord) -> None:
         assert self.search is not None
-        self._keep(replace(record, run_out=self._is_check(record.number)))
+        self._keep(replace(record, is_stop_audit=self._is_check(record.number)))
         self._drop_checkpoint(record)
         self._tell_best()
 
     def _is_check(self, number: int) -> bool:
         """Whether the search would have stopped this trial and let it run on."""
         assert self.search is not None
-        return any(trial.number == number and trial.is_check for trial in self.search.records)
+        return any(trial.number == number and trial.is_stop_audit for trial in self.search.records)
 
     def _drop_checkpoint(self, record: RunRecord) -> None:
         name = self._checkpoint_name(record.policy, record.seed)
@@ -420,7 +420,7 @@ class _Driver:
             }
         else:
             number = len(rounds) + 1
-            candidates = stages.line_up(trials, self.settings.candidates, self.facts, number)
+            candidates = stages.select_candidates(trials, self.settings.candidates, self.facts, number)
             if not candidates:
                 return None
             spent = rounds[-1]["state"]["alpha_spent"] if rounds else 0.0
@@ -436,7 +436,7 @@ class _Driver:
         policies = len(candidates) + is_another + 2  # the controls of the winner
         self.observer.stage("verification", policies * self.settings.seeds)  # the display follows if it takes more
         keep(None)
-        return Watched(stage, self.observer)
+        return ObservedSource(stage, self.observer)
 
     def _trials(self, search: Search) -> Trials:
         return Trials(
@@ -491,7 +491,7 @@ class _Driver:
         """The comparison that was begun, or a new one for the trials of a search that has gone on."""
         plain = self.folder.manifest.get("comparison")
         if plain is not None and plain["trials_asked"] >= self.settings.trials:
-            asked, rows = plain["trials_asked"], tuple(config.build(Compared, row) for row in plain["rows"])
+            asked, rows = plain["trials_asked"], tuple(config.build(AblationResult, row) for row in plain["rows"])
         else:
             asked, rows = self.settings.trials, ()
         rows += self._compared(search, known={row.component for row in rows})
@@ -515,14 +515,14 @@ class _Driver:
         save(None)
         if stage.num_waiting:
             self.observer.stage("comparison", stage.num_waiting)
-        return Watched(stage, self.observer)
+        return ObservedSource(stage, self.observer)
 
     def _comparison_seeds(self) -> tuple[int, ...]:
         """The first seeds of verification, whose runs then serve again, and more if it has fewer."""
         first = self.seeds[0]
         return tuple(range(first, first + self.settings.comparison_seeds))
 
-    def _compared(self, search: Search, known: Container[Component]) -> tuple[Compared, ...]:
+    def _compared(self, search: Search, known: Container[Component]) -> tuple[AblationResult, ...]:
         """The rows that are missing, also of a study from before their kind was compared."""
         found = judge.Found(
             trials=self.folder.records("trial"),
@@ -554,7 +554,7 @@ class _Driver:
         many threads as a run has, because their number changes bits.
         """
         policy, seed = self.folder.view().candidates[winner].policy, self.seeds[0]
-        chooser = partial(Chooser, self.task, policy, seed, self.data, self.facts, places=self.options.places)
+        chooser = partial(SubsetProvider, self.task, policy, seed, self.data, self.facts, places=self.options.places)
         subsets: dict[int, Subset] = {}
         if chooser(device=self._device_kind()).needs_run:
             device = "auto" if self.device.startswith("cuda") else self.device  # a driver may have no GPU

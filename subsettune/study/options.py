@@ -7,7 +7,7 @@ from typing import Literal
 
 from subsettune import config
 from subsettune.config import setting
-from subsettune.data import Places
+from subsettune.data import DataPaths
 from subsettune.storage import Folder
 from subsettune.study.spec.definition import Study
 
@@ -26,7 +26,7 @@ class TuneOptions:
     """
 
     storage: str = "runs"
-    places: Places = setting(Places())
+    places: DataPaths = setting(DataPaths())
     address: str | None = None
     executor: Literal["ray", "inline"] = "ray"
     device: str = "auto"

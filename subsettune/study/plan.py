@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from subsettune.data import Places, TaskData
+from subsettune.data import DataPaths, TaskData
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
 from subsettune.policy import SUBSET, Policy
 from subsettune.study.ablation.judge import Ground, unaffordable
-from subsettune.study.preflight import Admitted, admit, dearest_budget
+from subsettune.study.preflight import Admitted, dearest_budget, resolve_study
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.definition import Study
 from subsettune.train.learner import Learner
@@ -26,7 +26,7 @@ TIMED_S = 0.5
 
 
 def plan(
-    study: Study, places: Places | None = None, *, clock: Callable[[], float] = time.perf_counter
+    study: Study, places: DataPaths | None = None, *, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, Any]:
     """Check a study and project what it costs at most.
 
@@ -44,7 +44,7 @@ def plan(
         ConfigError, DataError, ModelError: the study cannot be run.
     """
     task, settings = study.task, study.study
-    admitted = admit(study, places or Places())
+    admitted = resolve_study(study, places or DataPaths())
     known, data = admitted.facts, admitted.data
     runs = _runs(study, admitted)
     passes = sum(kind["passes"] for kind in runs.values())

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from subsettune import config, models
-from subsettune.data import Places, TaskData, load
+from subsettune.data import DataPaths, TaskData, load
 from subsettune.errors import ConfigError, Mistake
 from subsettune.facts import TaskFacts
 from subsettune.policy import PRUNE, SOUP, SUBSET, Phase, Policy, conventional
@@ -45,7 +45,7 @@ class Admitted:
     space: Space
 
 
-def admit(study: Study, places: Places) -> Admitted:
+def resolve_study(study: Study, places: DataPaths) -> Admitted:
     """Load the data, build the network and the optimizers, count FLOPs, and hold the space against them.
 
     Args:
@@ -123,7 +123,7 @@ def _broken(space: Space, study: Study, data: TaskData, known: TaskFacts) -> Ite
                 make(value)
             except ConfigError as error:
                 yield from (Mistake((name,), m.message) for m in error.mistakes)
-    judge = _Judge(space, study.task.recipe, known)
+    judge = ComponentChecker(space, study.task.recipe, known)
     for component in components.of_space(space):
         if component.kind in space and (component.kind != SOUP or not component.is_neutral):
             yield from judge.mistakes(component)
@@ -131,7 +131,7 @@ def _broken(space: Space, study: Study, data: TaskData, known: TaskFacts) -> Ite
         yield from _idle_between(space, known)
 
 
-class _Judge:
+class ComponentChecker:
     """Says which components of a space cannot be made, or can never be used on such data and network.
 
     Settings that are impossible in part, as subsets too large for equal classes, are left to the search, which skips
@@ -186,12 +186,12 @@ class _Judge:
     def _obstacles(self, component: Component, made: Any, setting: Mapping[str, Any]) -> list[str | None]:
         """What stands in the way of a component, one for each size of the subset or recipe that it is tried with."""
         if component.kind == "selector":
-            return [made.obstacle(self._known, size) for size in self._sizes]
+            return [made.why_not(self._known, size) for size in self._sizes]
         if component.kind != "soup":
-            return [made.obstacle(recipe, self._known) for recipe in self._recipes]
+            return [made.why_not(recipe, self._known) for recipe in self._recipes]
         sizes = (_size(setting["share"], self._known),) if "share" in setting else self._sizes
         tried = itertools.product(sizes, self._recipes)
-        return [workers.obstacle(made, k, recipe, self._known) for k, recipe in tried]
+        return [workers.why_not(made, k, recipe, self._known) for k, recipe in tried]
 
 
 def _recipes(space: Space, recipe: Recipe) -> tuple[Recipe, ...]:

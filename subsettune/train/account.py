@@ -14,7 +14,7 @@ PURPOSES = ("train", "select", "evaluate", "other")
 
 
 @dataclass(slots=True, kw_only=True)
-class Account:
+class LedgerBuilder:
     """FLOPs of one run so far.
 
     Args:

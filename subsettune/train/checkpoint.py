@@ -24,7 +24,7 @@ ADVICE = "Delete it: the run then starts over."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class ProgressMarker:
     """How far a run had come when it was last seen.
 
     Args:
@@ -82,23 +82,23 @@ class Checkpoints:
             raise CheckpointError(f"{self} belongs to another run. {ADVICE}")
         return state
 
-    def mark(self, mark: Mark) -> None:
+    def mark(self, mark: ProgressMarker) -> None:
         """Note how far the run is, between checkpoints."""
         self.folder.write(self._mark_name, f"{mark.flops} {mark.repeated}".encode())
 
-    def marked(self) -> Mark:
+    def marked(self) -> ProgressMarker:
         """What was last noted; zeros if nothing was.
 
         Raises:
             CheckpointError: the mark is damaged.
         """
         if not self.folder.exists(self._mark_name):
-            return Mark()
+            return ProgressMarker()
         found = re.fullmatch(rb"(\d+) (\d+)", self.folder.read(self._mark_name))
         if found is None:
             advice = "Delete it: the work lost so far is then not counted."
             raise CheckpointError(f"mark {self.folder}/{self._mark_name} is damaged. {advice}")
-        return Mark(flops=int(found[1]), repeated=int(found[2]))
+        return ProgressMarker(flops=int(found[1]), repeated=int(found[2]))
 
     def remove(self) -> None:
         """Remove the checkpoint and its mark."""

@@ -30,19 +30,19 @@ from subsettune.policy import Policy
 from subsettune.storage import Folder
 from subsettune.task import Task
 from subsettune.train import optimizers, orders, schedule
-from subsettune.train.account import Account, Stopwatch
-from subsettune.train.checkpoint import ADVICE, Checkpoints, Mark
+from subsettune.train.account import LedgerBuilder, Stopwatch
+from subsettune.train.checkpoint import ADVICE, Checkpoints, ProgressMarker
 from subsettune.train.learner import Learner, predict
 from subsettune.train.options import RunOptions
 from subsettune.train.planning import phases
 from subsettune.train.planning.check import check, facts, facts_of, run_key
 from subsettune.train.randomness import capture, generator, isolated, preserved, restore
 from subsettune.train.result import Cause, CurvePoint, RunResult, SoupPoint, SwitchPoint, finite_or_none
-from subsettune.train.selection.chooser import Chooser
+from subsettune.train.selection.chooser import SubsetProvider
 from subsettune.train.soup import executors, workers
 from subsettune.train.transitions import base
 
-__all__ = ["Chooser", "Report", "RunOptions", "check", "facts", "predict", "run", "run_key"]
+__all__ = ["Report", "RunOptions", "SubsetProvider", "check", "facts", "predict", "run", "run_key"]
 
 Report = Callable[[CurvePoint], bool]
 CHECK_EVERY = 25  # updates between looks at the running loss, which would force a device to synchronise
@@ -119,11 +119,11 @@ class _Run:
         self.stream.attach(self.learner)
         self.way = self._way()
         places, device = self.options.places, job.device
-        self.chooser = Chooser(
+        self.chooser = SubsetProvider(
             job.task, job.policy, job.seed, job.data, self.facts, device=device, places=places, clock=clock
         )
         self.checkpoints = self._find_checkpoints()
-        self.account = Account()
+        self.account = LedgerBuilder()
         self.watch = Stopwatch(clock, job.device)
         self._last_checkpoint = self._last_mark = self.watch.lap_start
         # The rest changes as the run goes on, and is in the checkpoint.
@@ -147,11 +147,13 @@ class _Run:
         shortest = min(length for opening in self.openings for length in opening.lengths)
         if shortest == 1 or self.recipe.batch_size == 1:  # the lengths of a soup are those of all workers
             learner.check_batch(1)
-        elif any(self.order.kept(n, o.facts) == 1 for o in self.openings if not o.is_soup for n in o.lengths):
+        elif any(
+            self.order.min_trained_examples(n, o.facts) == 1 for o in self.openings if not o.is_soup for n in o.lengths
+        ):
             learner.check_batch(1, advice="Keep more than one example of each batch.")
         return learner
 
-    def _way(self) -> executors.Way:
+    def _way(self) -> executors.ExecutionMode:
         """How workers of soups are carried out; tried on the network, so only where there are some."""
         is_needed = any(opening.is_soup for opening in self.openings)
         return executors.way(self.options.soup_workers, self.learner) if is_needed else "in_turn"
@@ -192,7 +194,7 @@ class _Run:
             share = self.account.spent / self.total
             batch = None if self.workers is not None else self.stream.next(share)
             length = self.workers.next_length() if self.workers is not None else len(batch or ())
-            price = phases.price(self.openings[self.phase], self.order, length, share)
+            price = phases.update_cost(self.openings[self.phase], self.order, length, share)
             most = self._evaluations_left(price)
             if most == 0:
                 self._leave()
@@ -212,7 +214,7 @@ class _Run:
         """Update on a batch, or every worker on one of its own; returns the evaluations made."""
         if self.workers is None:
             assert batch is not None
-            now = orders.Moment(
+            now = orders.StepContext(
                 lr=self._lr(), weights=self.weights, most=most, share=share, facts=self.openings[self.phase].facts
             )
             return self.stream.update(self.learner, batch, now)
@@ -264,10 +266,10 @@ class _Run:
             self._save()
 
     def _gather_workers(self) -> None:
-        stirred = self.policy.phases[self.phase].stirred
-        if stirred is not None:
+        active_soup = self.policy.phases[self.phase].active_soup
+        if active_soup is not None:
             place = workers.SoupPhase(
-                soup=stirred,
+                soup=active_soup,
                 seed=self.job.seed,
                 phase=self.phase,
                 facts=self.openings[self.phase].facts,
@@ -295,7 +297,7 @@ class _Run:
         if self.options.measure_switches:
             self._measure_switch({split: self._measure(split) for split in self._splits()})
         learner = self.learner
-        entered = base.Entered(
+        entered = base.TransitionContext(
             network=learner.network,
             optimizer=learner.optimizer,
             scales=learner.scales,
@@ -360,7 +362,7 @@ class _Run:
     def _measure(self, split: str) -> float:
         part = getattr(self.data, split)
         if self.workers is not None and self.workers.has_begun:
-            self.workers.pour()
+            self.workers.write_average()
         value = self.learner.measure(part)
         self.account.evaluated += len(part) * self._forward_flops
         self.watch.lap("evaluate")
@@ -454,7 +456,7 @@ class _Run:
 
     def _mark(self) -> None:
         if self.checkpoints is not None:
-            self.checkpoints.mark(Mark(flops=self.account.ledger().total, repeated=self.repeated))
+            self.checkpoints.mark(ProgressMarker(flops=self.account.ledger().total, repeated=self.repeated))
 
     def _save(self) -> None:
         if self.checkpoints is None:
@@ -499,7 +501,7 @@ class _Run:
     def _load(self, state: dict[str, Any]) -> None:
         for name in _PLAIN_STATE:
             setattr(self, name, state[name])
-        self.account = Account(**state["account"])
+        self.account = LedgerBuilder(**state["account"])
         self.watch.seconds.update(state["seconds"])
         self.curve = [config.build(CurvePoint, point) for point in state["curve"]]
         self.switch_points = [config.build(SwitchPoint, point) for point in state["switch_points"]]

@@ -8,7 +8,7 @@ from typing import Literal
 
 from subsettune import config
 from subsettune.config import AT_LEAST_ONE, POSITIVE, Rule, setting
-from subsettune.data.places import Places
+from subsettune.data.places import DataPaths
 
 SPLITS = ("train", "validation", "test")
 _DEVICE = Rule("auto, cpu, cuda or cuda:N", lambda v: re.fullmatch(r"auto|cpu|cuda(:\d+)?", v) is not None)
@@ -46,7 +46,7 @@ class RunOptions:
     keep_model: bool = False
     measure_switches: bool = False
     soup_workers: Literal["auto", "together", "in_turn"] = "auto"
-    places: Places = setting(Places())
+    places: DataPaths = setting(DataPaths())
     fingerprint: str | None = None
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from places import ROOT
 
-from subsettune.data import Places, load
+from subsettune.data import DataPaths, load
 from subsettune.study.spec.definition import read
 
 SCRIPT = ROOT / "benchmarks" / "adult.py"
@@ -80,7 +80,7 @@ def test_the_real_files_suit_their_studies(tmp_path: Path) -> None:
         pytest.skip("needs the real Adult data: set SUBSETTUNE_DATA to a folder that holds adult/adult.data.gz")
     done = convert(Path(kept) / "adult", tmp_path)
     assert done.returncode == 0, done.stderr
-    places = Places(data_root=str(tmp_path), cache=str(tmp_path / "cache"), download=False)
+    places = DataPaths(data_root=str(tmp_path), cache=str(tmp_path / "cache"), download=False)
     classes = load(read(ROOT / "search_spaces/adult.yaml").task, places)
     assert (classes.num_source_examples, len(classes.test)) == (32_561, 16_281)
     assert classes.class_names == ("<=50K", ">50K")

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 import subsettune.data as data_module
-from subsettune.data import Places, cached, load, remove_cached
+from subsettune.data import DataPaths, cached, load, remove_cached
 from subsettune.data.arrays import META_KEY, Meta, fingerprint, read, verify, write
 from subsettune.errors import DataError, StorageError
 from subsettune.task import Data, Model, Recipe, Task
@@ -52,7 +52,7 @@ def child(folder: str, source: str, slow_s: float, dies_writing: bool, answer: C
     os.environ["SLOW_S"] = str(slow_s)
     if dies_writing:
         os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
-    answer.send(load(task(source), Places(cache="cache")).fingerprint)
+    answer.send(load(task(source), DataPaths(cache="cache")).fingerprint)
 
 
 def task(source: str = "digits") -> Task:
@@ -61,9 +61,9 @@ def task(source: str = "digits") -> Task:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
+def places(tmp_path: Path) -> DataPaths:
     data_module._LOADED.clear()
-    return Places(cache=str(tmp_path / "cache"))
+    return DataPaths(cache=str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_a_process_killed_while_reading_leaves_no_half_file_and_no_lock(slow_fol
     receiver.close()
 
 
-def test_a_process_killed_while_writing_leaves_what_the_next_one_writes_over(places: Places, tmp_path: Path) -> None:
+def test_a_process_killed_while_writing_leaves_what_the_next_one_writes_over(places: DataPaths, tmp_path: Path) -> None:
     process, receiver = start(tmp_path, 0.0, "digits", dies_writing=True)
     process.join(60)
     receiver.close()
@@ -133,7 +133,7 @@ def test_a_process_killed_while_writing_leaves_what_the_next_one_writes_over(pla
     assert [item.source for item in cached(places)] == ["digits"]
 
 
-def test_leftovers_can_be_removed(places: Places, tmp_path: Path) -> None:
+def test_leftovers_can_be_removed(places: DataPaths, tmp_path: Path) -> None:
     folder = tmp_path / "cache/data"
     (folder / "abc.unpacked").mkdir(parents=True)
     (folder / "abc.unpacked/file").write_bytes(b"12345")
@@ -143,7 +143,7 @@ def test_leftovers_can_be_removed(places: Places, tmp_path: Path) -> None:
     assert cached(places) == ()
 
 
-def test_what_is_cached_is_listed_and_removed(places: Places, tmp_path: Path) -> None:
+def test_what_is_cached_is_listed_and_removed(places: DataPaths, tmp_path: Path) -> None:
     assert cached(places) == ()
     first = load(task(), places)
     (item,) = cached(places)
@@ -158,7 +158,7 @@ def test_what_is_cached_is_listed_and_removed(places: Places, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "overwritten"])
-def test_a_damaged_file_is_found_and_the_remedy_works(places: Places, damage: str) -> None:
+def test_a_damaged_file_is_found_and_the_remedy_works(places: DataPaths, damage: str) -> None:
     before = load(task(), places).fingerprint
     path = Path(cached(places)[0].path)
     content = bytearray(path.read_bytes())
@@ -173,14 +173,14 @@ def test_a_damaged_file_is_found_and_the_remedy_works(places: Places, damage: st
     assert load(task(), places).fingerprint == before
 
 
-def test_a_file_that_was_only_touched_is_taken(places: Places) -> None:
+def test_a_file_that_was_only_touched_is_taken(places: DataPaths) -> None:
     before = load(task(), places).fingerprint
     os.utime(cached(places)[0].path, (1, 1))
     data_module._LOADED.clear()
     assert load(task(), places).fingerprint == before
 
 
-def test_a_damaged_index_is_made_anew(places: Places, tmp_path: Path) -> None:
+def test_a_damaged_index_is_made_anew(places: DataPaths, tmp_path: Path) -> None:
     before = load(task(), places).fingerprint
     for entry in (tmp_path / "cache/data").glob("*.json"):
         entry.write_text("{not json")
@@ -192,14 +192,14 @@ def test_a_cache_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     data_module._LOADED.clear()
     with pytest.raises(StorageError, match=r"cannot be written: .*Give --cache a folder that can"):
-        load(task(), Places(cache=str(tmp_path / "file")))
+        load(task(), DataPaths(cache=str(tmp_path / "file")))
 
 
 def test_the_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUBSETTUNE_CACHE", str(tmp_path / "there"))
     data_module._LOADED.clear()
-    load(task(), Places())
-    assert len(cached(Places(cache=str(tmp_path / "there")))) == 1
+    load(task(), DataPaths())
+    assert len(cached(DataPaths(cache=str(tmp_path / "there")))) == 1
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subsettune import config, train
-from subsettune.data import Places, TaskData, arrays, categories, encode, load, parquet
+from subsettune.data import DataPaths, TaskData, arrays, categories, encode, load, parquet
 from subsettune.data.encode import Encoder, Normalizer
 from subsettune.errors import DataError
 from subsettune.policy import Phase, Policy
@@ -44,7 +44,7 @@ def make_task(path: Path, metric: str = "accuracy", **data: Any) -> Task:
 
 
 def load_table(path: Path, metric: str = "accuracy", **data: Any) -> TaskData:
-    return load(make_task(path, metric, **data), Places(cache=str(path.parent / "cache"), download=False))
+    return load(make_task(path, metric, **data), DataPaths(cache=str(path.parent / "cache"), download=False))
 
 
 def mixed(**columns: Any) -> pa.Table:
@@ -353,7 +353,7 @@ def test_sources_without_columns(tmp_path: Path, source: str, message: str) -> N
         },
     )
     with pytest.raises(DataError) as caught:
-        load(task, Places(cache=str(tmp_path)))
+        load(task, DataPaths(cache=str(tmp_path)))
     assert str(caught.value) == message
 
 
@@ -387,7 +387,7 @@ def learnable(n: int = 400) -> pa.Table:
 )
 def test_a_run_learns_from_mixed_columns(tmp_path: Path, metric: str, changes: dict[str, Any]) -> None:
     task = make_task(write(tmp_path, learnable()), metric, **changes)
-    places = Places(cache=str(tmp_path / "cache"))
+    places = DataPaths(cache=str(tmp_path / "cache"))
     options = train.RunOptions(places=places, num_threads=1, device="cpu")
     policy = Policy(phases=(Phase(share=0.1, passes=3.0, selector="kcenter"), Phase(passes=8.0)))
     result = train.run(task, policy, 0, options=options)

@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subsettune import TuneOptions, bundle, config, train, tune
-from subsettune.data import Places, TaskData, load, split
+from subsettune.data import DataPaths, TaskData, load, split
 from subsettune.data.distort import distorted
 from subsettune.data.encode import Normalizer
 from subsettune.errors import BundleError, DataError
 from subsettune.policy import Phase, Policy
-from subsettune.task import Distortion, Task
+from subsettune.task import Corruption, Task
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 NAMES = ("a", "b", "c", "d")
@@ -44,8 +44,8 @@ def make_task(data: dict[str, str], key: str = "images", metric: str = "accuracy
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return Places(cache=str(tmp_path / "cache"))
+def places(tmp_path: Path) -> DataPaths:
+    return DataPaths(cache=str(tmp_path / "cache"))
 
 
 def content(data: TaskData, part: str) -> str:
@@ -68,7 +68,7 @@ def content(data: TaskData, part: str) -> str:
 def test_counts_are_exact_and_only_the_training_part_is_touched(
     flips: int, repeats: int, times: int, seed: int
 ) -> None:
-    made = Distortion(flip_labels=flips / 200, repeat_share=repeats / 200, repeat_times=times, seed=seed)
+    made = Corruption(flip_labels=flips / 200, repeat_share=repeats / 200, repeat_times=times, seed=seed)
     before = ALL_TARGETS.clone()
     targets, rows = distorted(ALL_TARGETS, ROWS, made, NAMES)
     assert torch.equal(before, ALL_TARGETS)
@@ -87,13 +87,13 @@ def test_counts_are_exact_and_only_the_training_part_is_touched(
 def test_shares_are_read_as_they_are_written() -> None:
     """0.29 of 100 is 29, though 0.29 * 100 is 28.999... in binary; and 0.145 of 200 is the same 29."""
     for share, rows in ((0.29, ROWS[:100]), (0.145, ROWS)):
-        targets, _ = distorted(ALL_TARGETS, rows, Distortion(flip_labels=share), NAMES)
+        targets, _ = distorted(ALL_TARGETS, rows, Corruption(flip_labels=share), NAMES)
         assert int((targets != ALL_TARGETS).sum()) == 29
 
 
 def test_other_classes_are_equally_likely() -> None:
     n = 30_000
-    targets, _ = distorted(torch.arange(n) % 4, torch.arange(n), Distortion(flip_labels=0.9), NAMES)
+    targets, _ = distorted(torch.arange(n) % 4, torch.arange(n), Corruption(flip_labels=0.9), NAMES)
     steps = (targets - torch.arange(n)) % 4
     counts = torch.bincount(steps, minlength=4).tolist()
     assert counts[0] == n // 10
@@ -101,8 +101,8 @@ def test_other_classes_are_equally_likely() -> None:
 
 
 def test_more_of_it_begins_with_the_same() -> None:
-    few, few_rows = distorted(ALL_TARGETS, ROWS, Distortion(flip_labels=0.1, repeat_share=0.1), NAMES)
-    many, many_rows = distorted(ALL_TARGETS, ROWS, Distortion(flip_labels=0.3, repeat_share=0.5, repeat_times=4), NAMES)
+    few, few_rows = distorted(ALL_TARGETS, ROWS, Corruption(flip_labels=0.1, repeat_share=0.1), NAMES)
+    many, many_rows = distorted(ALL_TARGETS, ROWS, Corruption(flip_labels=0.3, repeat_share=0.5, repeat_times=4), NAMES)
     flipped = few != ALL_TARGETS
     assert torch.equal(many[flipped], few[flipped])
     counts = [torch.bincount(rows, minlength=400) for rows in (few_rows, many_rows)]
@@ -110,17 +110,17 @@ def test_more_of_it_begins_with_the_same() -> None:
 
 
 def test_flips_do_not_depend_on_repeats_and_seeds_differ() -> None:
-    alone, _ = distorted(ALL_TARGETS, ROWS, Distortion(flip_labels=0.2), NAMES)
-    both, _ = distorted(ALL_TARGETS, ROWS, Distortion(flip_labels=0.2, repeat_share=0.3), NAMES)
+    alone, _ = distorted(ALL_TARGETS, ROWS, Corruption(flip_labels=0.2), NAMES)
+    both, _ = distorted(ALL_TARGETS, ROWS, Corruption(flip_labels=0.2, repeat_share=0.3), NAMES)
     assert torch.equal(alone, both)
-    other, _ = distorted(ALL_TARGETS, ROWS, Distortion(flip_labels=0.2, seed=1), NAMES)
+    other, _ = distorted(ALL_TARGETS, ROWS, Corruption(flip_labels=0.2, seed=1), NAMES)
     assert not torch.equal(alone, other)
 
 
 def test_one_seed_is_one_distortion_everywhere() -> None:
     """Other draws would be other data: they need another `distort.VERSION`."""
     targets, rows = distorted(
-        torch.arange(20) % 4, torch.arange(20), Distortion(flip_labels=0.2, repeat_share=0.1), NAMES
+        torch.arange(20) % 4, torch.arange(20), Corruption(flip_labels=0.2, repeat_share=0.1), NAMES
     )
     assert (targets != torch.arange(20) % 4).nonzero().flatten().tolist() == [5, 12, 13, 19]
     assert targets[[5, 12, 13, 19]].tolist() == [2, 3, 3, 0]
@@ -129,7 +129,7 @@ def test_one_seed_is_one_distortion_everywhere() -> None:
 
 def test_a_class_that_loses_all_examples_is_refused() -> None:
     with pytest.raises(DataError) as caught:
-        distorted(torch.zeros(2, dtype=torch.int64), torch.arange(2), Distortion(flip_labels=0.9), ("a", "b"))
+        distorted(torch.zeros(2, dtype=torch.int64), torch.arange(2), Corruption(flip_labels=0.9), ("a", "b"))
     assert str(caught.value) == (
         "class 'a' must keep training examples, got none after distortion.flip_labels. Flip fewer, or change "
         "distortion.seed."
@@ -139,7 +139,7 @@ def test_a_class_that_loses_all_examples_is_refused() -> None:
 # --- the data of a task ----------------------------------------------------------------------------------------------
 
 
-def test_validation_and_test_part_stay_clean(tiny_data: dict[str, str], places: Places) -> None:
+def test_validation_and_test_part_stay_clean(tiny_data: dict[str, str], places: DataPaths) -> None:
     clean = load(make_task(tiny_data), places)
     flipped = load(make_task(tiny_data, flip_labels=0.3), places)
     repeated = load(make_task(tiny_data, repeat_share=0.5, repeat_times=3), places)
@@ -153,7 +153,7 @@ def test_validation_and_test_part_stay_clean(tiny_data: dict[str, str], places: 
     assert len({data.fingerprint for data in (clean, flipped, repeated)}) == 3
 
 
-def test_copies_share_row_input_and_label(tiny_data: dict[str, str], places: Places) -> None:
+def test_copies_share_row_input_and_label(tiny_data: dict[str, str], places: DataPaths) -> None:
     part = load(make_task(tiny_data, flip_labels=0.5, repeat_share=0.2, repeat_times=3), places).train
     inputs, targets = part.batch(torch.arange(len(part)))
     for row in part.rows.unique().tolist():
@@ -163,7 +163,7 @@ def test_copies_share_row_input_and_label(tiny_data: dict[str, str], places: Pla
         assert bool((targets[mine] == targets[mine][0]).all())
 
 
-def test_statistics_are_those_of_the_distorted_part(tiny_data: dict[str, str], places: Places) -> None:
+def test_statistics_are_those_of_the_distorted_part(tiny_data: dict[str, str], places: DataPaths) -> None:
     data = load(make_task(tiny_data, "values", "mse", repeat_share=0.4, repeat_times=5), places)
     x, y = np.load(tiny_data["values"])["x"].astype(np.float64), np.load(tiny_data["values"])["y"].astype(np.float64)
     rows = data.train.rows.numpy()
@@ -177,7 +177,7 @@ def test_statistics_are_those_of_the_distorted_part(tiny_data: dict[str, str], p
     assert int(classes.class_counts.sum()) == len(classes.train)
 
 
-def test_a_neutral_distortion_is_the_task_without_one(tiny_data: dict[str, str], places: Places) -> None:
+def test_a_neutral_distortion_is_the_task_without_one(tiny_data: dict[str, str], places: DataPaths) -> None:
     plain = make_task(tiny_data)
     neutral = make_task(tiny_data, seed=7, repeat_share=0.5, repeat_times=1)
     assert neutral.key == plain.key
@@ -187,7 +187,7 @@ def test_a_neutral_distortion_is_the_task_without_one(tiny_data: dict[str, str],
     assert all(content(first, part) == content(second, part) for part in ("train", "validation", "test"))
 
 
-def test_a_run_on_distorted_data(tiny_data: dict[str, str], places: Places) -> None:
+def test_a_run_on_distorted_data(tiny_data: dict[str, str], places: DataPaths) -> None:
     """N grows with the copies, and the compute of a pass with it; the same seed gives the same bits."""
     task = make_task(tiny_data, flip_labels=0.2, repeat_share=0.5, repeat_times=3)
     facts = train.facts(task, places)
@@ -205,7 +205,7 @@ def test_rows_of_a_bundle_repeat_as_often_as_the_distortion_repeats_them(tmp_pat
     made, _ = fake_bundle.export(tmp_path)
     index = made.subset().index.copy()
     told = {"facts": made.facts, "fingerprint": made.fingerprint, "seed": made.seed}
-    twice = replace(made.task, distortion=Distortion(repeat_share=0.5, repeat_times=2))
+    twice = replace(made.task, distortion=Corruption(repeat_share=0.5, repeat_times=2))
     index[1] = index[0]
     subset = replace(made.subset(), index=index)
     bundle.export(tmp_path, made.policy, made.evidence, task=twice, subsets=(subset,), **told)
@@ -226,7 +226,7 @@ def test_rows_of_a_bundle_repeat_as_often_as_the_distortion_repeats_them(tmp_pat
     )
 
 
-def test_the_bundle_of_a_study_on_distorted_data_is_followed(tiny_data: dict[str, str], places: Places) -> None:
+def test_the_bundle_of_a_study_on_distorted_data_is_followed(tiny_data: dict[str, str], places: DataPaths) -> None:
     where = TuneOptions(storage=f"{places.cache}/runs", places=places, executor="inline", device="cpu")
     changes = {
         "task.data": {"source": tiny_data["images"]},
@@ -236,6 +236,6 @@ def test_the_bundle_of_a_study_on_distorted_data_is_followed(tiny_data: dict[str
     }
     view = tune(changed(changes), run_id="a", options=where)
     found = bundle.Bundle.load(view.summary["bundle"])
-    assert found.task.distortion == Distortion(flip_labels=0.1, repeat_share=0.5, repeat_times=3)
+    assert found.task.distortion == Corruption(flip_labels=0.1, repeat_share=0.5, repeat_times=3)
     result = train.run(found.task, found.policy, found.seed, options=options(places=places, splits=("test",)))
     assert result.metrics["test"] == {run.seed: run.metric for run in found.evidence.best.runs}[found.seed]

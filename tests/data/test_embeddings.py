@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from subsettune import config, train
-from subsettune.data import Places, TaskData, load, scratch
+from subsettune.data import DataPaths, TaskData, load, scratch
 from subsettune.errors import DataError
 from subsettune.task import Task
 
@@ -31,7 +31,7 @@ def make_task(source: str, **data: Any) -> Task:
 
 
 def load_file(path: Path, **data: Any) -> TaskData:
-    return load(make_task(str(path), **data), Places(cache=str(path.parent / "cache"), download=False))
+    return load(make_task(str(path), **data), DataPaths(cache=str(path.parent / "cache"), download=False))
 
 
 def table(vectors: Any = VECTORS, kind: pa.DataType | None = None, **columns: Any) -> pa.Table:
@@ -121,7 +121,7 @@ def test_a_moved_part_keeps_its_embeddings(tmp_path: Path) -> None:
 
 def test_the_facts_of_a_task_tell_their_length(tmp_path: Path) -> None:
     task = make_task(str(write(tmp_path, table())), embeddings="vector")
-    assert train.facts(task, Places(cache=str(tmp_path / "cache"))).num_embedding == 3
+    assert train.facts(task, DataPaths(cache=str(tmp_path / "cache"))).num_embedding == 3
 
 
 def holed(value: float | None) -> list[Any]:
@@ -245,7 +245,7 @@ def test_bad_arrays(tmp_path: Path, case: str) -> None:
 
 def test_a_named_data_set_has_none(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
-        load(make_task("digits", embeddings="e"), Places(cache=str(tmp_path)))
+        load(make_task("digits", embeddings="e"), DataPaths(cache=str(tmp_path)))
     assert str(caught.value) == (
         "data.embeddings means nothing to 'digits': its input and label are known. Remove the key."
     )

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 import subsettune.data as data_module
-from subsettune.data import Places, load
+from subsettune.data import DataPaths, load
 from subsettune.errors import DataError, DataNotFoundError
 from subsettune.task import Data, Model, Recipe, Split, Task
 
@@ -39,8 +39,8 @@ def task(source: str = "digits", metric: str = "accuracy", split: Split | None =
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return Places(cache=str(tmp_path / "cache"), data_root=str(tmp_path / "root"), download=False)
+def places(tmp_path: Path) -> DataPaths:
+    return DataPaths(cache=str(tmp_path / "cache"), data_root=str(tmp_path / "root"), download=False)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def forget() -> None:
     data_module._LOADED.clear()
 
 
-def test_digits_are_what_scikit_learn_has(places: Places) -> None:
+def test_digits_are_what_scikit_learn_has(places: DataPaths) -> None:
     from sklearn.datasets import load_digits
 
     data = load(task(split=Split(validation=0.1, test=0.2)), places)
@@ -79,7 +79,7 @@ def test_digits_are_what_scikit_learn_has(places: Places) -> None:
     assert data.class_counts.tolist() == np.bincount(bunch.target[data.train.rows.numpy()]).tolist()
 
 
-def test_normalisation_is_of_the_training_part_alone(places: Places) -> None:
+def test_normalisation_is_of_the_training_part_alone(places: DataPaths) -> None:
     data = load(task(), places)
     inputs, _ = data.train.batch(torch.arange(len(data.train)))
     assert inputs.dtype == torch.float32
@@ -87,7 +87,7 @@ def test_normalisation_is_of_the_training_part_alone(places: Places) -> None:
     assert abs(float(inputs.double().std(correction=0)) - 1) < 1e-5
 
 
-def test_batches_follow_their_index_and_may_be_changed(places: Places) -> None:
+def test_batches_follow_their_index_and_may_be_changed(places: DataPaths) -> None:
     part = load(task(), places).train
     index = torch.tensor([5, 0, 5])
     inputs, targets = part.batch(index)
@@ -97,42 +97,44 @@ def test_batches_follow_their_index_and_may_be_changed(places: Places) -> None:
     assert not torch.equal(part.batch(index)[0], inputs)
 
 
-def test_loading_twice_gives_the_same_object_and_the_same_fingerprint_elsewhere(places: Places, tmp_path: Path) -> None:
+def test_loading_twice_gives_the_same_object_and_the_same_fingerprint_elsewhere(
+    places: DataPaths, tmp_path: Path
+) -> None:
     first = load(task(), places)
     assert load(task(), places) is first
-    elsewhere = load(task(), Places(cache=str(tmp_path / "other")))
+    elsewhere = load(task(), DataPaths(cache=str(tmp_path / "other")))
     assert elsewhere.fingerprint == first.fingerprint
     assert torch.equal(elsewhere.train.rows, first.train.rows)
 
 
-def test_another_split_is_other_data(places: Places) -> None:
+def test_another_split_is_other_data(places: DataPaths) -> None:
     prints = {load(task(split=Split(seed=seed)), places).fingerprint for seed in (0, 1)}
     prints.add(load(task(split=Split(validation=0.2)), places).fingerprint)
     assert len(prints) == 3
 
 
-def test_a_wrong_fingerprint_is_refused_with_both(places: Places) -> None:
+def test_a_wrong_fingerprint_is_refused_with_both(places: DataPaths) -> None:
     right = load(task(), places).fingerprint
     with pytest.raises(DataError, match=f"{right[:16]}, and {'ab' * 8} were expected"):
         load(task(), places, fingerprint="ab" * 32)
 
 
-def test_a_machine_without_the_data_makes_them_and_compares(places: Places, tmp_path: Path) -> None:
+def test_a_machine_without_the_data_makes_them_and_compares(places: DataPaths, tmp_path: Path) -> None:
     known = load(task(), places).fingerprint
     forget()
-    other = Places(cache=str(tmp_path / "other machine"))
+    other = DataPaths(cache=str(tmp_path / "other machine"))
     assert load(task(), other, fingerprint=known).fingerprint == known
     assert len(data_module.cached(other)) == 1
 
 
-def test_a_kind_of_task_is_part_of_what_is_cached(places: Places) -> None:
+def test_a_kind_of_task_is_part_of_what_is_cached(places: DataPaths) -> None:
     """Digits as classes and as values are two data sets from one source."""
     classes, values = load(task(), places), load(task(metric="mse"), places)
     assert (classes.train.targets.dtype, values.train.targets.dtype) == (torch.int64, torch.float32)
     assert classes.fingerprint != values.fingerprint
 
 
-def test_loading_leaves_the_random_state_alone(places: Places) -> None:
+def test_loading_leaves_the_random_state_alone(places: DataPaths) -> None:
     forget()
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002 (it is guarded)
     load(task(), places)
@@ -142,7 +144,7 @@ def test_loading_leaves_the_random_state_alone(places: Places) -> None:
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100"])
-def test_absent_files_say_where_they_are_expected(places: Places, name: str) -> None:
+def test_absent_files_say_where_they_are_expected(places: DataPaths, name: str) -> None:
     with pytest.raises(DataNotFoundError) as caught:
         load(task(name), places)
     root = places.torchvision_root()
@@ -159,7 +161,7 @@ def test_absent_files_say_where_they_are_expected(places: Places, name: str) -> 
     )
 
 
-def test_no_network_is_one_sentence(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_network_is_one_sentence(places: DataPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise URLError("no route to host")
 
@@ -167,7 +169,7 @@ def test_no_network_is_one_sentence(places: Places, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", refuse)
     for name, archives, into in (("mnist", IDX, "/MNIST/raw"), ("cifar10", "cifar-10-python.tar.gz", "")):
         with pytest.raises(DataNotFoundError) as caught:
-            load(task(name), Places(cache=places.cache, data_root=places.data_root))
+            load(task(name), DataPaths(cache=places.cache, data_root=places.data_root))
         root = places.torchvision_root()
         folder = "MNIST/raw" if name == "mnist" else "cifar-10-batches-py"
         assert str(caught.value) == (
@@ -178,7 +180,7 @@ def test_no_network_is_one_sentence(places: Places, monkeypatch: pytest.MonkeyPa
     assert socket.getdefaulttimeout() is None
 
 
-def test_unpacked_files_suffice_and_damage_in_them_is_told(places: Places) -> None:
+def test_unpacked_files_suffice_and_damage_in_them_is_told(places: DataPaths) -> None:
     """Made-up idx files in torchvision's form: magic number, sizes, bytes."""
     raw = places.torchvision_root() / "MNIST/raw"
     raw.mkdir(parents=True)
@@ -199,17 +201,19 @@ def test_unpacked_files_suffice_and_damage_in_them_is_told(places: Places) -> No
         load(task("mnist"), places)
 
 
-def test_an_archive_that_is_not_the_published_one_is_left_alone(places: Places, tmp_path: Path) -> None:
+def test_an_archive_that_is_not_the_published_one_is_left_alone(places: DataPaths, tmp_path: Path) -> None:
     raw = tmp_path / "root/MNIST/raw"
     raw.mkdir(parents=True)
     for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (raw / f"{part}-ubyte.gz").write_bytes(gzip.compress(b"not it"))
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz is damaged: it is not the published file"):
-        load(task("mnist"), Places(cache=places.cache, data_root=places.data_root, download=True))
+        load(task("mnist"), DataPaths(cache=places.cache, data_root=places.data_root, download=True))
     assert gzip.decompress((raw / "train-images-idx3-ubyte.gz").read_bytes()) == b"not it"
 
 
-def test_mnist_is_read_from_verified_archives_without_touching_their_folder(mnist_root: Path, places: Places) -> None:
+def test_mnist_is_read_from_verified_archives_without_touching_their_folder(
+    mnist_root: Path, places: DataPaths
+) -> None:
     before = sorted(p.name for p in (mnist_root / "MNIST/raw").iterdir())
     data = load(task("mnist"), places)
     assert sorted(p.name for p in (mnist_root / "MNIST/raw").iterdir()) == before
@@ -225,7 +229,7 @@ def test_mnist_is_read_from_verified_archives_without_touching_their_folder(mnis
     assert labels.tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]  # of the official test file
 
 
-def test_cifar_is_read_from_its_archive(places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar_is_read_from_its_archive(places: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The published layout with 20 random images a file, and their hashes in the place of the published ones."""
     from torchvision.datasets import CIFAR10
 
@@ -259,16 +263,16 @@ def test_cifar_is_read_from_its_archive(places: Places, tmp_path: Path, monkeypa
     assert np.allclose(inputs.numpy(), expected, atol=1e-5)
 
 
-def test_a_worker_with_the_fingerprint_does_not_look_at_the_source(mnist_root: Path, places: Places) -> None:
+def test_a_worker_with_the_fingerprint_does_not_look_at_the_source(mnist_root: Path, places: DataPaths) -> None:
     known = load(task("mnist"), places).fingerprint
     shutil.rmtree(mnist_root)
     forget()
     assert load(task("mnist"), places, fingerprint=known).fingerprint == known
     forget()
     with pytest.raises(DataNotFoundError):
-        load(task("mnist"), Places(cache=f"{places.cache}2", data_root=places.data_root, download=False))
+        load(task("mnist"), DataPaths(cache=f"{places.cache}2", data_root=places.data_root, download=False))
 
 
-def test_mnist_with_a_test_share_is_refused(mnist_root: Path, places: Places) -> None:
+def test_mnist_with_a_test_share_is_refused(mnist_root: Path, places: DataPaths) -> None:
     with pytest.raises(DataError, match=r"split\.test must be null"):
         load(task("mnist", split=Split(test=0.2)), places)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from subsettune.data import Places, TaskData, load, scratch
+from subsettune.data import DataPaths, TaskData, load, scratch
 from subsettune.errors import DataError, StorageError
 from subsettune.task import Data, Model, Recipe, Task
 
@@ -35,7 +35,7 @@ def load_path(path: Path, metric: str = "accuracy", data: dict[str, Any] | None 
         metric=metric,  # type: ignore[arg-type]
         tolerance=0.01,
     )
-    return load(task, Places(cache=str(path.parent / "cache")))
+    return load(task, DataPaths(cache=str(path.parent / "cache")))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.bool_, np.uint8])
@@ -366,5 +366,5 @@ def test_keys_that_nobody_would_read(tmp_path: Path, data: dict[str, Any], messa
         tolerance=0.01,
     )
     with pytest.raises(DataError) as caught:
-        load(task, Places(cache=str(tmp_path)))
+        load(task, DataPaths(cache=str(tmp_path)))
     assert str(caught.value) == message

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from subsettune.data import Places, TaskData, load, scratch
+from subsettune.data import DataPaths, TaskData, load, scratch
 from subsettune.data.parquet import read_parquet
 from subsettune.errors import DataError, DataNotFoundError
 from subsettune.task import Data, Model, Recipe, Split, Task
@@ -33,7 +33,7 @@ def load_file(path: Path, metric: str = "accuracy", split: Split | None = None, 
         metric=metric,  # type: ignore[arg-type]
         tolerance=0.01,
     )
-    return load(task, Places(cache=str(path.parent / "cache"), download=False))
+    return load(task, DataPaths(cache=str(path.parent / "cache"), download=False))
 
 
 def encode(pixels: np.ndarray, form: str = "PNG", mode: str | None = None) -> bytes:
@@ -247,9 +247,9 @@ def test_a_relative_path_starts_at_the_data_root_or_here(tmp_path: Path, monkeyp
         recipe=Recipe(lr=0.1, batch_size=8, epochs=1),
         tolerance=0.01,
     )
-    rooted = load(task, Places(cache=str(tmp_path / "c"), data_root=str(tmp_path)))
+    rooted = load(task, DataPaths(cache=str(tmp_path / "c"), data_root=str(tmp_path)))
     monkeypatch.chdir(tmp_path)
-    assert load(task, Places(cache=str(tmp_path / "c"))).fingerprint == rooted.fingerprint
+    assert load(task, DataPaths(cache=str(tmp_path / "c"))).fingerprint == rooted.fingerprint
 
 
 def test_a_rewritten_file_is_read_again(tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def test_an_address_is_no_path(tmp_path: Path) -> None:
         tolerance=0.01,
     )
     with pytest.raises(DataError) as caught:
-        load(task, Places(cache=str(tmp_path)))
+        load(task, DataPaths(cache=str(tmp_path)))
     assert str(caught.value) == (
         "data.source must be a local path, got 's3://bucket/x.parquet'. Copy it to a folder of every machine."
     )

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import subsettune.data as data_module
 from subsettune import Bundle, TuneOptions, config, select, train, tune
-from subsettune.data import Places, TaskData, load, scratch, sources
+from subsettune.data import DataPaths, TaskData, load, scratch, sources
 from subsettune.data.arrays import read
 from subsettune.data.encode import TokenIds
 from subsettune.data.text import num_tokens, read_texts, words
@@ -77,7 +77,7 @@ def load_file(source: Path, **data: Any) -> TaskData:
     split = {"test": None} if source.is_dir() and list(source.glob("test*")) else {}
     task = make_task(source, **data)
     task = dataclasses.replace(task, split=dataclasses.replace(task.split, **split))
-    return load(task, Places(cache=str(source.parent / "cache"), download=False))
+    return load(task, DataPaths(cache=str(source.parent / "cache"), download=False))
 
 
 def ids(data: TaskData) -> list[list[int]]:
@@ -366,7 +366,7 @@ def test_keys_that_cannot_be(data: dict[str, Any], message: str) -> None:
 def test_texts_mean_nothing_to_other_sources(name: str) -> None:
     task = dataclasses.replace(make_task("a.tsv"), data=Data(source=name, tokens="bytes"))
     with pytest.raises(DataError) as caught:
-        load(task, Places(download=False))
+        load(task, DataPaths(download=False))
     assert str(caught.value) == f"data.tokens means nothing to {name!r}: its input and label are known. Remove the key."
 
 
@@ -500,8 +500,8 @@ def test_folders_of_two_kinds_and_absent_files(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return Places(cache=str(tmp_path / "cache"), download=False)
+def places(tmp_path: Path) -> DataPaths:
+    return DataPaths(cache=str(tmp_path / "cache"), download=False)
 
 
 @pytest.fixture
@@ -510,14 +510,14 @@ def reviews(tmp_path: Path) -> Path:
 
 
 def run(
-    task: Task, places: Places, policy: Policy | None = None, report: Any = None, **changes: Any
+    task: Task, places: DataPaths, policy: Policy | None = None, report: Any = None, **changes: Any
 ) -> train.RunResult:
     policy = policy or two_phases(1.0, 2.0, share=0.5, selector="random")
     plain = {"keep_model": True, "evaluations": 20, "splits": ("test",), "places": places, **changes}
     return train.run(task, policy, 0, report=report, options=options(**plain))
 
 
-def test_facts_of_texts(reviews: Path, places: Places) -> None:
+def test_facts_of_texts(reviews: Path, places: DataPaths) -> None:
     """FLOPs from the formulas of the layers: t = 6 places, w = 8, one block, 8 hidden units, 2 outputs."""
     facts = train.facts(make_task(reviews), places)
     t, w, f = 6, 8, 8
@@ -529,7 +529,7 @@ def test_facts_of_texts(reviews: Path, places: Places) -> None:
     assert facts.num_tokens == 2 + len(vocabulary(Path(places.cache_folder) / "data"))
 
 
-def test_a_training_on_texts_is_learnt_and_resumed(reviews: Path, places: Places, tmp_path: Path) -> None:
+def test_a_training_on_texts_is_learnt_and_resumed(reviews: Path, places: DataPaths, tmp_path: Path) -> None:
     task = make_task(reviews)
     whole = run(task, places)
     assert whole.metrics["test"] > 0.9
@@ -541,7 +541,7 @@ def test_a_training_on_texts_is_learnt_and_resumed(reviews: Path, places: Places
 
 
 @pytest.mark.parametrize("tokens", ["words", "bytes"])
-def test_a_regression_on_texts(tmp_path: Path, places: Places, tokens: str) -> None:
+def test_a_regression_on_texts(tmp_path: Path, places: DataPaths, tokens: str) -> None:
     rows = texts(200)
     path = tsv(tmp_path / "a.tsv", rows, [100.0 + 10 * (i % 2) for i in range(200)])
     result = run(make_task(path, metric="mse", tokens=tokens), places, Policy(phases=(Phase(passes=9.0),)))
@@ -557,14 +557,14 @@ def test_a_regression_on_texts(tmp_path: Path, places: Places, tokens: str) -> N
         ("herding", {"features": "gradients"}),
     ],
 )
-def test_selectors_on_texts(reviews: Path, places: Places, selector: str, selector_options: dict[str, Any]) -> None:
+def test_selectors_on_texts(reviews: Path, places: DataPaths, selector: str, selector_options: dict[str, Any]) -> None:
     chosen = Phase(share=0.25, passes=8.0, selector=selector, selector_options=selector_options)
     result = run(make_task(reviews), places, Policy(phases=(chosen, Phase(passes=1.0))))
     assert result.ledger.select > 0
     assert result.cause == "finished"
 
 
-def test_the_hardest_texts_are_those_with_a_wrong_label(tmp_path: Path, places: Places) -> None:
+def test_the_hardest_texts_are_those_with_a_wrong_label(tmp_path: Path, places: DataPaths) -> None:
     labels = [i % 2 for i in range(200)]
     for i in range(0, 200, 20):
         labels[i] = 1 - labels[i]
@@ -577,22 +577,22 @@ def test_the_hardest_texts_are_those_with_a_wrong_label(tmp_path: Path, places: 
             Phase(passes=0.5),
         )
     )
-    chosen = train.Chooser(task, policy, 0, data, train.facts(task, places)).choose(0).subset
+    chosen = train.SubsetProvider(task, policy, 0, data, train.facts(task, places)).choose(0).subset
     assert len(wrong & set(chosen.positions.tolist())) > 0.8 * len(wrong)
 
 
 @pytest.mark.parametrize("features", ["raw", "projection"])
-def test_token_ids_are_no_numbers_to_measure_on(reviews: Path, places: Places, features: str) -> None:
+def test_token_ids_are_no_numbers_to_measure_on(reviews: Path, places: DataPaths, features: str) -> None:
     facts = train.facts(make_task(reviews), places)
-    assert select.make("kcenter", {"features": features}).obstacle(facts, 9) == (
+    assert select.make("kcenter", {"features": features}).why_not(facts, 9) == (
         f"features: {features} of kcenter need numbers, and the inputs are texts. Use features: layer:NAME, gradients "
         "or embeddings."
     )
-    assert select.make("kcenter", {"features": "gradients"}).obstacle(facts, 9) is None
-    assert select.make("kcenter", {"features": features}).obstacle(dataclasses.replace(facts, num_tokens=0), 9) is None
+    assert select.make("kcenter", {"features": "gradients"}).why_not(facts, 9) is None
+    assert select.make("kcenter", {"features": features}).why_not(dataclasses.replace(facts, num_tokens=0), 9) is None
 
 
-def test_distorted_texts(reviews: Path, places: Places) -> None:
+def test_distorted_texts(reviews: Path, places: DataPaths) -> None:
     plain = make_task(reviews)
     spoilt = dataclasses.replace(
         plain, distortion=config.build(type(plain.distortion), {"flip_labels": 0.1, "repeat_share": 0.5})
@@ -618,7 +618,7 @@ class Counting(nn.Module):
         return logits
 
 
-def test_a_network_of_one_s_own_gets_token_ids(reviews: Path, places: Places) -> None:
+def test_a_network_of_one_s_own_gets_token_ids(reviews: Path, places: DataPaths) -> None:
     task = make_task(reviews, {"name": "tests.data.test_text:Counting"})
     facts = train.facts(task, places)
     assert facts.forward_flops == 2 * facts.num_tokens * 2
@@ -639,7 +639,7 @@ def test_a_network_of_one_s_own_gets_token_ids(reviews: Path, places: Places) ->
     ],
 )
 def test_what_does_not_suit_texts(
-    reviews: Path, places: Places, model: str, recipe: dict[str, Any], error: type[SubsettuneError], message: str
+    reviews: Path, places: DataPaths, model: str, recipe: dict[str, Any], error: type[SubsettuneError], message: str
 ) -> None:
     task = make_task(reviews, {"name": model})
     task = dataclasses.replace(
@@ -655,7 +655,7 @@ def test_a_study_of_texts_ends_in_a_bundle(reviews: Path, tmp_path: Path) -> Non
     parts = {f"task.{key}": task[key] for key in ("data", "split", "model", "recipe")}
     study = changed({**parts, "task.recipe.epochs": 8, "task.tolerance": 0.4, "space.budget": {"log": [0.6, 0.9]}})
     where = TuneOptions(
-        storage=str(tmp_path / "runs"), places=Places(cache=str(tmp_path / "cache")), executor="inline", device="cpu"
+        storage=str(tmp_path / "runs"), places=DataPaths(cache=str(tmp_path / "cache")), executor="inline", device="cpu"
     )
     study["study"]["trials"] = 2
     view = tune(study, run_id="a", options=where)
@@ -682,7 +682,7 @@ def test_sst2(tmp_path: Path) -> None:
     task = dataclasses.replace(
         make_task("sst2/"), split=config.build(type(make_task("a.tsv").split), {"validation": 0.1})
     )
-    data = load(task, Places(data_root=str(root), cache=str(tmp_path), download=False))
+    data = load(task, DataPaths(data_root=str(root), cache=str(tmp_path), download=False))
     assert (data.num_source_examples, len(data.test)) == (67_349, 1_821)
     assert data.train.all_targets.sum().item() == 37_569 + 909
     assert int(data.test.targets.sum()) == 909

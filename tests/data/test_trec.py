@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from places import ROOT
 
-from subsettune.data import Places, load
+from subsettune.data import DataPaths, load
 from subsettune.study.spec.definition import read
 
 SCRIPT = ROOT / "benchmarks" / "trec.py"
@@ -73,7 +73,7 @@ def test_the_real_questions_suit_their_study(tmp_path: Path) -> None:
     done = convert(root / "trec", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     task = read(ROOT / "search_spaces/trec.yaml").task
-    data = load(task, Places(data_root=str(tmp_path / "out"), cache=str(tmp_path / "cache"), download=False))
+    data = load(task, DataPaths(data_root=str(tmp_path / "out"), cache=str(tmp_path / "cache"), download=False))
     assert data.class_names == ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
     targets = data.train.all_targets.tolist()
     counts = Counter(data.class_names[i] for i in targets[: data.num_source_examples])
@@ -86,6 +86,6 @@ def test_the_real_questions_suit_their_study(tmp_path: Path) -> None:
 def test_the_real_phrases_suit_their_study(tmp_path: Path) -> None:
     root = real("sst2/train.tsv.gz")
     task = read(ROOT / "search_spaces/sst2.yaml").task
-    data = load(task, Places(data_root=str(root), cache=str(tmp_path / "cache"), download=False))
+    data = load(task, DataPaths(data_root=str(root), cache=str(tmp_path / "cache"), download=False))
     assert (data.num_source_examples, len(data.test), data.num_classes) == (67_349, 1_821, 2)
     assert data.input_shape == (task.data.max_tokens,)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from subsettune import data as data_module
-from subsettune.data import Places, TaskData, load
+from subsettune.data import DataPaths, TaskData, load
 from subsettune.errors import ConfigError, DataError
 from subsettune.task import Data, Model, Recipe, Task
 
@@ -106,7 +106,7 @@ def load_function(tmp_path: Path, name: str, metric: str = "accuracy", **data: A
         tolerance=0.01,
     )
     data_module._LOADED.clear()  # as in a fresh process
-    return load(task, Places(cache=str(tmp_path / "cache")))
+    return load(task, DataPaths(cache=str(tmp_path / "cache")))
 
 
 @pytest.mark.parametrize(
@@ -249,5 +249,5 @@ def test_a_worker_that_has_the_data_needs_no_function(tmp_path: Path) -> None:
         recipe=Recipe(lr=0.1, batch_size=8, epochs=1),
         tolerance=0.01,
     )
-    again = load(task, Places(cache=str(tmp_path / "cache")), fingerprint=data.fingerprint)
+    again = load(task, DataPaths(cache=str(tmp_path / "cache")), fingerprint=data.fingerprint)
     assert again.fingerprint == data.fingerprint

@@ -181,14 +181,14 @@ def browser() -> Iterator[Any]:
 
 
 @dataclasses.dataclass
-class Seen:
+class PartialRun:
     complaints: list[str]
     requests: list[str]
     plots: dict[str, int]
     overflow: int
 
 
-def look(browser: Any, path: Path, *, width: int = 1280, dark: bool = False) -> Seen:
+def look(browser: Any, path: Path, *, width: int = 1280, dark: bool = False) -> PartialRun:
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
@@ -205,7 +205,7 @@ def look(browser: Any, path: Path, *, width: int = 1280, dark: bool = False) -> 
     sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
     urls = [one["request"]["url"] for one in sent if one["documentURL"].startswith("file:")]
     complaints = [entry["message"] for entry in browser.get_log("browser")]
-    return Seen(complaints, [url for url in urls if not url.startswith(("file:", "data:"))], plots, wide)
+    return PartialRun(complaints, [url for url in urls if not url.startswith(("file:", "data:"))], plots, wide)
 
 
 @pytest.mark.parametrize("state", STATES)

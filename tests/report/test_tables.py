@@ -11,7 +11,7 @@ from fake_study import FACTS, KCENTER, STATES, make_view
 from subsettune import text
 from subsettune.report import render, tables
 from subsettune.report.render import Column, Table
-from subsettune.study.results.view import Compared, StudyView
+from subsettune.study.results.view import AblationResult, StudyView
 
 PLAN: dict[str, Any] = {
     "task": "digits, mlp, accuracy within 0.01",
@@ -230,7 +230,7 @@ def test_components_before_the_comparison_are_counted_and_a_long_name_is_cut() -
 def test_a_component_that_could_not_be_tried_says_why_in_one_sentence() -> None:
     view = make_view("subset_wins")
     for reason in ("Choosing costs too much. Leave it out.", "the search finished no subset policy"):
-        row = Compared(name="kcenter", verdict="not_tried", reason=reason)
+        row = AblationResult(name="kcenter", verdict="not_tried", reason=reason)
         text = tables.compared_text(view, row)
         assert text == f"could not be tried: {reason.rstrip('.')}."
 

@@ -133,16 +133,16 @@ def test_unknown_features_are_refused(features: str) -> None:
 def test_obstacles_name_what_would_fit() -> None:
     facts = facts_of(made_up_part())
     layers = ", ".join(facts.layers)
-    assert make("kcenter", features="layer:9").obstacle(facts, 10) == (
+    assert make("kcenter", features="layer:9").why_not(facts, 10) == (
         f"layer must be one of {layers}, got '9'. Name a layer as named_modules() does."
     )
     bare = dataclasses.replace(facts, num_embedding=0)
-    assert make("herding", features="embeddings").obstacle(bare, 10) == (
+    assert make("herding", features="embeddings").why_not(bare, 10) == (
         "features: embeddings of herding need embeddings in the data, and there are none. Use raw features."
     )
     regression = dataclasses.replace(facts, num_classes=0, class_counts=(), smallest_class=0)
-    assert make("facility_location").obstacle(regression, 10) is None
-    assert make("facility_location", classes="equal").obstacle(regression, 10) == (
+    assert make("facility_location").why_not(regression, 10) is None
+    assert make("facility_location", classes="equal").why_not(regression, 10) == (
         "classes must be none or proportional for facility_location on a regression, got 'equal'. Leave it out."
     )
 

@@ -521,12 +521,12 @@ def test_a_network_that_diverged_is_told(name: str) -> None:
 def test_a_network_without_a_linear_last_layer_is_refused(name: str) -> None:
     facts = dataclasses.replace(facts_of(made_up_part()), head_features=0)
     expected = f"the last layer of the model must be linear for {name}. Use another selector."
-    assert select.make(name).obstacle(facts, 10) == expected
+    assert select.make(name).why_not(facts, 10) == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_classes_need_room(name: str) -> None:
-    found = select.make(name, {"classes": "equal"}).obstacle(facts_of(made_up_part()), 149)
+    found = select.make(name, {"classes": "equal"}).why_not(facts_of(made_up_part()), 149)
     assert found is not None
     assert found.startswith("equal classes give each class up to 30 of 149 examples, and the rarest class has")
 
@@ -550,15 +550,15 @@ LARGE = TaskFacts(
 @pytest.mark.parametrize("name", NAMES)
 def test_a_tenth_of_50_000_examples_fits_in_2_gib(name: str, options: Mapping[str, Any]) -> None:
     selector = select.make(name, options)
-    assert selector.obstacle(LARGE, 5_000) is None
+    assert selector.why_not(LARGE, 5_000) is None
     assert 100 * 2**20 < selector.memory_bytes(LARGE, 5_000) < 1.5 * 2**30
 
 
 def test_more_memory_than_allowed_is_refused_with_the_numbers() -> None:
-    found = select.make("gradmatch", {"classes": "none"}).obstacle(LARGE, 40_000)
+    found = select.make("gradmatch", {"classes": "none"}).why_not(LARGE, 40_000)
     assert found is not None
     assert found.startswith("gradmatch needs 36.6 GiB of memory for 50,000 examples of 3,072 numbers, more than the 4")
-    small = select.make("glister", {"memory_limit_gib": 0.1}).obstacle(LARGE, 10)
+    small = select.make("glister", {"memory_limit_gib": 0.1}).why_not(LARGE, 10)
     assert small is not None
     assert small.startswith("glister needs 517 MiB of memory for 50,000 examples of 3,072 numbers, more than")
     assert small.endswith("the 102 MiB it may use. Raise its memory_limit_gib, or use another selector.")

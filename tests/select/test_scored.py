@@ -431,13 +431,13 @@ REGRESSION = replace(FACTS, num_classes=0, class_counts=())
     ],
 )
 def test_obstacles(name: str, options: dict[str, Any], facts: TaskFacts, message: str | None) -> None:
-    assert scored(name, **options).obstacle(facts, 40) == message
+    assert scored(name, **options).why_not(facts, 40) == message
 
 
 def test_equal_classes_need_enough_of_the_rarest() -> None:
     rarest = FACTS.smallest_class
-    assert scored("el2n", classes="equal").obstacle(FACTS, 5 * rarest) is None
-    problem = scored("el2n", classes="equal").obstacle(FACTS, 5 * rarest + 1)
+    assert scored("el2n", classes="equal").why_not(FACTS, 5 * rarest) is None
+    problem = scored("el2n", classes="equal").why_not(FACTS, 5 * rarest + 1)
     assert problem is not None
     assert problem.startswith(f"equal classes give each class up to {rarest + 1} of {5 * rarest + 1} examples")
 

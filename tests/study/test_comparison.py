@@ -20,7 +20,7 @@ from places import SUPPORT
 from scipy import stats
 from torch import Tensor
 
-from subsettune import Places, TuneOptions, config, tune
+from subsettune import DataPaths, TuneOptions, config, tune
 from subsettune.config import FrozenDict
 from subsettune.data import Part
 from subsettune.errors import ConfigError, StudyError
@@ -33,7 +33,7 @@ from subsettune.study.execute.sequence import Pause, RunRequest, Worker
 from subsettune.study.plan import plan
 from subsettune.study.results.folder import StudyFolder
 from subsettune.study.results.records import RunRecord, from_table, to_table
-from subsettune.study.results.view import Compared, StudyView
+from subsettune.study.results.view import AblationResult, StudyView
 from subsettune.study.spec import components
 from subsettune.study.spec.components import Component, randomised
 from subsettune.study.spec.definition import StudySettings, parse, read_space
@@ -96,7 +96,7 @@ def _never(policy: Policy) -> None:
 
 def _choose(
     names: Iterable[str], found: Found, space: Space = SPACE, invalid: Callable[[Policy], str | None] = _never
-) -> tuple[Compared, ...]:
+) -> tuple[AblationResult, ...]:
     """Of selectors; `KIND NAME` of others."""
     ground = Ground(space=space, facts=FACTS, recipe=RECIPE, invalid=invalid)
     return choose([_component(name) for name in names], found, ground)
@@ -132,16 +132,16 @@ def _run(policy: Policy, seed: int, metric: float | None, **more: Any) -> RunRec
     return RunRecord(**{**plain, **more})
 
 
-def _chosen(selector: str = "kcenter") -> Compared:
+def _chosen(selector: str = "kcenter") -> AblationResult:
     (row,) = _choose([selector], _found(_trial(0, 0.95, selector=selector)))
     return row
 
 
-def _judge(row: Compared, runs: Iterable[RunRecord], rules: Rules) -> Compared:
+def _judge(row: AblationResult, runs: Iterable[RunRecord], rules: Rules) -> AblationResult:
     return judge(row, {(run.policy.key, run.seed): run for run in runs}, rules)
 
 
-def _pairs(row: Compared, mine: Iterable[float | None], twins: Iterable[float | None]) -> list[RunRecord]:
+def _pairs(row: AblationResult, mine: Iterable[float | None], twins: Iterable[float | None]) -> list[RunRecord]:
     assert row.policy is not None
     assert row.twin is not None
     runs = [_run(row.policy, seed, metric) for seed, metric in enumerate(mine)]
@@ -195,7 +195,7 @@ def test_the_share_of_selection_is_that_of_the_whole_policy() -> None:
     assert row.policy is not None
     assert row.selection_flops == selection_flops(row.policy, 0, FACTS) > 0
     assert row.selection_share == row.selection_flops / row.policy.cost(FACTS)
-    assert Compared(name="x", verdict="not_tried").selection_share is None
+    assert AblationResult(name="x", verdict="not_tried").selection_share is None
 
 
 def test_a_selector_that_the_search_never_tried_borrows_the_best_policy_of_another() -> None:
@@ -390,9 +390,9 @@ def test_runs_and_losses_are_named_by_what_is_compared() -> None:
 def test_a_row_from_before_there_was_anything_but_selectors_is_read() -> None:
     plain = config.to_plain(_chosen())
     assert (plain.pop("kind"), plain.pop("name")) == ("selector", "kcenter")
-    assert config.build(Compared, {"selector": "kcenter", **plain}) == _chosen()
+    assert config.build(AblationResult, {"selector": "kcenter", **plain}) == _chosen()
     with pytest.raises(ConfigError, match=r"kind must be one of selector, order, entry, soup, got 'optimizer'"):
-        config.build(Compared, {**plain, "kind": "optimizer", "name": "adam"})
+        config.build(AblationResult, {**plain, "kind": "optimizer", "name": "adam"})
 
 
 # --- the runs --------------------------------------------------------------------------------------------------------
@@ -554,7 +554,7 @@ def test_a_verdict_waits_for_all_runs_and_one_that_needs_none_stays() -> None:
     row = _chosen()
     found = _judge(row, _pairs(row, (0.9, 0.9, 0.9), (0.1, 0.1)), _rules())
     assert (found.verdict, found.reason) == ("open", "5 of 6 runs are done")
-    barred = Compared(name="x", verdict="not_tried", reason="why")
+    barred = AblationResult(name="x", verdict="not_tried", reason="why")
     assert _judge(barred, [], _rules()) is barred
 
 
@@ -614,7 +614,7 @@ class Broken(Selector):
 
 
 def _options(folder: Path) -> TuneOptions:
-    places = Places(cache=str(folder / "cache"))
+    places = DataPaths(cache=str(folder / "cache"))
     return TuneOptions(storage=str(folder / "runs"), places=places, executor="inline", device="cpu")
 
 
@@ -921,7 +921,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from fake_inputs import changed
-from subsettune import Places, TuneOptions, tune
+from subsettune import DataPaths, TuneOptions, tune
 from subsettune.study import folder, runs
 
 train, add = runs.Worker.train, folder.StudyFolder.add
@@ -943,7 +943,7 @@ def added(self, record):
     die("added", record)
 
 runs.Worker.train, folder.StudyFolder.add = trained, added
-places = Places(cache=sys.argv[2] + "/cache")
+places = DataPaths(cache=sys.argv[2] + "/cache")
 options = TuneOptions(storage=sys.argv[2] + "/runs", places=places, executor="inline", device="cpu")
 tune(changed({"task.tolerance": 0.5, "study.comparison_seeds": 5}), run_id="a", options=options)
 """

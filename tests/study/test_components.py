@@ -22,7 +22,7 @@ from subsettune.study.spec.components import (
     selects,
 )
 from subsettune.task import Recipe
-from subsettune.train.transitions.base import Entered, Entry
+from subsettune.train.transitions.base import Entry, TransitionContext
 
 FACTS = TaskFacts(
     num_examples=1000,
@@ -56,7 +56,7 @@ class Dear(Entry):
         """Three forward passes."""
         return 3 * pool_size * facts.forward_flops
 
-    def apply(self, entered: Entered) -> None:
+    def apply(self, entered: TransitionContext) -> None:
         """Nothing."""
 
 
@@ -155,7 +155,7 @@ def test_components_say_what_they_stand_against() -> None:
 def test_a_soup_at_its_neutral_setting_is_no_soup() -> None:
     neutral = Soup(workers=1, density=1.0)
     policy = Policy(phases=(Phase(share=0.5, passes=1, selector="kcenter", soup=neutral), Phase(passes=1)))
-    assert policy.phases[0].stirred is None
+    assert policy.phases[0].active_soup is None
     assert name_in(policy, "soup") == "none"
     assert name_in(policy, "selector") == "kcenter"
     assert selects(policy)

@@ -13,7 +13,7 @@ import torch
 from fake_inputs import changed, write
 from torch import Tensor
 
-from subsettune import Bundle, Places, TuneOptions, tune
+from subsettune import Bundle, DataPaths, TuneOptions, tune
 from subsettune.data import Part
 from subsettune.errors import CheckpointError, LearningError, StudyError
 from subsettune.facts import TaskFacts
@@ -25,7 +25,7 @@ from subsettune.study.results.folder import StudyFolder
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import StudyView
 from subsettune.study.stages import verification
-from subsettune.train import Chooser
+from subsettune.train import SubsetProvider
 
 PASSES = {"task.tolerance": 0.5}  # so wide that every policy passes
 FAILS = {"task.tolerance": 1e-6}
@@ -60,7 +60,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
 
 @pytest.fixture
 def options(tmp_path: Path) -> TuneOptions:
-    places = Places(cache=str(tmp_path / "cache"))
+    places = DataPaths(cache=str(tmp_path / "cache"))
     return TuneOptions(storage=str(tmp_path / "runs"), places=places, executor="inline", device="cpu")
 
 
@@ -68,7 +68,7 @@ def options(tmp_path: Path) -> TuneOptions:
 def passed(tmp_path_factory: pytest.TempPathFactory) -> StudyView:
     """A study in which a policy passed."""
     folder = tmp_path_factory.mktemp("passed")
-    places = Places(cache=str(folder / "cache"))
+    places = DataPaths(cache=str(folder / "cache"))
     where = TuneOptions(storage=str(folder / "runs"), places=places, executor="inline", device="cpu")
     return tune(changed(PASSES), run_id="a", options=where)
 
@@ -143,15 +143,15 @@ class Chosen:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.pools: dict[tuple[str, int], dict[int, list[int]]] = {}
-        choose, told = Chooser.choose, self
+        choose, told = SubsetProvider.choose, self
 
-        def noted(chooser: Chooser, phase: int, network: Any = None) -> Any:
+        def noted(chooser: SubsetProvider, phase: int, network: Any = None) -> Any:
             choice = choose(chooser, phase, network)
             found = told.pools.setdefault((chooser.policy.key, chooser.seed), {})
             found.setdefault(phase, chooser.data.train.rows[choice.subset.positions].tolist())
             return choice
 
-        monkeypatch.setattr(Chooser, "choose", noted)
+        monkeypatch.setattr(SubsetProvider, "choose", noted)
 
 
 GROWING = {

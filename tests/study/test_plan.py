@@ -10,13 +10,13 @@ import torch
 from fake_inputs import REMOVED, changed
 from torch import nn
 
-from subsettune.data import Places
+from subsettune.data import DataPaths
 from subsettune.errors import ConfigError, SubsettuneError
 from subsettune.facts import TaskFacts
 from subsettune.policy import from_coordinates
 from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.study.plan import plan
-from subsettune.study.preflight import admit, check_here
+from subsettune.study.preflight import check_here, resolve_study
 from subsettune.study.spec.definition import Study, parse, read_space
 from subsettune.task import Recipe
 from subsettune.train.loop import check
@@ -162,7 +162,7 @@ def test_budgets_that_pay_for_no_update_are_told(changes: dict[str, Any], budget
         "a single update with less."
     )
     study = _study({**changes, "space.budget": float(least)})
-    known = admit(study, Places()).facts
+    known = resolve_study(study, DataPaths()).facts
     point = read_space(study.space).point("full", lambda axis: axis.ends[0])
     check(study.task, from_coordinates(point, known), known)
     with pytest.raises(ConfigError, match=r"^passes must be at least .* for one update"):
@@ -172,7 +172,7 @@ def test_budgets_that_pay_for_no_update_are_told(changes: dict[str, Any], budget
 @pytest.mark.parametrize(("changes", "message"), MISFITS)
 def test_what_does_not_fit_is_told_with_its_place(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        admit(_study(changes), Places())
+        resolve_study(_study(changes), DataPaths())
     assert str(caught.value) == message
 
 
@@ -214,7 +214,7 @@ def test_options_that_never_suit_the_data_are_told(
     changes: dict[str, Any], options: dict[str, Any], place: str, message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        admit(_study_with(changes, options), Places())
+        resolve_study(_study_with(changes, options), DataPaths())
     assert str(caught.value) == f"space.{place}: {message}"
 
 
@@ -304,7 +304,7 @@ def test_orders_entries_and_soups_that_never_suit_the_task_are_told(
     raw = changed(changes)
     raw["space"] |= space
     with pytest.raises(ConfigError) as caught:
-        admit(parse(raw), Places())
+        resolve_study(parse(raw), DataPaths())
     assert str(caught.value) == f"space.{place}: {message}"
 
 
@@ -327,7 +327,7 @@ def test_orders_entries_and_soups_that_suit_the_task_at_times_are_left_to_the_se
 ) -> None:
     raw = changed(changes)
     raw["space"] |= space
-    admit(parse(raw), Places())
+    resolve_study(parse(raw), DataPaths())
 
 
 @pytest.mark.parametrize(
@@ -376,14 +376,14 @@ def test_options_out_of_range_or_misspelt_are_told_with_their_place(space: dict[
 def test_options_that_suit_the_data_at_times_are_left_to_the_search(
     changes: dict[str, Any], options: dict[str, Any]
 ) -> None:
-    admit(_study_with(changes, options), Places())
+    resolve_study(_study_with(changes, options), DataPaths())
 
 
 def test_an_option_that_may_be_absent_does_not_block_its_selector() -> None:
     """With `entry: reset_optimizer` the gradient is that of the last layer, which a network without one has not."""
     entries = {"space.entry": {"choice": ["keep", "reset_optimizer"]}}
     options = {"grand.gradient": {"choice": ["full"], "when": {"entry": "keep"}}}
-    assert admit(_study_with(HEADLESS | entries, options), Places()).facts.head_features == 0
+    assert resolve_study(_study_with(HEADLESS | entries, options), DataPaths()).facts.head_features == 0
 
 
 @final
@@ -402,9 +402,9 @@ class Every(Selector):
 
 
 def test_a_selector_with_an_option_that_must_be_given() -> None:
-    admit(_study_with({}, {"tests.study.test_plan:Every.distance": {"int": [1, 2]}}), Places())
+    resolve_study(_study_with({}, {"tests.study.test_plan:Every.distance": {"int": [1, 2]}}), DataPaths())
     with pytest.raises(ConfigError) as caught:
-        admit(_study({"space.selector": "tests.study.test_plan:Every"}), Places())
+        resolve_study(_study({"space.selector": "tests.study.test_plan:Every"}), DataPaths())
     assert str(caught.value) == "space.selector: key 'distance' is missing."
 
 
@@ -422,7 +422,7 @@ def test_all_misfits_of_a_space_come_at_once() -> None:
         "space.q": {"log": [1, 99]},
     }
     with pytest.raises(ConfigError) as caught:
-        admit(_study(changes), Places())
+        resolve_study(_study(changes), DataPaths())
     assert [mistake.path for mistake in caught.value.mistakes] == [
         ("space", "q"),
         ("space", "selector"),

@@ -16,14 +16,14 @@ from subsettune.ledger import Ledger
 from subsettune.policy import Policy, conventional
 from subsettune.study.execute import sequence
 from subsettune.study.execute.sequence import (
-    Chain,
     Failure,
-    Fixed,
+    FixedRuns,
     InlineExecutor,
+    PartialRun,
     Pause,
     RunRequest,
     RunSource,
-    Seen,
+    StageSequence,
     Times,
     Worker,
     in_order,
@@ -32,7 +32,7 @@ from subsettune.study.execute.sequence import (
 )
 from subsettune.study.results.records import RunRecord
 from subsettune.train import run
-from subsettune.train.checkpoint import Mark
+from subsettune.train.checkpoint import ProgressMarker
 from subsettune.train.loop import facts as facts_of
 from subsettune.train.loop import run_key
 from subsettune.train.result import CurvePoint
@@ -55,11 +55,11 @@ class Inline:
         self.worker = Worker(task=self.task, options=self.options, logs=str(folder / "logs"))
 
     def execute(self, *requests: RunRequest, progress: Callable[[Any, CurvePoint], bool] | None = None) -> None:
-        source = Fixed(list(requests), self.records.append)
+        source = FixedRuns(list(requests), self.records.append)
         if progress is not None:
             source.progress = progress  # type: ignore[method-assign]
         num_validation = len(load(self.task).validation)
-        InlineExecutor(self.worker, self.facts, num_validation, stopwatch()).execute(Chain(iter([source])))
+        InlineExecutor(self.worker, self.facts, num_validation, stopwatch()).execute(StageSequence(iter([source])))
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_stage_begins_when_all_runs_of_the_one_before_have_ended(row: Callable
         log.append("second")
         yield Stage("b", 1, log)
 
-    chain = Chain(stages())
+    chain = StageSequence(stages())
     one, two = chain.next(), chain.next()
     assert isinstance(one, RunRequest)
     assert isinstance(two, RunRequest)
@@ -125,7 +125,7 @@ def test_a_stage_begins_when_all_runs_of_the_one_before_have_ended(row: Callable
 
 
 def test_an_empty_stage_is_passed_over() -> None:
-    chain = Chain(iter([Stage("a", 0, []), Stage("b", 1, [])]))
+    chain = StageSequence(iter([Stage("a", 0, []), Stage("b", 1, [])]))
     asked = chain.next()
     assert isinstance(asked, RunRequest)
     assert asked.name == "b-0"
@@ -148,7 +148,7 @@ def test_the_first_error_of_a_stage_ends_the_chain_and_is_raised(where: str, inl
     broken = Broken("a", 2, [])
     if where != "stages":
         setattr(broken, where, fail)
-    chain = Chain(stages())
+    chain = StageSequence(stages())
     with pytest.raises(StudyError, match="broken"):
         InlineExecutor(inline.worker, inline.facts, 21, stopwatch()).execute(chain)
     assert chain.next() is Pause.DONE
@@ -188,14 +188,14 @@ def test_points_alone_give_the_ledger_of_the_same_run(policy: Policy, stop_at: f
 
     result = run(inline.task, policy, 0, report=stop, options=fakes.options())
     num_validation = len(load(inline.task).validation)
-    row = record(request(policy), inline.facts, None, num_validation, NOW, Seen(points=tuple(points)))
+    row = record(request(policy), inline.facts, None, num_validation, NOW, PartialRun(points=tuple(points)))
     assert (row.cause, row.ledger) == ("stopped", result.ledger)
     assert row.share_used == result.ledger.spent / policy.cost(inline.facts)
     assert (row.curve, row.train_s, row.repeated_flops) == (result.curve, points[-1].seconds, 0)
 
 
 def test_a_run_that_told_nothing_is_charged_what_it_marked(inline: Inline) -> None:
-    seen = Seen(mark=Mark(flops=700, repeated=50))
+    seen = PartialRun(mark=ProgressMarker(flops=700, repeated=50))
     row = record(request(POLICY), inline.facts, Failure(message="no", log="there"), 21, NOW, seen)
     assert (row.cause, row.message, row.log, row.ledger) == ("failed", "no", "there", Ledger())
     assert row.repeated_flops == 750

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from subsettune.errors import StudyError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
-from subsettune.study.search.early_stopping import NUM_FINISHED, GainRule, is_check
+from subsettune.study.search.early_stopping import NUM_FINISHED, GainRule, is_stop_audit
 from subsettune.study.search.observations import Evidence, TrialRecord
 from subsettune.study.search.search import DONE, WAIT, Outcome, Pause, Proposal, Search, SearchSettings
 from subsettune.study.spec.space import Space
@@ -407,10 +407,10 @@ def test_the_rule_waits_and_then_uses_the_largest_gain() -> None:
 
 
 def test_checks_are_a_share_of_the_trials() -> None:
-    drawn = [is_check(3, number, 0.1) for number in range(4000)]
+    drawn = [is_stop_audit(3, number, 0.1) for number in range(4000)]
     assert 0.08 < np.mean(drawn) < 0.12
-    assert not any(is_check(3, number, 0.0) for number in range(100))
-    assert all(is_check(3, number, 1.0) for number in range(100))
+    assert not any(is_stop_audit(3, number, 0.0) for number in range(100))
+    assert all(is_stop_audit(3, number, 1.0) for number in range(100))
 
 
 def watch(search: Search, gain: Callable[[Proposal], float]) -> list[tuple[Proposal, bool]]:
@@ -449,7 +449,7 @@ def test_false_stops_are_measured() -> None:
     assert not any(stop for _, stop in done)
     assert counts.stopped == 0
     assert counts.checked >= 1
-    checks = [r for r in search.records if r.is_check]
+    checks = [r for r in search.records if r.is_stop_audit]
     false = [r for r in checks if r.outcome is not None and (r.outcome.metric or 0.0) >= TARGET]
     assert (counts.checked, counts.false_stops) == (len(checks), len(false))
 

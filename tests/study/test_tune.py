@@ -22,14 +22,14 @@ from places import SUPPORT
 from ray.cluster_utils import Cluster
 
 from subsettune import config
-from subsettune.data import Places, load
+from subsettune.data import DataPaths, load
 from subsettune.errors import CheckpointError, ConfigError, StudyError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy, conventional
 from subsettune.storage import Folder
 from subsettune.study.driver import tune
 from subsettune.study.execute.ray import RayExecutor, Resources, cluster
-from subsettune.study.execute.sequence import Chain, Fixed, InlineExecutor, RunRequest, Worker, stopwatch
+from subsettune.study.execute.sequence import FixedRuns, InlineExecutor, RunRequest, StageSequence, Worker, stopwatch
 from subsettune.study.options import TuneOptions
 from subsettune.study.results.records import RunRecord
 from subsettune.study.spec.components import Component
@@ -89,13 +89,13 @@ class Bench:
             storage=str(self.folder / "ray"),
             note=self.notes.append,
         )
-        executor.execute(Chain(iter([Fixed(requests, self.records.append)])))
+        executor.execute(StageSequence(iter([FixedRuns(requests, self.records.append)])))
         return self.records
 
     def inline(self, requests: list[RunRequest]) -> list[RunRecord]:
         records: list[RunRecord] = []
         executor = InlineExecutor(self.worker("inline"), self.facts, len(load(self.task).validation), stopwatch())
-        executor.execute(Chain(iter([Fixed(requests, records.append)])))
+        executor.execute(StageSequence(iter([FixedRuns(requests, records.append)])))
         return records
 
     def most_at_once(self, window_s: float) -> int:
@@ -152,7 +152,7 @@ def test_tune_leaves_nothing_behind(bench: Bench) -> None:
 class StopAt:
     """A source that stops its runs at a share."""
 
-    def __init__(self, inner: Fixed, share: float) -> None:
+    def __init__(self, inner: FixedRuns, share: float) -> None:
         self.next, self.finished, self.share = inner.next, inner.finished, share
 
     def progress(self, request: RunRequest, point: Any) -> bool:
@@ -166,7 +166,7 @@ def test_a_stopped_run_has_the_ledger_it_had_at_that_point(bench: Bench) -> None
         bench.worker(), bench.facts, len(load(bench.task).validation), stopwatch(),
         resources=Resources(address=bench.address), storage=str(bench.folder / "ray"), note=bench.notes.append,
     )  # fmt: skip
-    executor.execute(Chain(iter([StopAt(Fixed([asked], bench.records.append), 0.5)])))
+    executor.execute(StageSequence(iter([StopAt(FixedRuns([asked], bench.records.append), 0.5)])))
     (stopped,) = bench.records
     same = run(bench.task, asked.policy, asked.seed, report=lambda p: p.share >= 0.5, options=fakes.options())
     assert stopped.cause == "stopped"
@@ -209,12 +209,12 @@ def test_a_share_of_a_gpu_is_counted_per_gpu() -> None:
 def test_a_run_that_gets_no_worker_is_tried_again(bench: Bench) -> None:
     """Ray: a worker that is still busy with a stopped run is given up by Tune, and the next run with it."""
     bench.order("hasty 0")
-    source = StopAt(Fixed(requests(bench, 2), bench.records.append), 0.3)
+    source = StopAt(FixedRuns(requests(bench, 2), bench.records.append), 0.3)
     executor = RayExecutor(
         bench.worker(), bench.facts, len(load(bench.task).validation), stopwatch(),
         resources=Resources(address=bench.address), storage=str(bench.folder / "ray"), note=bench.notes.append,
     )  # fmt: skip
-    executor.execute(Chain(iter([source])))
+    executor.execute(StageSequence(iter([source])))
     assert [(record.name, record.cause) for record in bench.records] == [("run-0", "stopped"), ("run-1", "stopped")]
     (note,) = bench.notes
     assert note.startswith("run-1 failed: Ray Tune could not use its worker process again. Log: ")
@@ -361,7 +361,7 @@ def test_a_study_on_a_running_cluster_is_the_study_in_this_process(
 ) -> None:
     """Ray: the whole way, on a cluster of two nodes, which is still there afterwards (see `bench`)."""
     study = study_mapping(tiny_data)
-    places = Places(cache=str(tmp_path / "cache"))  # its own, or the references may be those of another test
+    places = DataPaths(cache=str(tmp_path / "cache"))  # its own, or the references may be those of another test
     options = TuneOptions(storage=str(tmp_path / "there"), address=bench.address, places=places)
     there = tune(study, run_id="one", options=options)
     here = tune(study, run_id="one", options=TuneOptions(storage=str(tmp_path / "here"), executor="inline"))

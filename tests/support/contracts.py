@@ -21,7 +21,7 @@ from subsettune.policy import Phase, Policy
 from subsettune.select import SelectionContext, Selector, Subset, selection_flops
 from subsettune.select.network import ModelView, anatomy
 from subsettune.train.orders import Order, Stream
-from subsettune.train.transitions.base import Entered, Entry, scales
+from subsettune.train.transitions.base import Entry, TransitionContext, scales
 
 # --- global random state ----------------------------------------------------------------------------------------------
 
@@ -306,12 +306,15 @@ class OrderContract:
             num_examples=50, num_outputs=2, num_parameters=9, forward_flops=10, backward_flops=20, reference_passes=3
         )
         facts = replace(facts, exits=FrozenDict({"0": 4, "1": 10}), blocks=("0", "1"), layers=FrozenDict({"0": 3}))
-        prices = [order.price(length, 0.5, facts) for length in (1, 2, 8)]
+        prices = [order.update_cost(length, 0.5, facts) for length in (1, 2, 8)]
         assert all(price.forward >= 0 and price.backward >= 0 and price.total > 0 for price in prices)
         assert prices == sorted(prices, key=lambda price: price.total)
         assert all(type(flops) is int for price in prices for flops in (price.forward, price.backward))
         for share in (0.0, 0.3, 0.5, 0.9):
-            assert all(order.most(length, facts) >= order.price(length, share, facts).total for length in (1, 2, 8))
+            assert all(
+                order.max_update_flops(length, facts) >= order.update_cost(length, share, facts).total
+                for length in (1, 2, 8)
+            )
 
     def test_settings_cannot_be_changed(self, order: Order) -> None:
         with pytest.raises((AttributeError, TypeError)):
@@ -336,10 +339,10 @@ def network_and_optimizer() -> tuple[nn.Module, torch.optim.Optimizer]:
     return network, optimizer
 
 
-def entered(network: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> Entered:
+def entered(network: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> TransitionContext:
     """What an entry sees in the middle of a run."""
     inputs = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
-    return Entered(
+    return TransitionContext(
         network=network,
         optimizer=optimizer,
         scales=scales(network),

@@ -14,7 +14,7 @@ from subsettune.ledger import Ledger
 from subsettune.policy import Phase, Policy, Soup, conventional, from_coordinates
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.summary import summarise
-from subsettune.study.results.view import Candidate, Compared, StudyView
+from subsettune.study.results.view import AblationResult, Candidate, StudyView
 from subsettune.study.spec.components import Component, Kind, neutralised
 from subsettune.study.spec.definition import Study
 from subsettune.train.result import CurvePoint
@@ -93,7 +93,7 @@ class _Maker:
         self.verification: list[RunRecord] = []
         self.verdicts: dict[str, dict[str, Any]] = {}
         self.comparison: list[RunRecord] = []
-        self.compared: dict[Component, Compared] = {}
+        self.compared: dict[Component, AblationResult] = {}
 
     # -- runs
 
@@ -302,18 +302,18 @@ class _Maker:
         self._keep(dataclasses.replace(lost, reason="its random twin diverged with seed 0"))
         self._keep(self._compare_one("order", "sift", dataclasses.replace(base, phases=tuple(sift)), 0.0))
         why = "the search finished no subset policy"
-        self._keep(Compared(kind="entry", name="reset_optimizer", verdict="not_tried", reason=why))
+        self._keep(AblationResult(kind="entry", name="reset_optimizer", verdict="not_tried", reason=why))
         entered = dataclasses.replace(last, entry="shrink_perturb", entry_options={"shrink": 0.6})
         perturbed = dataclasses.replace(base, phases=(*base.phases[:-1], entered))
         self._keep(self._compare_one("entry", "shrink_perturb", perturbed, 0.0))
         self._keep(self._compare_one("soup", "soup", dataclasses.replace(base, phases=tuple(soup)), gain))
 
-    def _keep(self, row: Compared) -> None:
+    def _keep(self, row: AblationResult) -> None:
         self.compared[row.component] = row
 
-    def _row(self, kind: Kind, name: str, policy: Policy, **more: Any) -> Compared:
+    def _row(self, kind: Kind, name: str, policy: Policy, **more: Any) -> AblationResult:
         twin = neutralised(policy, kind)
-        return Compared(
+        return AblationResult(
             kind=kind,
             name=name,
             policy=policy,
@@ -325,7 +325,7 @@ class _Maker:
             **more,
         )
 
-    def _compare_one(self, kind: Kind, name: str, policy: Policy, gain: float) -> Compared:
+    def _compare_one(self, kind: Kind, name: str, policy: Policy, gain: float) -> AblationResult:
         sign = 1 if self.study.task.higher_is_better else -1
         noise = (-0.004, 0.001, 0.003)
         against = Component(kind=kind, name=name).against

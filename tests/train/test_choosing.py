@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 
 from subsettune import config, select, train
 from subsettune.config import FrozenDict
-from subsettune.data import Places, load
+from subsettune.data import DataPaths, load
 from subsettune.errors import ConfigError, SelectionError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy, from_coordinates
 from subsettune.select import ModelNeed, SelectionContext, Selector, Subset
 from subsettune.task import Task
-from subsettune.train import Chooser, RunResult
+from subsettune.train import RunResult, SubsetProvider
 from subsettune.train.learner import Learner
 from subsettune.train.loop import run_key
 from subsettune.train.selection import ranking_cache
@@ -94,19 +94,19 @@ def once(selector: str, share: float = 0.1, **changes: Any) -> Policy:
     return Policy(phases=(Phase(share=share, passes=1, selector=selector, **changes), Phase(passes=1)))
 
 
-def chooser(task: Task, policy: Policy, seed: int, places: Places | None, **changes: Any) -> Chooser:
-    return Chooser(task, policy, seed, load(task), train.facts(task), places=places, **changes)
+def chooser(task: Task, policy: Policy, seed: int, places: DataPaths | None, **changes: Any) -> SubsetProvider:
+    return SubsetProvider(task, policy, seed, load(task), train.facts(task), places=places, **changes)
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return Places(cache=str(tmp_path / "cache"))
+def places(tmp_path: Path) -> DataPaths:
+    return DataPaths(cache=str(tmp_path / "cache"))
 
 
 # --- rankings ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_ranking_is_made_once_for_all_sizes_and_seeds(tiny_data: Data, places: Places) -> None:
+def test_a_ranking_is_made_once_for_all_sizes_and_seeds(tiny_data: Data, places: DataPaths) -> None:
     """210 examples: 21 are cut from 26, 210 / 8; 50 need more; 100 of 105 and 21 again need nothing new."""
     task, plain = image_task(tiny_data), FrozenDict({"draws": False})
     Counted.made.clear()
@@ -117,7 +117,7 @@ def test_a_ranking_is_made_once_for_all_sizes_and_seeds(tiny_data: Data, places:
     assert Counted.made == [26, 52]
 
 
-def test_what_is_drawn_is_shared_by_trials_with_one_seed_only(tiny_data: Data, places: Places) -> None:
+def test_what_is_drawn_is_shared_by_trials_with_one_seed_only(tiny_data: Data, places: DataPaths) -> None:
     task, policy = image_task(tiny_data), once(COUNTED)
     Counted.made.clear()
     found = [chooser(task, policy, seed, places).choose(0).subset.positions for seed in (0, 0, 1)]
@@ -129,7 +129,7 @@ def test_what_is_drawn_is_shared_by_trials_with_one_seed_only(tiny_data: Data, p
     assert not torch.equal(chooser(task, other, 0, places).choose(0).subset.positions, found[0])
 
 
-def test_other_data_have_other_rankings(tiny_data: Data, places: Places) -> None:
+def test_other_data_have_other_rankings(tiny_data: Data, places: DataPaths) -> None:
     Counted.made.clear()
     for seed in (0, 1):
         task = image_task(tiny_data)
@@ -138,7 +138,7 @@ def test_other_data_have_other_rankings(tiny_data: Data, places: Places) -> None
     assert Counted.made == [26, 26]
 
 
-def test_other_numbers_of_threads_have_other_rankings(tiny_data: Data, places: Places) -> None:
+def test_other_numbers_of_threads_have_other_rankings(tiny_data: Data, places: DataPaths) -> None:
     """They change bits, so what a run chooses must not depend on who ran before it."""
     task, policy = image_task(tiny_data), once(COUNTED, selector_options=FrozenDict({"draws": False}))
     Counted.made.clear()
@@ -147,7 +147,7 @@ def test_other_numbers_of_threads_have_other_rankings(tiny_data: Data, places: P
     assert Counted.made == [26, 26]
 
 
-def test_a_damaged_ranking_is_made_anew(tiny_data: Data, places: Places) -> None:
+def test_a_damaged_ranking_is_made_anew(tiny_data: Data, places: DataPaths) -> None:
     task, policy = image_task(tiny_data), once("kcenter", selector_options=CENTER)
     whole = chooser(task, policy, 0, places).choose(0).subset.positions
     [path] = (Path(places.cache_folder) / "rankings").glob("*.parquet")
@@ -156,11 +156,11 @@ def test_a_damaged_ranking_is_made_anew(tiny_data: Data, places: Places) -> None
     assert len(path.read_bytes()) > 100
 
 
-def test_processes_that_ask_at_once_wait_for_one(tiny_data: Data, places: Places) -> None:
+def test_processes_that_ask_at_once_wait_for_one(tiny_data: Data, places: DataPaths) -> None:
     task, policy = image_task(tiny_data), once(COUNTED, selector_options=FrozenDict({"draws": False}))
     known, data = train.facts(task), load(task)
     Counted.made.clear()
-    choosers = [Chooser(task, policy, seed, data, known, places=places) for seed in range(6)]
+    choosers = [SubsetProvider(task, policy, seed, data, known, places=places) for seed in range(6)]
     threads = [threading.Thread(target=c.choose, args=(0,)) for c in choosers]
     for thread in threads:
         thread.start()
@@ -173,11 +173,11 @@ def test_a_cache_that_cannot_be_written_stops_nobody(tiny_data: Data, tmp_path: 
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "rankings").write_text("a file in the way")
     task, policy = image_task(tiny_data), once("kcenter", selector_options=CENTER)
-    found = chooser(task, policy, 0, Places(cache=str(tmp_path / "cache"))).choose(0)
+    found = chooser(task, policy, 0, DataPaths(cache=str(tmp_path / "cache"))).choose(0)
     assert torch.equal(found.subset.positions, chooser(task, policy, 0, None).choose(0).subset.positions)
 
 
-def test_a_shared_ranking_is_charged_to_everybody(tiny_data: Data, places: Places) -> None:
+def test_a_shared_ranking_is_charged_to_everybody(tiny_data: Data, places: DataPaths) -> None:
     """Seconds in proportion to the FLOPs of what was asked for: the clock goes on by 1 s at each look, made once."""
     task, policy = image_task(tiny_data), once(COUNTED, selector_options=FrozenDict({"draws": False}))
     first, second = (chooser(task, policy, seed, places, clock=FakeClock()).choose(0).seconds for seed in (0, 1))
@@ -188,7 +188,7 @@ def test_a_shared_ranking_is_charged_to_everybody(tiny_data: Data, places: Place
 
 
 @pytest.mark.parametrize("name", ["random", "stratified"])
-def test_free_rankings_are_not_kept(tiny_data: Data, places: Places, name: str) -> None:
+def test_free_rankings_are_not_kept(tiny_data: Data, places: DataPaths, name: str) -> None:
     chooser(image_task(tiny_data), once(name), 0, places).choose(0)
     assert not (Path(places.cache_folder) / "rankings").exists()
     assert not ranking_cache.can_share(select.make(name), train.facts(image_task(tiny_data)), 21)
@@ -365,15 +365,15 @@ def test_a_longer_ranking_is_paid_for_by_what_it_adds(tiny_data: Data) -> None:
     assert charged == [alone[0], alone[1] - alone[0], alone[2] - alone[1]]
 
 
-def test_steps_of_a_ranking_are_those_of_separate_choices(tiny_data: Data, places: Places) -> None:
+def test_steps_of_a_ranking_are_those_of_separate_choices(tiny_data: Data, places: DataPaths) -> None:
     """One ranking made for the longest step gives each step what it would have chosen by itself, weights included."""
     task = image_task(tiny_data)
     data, known = load(task), train.facts(task)
     for selector, plain in (("kcenter", {"start": "center"}), ("facility_location", {"features": "gradients"})):
         policy = ladder(selector, plain)
-        together = Chooser(task, policy, 5, data, known, places=places)
+        together = SubsetProvider(task, policy, 5, data, known, places=places)
         for index in range(3):
-            alone = Chooser(task, Policy(phases=(policy.phases[index], policy.phases[3])), 5, data, known)
+            alone = SubsetProvider(task, Policy(phases=(policy.phases[index], policy.phases[3])), 5, data, known)
             expected, found = alone.choose(0).subset, together.choose(index).subset
             assert torch.equal(found.positions, expected.positions)
             assert torch.equal(found.loss_weights, expected.loss_weights)
@@ -496,7 +496,7 @@ def test_any_policy_costs_what_was_projected_and_survives_any_interruption(
     assert whole.ledger.select == owed(policy, known)
     assert 0 <= policy.cost(known) - whole.ledger.spent < update
     with tempfile.TemporaryDirectory() as folder:
-        places = Places(cache=f"{folder}/cache")
+        places = DataPaths(cache=f"{folder}/cache")
         kept = options(
             keep_model=True,
             checkpoints=folder,
@@ -512,7 +512,7 @@ def test_any_policy_costs_what_was_projected_and_survives_any_interruption(
         assert {i: s.positions.tolist() for i, s in again.subsets.items()} == {
             i: s.positions.tolist() for i, s in whole.subsets.items()
         }
-        made = [Chooser(task, policy, seed, data, known, places=where) for where in (None, places)]
+        made = [SubsetProvider(task, policy, seed, data, known, places=where) for where in (None, places)]
         for index in (i for i, phase in enumerate(policy.phases) if not phase.is_full and not made[0].needs_run):
             alone, shared = (chooser.choose(index).subset for chooser in made)
             assert torch.equal(alone.positions, shared.positions)

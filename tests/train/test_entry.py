@@ -12,7 +12,7 @@ from torch import nn
 from subsettune import task
 from subsettune.errors import ConfigError
 from subsettune.train.transitions import base
-from subsettune.train.transitions.base import Entered, Entry
+from subsettune.train.transitions.base import Entry, TransitionContext
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 
@@ -24,7 +24,7 @@ class Halve(Entry):
 
     summary: ClassVar[str] = "halve the weights"
 
-    def apply(self, entered: Entered) -> None:
+    def apply(self, entered: TransitionContext) -> None:
         with torch.no_grad():
             for weight in entered.network.parameters():
                 weight.mul_(0.5)

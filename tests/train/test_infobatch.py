@@ -22,7 +22,7 @@ from subsettune.policy import Phase, Policy
 from subsettune.task import Task
 from subsettune.train import orders
 from subsettune.train.learner import Learner
-from subsettune.train.orders import Batch, Moment
+from subsettune.train.orders import Batch, StepContext
 from subsettune.train.orders.base import shuffled
 from subsettune.train.orders.infobatch import InfoBatch, InfoBatchStream, thinned
 from subsettune.train.planning.projection import project
@@ -161,7 +161,7 @@ def test_last_losses_are_those_of_the_update(tiny_data: Data, kind: str) -> None
         with torch.no_grad():  # without dropout and batch norm, training mode predicts as evaluation mode does
             inputs, targets = learner.examples(batch.positions)
             expected[batch.positions] = learner.example_losses(learner.outputs(inputs), targets)
-        stream.update(learner, batch, Moment(lr=0.05, weights=None, most=1, share=0.0, facts=facts))
+        stream.update(learner, batch, StepContext(lr=0.05, weights=None, most=1, share=0.0, facts=facts))
     assert torch.equal(stream.losses, expected) or torch.allclose(stream.losses, expected, equal_nan=True, rtol=1e-6)
     assert not bool(expected.isnan().any())
 
@@ -173,7 +173,7 @@ def test_weights_of_subset_and_order_multiply(tiny_data: Data) -> None:
     learner, twin = learner_of(task), learner_of(task)
     stream = InfoBatch().stream(210, 10, 0)
     stream.attach(learner)
-    stream.update(learner, batch, Moment(lr=0.1, weights=of_subset, most=1, share=0.0, facts=facts))
+    stream.update(learner, batch, StepContext(lr=0.1, weights=of_subset, most=1, share=0.0, facts=facts))
     inputs, targets = twin.examples(batch.positions)
     losses = twin.example_losses(twin.outputs(inputs), targets)
     (losses * of_subset[:10] * torch.linspace(1, 2, 10)).mean().backward()
@@ -228,7 +228,7 @@ def test_it_leaves_examples_out_in_a_run_and_not_in_the_annealing(
     seen: list[tuple[float, bool, int]] = []
     update = InfoBatchStream.update
 
-    def watched(self: Any, learner: Any, batch: Batch, now: Moment) -> int:
+    def watched(self: Any, learner: Any, batch: Batch, now: StepContext) -> int:
         seen.append((now.share, batch.weights is not None, len(batch)))
         return update(self, learner, batch, now)
 

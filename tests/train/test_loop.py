@@ -262,7 +262,9 @@ def test_a_larger_pool_of_a_run_holds_the_smaller_one(tiny_data: Data) -> None:
     task = image_task(tiny_data)
     policy = Policy(phases=(Phase(share=0.2, passes=1), Phase(share=0.5, passes=1)))
     data, known = load(task), train.facts(task)
-    small, large = (train.Chooser(task, policy, 3, data, known).choose(phase).subset.positions for phase in (0, 1))
+    small, large = (
+        train.SubsetProvider(task, policy, 3, data, known).choose(phase).subset.positions for phase in (0, 1)
+    )
     assert torch.equal(small, large[: len(small)])
 
 
@@ -282,7 +284,7 @@ def bare_loop(task: Task, policy: Policy, seed: int) -> nn.Module:
         batches, spent, total = Shuffled(210, recipe.batch_size, seed), 0, policy.cost(known)
         weights = None
         for phase, end in zip(policy.phases, policy.boundaries(known), strict=True):
-            pool = None if phase.is_full else train.Chooser(task, policy, seed, data, known).choose(0).subset
+            pool = None if phase.is_full else train.SubsetProvider(task, policy, seed, data, known).choose(0).subset
             weights = None
             if pool is not None and pool.weights is not None:
                 weights = torch.zeros(210)

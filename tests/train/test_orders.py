@@ -38,7 +38,7 @@ class TestRegistry(OrderContract):
     pass
 
 
-class InTurn(Stream):
+class Sequential(Stream):
     """The pool in its order, again and again, in full batches."""
 
     def __init__(self, num_examples: int, batch_size: int) -> None:
@@ -71,8 +71,8 @@ class Rotating(Order):
     def lengths(self, pool_size: int, batch_size: int) -> list[int]:
         return [min(pool_size, batch_size)]
 
-    def stream(self, num_examples: int, batch_size: int, seed: int) -> InTurn:
-        return InTurn(num_examples, batch_size)
+    def stream(self, num_examples: int, batch_size: int, seed: int) -> Sequential:
+        return Sequential(num_examples, batch_size)
 
 
 @pytest.mark.parametrize("order", [Rotating()], ids=["rotating"])

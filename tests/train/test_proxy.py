@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from subsettune import models, select, train
-from subsettune.data import Places, TaskData, load
+from subsettune.data import DataPaths, TaskData, load
 from subsettune.errors import ModelDivergedError, ModelError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy
 from subsettune.select import ModelNeed
 from subsettune.select.network import ModelView
-from subsettune.task import Distortion, Task
+from subsettune.task import Corruption, Task
 from subsettune.train.learner import Learner
 from subsettune.train.orders.uniform import Shuffled
 from subsettune.train.randomness import derive, isolated
@@ -43,7 +43,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def proxies(task: Task, seed: int = 3, **need: Any) -> tuple[ModelView, ...]:
-    data = load(task, Places())
+    data = load(task, DataPaths())
     wanted = ModelNeed(source="proxy", **need)
     return train_proxies(task, task.recipe, data, train.facts(task), wanted, seed, CPU)
 
@@ -76,7 +76,7 @@ def plainly_trained(
 @pytest.mark.parametrize("passes", [0.5, 1.0, 3.1])
 def test_a_proxy_is_a_plain_training_on_all_examples(tiny_data: Given, passes: float) -> None:
     task = image_task(tiny_data)
-    data = load(task, Places())
+    data = load(task, DataPaths())
     for run, view in enumerate(proxies(task, passes=passes, runs=2)):
         own = derive(3, "proxy", run)
         with isolated(own, torch.get_num_threads()):
@@ -87,8 +87,8 @@ def test_a_proxy_is_a_plain_training_on_all_examples(tiny_data: Given, passes: f
 
 
 def test_events_are_those_of_a_replay(tiny_data: Given) -> None:
-    task = replace(image_task(tiny_data, batch_size=8), distortion=Distortion(flip_labels=0.4))  # hard to remember
-    data = load(task, Places())
+    task = replace(image_task(tiny_data, batch_size=8), distortion=Corruption(flip_labels=0.4))  # hard to remember
+    data = load(task, DataPaths())
     (view,) = proxies(task, passes=6.0, events=True)
     own = derive(3, "proxy", 0)
     with isolated(own, torch.get_num_threads()):
@@ -122,7 +122,7 @@ def test_counting_changes_no_bit(tiny_data: Given) -> None:
 
 def test_without_passes_it_is_as_initialised(tiny_data: Given) -> None:
     task = image_task(tiny_data)
-    data = load(task, Places())
+    data = load(task, DataPaths())
     first, second = proxies(task, passes=0.0, runs=2)
     with isolated(derive(3, "proxy", 0), 1):
         wanted = models.make(task.model, data.input_shape, data.num_outputs)
@@ -150,7 +150,7 @@ def test_the_number_of_threads_comes_back(tiny_data: Given) -> None:
 
 def test_a_proxy_of_a_regression(tiny_data: Given) -> None:
     task = value_task(tiny_data)
-    data = load(task, Places())
+    data = load(task, DataPaths())
     (view,) = proxies(task, passes=10.0)
     inputs, targets = data.train.batch(torch.arange(len(data.train)))
     standardised = (targets - data.target_mean) / data.target_std

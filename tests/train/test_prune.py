@@ -39,7 +39,7 @@ from subsettune.train.transitions import base
 
 Data = dict[str, str]
 SHAPE, NUM_OUTPUTS = (2, 8, 8), 4
-EXACT = effect.Effort(candidates="all", repeats=1.5)
+EXACT = effect.PickBudget(candidates="all", repeats=1.5)
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +147,7 @@ def rng(seed: int = 0) -> torch.Generator:
 # --- picks ------------------------------------------------------------------------------------------------------------
 
 
-def junction_of(network: nn.Sequential, number: int, given: surgery.Examples) -> forward_selection.Junction:
+def junction_of(network: nn.Sequential, number: int, given: surgery.Examples) -> forward_selection.LayerInterface:
     """What is behind the layer of a number among those with weights."""
     values = given.inputs
     with torch.no_grad():
@@ -155,7 +155,7 @@ def junction_of(network: nn.Sequential, number: int, given: surgery.Examples) ->
             for module in stretch:
                 values = module(values)
             layer, after = following[0], following[1:]
-    return forward_selection.Junction(
+    return forward_selection.LayerInterface(
         activations=surgery.by_unit(stretch, values, layer),
         layer=layer,
         after=after,
@@ -172,10 +172,10 @@ def flat(network: nn.Sequential) -> nn.Sequential:
 CASES = [("mlp", 0), ("mlp", 1), ("cnn", 0), ("cnn", 1), ("cnn", 2), ("norms", 0), ("norms", 1), ("norms", 2)]
 
 
-@pytest.mark.parametrize("effort", [EXACT, effect.Effort(candidates=3, repeats=2.0)], ids=["exact", "sampled"])
+@pytest.mark.parametrize("effort", [EXACT, effect.PickBudget(candidates=3, repeats=2.0)], ids=["exact", "sampled"])
 @pytest.mark.parametrize(("name", "number"), CASES)
 @torch.no_grad()
-def test_picks_are_those_of_the_oracle(name: str, number: int, effort: effect.Effort) -> None:
+def test_picks_are_those_of_the_oracle(name: str, number: int, effort: effect.PickBudget) -> None:
     network, given = used(NETWORKS[name]), examples()
     width = list(widths(network).values())[number]
     kept, own = width // 2, rng(5)
@@ -310,14 +310,14 @@ def test_facts_are_those_counted_on_the_pruned_network(name: str, keep: float) -
     assert len(dense.chain) >= 3
     for layers in (None, (dense.chain[0].name,), (dense.chain[1].name,)):
         network, kept = pruned(name, keep, layers)
-        assert effect.narrowed(dense, kept) == facts_of(network)
+        assert effect.pruned_facts(dense, kept) == facts_of(network)
 
 
 @pytest.mark.parametrize("candidates", ["all", 2])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_flops_are_those_counted(name: str, candidates: Any) -> None:
     """Two candidates are left for every pick; of all, the last picks have fewer, which only lowers the count."""
-    effort = effect.Effort(candidates=candidates, repeats=1.5)
+    effort = effect.PickBudget(candidates=candidates, repeats=1.5)
     for layers in (None, (list(widths(used(NETWORKS[name])))[1],)):
         network, given = used(NETWORKS[name]), examples(30)
         dense = facts_of(network)
@@ -390,7 +390,7 @@ NO_CHAINS: dict[str, Callable[..., nn.Module]] = {
 def test_what_cannot_be_pruned(name: str) -> None:
     facts = facts_of(NO_CHAINS[name]())
     assert facts.chains == ()
-    assert base.Prune().obstacle(Recipe(lr=0.1, epochs=1, batch_size=8), facts) == (
+    assert base.Prune().why_not(Recipe(lr=0.1, epochs=1, batch_size=8), facts) == (
         "entry prune needs a model that is or contains an nn.Sequential of linear or convolution layers, two at least, "
         "and this one has none. Use e.g. mlp, cnn or transformer, or another entry."
     )

@@ -35,7 +35,7 @@ from subsettune.train.transitions import base
 NUM_OUTPUTS = 4
 IMAGE = (2, 8, 8)
 PLACES, VOCABULARY = 7, 11
-EXACT = effect.Effort(candidates="all", repeats=1.5)
+EXACT = effect.PickBudget(candidates="all", repeats=1.5)
 
 
 @pytest.fixture(autouse=True)
@@ -252,14 +252,14 @@ def test_a_first_layer_sends_no_gradient_to_the_inputs() -> None:
 @pytest.mark.parametrize("keep", [0.5, 0.01, 0.9])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_facts_are_those_counted_on_the_pruned_network(name: str, keep: float) -> None:
-    cheap = effect.Effort(candidates=1, repeats=1)
+    cheap = effect.PickBudget(candidates=1, repeats=1)
     for layers in (None, *((layer,) for layer in PRUNED[name])):
         network = used(name)
         dense = facts_named(name, network)
         kept = halves(dense, keep, layers)
         assert set(kept) == set(layers or PRUNED[name])
         surgery.prune(network, kept, cheap, examples_for(name), rng())
-        assert effect.narrowed(dense, kept) == facts_named(name, network)
+        assert effect.pruned_facts(dense, kept) == facts_named(name, network)
         assert {layer: len(weight_of(network, layer)) for layer in kept} == kept
 
 
@@ -268,8 +268,8 @@ def test_layers_one_after_the_other_are_all_at_once() -> None:
         dense = facts_named(name, used(name))
         now = dense
         for layer, k in halves(dense).items():
-            now = effect.narrowed(now, {layer: k})
-        assert now == effect.narrowed(dense, halves(dense))
+            now = effect.pruned_facts(now, {layer: k})
+        assert now == effect.pruned_facts(dense, halves(dense))
 
 
 # --- networks that stay as they are -----------------------------------------------------------------------------------
@@ -364,7 +364,7 @@ REFUSED: dict[str, Callable[[], nn.Module]] = {
 def test_what_cannot_be_pruned(name: str) -> None:
     facts = facts_of(REFUSED[name](), (3, 8, 8) if name == "resnet18" else IMAGE)
     assert facts.chains == ()
-    assert base.Prune().obstacle(Recipe(lr=0.1, epochs=1, batch_size=8), facts) == (
+    assert base.Prune().why_not(Recipe(lr=0.1, epochs=1, batch_size=8), facts) == (
         "entry prune needs a model that is or contains an nn.Sequential of linear or convolution layers, two at least, "
         "and this one has none. Use e.g. mlp, cnn or transformer, or another entry."
     )
@@ -404,10 +404,10 @@ def exact_inputs(given: surgery.Examples) -> Tensor:
     return given.inputs.double() if given.inputs.is_floating_point() else given.inputs
 
 
-@pytest.mark.parametrize("effort", [EXACT, effect.Effort(candidates=3, repeats=2.0)], ids=["exact", "sampled"])
+@pytest.mark.parametrize("effort", [EXACT, effect.PickBudget(candidates=3, repeats=2.0)], ids=["exact", "sampled"])
 @pytest.mark.parametrize(("name", "layer"), CASES)
 @torch.no_grad()
-def test_picks_and_the_narrow_network_are_those_of_the_oracle(name: str, layer: str, effort: effect.Effort) -> None:
+def test_picks_and_the_narrow_network_are_those_of_the_oracle(name: str, layer: str, effort: effect.PickBudget) -> None:
     """Which evaluates a network built anew for every candidate; and the average over the picks, in one of copies."""
     network, given, own = used(name), examples_for(name), rng(5)
     before = copy.deepcopy(network)
@@ -442,8 +442,8 @@ def test_every_unit_once_is_the_network_as_it_was(name: str) -> None:
         places = [i for i, module in enumerate(modules) if chain.is_weighted(module)]
         for here, there in itertools.pairwise(places):
             layer: Any = modules[there]
-            rest = forward_selection.Rest(network, layer, given.inputs)
-            junction = forward_selection.Junction(
+            rest = forward_selection.RemainingForward(network, layer, given.inputs)
+            junction = forward_selection.LayerInterface(
                 activations=surgery.by_unit(modules[here:there], rest.activations(), layer),
                 layer=layer,
                 after=(rest,),
@@ -460,7 +460,7 @@ def test_every_unit_once_is_the_network_as_it_was(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_flops_are_those_counted(name: str) -> None:
-    effort = effect.Effort(candidates=2, repeats=1.5)
+    effort = effect.PickBudget(candidates=2, repeats=1.5)
     for layers in (None, PRUNED[name][1:2]):
         network = used(name)
         dense = facts_named(name, network)
@@ -475,7 +475,7 @@ def test_the_price_of_a_transformer() -> None:
     dense = facts_named("transformer", transformer())
     own, forward = 2 * 7 * 8, dense.forward_flops
     kept = halves(dense)
-    told = effect.flops(dense, kept, effect.Effort(candidates=5, repeats=1.5), 3)
+    told = effect.flops(dense, kept, effect.PickBudget(candidates=5, repeats=1.5), 3)
     assert told == 3 * (forward + 8 * 5 * (own + forward) + (narrow := forward - 10 * own) + 8 * 5 * (own + narrow))
 
 
@@ -506,7 +506,7 @@ def test_losses_are_those_of_evaluation_and_the_mode_comes_back(name: str) -> No
             parameter.grad = torch.ones_like(parameter)
         torch.manual_seed(int(training))
         kept = dict.fromkeys(PRUNED[name], 3)
-        surgery.prune(network.train(training), kept, effect.Effort(candidates=4, repeats=1.5), given, rng())
+        surgery.prune(network.train(training), kept, effect.PickBudget(candidates=4, repeats=1.5), given, rng())
         assert all(module.training == training for module in network.modules())
         assert all(not m._forward_hooks and not m._forward_pre_hooks for m in network.modules())
         assert all(p is parameters[key] and p.grad is None for key, p in network.named_parameters())
@@ -527,7 +527,7 @@ def test_a_hook_is_not_left_behind_by_an_error() -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_shapes_are_fitted_to_weights(name: str) -> None:
     network, given = used(name), examples_for(name)
-    surgery.prune(network, dict.fromkeys(PRUNED[name], 3), effect.Effort(candidates=1, repeats=1), given, rng())
+    surgery.prune(network, dict.fromkeys(PRUNED[name], 3), effect.PickBudget(candidates=1, repeats=1), given, rng())
     fresh = NETWORKS[name]().eval()
     kept = {key: id(p) for key, p in fresh.named_parameters()}
     surgery.fit_shapes(fresh, network.state_dict())

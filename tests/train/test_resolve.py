@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from subsettune import config, train
-from subsettune.data import Places, load
+from subsettune.data import DataPaths, load
 from subsettune.errors import ConfigError, DataError, ModelError
 from subsettune.policy import Phase, Policy, conventional
 from subsettune.task import Task
@@ -116,12 +116,12 @@ def test_other_data_than_expected_are_refused(tiny_data: Data) -> None:
 
 
 def test_what_a_run_selects_can_be_asked_for(tiny_data: Data) -> None:
-    """`Chooser` gives the subset that the run trains on: training examples outside it do not matter to the phase."""
+    """`SubsetProvider` gives the subset that the run trains on: examples outside it do not matter."""
     task = image_task(tiny_data)
     policy = two_phases(0.5, 0.5, share=0.1, selector="stratified")
     known, data = train.facts(task), load(task)
     first, again, other = (
-        train.Chooser(task, policy, seed, data, known).choose(0).subset.positions for seed in (3, 3, 4)
+        train.SubsetProvider(task, policy, seed, data, known).choose(0).subset.positions for seed in (3, 3, 4)
     )
     assert len(first) == 21
     assert torch.equal(again, first)
@@ -164,7 +164,7 @@ def test_a_short_run_on_mnist() -> None:
         "recipe": {"lr": 0.05, "momentum": 0.9, "batch_size": 128, "epochs": 1},
         "tolerance": 0.01,
     }
-    task, places = config.build(Task, plain), Places(data_root=root, download=False)
+    task, places = config.build(Task, plain), DataPaths(data_root=root, download=False)
     result = train.run(task, two_phases(0.1, 0.1, share=0.05), 0, options=options(places=places, evaluations=2))
     assert result.metrics["validation"] > 0.7
     cost = result.policy.cost(train.facts(task, places))

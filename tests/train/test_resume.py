@@ -20,7 +20,7 @@ from subsettune.errors import CheckpointError
 from subsettune.policy import Phase, Policy
 from subsettune.task import Task
 from subsettune.train import CurvePoint
-from subsettune.train.checkpoint import Checkpoints, Mark
+from subsettune.train.checkpoint import Checkpoints, ProgressMarker
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 Data = dict[str, str]
@@ -232,11 +232,11 @@ def test_a_damaged_mark_is_refused(tiny_data: Data, tmp_path: Path) -> None:
 
 def test_marks_and_removal(tiny_data: Data, tmp_path: Path) -> None:
     store = checkpoints(noisy_task(tiny_data), tmp_path)
-    assert store.marked() == Mark(flops=0, repeated=0)
+    assert store.marked() == ProgressMarker(flops=0, repeated=0)
     assert store.load() is None
-    store.mark(Mark(flops=12, repeated=3))
+    store.mark(ProgressMarker(flops=12, repeated=3))
     store.save({"numbers": [1, 2.5, None, "text", (True,)], "tensor": torch.arange(3)})
-    assert store.marked() == Mark(flops=12, repeated=3)
+    assert store.marked() == ProgressMarker(flops=12, repeated=3)
     state = store.load()
     assert state is not None
     assert state["numbers"] == [1, 2.5, None, "text", (True,)]

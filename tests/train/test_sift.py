@@ -30,10 +30,10 @@ from subsettune.select.network import ModelView
 from subsettune.task import Task
 from subsettune.train import orders
 from subsettune.train.learner import Learner
-from subsettune.train.orders.base import Moment
+from subsettune.train.orders.base import StepContext
 from subsettune.train.orders.selective_backprop import SelectiveBackprop
 from subsettune.train.orders.sift import Exit, Head, Sift, SiftStream, listening
-from subsettune.train.orders.top_loss import Hardest, HardestStream, hardest
+from subsettune.train.orders.top_loss import HardestStream, TopLoss, hardest
 from subsettune.train.planning.projection import project
 from subsettune.train.pruning import effect
 from subsettune.train.randomness import isolated
@@ -78,7 +78,7 @@ def learner_of(task: Task, seed: int = 0) -> Learner:
         return Learner(task, task.recipe, load(task), torch.device("cpu"), seed)
 
 
-def stream_of(order: Hardest, task: Task, learner: Learner) -> HardestStream:
+def stream_of(order: TopLoss, task: Task, learner: Learner) -> HardestStream:
     stream = order.stream(train.facts(task).num_examples, task.recipe.batch_size, 0)
     stream.attach(learner)
     stream.enter(None)
@@ -112,8 +112,10 @@ def test_how_many_are_kept(keep: float, num_examples: int, kept: int) -> None:
         num_examples=9, num_outputs=2, num_parameters=9, forward_flops=10, backward_flops=20, reference_passes=3
     )
     order = SelectiveBackprop(keep=keep)
-    assert order.kept(num_examples, facts) == kept
-    assert order.kept(num_examples, replace(facts, has_batch_norm=True)) == max(kept, min(2, num_examples))
+    assert order.min_trained_examples(num_examples, facts) == kept
+    assert order.min_trained_examples(num_examples, replace(facts, has_batch_norm=True)) == max(
+        kept, min(2, num_examples)
+    )
 
 
 TWINS: dict[str, tuple[Any, dict[str, Any], int]] = {  # a network, options, and how many of its layers are run through
@@ -193,7 +195,7 @@ def test_updates_against_the_slow_twin(
     for _ in range(15):
         batch = stream.next(0.5)
         twin.update(batch.positions, 0.4, 0.05, weights)
-        stream.update(learner, batch, Moment(lr=0.05, weights=weights, most=1, share=0.5, facts=facts))
+        stream.update(learner, batch, StepContext(lr=0.05, weights=weights, most=1, share=0.5, facts=facts))
         assert torch.equal(kept[-1], learner.part.batch(torch.tensor(twin.kept[-1]))[0])
     for parameter, expected in zip(learner.network.parameters(), twin.network.parameters(), strict=True):
         assert torch.allclose(parameter.double(), expected, atol=2e-5)
@@ -246,11 +248,13 @@ def test_outside_of_its_stretch_updates_are_plain(tiny_data: Data) -> None:
             stream.enter(None)
             for _ in range(10):
                 batch = stream.next(0.3)
-                stream.update(learner, batch, Moment(lr=0.1, weights=None, most=1, share=0.3, facts=facts))
+                stream.update(learner, batch, StepContext(lr=0.1, weights=None, most=1, share=0.3, facts=facts))
             if isinstance(stream, SiftStream):
                 assert stream._head is not None
                 before = stream._head.linear.weight.clone()
-                stream.update(learner, stream.next(0.6), Moment(lr=0.0, weights=None, most=1, share=0.6, facts=facts))
+                stream.update(
+                    learner, stream.next(0.6), StepContext(lr=0.0, weights=None, most=1, share=0.6, facts=facts)
+                )
                 assert torch.equal(before, stream._head.linear.weight)
         networks.append(learner.network)
         if len(networks) == 1:
@@ -263,7 +267,7 @@ def test_outside_of_its_stretch_updates_are_plain(tiny_data: Data) -> None:
 
 
 @pytest.mark.parametrize("order", [Sift(exit="features"), Sift(exit=1.0), SelectiveBackprop()])
-def test_looking_changes_nothing(tiny_data: Data, order: Hardest) -> None:
+def test_looking_changes_nothing(tiny_data: Data, order: TopLoss) -> None:
     task = noisy_task(tiny_data)
     learner, facts = learner_of(task), train.facts(task)
     stream = stream_of(order, task, learner)
@@ -347,10 +351,10 @@ def test_an_update_costs_its_price(tiny_data: Data, model: str, depth: float, he
         for share in (0.0, 0.3, 0.8):
             batch = stream.next(share)
             with FlopCounterMode(display=False) as counter:
-                stream.update(learner, batch, Moment(lr=0.01, weights=None, most=1, share=share, facts=facts))
-            assert counter.get_total_flops() == order.price(len(batch), share, facts).total
-    begins = [order.price(16, share, facts).total for share in (0.0, 0.3, 0.8)]
-    assert order.most(16, facts) == max(begins)
+                stream.update(learner, batch, StepContext(lr=0.01, weights=None, most=1, share=share, facts=facts))
+            assert counter.get_total_flops() == order.update_cost(len(batch), share, facts).total
+    begins = [order.update_cost(16, share, facts).total for share in (0.0, 0.3, 0.8)]
+    assert order.max_update_flops(16, facts) == max(begins)
 
 
 def test_the_price_is_that_of_the_formula(tiny_data: Data) -> None:
@@ -360,15 +364,15 @@ def test_the_price_is_that_of_the_formula(tiny_data: Data) -> None:
     assert (facts.forward_flops, facts.backward_flops) == (forward, backward)
     to_exit, head = 2 * 64 * 8, 2 * 8 * 4
     own, auxiliary = Sift(exit="2"), Sift(exit="2", head="auxiliary", start=0.1, stop=0.9)
-    price = own.price(16, 0.5, facts)
+    price = own.update_cost(16, 0.5, facts)
     assert (price.forward, price.backward) == (16 * (to_exit + head) + 8 * forward, 8 * backward)
-    price = auxiliary.price(15, 0.5, facts)
+    price = auxiliary.update_cost(15, 0.5, facts)
     assert (price.forward, price.backward) == (15 * (to_exit + head) + 8 * (forward + head), 8 * (backward + head))
-    price = auxiliary.price(15, 0.05, facts)
+    price = auxiliary.update_cost(15, 0.05, facts)
     assert (price.forward, price.backward) == (15 * (forward + head), 15 * (backward + head))
-    price = auxiliary.price(15, 0.9, facts)
+    price = auxiliary.update_cost(15, 0.9, facts)
     assert (price.forward, price.backward) == (15 * forward, 15 * backward)
-    exact = SelectiveBackprop().price(15, 0.5, facts)
+    exact = SelectiveBackprop().update_cost(15, 0.5, facts)
     assert (exact.forward, exact.backward) == ((15 + 8) * forward, 8 * backward)
 
 
@@ -393,7 +397,7 @@ def test_the_projection_is_the_ledger(tiny_data: Data, model: str, order: str, g
     for purpose in ("select", "forward", "backward"):
         assert getattr(result.ledger, purpose) == sum(getattr(s.ledger, purpose) for s in stretches)
     assert result.updates == sum(s.updates for s in stretches)
-    assert 0 <= policy.cost(facts) - result.ledger.spent < orders.make(order, given_options).most(20, facts)
+    assert 0 <= policy.cost(facts) - result.ledger.spent < orders.make(order, given_options).max_update_flops(20, facts)
 
 
 # --- where it leaves --------------------------------------------------------------------------------------------------
@@ -433,7 +437,7 @@ def test_stages_of_a_residual_network(tiny_data: Data) -> None:
 def test_a_single_layer_has_the_exact_loss(tiny_data: Data) -> None:
     facts = train.facts(image_task(tiny_data, {"name": "mlp", "hidden": []}))
     assert Sift(exit=0.5).leaves(facts) == Exit(flops=facts.forward_flops)
-    assert Sift(exit=0.5).obstacle(image_task(tiny_data).recipe, facts) is None
+    assert Sift(exit=0.5).why_not(image_task(tiny_data).recipe, facts) is None
 
 
 class Alone(nn.Module):
@@ -579,14 +583,14 @@ def test_a_head_that_diverges_alone_is_told(tiny_data: Data) -> None:
     learner, facts = learner_of(task), train.facts(task)
     stream = stream_of(Sift(exit="2", head="auxiliary"), task, learner)
     assert isinstance(stream, SiftStream)
-    stream.update(learner, stream.next(0.0), Moment(lr=0.01, weights=None, most=1, share=0.0, facts=facts))
+    stream.update(learner, stream.next(0.0), StepContext(lr=0.01, weights=None, most=1, share=0.0, facts=facts))
     assert stream._head is not None
     with torch.no_grad():
         stream._head.linear.weight.fill_(math.inf)
     with pytest.raises(
         train.loop.ModelDivergedError, match=r"^the losses at exit '2' left the finite numbers, at lear"
     ):
-        stream.update(learner, stream.next(0.0), Moment(lr=0.01, weights=None, most=1, share=0.0, facts=facts))
+        stream.update(learner, stream.next(0.0), StepContext(lr=0.01, weights=None, most=1, share=0.0, facts=facts))
 
 
 def test_the_network_that_comes_back_has_no_head_of_ours(tiny_data: Data) -> None:
@@ -601,7 +605,7 @@ def test_a_head_begins_anew_where_the_exit_changes_its_width(tiny_data: Data) ->
     learner, facts = learner_of(task), train.facts(task)
     stream = stream_of(Sift(exit="2", head="auxiliary"), task, learner)
     assert isinstance(stream, SiftStream)
-    stream.update(learner, stream.next(0.0), Moment(lr=0.1, weights=None, most=1, share=0.0, facts=facts))
+    stream.update(learner, stream.next(0.0), StepContext(lr=0.1, weights=None, most=1, share=0.0, facts=facts))
     first, second = learner.network.get_submodule("1"), learner.network.get_submodule("3")
     with torch.no_grad():
         for parameter in first.parameters():
@@ -609,7 +613,7 @@ def test_a_head_begins_anew_where_the_exit_changes_its_width(tiny_data: Data) ->
         second.weight.data = second.weight.data[:, :5].clone()
     learner.optimizer.state.clear()
     narrow = replace(facts, layers=FrozenDict({**facts.layers, "1": 5, "2": 5}))
-    stream.update(learner, stream.next(0.0), Moment(lr=0.1, weights=None, most=1, share=0.0, facts=narrow))
+    stream.update(learner, stream.next(0.0), StepContext(lr=0.1, weights=None, most=1, share=0.0, facts=narrow))
     assert stream._head is not None
     assert stream._head.linear.in_features == 5
 
@@ -621,7 +625,7 @@ def test_a_head_begins_anew_where_the_exit_moves_to_another_layer(tiny_data: Dat
     order = Sift(exit=0.5, head="auxiliary")
     stream = stream_of(order, task, learner)
     assert isinstance(stream, SiftStream)
-    pruned = effect.narrowed(facts, {"1": 3})
+    pruned = effect.pruned_facts(facts, {"1": 3})
     left, later = order.leaves(facts), order.leaves(pruned)
     assert (left.layer != later.layer, left.width) == (True, later.width)
     head = stream._of(left)
@@ -736,8 +740,8 @@ def test_an_update_of_a_transformer_costs_its_price(texts: Task, head: str, laye
     stream = stream_of(order, texts, learner)
     batch = stream.next(0.0)
     with isolated(0, 1), FlopCounterMode(display=False) as counter:
-        stream.update(learner, batch, Moment(lr=0.01, weights=None, most=1, share=0.0, facts=facts))
-    assert counter.get_total_flops() == order.price(len(batch), 0.0, facts).total
+        stream.update(learner, batch, StepContext(lr=0.01, weights=None, most=1, share=0.0, facts=facts))
+    assert counter.get_total_flops() == order.update_cost(len(batch), 0.0, facts).total
 
 
 def test_the_last_block_of_a_transformer_gives_the_exact_loss(texts: Task) -> None:

@@ -33,7 +33,7 @@ from subsettune.train.transitions import base
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 Data = dict[str, str]
 SEED = 3
-WAYS: tuple[executors.Way, ...] = ("in_turn", "together")
+WAYS: tuple[executors.ExecutionMode, ...] = ("in_turn", "together")
 NOISY = {"name": "fakes:Noisy"}
 NORMED = {"name": "tests.train.test_soup:normed"}
 EVERYTHING = Soup(workers=3, density=0.3, masks="data", rand_augment=9)
@@ -78,9 +78,9 @@ class Plain(torch.optim.SGD):
     """A user's own optimizer."""
 
 
-def policy(stirred: Soup | None, share: float = 0.6, passes: float = 1.0, **rest: Any) -> Policy:
+def policy(active_soup: Soup | None, share: float = 0.6, passes: float = 1.0, **rest: Any) -> Policy:
     """A soup phase and nothing else."""
-    return Policy(phases=(Phase(share=share, passes=passes, soup=stirred, **rest),))
+    return Policy(phases=(Phase(share=share, passes=passes, soup=active_soup, **rest),))
 
 
 def run(task: Task, followed: Policy, **changes: Any) -> RunResult:
@@ -93,15 +93,15 @@ def learner_of(task: Task) -> Learner:
 
 def workers_of(
     task: Task,
-    stirred: Soup,
+    active_soup: Soup,
     *,
-    way: executors.Way = "in_turn",
+    way: executors.ExecutionMode = "in_turn",
     pool: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> Workers:
     """The workers of a phase, with the network of a run that is about to begin."""
     place = SoupPhase(
-        soup=stirred,
+        soup=active_soup,
         seed=SEED,
         phase=0,
         facts=train.facts(task),
@@ -205,7 +205,7 @@ def twin(task: Task, workers: Workers, steps: int, weights: Tensor | None) -> di
 @pytest.mark.parametrize("grad_clip", [None, 0.5])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_workers_that_keep_everything_are_plain_runs_whose_weights_are_averaged(
-    tiny_data: Data, way: executors.Way, grad_clip: float | None, weighted: bool
+    tiny_data: Data, way: executors.ExecutionMode, grad_clip: float | None, weighted: bool
 ) -> None:
     task = image_task(tiny_data, weight_decay=0.01, grad_clip=grad_clip)
     weights = torch.linspace(0, 2, 210) if weighted else None
@@ -224,11 +224,15 @@ def test_workers_that_keep_everything_are_plain_runs_whose_weights_are_averaged(
 @pytest.mark.parametrize("neutral", [Soup(workers=1, density=1.0), Soup(workers=1, density=1.0, uncovered="zero")])
 def test_one_worker_that_keeps_everything_is_plain_training(tiny_data: Data, neutral: Soup) -> None:
     task = image_task(tiny_data, NOISY, augment={"flip": True})
-    phases = [Phase(share=0.6, passes=0.7, soup=stirred) for stirred in (neutral, None)]
-    stirred, plain = (run(task, Policy(phases=(phase, Phase(passes=0.5)))) for phase in phases)
-    assert same_bits(stirred.model, plain.model)
-    assert (stirred.ledger, stirred.metrics, stirred.updates) == (plain.ledger, plain.metrics, plain.updates)
-    assert stirred.soups == ()
+    phases = [Phase(share=0.6, passes=0.7, soup=active_soup) for active_soup in (neutral, None)]
+    active_soup, plain = (run(task, Policy(phases=(phase, Phase(passes=0.5)))) for phase in phases)
+    assert same_bits(active_soup.model, plain.model)
+    assert (active_soup.ledger, active_soup.metrics, active_soup.updates) == (
+        plain.ledger,
+        plain.metrics,
+        plain.updates,
+    )
+    assert active_soup.soups == ()
 
 
 # --- masks ------------------------------------------------------------------------------------------------------------
@@ -247,7 +251,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("drawn_by", ["erk", "data"])
 def test_what_a_mask_leaves_out_is_0_and_stays_so(
-    tiny_data: Data, way: executors.Way, optimizer: str, drawn_by: Any
+    tiny_data: Data, way: executors.ExecutionMode, optimizer: str, drawn_by: Any
 ) -> None:
     task = image_task(tiny_data, NORMED, optimizer=optimizer, **OPTIMIZERS[optimizer])
     workers = workers_of(task, Soup(workers=3, density=0.3, masks=drawn_by), way=way, pool=torch.arange(90))
@@ -310,9 +314,9 @@ def test_what_nobody_kept_becomes_what_was_asked(tiny_data: Data, uncovered: Any
 @pytest.mark.usefixtures("seeded")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("stirred", [EVERYTHING, Soup(workers=4, density=1.0)], ids=["masked", "dense"])
-def test_both_ways_agree(tiny_data: Data, optimizer: str, stirred: Soup) -> None:
+def test_both_ways_agree(tiny_data: Data, optimizer: str, active_soup: Soup) -> None:
     changes = {**OPTIMIZERS[optimizer], "augment": {"flip": True, "crop_padding": 1}, "grad_clip": 1.0}
-    both_ways(image_task(tiny_data, NORMED, optimizer=optimizer, label_smoothing=0.1, **changes), stirred)
+    both_ways(image_task(tiny_data, NORMED, optimizer=optimizer, label_smoothing=0.1, **changes), active_soup)
 
 
 @pytest.mark.usefixtures("seeded")
@@ -321,13 +325,13 @@ def test_both_ways_agree_on_tied_weights_and_a_regression(tiny_data: Data) -> No
     both_ways(value_task(tiny_data), Soup(workers=3, density=0.4))
 
 
-def both_ways(task: Task, stirred: Soup) -> None:
+def both_ways(task: Task, active_soup: Soup) -> None:
     """Train in both ways from the same weights, and compare the workers, their average and their losses."""
     ends: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
     losses = []
     start: dict[str, Tensor] = {}
     for way in WAYS:
-        workers = workers_of(task, stirred, way=way, pool=torch.arange(100))
+        workers = workers_of(task, active_soup, way=way, pool=torch.arange(100))
         start = start or copy.deepcopy(workers.learner.network.state_dict())
         workers.learner.network.load_state_dict(start)
         workers.begin()
@@ -344,7 +348,7 @@ def both_ways(task: Task, stirred: Soup) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_same_seed_gives_the_same_bits(tiny_data: Data, way: executors.Way) -> None:
+def test_the_same_seed_gives_the_same_bits(tiny_data: Data, way: executors.ExecutionMode) -> None:
     task = image_task(tiny_data, NOISY, augment={"flip": True})
     followed = policy(EVERYTHING, passes=2.0)
     first, second = (run(task, followed, soup_workers=way) for _ in range(2))
@@ -397,7 +401,7 @@ def test_at_once_is_refused_where_it_does_not_work(tiny_data: Data) -> None:
 
 @pytest.mark.usefixtures("seeded")
 @pytest.mark.parametrize("way", WAYS)
-def test_running_statistics_are_those_of_the_averaged_weights(tiny_data: Data, way: executors.Way) -> None:
+def test_running_statistics_are_those_of_the_averaged_weights(tiny_data: Data, way: executors.ExecutionMode) -> None:
     task = image_task(tiny_data, NORMED)
     pool = torch.arange(120)
     workers = workers_of(task, Soup(workers=2, density=0.5), way=way, pool=pool)
@@ -452,11 +456,11 @@ def test_the_state_of_the_optimizer_is_cleared(tiny_data: Data) -> None:
     """A run whose momentum went on through the soup would end elsewhere."""
     task = image_task(tiny_data)
     first, rest = Phase(passes=0.5), Phase(passes=0.3)
-    stirred = Phase(share=0.6, passes=0.5, soup=Soup(workers=2, density=0.5))
+    active_soup = Phase(share=0.6, passes=0.5, soup=Soup(workers=2, density=0.5))
     ends = []
     for name in ("keep", "reset_optimizer"):
         last = Phase(passes=rest.passes, entry=name)
-        ends.append(run(task, Policy(phases=(first, stirred, last))).model)
+        ends.append(run(task, Policy(phases=(first, active_soup, last))).model)
     assert same_bits(ends[0], ends[1])
 
 
@@ -502,10 +506,10 @@ def test_the_projection_is_the_ledger(tiny_data: Data, name: str, batch_size: in
     spent = [getattr(result.ledger, purpose) for purpose in ("select", "forward", "backward")]
     assert spent == [sum(getattr(s.ledger, p) for s in stretches) for p in ("select", "forward", "backward")]
     assert result.updates == sum(s.updates for s in stretches)
-    stirred = [i for i, phase in enumerate(followed.phases) if phase.soup is not None]
-    assert [point.phase for point in result.soups] == stirred
+    active_soup = [i for i, phase in enumerate(followed.phases) if phase.soup is not None]
+    assert [point.phase for point in result.soups] == active_soup
     pruned = [base.of(p).flops(train.facts(task), p.pool_size(210)) for p in followed.phases]
-    assert [point.flops for point in result.soups] == [stretches[i].ledger.spent - pruned[i] for i in stirred]
+    assert [point.flops for point in result.soups] == [stretches[i].ledger.spent - pruned[i] for i in active_soup]
 
 
 def _longer(phase: Phase) -> Phase:
@@ -551,7 +555,7 @@ def test_drawn_masks_and_plain_networks_cost_nothing_beside_the_updates(tiny_dat
 
 @pytest.mark.parametrize("selector", ["gradmatch", "grand"])
 @pytest.mark.parametrize("way", WAYS)
-def test_lipt_from_end_to_end(tiny_data: Data, selector: str, way: executors.Way) -> None:
+def test_lipt_from_end_to_end(tiny_data: Data, selector: str, way: executors.ExecutionMode) -> None:
     task = image_task(tiny_data, {"name": "mlp", "hidden": [16]})
     chosen = Phase(share=0.3, passes=3.0, selector=selector, selector_options=config.FrozenDict(model="current"))
     before = Phase(share=0.8, passes=2.0, soup=Soup(workers=4, density=0.5))
@@ -565,7 +569,7 @@ def test_lipt_from_end_to_end(tiny_data: Data, selector: str, way: executors.Way
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_regression_can_be_stirred(tiny_data: Data, way: executors.Way) -> None:
+def test_a_regression_can_be_stirred(tiny_data: Data, way: executors.ExecutionMode) -> None:
     task = value_task(tiny_data)
     dense = policy(Soup(workers=4, density=1.0), share=1.0, passes=32.0)
     result = run(task, dense, soup_workers=way)
@@ -573,7 +577,7 @@ def test_a_regression_can_be_stirred(tiny_data: Data, way: executors.Way) -> Non
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_worker_whose_loss_leaves_the_finite_numbers(tiny_data: Data, way: executors.Way) -> None:
+def test_a_worker_whose_loss_leaves_the_finite_numbers(tiny_data: Data, way: executors.ExecutionMode) -> None:
     task = image_task(tiny_data, lr=1e30)
     followed = Policy(phases=(*policy(Soup(workers=3), passes=1.0).phases, Phase(passes=1.0)))
     result = run(task, followed, soup_workers=way)
@@ -582,7 +586,7 @@ def test_a_worker_whose_loss_leaves_the_finite_numbers(tiny_data: Data, way: exe
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_weights_of_the_pool_are_those_of_the_losses(tiny_data: Data, way: executors.Way) -> None:
+def test_weights_of_the_pool_are_those_of_the_losses(tiny_data: Data, way: executors.ExecutionMode) -> None:
     task = image_task(tiny_data)
     ends = []
     for weighted in (True, False):
@@ -630,10 +634,10 @@ def interrupt_after(num_points: int) -> Any:
     ids=["sgd, from the beginning of a phase", "adam, from the last update"],
 )
 def test_an_interrupted_run_ends_with_the_same_bits(
-    tiny_data: Data, tmp_path: Path, way: executors.Way, recipe: dict[str, Any], every_s: float
+    tiny_data: Data, tmp_path: Path, way: executors.ExecutionMode, recipe: dict[str, Any], every_s: float
 ) -> None:
     task = image_task(tiny_data, NOISY, augment={"flip": True, "crop_padding": 1}, **recipe)
-    other: executors.Way = "in_turn" if way == "together" else "together"
+    other: executors.ExecutionMode = "in_turn" if way == "together" else "together"
     whole = run(task, INTERRUPTED, soup_workers=way, evaluations=200)
     assert whole.soups[0].coverage < 1
     in_soup = [point for point in whole.curve if point.phase == 0]

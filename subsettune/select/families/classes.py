@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Balance = Literal["proportional", "equal", "none"]
 
 
-def obstacle(name: str, balance: Balance, facts: TaskFacts, k: int) -> str | None:
+def why_not(name: str, balance: Balance, facts: TaskFacts, k: int) -> str | None:
     """Why `k` examples cannot be chosen with such class counts, in one sentence; None if they can."""
     if balance != "equal":
         return None

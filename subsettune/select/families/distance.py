@@ -99,12 +99,12 @@ class DistanceSelector(Selector):
         copy = 4 * width * max(size for size, _ in parts) if len(parts) > 1 else 0
         return max(self.source.memory_bytes(facts), matrix + copy + ranking)
 
-    def obstacle(self, facts: TaskFacts, k: int) -> str | None:
+    def why_not(self, facts: TaskFacts, k: int) -> str | None:
         """Features of such data, room for the classes, and memory."""
         problem = None
         if 1 <= k <= facts.num_examples:
-            problem = self.source.obstacle(self.name, facts) or classes.obstacle(self.name, self.classes, facts, k)
-        return problem or Selector.obstacle(self, facts, k)
+            problem = self.source.why_not(self.name, facts) or classes.why_not(self.name, self.classes, facts, k)
+        return problem or Selector.why_not(self, facts, k)
 
     def pick(self, context: SelectionContext, k: int, rng: torch.Generator) -> Subset:
         """Compute the features, and rank each group."""

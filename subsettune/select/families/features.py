@@ -84,7 +84,7 @@ class Features:
         drawn = 4 * facts.num_features * self.dimensions if self.name == "projection" else 0
         return 2 * matrix + drawn + max(BLOCK_BYTES, 4 * facts.num_features)
 
-    def obstacle(self, who: str, facts: TaskFacts) -> str | None:
+    def why_not(self, who: str, facts: TaskFacts) -> str | None:
         """Why there are no such features of such data, in one sentence with a remedy; None if there are."""
         if facts.num_tokens and self.name in ("raw", "projection"):
             return (

@@ -50,11 +50,11 @@ class LastLayerSelector(Selector):
         """As the option says."""
         return int(self.memory_limit_gib * 2**30)
 
-    def obstacle(self, facts: TaskFacts, k: int) -> str | None:
+    def why_not(self, facts: TaskFacts, k: int) -> str | None:
         """A linear last layer is needed, and class counts that can be kept."""
         if facts.head_features == 0:
             return f"the last layer of the model must be linear for {self.name}. Use another selector."
-        return Selector.obstacle(self, facts, k) or balance.obstacle(self.name, self.classes, facts, k)
+        return Selector.why_not(self, facts, k) or balance.why_not(self.name, self.classes, facts, k)
 
     def gradient_bytes(self, facts: TaskFacts, rows: int) -> int:
         """Memory of float32 gradients of all, put together from batches, and float64 ones of `rows` and products."""

@@ -92,9 +92,9 @@ class ScoredSelector(Selector):
         """The residuals in blocks and as one matrix, scores and ranking."""
         return facts.num_examples * (8 * facts.num_outputs + 64)
 
-    def obstacle(self, facts: TaskFacts, k: int) -> str | None:
+    def why_not(self, facts: TaskFacts, k: int) -> str | None:
         """Room for the classes."""
-        return Selector.obstacle(self, facts, k) or classes.obstacle(self.name, self.classes, facts, k)
+        return Selector.why_not(self, facts, k) or classes.why_not(self.name, self.classes, facts, k)
 
     def pick(self, context: SelectionContext, k: int, rng: torch.Generator) -> Subset:
         """Score, and rank each class."""

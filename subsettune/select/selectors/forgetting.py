@@ -57,11 +57,11 @@ class Forgetting(ScoredSelector):
         """A forward pass and the norm of the residual, for ties."""
         return facts.forward_flops + 2 * facts.num_outputs
 
-    def obstacle(self, facts: TaskFacts, k: int) -> str | None:
+    def why_not(self, facts: TaskFacts, k: int) -> str | None:
         """Classes are needed: a number is never just right."""
         if facts.num_classes == 0:
             return "forgetting needs classes, and the task is a regression. Use el2n or random."
-        return ScoredSelector.obstacle(self, facts, k)
+        return ScoredSelector.why_not(self, facts, k)
 
     def score(self, model: ModelView) -> Tensor:
         """Counts, with less than one event added for ties."""

@@ -50,11 +50,11 @@ class GraNd(ScoredSelector):
             return copies * max(GRADIENT_BYTES, 4 * facts.num_parameters) + 64 * facts.num_examples
         return facts.num_examples * (8 * (facts.num_outputs + facts.head_features) + 64)
 
-    def obstacle(self, facts: TaskFacts, k: int) -> str | None:
+    def why_not(self, facts: TaskFacts, k: int) -> str | None:
         """The gradient of the last layer needs a linear one."""
         if self.gradient == "last" and facts.head_features == 0:
             return "the last layer of the model must be linear for grand. Use gradient: full, or another selector."
-        return ScoredSelector.obstacle(self, facts, k)
+        return ScoredSelector.why_not(self, facts, k)
 
     def score(self, model: ModelView) -> Tensor:
         """Norms of the gradients."""

@@ -38,7 +38,7 @@ class Stratified(Selector):
         """Nothing: no input is read."""
         return 0
 
-    def obstacle(self, facts: TaskFacts, k: int) -> str | None:
+    def why_not(self, facts: TaskFacts, k: int) -> str | None:
         """Classes are needed, and room for one example of each."""
         if facts.num_classes == 0:
             return "stratified needs classes, and the task is a regression. Use random or kcenter."
@@ -48,7 +48,7 @@ class Stratified(Selector):
                 f"k must be at least the {facts.num_classes:,} classes for stratified, got {k:,}. "
                 f"Choose a subset_share of {least} or more, or another selector."
             )
-        return Selector.obstacle(self, facts, k)  # slots make a new class, which `super()` does not know
+        return Selector.why_not(self, facts, k)  # slots make a new class, which `super()` does not know
 
     def pick(self, context: SelectionContext, k: int, rng: torch.Generator) -> Subset:
         """The class of each pick from the proportional ranking, the example from a shuffle of that class."""

@@ -32,7 +32,7 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import SOUP, SUBSET, Policy
 from subsettune.study.execute.sequence import Pause, RunRequest
 from subsettune.study.results.records import RunRecord
-from subsettune.study.results.view import COMPARISON_LEVEL, Compared
+from subsettune.study.results.view import COMPARISON_LEVEL, AblationResult
 from subsettune.study.spec import components
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.coordinate import Coordinate
@@ -123,7 +123,7 @@ class Ground:
     invalid: Invalid
 
 
-def choose(contenders: Iterable[Component], found: Found, ground: Ground) -> tuple[Compared, ...]:
+def choose(contenders: Iterable[Component], found: Found, ground: Ground) -> tuple[AblationResult, ...]:
     """For each component the policy that it is compared by, or why there is none.
 
     Args:
@@ -137,11 +137,11 @@ def choose(contenders: Iterable[Component], found: Found, ground: Ground) -> tup
     return tuple(_chosen(component, found, ground) for component in contenders)
 
 
-def _chosen(component: Component, found: Found, ground: Ground) -> Compared:
+def _chosen(component: Component, found: Found, ground: Ground) -> AblationResult:
     for group in found.best_first(component):
         if ground.invalid(components.neutralised(group[0].policy, component.kind)) is None:
             return _row(component, group[0].policy, ground, tuple(trial.number for trial in group))
-    obstacle = ""
+    why_not = ""
     for group in found.best_first():
         try:
             policy = ground.space.policy(_with(component, group[0].coordinates, ground.space), ground.facts)
@@ -151,12 +151,12 @@ def _chosen(component: Component, found: Found, ground: Ground) -> Compared:
             problem = _problem(component, policy, group[0].name, ground.invalid)
         if problem is None:
             return _row(component, policy, ground)
-        obstacle = obstacle or problem
+        why_not = why_not or problem
     near = _nearest(component, found, ground)
     if near is not None:
         return _row(component, near, ground)
-    reason = obstacle or unaffordable(component, ground) or "the search finished no subset policy"
-    return Compared(kind=component.kind, name=component.name, verdict="not_tried", reason=reason)
+    reason = why_not or unaffordable(component, ground) or "the search finished no subset policy"
+    return AblationResult(kind=component.kind, name=component.name, verdict="not_tried", reason=reason)
 
 
 def _problem(component: Component, policy: Policy, where: str, invalid: Invalid) -> str | None:
@@ -225,9 +225,9 @@ def unaffordable(component: Component, ground: Ground) -> str | None:
         return str(error)
 
 
-def _row(component: Component, policy: Policy, ground: Ground, trials: tuple[int, ...] = ()) -> Compared:
+def _row(component: Component, policy: Policy, ground: Ground, trials: tuple[int, ...] = ()) -> AblationResult:
     twin = components.neutralised(policy, component.kind)
-    return Compared(
+    return AblationResult(
         kind=component.kind,
         name=component.name,
         verdict="open",
@@ -252,7 +252,7 @@ class ComparisonStage:
 
     def __init__(
         self,
-        rows: Sequence[Compared],
+        rows: Sequence[AblationResult],
         rules: Rules,
         records: Iterable[RunRecord],
         save: Callable[[RunRecord | None], None],
@@ -267,7 +267,7 @@ class ComparisonStage:
         return len(self._waiting)
 
     @property
-    def rows(self) -> tuple[Compared, ...]:
+    def rows(self) -> tuple[AblationResult, ...]:
         """Every component with what its runs show so far."""
         return tuple(judge(row, self._runs, self._rules) for row in self._rows)
 
@@ -307,7 +307,7 @@ def _request(component: str, policy: Policy, seed: int) -> RunRequest:
     return RunRequest(name=name, role="comparison", candidate=component, policy=policy, seed=seed)
 
 
-def judge(row: Compared, runs: Mapping[tuple[str, int], RunRecord], rules: Rules) -> Compared:
+def judge(row: AblationResult, runs: Mapping[tuple[str, int], RunRecord], rules: Rules) -> AblationResult:
     """The row with what its runs show.
 
     A pair of runs with the same seed gives one difference; positive means that the component is better. The interval is
@@ -344,7 +344,9 @@ def _ended(record: RunRecord) -> str:
     return record.cause if record.cause in ("diverged", "failed") else "gave no metric"
 
 
-def _measured(row: Compared, mine: Sequence[RunRecord], twins: Sequence[RunRecord], rules: Rules) -> Compared:
+def _measured(
+    row: AblationResult, mine: Sequence[RunRecord], twins: Sequence[RunRecord], rules: Rules
+) -> AblationResult:
     sign = 1.0 if rules.higher_is_better else -1.0
     metrics = np.array([(a.metric, b.metric) for a, b in zip(mine, twins, strict=True)], dtype=np.float64)
     differences = sign * (metrics[:, 0] - metrics[:, 1])

@@ -1,4 +1,4 @@
-"""Ray Tune as the hands of a study: a thin `Searcher` around a `Chain` of runs.
+"""Ray Tune as the hands of a study: a thin `Searcher` around a `StageSequence` of runs.
 
 Tune starts workers, gives them resources, and brings reports and deaths back. It decides nothing: what to run next,
 when to stop a run, whether to try again and what a result means is the study's business, and the study's own files, not
@@ -41,11 +41,11 @@ from subsettune.facts import TaskFacts
 from subsettune.storage import Folder
 from subsettune.study.execute.sequence import (
     ATTEMPTS,
-    SURROUNDINGS,
-    Chain,
+    INFRASTRUCTURE_ERRORS,
     Failure,
     Pause,
     RunRequest,
+    StageSequence,
     Times,
     Worker,
     in_order,
@@ -131,7 +131,7 @@ class RayExecutor:
         self._worker, self._facts, self._num_validation, self._clock = worker, facts, num_validation, clock
         self._resources, self._storage, self._note = resources, storage, note
 
-    def execute(self, chain: Chain) -> None:
+    def execute(self, chain: StageSequence) -> None:
         """Run everything that the chain asks for.
 
         Raises:
@@ -184,7 +184,7 @@ class RayExecutor:
 
 
 @dataclass(slots=True, kw_only=True)
-class _UnderWay:
+class ActiveRun:
     """A run that is being carried out, over all its attempts."""
 
     request: RunRequest
@@ -199,7 +199,7 @@ class ChainSearcher(Searcher):
 
     def __init__(
         self,
-        chain: Chain,
+        chain: StageSequence,
         worker: Worker,
         facts: TaskFacts,
         num_validation: int,
@@ -209,8 +209,8 @@ class ChainSearcher(Searcher):
         super().__init__(metric="share", mode="max")
         self._chain, self._worker, self._facts, self._num_validation = chain, worker, facts, num_validation
         self._clock, self._note = clock, note
-        self._runs: dict[str, _UnderWay] = {}
-        self._again: list[_UnderWay] = []
+        self._runs: dict[str, ActiveRun] = {}
+        self._again: list[ActiveRun] = []
         self._nodes = _Nodes()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -227,7 +227,7 @@ class ChainSearcher(Searcher):
                 return str(Searcher.FINISHED)
             if not isinstance(request, RunRequest):
                 return None
-            run = _UnderWay(request=request, started_s=self._clock())
+            run = ActiveRun(request=request, started_s=self._clock())
         self._runs[trial_id] = run
         self._nodes.look()
         return {"request": config.canonical_json(run.request)}
@@ -291,7 +291,7 @@ class ChainSearcher(Searcher):
         reason = "Ray Tune could not use its worker process again."
         self._failed(run, self._worker.failure(run.request, reason, ""))
 
-    def _failed(self, run: _UnderWay, failure: Failure, *, is_final: bool = False) -> None:
+    def _failed(self, run: ActiveRun, failure: Failure, *, is_final: bool = False) -> None:
         run.attempts += 1
         if run.attempts < ATTEMPTS and not is_final:
             self._note(f"{failure.message} Trying once more.")
@@ -301,10 +301,10 @@ class ChainSearcher(Searcher):
         else:
             self._ended(run, failure)
 
-    def _ended(self, run: _UnderWay, outcome: RunResult | Failure | None) -> None:
+    def _ended(self, run: ActiveRun, outcome: RunResult | Failure | None) -> None:
         try:
             seen = None if isinstance(outcome, RunResult) else self._worker.seen(run.request, run.points)
-        except tuple(SURROUNDINGS.values()) as error:
+        except tuple(INFRASTRUCTURE_ERRORS.values()) as error:
             self._chain.fail(error)
             return
         times = Times(started_s=run.started_s, finished_s=self._clock())

@@ -1,7 +1,7 @@
 """Lists of runs and who carries them out: in this process (here) or on a Ray cluster (`tune.py`).
 
-A `RunSource` says what to run next and is told how it went. The stages of a study are sources; `Chain` strings them
-together, so that one Ray Tune experiment with re-used workers carries a whole study.
+A `RunSource` says what to run next and is told how it went. The stages of a study are sources; `StageSequence` strings
+them together, so that one Ray Tune experiment with re-used workers carries a whole study.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from subsettune.policy import Policy
 from subsettune.storage import Folder, inside
 from subsettune.study.results.records import Role, RunRecord
 from subsettune.task import Task
-from subsettune.train.checkpoint import Checkpoints, Mark
+from subsettune.train.checkpoint import Checkpoints, ProgressMarker
 from subsettune.train.loop import RunOptions, run, run_key
 from subsettune.train.result import CurvePoint, RunResult
 
 T = TypeVar("T")
 ATTEMPTS = 2  # a failed run is retried once, then recorded
 # What is wrong with the surroundings, not with the run: a person mends it, and the run is then worth trying again.
-SURROUNDINGS: dict[str, type[SubsettuneError]] = {
+INFRASTRUCTURE_ERRORS: dict[str, type[SubsettuneError]] = {
     cls.__name__: cls for cls in (CheckpointError, DataError, StorageError, StudyError)
 }
 
@@ -80,8 +80,8 @@ class Failure:
     Args:
         message: the sentence.
         log: where its trace is written.
-        ends_study: a key of `SURROUNDINGS` when the error is not the run's own: the study stops, and nothing is
-            recorded, so that the run is carried out once that is mended.
+        ends_study: a key of `INFRASTRUCTURE_ERRORS` when the error is not the run's own: the study stops, and nothing
+            is recorded, so that the run is carried out once that is mended.
     """
 
     message: str
@@ -91,11 +91,11 @@ class Failure:
     @property
     def error(self) -> SubsettuneError:
         """What the study ends with."""
-        return SURROUNDINGS[self.ends_study](self.message)
+        return INFRASTRUCTURE_ERRORS[self.ends_study](self.message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class PartialRun:
     """What is known of a run that brought no result, because it was stopped from outside or failed.
 
     Args:
@@ -104,7 +104,7 @@ class Seen:
     """
 
     points: tuple[CurvePoint, ...] = ()
-    mark: Mark = Mark()
+    mark: ProgressMarker = ProgressMarker()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +131,8 @@ class Worker:
         options = dataclasses.replace(self.options, splits=request.splits)
         try:
             return run(self.task, request.policy, request.seed, report=report, options=options)
-        except tuple(SURROUNDINGS.values()) as error:
-            kind = next(name for name, cls in SURROUNDINGS.items() if isinstance(error, cls))
+        except tuple(INFRASTRUCTURE_ERRORS.values()) as error:
+            kind = next(name for name, cls in INFRASTRUCTURE_ERRORS.items() if isinstance(error, cls))
             return Failure(message=f"{request.name} cannot go on: {error}", ends_study=kind)
         except Exception as error:  # whatever a user's model raises: it ends this run, not the study
             words = str(error).strip().splitlines()
@@ -160,7 +160,7 @@ class Worker:
         end = "" if reason.endswith((".", "!", "?")) else "."
         return Failure(message=f"{request.name} failed: {reason}{end} Log: {where}. Run it alone: {again}", log=where)
 
-    def seen(self, request: RunRequest, points: Sequence[CurvePoint]) -> Seen:
+    def seen(self, request: RunRequest, points: Sequence[CurvePoint]) -> PartialRun:
         """What is known of a run besides the points that it told.
 
         A run that went on from a checkpoint tells only what is new, so the curve before it is read from there.
@@ -171,15 +171,15 @@ class Worker:
         """
         options = self.options
         if options.checkpoints is None or options.fingerprint is None:
-            return Seen(points=tuple(points))
+            return PartialRun(points=tuple(points))
         key = run_key(self.task, options.fingerprint, request.policy, request.seed)
         kept = Checkpoints(Folder.at(options.checkpoints), key)
         mark = kept.marked()
         is_whole = bool(points) and points[0].share <= 1 / options.evaluations
-        state = None if is_whole or mark == Mark() else kept.load()
+        state = None if is_whole or mark == ProgressMarker() else kept.load()
         earlier = [config.build(CurvePoint, point) for point in state["curve"]] if state is not None else []
         before = tuple(point for point in earlier if not points or point.share < points[0].share)
-        return Seen(points=(*before, *points), mark=mark)
+        return PartialRun(points=(*before, *points), mark=mark)
 
 
 class RunSource(Protocol):
@@ -195,7 +195,7 @@ class RunSource(Protocol):
         """A run has ended, for whatever cause; called once a request."""
 
 
-class Chain:
+class StageSequence:
     """Stages one after the other; a stage begins when all runs of the one before have ended.
 
     Errors of a stage end the chain: `error` holds the first, `next` says DONE, and the executor raises it at its end.
@@ -280,7 +280,7 @@ def record(
     outcome: RunResult | Failure | None,
     num_validation: int,
     times: Times,
-    seen: Seen | None = None,
+    seen: PartialRun | None = None,
 ) -> RunRecord:
     """The row of a run.
 
@@ -299,7 +299,7 @@ def record(
     }
     if isinstance(outcome, RunResult):
         return RunRecord(**base, **_of_result(outcome, facts, times))
-    known = _of_seen(request.policy, seen or Seen(), facts, num_validation)
+    known = _of_seen(request.policy, seen or PartialRun(), facts, num_validation)
     if outcome is None:
         return RunRecord(**base, cause="stopped", **known)
     return RunRecord(**base, cause="failed", message=outcome.message, log=outcome.log, **known)
@@ -323,7 +323,7 @@ def _of_result(result: RunResult, facts: TaskFacts, times: Times) -> dict[str, A
     }
 
 
-def _of_seen(policy: Policy, seen: Seen, facts: TaskFacts, num_validation: int) -> dict[str, Any]:
+def _of_seen(policy: Policy, seen: PartialRun, facts: TaskFacts, num_validation: int) -> dict[str, Any]:
     """The account up to the last point; what was spent after it, or lost before, is charged as repeated."""
     ledger, points = Ledger(), seen.points
     if points:
@@ -356,7 +356,7 @@ class InlineExecutor:
     def __init__(self, worker: Worker, facts: TaskFacts, num_validation: int, clock: Callable[[], float]) -> None:
         self._worker, self._facts, self._num_validation, self._clock = worker, facts, num_validation, clock
 
-    def execute(self, chain: Chain) -> None:
+    def execute(self, chain: StageSequence) -> None:
         """Run everything that the chain asks for.
 
         Raises:
@@ -368,7 +368,7 @@ class InlineExecutor:
             raise chain.error
         assert request is Pause.DONE, "a source waits although nothing is under way"
 
-    def _carry_out(self, chain: Chain, request: RunRequest) -> None:
+    def _carry_out(self, chain: StageSequence, request: RunRequest) -> None:
         started, points = self._clock(), list[CurvePoint]()
 
         def report(point: CurvePoint) -> bool:
@@ -403,7 +403,7 @@ def stopwatch(offset_s: float = 0.0, clock: Callable[[], float] = time.monotonic
     return lambda: offset_s + clock() - start
 
 
-class Fixed:
+class FixedRuns:
     """A source of runs that are known beforehand, such as the reference's.
 
     Args:

@@ -8,7 +8,7 @@ from subsettune.study.results.records import RunRecord
 from subsettune.train.result import CurvePoint
 
 
-class Watched:
+class ObservedSource:
     """A source whose observer is told when runs start and how they go."""
 
     def __init__(self, source: RunSource, observer: Observer) -> None:

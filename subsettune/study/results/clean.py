@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from subsettune.data import Places, cached, remove_cached
+from subsettune.data import DataPaths, cached, remove_cached
 from subsettune.errors import StudyError
 from subsettune.storage import Folder
 from subsettune.study.results.folder import StudyFolder
@@ -37,7 +37,7 @@ class Removable:
         return {"kind": self.kind, "path": self.name, "num_bytes": self.num_bytes, "used": self.used}
 
 
-def find(storage: str, places: Places, *, runs: Sequence[str], caches: bool) -> list[Removable]:
+def find(storage: str, places: DataPaths, *, runs: Sequence[str], caches: bool) -> list[Removable]:
     """What would be removed.
 
     Args:
@@ -67,13 +67,13 @@ def find(storage: str, places: Places, *, runs: Sequence[str], caches: bool) -> 
     return found
 
 
-def remove(found: Sequence[Removable], places: Places | None = None) -> None:
+def remove(found: Sequence[Removable], places: DataPaths | None = None) -> None:
     """Remove what `find` found."""
     for item in found:
         if item.folder is not None:
             item.folder.remove()
         else:
-            remove_cached(item.fingerprint, places or Places())
+            remove_cached(item.fingerprint, places or DataPaths())
 
 
 def _folder(kind: str, folder: Folder) -> Removable:

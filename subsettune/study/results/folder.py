@@ -24,7 +24,7 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
 from subsettune.storage import Folder, parsed
 from subsettune.study.results.records import Role, RunRecord, from_table, to_table
-from subsettune.study.results.view import Candidate, Compared, StudyView
+from subsettune.study.results.view import AblationResult, Candidate, StudyView
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.definition import Study, to_yaml
 
@@ -193,12 +193,12 @@ def _candidates(manifest: Mapping[str, Any]) -> dict[str, Candidate]:
     }
 
 
-def _compared(manifest: Mapping[str, Any]) -> dict[Component, Compared]:
+def _compared(manifest: Mapping[str, Any]) -> dict[Component, AblationResult]:
     """The rows of the comparison; none in a study that had no such stage."""
     if "comparison" not in manifest:
         return {}
     _, _, rows = (manifest["comparison"][key] for key in ("trials_asked", "seeds", "rows"))
-    return {row.component: row for row in (config.build(Compared, plain) for plain in rows)}
+    return {row.component: row for row in (config.build(AblationResult, plain) for plain in rows)}
 
 
 def _shown(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -16,7 +16,7 @@ from subsettune.text import (
 )
 
 if TYPE_CHECKING:
-    from subsettune.study.results.view import Compared, StudyView
+    from subsettune.study.results.view import AblationResult, StudyView
 
 COMPARISON_CAVEAT = (
     "This is validation evidence on policies that were chosen after the search, by the same split, which favours the "
@@ -61,13 +61,13 @@ def verdict_words(verdict: Mapping[str, Any] | None, tolerance: float) -> str:
     return f"missed by {metric_words(shortfall, tolerance)}" if is_number(shortfall) else "missed"
 
 
-def compared_of(view: StudyView, row: Mapping[str, Any]) -> Compared | None:
+def compared_of(view: StudyView, row: Mapping[str, Any]) -> AblationResult | None:
     """The comparison of the component in a row of the summary; None where there is none."""
     found = (c for c in view.compared.values() if (c.kind, c.name) == (row["kind"], row["name"]))
     return next(found, None)
 
 
-def comparison_words(row: Compared) -> str:
+def comparison_words(row: AblationResult) -> str:
     """`paid for itself`, `did not`, `no difference shown`, or that there is no result, and why."""
     words = COMPARISON_WORDS[row.verdict]
     return f"{words}: {row.reason}" if row.reason else words
@@ -128,7 +128,7 @@ def _was(verdict: str) -> str:
 def _against_random(view: StudyView) -> str:
     best, random = view.summary.get("best"), view.summary.get("random")
     if best:
-        subsets = [p for p in as_policy(best["policy"]).phases if not p.is_full and p.stirred is None]
+        subsets = [p for p in as_policy(best["policy"]).phases if not p.is_full and p.active_soup is None]
         if not subsets:
             return "; it chooses no subset, so that a random one is no control of it"
         if any(phase.selector == "random" for phase in subsets):

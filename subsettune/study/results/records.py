@@ -47,7 +47,7 @@ class RunRecord:
         started_s: seconds since the study began (its first start).
         finished_s: likewise.
         cached: of a reference run: taken from the cache of an earlier study.
-        run_out: a trial that the search would have stopped and let run on, to measure false stops.
+        is_stop_audit: a trial that the search would have stopped and let run on, to measure false stops.
     """
 
     name: str
@@ -74,7 +74,7 @@ class RunRecord:
     started_s: float = 0.0
     finished_s: float = 0.0
     cached: bool = False
-    run_out: bool = False
+    is_stop_audit: bool = False
     curve: tuple[CurvePoint, ...] = ()
 
     def __post_init__(self) -> None:
@@ -100,6 +100,7 @@ _CURVE = pa.struct(
 )
 _LEDGER = ("select", "forward", "backward", "evaluate")
 _JSON = ("policy", "coordinates")
+_COLUMNS = {"is_stop_audit": "run_out"}  # fields whose column has the name that its first version gave it
 _TYPES: dict[str, pa.DataType] = {
     **dict.fromkeys(("name", "role", "candidate", "policy", "coordinates", "cause", "message", "log"), pa.string()),
     **dict.fromkeys(("number", "seed", "confirms", "cost_flops", "repeated_flops"), pa.int64()),
@@ -108,8 +109,14 @@ _TYPES: dict[str, pa.DataType] = {
     **dict.fromkeys(("cached", "run_out"), pa.bool_()),
     "curve": pa.list_(_CURVE),
 }
+
+
+def _column(field: str) -> str:
+    return _COLUMNS.get(field, field)
+
+
 SCHEMA = pa.schema(
-    [(name, _TYPES[name]) for name in RunRecord.__dataclass_fields__ if name != "ledger"]
+    [(_column(name), _TYPES[_column(name)]) for name in RunRecord.__dataclass_fields__ if name != "ledger"]
     + [(f"{purpose}_flops", pa.int64()) for purpose in _LEDGER],
     metadata={b"subsettune.schema": TABLE_SCHEMA},
 )
@@ -135,14 +142,14 @@ def count(records: Iterable[RunRecord]) -> Counter[str]:
 
 
 def _row(record: RunRecord) -> dict[str, Any]:
-    row = {name: config.to_plain(getattr(record, name)) for name in RunRecord.__dataclass_fields__}
+    row = {_column(name): config.to_plain(getattr(record, name)) for name in RunRecord.__dataclass_fields__}
     ledger = row.pop("ledger")
     row |= {name: json.dumps(row[name], sort_keys=True) for name in _JSON}
     return row | {f"{purpose}_flops": ledger[purpose] for purpose in _LEDGER}
 
 
 def _record(row: dict[str, Any]) -> RunRecord:
-    plain = {name: row[name] for name in RunRecord.__dataclass_fields__ if name != "ledger"}
+    plain = {name: row[_column(name)] for name in RunRecord.__dataclass_fields__ if name != "ledger"}
     plain |= {name: json.loads(row[name]) for name in _JSON}
     ledger = {purpose: row[f"{purpose}_flops"] for purpose in _LEDGER}
     return config.build(RunRecord, {**plain, "ledger": ledger})

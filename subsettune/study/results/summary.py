@@ -10,7 +10,7 @@ from typing import Any
 from subsettune import config
 from subsettune.policy import FULL, SUBSET, Policy
 from subsettune.study.results.records import RunRecord, count
-from subsettune.study.results.view import Candidate, Compared, StudyView, break_even, role_of, saving
+from subsettune.study.results.view import AblationResult, Candidate, StudyView, break_even, role_of, saving
 from subsettune.study.spec.components import Component, name_in
 
 Row = dict[str, Any]
@@ -156,7 +156,7 @@ def _counts(view: StudyView) -> dict[str, int]:
 
 def _false_stops(trials: Iterable[RunRecord], target: float | None, higher: bool) -> dict[str, int]:
     """Trials that the search would have stopped and let run on, and how many of them reached the target after all."""
-    checked = [t for t in trials if t.run_out and t.cause == "finished" and t.metric is not None]
+    checked = [t for t in trials if t.is_stop_audit and t.cause == "finished" and t.metric is not None]
     if target is None:
         return {"checked": 0, "false": 0}
     wrong = [t for t in checked if t.metric is not None and (t.metric >= target if higher else t.metric <= target)]
@@ -197,7 +197,7 @@ def _component_row(view: StudyView, component: Component) -> Row:
     }
 
 
-def _compared_row(row: Compared) -> Row:
+def _compared_row(row: AblationResult) -> Row:
     from subsettune.study.results.headline import comparison_words
 
     plain: Row = config.to_plain(row)

@@ -40,7 +40,7 @@ def role_of(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
+class AblationResult:
     """Whether a component paid for itself: its most promising policy against the same policy without it.
 
     Args:
@@ -147,7 +147,7 @@ class StudyView:
     verdicts: Mapping[str, Mapping[str, Any]]
     summary: Mapping[str, Any]
     comparison: tuple[RunRecord, ...] = ()
-    compared: Mapping[Component, Compared] = field(default_factory=dict)
+    compared: Mapping[Component, AblationResult] = field(default_factory=dict)
 
 
 def saving(policy_flops: int, reference_flops: int) -> float:

@@ -53,7 +53,7 @@ def _at(curve: Curve, share: float) -> float | None:
     return curve[place - 1][1] if place else None
 
 
-def is_check(seed: int, number: int, share: float) -> bool:
+def is_stop_audit(seed: int, number: int, share: float) -> bool:
     """Whether a trial belongs to the sample that is run out although the rule would stop it."""
     digest = hashlib.sha256(f"check:{seed}:{number}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 < share

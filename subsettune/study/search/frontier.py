@@ -28,7 +28,7 @@ from scipy.special import ndtr, ndtri
 
 from subsettune.config import FrozenDict
 from subsettune.policy import FULL
-from subsettune.study.search.observations import Evidence, Tried
+from subsettune.study.search.observations import Evidence, PolicyObservations
 from subsettune.study.search.surrogate import Array, Observations, Surrogate, fit
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.space import Space
@@ -128,7 +128,7 @@ class Assessed:
         is_accepted: whether the search would stake a verification on it.
     """
 
-    tried: Tried
+    tried: PolicyObservations
     score: float
     probability: float
     is_accepted: bool
@@ -157,7 +157,7 @@ class Offer:
 
     value: float
     point: FrozenDict
-    repeats: Tried | None = None
+    repeats: PolicyObservations | None = None
 
 
 class Frontier:
@@ -182,7 +182,7 @@ class Frontier:
         self._running_costs = [tried.cost for tried in running]
         self.assessed = self._assess()
 
-    def _rows(self, tried: Sequence[Tried]) -> Array:
+    def _rows(self, tried: Sequence[PolicyObservations]) -> Array:
         rows = [self._encoding.encode(self._encoding.units(t.point, t.arm)[None, :], t.arm) for t in tried]
         return np.concatenate(rows) if rows else np.empty((0, len(self._encoding.is_category)))
 
@@ -358,11 +358,11 @@ class Frontier:
         return values
 
 
-def _is_known(tried: Tried) -> bool:
+def _is_known(tried: PolicyObservations) -> bool:
     return bool(tried.scores or tried.optimistic or tried.num_lost)
 
 
-def _score(tried: Tried, evidence: Evidence) -> float:
+def _score(tried: PolicyObservations, evidence: Evidence) -> float:
     """One score for a policy: the mean of its seeds, what it could have reached, or worse than all that were seen."""
     if tried.num_lost and not tried.scores:
         scores = evidence.scores
@@ -378,7 +378,7 @@ def _scale(scores: Array, evidence: Evidence) -> float:
     return scale if scale > 0 else max(float(np.abs(scores).max()), 1e-9)
 
 
-def _nearest(known: list[Tried], evidence: Evidence) -> list[Tried]:
+def _nearest(known: list[PolicyObservations], evidence: Evidence) -> list[PolicyObservations]:
     """At most `_MAX_POINTS` policies: the repeated ones, then those whose cost is nearest to the frontier's."""
     if len(known) <= _MAX_POINTS:
         return known

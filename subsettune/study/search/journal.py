@@ -155,7 +155,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         outcome=outcome,
         curve=tuple((share, metric) for share, metric in ended.get("curve", ())),
         projection=ended.get("projection"),
-        is_check=ended.get("is_check", False),
+        is_stop_audit=ended.get("is_check", False),
     )
 
 

@@ -50,7 +50,7 @@ class TrialRecord:
         outcome: None while it runs.
         curve: (share of its own budget used, metric) as observed.
         projection: of a stopped trial, the most that its metric was expected to reach.
-        is_check: whether it would have been stopped and was run out to see if that had been right.
+        is_stop_audit: whether it would have been stopped and was run out to see if that had been right.
     """
 
     number: int
@@ -61,7 +61,7 @@ class TrialRecord:
     outcome: Outcome | None = None
     curve: tuple[tuple[float, float], ...] = ()
     projection: float | None = None
-    is_check: bool = False
+    is_stop_audit: bool = False
 
     @property
     def arm(self) -> str:
@@ -70,7 +70,7 @@ class TrialRecord:
 
 
 @dataclass(slots=True)
-class Tried:
+class PolicyObservations:
     """One policy and all that was seen of it."""
 
     point: FrozenDict
@@ -107,18 +107,18 @@ class Evidence:
     def __init__(self, target: float, noise: float | None = None) -> None:
         self.target = target
         self._given_noise = noise
-        self._tried: dict[FrozenDict, Tried] = {}
-        self._hopeful: dict[str, dict[FrozenDict, Tried]] = {}
-        self._repeated: dict[FrozenDict, Tried] = {}
-        self._passed: dict[FrozenDict, Tried] = {}
+        self._tried: dict[FrozenDict, PolicyObservations] = {}
+        self._hopeful: dict[str, dict[FrozenDict, PolicyObservations]] = {}
+        self._repeated: dict[FrozenDict, PolicyObservations] = {}
+        self._passed: dict[FrozenDict, PolicyObservations] = {}
 
-    def __iter__(self) -> Iterator[Tried]:
+    def __iter__(self) -> Iterator[PolicyObservations]:
         return iter(self._tried.values())
 
     def __len__(self) -> int:
         return len(self._tried)
 
-    def find(self, point: FrozenDict) -> Tried | None:
+    def find(self, point: FrozenDict) -> PolicyObservations | None:
         """What was seen of a policy; None if it was never tried."""
         return self._tried.get(point)
 
@@ -126,7 +126,9 @@ class Evidence:
         """A trial begins."""
         tried = self._tried.get(record.point)
         if tried is None:
-            tried = self._tried[record.point] = Tried(point=record.point, cost=record.cost, first=record.number)
+            tried = self._tried[record.point] = PolicyObservations(
+                point=record.point, cost=record.cost, first=record.number
+            )
         tried.num_running += 1
 
     def drop(self, record: TrialRecord) -> None:
@@ -146,7 +148,7 @@ class Evidence:
             tried.num_lost += 1
         self._file(tried)
 
-    def _file(self, tried: Tried) -> None:
+    def _file(self, tried: PolicyObservations) -> None:
         hopeful = self._hopeful.setdefault(tried.arm, {})
         lost = tried.num_lost + len(tried.optimistic)
         passed = bool(tried.scores) and not lost and tried.mean >= self.target
@@ -196,7 +198,7 @@ class Evidence:
         firsts = [tried.scores[0] for tried in self if tried.scores]
         return len(firsts) > _NUM_AGREEING and len(set(firsts)) == len(firsts)
 
-    def is_confirmed(self, tried: Tried) -> bool:
+    def is_confirmed(self, tried: PolicyObservations) -> bool:
         """Whether a policy is feasible on two seeds at least, and by more than the standard error of their mean.
 
         The second half is ours: of many policies just below the target some pass twice by luck, and a bound set by
@@ -213,19 +215,19 @@ class Evidence:
         """Cost below which further proposals of an arm must lie; infinity while nothing is confirmed."""
         return min((tried.cost for tried in self.confirmed(arm)), default=math.inf)
 
-    def confirmed(self, arm: str) -> Iterator[Tried]:
+    def confirmed(self, arm: str) -> Iterator[PolicyObservations]:
         """The confirmed policies of an arm."""
         for tried in self._repeated.values():
             if tried.arm == arm and self.is_confirmed(tried):
                 yield tried
 
-    def passed(self, arm: str | None = None) -> Iterator[Tried]:
+    def passed(self, arm: str | None = None) -> Iterator[PolicyObservations]:
         """Policies, of one arm if given, whose mean score reached the target and that no seed was lost of."""
         for tried in self._passed.values():
             if arm in (None, tried.arm):
                 yield tried
 
-    def hopeful(self, arm: str) -> Tried | None:
+    def hopeful(self, arm: str) -> PolicyObservations | None:
         """The cheapest policy of an arm that passed on its only seed, below the bound and with no repeat running."""
         bound = self.bound(arm)
         waiting = self._hopeful.get(arm, {})
@@ -246,5 +248,5 @@ def to_plain_outcome(record: TrialRecord) -> dict[str, Any]:
         "message": outcome.message,
         "curve": [list(pair) for pair in record.curve],
         "projection": record.projection,
-        "is_check": record.is_check,
+        "is_check": record.is_stop_audit,
     }

@@ -17,7 +17,7 @@ import numpy as np
 from subsettune.config import FrozenDict
 from subsettune.policy import FULL
 from subsettune.study.search.frontier import Encoding, Frontier, Offer, Request
-from subsettune.study.search.observations import Evidence, TrialRecord, Tried
+from subsettune.study.search.observations import Evidence, PolicyObservations, TrialRecord
 from subsettune.study.search.samplers import ArmSampler
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.space import Space
@@ -39,11 +39,11 @@ class Plan:
     """A point to try; `repeats` is the policy it repeats with another seed, if any."""
 
     point: FrozenDict
-    repeats: Tried | None = None
+    repeats: PolicyObservations | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
+class SearchState:
     """Where the search stands.
 
     Args:
@@ -104,7 +104,7 @@ class Planner:
             self._frontier = Frontier(self._encoding, self._evidence)
         return self._frontier
 
-    def plans(self, moment: Moment) -> Iterator[Plan]:
+    def plans(self, moment: SearchState) -> Iterator[Plan]:
         """Plans for an arm, the most useful first, without end."""
         rng = np.random.default_rng([self._seed, moment.number])
         opening = self._opening(moment)
@@ -117,7 +117,7 @@ class Planner:
         while True:
             yield Plan(point=self._space.sample(rng, moment.arm))
 
-    def value(self, moment: Moment) -> float:
+    def value(self, moment: SearchState) -> float:
         """What the next plan for an arm is worth, to choose between arms; higher is better."""
         if self._source == "frontier" and (frontier := self.frontier()) is not None:
             rng = np.random.default_rng([self._seed, moment.number])
@@ -138,7 +138,7 @@ class Planner:
             budget = cheaper[min(int(place * len(cheaper)), len(cheaper) - 1)] if cheaper else math.inf
         return FrozenDict(point | {"budget": budget}) if budget < bound else None
 
-    def _opening(self, moment: Moment) -> Plan | None:
+    def _opening(self, moment: SearchState) -> Plan | None:
         if moment.arm == FULL and moment.num_in_arm < _NUM_OPENING:
             return self._middle(moment)
         axes = [axis for axis in self._space.axes(moment.arm) if not axis.is_single and axis.name != "budget"]
@@ -148,7 +148,7 @@ class Planner:
             return self._design(moment, moment.num_in_arm - first, size)
         return None
 
-    def _middle(self, moment: Moment) -> Plan:
+    def _middle(self, moment: SearchState) -> Plan:
         """The usual values of everything else, and a budget by bisection."""
         place = _OPENING
         if moment.num_in_arm:
@@ -158,7 +158,7 @@ class Planner:
         budget = self._space["budget"].from_unit(place)
         return Plan(point=self._space.point(FULL, lambda a: budget if a.name == "budget" else a.default))
 
-    def _design(self, moment: Moment, index: int, size: int) -> Plan:
+    def _design(self, moment: SearchState, index: int, size: int) -> Plan:
         """One row of a Latin hypercube; budgets about the cheapest that passed, where trials tell most."""
         passed = [self._space["budget"].to_unit(t.point["budget"]) for t in self._evidence.passed()]
         top = min(passed, default=1.0)
@@ -170,7 +170,7 @@ class Planner:
 
         return Plan(point=self._space.point(moment.arm, value_of))
 
-    def _request(self, moment: Moment, frontier: Frontier) -> Request:
+    def _request(self, moment: SearchState, frontier: Frontier) -> Request:
         accepted = frontier.accepted(None if moment.rival else moment.arm)
         return Request(
             arm=moment.arm,
@@ -179,7 +179,7 @@ class Planner:
             may_be_new=moment.remaining > 1 or self._evidence.is_noise_free,
         )
 
-    def _by_frontier(self, moment: Moment, rng: np.random.Generator) -> Iterator[Plan]:
+    def _by_frontier(self, moment: SearchState, rng: np.random.Generator) -> Iterator[Plan]:
         frontier = self.frontier()
         if frontier is None:
             return
@@ -190,12 +190,12 @@ class Planner:
             yield from map(_plan, frontier.improvers(request, rng))
         yield from map(_plan, frontier.offers(request, rng))
 
-    def _is_time_to_improve(self, moment: Moment) -> bool:
+    def _is_time_to_improve(self, moment: SearchState) -> bool:
         """Noise makes shaving the budget of the policy at hand look better than it is; without noise it is the best."""
         is_turn = moment.num_in_arm % _IMPROVE_EVERY == 0 and not self._evidence.is_noise_free
         return is_turn and moment.remaining > _CLOSING_SHARE * moment.trials
 
-    def _exploring(self, moment: Moment, frontier: Frontier, rng: np.random.Generator) -> Plan:
+    def _exploring(self, moment: SearchState, frontier: Frontier, rng: np.random.Generator) -> Plan:
         """The most promising policy of the arm with some of its coordinates drawn anew, at about its budget.
 
         All drawn anew would nearly always be hopeless, and tell nothing of the frontier.
@@ -216,7 +216,7 @@ class Planner:
 
         return Plan(point=self._space.point(moment.arm, value_of))
 
-    def _by_sampler(self, moment: Moment, rng: np.random.Generator) -> Iterator[Plan]:
+    def _by_sampler(self, moment: SearchState, rng: np.random.Generator) -> Iterator[Plan]:
         if not self._evidence.is_noise_free:
             closing = moment.remaining <= min(_CLOSING_SHARE * moment.trials, 15)
             if closing and (frontier := self.frontier()) is not None:

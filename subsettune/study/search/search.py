@@ -37,11 +37,11 @@ from subsettune import config
 from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, UNIT, FrozenDict, setting
 from subsettune.facts import TaskFacts
 from subsettune.policy import FULL, SUBSET, Policy
-from subsettune.study.search.early_stopping import GainRule, is_check
+from subsettune.study.search.early_stopping import GainRule, is_stop_audit
 from subsettune.study.search.frontier import Assessed
 from subsettune.study.search.journal import Journal
-from subsettune.study.search.observations import Evidence, Outcome, TrialRecord, Tried
-from subsettune.study.search.planner import Moment, Plan, Planner, Source
+from subsettune.study.search.observations import Evidence, Outcome, PolicyObservations, TrialRecord
+from subsettune.study.search.planner import Plan, Planner, SearchState, Source
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.space import Space
 
@@ -254,7 +254,7 @@ class Search:
                 return self._issue(plan.point, _run_seed(self.settings.seed, self._next_number), confirms)
         return WAIT if self._running else DONE
 
-    def _audit(self) -> Tried | None:
+    def _audit(self) -> PolicyObservations | None:
         """The policy that sets a bound, or leads, when it is due another seed.
 
         Everything later is built on it, and a small budget is noisier than the reference let expect: a policy that was
@@ -271,7 +271,7 @@ class Search:
                     return tried
         return None
 
-    def _trials_since(self, tried: Tried) -> int:
+    def _trials_since(self, tried: PolicyObservations) -> int:
         """Trials begun after the last one of a policy."""
         last = max(number for number, record in self._records.items() if record.point == tried.point)
         return sum(number > last for number in self._records)
@@ -280,7 +280,7 @@ class Search:
     def _num_issued(self) -> int:
         return sum(self._issued.values())
 
-    def _moments(self) -> Iterator[Moment]:
+    def _moments(self) -> Iterator[SearchState]:
         """The arms in the order in which they are to be tried: those behind their third, then the more promising."""
         arms = self._space.arms
         if len(arms) == 1 or self._num_issued < max(2, self.settings.trials // _OPENING_PART):
@@ -300,8 +300,8 @@ class Search:
         arms = self._space.arms
         return [arm for arm in arms if len(arms) > 1 and _THIRD * self._issued[arm] < self._num_issued + 1]
 
-    def _moment(self, arm: str, *, rival: bool = False) -> Moment:
-        return Moment(
+    def _moment(self, arm: str, *, rival: bool = False) -> SearchState:
+        return SearchState(
             arm=arm,
             num_in_arm=self._issued[arm],
             remaining=self.settings.trials - self._num_issued,
@@ -310,7 +310,7 @@ class Search:
             rival=rival,
         )
 
-    def _next_plan(self, moment: Moment) -> Plan | None:
+    def _next_plan(self, moment: SearchState) -> Plan | None:
         """The first plan that may run; None if the arm has nothing left that could be cheaper."""
         bound = self._evidence.bound(moment.arm)
         if bound <= _least(self._space["budget"]) * (1 + _ROUNDING):
@@ -385,15 +385,15 @@ class Search:
         is_hopeless = (
             noise is not None and share_used < 1 and self._rule.is_hopeless(share_used, self._sign * metric, noise[0])
         )
-        if is_hopeless and not record.is_check:
+        if is_hopeless and not record.is_stop_audit:
             assert noise is not None
-            if is_check(self.settings.seed, number, self.settings.check_stops):
-                record = replace(record, is_check=True)
+            if is_stop_audit(self.settings.seed, number, self.settings.check_stops):
+                record = replace(record, is_stop_audit=True)
             else:
                 best = self._rule.projection(share_used, self._sign * metric, noise[0])
                 record = replace(record, projection=best)
         self._running[number] = self._records[number] = record
-        return is_hopeless and not record.is_check
+        return is_hopeless and not record.is_stop_audit
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """Record how a trial ended. A metric that is not finite is a divergence, whatever the cause given.
@@ -428,8 +428,8 @@ class Search:
         if outcome.cause == "finished" and outcome.metric is not None:
             score = self._sign * outcome.metric
             self._rule.add([(share, self._sign * metric) for share, metric in record.curve], score)
-            self._tally["checked"] += record.is_check
-            self._tally["false_stops"] += record.is_check and score >= self._target
+            self._tally["checked"] += record.is_stop_audit
+            self._tally["false_stops"] += record.is_stop_audit and score >= self._target
         elif outcome.cause == "stopped":
             score = record.projection
         if outcome.cause == "stopped" and score is None:  # stopped by the caller: it shows nothing

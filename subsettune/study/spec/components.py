@@ -98,10 +98,10 @@ def name_in(policy: Policy, kind: Kind) -> str | None:
     A policy that selects nothing has no selector, so that None is for it too.
     """
     if kind == "soup":
-        stirred = any(phase.stirred is not None for phase in policy.phases)
-        return SOUP if stirred else NEUTRAL[SOUP]
+        active_soup = any(phase.active_soup is not None for phase in policy.phases)
+        return SOUP if active_soup else NEUTRAL[SOUP]
     if kind == "selector":
-        names = {phase.selector for phase in policy.phases if not phase.is_full and phase.stirred is None}
+        names = {phase.selector for phase in policy.phases if not phase.is_full and phase.active_soup is None}
         return names.pop() if len(names) == 1 else None
     neutral = NEUTRAL[kind]
     names = {getattr(phase, kind) for phase in policy.phases} - {neutral}
@@ -166,8 +166,8 @@ def randomised(policy: Policy) -> Policy:
 
 
 def _without_soup(policy: Policy) -> Policy:
-    freed = math.fsum(phase.passes for phase in policy.phases if phase.stirred is not None)
-    others = [phase for phase in policy.phases if phase.stirred is None]
+    freed = math.fsum(phase.passes for phase in policy.phases if phase.active_soup is not None)
+    others = [phase for phase in policy.phases if phase.active_soup is None]
     entered = (index for index, phase in enumerate(others) if phase.entry != NEUTRAL["entry"])
     switch = next(entered, len(others) - 1)  # the phase after the stretch that the soup was a part of
     own = math.fsum(phase.passes for phase in others[:switch])
@@ -184,7 +184,7 @@ def selects(policy: Policy) -> bool:
 
 
 def _chooses(phase: Phase) -> bool:
-    return not phase.is_full and phase.stirred is None
+    return not phase.is_full and phase.active_soup is None
 
 
 def overhead_flops(kind: Kind, policy: Policy, recipe: Recipe, facts: TaskFacts) -> int:

@@ -137,5 +137,5 @@ def _where_stirred(axes: Mapping[str, Coordinate]) -> dict[str, tuple[Any, ...]]
     if SOUP not in axes:
         return {}
     soup = axes[SOUP]
-    stirred = {SOUP: tuple(value for value in soup.values if value > 0)} if 0 in soup.values else {}
-    return {"arm": (SUBSET,), **soup.when, **stirred}
+    active_soup = {SOUP: tuple(value for value in soup.values if value > 0)} if 0 in soup.values else {}
+    return {"arm": (SUBSET,), **soup.when, **active_soup}

@@ -130,7 +130,7 @@ class Trials:
         return max(0.0, gap)
 
 
-def line_up(trials: Trials, count: int, facts: TaskFacts, round_number: int) -> dict[str, Candidate]:
+def select_candidates(trials: Trials, count: int, facts: TaskFacts, round_number: int) -> dict[str, Candidate]:
     """The candidates of a round: the search's choice, and the best of the full arm, named `shorter`.
 
     The candidates make a ladder of costs. Places that the search leaves empty are a margin for its optimism: dearer
@@ -160,7 +160,7 @@ def line_up(trials: Trials, count: int, facts: TaskFacts, round_number: int) -> 
         dearest = max(named.values(), key=lambda candidate: candidate.cost_flops)
         name = f"candidate-{len(named) + (f'shorter{mark}' not in named)}{mark}"
         safer = trials.safer(dearest.cost_flops)
-        longer = stretched(dearest.policy, trials.most_passes)
+        longer = extend_candidates(dearest.policy, trials.most_passes)
         if safer is not None:
             named[name] = _from_record(name, safer)
         elif longer is not None:
@@ -180,7 +180,7 @@ def _stands_apart(cost_flops: int, others: Iterable[Candidate]) -> bool:
     return all(max(cost, cost_flops) >= CLEARLY_DEARER * min(cost, cost_flops) for cost in costs)
 
 
-def stretched(policy: Policy, most_passes: float) -> Policy | None:
+def extend_candidates(policy: Policy, most_passes: float) -> Policy | None:
     """The policy with more compute in every phase, or None if the space allows no more that counts."""
     factor = min(STRETCH, most_passes / policy.passes)
     if factor < CLEARLY_DEARER:

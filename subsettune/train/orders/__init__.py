@@ -14,14 +14,14 @@ from subsettune.config import must
 from subsettune.errors import ConfigError, Mistake
 from subsettune.plugins import load_class
 from subsettune.policy import Phase
-from subsettune.train.orders.base import Batch, Moment, Order, Stream
+from subsettune.train.orders.base import Batch, Order, StepContext, Stream
 from subsettune.train.orders.infobatch import InfoBatch
 from subsettune.train.orders.rs2 import Rs2
 from subsettune.train.orders.selective_backprop import SelectiveBackprop
 from subsettune.train.orders.sift import Sift
 from subsettune.train.orders.uniform import Uniform
 
-__all__ = ["ORDERS", "Batch", "Moment", "Order", "Stream", "make", "names", "of"]
+__all__ = ["ORDERS", "Batch", "Moment", "Order", "StepContext", "Stream", "make", "names", "of"]
 
 ORDERS: dict[str, type[Order]] = {
     "uniform": Uniform,

@@ -37,7 +37,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Moment:
+class StepContext:
     """Where in a run an update is made.
 
     Args:
@@ -69,11 +69,11 @@ class Order(ABC):
         """Whether the options make it the uniform order, which is then used instead."""
         return False
 
-    def obstacle(self, recipe: Recipe, facts: TaskFacts) -> str | None:
+    def why_not(self, recipe: Recipe, facts: TaskFacts) -> str | None:
         """Why such a network cannot be trained in this order, in one sentence with a remedy; None if it can."""
         return None
 
-    def price(self, num_examples: int, share: float, facts: TaskFacts) -> Price:
+    def update_cost(self, num_examples: int, share: float, facts: TaskFacts) -> Price:
         """FLOPs of an update on a batch, with all that the order does for it.
 
         Args:
@@ -83,11 +83,11 @@ class Order(ABC):
         """
         return Price(forward=num_examples * facts.forward_flops, backward=num_examples * facts.backward_flops)
 
-    def most(self, num_examples: int, facts: TaskFacts) -> int:
+    def max_update_flops(self, num_examples: int, facts: TaskFacts) -> int:
         """FLOPs of the dearest update on such a batch, whenever it comes."""
-        return self.price(num_examples, 0.0, facts).total
+        return self.update_cost(num_examples, 0.0, facts).total
 
-    def kept(self, num_examples: int, facts: TaskFacts) -> int:
+    def min_trained_examples(self, num_examples: int, facts: TaskFacts) -> int:
         """Examples of such a batch that are trained on at least."""
         return num_examples
 
@@ -125,7 +125,7 @@ class Stream(ABC):
         """Look at the learner before the first update; called once, before `load`."""
         return
 
-    def update(self, learner: Learner, batch: Batch, now: Moment) -> int:
+    def update(self, learner: Learner, batch: Batch, now: StepContext) -> int:
         """One update of the network on a batch, for the price that the order names.
 
         Args:

@@ -14,7 +14,7 @@ from subsettune.config import UNIT, Rule, setting
 from subsettune.facts import TaskFacts
 from subsettune.task import Recipe
 from subsettune.train.learner import Learner
-from subsettune.train.orders.base import ROUNDING, Batch, Moment, Order, combined, line_search, shuffled
+from subsettune.train.orders.base import ROUNDING, Batch, Order, StepContext, combined, line_search, shuffled
 from subsettune.train.orders.uniform import Rounds, split
 from subsettune.train.randomness import generator
 
@@ -49,13 +49,13 @@ class InfoBatch(Order):
         """Whether nothing is ever left out."""
         return self.prune == 0 or self.anneal == 1
 
-    def obstacle(self, recipe: Recipe, facts: TaskFacts) -> str | None:
-        """See `Order.obstacle`."""
+    def why_not(self, recipe: Recipe, facts: TaskFacts) -> str | None:
+        """See `Order.why_not`."""
         return line_search("infobatch", recipe)
 
-    def most(self, num_examples: int, facts: TaskFacts) -> int:
+    def max_update_flops(self, num_examples: int, facts: TaskFacts) -> int:
         """See `Order.most`: the last batch of a shorter round may be longer by one example."""
-        return self.price(num_examples + 1, 0.0, facts).total
+        return self.update_cost(num_examples + 1, 0.0, facts).total
 
     def anneals(self, share: float) -> bool:
         """Whether everything is trained on when so much of the policy's compute is spent."""
@@ -110,7 +110,7 @@ class InfoBatchStream(Rounds):
         """See `Stream.attach`."""
         self.losses = self.losses.to(learner.device)
 
-    def update(self, learner: Learner, batch: Batch, now: Moment) -> int:
+    def update(self, learner: Learner, batch: Batch, now: StepContext) -> int:
         """See `Stream.update`; the losses are those of the forward pass that is made anyway."""
         inputs, targets = learner.examples(batch.positions)
         evaluations, outputs = learner.fit(inputs, targets, combined(batch, now.weights), now.lr, most=now.most)

@@ -43,8 +43,8 @@ class Rs2(Order):
         """Whether a round takes the whole pool."""
         return self.share == 1
 
-    def obstacle(self, recipe: Recipe, facts: TaskFacts) -> str | None:
-        """See `Order.obstacle`."""
+    def why_not(self, recipe: Recipe, facts: TaskFacts) -> str | None:
+        """See `Order.why_not`."""
         return line_search("rs2", recipe)
 
     def taken(self, pool_size: int) -> int:

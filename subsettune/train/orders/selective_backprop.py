@@ -9,12 +9,12 @@ from torch import Tensor
 
 from subsettune.facts import TaskFacts
 from subsettune.train.learner import Learner
-from subsettune.train.orders.top_loss import Hardest, HardestStream, exact
+from subsettune.train.orders.top_loss import HardestStream, TopLoss, exact
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SelectiveBackprop(Hardest):
+class SelectiveBackprop(TopLoss):
     """The examples of each batch with the largest losses, by a forward pass of the whole network for all of them.
 
     The forward pass of the kept ones is made again, in training mode. Where the paper keeps an example by chance, in
@@ -22,7 +22,7 @@ class SelectiveBackprop(Hardest):
     beforehand; and no estimate is reused. Source: Jiang et al. 2019, arXiv:1910.00762.
 
     Args:
-        keep: see `Hardest`.
+        keep: see `TopLoss`.
         start: likewise.
         stop: likewise.
     """

@@ -18,8 +18,8 @@ from subsettune.select.network import anatomy, pooled
 from subsettune.task import Recipe
 from subsettune.train import optimizers
 from subsettune.train.learner import Learner
-from subsettune.train.orders.base import Moment
-from subsettune.train.orders.top_loss import Hardest, HardestStream, exact, looking
+from subsettune.train.orders.base import StepContext
+from subsettune.train.orders.top_loss import HardestStream, TopLoss, exact, looking
 from subsettune.train.randomness import generator, preserved
 
 AUXILIARY = "auxiliary"
@@ -44,7 +44,7 @@ class Exit:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sift(Hardest):
+class Sift(TopLoss):
     """The examples of each batch with the largest approximate losses, those of an early exit.
 
     All of the batch goes through the network up to the exit, in evaluation mode and without gradients, and through a
@@ -58,7 +58,7 @@ class Sift(Hardest):
     waits while a soup's workers train. Source: Das et al. 2024, arXiv:2402.07052.
 
     Args:
-        keep: see `Hardest`.
+        keep: see `TopLoss`.
         start: likewise.
         stop: likewise.
         exit: name of a layer; or a share of the depth, measured in FLOPs: the last layer at the top of the network
@@ -102,9 +102,9 @@ class Sift(Hardest):
         left = self.leaves(facts)
         return 2 * left.width * facts.num_outputs if left.head == AUXILIARY else 0
 
-    def obstacle(self, recipe: Recipe, facts: TaskFacts) -> str | None:
-        """See `Order.obstacle`."""
-        refused = Hardest.obstacle(self, recipe, facts)  # `super()` loses its class where slots are added to it
+    def why_not(self, recipe: Recipe, facts: TaskFacts) -> str | None:
+        """See `Order.why_not`."""
+        refused = TopLoss.why_not(self, recipe, facts)  # `super()` loses its class where slots are added to it
         return refused or self._misplaced(facts) or self._headless(facts)
 
     def _misplaced(self, facts: TaskFacts) -> str | None:
@@ -188,7 +188,7 @@ class SiftStream(HardestStream):
             raise ModelDivergedError(f"{reason}, at learning rate {learner.recipe.lr:g}.")
         return losses
 
-    def fit(self, learner: Learner, inputs: Tensor, targets: Tensor, weights: Tensor | None, now: Moment) -> None:
+    def fit(self, learner: Learner, inputs: Tensor, targets: Tensor, weights: Tensor | None, now: StepContext) -> None:
         """See `HardestStream.fit`; the auxiliary head learns along."""
         left = self.order.leaves(now.facts)
         if left.head != AUXILIARY or now.share >= self.order.stop:

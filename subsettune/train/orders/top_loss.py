@@ -18,12 +18,12 @@ from subsettune.errors import ConfigError, Mistake
 from subsettune.facts import Price, TaskFacts
 from subsettune.task import Recipe
 from subsettune.train.learner import Learner
-from subsettune.train.orders.base import ROUNDING, Batch, Moment, Order, combined, line_search, shuffled
+from subsettune.train.orders.base import ROUNDING, Batch, Order, StepContext, combined, line_search, shuffled
 from subsettune.train.orders.uniform import Rounds, split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hardest(Order):
+class TopLoss(Order):
     """Of each batch, the share `keep` with the largest estimated losses is trained on.
 
     Greedy and biased: nothing makes up for the examples left out. Of equal losses the earlier in the batch goes first.
@@ -65,35 +65,35 @@ class Hardest(Order):
         """Whether examples are left out when so much of the policy's compute is spent."""
         return self.start <= share < self.stop
 
-    def kept(self, num_examples: int, facts: TaskFacts) -> int:
+    def min_trained_examples(self, num_examples: int, facts: TaskFacts) -> int:
         """See `Order.kept`: so many while it chooses."""
         least = min(num_examples, 2) if facts.has_batch_norm else 1
         return max(least, math.ceil(self.keep * num_examples - ROUNDING))
 
-    def obstacle(self, recipe: Recipe, facts: TaskFacts) -> str | None:
-        """See `Order.obstacle`."""
+    def why_not(self, recipe: Recipe, facts: TaskFacts) -> str | None:
+        """See `Order.why_not`."""
         return line_search(self.name, recipe)
 
-    def price(self, num_examples: int, share: float, facts: TaskFacts) -> Price:
+    def update_cost(self, num_examples: int, share: float, facts: TaskFacts) -> Price:
         """See `Order.price`: estimates for all of the batch, training on what is kept of it."""
         scored = num_examples if self.chooses(share) else 0
-        trained = self.kept(num_examples, facts) if scored else num_examples
+        trained = self.min_trained_examples(num_examples, facts) if scored else num_examples
         beside = self.beside_flops(facts) if share < self.stop else 0
         return Price(
             forward=scored * self.scoring_flops(facts) + trained * (facts.forward_flops + beside),
             backward=trained * (facts.backward_flops + beside),
         )
 
-    def most(self, num_examples: int, facts: TaskFacts) -> int:
+    def max_update_flops(self, num_examples: int, facts: TaskFacts) -> int:
         """See `Order.most`: that of the dearest of its three stretches, as far as it has them."""
         begins = [share for share in (0.0, self.start, self.stop) if share < 1]
-        return max(self.price(num_examples, share, facts).total for share in begins)
+        return max(self.update_cost(num_examples, share, facts).total for share in begins)
 
 
 class HardestStream(Rounds):
     """The stream of such an order: the batches of the uniform one."""
 
-    def __init__(self, order: Hardest, num_examples: int, batch_size: int, seed: int) -> None:
+    def __init__(self, order: TopLoss, num_examples: int, batch_size: int, seed: int) -> None:
         super().__init__(num_examples, batch_size, seed)
         self.order = order
 
@@ -118,19 +118,19 @@ class HardestStream(Rounds):
     def losses(self, learner: Learner, inputs: Tensor, targets: Tensor, facts: TaskFacts) -> Tensor:
         """(b,) estimated losses, without gradients."""
 
-    def update(self, learner: Learner, batch: Batch, now: Moment) -> int:
+    def update(self, learner: Learner, batch: Batch, now: StepContext) -> int:
         """See `Stream.update`; inputs are read and augmented once, for the estimate and for the training."""
         inputs, targets = learner.examples(batch.positions)
         factors = combined(batch, now.weights)
         if self.order.chooses(now.share):
             losses = self.losses(learner, inputs, targets, now.facts)
-            kept = hardest(losses, self.order.kept(len(batch), now.facts))
+            kept = hardest(losses, self.order.min_trained_examples(len(batch), now.facts))
             inputs, targets = inputs[kept], targets[kept]
             factors = None if factors is None else factors[kept]
         self.fit(learner, inputs, targets, factors, now)
         return 1
 
-    def fit(self, learner: Learner, inputs: Tensor, targets: Tensor, weights: Tensor | None, now: Moment) -> None:
+    def fit(self, learner: Learner, inputs: Tensor, targets: Tensor, weights: Tensor | None, now: StepContext) -> None:
         """One step of the optimizer on what is kept; arguments as of `Learner.fit` and `Stream.update`."""
         learner.fit(inputs, targets, weights, now.lr)
 

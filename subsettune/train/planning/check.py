@@ -8,7 +8,7 @@ import torch
 
 from subsettune import config, models, plugins, select
 from subsettune.config import FrozenDict
-from subsettune.data import Places, TaskData, load
+from subsettune.data import DataPaths, TaskData, load
 from subsettune.data.augment import make_augment
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
@@ -23,7 +23,7 @@ from subsettune.train.randomness import generator, isolated, preserved
 _FACTS: dict[tuple[str, str], TaskFacts] = {}  # a worker trains many policies of one task
 
 
-def facts(task: Task, places: Places | None = None, fingerprint: str | None = None) -> TaskFacts:
+def facts(task: Task, places: DataPaths | None = None, fingerprint: str | None = None) -> TaskFacts:
     """Resolve a task: load its data, build its network and optimizer, count its FLOPs.
 
     Args:
@@ -35,7 +35,7 @@ def facts(task: Task, places: Places | None = None, fingerprint: str | None = No
         DataError, ModelError, ConfigError: the task cannot be trained.
     """
     with preserved():
-        return facts_of(task, load(task, places or Places(), fingerprint=fingerprint))
+        return facts_of(task, load(task, places or DataPaths(), fingerprint=fingerprint))
 
 
 def facts_of(task: Task, data: TaskData) -> TaskFacts:

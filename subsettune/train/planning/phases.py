@@ -15,7 +15,7 @@ from subsettune.train.transitions import base
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
+class ResolvedPhase:
     """The beginning of a phase.
 
     Args:
@@ -31,7 +31,7 @@ class Opening:
     is_soup: bool
 
 
-def openings(policy: Policy, recipe: Recipe, facts: TaskFacts) -> tuple[Opening, ...]:
+def openings(policy: Policy, recipe: Recipe, facts: TaskFacts) -> tuple[ResolvedPhase, ...]:
     """The beginning of each phase of a policy that was checked.
 
     Raises:
@@ -40,15 +40,15 @@ def openings(policy: Policy, recipe: Recipe, facts: TaskFacts) -> tuple[Opening,
     found, now = [], facts
     for index, phase in enumerate(policy.phases):
         k = phase.pool_size(facts.num_examples)
-        opened, stirred, order = base.of(phase), phase.stirred, orders.of(phase)
+        opened, active_soup, order = base.of(phase), phase.active_soup, orders.of(phase)
         flops = select.selection_flops(policy, index, facts, now) + opened.flops(now, k)
-        now = opened.changed(now)
-        if stirred is not None:
-            flops += workers.flops(stirred, k, now)
-            rounds = workers.lengths(stirred, k, recipe.batch_size)
+        now = opened.facts_after(now)
+        if active_soup is not None:
+            flops += workers.flops(active_soup, k, now)
+            rounds = workers.lengths(active_soup, k, recipe.batch_size)
         else:
             rounds = order.lengths(k, recipe.batch_size)
-        found.append(Opening(flops=flops, facts=now, lengths=tuple(rounds), is_soup=stirred is not None))
+        found.append(ResolvedPhase(flops=flops, facts=now, lengths=tuple(rounds), is_soup=active_soup is not None))
     return tuple(found)
 
 
@@ -56,16 +56,16 @@ def before(policy: Policy, facts: TaskFacts) -> tuple[TaskFacts, ...]:
     """Facts of the network when each phase of a policy begins, before its entry; of one whose entries were checked."""
     found = [facts]
     for phase in policy.phases[:-1]:
-        found.append(base.of(phase).changed(found[-1]))
+        found.append(base.of(phase).facts_after(found[-1]))
     return tuple(found)
 
 
-def price(opening: Opening, order: orders.Order, length: int, share: float) -> Price:
+def update_cost(opening: ResolvedPhase, order: orders.Order, length: int, share: float) -> Price:
     """FLOPs of an update of a phase on a batch of some length; of a soup, on the batches of all workers."""
     if opening.is_soup:
         forward, backward = opening.facts.forward_flops, opening.facts.backward_flops
         return Price(forward=length * forward, backward=length * backward)
-    return order.price(length, share, opening.facts)
+    return order.update_cost(length, share, opening.facts)
 
 
 def check(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
@@ -84,9 +84,9 @@ def check(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
         first = policy.phases[0]
         if (phase.order, phase.order_options) != (first.order, first.order_options):
             raise ConfigError("all phases of a policy must have the same order. Give each phase the same one.")
-        problem = None if opened.is_neutral else opened.obstacle(recipe, now)
+        problem = None if opened.is_neutral else opened.why_not(recipe, now)
         if problem is None:
-            now = base.of(phase).changed(now)
+            now = base.of(phase).facts_after(now)
             problem = _obstacle(phase, recipe, now)
         if problem is not None:
             raise ConfigError(problem if len(policy.phases) <= 2 else f"Phase {index + 1}: {problem}")
@@ -94,10 +94,10 @@ def check(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
 
 def _obstacle(phase: Phase, recipe: Recipe, facts: TaskFacts) -> str | None:
     """Why a phase cannot be trained in its order or as a soup by the network that its entry leaves behind."""
-    order, stirred = orders.of(phase), phase.stirred
-    refused = None if order.is_neutral else order.obstacle(recipe, facts)
-    if refused is None and stirred is not None:
-        refused = workers.obstacle(stirred, phase.pool_size(facts.num_examples), recipe, facts)
+    order, active_soup = orders.of(phase), phase.active_soup
+    refused = None if order.is_neutral else order.why_not(recipe, facts)
+    if refused is None and active_soup is not None:
+        refused = workers.why_not(active_soup, phase.pool_size(facts.num_examples), recipe, facts)
     return refused
 
 
@@ -114,8 +114,8 @@ def check_compute(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
     order, late = orders.of(policy.phases[0]), 0
     for number, (phase, opening) in enumerate(zip(policy.phases, opened, strict=True), start=1):
         longest = max(opening.lengths, default=0)
-        one = 0 if opening.is_soup else order.most(longest, opening.facts)
-        one = price(opening, order, longest, 0.0).total if opening.is_soup else one
+        one = 0 if opening.is_soup else order.max_update_flops(longest, opening.facts)
+        one = update_cost(opening, order, longest, 0.0).total if opening.is_soup else one
         changes = base.of(phase).flops(opened[max(0, number - 2)].facts, phase.pool_size(facts.num_examples)) > 0
         needed = opening.flops + late + (one if changes or opening.is_soup else 0)
         if (opening.is_soup or (number > 1 and opening.flops)) and needed > round(phase.passes * facts.pass_flops):
@@ -131,17 +131,17 @@ def _doing(phase: Phase) -> str:
     """What the opening of a phase spends its compute on, with its verb, for messages."""
     done = [] if phase.is_full else [f"choosing its examples with {phase.selector}"]
     done += [] if base.of(phase).is_neutral else [f"its entry {phase.entry}"]
-    done += [] if phase.stirred is None else ["its soup"]
+    done += [] if phase.active_soup is None else ["its soup"]
     return f"{done[0]} needs" if len(done) == 1 else f"{', '.join(done[:-1])} and {done[-1]} need"
 
 
-def _included(number: int, opening: Opening) -> str:
+def _included(number: int, opening: ResolvedPhase) -> str:
     """Which updates are part of what the opening of a phase needs, for messages."""
     before = ["the last update before it"] if number > 1 else []
     return " and ".join([*before, *(["one step of every worker"] if opening.is_soup else [])])
 
 
-def _check_first_update(policy: Policy, recipe: Recipe, facts: TaskFacts, opened: tuple[Opening, ...]) -> None:
+def _check_first_update(policy: Policy, recipe: Recipe, facts: TaskFacts, opened: tuple[ResolvedPhase, ...]) -> None:
     order, cost, spent = orders.of(policy.phases[0]), policy.cost(facts), 0
     size, first = 0, 0
     for index, (opening, end) in enumerate(zip(opened, policy.boundaries(facts), strict=True)):
@@ -151,14 +151,14 @@ def _check_first_update(policy: Policy, recipe: Recipe, facts: TaskFacts, opened
         if spent < end:
             _check_entered(policy, facts, index)
             size = opening.lengths[0]
-            first = price(opening, order, size, spent / cost).total
+            first = update_cost(opening, order, size, spent / cost).total
             break
     evaluations = optimizers.least_evaluations(recipe)
     if size and spent + evaluations * first <= cost:
         return
     if not size:
         size = min(recipe.batch_size, facts.num_examples)
-        first = order.price(size, 0.0, facts).total
+        first = order.update_cost(size, 0.0, facts).total
     needed = (spent + evaluations * first) / facts.pass_flops
     update = "one update" if evaluations == 1 else f"one update, which is {evaluations} evaluations,"
     advice = "Give the policy more compute" + ("." if evaluations > 1 else ", or use a smaller batch_size.")

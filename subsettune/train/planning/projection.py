@@ -14,7 +14,7 @@ from subsettune.train.planning import phases
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
+class PhaseProjection:
     """A phase as it will be carried out.
 
     Args:
@@ -28,7 +28,7 @@ class Stretch:
     ledger: Ledger
 
 
-def project(policy: Policy, recipe: Recipe, facts: TaskFacts) -> tuple[Stretch, ...]:
+def project(policy: Policy, recipe: Recipe, facts: TaskFacts) -> tuple[PhaseProjection, ...]:
     """The phases of a policy that was checked, as a run of it will go.
 
     Exact where an update is one evaluation of its batch and the batches of a round are known beforehand. Else, with a
@@ -57,7 +57,7 @@ def project(policy: Policy, recipe: Recipe, facts: TaskFacts) -> tuple[Stretch, 
         updates = examples = forward = backward = 0
         while not has_ended and (spent < end or is_last):
             length = opening.lengths[at]
-            price: Price = phases.price(opening, order, length, spent / total)
+            price: Price = phases.update_cost(opening, order, length, spent / total)
             has_ended = spent + price.total > total
             if has_ended:
                 break
@@ -67,7 +67,7 @@ def project(policy: Policy, recipe: Recipe, facts: TaskFacts) -> tuple[Stretch, 
             at = (at + 1) % len(opening.lengths)
         position = position if opening.is_soup else at
         ledger = Ledger(select=selected, forward=forward, backward=backward)
-        stretches.append(Stretch(updates=updates, examples=examples, ledger=ledger))
+        stretches.append(PhaseProjection(updates=updates, examples=examples, ledger=ledger))
     return tuple(stretches)
 
 

@@ -18,7 +18,7 @@ Candidates = int | Literal["all"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Effort:
+class PickBudget:
     """How thoroughly units are picked.
 
     Args:
@@ -55,7 +55,7 @@ def kept_of(widths: Mapping[str, int], keep: float, layers: Sequence[str] | None
     return {name: k for name, k in kept.items() if k < widths[name]}
 
 
-def narrowed(facts: TaskFacts, kept: Mapping[str, int]) -> TaskFacts:
+def pruned_facts(facts: TaskFacts, kept: Mapping[str, int]) -> TaskFacts:
     """Facts of the network with so many units in the layers named, exactly as they are counted on it.
 
     What sizes and shares are derived from stays: the number of parameters, and the pass as the unit of compute is that
@@ -94,7 +94,7 @@ def _narrower(chain: Sequence[ChainLayer], kept: Mapping[str, int]) -> list[Chai
     return found
 
 
-def flops(facts: TaskFacts, kept: Mapping[str, int], effort: Effort, num_examples: int) -> int:
+def flops(facts: TaskFacts, kept: Mapping[str, int], effort: PickBudget, num_examples: int) -> int:
     """FLOPs of choosing the units that stay: passes of the examples up to each layer, and the candidates.
 
     In a network that is a chain, one pass of the examples up to the last layer pruned, and of each candidate through
@@ -120,5 +120,5 @@ def flops(facts: TaskFacts, kept: Mapping[str, int], effort: Effort, num_example
                 total += 0 if facts.chain else now.forward_flops
                 candidate = following.forward_flops // layer.width + now.forward_flops - before
                 total += effort.evaluations(layer.width, kept[layer.name]) * candidate
-                now = narrowed(now, {layer.name: kept[layer.name]})
+                now = pruned_facts(now, {layer.name: kept[layer.name]})
     return total * num_examples

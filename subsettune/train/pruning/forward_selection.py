@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from subsettune.errors import ModelDivergedError
-from subsettune.train.pruning.effect import Effort
+from subsettune.train.pruning.effect import PickBudget
 
 MOST_NUMBERS = 2**24  # in the largest activation of candidates that are evaluated together: 64 MiB
 Losses = Callable[[Tensor, Tensor], Tensor]
@@ -41,7 +41,7 @@ Weighted = nn.Linear | nn.Conv2d
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Junction:
+class LayerInterface:
     """Where the units of a layer are added up, and what comes of the sum.
 
     Args:
@@ -110,7 +110,7 @@ class Junction:
         return max(1, MOST_NUMBERS // (most * len(self.activations)))
 
 
-class Rest:
+class RemainingForward:
     """A network for other pre-activations of one of its layers: a forward pass with those put in their place.
 
     They must have the shape that the layer gives for the inputs, so one candidate is evaluated at a time: what a
@@ -156,7 +156,7 @@ class Greedy:
         junction: behind the layer.
     """
 
-    def __init__(self, junction: Junction) -> None:
+    def __init__(self, junction: LayerInterface) -> None:
         self.junction = junction
         self.counts = torch.zeros(junction.width, dtype=torch.int64)
         self.total: Tensor | None = None
@@ -183,7 +183,7 @@ class Greedy:
         return best
 
 
-def select(junction: Junction, kept: int, effort: Effort, rng: torch.Generator) -> Tensor:
+def select(junction: LayerInterface, kept: int, effort: PickBudget, rng: torch.Generator) -> Tensor:
     """Choose the units of a layer that stay, and how often each counts.
 
     Cost: at most `effort.evaluations(m, kept)` times the layers from the next one on, of which that one costs 1/m, and

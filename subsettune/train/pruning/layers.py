@@ -23,7 +23,7 @@ BETWEEN = (
     *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
 )
 CONTAINERS = (nn.Sequential, nn.ModuleList)
-Leaf = tuple[str, nn.Module]  # a layer with its name
+PrunableLayer = tuple[str, nn.Module]  # a layer with its name
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
@@ -41,7 +41,7 @@ def blocks(network: nn.Module) -> Iterator[str]:
     return walk(network, "")
 
 
-def links(network: nn.Module) -> list[Leaf] | None:
+def links(network: nn.Module) -> list[PrunableLayer] | None:
     """All layers of a network that is a chain, in order; None for other networks.
 
     A chain is an `nn.Sequential`, of others perhaps, of linear layers, plain convolutions, and what `BETWEEN` lists,
@@ -56,7 +56,7 @@ def links(network: nn.Module) -> list[Leaf] | None:
     return None if is_repeated or not isinstance(leaves[-1][1], nn.Linear) else leaves
 
 
-def inner_links(network: nn.Module) -> dict[str, list[Leaf]]:
+def inner_links(network: nn.Module) -> dict[str, list[PrunableLayer]]:
     """The chains inside a network that is none itself: layers with names, in order, from a weighted one to another.
 
     Such a chain is made of linear layers, plain convolutions, and what `BETWEEN` lists, two with weights at least, each
@@ -68,7 +68,7 @@ def inner_links(network: nn.Module) -> dict[str, list[Leaf]]:
     """
     if links(network) is not None:
         return {}
-    found: dict[str, list[Leaf]] = {}
+    found: dict[str, list[PrunableLayer]] = {}
     uses = Counter(id(p) for module in network.modules() for p in module.parameters(recurse=False))
     for name, module in network.named_modules():
         leaves = _leaves(module, f"{name}." if name else "")
@@ -82,7 +82,7 @@ def inner_links(network: nn.Module) -> dict[str, list[Leaf]]:
     return found
 
 
-def _leaves(module: nn.Module, prefix: str) -> list[Leaf]:
+def _leaves(module: nn.Module, prefix: str) -> list[PrunableLayer]:
     """The layers of an `nn.Sequential`, of others perhaps, with their names behind a prefix; empty for others."""
     containers = list(_containers(module))
     if not containers or any(type(inside).forward is not nn.Sequential.forward for inside in containers):
@@ -146,7 +146,7 @@ def inner(network: nn.Module, visits: Mapping[str, Visit]) -> tuple[tuple[ChainL
     return tuple(layers for layers in found if layers)
 
 
-def _layers(leaves: Sequence[Leaf], visits: Mapping[str, Visit]) -> tuple[ChainLayer, ...]:
+def _layers(leaves: Sequence[PrunableLayer], visits: Mapping[str, Visit]) -> tuple[ChainLayer, ...]:
     """The weighted layers of a chain; empty where one of its layers is not called once, or units are not passed on.
 
     The backward pass of a layer is twice its forward pass, and once where its input needs no gradient.
@@ -165,7 +165,7 @@ def _layers(leaves: Sequence[Leaf], visits: Mapping[str, Visit]) -> tuple[ChainL
     return tuple(found)
 
 
-def _passes_units_on(stretch: Sequence[Leaf], visits: Mapping[str, Visit]) -> bool:
+def _passes_units_on(stretch: Sequence[PrunableLayer], visits: Mapping[str, Visit]) -> bool:
     """Whether the units of the first layer of a stretch are what its last one adds up.
 
     A linear layer adds up the last dimension, which are the units of a linear layer before it, or the channels of a

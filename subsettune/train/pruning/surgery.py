@@ -11,14 +11,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from subsettune.train.pruning.effect import Effort
-from subsettune.train.pruning.forward_selection import Junction, Losses, Rest, Weighted, select
-from subsettune.train.pruning.layers import NORMS, Leaf, inner_links, is_weighted, links
+from subsettune.train.pruning.effect import PickBudget
+from subsettune.train.pruning.forward_selection import LayerInterface, Losses, RemainingForward, Weighted, select
+from subsettune.train.pruning.layers import NORMS, PrunableLayer, inner_links, is_weighted, links
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Examples:
-    """What losses are measured on, as of a `Junction`, for the whole network.
+    """What losses are measured on, as of a `LayerInterface`, for the whole network.
 
     Args:
         inputs: (b, ...) encoded, on the network's device.
@@ -33,7 +33,7 @@ class Examples:
 
 @torch.no_grad()
 def prune(
-    network: nn.Module, kept: Mapping[str, int], effort: Effort, examples: Examples, rng: torch.Generator
+    network: nn.Module, kept: Mapping[str, int], effort: PickBudget, examples: Examples, rng: torch.Generator
 ) -> None:
     """Prune layers of a network in the order of its chains, each in the network as pruned so far, in place.
 
@@ -61,7 +61,7 @@ def prune(
 
 
 def _prune_chain(
-    network: nn.Module, kept: Mapping[str, int], effort: Effort, examples: Examples, rng: torch.Generator
+    network: nn.Module, kept: Mapping[str, int], effort: PickBudget, examples: Examples, rng: torch.Generator
 ) -> None:
     """As `prune`, of a chain: each layer's outputs are taken once."""
     left, values = dict(kept), examples.inputs
@@ -75,14 +75,14 @@ def _prune_chain(
 
 
 def _prune_inside(
-    network: nn.Module, kept: Mapping[str, int], effort: Effort, examples: Examples, rng: torch.Generator
+    network: nn.Module, kept: Mapping[str, int], effort: PickBudget, examples: Examples, rng: torch.Generator
 ) -> None:
     """As `prune`, of chains inside a network."""
     for name, stretch, following in (found for leaves in inner_links(network).values() for found in _cut_up(leaves)):
         if name not in kept:
             continue
-        rest, layer = Rest(network, following[0], examples.inputs), cast("Weighted", following[0])
-        junction = Junction(
+        rest, layer = RemainingForward(network, following[0], examples.inputs), cast("Weighted", following[0])
+        junction = LayerInterface(
             activations=by_unit(stretch, rest.activations(), layer),
             layer=layer,
             after=(rest,),
@@ -98,13 +98,13 @@ def _narrow(
     following: Sequence[nn.Module],
     values: Tensor,
     kept: int,
-    effort: Effort,
+    effort: PickBudget,
     examples: Examples,
     rng: torch.Generator,
 ) -> Tensor:
     """Prune the layer of a stretch; its outputs (b, ...) without those of the units that go."""
     units = by_unit(stretch, values, following[0])
-    junction = Junction(
+    junction = LayerInterface(
         activations=units,
         layer=cast("Weighted", following[0]),
         after=following[1:],
@@ -127,7 +127,7 @@ def stretches(network: nn.Module) -> Iterator[tuple[str, list[nn.Module], list[n
     return _cut_up(leaves)
 
 
-def _cut_up(leaves: Sequence[Leaf]) -> Iterator[tuple[str, list[nn.Module], list[nn.Module]]]:
+def _cut_up(leaves: Sequence[PrunableLayer]) -> Iterator[tuple[str, list[nn.Module], list[nn.Module]]]:
     """As `stretches`, of the layers of any chain."""
     places = [i for i, (_, module) in enumerate(leaves) if is_weighted(module)]
     modules = [module for _, module in leaves]

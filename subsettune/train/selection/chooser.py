@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from subsettune import select
-from subsettune.data import Places, TaskData
+from subsettune.data import DataPaths, TaskData
 from subsettune.errors import SelectionError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
@@ -22,7 +22,7 @@ from subsettune.train.selection import proxy, ranking_cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Selection:
     """The chosen examples of a phase.
 
     Args:
@@ -37,7 +37,7 @@ class Choice:
     only_now: bool = False
 
 
-class Chooser:
+class SubsetProvider:
     """Chooses for the phases of one run: the same call gives the same examples.
 
     Proxies are trained once a run, and a ranking that needs no network once a data set: trials of a study share it
@@ -63,13 +63,13 @@ class Chooser:
         facts: TaskFacts,
         *,
         device: torch.device | str = "cpu",
-        places: Places | None = None,
+        places: DataPaths | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.task, self.policy, self.seed, self.data, self.facts = task, policy, seed, data, facts
         self._own = phases.before(policy, facts)
         self.device, self.clock = torch.device(device), clock
-        self.rankings = None if places is None else ranking_cache.Rankings(places=places, clock=clock)
+        self.rankings = None if places is None else ranking_cache.RankingCache(places=places, clock=clock)
         self._proxies: dict[ModelNeed, tuple[ModelView, ...]] = {}
         self._ranked: dict[int, Subset] = {}  # by the first phase that takes its examples from a ranking
 
@@ -78,7 +78,7 @@ class Chooser:
         """Whether only the run itself can tell the examples of a phase; see `Choice.only_now`."""
         return any(self._is_only_now(i) for i, phase in enumerate(self.policy.phases) if not phase.is_full)
 
-    def choose(self, phase: int, network: nn.Module | None = None) -> Choice:
+    def choose(self, phase: int, network: nn.Module | None = None) -> Selection:
         """The subset of a phase.
 
         Phases with the same `draw` share one stream of random numbers, so that with a selector that ranks a larger
@@ -107,7 +107,7 @@ class Chooser:
             seconds += choice.seconds
         start = self.clock()
         subset = self._cut(ranked.positions, selector, context, k)
-        return Choice(subset=subset, seconds=seconds + self.clock() - start, only_now=self._is_only_now(phase))
+        return Selection(subset=subset, seconds=seconds + self.clock() - start, only_now=self._is_only_now(phase))
 
     def _is_only_now(self, phase: int) -> bool:
         selector = select.selector_of(self.policy, phase)
@@ -120,18 +120,18 @@ class Chooser:
     def _size(self, phase: int) -> int:
         return self.policy.phases[phase].pool_size(self.facts.num_examples)
 
-    def _rank(self, phase: int, selector: Selector, context: SelectionContext, k: int) -> Choice:
+    def _rank(self, phase: int, selector: Selector, context: SelectionContext, k: int) -> Selection:
         """Choose `k`: by a ranking that is shared, if it can be."""
         settings, start = self.policy.phases[phase], self.clock()
         if self.rankings is not None and ranking_cache.can_share(selector, self.facts, k):
-            key = ranking_cache.Key.of(self.data.fingerprint, settings, selector, self.seed, self.device)
+            key = ranking_cache.CacheKey.of(self.data.fingerprint, settings, selector, self.seed, self.device)
             ranking = self.rankings.fetch(key, selector, context, k)
             start = self.clock()  # not the time of the ranking: another run may have made it
             subset = self._cut(ranking.positions, selector, context, k)
-            return Choice(subset=subset, seconds=ranking.seconds + self.clock() - start)
+            return Selection(subset=subset, seconds=ranking.seconds + self.clock() - start)
         subset = selector.select(context, k, rng=ranking_cache.stream(self.seed, settings.draw))
         self._wait()
-        return Choice(subset=subset, seconds=self.clock() - start)
+        return Selection(subset=subset, seconds=self.clock() - start)
 
     def _cut(self, ranking: Tensor, selector: Selector, context: SelectionContext, k: int) -> Subset:
         """The first `k` of a ranking, with the weights that such a subset has."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from subsettune import config, plugins
 from subsettune.data.cache import locked
-from subsettune.data.places import Places
+from subsettune.data.places import DataPaths
 from subsettune.errors import StorageError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase
@@ -37,7 +37,7 @@ def stream(seed: int, draw: int) -> torch.Generator:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
+class CacheKey:
     """What a ranking depends on.
 
     Args:
@@ -51,7 +51,7 @@ class Key:
     draw: int
 
     @classmethod
-    def of(cls, fingerprint: str, phase: Phase, selector: Selector, seed: int, device: torch.device) -> Key:
+    def of(cls, fingerprint: str, phase: Phase, selector: Selector, seed: int, device: torch.device) -> CacheKey:
         """The key of a phase's ranking; a selector that draws nothing has one for all seeds.
 
         The number of threads is part of it, as it is of what a run is: sums in another order break ties otherwise.
@@ -87,7 +87,7 @@ def can_share(selector: Selector, facts: TaskFacts, k: int) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rankings:
+class RankingCache:
     """The rankings kept on a machine.
 
     Args:
@@ -95,10 +95,10 @@ class Rankings:
         clock: in seconds.
     """
 
-    places: Places
+    places: DataPaths
     clock: Callable[[], float] = time.perf_counter
 
-    def fetch(self, key: Key, selector: Selector, context: SelectionContext, k: int) -> Ranking:
+    def fetch(self, key: CacheKey, selector: Selector, context: SelectionContext, k: int) -> Ranking:
         """The ranking of a data set: read, or made and kept. Several processes may ask at once: one makes it.
 
         It is made for up to twice as many examples as were asked for, so that trials with shares of all sizes make few;
@@ -117,7 +117,7 @@ class Rankings:
             found = _read(path, selector, context.facts, k)
             return found if found is not None else self._make(path, key, selector, context, k)
 
-    def _make(self, path: Path, key: Key, selector: Selector, context: SelectionContext, k: int) -> Ranking:
+    def _make(self, path: Path, key: CacheKey, selector: Selector, context: SelectionContext, k: int) -> Ranking:
         length = _length(selector, context.facts, k)
         start = self.clock()
         positions = selector.select(context, length, rng=key.rng).positions
@@ -136,7 +136,7 @@ def _length(selector: Selector, facts: TaskFacts, k: int) -> int:
     length = facts.num_examples
     while length // 2 >= k:
         length //= 2
-    return length if selector.obstacle(facts, length) is None else k
+    return length if selector.why_not(facts, length) is None else k
 
 
 def _read(path: Path, selector: Selector, facts: TaskFacts, k: int) -> Ranking | None:

@@ -18,14 +18,14 @@ from subsettune.train import optimizers
 from subsettune.train.learner import Learner
 from subsettune.train.randomness import preserved
 
-Way = Literal["together", "in_turn"]
+ExecutionMode = Literal["together", "in_turn"]
 Examples = tuple[Tensor, Tensor, Tensor | None]  # inputs (b, ...), targets (b, ...), factors (b,) of the losses
 Read = Callable[[int], Examples]
 # Their steps treat each weight by itself, so that those of all workers, stacked, are stepped like those of one.
 ELEMENT_WISE = ("sgd", "adam", "adamw", "adadelta")
 
 
-class Crew(ABC):
+class WorkerExecutor(ABC):
     """The networks of W workers, each with optimizer and mask.
 
     Args:
@@ -69,7 +69,7 @@ class Crew(ABC):
 
 
 @final
-class InTurn(Crew):
+class Sequential(WorkerExecutor):
     """One network after another, each as it would be on a machine of its own; any optimizer but one with a closure."""
 
     def __init__(
@@ -146,7 +146,7 @@ class InTurn(Crew):
 
 
 @final
-class Together(Crew):
+class Vectorized(WorkerExecutor):
     """All networks at once, as one whose weights have a further dimension; see `way` for what can go so."""
 
     def __init__(self, learner: Learner, networks: list[nn.Module], masks: Mapping[str, Tensor]) -> None:
@@ -230,7 +230,7 @@ class Together(Crew):
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def way(asked: str, learner: Learner) -> Way:
+def way(asked: str, learner: Learner) -> ExecutionMode:
     """How the workers of a run are carried out.
 
     At once is possible where the optimizer treats each weight by itself and `torch.vmap` runs the network without
@@ -272,7 +272,7 @@ def _problem_together(learner: Learner) -> str | None:
         warnings.simplefilter("error")  # vmap warns where it loops
         try:
             inputs, targets = learner.part.batch(index.to(learner.device))
-            crew = Together(learner, [copy.deepcopy(learner.network) for _ in range(2)], {})
+            crew = Vectorized(learner, [copy.deepcopy(learner.network) for _ in range(2)], {})
             crew.losses(torch.stack([inputs] * 2), torch.stack([targets] * 2), None).sum().backward()
         except Exception as error:  # whatever the user's network raises
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -50,7 +50,7 @@ from subsettune.train.randomness import generator
 from subsettune.train.result import SoupPoint
 from subsettune.train.soup import executors
 from subsettune.train.soup import masks as masking
-from subsettune.train.soup.executors import Crew, Examples, Way
+from subsettune.train.soup.executors import Examples, ExecutionMode, WorkerExecutor
 
 LEAST_SHARD = 2  # examples: batch norm cannot train on one
 # Examples that running statistics are made anew on. 2,048 tell a channel's mean to 2 % of its spread even where an
@@ -70,7 +70,7 @@ def lengths(soup: Soup, pool_size: int, batch_size: int) -> Sequence[int]:
     return [soup.workers * length for length in round_lengths(shard_size(soup, pool_size), batch_size)]
 
 
-def obstacle(soup: Soup, pool_size: int, recipe: Recipe, facts: TaskFacts) -> str | None:
+def why_not(soup: Soup, pool_size: int, recipe: Recipe, facts: TaskFacts) -> str | None:
     """Why such a soup cannot be made, in one sentence with a remedy; None if it can."""
     if shard_size(soup, pool_size) < LEAST_SHARD:
         if pool_size < LEAST_SHARD:
@@ -128,7 +128,7 @@ class SoupPhase:
     facts: TaskFacts
     pool: Tensor | None
     weights: Tensor | None
-    way: Way
+    way: ExecutionMode
     clock: Callable[[], float]
 
     @property
@@ -163,7 +163,7 @@ class Workers:
         self._batches: list[Sequence[Tensor]] = []  # of each worker, in the round that is on
         self._round, self._position, self._examples = 0, 0, 0
         self._seconds, self._total_s = [0.0] * count, 0.0
-        self._crew: Crew | None = None
+        self._crew: WorkerExecutor | None = None
         self._start: dict[str, Tensor] = {}
 
     @property
@@ -178,11 +178,11 @@ class Workers:
         self._crew = self._gather({} if self.soup.density == 1 else self._masks())
         self._total_s += self.place.clock() - start
 
-    def _gather(self, masks: dict[str, Tensor]) -> Crew:
+    def _gather(self, masks: dict[str, Tensor]) -> WorkerExecutor:
         networks = [copy.deepcopy(self.learner.network).train() for _ in self.shards]
         if self.way == "together":
-            return executors.Together(self.learner, networks, masks)
-        return executors.InTurn(self.learner, networks, masks, self.place.clock)
+            return executors.Vectorized(self.learner, networks, masks)
+        return executors.Sequential(self.learner, networks, masks, self.place.clock)
 
     def next_length(self) -> int:
         """Examples, over all workers, that the next step takes."""
@@ -254,7 +254,7 @@ class Workers:
         return {name: torch.zeros_like(w) if g is None else (w * g).detach().abs() for (name, w), g in pairs}
 
     @torch.no_grad()
-    def pour(self) -> None:
+    def write_average(self) -> None:
         """Write the average of the workers, as they are now, into the learner's network."""
         assert self._crew is not None, "begin comes first"
         network = self.learner.network
@@ -270,14 +270,14 @@ class Workers:
         """End the phase: pour, make running statistics anew, clear the optimizer's state."""
         assert self._crew is not None, "check lets no soup through that cannot make a step"
         start = self.place.clock()
-        self.pour()
+        self.write_average()
         if self.place.facts.has_batch_norm:
             self._make_statistics()
         self.learner.optimizer.state = defaultdict(dict)
         self._total_s += self.place.clock() - start
         return self._point(self._crew)
 
-    def _point(self, crew: Crew) -> SoupPoint:
+    def _point(self, crew: WorkerExecutor) -> SoupPoint:
         k, facts = len(self.place.positions), self.place.facts
         trained = self._examples * facts.example_flops
         beside = flops(self.soup, k, facts)

@@ -26,7 +26,7 @@ from subsettune.train.pruning import effect, surgery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entered:
+class TransitionContext:
     """What an entry changes, and what it may look at.
 
     Args:
@@ -60,7 +60,7 @@ class Entry(ABC):
         """Whether it changes nothing and is skipped."""
         return False
 
-    def obstacle(self, recipe: Recipe, facts: TaskFacts) -> str | None:
+    def why_not(self, recipe: Recipe, facts: TaskFacts) -> str | None:
         """Why it cannot be applied to such a network, in one sentence with a remedy; None if it can."""
         return None
 
@@ -73,12 +73,12 @@ class Entry(ABC):
         """
         return 0
 
-    def changed(self, facts: TaskFacts) -> TaskFacts:
+    def facts_after(self, facts: TaskFacts) -> TaskFacts:
         """Facts of the network after it; only the prices of passes may differ."""
         return facts
 
     @abstractmethod
-    def apply(self, entered: Entered) -> None:
+    def apply(self, entered: TransitionContext) -> None:
         """Change weights and optimizer in place."""
 
 
@@ -94,7 +94,7 @@ class Keep(Entry):
         """Always."""
         return True
 
-    def apply(self, entered: Entered) -> None:
+    def apply(self, entered: TransitionContext) -> None:
         """Change nothing."""
 
 
@@ -105,7 +105,7 @@ class ResetOptimizer(Entry):
 
     summary: ClassVar[str] = "clear the optimizer's state; the weights stay"
 
-    def apply(self, entered: Entered) -> None:
+    def apply(self, entered: TransitionContext) -> None:
         """Clear the state; the schedule goes on."""
         entered.optimizer.state = defaultdict(dict)
 
@@ -137,7 +137,7 @@ class ShrinkPerturb(Entry):
         """Whether weights stay as they are."""
         return self.shrink == 1 and self.noise == 0
 
-    def apply(self, entered: Entered) -> None:
+    def apply(self, entered: TransitionContext) -> None:
         """Change the trainable weights in place."""
         with torch.no_grad():
             for name, weight in entered.network.named_parameters():
@@ -189,7 +189,7 @@ class Prune(Entry):
         """Whether every unit stays."""
         return self.keep == 1
 
-    def obstacle(self, recipe: Recipe, facts: TaskFacts) -> str | None:
+    def why_not(self, recipe: Recipe, facts: TaskFacts) -> str | None:
         """Why a network cannot be pruned: it is no chain of layers and has none inside, or has no layer of a name."""
         if not facts.prunable:
             return (
@@ -205,12 +205,12 @@ class Prune(Entry):
         """FLOPs of choosing the units, the most that they can be."""
         return effect.flops(facts, self._kept(facts), self._effort, min(self.examples, pool_size))
 
-    def changed(self, facts: TaskFacts) -> TaskFacts:
+    def facts_after(self, facts: TaskFacts) -> TaskFacts:
         """Facts of the narrower network."""
         kept = self._kept(facts)
-        return effect.narrowed(facts, kept) if kept else facts
+        return effect.pruned_facts(facts, kept) if kept else facts
 
-    def apply(self, entered: Entered) -> None:
+    def apply(self, entered: TransitionContext) -> None:
         """Choose the units that stay, cut the weights, and clear the optimizer's state."""
         assert entered.part is not None, "a run gives it"
         assert entered.losses is not None, "a run gives them"
@@ -226,8 +226,8 @@ class Prune(Entry):
         surgery.forget(entered.optimizer)
 
     @property
-    def _effort(self) -> effect.Effort:
-        return effect.Effort(candidates=self.candidates, repeats=self.repeats)
+    def _effort(self) -> effect.PickBudget:
+        return effect.PickBudget(candidates=self.candidates, repeats=self.repeats)
 
     def _kept(self, facts: TaskFacts) -> dict[str, int]:
         widths = ({layer.name: layer.width for layer in chain} for chain in facts.chains)
