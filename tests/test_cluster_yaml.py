@@ -89,7 +89,7 @@ def test_it_bounds_the_bill_and_lets_a_stopped_job_finish_writing(cluster: dict[
 
 
 def test_the_commands_in_its_comments_exist() -> None:
-    from subsettune.cli import _parser
+    from subsettune.cli.commands import _parser
 
     text = re.sub(r"\\\n#\s+", "", FILE.read_text())
     (command,) = re.findall(r"'subsettune (tune [^']+)'", text)

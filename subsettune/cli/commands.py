@@ -579,7 +579,3 @@ def _storage_option(parser: argparse.ArgumentParser) -> None:
 
 def _device_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto)")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -922,7 +922,8 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from fake_inputs import changed
 from subsettune import DataPaths, TuneOptions, tune
-from subsettune.study import folder, runs
+from subsettune.study.execute import sequence as runs
+from subsettune.study.results import folder
 
 train, add = runs.Worker.train, folder.StudyFolder.add
 left = [2]

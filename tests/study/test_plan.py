@@ -258,7 +258,7 @@ NO_SHARDS = "soup.workers must be at most 45 for 90 examples, got 500. Each need
             HEADLESS,
             PRUNED,
             "entry",
-            f"{base.make('prune', {}).obstacle(ANY_RECIPE, CHAINLESS)} Leave 'prune' out of the space.",
+            f"{base.make('prune', {}).why_not(ANY_RECIPE, CHAINLESS)} Leave 'prune' out of the space.",
         ),
         (
             {},
@@ -411,7 +411,7 @@ def test_a_selector_with_an_option_that_must_be_given() -> None:
 def _study_with(changes: dict[str, Any], options: dict[str, Any]) -> Study:
     """A study with changes that searches one selector with such options."""
     raw = changed(changes)
-    raw["space"] |= {"selector": next(iter(options)).split(".")[0], **options}
+    raw["space"] |= {"selector": next(iter(options)).rpartition(".")[0], **options}
     return parse(raw)
 
 
