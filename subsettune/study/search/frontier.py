@@ -28,7 +28,7 @@ from scipy.special import ndtr, ndtri
 
 from subsettune.config import FrozenDict
 from subsettune.policy import FULL
-from subsettune.study.search.observations import Evidence, PolicyObservations
+from subsettune.study.search.observations import PolicyObservations, SearchEvidence
 from subsettune.study.search.surrogate import Array, Observations, Surrogate, fit
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.space import Space
@@ -168,7 +168,7 @@ class Frontier:
         evidence: at least one finished trial.
     """
 
-    def __init__(self, encoding: Encoding, evidence: Evidence) -> None:
+    def __init__(self, encoding: Encoding, evidence: SearchEvidence) -> None:
         self._encoding = encoding
         self._evidence = evidence
         self._known = _nearest([tried for tried in evidence if _is_known(tried)], evidence)
@@ -362,7 +362,7 @@ def _is_known(tried: PolicyObservations) -> bool:
     return bool(tried.scores or tried.optimistic or tried.num_lost)
 
 
-def _score(tried: PolicyObservations, evidence: Evidence) -> float:
+def _score(tried: PolicyObservations, evidence: SearchEvidence) -> float:
     """One score for a policy: the mean of its seeds, what it could have reached, or worse than all that were seen."""
     if tried.num_lost and not tried.scores:
         scores = evidence.scores
@@ -371,14 +371,14 @@ def _score(tried: PolicyObservations, evidence: Evidence) -> float:
     return tried.mean if tried.scores else max(tried.optimistic)
 
 
-def _scale(scores: Array, evidence: Evidence) -> float:
+def _scale(scores: Array, evidence: SearchEvidence) -> float:
     noise = evidence.noise
     floor = 2 * noise[0] if noise is not None else 0.0
     scale = max(float(np.quantile(np.abs(scores), _COARSE)), floor)
     return scale if scale > 0 else max(float(np.abs(scores).max()), 1e-9)
 
 
-def _nearest(known: list[PolicyObservations], evidence: Evidence) -> list[PolicyObservations]:
+def _nearest(known: list[PolicyObservations], evidence: SearchEvidence) -> list[PolicyObservations]:
     """At most `_MAX_POINTS` policies: the repeated ones, then those whose cost is nearest to the frontier's."""
     if len(known) <= _MAX_POINTS:
         return known

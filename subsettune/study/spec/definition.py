@@ -15,6 +15,7 @@ from subsettune.errors import ConfigError, Mistake
 from subsettune.study.spec import components
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.coordinate import Coordinate
+from subsettune.study.spec.samplers import SamplerName
 from subsettune.study.spec.space import Space
 from subsettune.task import ENTRIES, OPTIMIZER_KEYS, ORDERS, RECIPE_KEYS, Recipe, Task
 
@@ -54,7 +55,7 @@ class StudySettings:
     alpha: float = setting(0.05, rule=Rule("in (0, 0.5]", lambda v: 0 < v <= 0.5))
     candidates: int = setting(3, rule=AT_LEAST_ONE)
     comparison_seeds: int = setting(3, rule=Rule("0 or at least 2", lambda v: v == 0 or v >= 2, "0 compares nothing."))
-    sampler: Literal["auto", "frontier", "gp", "tpe", "random"] = "auto"
+    sampler: SamplerName = "auto"
     objective: Literal["flops", "passes", "seconds"] = "flops"
     seed: int = setting(0, rule=NOT_NEGATIVE)
     time_limit_s: float | None = setting(None, rule=POSITIVE)
