@@ -75,7 +75,7 @@ def _located(error: ConfigError, options: argparse.Namespace) -> ConfigError:
     inside = all(mistake.path and mistake.path[0] in ("task", "space", "study") for mistake in error.mistakes)
     if error.source is not None or not inside or not hasattr(options, "study"):
         return error
-    from subsettune.study.spec.definition import located, read_yaml
+    from subsettune.study.spec.yaml_file import located, read_yaml
 
     return located(error, options.study, read_yaml(Path(options.study))[1])
 
@@ -275,7 +275,7 @@ def _read_policy(path: str) -> Policy:
     """The policy in a JSON or YAML file, alone or as a bundle's policy.json has it."""
     from subsettune import bundle
     from subsettune.policy import Policy
-    from subsettune.study.spec.definition import read_yaml
+    from subsettune.study.spec.yaml_file import read_yaml
 
     if path.endswith(".json"):  # which may lie in an object store
         return bundle.read_policy(path)
@@ -347,7 +347,7 @@ def _names(options: argparse.Namespace) -> int:
 
 
 def _study(options: argparse.Namespace) -> Study:
-    from subsettune.study.spec.definition import read
+    from subsettune.study.spec.yaml_file import read
 
     names = ("trials", "parallel", "seeds", "time_limit_s")
     study = read(options.study)

@@ -40,7 +40,8 @@ from subsettune.study.search.journal_storage import journal_at
 from subsettune.study.search.problem import SearchProblem, SearchSettings
 from subsettune.study.search.search import Search
 from subsettune.study.spec.components import Component
-from subsettune.study.spec.definition import Study, parse, read
+from subsettune.study.spec.definition import Study, parse
+from subsettune.study.spec.yaml_file import read
 from subsettune.study.stages import reference
 from subsettune.study.stages import verification as stages
 from subsettune.study.stages.verification import Trials

@@ -16,7 +16,8 @@ import numpy as np
 
 from subsettune.config import FrozenDict
 from subsettune.policy import FULL
-from subsettune.study.search.frontier import Encoding, Frontier, Offer, Request
+from subsettune.study.search.encoding import Encoding
+from subsettune.study.search.frontier import Frontier, Offer, Request
 from subsettune.study.search.observations import PolicyObservations, SearchEvidence, TrialRecord
 from subsettune.study.search.samplers import ArmSampler
 from subsettune.study.spec.coordinate import Coordinate
