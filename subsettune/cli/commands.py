@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from subsettune import former_names
 from subsettune.config import must
 from subsettune.errors import ConfigError, Mistake, StorageError, StudyError, SubsettuneError
 
@@ -177,8 +178,8 @@ def _export(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from subsettune.data import load
+    from subsettune.train import transitions
     from subsettune.train.loop import RunOptions, facts, run
-    from subsettune.train.transitions import base
 
     study = _study(options)
     places = _places(options)
@@ -202,7 +203,7 @@ def _train(options: argparse.Namespace) -> int:
             print(json.dumps(result.to_mapping(), indent=2))
         else:
             _say_result(result, known, study.task.metric)
-    is_pruned = any(p.entry == "prune" and not base.of(p).is_neutral for p in policy.phases)
+    is_pruned = any(transitions.of(phase).reshapes for phase in policy.phases)
     if options.save is not None and is_pruned and not options.json:
         print(f"Saved to {options.save}: pruned weights. {FIT_SHAPES}")
     if result.cause == "finished":
@@ -281,6 +282,7 @@ def _read_policy(path: str) -> Policy:
         return bundle.read_policy(path)
     plain, _ = read_yaml(Path(path))
     inner = plain["policy"] if isinstance(plain, dict) and "policy" in plain else plain
+    former_names.say(inner, path)
     return Policy.from_mapping(inner, source=path)
 
 
@@ -426,9 +428,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add(commands: Any, name: str, command: Command, about: str, example: str) -> argparse.ArgumentParser:
+def _add(
+    commands: Any, name: str, command: Command, about: str, example: str, aliases: Sequence[str] = ()
+) -> argparse.ArgumentParser:
     sub: argparse.ArgumentParser = commands.add_parser(
         name,
+        aliases=aliases,
         help=about.splitlines()[0],
         description=about,
         epilog=f"example: {example}",
@@ -482,8 +487,8 @@ POLICY_HELP = """a bundle, or a file with a policy, in YAML or JSON:
     - passes: 2
       order: rs2
       order_options: {share: 0.5}
-      entry: shrink_perturb
-      entry_options: {shrink: 0.6}
+      transition: shrink_perturb
+      transition_options: {shrink: 0.6}
   recipe: {lr: 0.05}      # in place of the study's
 Only phases and their passes have to be given. A phase may be a
 soup: {workers: 2, density: 0.5}"""
@@ -546,16 +551,20 @@ def _add_result_commands(commands: Any) -> None:
         _storage_option(sub)
 
 
+FORMER_COMMANDS = {"transitions": ("entries",)}  # what version 0.1 called them, for one release more
+
+
 def _add_name_commands(commands: Any) -> None:
     for name, about in (
         ("selectors", "List the selectors that a study file may name: who chooses a subset."),
         ("orders", "List the orders that a study file may name: which examples of the pool come next."),
-        ("entries", "List the entries that a study file may name: what happens to the network at the switch."),
+        ("transitions", "List the transitions that a study file may name: what happens to the network at the switch."),
         ("models", "List the models that a study file may name, with their options."),
         ("data", "List the data sets that a study file may name, and how to bring your own."),
     ):
-        sub = _add(commands, name, _names, about, f"subsettune {name}")
-        sub.set_defaults(what={"entries": "entry", "data": "data"}.get(name, name.removesuffix("s")))
+        former = FORMER_COMMANDS.get(name, ())
+        sub = _add(commands, name, _names, about, f"subsettune {name}", aliases=former)
+        sub.set_defaults(what="data" if name == "data" else name.removesuffix("s"))
 
 
 def _study_options(parser: argparse.ArgumentParser) -> None:

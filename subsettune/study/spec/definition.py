@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from subsettune import config, select
+from subsettune import config, former_names
 from subsettune.config import AT_LEAST_ONE, NOT_EMPTY, NOT_NEGATIVE, POSITIVE, FrozenDict, Rule, setting
 from subsettune.errors import ConfigError, Mistake
+from subsettune.policy import SOUP
 from subsettune.study.spec import components
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.coordinate import Coordinate
+from subsettune.study.spec.kinds import OWNING
 from subsettune.study.spec.space import Space
-from subsettune.task import ENTRIES, OPTIMIZER_KEYS, ORDERS, RECIPE_KEYS, Recipe, Task
+from subsettune.task import OPTIMIZER_KEYS, RECIPE_KEYS, Recipe, Task
 
 if TYPE_CHECKING:
     from ruamel.yaml.error import MarkedYAMLError
@@ -37,8 +39,8 @@ class StudySettings:
         max_seeds: cap on the seeds that verification may add.
         alpha: error rate of verification: chance that a policy at the margin passes.
         candidates: policies that verification tests, besides the best of the full arm.
-        comparison_seeds: runs of the best policy of each selector, order and entry and of the soup, and of the same
-            without it; 0 compares none.
+        comparison_seeds: runs of the best policy of each selector, order and transition and of the soup, and of the
+            same without it; 0 compares none.
         sampler: where trials come from; `auto` is `frontier` for up to 100 trials and `tpe` above.
         objective: what is minimised; `seconds` are projected from the reference's measured rate.
         seed: of the search and of all runs.
@@ -82,6 +84,16 @@ class Study:
     space: FrozenDict = setting(rule=NOT_EMPTY)
     study: StudySettings = setting(StudySettings())
 
+    @classmethod
+    def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Read the names of version 0.1 as today's."""
+        if not isinstance(raw.get("space"), Mapping):
+            return raw
+        try:
+            return {**raw, "space": former_names.current_space(raw["space"])}
+        except ConfigError as error:
+            raise ConfigError(tuple(Mistake(("space", *m.path), m.message) for m in error.mistakes)) from error
+
     def __post_init__(self) -> None:
         config.check(self)
         mistakes = _mistakes_in_space(self.space, self.task)
@@ -90,7 +102,7 @@ class Study:
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """Selectors, orders, entries and the soup of the space; none where it searches shorter schedules alone."""
+        """Selectors, orders, transitions and the soup of the space; none where it searches shorter schedules alone."""
         return components.of_space(read_space(self.space))
 
     @property
@@ -117,6 +129,7 @@ def read(path: str | Path) -> Study:
     raw, lines = read_yaml(path)
     if raw is None:
         raise ConfigError("the file is empty. Write the keys task, space and study.", str(path))
+    former_names.say(raw, str(path))
     return parse(raw, source=str(path), lines=lines)
 
 
@@ -146,7 +159,7 @@ def read_space(raw: Mapping[str, Any]) -> Space:
     Raises:
         ConfigError: with every mistake; paths are relative to `space`.
     """
-    known = {"selector": select.names(), "order": ORDERS, "entry": ENTRIES}
+    known = {name: kind.owners for name, kind in OWNING.items()}
     return Space.from_mapping(raw, recipe_keys=RECIPE_KEYS, known=known)
 
 
@@ -168,8 +181,8 @@ def _mistakes_in_space(raw: Mapping[str, Any], task: Task | None) -> list[Mistak
 def _mistakes_on_option(axis: Coordinate, space: Space) -> Iterator[Mistake]:
     """Try the choices, or both ends, of an option of a component, beside the first values of its other options."""
     owner = axis.name.rpartition(".")[0]
-    kinds = (kind for kind in components.KINDS if kind in space and owner in space[kind].values)
-    kind = next(kinds, components.KINDS[-1])  # the soup is its own owner
+    in_space = (name for name in OWNING if name in space and owner in space[name].values)
+    kind = next(in_space, SOUP)  # the soup is its own owner
     own = [other for other in space.coordinates if other.name.rpartition(".")[0] == owner and "." in other.name]
     names = {other.name: other.name.rpartition(".")[2] for other in own}
     for value in axis.ends:
