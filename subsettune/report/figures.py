@@ -405,9 +405,9 @@ def components_figure(view: StudyView) -> Figure | None:
         name="components",
         title="What each component is worth at the same cost",
         reading=(
-            f"Validation {metric_name(view.study.task.metric)} minus that of the same policy with what it stands against "
-            f"instead: {against}.{turned} Each circle is one seed, each diamond the mean of the seeds, and the line its "
-            "interval. A component paid for itself when its whole line lies to the right of zero."
+            f"Validation {metric_name(view.study.task.metric)} minus that of the same policy with what it stands "
+            f"against instead: {against}.{turned} Each circle is one seed, each diamond the mean of the seeds, and the "
+            "line its interval. A component paid for itself when its whole line lies to the right of zero."
         ),
         legend=(
             ("hollow", "--c-muted", "one seed"),
