@@ -14,13 +14,13 @@ import pytest
 from fake_inputs import changed
 
 from subsettune import bundle, registry
+from subsettune.api import tune
 from subsettune.cli import main
 from subsettune.data import DataPaths
 from subsettune.errors import ConfigError
 from subsettune.policy import Phase, Policy
 from subsettune.report import html, tables
 from subsettune.report.render import render
-from subsettune.study.driver import tune
 from subsettune.study.options import TuneOptions
 from subsettune.study.plan import plan
 from subsettune.study.results.view import StudyView
@@ -138,7 +138,7 @@ def _policy(names: Names, base: Policy) -> Policy:
 
 def test_a_bundle_page_says_what_they_do(names: Names, tmp_path: Path) -> None:
     view = fake_bundle.view_of("subset_wins", "accuracy")
-    winner = view.candidates[view.manifest["winner"]]
+    winner = view.candidates[view.manifest.winner]
     policy = _policy(names, winner.policy)
     view = dataclasses.replace(
         view, candidates={**view.candidates, winner.name: dataclasses.replace(winner, policy=policy)}
