@@ -21,8 +21,9 @@ from subsettune.config import FrozenDict
 from subsettune.data import DataPaths, load
 from subsettune.errors import ConfigError, SelectionError
 from subsettune.facts import TaskFacts
-from subsettune.policy import Phase, Policy, from_coordinates
+from subsettune.policy import Phase, Policy
 from subsettune.select import ModelNeed, SelectionContext, Selector, Subset
+from subsettune.study.spec.point_to_policy import from_coordinates
 from subsettune.task import Task
 from subsettune.train import RunResult, SubsetProvider
 from subsettune.train.learner import Learner

@@ -27,8 +27,9 @@ from subsettune import cli, config, models, train
 from subsettune.config import FrozenDict
 from subsettune.errors import ConfigError, ModelDivergedError
 from subsettune.facts import TaskFacts
-from subsettune.policy import Phase, Policy, from_coordinates
+from subsettune.policy import Phase, Policy
 from subsettune.select.network import anatomy
+from subsettune.study.spec.point_to_policy import from_coordinates
 from subsettune.study.spec.space_check import read_space
 from subsettune.study.spec.yaml_file import read
 from subsettune.task import Model, Recipe, Task

@@ -24,8 +24,9 @@ from subsettune.config import FrozenDict
 from subsettune.errors import ConfigError, ModelDivergedError
 from subsettune.facts import ChainLayer, TaskFacts
 from subsettune.models.transformer import transformer as make_transformer
-from subsettune.policy import Phase, Policy, from_coordinates
+from subsettune.policy import Phase, Policy
 from subsettune.select.network import anatomy
+from subsettune.study.spec.point_to_policy import from_coordinates
 from subsettune.task import Model, Recipe, Task
 from subsettune.train import flops
 from subsettune.train.planning.projection import project

@@ -19,7 +19,8 @@ from subsettune.data import load
 from subsettune.data.rand_augment import GROUP, rand_augment
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
-from subsettune.policy import Phase, Policy, Soup, from_coordinates
+from subsettune.policy import Phase, Policy, Soup
+from subsettune.study.spec.point_to_policy import from_coordinates
 from subsettune.task import Task
 from subsettune.train import RunOptions, RunResult, transitions
 from subsettune.train.learner import Learner
