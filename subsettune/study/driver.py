@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,7 +45,7 @@ from subsettune.study.stages.verification import Trials
 from subsettune.study.verification.noninferiority import Rules
 from subsettune.study.verification.verification import Verification
 from subsettune.train import metrics
-from subsettune.train.loop import RunOptions, SubsetProvider, check, run, run_key
+from subsettune.train.loop import RunJob, RunOptions, SubsetProvider, check, run, run_key
 from subsettune.train.randomness import isolated
 
 # Settings that a study may go on with another value of; the others are part of what its evidence says.
@@ -554,13 +553,13 @@ class _Driver:
         many threads as a run has, because their number changes bits.
         """
         policy, seed = self.folder.view().candidates[winner].policy, self.seeds[0]
-        chooser = partial(SubsetProvider, self.task, policy, seed, self.data, self.facts, places=self.options.places)
+        job = RunJob.of(self.task, policy, seed, self.data)
         subsets: dict[int, Subset] = {}
-        if chooser(device=self._device_kind()).needs_run:
+        if SubsetProvider(replace(job, device=torch.device(self._device_kind()))).needs_run:
             device = "auto" if self.device.startswith("cuda") else self.device  # a driver may have no GPU
             subsets = dict(run(self.task, policy, seed, options=replace(self._run_options(), device=device)).subsets)
         left = [i for i, phase in enumerate(policy.phases) if not phase.is_full and i not in subsets]
-        here = chooser()
+        here = SubsetProvider(job, places=self.options.places)
         with isolated(seed, self.settings.cpus_per_trial):
             subsets |= {index: here.choose(index).subset for index in left}
         return tuple(bundle.chosen(index, subset, self.data.train) for index, subset in sorted(subsets.items()))

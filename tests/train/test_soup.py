@@ -23,6 +23,7 @@ from subsettune.policy import Phase, Policy, Soup, from_coordinates
 from subsettune.task import Task
 from subsettune.train import RunOptions, RunResult
 from subsettune.train.learner import Learner
+from subsettune.train.planning.phases import resolve
 from subsettune.train.planning.projection import project
 from subsettune.train.randomness import generator, isolated
 from subsettune.train.soup import executors
@@ -502,7 +503,7 @@ POLICIES: dict[str, tuple[Phase, ...]] = {
 def test_the_projection_is_the_ledger(tiny_data: Data, name: str, batch_size: int, model: Any) -> None:
     followed = Policy(phases=tuple(_longer(phase) for phase in POLICIES[name]))
     task = image_task(tiny_data, model, batch_size=batch_size)
-    result, stretches = run(task, followed), project(followed, task.recipe, train.facts(task))
+    result, stretches = run(task, followed), project(resolve(followed, task.recipe, train.facts(task)))
     spent = [getattr(result.ledger, purpose) for purpose in ("select", "forward", "backward")]
     assert spent == [sum(getattr(s.ledger, p) for s in stretches) for p in ("select", "forward", "backward")]
     assert result.updates == sum(s.updates for s in stretches)
