@@ -26,20 +26,19 @@ from subsettune.facts import Price
 from subsettune.policy import Policy
 from subsettune.storage import Folder
 from subsettune.task import Task
-from subsettune.train import optimizers, orders, schedule
+from subsettune.train import orders, schedule
 from subsettune.train.account import Stopwatch
 from subsettune.train.checkpoint import Checkpoints, CheckpointWriter
 from subsettune.train.evaluation import Evaluator, Report
 from subsettune.train.job import RunJob, find_device
 from subsettune.train.learner import Learner, predict
 from subsettune.train.options import RunOptions
+from subsettune.train.phase_switch import PhaseSwitch
 from subsettune.train.planning.check import check, facts, facts_of, resolve_checked, run_key
-from subsettune.train.randomness import capture, generator, isolated, preserved, restore
+from subsettune.train.randomness import capture, isolated, preserved, restore
 from subsettune.train.result import Cause, RunResult
 from subsettune.train.run_state import RunState
 from subsettune.train.selection.chooser import SubsetProvider
-from subsettune.train.soup import executors, workers
-from subsettune.train.transitions import base
 
 __all__ = ["Report", "RunJob", "RunOptions", "SubsetProvider", "check", "facts", "predict", "run", "run_key"]
 
@@ -92,21 +91,20 @@ class _Run:
 
     def __init__(self, job: RunJob, options: RunOptions, clock: Callable[[], float], report: Report | None) -> None:
         self.job, self.options, self.resolved, self.state = job, options, job.resolved, RunState()
-        recipe, phases = job.recipe, self.resolved.phases
-        self.train_total = self.resolved.total - sum(phase.flops for phase in phases)
+        recipe, resolved = job.recipe, job.resolved
+        self.train_total = resolved.total - sum(phase.flops for phase in resolved.phases)
         self.schedule = schedule.make(recipe.schedule, recipe.schedule_options)
-        self.stream = self.resolved.order.stream(len(job.data.train), recipe.batch_size, job.seed)
+        self.stream = resolved.order.stream(len(job.data.train), recipe.batch_size, job.seed)
         self.learner = Learner(job.task, recipe, job.data, job.device, job.seed)
-        _check_batches(job, self.learner)
+        if resolved.min_batch == 1 or recipe.batch_size == 1:
+            self.learner.check_batch(1)
+        elif resolved.min_trained_examples == 1:
+            self.learner.check_batch(1, advice="Keep more than one example of each batch.")
         self.stream.attach(self.learner)
-        is_soup = any(phase.is_soup for phase in phases)  # the mode is tried on the network
-        self.soup_mode = executors.execution_mode(options.soup_workers, self.learner) if is_soup else "in_turn"
-        self.workers: workers.Workers | None = None  # of the soup that is on
-        self.provider = SubsetProvider(job, places=options.places, clock=clock)
-        checkpoints = _find_checkpoints(job, options)
         self.watch = Stopwatch(clock, job.device, self.state.seconds)
-        self.writer = CheckpointWriter(checkpoints, options.checkpoint_every_s, self.watch)
+        self.switch = PhaseSwitch(job, options, self.learner, self.stream, self.state, self.watch)
         self.evaluator = Evaluator(job, options, self.learner, self.state, self.watch, report)
+        self.writer = CheckpointWriter(_find_checkpoints(job, options), options.checkpoint_every_s, self.watch)
 
     # --- the loop ------------------------------------------------------------------------------------------------
 
@@ -138,16 +136,19 @@ class _Run:
         while True:
             self._advance()
             share = state.account.spent / self.resolved.total
-            batch = None if self.workers is not None else self.stream.next(share)
-            length = self.workers.next_length() if self.workers is not None else len(batch or ())
+            workers = self.switch.workers
+            batch = self.stream.next(share) if workers is None else None
+            length = len(batch or ()) if workers is None else workers.next_length()
             price = self.resolved.phases[state.phase].update_cost(length, share)
             most = self._evaluations_left(price)
             if most == 0:
-                self._leave()
+                self.switch.leave()
                 self.watch.lap("train")
                 return "finished" if self.learner.is_finite() else "diverged"
             if state.entering:
-                self._enter()
+                if self.options.measure_switches:
+                    self.evaluator.measure_switch()
+                self.switch.enter()
             state.account.pay(price, self._update(batch, most, share))
             state.updates += 1
             state.trained = (state.phase, state.pool)
@@ -158,14 +159,15 @@ class _Run:
 
     def _update(self, batch: orders.Batch | None, most: int, share: float) -> int:
         """Update on a batch, or every worker on one of its own; returns the evaluations made."""
-        if self.workers is None:
+        workers = self.switch.workers
+        if workers is None:
             assert batch is not None
             facts = self.resolved.phases[self.state.phase].facts
             now = orders.StepContext(lr=self._lr(), weights=self.state.weights, most=most, share=share, facts=facts)
             return self.stream.update(self.learner, batch, now)
-        if not self.workers.has_begun:
-            self.workers.begin()
-        self.workers.update(self._lr())
+        if not workers.has_begun:
+            workers.begin()
+        workers.update(self._lr())
         return 1
 
     def _evaluations_left(self, price: Price) -> int:
@@ -188,8 +190,8 @@ class _Run:
         if not due:
             return None
         self.watch.lap("train")
-        if self.workers is not None:
-            self.workers.write_average()
+        if self.switch.workers is not None:
+            self.switch.workers.write_average()
         metric = self.evaluator.measure("validation")
         if not math.isfinite(metric):
             return "diverged"
@@ -217,8 +219,6 @@ class _Run:
             self._save()
         return "finished"
 
-    # --- from phase to phase -------------------------------------------------------------------------------------
-
     def _advance(self) -> None:
         """Move on to the phase that the compute spent so far belongs to.
 
@@ -227,84 +227,13 @@ class _Run:
         state, ends = self.state, self.resolved.ends
         last = len(ends) - 1
         while state.phase < 0 or (state.phase < last and state.account.spent >= ends[state.phase]):
-            self._leave()
+            self.switch.leave()
             state.phase += 1
             if state.phase == last or state.account.spent < ends[state.phase]:
-                self._prepare()
-
-    def _leave(self) -> None:
-        """End a phase: the workers of a soup become one network."""
-        if self.workers is not None:
-            self.state.soups.append(self.workers.merge())
-            self.workers = None
-
-    def _prepare(self) -> None:
-        """Choose the pool of a phase, and keep what came before safe; `_enter` follows with the first update."""
-        state, phase = self.state, self.resolved.phases[self.state.phase]
-        self.watch.lap("train")
-        state.pool, state.weights = None, None
-        state.account.selected += phase.flops
-        assert state.account.spent <= self.resolved.total, "check lets no phase through that does not fit"
-        if phase.selection is not None:
-            self._select()
-        self._gather_workers()
-        self.stream.enter(state.pool)
-        state.entering = state.updates > 0  # before the first update there is nothing to enter from
-        self.watch.lap("select")
-        self.evaluator.plan()  # points that the selection has passed by are not made up for
-        if state.updates > 0 or state.account.selected > 0:
-            self._save()
-
-    def _select(self) -> None:
-        state, choice = self.state, self.provider.choose(self.state.phase, self.learner.network)
-        self.watch.lap("other")  # what was prepared by another run is charged all the same
-        self.watch.seconds["select"] += choice.seconds
-        subset = choice.subset
-        state.pool = subset.positions
-        if choice.only_now:
-            state.subsets[state.phase] = subset
-        if subset.weights is not None:
-            weights = torch.ones(len(self.job.data.train))
-            weights[state.pool] = subset.loss_weights
-            state.weights = weights.to(self.job.device)
-
-    def _gather_workers(self) -> None:
-        phase = self.resolved.phases[self.state.phase]
-        if phase.soup is not None:
-            place = workers.SoupPhase(
-                soup=phase.soup,
-                seed=self.job.seed,
-                phase=phase.index,
-                facts=phase.facts,
-                pool=self.state.pool,
-                weights=self.state.weights,
-                mode=self.soup_mode,
-                clock=self.watch.now,
-            )
-            self.workers = workers.Workers(place, self.learner)
-
-    def _enter(self) -> None:
-        """Begin a phase: its transition changes weights and optimizer right before its first update."""
-        if self.options.measure_switches:
-            self.evaluator.measure_switch()
-        learner, phase = self.learner, self.resolved.phases[self.state.phase]
-        phase.transition.apply(
-            base.TransitionContext(
-                network=learner.network,
-                optimizer=learner.optimizer,
-                scales=learner.scales,
-                rng=generator(self.job.seed, "entry", phase.index),  # the name seeds the stream: it stays
-                part=learner.part,
-                pool=self.state.pool,
-                losses=learner.example_losses,
-                facts=phase.facts_before,
-            )
-        )
-        if phase.flops:
-            self.watch.lap("select")
-        optimizers.change_objective(learner.optimizer)
-        self.state.switches.append(self.state.account.spent / self.resolved.total)
-        self.state.entering = False
+                self.switch.prepare()
+                self.evaluator.plan()  # points that the selection has passed by are not made up for
+                if state.updates > 0 or state.account.selected > 0:
+                    self._save()
 
     # --- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -324,7 +253,7 @@ class _Run:
     def _live_state(self) -> dict[str, Any]:
         """State of what the run works with."""
         return {
-            "workers": None if self.workers is None else self.workers.state(),
+            "workers": None if self.switch.workers is None else self.switch.workers.state(),
             "learner": self.learner.state(),
             "order": self.stream.state(),
             "random": capture(),
@@ -353,9 +282,9 @@ class _Run:
         torch.set_num_threads(saved["num_threads"])  # `isolated` gives the caller's number back
         state.weights = None if state.weights is None else state.weights.to(device)
         if saved["workers"] is not None:
-            self._gather_workers()
-            assert self.workers is not None
-            self.workers.load(saved["workers"])
+            self.switch.gather_workers()
+            assert self.switch.workers is not None
+            self.switch.workers.load(saved["workers"])
         self.stream.load(saved["order"], state.pool)
         restore(saved["random"])
 
@@ -388,21 +317,6 @@ class _Run:
             model=self.learner.network.cpu() if self.options.keep_model else None,
             subsets=state.subsets,
         )
-
-
-def _check_batches(job: RunJob, learner: Learner) -> None:
-    """Check that the network trains on the shortest batch of the run, where that is a single example."""
-    phases, order = job.resolved.phases, job.resolved.order
-    shortest = min(length for phase in phases for length in phase.lengths)
-    if shortest == 1 or job.recipe.batch_size == 1:  # the lengths of a soup are those of all workers
-        learner.check_batch(1)
-    elif any(
-        order.min_trained_examples(length, phase.facts) == 1
-        for phase in phases
-        if not phase.is_soup
-        for length in phase.lengths
-    ):
-        learner.check_batch(1, advice="Keep more than one example of each batch.")
 
 
 def _find_checkpoints(job: RunJob, options: RunOptions) -> Checkpoints | None:

@@ -107,6 +107,18 @@ class ResolvedPolicy:
         """That of all phases."""
         return self.phases[0].order
 
+    @property
+    def min_batch(self) -> int:
+        """Examples of the shortest batch; of a soup's, over all workers."""
+        return min(length for phase in self.phases for length in phase.lengths)
+
+    @property
+    def min_trained_examples(self) -> int:
+        """Examples that are trained on at least of any batch outside soups; the whole batch size without one."""
+        plain = [phase for phase in self.phases if not phase.is_soup]
+        trained = (self.order.min_trained_examples(n, phase.facts) for phase in plain for n in phase.lengths)
+        return min(trained, default=self.recipe.batch_size)
+
 
 def resolve(policy: Policy, recipe: Recipe, facts: TaskFacts) -> ResolvedPolicy:
     """The policy with its phases resolved, and where each ends; arguments and errors as of `resolve_phases`."""
