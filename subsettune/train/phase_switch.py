@@ -16,7 +16,7 @@ from subsettune.train.run_state import RunState
 from subsettune.train.selection.chooser import SubsetProvider
 from subsettune.train.soup import executors
 from subsettune.train.soup.workers import SoupPhase, Workers
-from subsettune.train.transitions.base import TransitionContext
+from subsettune.train.transitions import TransitionContext
 
 
 class PhaseSwitch:

@@ -389,7 +389,7 @@ def test_a_price_is_reckoned_in_a_time_that_many_phases_bear(tiny_data: Data, mo
         calls.append(name)
         return make(name, chosen)
 
-    monkeypatch.setattr(select, "make", counted)
+    monkeypatch.setattr(select.checks, "make", counted)
     phase = {"share": 0.1, "passes": 300, "selector": "el2n", "reselect": 1.5}
     policy = Policy.from_mapping({"phases": [phase, {"passes": 1}]})
     total = sum(planned.flops for planned in select.plan_selections(policy, known) if planned is not None)
@@ -431,7 +431,7 @@ def policies(draw: st.DrawFn, layer: str) -> Policy:
             selector=name,
             selector_options=plain,
             draw=draw(st.integers(0, 2)),
-            entry=draw(st.sampled_from(["keep", "reset_optimizer"])) if index else "keep",
+            transition=draw(st.sampled_from(["keep", "reset_optimizer"])) if index else "keep",
         )
         made.append(phase)
     last = Phase(passes=draw(st.floats(0.2, 2)))

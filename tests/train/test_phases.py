@@ -21,7 +21,7 @@ from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.train.orders.base import Order
 from subsettune.train.orders.uniform import Shuffled
 from subsettune.train.planning.phases import resolve_phases
-from subsettune.train.transitions.base import Entry, TransitionContext
+from subsettune.train.transitions import Transition, TransitionContext
 
 Data = dict[str, str]
 MADE: Counter[str] = Counter()
@@ -63,7 +63,7 @@ class CountedOrder(Order):
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CountedTransition(Entry):
+class CountedTransition(Transition):
     """Changes nothing; counts how often one is made."""
 
     summary: ClassVar[str] = "changes nothing"
@@ -91,7 +91,7 @@ def counted(num_phases: int, *, alike: bool) -> Policy:
             "selector": f"{__name__}:CountedSelector",
             "selector_options": {"mark": 0 if alike else index},
             **(
-                {"entry": f"{__name__}:CountedTransition", "entry_options": {"mark": 0 if alike else index}}
+                {"transition": f"{__name__}:CountedTransition", "transition_options": {"mark": 0 if alike else index}}
                 if index
                 else {}
             ),
@@ -214,7 +214,7 @@ FACTS = TaskFacts(
 def test_a_phase_knows_the_network_before_and_in_it(tiny_data: Data) -> None:
     task = image_task(tiny_data)
     facts = train.facts(task)
-    pruned = {"entry": "prune", "entry_options": {"keep": 0.5}}
+    pruned = {"transition": "prune", "transition_options": {"keep": 0.5}}
     policy = Policy.from_mapping({"phases": [{"passes": 5}, {"passes": 5, **pruned}, {"passes": 5, "share": 0.5}]})
     first, second, third = resolve_phases(policy, task.recipe, facts)
     assert first.facts_before is first.facts is second.facts_before is facts

@@ -47,7 +47,7 @@ def check(resolved: ResolvedPolicy) -> None:
 def _doing(one: ResolvedPhase) -> str:
     """What the beginning of a phase spends its compute on, with its verb, for messages."""
     done = [] if one.selection is None else [f"choosing its examples with {one.phase.selector}"]
-    done += [] if one.transition.is_neutral else [f"its entry {one.phase.entry}"]
+    done += [] if one.transition.is_neutral else [f"its transition {one.phase.transition}"]
     done += ["its soup"] if one.is_soup else []
     return f"{done[0]} needs" if len(done) == 1 else f"{', '.join(done[:-1])} and {done[-1]} need"
 
@@ -90,5 +90,5 @@ def _check_no_transition(resolved: ResolvedPolicy, first: int) -> None:
     """Check that no transition is paid for that does not happen: none does before the first update, in `first`."""
     for one in resolved.phases[: first + 1]:
         if one.transition_flops:
-            name, advice = f"entry of phase {one.index + 1}", "Give the phases before it compute for an update."
-            raise ConfigError(config.must(name, "keep before any update", one.phase.entry, advice))
+            name, advice = f"transition of phase {one.index + 1}", "Give the phases before it compute for an update."
+            raise ConfigError(config.must(name, "keep before any update", one.phase.transition, advice))

@@ -12,9 +12,8 @@ from subsettune.facts import Price, TaskFacts
 from subsettune.policy import Phase, Policy, Soup
 from subsettune.select.accounting import PhaseSelection, SelectionAccount, why_not_chosen
 from subsettune.task import Recipe
-from subsettune.train import orders
+from subsettune.train import orders, transitions
 from subsettune.train.soup import workers
-from subsettune.train.transitions import base
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +40,7 @@ class ResolvedPhase:
     pool_size: int
     selection: PhaseSelection | None
     order: orders.Order
-    transition: base.Entry
+    transition: transitions.Transition
     soup: Soup | None
     facts_before: TaskFacts
     facts: TaskFacts
@@ -189,8 +188,10 @@ class _Resolver:
         made: orders.Order = self._once(("order", phase.order, phase.order_options), lambda: orders.of(phase))
         return made
 
-    def _transition(self, phase: Phase) -> base.Entry:
-        made: base.Entry = self._once(("transition", phase.entry, phase.entry_options), lambda: base.of(phase))
+    def _transition(self, phase: Phase) -> transitions.Transition:
+        made: transitions.Transition = self._once(
+            ("transition", phase.transition, phase.transition_options), lambda: transitions.of(phase)
+        )
         return made
 
     def _selector(self, phase: Phase) -> select.Selector:
@@ -210,9 +211,9 @@ class _Resolver:
 
     def _refuse_places(self, index: int, phase: Phase) -> None:
         """Refuse a transition into the first phase, and an order that is not that of the first phase."""
-        if index == 0 and phase.entry != "keep":
+        if index == 0 and phase.transition != "keep":
             raise ConfigError(
-                f"entry of the first phase must be keep, got {phase.entry!r}. There is nothing to enter from."
+                f"transition of the first phase must be keep, got {phase.transition!r}. There is nothing to enter from."
             )
         first = self.policy.phases[0]
         if (phase.order, phase.order_options) != (first.order, first.order_options):
