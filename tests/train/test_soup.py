@@ -122,13 +122,13 @@ def seeded(untouched_random_state: None) -> Iterator[None]:
 
 def networks(workers: Workers) -> dict[str, Tensor]:
     """(W, ...) parameters and buffers of the workers."""
-    assert workers._crew is not None
-    return {name: values.clone() for name, values in workers._crew.tensors().items()}
+    assert workers._executor is not None
+    return {name: values.clone() for name, values in workers._executor.tensors().items()}
 
 
 def kept(workers: Workers) -> Mapping[str, Tensor]:
-    assert workers._crew is not None
-    return workers._crew.masks
+    assert workers._executor is not None
+    return workers._executor.masks
 
 
 # --- shards -----------------------------------------------------------------------------------------------------------
