@@ -7,13 +7,13 @@ looks at the network. An order that goes by losses, a soup and a pruned network 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from subsettune.bundle.bundle import Bundle
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy
-
-if TYPE_CHECKING:
-    from subsettune.bundle.bundle import Bundle
+from subsettune.train import orders
+from subsettune.train.orders.base import Stream
+from subsettune.train.transitions import base
 
 _PLAIN = """from subsettune.bundle import Bundle
 from subsettune.train import schedule
@@ -78,8 +78,6 @@ def how(bundle: Bundle, held_out: str) -> str:
 
 def _needs(policy: Policy, facts: TaskFacts) -> dict[int, str]:
     """Phases that only subsettune's own loop carries out, each with what it needs it for."""
-    from subsettune.train.transitions import base
-
     found: dict[int, str] = {}
     now = facts
     for index, phase in enumerate(policy.phases):
@@ -95,9 +93,6 @@ def _needs(policy: Policy, facts: TaskFacts) -> dict[int, str]:
 
 def _is_blind(phase: Phase) -> bool:
     """Whether which examples an update is on follows from the seed alone."""
-    from subsettune.train import orders
-    from subsettune.train.orders.base import Stream
-
     kind = type(orders.of(phase).stream(1, 1, 0))
     return kind.update is Stream.update and kind.attach is Stream.attach
 

@@ -13,23 +13,27 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from subsettune.report import assets
-from subsettune.report.figures import REFERENCE, figures, seed_differences, test_metrics
+from subsettune.report.components import cheapest_passes, component_text, component_title, components_legend
+from subsettune.report.drawing import Figure
+from subsettune.report.figures import figures
+from subsettune.report.intervals import REFERENCE, seed_differences, test_metrics
 from subsettune.report.tables import (
     ResultRow,
     alpha_words,
-    cheapest_passes,
-    component_text,
-    component_title,
-    components_legend,
     counts_text,
     legend,
     result_rows,
     tuning_text,
 )
-from subsettune.study.results.headline import COMPARISON_WORDS, compared_of, headline, verdict_words
+from subsettune.study.results.ablation import ABLATION_WORDS, AblationResult
+from subsettune.study.results.headline import verdict_words
+from subsettune.study.results.records import RunRecord
+from subsettune.study.results.summary import ComponentRow
+from subsettune.study.results.view import StudyView
+from subsettune.study.spec.definition import to_yaml
 from subsettune.text import (
     NOTHING,
     bytes_words,
@@ -42,11 +46,6 @@ from subsettune.text import (
     seconds_words,
     share_words,
 )
-
-if TYPE_CHECKING:
-    from subsettune.report.drawing import Figure
-    from subsettune.study.results.records import RunRecord
-    from subsettune.study.results.view import AblationResult, StudyView
 
 HEADED = ("versions", "hardware", "data")  # keys of the manifest with a heading of their own
 SHOWN_ELSEWHERE = (*HEADED, "command", "study", "rounds", "comparison")
@@ -135,17 +134,17 @@ def figures_json(drawn: Sequence[Figure]) -> str:
 
 
 def _head(view: StudyView) -> str:
-    status = str(view.summary.get("status", ""))
+    status = view.summary.status
     return (
         f'<p class="eyebrow">subsettune study {escape(view.run_id)} {_chip(status, _status_colour(view))}</p>\n'
-        f"<h1>{_unbroken(headline(view))}</h1>"
+        f"<h1>{_unbroken(view.summary.headline)}</h1>"
     )
 
 
 def _status_colour(view: StudyView) -> str:
-    if view.summary.get("status") != "finished":
+    if view.summary.status != "finished":
         return ""
-    return "good" if view.summary.get("verified") else "bad"
+    return "good" if view.summary.verified else "bad"
 
 
 def _chip(words: str, colour: str = "") -> str:
@@ -183,8 +182,8 @@ def _result(view: StudyView) -> str:
     if parts[0]:
         parts.append(f'<p class="small">{_unbroken(legend(view))}</p>')
     parts.append(f"<p>{_unbroken(counts_text(view))} {_unbroken(tuning_text(view))}</p>")
-    if view.summary.get("bundle"):
-        parts.append(f"<p>Bundle: <code>{escape(str(view.summary['bundle']))}</code></p>")
+    if view.summary.bundle:
+        parts.append(f"<p>Bundle: <code>{escape(view.summary.bundle)}</code></p>")
     return "\n".join(parts)
 
 
@@ -235,17 +234,17 @@ def _evidence(view: StudyView) -> str:
 
 def _evidence_cells(view: StudyView, name: str) -> list[Cell]:
     tolerance = view.study.task.tolerance
-    verdict: Mapping[str, Any] = view.verdicts.get(name, {})
-    words = f"{describe(view.candidates[name].policy, view.facts)}. {verdict.get('reason') or ''}".strip()
+    verdict = view.verdicts.get(name)
+    words = f"{describe(view.candidates[name].policy, view.facts)}. {verdict.reason if verdict else ''}".strip()
     return [
         ("", f'<b>{escape(name)}</b><span class="sub">{_unbroken(words)}</span>', ""),
-        ("seeds", str(verdict.get("num_seeds") or NOTHING), "num"),
-        ("mean difference", metric_words(verdict.get("mean_difference"), tolerance, signed=True), "num"),
-        ("lower bound", metric_words(verdict.get("lower_bound"), tolerance, signed=True), "num"),
+        ("seeds", str(verdict.num_seeds if verdict and verdict.is_tested else NOTHING), "num"),
+        ("mean difference", metric_words(verdict.mean_difference if verdict else None, tolerance, signed=True), "num"),
+        ("lower bound", metric_words(verdict.lower_bound if verdict else None, tolerance, signed=True), "num"),
         ("margin", f"{-tolerance:g}", "num"),
-        ("p-value", alpha_words(verdict.get("p_value")), "num"),
-        ("alpha spent", alpha_words(verdict.get("alpha_spent")), "num"),
-        ("verdict", _verdict_chip(verdict_words(verdict or None, tolerance)), ""),
+        ("p-value", alpha_words(verdict.p_value if verdict else None), "num"),
+        ("alpha spent", alpha_words(verdict.alpha_spent if verdict else None), "num"),
+        ("verdict", _verdict_chip(verdict_words(verdict, tolerance)), ""),
     ]
 
 
@@ -271,7 +270,7 @@ def _seed_cell(seed: int, metric: float | None, difference: float | None, tolera
 
 def _components(view: StudyView) -> str:
     """Every component: its trials, and whether it paid for itself."""
-    rows = view.summary.get("components") or ()
+    rows = view.summary.components
     if not rows or not view.trials:
         return ""
     reading = f'<p class="reading">{_unbroken(components_legend(view))}</p>'
@@ -279,9 +278,9 @@ def _components(view: StudyView) -> str:
     return f"<h2>Which components paid for themselves?</h2>\n{reading}\n{table}"
 
 
-def _component_cells(view: StudyView, row: Mapping[str, Any]) -> list[Cell]:
-    tolerance, compared = view.study.task.tolerance, compared_of(view, row)
-    difference = (compared.difference, compared.lower, compared.upper) if compared else (None, None, None)
+def _component_cells(view: StudyView, row: ComponentRow) -> list[Cell]:
+    tolerance, ablation = view.study.task.tolerance, row.ablation
+    difference = (ablation.difference, ablation.lower, ablation.upper) if ablation else (None, None, None)
     mean, lower, upper = (metric_words(value, tolerance, signed=True) for value in difference)
     return [
         (
@@ -289,27 +288,27 @@ def _component_cells(view: StudyView, row: Mapping[str, Any]) -> list[Cell]:
             f'<b>{escape(component_title(row))}</b><span class="sub">{_unbroken(component_text(view, row))}</span>',
             "",
         ),
-        ("against", escape(row["against"] or NOTHING), ""),
-        ("met", f"{row['feasible']}/{row['trials']}", "num"),
+        ("against", escape(row.against or NOTHING), ""),
+        ("met", f"{row.feasible}/{row.trials}", "num"),
         ("passes", passes_words(cheapest_passes(view, row)), "num"),
-        ("compute", flops_words(compared.cost_flops if compared else None), "num"),
-        ("selection", _unbroken(share_words(compared.selection_share if compared else None)), "num"),
-        ("seeds", str(len(compared.differences) if compared and compared.differences else NOTHING), "num"),
+        ("compute", flops_words(ablation.cost_flops if ablation else None), "num"),
+        ("selection", _unbroken(share_words(ablation.selection_share if ablation else None)), "num"),
+        ("seeds", str(len(ablation.differences) if ablation and ablation.differences else NOTHING), "num"),
         ("differ", mean, "num"),
         ("from", lower, "num"),
         ("to", upper, "num"),
-        ("paid?", _paid_chip(compared) if compared else NOTHING, ""),
+        ("paid?", _paid_chip(ablation) if ablation else NOTHING, ""),
     ]
 
 
 def _paid_chip(row: AblationResult) -> str:
     colour = {"paid": "good", "not_paid": "bad"}.get(row.verdict, "")
-    return _chip(COMPARISON_WORDS[row.verdict], colour)
+    return _chip(ABLATION_WORDS[row.verdict], colour)
 
 
 def _failures(view: StudyView) -> str:
     """Runs without a result, with what went wrong and where the log is."""
-    everything = (*view.reference, *view.trials, *view.verification, *view.comparison)
+    everything = (*view.reference, *view.trials, *view.verification, *view.ablation_runs)
     runs = [run for run in everything if run.cause in ("failed", "diverged")]
     if not runs:
         return ""
@@ -327,8 +326,6 @@ def _failure_cells(run: RunRecord) -> list[Cell]:
 
 def _origin(view: StudyView, command: str | None) -> str:
     """Where the numbers come from: command, versions, hardware, data, the resolved study."""
-    from subsettune.study.spec.definition import to_yaml  # its package loads what a log line of progress does not need
-
     manifest = view.manifest
     given = command or manifest.get("command") or "unknown"
     line = given if isinstance(given, str) else shlex.join(map(str, given))

@@ -19,7 +19,8 @@ from typing import Any, Protocol
 
 import torch
 
-from subsettune import bundle, config
+from subsettune import config
+from subsettune.bundle import PhaseSubset, export
 from subsettune.data import DataPaths
 from subsettune.errors import ConfigError, StudyError
 from subsettune.ledger import Ledger
@@ -32,17 +33,19 @@ from subsettune.study.execute.sequence import FixedRuns, InlineExecutor, RunSour
 from subsettune.study.execute.watch import ObservedSource
 from subsettune.study.options import TuneOptions, device_of, fresh_run_id
 from subsettune.study.preflight import check_here, dearest_budget, resolve_study
+from subsettune.study.results.ablation import AblationResult
+from subsettune.study.results.candidate import Candidate
 from subsettune.study.results.folder import StudyFolder
 from subsettune.study.results.lock import DriverLock
 from subsettune.study.results.records import RunRecord
-from subsettune.study.results.view import AblationResult, Candidate, StudyView
+from subsettune.study.results.view import StudyView
 from subsettune.study.search.journal_storage import journal_at
 from subsettune.study.search.search import Search, SearchSettings
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.definition import Study, parse, read
 from subsettune.study.stages import reference
 from subsettune.study.stages import verification as stages
-from subsettune.study.stages.verification import Trials
+from subsettune.study.verification.candidates import Trials, likeliest, select_candidates
 from subsettune.study.verification.noninferiority import Rules
 from subsettune.study.verification.verification import Verification
 from subsettune.train import metrics
@@ -78,7 +81,7 @@ def tune(
         options: where and how it runs.
 
     Returns:
-        The finished study; `summary["verified"]` says whether a policy passed, `summary["bundle"]` where it lies.
+        The finished study; `summary.verified` says whether a policy passed, `summary.bundle` where it lies.
 
     Raises:
         ConfigError, DataError, ModelError, LearningError, StudyError: see `subsettune.errors`.
@@ -414,13 +417,10 @@ class _Driver:
         if rounds and rounds[-1]["trials_asked"] >= self.settings.trials:
             number, plain = len(rounds), rounds[-1]
             verification = Verification.from_mapping(plain["state"])
-            candidates = {
-                name: Candidate(name=name, **{**c, "policy": Policy.from_mapping(c["policy"])})
-                for name, c in plain["candidates"].items()
-            }
+            candidates = {name: Candidate.from_mapping(name, c) for name, c in plain["candidates"].items()}
         else:
             number = len(rounds) + 1
-            candidates = stages.select_candidates(trials, self.settings.candidates, self.facts, number)
+            candidates = select_candidates(trials, self.settings.candidates, self.facts, number)
             if not candidates:
                 return None
             spent = rounds[-1]["state"]["alpha_spent"] if rounds else 0.0
@@ -428,7 +428,7 @@ class _Driver:
             verification = Verification(costs, self._rules(), self.seeds, spent=spent)
             rounds.append({})
         keep = _RoundKeeper(self, number)
-        shorter, subset = (stages.likeliest(search, self.facts, arm, number) for arm in (FULL, SUBSET))
+        shorter, subset = (likeliest(search, self.facts, arm, number) for arm in (FULL, SUBSET))
         known = self._tested({**candidates, **({shorter.name: shorter} if shorter is not None else {})})
         stage = stages.VerificationStage(verification, candidates, self.facts, number, shorter, subset, known, keep)
         keep.stage = stage
@@ -543,11 +543,11 @@ class _Driver:
             self.observer.stage("export", None)
             manifest["bundle"] = target = self._uri("bundle")
             subsets = self._chosen(manifest["winner"])
-            bundle.export_study(self.folder.view(), manifest["winner"], subsets, seed=self.seeds[0], target=target)
+            export.export_study(self.folder.view(), manifest["winner"], subsets, seed=self.seeds[0], target=target)
         self.checkpoints.remove()  # every run is on record, and what a run alone could tell is in the bundle
         self.folder.save()
 
-    def _chosen(self, winner: str) -> tuple[bundle.PhaseSubset, ...]:
+    def _chosen(self, winner: str) -> tuple[PhaseSubset, ...]:
         """What the phases of the winner choose with the first seed of verification.
 
         A choice that only the run can tell is in the checkpoint of the finished run; the others are made anew, with as
@@ -563,7 +563,7 @@ class _Driver:
         here = chooser()
         with isolated(seed, self.settings.cpus_per_trial):
             subsets |= {index: here.choose(index).subset for index in left}
-        return tuple(bundle.chosen(index, subset, self.data.train) for index, subset in sorted(subsets.items()))
+        return tuple(export.chosen(index, subset, self.data.train) for index, subset in sorted(subsets.items()))
 
     def _write_report(self, view: StudyView) -> None:
         from subsettune.report import html

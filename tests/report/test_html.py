@@ -66,12 +66,14 @@ def evil_view() -> StudyView:
         dataclasses.replace(t, message=EVIL, log=EVIL) if t.cause in ("failed", "diverged") else t for t in view.trials
     )
     renamed = {EVIL if name == "candidate-1" else name: c for name, c in view.candidates.items()}
-    verdicts = {EVIL if n == "candidate-1" else n: {**v, "reason": EVIL} for n, v in view.verdicts.items()}
+    verdicts = {
+        EVIL if n == "candidate-1" else n: dataclasses.replace(v, reason=EVIL) for n, v in view.verdicts.items()
+    }
     runs = [dataclasses.replace(r, candidate=EVIL if r.candidate == "candidate-1" else r.candidate)
             for r in view.verification]  # fmt: skip
-    row = dataclasses.replace(view.compared[KCENTER], name=EVIL, reason=EVIL)
-    components = [{**row, "name": EVIL} for row in view.summary["components"]]
-    summary = {**view.summary, "bundle": EVIL, "status": EVIL, "components": components}
+    row = dataclasses.replace(view.ablation[KCENTER], name=EVIL, reason=EVIL)
+    components = tuple(dataclasses.replace(one, name=EVIL, ablation=row) for one in view.summary.components)
+    summary = dataclasses.replace(view.summary, bundle=EVIL, status=EVIL, components=components)
     manifest = {**view.manifest, "command": EVIL, EVIL: EVIL, "versions": {EVIL: EVIL}, "hardware": EVIL}
     return dataclasses.replace(
         view,
@@ -82,7 +84,7 @@ def evil_view() -> StudyView:
         verification=tuple(runs),
         summary=summary,
         manifest=manifest,
-        compared={row.component: row},
+        ablation={row.component: row},
     )
 
 
@@ -98,12 +100,12 @@ def test_text_of_a_user_is_escaped_everywhere() -> None:
 def test_components_have_a_table_with_their_verdicts_and_both_costs() -> None:
     view = make_view("subset_wins")
     section = html.page(view).partition("Which components paid for themselves?")[2].partition("<h2>")[0]
-    assert section.count("<tr>") == 1 + len(view.summary["components"])
+    assert section.count("<tr>") == 1 + len(view.summary.components)
     assert "<b>order sift</b>" in section
     assert "<b>no soup</b>" in section
     assert '<span class="chip good">paid for itself</span>' in section
     assert '<span class="chip">no difference shown</span>' in section
-    cost = view.compared[KCENTER].cost_flops
+    cost = view.ablation[KCENTER].cost_flops
     assert section.count(f"<span>{text.flops_words(cost)}</span>") >= 2
     assert "which favours the component" in section
     assert '<span class="chip bad">did not</span>' in html.page(make_view("full_wins"))

@@ -21,10 +21,13 @@ import pyarrow.parquet as pq
 from subsettune import config
 from subsettune.errors import ConfigError, StudyError
 from subsettune.facts import TaskFacts
-from subsettune.policy import Policy
 from subsettune.storage import Folder, parsed
+from subsettune.study.results.ablation import AblationResult
+from subsettune.study.results.candidate import Candidate
 from subsettune.study.results.records import Role, RunRecord, from_table, to_table
-from subsettune.study.results.view import AblationResult, Candidate, StudyView
+from subsettune.study.results.summarise import summarised
+from subsettune.study.results.verdict import Verdict
+from subsettune.study.results.view import StudyRecords, StudyView
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.definition import Study, to_yaml
 
@@ -145,11 +148,9 @@ class StudyFolder:
 
     def view(self) -> StudyView:
         """The study as it stands."""
-        from subsettune.study.results.summary import summarise
-
         manifest = self.manifest
         facts = config.build(TaskFacts, manifest["facts"]) if "facts" in manifest else None
-        bare = StudyView(
+        records = StudyRecords(
             run_id=self.run_id,
             folder=str(self.folder),
             study=config.build(Study, manifest["study"]),
@@ -160,12 +161,11 @@ class StudyFolder:
             trials=self.records("trial"),
             verification=self.records("verification"),
             candidates=_candidates(manifest),
-            verdicts={name: v for r in _shown(manifest) for name, v in r["verdicts"].items()},
-            summary={},
-            comparison=self.records("comparison"),
-            compared=_compared(manifest),
+            verdicts=_verdicts(manifest),
+            ablation_runs=self.records("comparison"),
+            ablation=_ablation(manifest),
         )
-        return summarise(bare)
+        return summarised(records)
 
 
 def _check_manifest(manifest: Mapping[str, Any]) -> None:
@@ -174,7 +174,8 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
         manifest[key]
     config.build(Study, manifest["study"])
     _candidates(manifest)
-    _compared(manifest)
+    _verdicts(manifest)
+    _ablation(manifest)
     if "facts" in manifest:
         config.build(TaskFacts, manifest["facts"])
 
@@ -182,19 +183,20 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
 def _candidates(manifest: Mapping[str, Any]) -> dict[str, Candidate]:
     """Candidates of the rounds that are shown, in their order; names are unique across rounds."""
     return {
-        name: Candidate(
-            name=name,
-            policy=Policy.from_mapping(plain["policy"]),
-            trials=tuple(plain["trials"]),
-            cost_flops=plain["cost_flops"],
-        )
+        name: Candidate.from_mapping(name, plain)
         for rounds in _shown(manifest)
         for name, plain in rounds["candidates"].items()
     }
 
 
-def _compared(manifest: Mapping[str, Any]) -> dict[Component, AblationResult]:
-    """The rows of the comparison; none in a study that had no such stage."""
+def _verdicts(manifest: Mapping[str, Any]) -> dict[str, Verdict]:
+    """What the rounds that are shown say of their candidates."""
+    found = [verdict for rounds in _shown(manifest) for verdict in rounds["verdicts"].items()]
+    return {name: Verdict.from_mapping(plain) for name, plain in found}
+
+
+def _ablation(manifest: Mapping[str, Any]) -> dict[Component, AblationResult]:
+    """The rows of the ablation; none in a study that had no such stage."""
     if "comparison" not in manifest:
         return {}
     _, _, rows = (manifest["comparison"][key] for key in ("trials_asked", "seeds", "rows"))

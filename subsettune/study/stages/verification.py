@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from subsettune.facts import TaskFacts
 from subsettune.policy import FULL, Phase, Policy, conventional
 from subsettune.study.execute.sequence import Pause, RunRequest
+from subsettune.study.results.candidate import Candidate, CandidateRole
 from subsettune.study.results.records import RunRecord
-from subsettune.study.results.view import Candidate, role_of
+from subsettune.study.results.verdict import Verdict
 from subsettune.study.search import search as searching
 from subsettune.study.search.search import Outcome, Proposal, Search
 from subsettune.study.spec.components import randomised, selects
 from subsettune.study.verification.verification import Verification
 from subsettune.train.result import CurvePoint
-
-CLEARLY_DEARER = 1.2  # times the cost of the dearest candidate so far
-STRETCH = 1.5  # times the compute of the dearest candidate: two such steps reach what one lucky seed hides
 
 
 class SearchStage:
@@ -86,127 +84,6 @@ def _trial(proposal: Proposal) -> RunRequest:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trials:
-    """What verification may choose from.
-
-    Args:
-        search: after its last trial.
-        records: of its trials.
-        target: validation metric that counts as matched.
-        higher_is_better: direction of the metric.
-        most_passes: compute of the dearest policy in the space.
-    """
-
-    search: Search
-    records: tuple[RunRecord, ...]
-    target: float
-    higher_is_better: bool
-    most_passes: float
-
-    def safer(self, cost_flops: int) -> RunRecord | None:
-        """The policy with the most to spare among those that are clearly dearer and always reached the target.
-
-        A cheap policy's luck is drawn on few seeds, and noise is larger on a small budget than in the reference; should
-        it fail verification, a dearer one that was tested before it still stands.
-        """
-        by_policy: dict[str, list[RunRecord]] = {}
-        for record in self.records:
-            if record.cost_flops >= CLEARLY_DEARER * cost_flops:
-                by_policy.setdefault(record.policy.key, []).append(record)
-        sound = [rs for rs in by_policy.values() if all(r.metric is not None and not self._miss(r) for r in rs)]
-        if not sound:
-            return None
-        return max(sound, key=lambda rs: (self._spare(rs), -rs[0].cost_flops))[0]
-
-    def _spare(self, records: list[RunRecord]) -> float:
-        """By how much the mean metric is better than the target."""
-        gaps = [r.metric - self.target for r in records if r.metric is not None]
-        return (1 if self.higher_is_better else -1) * sum(gaps) / len(gaps)
-
-    def _miss(self, record: RunRecord) -> float:
-        assert record.metric is not None
-        gap = self.target - record.metric if self.higher_is_better else record.metric - self.target
-        return max(0.0, gap)
-
-
-def select_candidates(trials: Trials, count: int, facts: TaskFacts, round_number: int) -> dict[str, Candidate]:
-    """The candidates of a round: the search's choice, and the best of the full arm, named `shorter`.
-
-    The candidates make a ladder of costs. Places that the search leaves empty are a margin for its optimism: dearer
-    policies with more to spare, and where there is none, the dearest candidate with more compute in every phase. Where
-    the search trusts no policy, the likeliest is tested all the same: the table then says by how much it missed.
-
-    Args:
-        trials: what there is to choose from.
-        count: policies besides the best of the full arm.
-        facts: of the task.
-        round_number: 1, or more after an extension; it marks the names.
-    """
-    mark = "" if round_number == 1 else f"@{round_number}"
-    best_full = trials.search.best_full()
-    named: dict[str, Candidate] = {}
-    if best_full is not None:
-        named[f"shorter{mark}"] = _candidate(f"shorter{mark}", best_full, facts)
-    for found in trials.search.candidates(count):
-        if len(named) <= count and _stands_apart(found.policy.cost(facts), named.values()):
-            name = f"candidate-{len(named) + (best_full is None)}{mark}"
-            named[name] = _candidate(name, found, facts)
-    likeliest = trials.search.likeliest()
-    if not named and likeliest is not None:
-        name = f"shorter{mark}" if likeliest.policy.arm == FULL else f"candidate-1{mark}"
-        named[name] = _candidate(name, likeliest, facts)
-    while named and len(named) < count + 1:
-        dearest = max(named.values(), key=lambda candidate: candidate.cost_flops)
-        name = f"candidate-{len(named) + (f'shorter{mark}' not in named)}{mark}"
-        safer = trials.safer(dearest.cost_flops)
-        longer = extend_candidates(dearest.policy, trials.most_passes)
-        if safer is not None:
-            named[name] = _from_record(name, safer)
-        elif longer is not None:
-            named[name] = Candidate(name=name, policy=longer, cost_flops=longer.cost(facts))
-        else:
-            break
-    return named
-
-
-def _stands_apart(cost_flops: int, others: Iterable[Candidate]) -> bool:
-    """Whether a cost differs enough from those of others: policies of one cost mostly pass or fail together.
-
-    The search's optimism is more than the noise of seeds: all its policies were chosen on one validation split, which
-    suits some budgets better than the test split does. Only a ladder of costs is a margin against that.
-    """
-    costs = [other.cost_flops for other in others]
-    return all(max(cost, cost_flops) >= CLEARLY_DEARER * min(cost, cost_flops) for cost in costs)
-
-
-def extend_candidates(policy: Policy, most_passes: float) -> Policy | None:
-    """The policy with more compute in every phase, or None if the space allows no more that counts."""
-    factor = min(STRETCH, most_passes / policy.passes)
-    if factor < CLEARLY_DEARER:
-        return None
-    phases = []
-    for phase in policy.phases:
-        plain = {name: getattr(phase, name) for name in Phase.__dataclass_fields__}
-        phases.append(Phase(**{**plain, "passes": phase.passes * factor}))
-    return Policy(phases=tuple(phases), recipe=policy.recipe)
-
-
-def likeliest(search: Search, facts: TaskFacts, arm: str, round_number: int) -> Candidate | None:
-    """The best of an arm where the search does not trust it enough to make it a candidate: `shorter`, or `subset`."""
-    best = search.likeliest(arm=arm)
-    name = "shorter" if arm == FULL else "subset"
-    return None if best is None else _candidate(name if round_number == 1 else f"{name}@{round_number}", best, facts)
-
-
-def _from_record(name: str, record: RunRecord) -> Candidate:
-    return Candidate(name=name, policy=record.policy, trials=(record.number,), cost_flops=record.cost_flops)
-
-
-def _candidate(name: str, found: searching.Candidate, facts: TaskFacts) -> Candidate:
-    return Candidate(name=name, policy=found.policy, trials=(found.number,), cost_flops=found.policy.cost(facts))
-
-
 class VerificationStage:
     """Runs of one round of verification, and of its controls once the candidates are through.
 
@@ -233,7 +110,7 @@ class VerificationStage:
         save: Callable[[RunRecord | None], None],
     ) -> None:
         self.verification, self.candidates, self._facts = verification, candidates, facts
-        self._mark = "" if round_number == 1 else f"@{round_number}"
+        self._round = round_number
         self._fallback, self._likeliest_subset, self._known, self._save = shorter, subset, known, save
         self._under_way: set[tuple[str, int]] = set()
 
@@ -293,26 +170,29 @@ class VerificationStage:
         return bool(fresh)
 
     def _shorter_control(self) -> Candidate | None:
-        name = f"shorter{self._mark}"
-        if name not in self.verification.order:
+        shorter = next((c for c in self._in_order() if c.role == "shorter"), None)
+        if shorter is None:
             return self._fallback
-        if self.verification.verdicts[name].num_seeds > 0:
+        if self.verification.verdicts[shorter.name].is_tested:
             return None
-        return self._control(f"shorter@control{self._mark}", self.candidates[name].policy)
+        return self._control("shorter", shorter.policy, is_repeat=True)
+
+    def _in_order(self) -> list[Candidate]:
+        return [self.candidates[name] for name in self.verification.order]
 
     def _equal_control(self) -> Candidate | None:
         winner = self.candidates.get(self.verification.winner or "")
         if winner is None or winner.policy.arm == FULL:
             return None
         policy = Policy(phases=(Phase(passes=winner.policy.passes),), recipe=winner.policy.recipe)
-        is_tested = any(c.policy.key == policy.key and role_of(name) != "equal" for name, c in self.candidates.items())
-        return None if is_tested else self._control(f"equal{self._mark}", policy)
+        is_tested = any(c.policy.key == policy.key and c.role != "equal" for c in self.candidates.values())
+        return None if is_tested else self._control("equal", policy)
 
     def _random_control(self) -> Candidate | None:
-        winner = self.verification.winner
-        in_order = [self.candidates[name] for name in self.verification.order]
-        if winner is not None and self.candidates[winner].policy.arm != FULL:
-            in_order = [self.candidates[winner]]
+        winner = self.candidates.get(self.verification.winner or "")
+        in_order = self._in_order()
+        if winner is not None and winner.policy.arm != FULL:
+            in_order = [winner]
         elif self._likeliest_subset is not None:
             in_order.append(self._likeliest_subset)
         base = next((candidate for candidate in in_order if selects(candidate.policy)), None)
@@ -320,28 +200,27 @@ class VerificationStage:
             return None
         policy = randomised(base.policy)
         own = policy.key == base.policy.key and base.name in self.verification.order
-        if own and self.verification.verdicts[base.name].num_seeds > 0:
+        if own and self.verification.verdicts[base.name].is_tested:
             return None  # the selector is `random` already: the policy is its own control
-        return self._control(f"random{self._mark}", policy)
+        return self._control("random", policy)
 
-    def _control(self, name: str, policy: Policy) -> Candidate:
-        return Candidate(name=name, policy=policy, cost_flops=policy.cost(self._facts))
+    def _control(self, role: CandidateRole, policy: Policy, *, is_repeat: bool = False) -> Candidate:
+        cost_flops = policy.cost(self._facts)
+        return Candidate(role=role, round=self._round, is_repeat=is_repeat, policy=policy, cost_flops=cost_flops)
 
 
 def to_round(stage: VerificationStage) -> dict[str, Any]:
     """A round of verification as the manifest holds it."""
     order = [*stage.verification.order, *stage.verification.controls]
-    plain = {
-        name: {"policy": c.policy.to_mapping(), "trials": list(c.trials), "cost_flops": c.cost_flops}
-        for name, c in ((name, stage.candidates[name]) for name in order)
-    }
-    verdicts = {name: _unclaimed(name, verdict.to_mapping()) for name, verdict in stage.verification.verdicts.items()}
-    return {"candidates": plain, "state": stage.verification.to_mapping(), "verdicts": verdicts}
+    found = stage.verification.verdicts
+    verdicts = {name: _claimed(stage.candidates[name], verdict).to_mapping() for name, verdict in found.items()}
+    candidates = {name: stage.candidates[name].to_mapping() for name in order}
+    return {"candidates": candidates, "state": stage.verification.to_mapping(), "verdicts": verdicts}
 
 
-def _unclaimed(name: str, verdict: dict[str, Any]) -> dict[str, Any]:
+def _claimed(candidate: Candidate, verdict: Verdict) -> Verdict:
     """The verdict as it may be told: what was tested after a failure in the sequence cannot claim to have passed."""
-    if not name.startswith("shorter@control") or not verdict["passed"]:
+    if not candidate.is_repeat or not verdict.passed:
         return verdict
     reason = "its bound is above the margin, but a dearer candidate failed before it, so nothing is claimed"
-    return {**verdict, "passed": None, "reason": reason}
+    return replace(verdict, passed=None, reason=reason)
