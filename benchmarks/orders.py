@@ -30,14 +30,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from paired import DIGITS, LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks, page
+from harness import DIGITS, LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks, page
 
 from subsettune import config, train
 from subsettune.data import DataPaths
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy
 from subsettune.report.render import Column, Table, render
-from subsettune.study.spec.definition import read
+from subsettune.study.spec.yaml_file import read
 from subsettune.task import Task
 from subsettune.train import orders
 from subsettune.train.orders.sift import Sift

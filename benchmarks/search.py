@@ -10,8 +10,8 @@ only up to the depth L(s), for a subset teaches only so much:
     L(s) = l * s^c                     deeper for larger subsets
     1/g(s) = 1 - k * (1 - s^c)         faster for smaller ones
 
-A learning rate other than the best multiplies both rates by exp(-(ln(lr/lr0)/w)^2 / 2), and the entry `shrink_perturb`
-loses a tenth of x at the switch; both at their best do nothing.
+A learning rate other than the best multiplies both rates by exp(-(ln(lr/lr0)/w)^2 / 2), and the transition
+`shrink_perturb` loses a tenth of x at the switch; both at their best do nothing.
 
 The optimum. The full arm needs D/r. A subset phase of length u <= L(s)/(r g(s)) is always worth prolonging up to that
 limit, since g > 1. Then the rest, D - L(s), takes (D - L(s))/r, and the cost is
@@ -19,7 +19,7 @@ limit, since g > 1. Then the rest, D - L(s), takes (D - L(s))/r, and the cost is
     b(s) = L(s)/(r g(s)) + (D - L(s))/r = [D - L(s) * (1 - 1/g(s))]/r = [D - l k y (1 - y)]/r,   y = s^c,
 
 least at y = 1/2: s* = 2^(-1/c), b* = (D - l k/4)/r, switch* = L(s*)/(r g(s*) b*) = (l/2)(1 - k/2)/(r b*). This holds
-while L(s*) = l/2 <= D. `tests/test_study_simulate.py` compares it with a grid.
+while L(s*) = l/2 <= D. `tests/study/test_simulate.py` compares it with a grid.
 
 Reported per sampler, trials and noise, over seeds: cost of the policy found over b*, both noise-free; the share of
 searches whose find misses the target noise-free, and of those that found nothing; compute spent. Medians, with 95 %
@@ -40,7 +40,8 @@ from typing import Any
 import numpy as np
 
 from subsettune.policy import Policy
-from subsettune.study.search.simulate import simulate
+from subsettune.study.search.simulate import SimulationSettings, simulate
+from subsettune.study.spec.samplers import SAMPLERS, Sampler
 
 REFERENCE_PASSES = 30.0
 TOP, TARGET = 0.98, 0.97
@@ -56,7 +57,7 @@ SPACE: dict[str, Any] = {
     "switch": {"uniform": [0.05, 0.9]},
     "subset_share": {"log": [0.02, 0.5]},
     "selector": {"choice": ["random", "stratified", "kcenter"]},
-    "entry": {"choice": ["keep", "reset_optimizer", "shrink_perturb"]},
+    "transition": {"choice": ["keep", "reset_optimizer", "shrink_perturb"]},
     "lr": {"log": [0.02, 0.5]},
 }
 
@@ -78,7 +79,7 @@ class TwoStage:
         rate = RATE / REFERENCE_PASSES * math.exp(-((math.log(lr / BEST_LR) / WIDTH) ** 2) / 2)
         x = 0.0
         for phase in policy.phases:
-            if phase.entry == "shrink_perturb":
+            if phase.transition == "shrink_perturb":
                 x *= 1 - LOST_AT_SWITCH
             y = phase.share**EXPONENT
             if phase.is_full:
@@ -105,7 +106,7 @@ class Found:
     ask_s: float
 
 
-Case = tuple[str, int, float, int, int]
+Case = tuple[Sampler, int, float, int, int]
 
 
 def search(case: Case) -> Found:
@@ -113,16 +114,15 @@ def search(case: Case) -> Found:
     sampler, trials, noise, workers, seed = case
     runner = TwoStage(noise)
     start = time.perf_counter()
-    result = simulate(
-        SPACE,
-        runner,
+    settings = SimulationSettings(
         trials=trials,
         workers=workers,
         seed=seed,
         reference_passes=REFERENCE_PASSES,
         target=TARGET,
-        sampler=sampler,  # type: ignore[arg-type]
+        sampler=sampler,
     )
+    result = simulate(SPACE, runner, settings)
     ask_s = (time.perf_counter() - start) / trials
     if result.best is None:
         return Found(math.nan, False, result.compute, ask_s)
@@ -139,7 +139,7 @@ def interval(values: list[float]) -> str:
     return f"{np.median(kept):.2f} [{low:.2f}, {high:.2f}]"
 
 
-def row(case: tuple[str, int, float], found: list[Found]) -> str:
+def row(case: tuple[Sampler, int, float], found: list[Found]) -> str:
     """One line of the table."""
     sampler, trials, noise = case
     none = np.mean([math.isnan(f.ratio) for f in found])
@@ -155,14 +155,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Quality of the search on a model with a known optimum.")
     parser.add_argument("--quick", action="store_true", help="40 trials, without Optuna's GP, 6 seeds")
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--samplers", nargs="+", default=["frontier", "gp", "tpe", "random"])
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
     parser.add_argument("--trials", nargs="+", type=int, default=[20, 40, 80])
     parser.add_argument("--noise", nargs="+", type=float, default=[0.0, 0.003])
     parser.add_argument("--workers", type=int, default=1, help="virtual workers of each search")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     if args.quick:
-        args.seeds, args.trials, args.samplers = min(args.seeds, 6), [40], ["frontier", "tpe", "random"]
+        args.seeds, args.trials, args.samplers = (
+            min(args.seeds, 6),
+            [40],
+            [name for name in args.samplers if name != "gp"],
+        )
     print(f"Optimum: cost {BEST_COST:.3f} at share {BEST_SHARE:.3f}, switch {BEST_SWITCH:.3f}; ", end="")
     print(f"full arm {BEST_FULL_COST:.3f}. {args.seeds} seeds, {args.workers} workers.\n")
     print("| sampler | trials | noise | cost / optimum | infeasible | none | compute, references | ms a trial |")

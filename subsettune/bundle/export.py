@@ -76,13 +76,14 @@ def export_study(view: StudyView, winner: str, subsets: Sequence[PhaseSubset], *
         target: a local folder or a URI.
     """
     assert view.facts is not None, "a verified study knows its facts"
+    assert view.manifest.data is not None, "a verified study knows its data"
     return export_policy(
         target,
         view.candidates[winner].policy,
         evidence_of(view, winner),
         task=view.study.task,
         facts=view.facts,
-        fingerprint=view.manifest["data"]["fingerprint"],
+        fingerprint=view.manifest.data.fingerprint,
         seed=seed,
         subsets=subsets,
     )
@@ -144,9 +145,9 @@ def evidence_of(view: StudyView, winner: str) -> Evidence:
         saving_shorter=None if shorter is None else 1 - best.cost_flops / shorter.cost_flops,
         tuning_flops=tuning.flops,
         break_even=tuning.break_even,
-        versions=FrozenDict(view.manifest["versions"]),
-        hardware=FrozenDict(view.manifest["hardware"]),
-        command=view.manifest.get("command", ""),
+        versions=view.manifest.versions,
+        hardware=view.manifest.hardware,
+        command=view.manifest.command or "",
     )
 
 

@@ -17,6 +17,7 @@ from subsettune.report.drawing import (
 from subsettune.study.results.ablation import AblationResult
 from subsettune.study.results.headline import verdict_words
 from subsettune.study.results.view import StudyView
+from subsettune.study.spec.kinds import KINDS
 from subsettune.text import is_number, metric_name, metric_words, sentence
 
 REFERENCE = "reference"  # the name under which verification repeats the recipe
@@ -129,15 +130,15 @@ def components_figure(view: StudyView) -> Figure | None:
     intervals = [_ablation_trace(view, place, row) for place, row in places]
     colours = {trace["line"]["color"] for trace in intervals}
     words = {_PAID_COLOUR[row.verdict]: row.words for row in rows}
+    against = ", ".join(kind.compared_with for kind in KINDS.values())
     turned = "" if view.study.task.higher_is_better else " The sign is turned so that more is better."
     return Figure(
         name="components",
         title="What each component is worth at the same cost",
         reading=(
-            f"Validation {metric_name(view.study.task.metric)} minus that of the same policy with what stands against "
-            "it: for a selector a random subset, for an order the uniform one, for an entry keeping on, for the soup "
-            f"none.{turned} Each circle is one seed, each diamond the mean of the seeds, and the line its interval. A "
-            "component paid for itself when its whole line lies to the right of zero."
+            f"Validation {metric_name(view.study.task.metric)} minus that of the same policy with what it stands "
+            f"against instead: {against}.{turned} Each circle is one seed, each diamond the mean of the seeds, and the "
+            "line its interval. A component paid for itself when its whole line lies to the right of zero."
         ),
         legend=(
             ("hollow", "--c-muted", "one seed"),

@@ -32,11 +32,11 @@ def summarised(records: StudyRecords) -> StudyView:
 
 def summarise(records: StudyRecords) -> Summary:
     """What the records come to."""
-    winner = records.manifest.get("winner")
+    winner = records.manifest.winner
     best = _best(records, winner)
     summary = Summary(
         run_id=records.run_id,
-        status="interrupted" if records.manifest.get("interrupted") else records.manifest["status"],
+        status="interrupted" if records.manifest.interrupted else records.manifest.status,
         metric_name=records.study.task.metric,
         target=records.target,
         reference=_reference(records),
@@ -57,7 +57,7 @@ def summarise(records: StudyRecords) -> Summary:
 
 def _bundle(records: StudyRecords) -> str | None:
     """Where the bundle lies now: a local study may have been moved since the manifest was written."""
-    written: str | None = records.manifest.get("bundle")
+    written = records.manifest.bundle
     return written if written is None or "://" in written else f"{records.folder}/bundle"
 
 
@@ -79,7 +79,7 @@ def _reference(records: StudyRecords) -> ReferenceRow | None:
 def _best(records: StudyRecords, winner: str | None) -> PolicyRow | None:
     if winner is not None:
         return _candidate_row(records, records.candidates[winner])
-    if records.manifest["rounds"]:
+    if records.manifest.rounds:
         return None  # verification has judged, or is judging: nothing may call itself best
     return _cheapest_trial(records, records.trials)
 
@@ -162,7 +162,7 @@ def _counts(records: StudyRecords) -> TrialCounts:
     return TrialCounts(
         finished=causes["finished"],
         stopped=causes["stopped"],
-        skipped=int(records.manifest.get("search", {}).get("skipped", 0)),
+        skipped=int(records.manifest.search.get("skipped", 0)),
         failed=causes["failed"] + causes["diverged"],
     )
 

@@ -8,7 +8,6 @@ from typing import Any
 from subsettune import config
 from subsettune.policy import Policy
 from subsettune.study.results.ablation import AblationResult
-from subsettune.study.spec.components import Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +125,7 @@ class ComponentRow:
         ablation: against the same policy without it; None where there was none.
     """
 
-    kind: Kind
+    kind: str
     name: str
     against: str | None
     trials: int

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from subsettune.facts import TaskFacts
 from subsettune.study.results.ablation import AblationResult
 from subsettune.study.results.candidate import Candidate
+from subsettune.study.results.manifest import Manifest
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.summary import PolicyRow, Summary
 from subsettune.study.results.verdict import Verdict
@@ -39,7 +39,7 @@ class StudyRecords:
     run_id: str
     folder: str
     study: Study
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     facts: TaskFacts | None
     target: float | None
     reference: tuple[RunRecord, ...]

@@ -1,4 +1,4 @@
-"""The candidates of a round of verification: which policies of the search are tested."""
+"""Which policies verification looks at: what the search found, and dearer ones as a margin for its optimism."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import FULL, Phase, Policy
 from subsettune.study.results.candidate import Candidate, CandidateRole
 from subsettune.study.results.records import RunRecord
-from subsettune.study.search import search as searching
-from subsettune.study.search.search import Search
+from subsettune.study.search.shortlist import Shortlist, ShortlistedPolicy
 
 CLEARLY_DEARER = 1.2  # times the cost of the dearest candidate so far
 STRETCH = 1.5  # times the compute of the dearest candidate: two such steps reach what one lucky seed hides
@@ -21,14 +20,14 @@ class Trials:
     """What verification may choose from.
 
     Args:
-        search: after its last trial.
+        shortlist: of the search, after its last trial.
         records: of its trials.
         target: validation metric that counts as matched.
         higher_is_better: direction of the metric.
         most_passes: compute of the dearest policy in the space.
     """
 
-    search: Search
+    shortlist: Shortlist
     records: tuple[RunRecord, ...]
     target: float
     higher_is_better: bool
@@ -73,11 +72,11 @@ def select_candidates(trials: Trials, count: int, facts: TaskFacts, round_number
         facts: of the task.
         round_number: 1, or more after an extension; it marks the names.
     """
-    best_full, likely = trials.search.best_full(), trials.search.likeliest()
+    best_full, likely = trials.shortlist.best(arm=FULL), trials.shortlist.likeliest()
     chosen: list[Candidate] = []
     if best_full is not None:
         chosen.append(_found("shorter", best_full, facts, round_number))
-    for found in trials.search.candidates(count):
+    for found in trials.shortlist.candidates(count):
         if len(chosen) <= count and _stands_apart(found.policy.cost(facts), chosen):
             chosen.append(_found("candidate", found, facts, round_number, _next_number(chosen)))
     if not chosen and likely is not None:
@@ -135,14 +134,14 @@ def extend_candidates(policy: Policy, most_passes: float) -> Policy | None:
     return Policy(phases=tuple(phases), recipe=policy.recipe)
 
 
-def likeliest(search: Search, facts: TaskFacts, arm: str, round_number: int) -> Candidate | None:
+def likeliest(shortlist: Shortlist, facts: TaskFacts, arm: str, round_number: int) -> Candidate | None:
     """The best of an arm where the search does not trust it enough to make it a candidate: `shorter`, or `subset`."""
-    best = search.likeliest(arm=arm)
+    best = shortlist.likeliest(arm=arm)
     return None if best is None else _found("shorter" if arm == FULL else "subset", best, facts, round_number)
 
 
 def _found(
-    role: CandidateRole, found: searching.Candidate, facts: TaskFacts, round_number: int, number: int = 0
+    role: CandidateRole, found: ShortlistedPolicy, facts: TaskFacts, round_number: int, number: int = 0
 ) -> Candidate:
     return Candidate(
         role=role,
