@@ -65,6 +65,6 @@ def _located(error: ConfigError, options: argparse.Namespace) -> ConfigError:
     inside = all(mistake.path and mistake.path[0] in ("task", "space", "study") for mistake in error.mistakes)
     if error.source is not None or not inside or not hasattr(options, "study"):
         return error
-    from subsettune.study.spec.definition import located, read_yaml
+    from subsettune.study.spec.yaml_file import located, read_yaml
 
     return located(error, options.study, read_yaml(Path(options.study))[1])

@@ -228,7 +228,7 @@ def _read_policy(path: str) -> Policy:
     """The policy in a JSON or YAML file, alone or as a bundle's policy.json has it."""
     from subsettune import bundle
     from subsettune.policy import Policy
-    from subsettune.study.spec.definition import read_yaml
+    from subsettune.study.spec.yaml_file import read_yaml
 
     if path.endswith(".json"):  # which may lie in an object store
         return bundle.read_policy(path)
@@ -299,7 +299,7 @@ def list_names(options: argparse.Namespace) -> int:
 
 
 def _study(options: argparse.Namespace) -> Study:
-    from subsettune.study.spec.definition import read
+    from subsettune.study.spec.yaml_file import read
 
     names = ("trials", "parallel", "seeds", "time_limit_s")
     study = read(options.study)

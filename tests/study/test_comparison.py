@@ -36,8 +36,9 @@ from subsettune.study.results.records import RunRecord, from_table, to_table
 from subsettune.study.results.view import AblationResult, StudyView
 from subsettune.study.spec import components
 from subsettune.study.spec.components import Component, randomised
-from subsettune.study.spec.definition import StudySettings, parse, read_space
+from subsettune.study.spec.definition import StudySettings, parse
 from subsettune.study.spec.space import Space
+from subsettune.study.spec.space_check import read_space
 from subsettune.task import Recipe
 
 FACTS = TaskFacts(

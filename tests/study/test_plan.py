@@ -17,7 +17,8 @@ from subsettune.policy import from_coordinates
 from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.study.plan import plan
 from subsettune.study.preflight import check_here, resolve_study
-from subsettune.study.spec.definition import Study, parse, read_space
+from subsettune.study.spec.definition import Study, parse
+from subsettune.study.spec.space_check import read_space
 from subsettune.task import Recipe
 from subsettune.train.loop import check
 from subsettune.train.transitions import base
