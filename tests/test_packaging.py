@@ -16,6 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from places import ROOT
+from ruamel.yaml import YAML
 
 import subsettune
 from subsettune import extras
@@ -185,3 +186,27 @@ def test_other_failed_imports_are_left_as_they_are() -> None:
         raise ModuleNotFoundError("No module named 'ray.tune'", name="ray.tune")
     assert isinstance(caught.value, MissingPackageError)
     assert isinstance(caught.value, SubsettuneError)
+
+
+# --- continuous integration --------------------------------------------------------------------------------------
+
+
+def test_every_python_that_is_promised_is_tested() -> None:
+    workflow = YAML(typ="safe", pure=True).load(ROOT / ".github" / "workflows" / "test.yml")
+    tested = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    promised = [found for line in PROJECT["classifiers"] for found in re.findall(r"Python :: (3\.\d+)$", line)]
+    assert tested == promised
+    assert promised[0] == PROJECT["requires-python"].removeprefix(">=")
+
+
+def test_the_hooks_run_the_pinned_tools() -> None:
+    hooks = YAML(typ="safe", pure=True).load(ROOT / ".pre-commit-config.yaml")["repos"][0]["hooks"]
+    commands = [hook["entry"].split() for hook in hooks]
+    assert [command[0] for command in commands] == [".venv/bin/ruff", ".venv/bin/ruff", ".venv/bin/mypy"]
+
+
+def test_the_licence_is_the_one_that_is_named() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert PROJECT["license"] == "Apache-2.0"
+    assert text.split()[:4] == ["Apache", "License", "Version", "2.0,"]
+    assert f"Copyright 2026 {PROJECT['authors'][0]['name']}" in text
