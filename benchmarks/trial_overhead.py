@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from subsettune.api import tune
-
 from subsettune.data import DataPaths
 from subsettune.study.execute.ray import Resources, cluster
 from subsettune.study.options import TuneOptions

@@ -12,9 +12,9 @@ from typing import Any
 import fakes
 import pytest
 from ruamel.yaml import YAML
-from subsettune.api import TuneOptions, tune
 
 from subsettune import cli, config
+from subsettune.api import TuneOptions, tune
 from subsettune.errors import StudyError
 from subsettune.storage import Folder
 from subsettune.study.results.lock import DriverLock

@@ -9,9 +9,9 @@ from typing import Any
 
 import fakes
 import pytest
-from subsettune.api import tune
 
 from subsettune import cli, config
+from subsettune.api import tune
 from subsettune.bundle import Bundle
 from subsettune.errors import StudyError
 from subsettune.storage import Folder, inside

@@ -20,9 +20,9 @@ import pytest
 import ray
 from places import SUPPORT
 from ray.cluster_utils import Cluster
-from subsettune.api import tune
 
 from subsettune import config
+from subsettune.api import tune
 from subsettune.data import DataPaths, load
 from subsettune.errors import CheckpointError, ConfigError, StudyError
 from subsettune.facts import TaskFacts
