@@ -42,7 +42,7 @@ def test_each_kind_has_an_example() -> None:
     [
         [{"share": 0.5, "passes": 1, "selector": "my_selector:Brightest"}, {"passes": 1}],
         [{"passes": 1, "order": "my_order:AsStored"}, {"passes": 1, "order": "my_order:AsStored"}],
-        [{"passes": 1}, {"passes": 1, "entry": "my_transition:Scale", "entry_options": {"factor": 0.9}}],
+        [{"passes": 1}, {"passes": 1, "transition": "my_transition:Scale", "transition_options": {"factor": 0.9}}],
     ],
     ids=["selector", "order", "transition"],
 )

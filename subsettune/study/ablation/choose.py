@@ -11,7 +11,7 @@ import numpy as np
 
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
-from subsettune.policy import SOUP, SUBSET, Policy
+from subsettune.policy import SUBSET, Policy
 from subsettune.study.ablation.judge import has_result
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import AblationResult
@@ -154,8 +154,7 @@ def _with(component: Component, point: Mapping[str, Any], space: Space) -> Mappi
 
 def _value(component: Component, point: Mapping[str, Any], space: Space) -> Any:
     """What makes a point have a component; a point with a soup keeps its share."""
-    has_soup = component.kind == SOUP and point.get(SOUP, 0) > 0
-    return point[SOUP] if has_soup else components.chosen(component, space)
+    return components.chosen(component, space, point)
 
 
 def _distance(a: Mapping[str, Any], b: Mapping[str, Any], space: Space, without: str) -> float:

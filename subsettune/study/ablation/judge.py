@@ -56,7 +56,7 @@ def judge(row: AblationResult, runs: Mapping[tuple[str, int], RunRecord], rules:
     mine, twins = (
         {seed: runs[key, seed] for seed in rules.seeds if (key, seed) in runs} for key in (row.policy.key, row.twin.key)
     )
-    lost = [*_lost(row.name, mine), *_lost(row.component.twin_words, twins)]
+    lost = [*_lost(row.name, mine), *_lost(row.component.baseline, twins)]
     if lost:
         return replace(row, verdict="no_result", reason="; ".join(lost))
     done, needed = len(mine) + len(twins), 2 * len(rules.seeds)
