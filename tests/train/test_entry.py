@@ -6,7 +6,10 @@ from typing import Any, ClassVar, final
 
 import pytest
 import torch
-from contracts import EntryContract, entered, network_and_optimizer
+from contracts import LAYERS, entered, network_and_optimizer, transition_keeps_its_promises
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from options import components
 from torch import nn
 
 from subsettune import task
@@ -30,15 +33,12 @@ class Halve(Entry):
                 weight.mul_(0.5)
 
 
-CASES: dict[str, dict[str, Any]] = {name: {} for name in (*base.ENTRIES, "tests.train.test_entry:Halve")}
-CASES["shrink_perturb "] = {"shrink": 1.0, "noise": 0.5, "everything": True}
-
-
-@pytest.mark.parametrize(
-    "chosen", [base.make(name.strip(), options) for name, options in CASES.items()], ids=list(CASES)
-)
-class TestEntries(EntryContract):
-    pass
+@pytest.mark.parametrize("name", [*base.ENTRIES, "tests.train.test_entry:Halve"])
+@settings(deadline=None, max_examples=40)
+@given(data=st.data(), seed=st.integers(0, 99))
+def test_every_transition_keeps_its_promises(name: str, data: st.DataObject, seed: int) -> None:
+    cls = type(base.make(name, {}))
+    transition_keeps_its_promises(data.draw(components(cls, LAYERS)), seed)
 
 
 def apply(name: str, **options: Any) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
