@@ -10,8 +10,8 @@ only up to the depth L(s), for a subset teaches only so much:
     L(s) = l * s^c                     deeper for larger subsets
     1/g(s) = 1 - k * (1 - s^c)         faster for smaller ones
 
-A learning rate other than the best multiplies both rates by exp(-(ln(lr/lr0)/w)^2 / 2), and the entry `shrink_perturb`
-loses a tenth of x at the switch; both at their best do nothing.
+A learning rate other than the best multiplies both rates by exp(-(ln(lr/lr0)/w)^2 / 2), and the transition
+`shrink_perturb` loses a tenth of x at the switch; both at their best do nothing.
 
 The optimum. The full arm needs D/r. A subset phase of length u <= L(s)/(r g(s)) is always worth prolonging up to that
 limit, since g > 1. Then the rest, D - L(s), takes (D - L(s))/r, and the cost is
@@ -19,7 +19,7 @@ limit, since g > 1. Then the rest, D - L(s), takes (D - L(s))/r, and the cost is
     b(s) = L(s)/(r g(s)) + (D - L(s))/r = [D - L(s) * (1 - 1/g(s))]/r = [D - l k y (1 - y)]/r,   y = s^c,
 
 least at y = 1/2: s* = 2^(-1/c), b* = (D - l k/4)/r, switch* = L(s*)/(r g(s*) b*) = (l/2)(1 - k/2)/(r b*). This holds
-while L(s*) = l/2 <= D. `tests/test_study_simulate.py` compares it with a grid.
+while L(s*) = l/2 <= D. `tests/study/test_simulate.py` compares it with a grid.
 
 Reported per sampler, trials and noise, over seeds: cost of the policy found over b*, both noise-free; the share of
 searches whose find misses the target noise-free, and of those that found nothing; compute spent. Medians, with 95 %
@@ -57,7 +57,7 @@ SPACE: dict[str, Any] = {
     "switch": {"uniform": [0.05, 0.9]},
     "subset_share": {"log": [0.02, 0.5]},
     "selector": {"choice": ["random", "stratified", "kcenter"]},
-    "entry": {"choice": ["keep", "reset_optimizer", "shrink_perturb"]},
+    "transition": {"choice": ["keep", "reset_optimizer", "shrink_perturb"]},
     "lr": {"log": [0.02, 0.5]},
 }
 
@@ -79,7 +79,7 @@ class TwoStage:
         rate = RATE / REFERENCE_PASSES * math.exp(-((math.log(lr / BEST_LR) / WIDTH) ** 2) / 2)
         x = 0.0
         for phase in policy.phases:
-            if phase.entry == "shrink_perturb":
+            if phase.transition == "shrink_perturb":
                 x *= 1 - LOST_AT_SWITCH
             y = phase.share**EXPONENT
             if phase.is_full:

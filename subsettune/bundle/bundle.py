@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from subsettune import config, policy, select
+from subsettune import config, former_names, policy, select
 from subsettune.bundle import files
 from subsettune.bundle.evidence import Evidence, of_study
 from subsettune.bundle.readme import page
@@ -268,13 +268,14 @@ def export_study(view: StudyView, winner: str, subsets: Sequence[PhaseSubset], *
         target: a local folder or a URI.
     """
     assert view.facts is not None, "a verified study knows its facts"
+    assert view.manifest.data is not None, "a verified study knows its data"
     return export(
         target,
         view.candidates[winner].policy,
         of_study(view, winner),
         task=view.study.task,
         facts=view.facts,
-        fingerprint=view.manifest["data"]["fingerprint"],
+        fingerprint=view.manifest.data.fingerprint,
         seed=seed,
         subsets=subsets,
     )
@@ -314,6 +315,7 @@ def read_policy(source: str | Path) -> Policy:
     except (StorageError, ValueError) as error:
         raise ConfigError(f"{path} holds no policy: {error}. Give a bundle or a policy.json.") from error
     inner = plain["policy"] if isinstance(plain, Mapping) and "policy" in plain else plain
+    former_names.say(inner, path)
     return Policy.from_mapping(inner, source=path)
 
 

@@ -39,7 +39,7 @@ class Brightest(Selector):
 
 
 @pytest.mark.parametrize("name", [*select.SELECTORS, "tests.select.test_contract:Brightest"])
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=10)
 @given(data=st.data(), k=st.integers(1, 150), seed=st.integers(0, 99))
 def test_every_selector_keeps_its_promises(name: str, data: st.DataObject, k: int, seed: int) -> None:
     cls = type(select.make(name))

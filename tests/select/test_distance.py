@@ -8,7 +8,6 @@ import pytest
 import torch
 from contracts import (
     ArrayPart,
-    SelectorContract,
     choose,
     context_of,
     facts_of,
@@ -33,26 +32,6 @@ def make(name: str, **options: object) -> DistanceSelector:
 
 def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-CASES = {
-    f"{name}-{features}-{classes}": make(name, features=features, classes=classes)
-    for name, features, classes in [
-        ("kcenter", "gradients", "proportional"),
-        ("kcenter", "projection", "none"),
-        ("herding", "embeddings", "none"),
-        ("herding", "layer:1", "proportional"),
-        ("facility_location", "gradients", "none"),
-    ]
-}
-CASES["stochastic"] = make("facility_location", method="stochastic", sample=5)
-CASES["stochastic-none"] = make("facility_location", method="stochastic", sample=5, classes="none")
-CASES["kcenter-center-proportional"] = make("kcenter", start="center", classes="proportional")
-
-
-@pytest.mark.parametrize("selector", CASES.values(), ids=CASES)
-class TestOptions(SelectorContract):
-    pass
 
 
 # --- features ---------------------------------------------------------------------------------------------------------
@@ -83,7 +62,7 @@ def test_the_width_is_known_before(name: str) -> None:
 def test_a_projection_keeps_distances_and_depends_on_its_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     part = ArrayPart(torch.randn(40, 500, generator=rng()), torch.arange(40) % 5)
     first = make("herding", features="projection", dimensions=400).source.compute(context_of(part))
-    monkeypatch.setattr("subsettune.select.base.BLOCK_BYTES", 4 * 500 * 7)  # 7 rows at a time
+    monkeypatch.setattr("subsettune.select.examples.BLOCK_BYTES", 4 * 500 * 7)  # 7 rows at a time
     again = make("herding", features="projection", dimensions=400).source.compute(context_of(part))
     torch.testing.assert_close(again, first)
     other = make("herding", features="projection", dimensions=400, projection_seed=1).source.compute(context_of(part))

@@ -24,7 +24,7 @@ from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.select.network import ModelView, anatomy
 from subsettune.task import Recipe
 from subsettune.train.orders import Order, Stream
-from subsettune.train.transitions.base import Entry, TransitionContext, scales
+from subsettune.train.transitions import Transition, TransitionContext, scales
 
 # --- global random state ----------------------------------------------------------------------------------------------
 
@@ -334,7 +334,7 @@ def network_and_optimizer() -> tuple[nn.Module, torch.optim.Optimizer]:
 
 
 def entered(network: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> TransitionContext:
-    """What an entry sees in the middle of a run."""
+    """What a transition sees in the middle of a run."""
     inputs = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
     return TransitionContext(
         network=network,
@@ -367,7 +367,7 @@ def entered_facts() -> TaskFacts:
 LAYERS = tuple(layer.name for layer in entered_facts().chain[:-1])  # that can be made narrower
 
 
-def transition_keeps_its_promises(chosen: Entry, seed: int) -> None:
+def transition_keeps_its_promises(chosen: Transition, seed: int) -> None:
     """Owed by every transition, with any options that can be."""
     before = random_state()
     _is_a_frozen_value_of_one_line(chosen)
@@ -384,7 +384,7 @@ def transition_keeps_its_promises(chosen: Entry, seed: int) -> None:
     assert random_state() == before, "the global random state was changed"
 
 
-def _applied(chosen: Entry, seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+def _applied(chosen: Transition, seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
     network, optimizer = network_and_optimizer()
     chosen.apply(entered(network, optimizer, seed))
     return network, optimizer
@@ -395,13 +395,13 @@ def _are_the_same(a: tuple[nn.Module, torch.optim.Optimizer], b: tuple[nn.Module
         torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
 
 
-def _changes_nothing_if_neutral(chosen: Entry, seed: int) -> None:
+def _changes_nothing_if_neutral(chosen: Transition, seed: int) -> None:
     if chosen.is_neutral:
         _are_the_same(_applied(chosen, seed), network_and_optimizer())
         assert chosen.facts_after(entered_facts()) == entered_facts()
 
 
-def _is_the_same_change_again(chosen: Entry, seed: int) -> None:
+def _is_the_same_change_again(chosen: Transition, seed: int) -> None:
     first, state = _applied(chosen, seed), torch.get_rng_state()
     torch.manual_seed(seed + 1)
     again = _applied(chosen, seed)
@@ -409,7 +409,7 @@ def _is_the_same_change_again(chosen: Entry, seed: int) -> None:
     _are_the_same(first, again)
 
 
-def _training_goes_on(chosen: Entry, seed: int) -> None:
+def _training_goes_on(chosen: Transition, seed: int) -> None:
     network, optimizer = network_and_optimizer()
     parameters = list(network.parameters())
     chosen.apply(entered(network, optimizer, seed))
@@ -421,7 +421,7 @@ def _training_goes_on(chosen: Entry, seed: int) -> None:
     assert any(not torch.equal(old, new) for old, new in zip(before, parameters, strict=True))
 
 
-def _facts_are_those_of_the_network(chosen: Entry, seed: int) -> None:
+def _facts_are_those_of_the_network(chosen: Transition, seed: int) -> None:
     (network, _), before = _applied(chosen, seed), entered_facts()
     after = chosen.facts_after(before)
     widths = {layer.name: len(network.get_parameter(f"{layer.name}.weight")) for layer in before.chain}
