@@ -105,6 +105,7 @@ def test_the_interval_is_where_the_paired_t_interval_holds_0(bench: ModuleType) 
     assert 0.5 < found.low < found.estimate < found.high < 2
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(gap=st.floats(-0.2, 0.2), seeds=st.integers(2, 5))
 def test_a_shifted_curve_has_a_closed_form(gap: float, seeds: int) -> None:

@@ -74,6 +74,7 @@ run(task, report=report, checkpoints=sys.argv[2], checkpoint_every_s=ALWAYS)
 """
 
 
+@pytest.mark.slow
 def test_killed_in_both_phases(tiny_data: Data, tmp_path: Path) -> None:
     task = noisy_task(tiny_data)
     here = str(SUPPORT)

@@ -376,6 +376,7 @@ def test_the_price_is_that_of_the_formula(tiny_data: Data) -> None:
     assert (exact.forward, exact.backward) == ((15 + 8) * forward, 8 * backward)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
     ("order", "given_options"),
@@ -545,6 +546,7 @@ def test_a_user_s_optimizer_with_a_closure_is_refused(tiny_data: Data) -> None:
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given_options", "recipe"),
     [
@@ -754,6 +756,7 @@ def test_the_last_block_of_a_transformer_gives_the_exact_loss(texts: Task) -> No
     assert torch.allclose(last, whole, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given_options", [{"exit": 0.5}, {"exit": 0.5, "head": "auxiliary", "stop": 0.8}])
 def test_texts_end_to_end(texts: Task, tmp_path: Path, given_options: dict[str, Any]) -> None:
     policy = ordered("sift", 1.0, 2.0, keep=0.4, **given_options)
