@@ -19,7 +19,8 @@ from subsettune.errors import CheckpointError, LearningError, StudyError
 from subsettune.facts import TaskFacts
 from subsettune.policy import SUBSET
 from subsettune.select import SelectionContext, Selector, Subset, selection_flops
-from subsettune.study.execute.sequence import RunRequest, Worker
+from subsettune.study.execute.requests import RunRequest
+from subsettune.study.execute.worker import Worker
 from subsettune.study.results.folder import StudyFolder
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import StudyView
@@ -275,15 +276,15 @@ def test_an_interrupted_study_goes_on_and_repeats_nothing(options: TuneOptions, 
 def test_a_crash_in_the_export_loses_no_run(
     options: TuneOptions, counting: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export = api.bundle.export_study
+    export = api.bundle.export_study  # type: ignore[attr-defined]
 
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("the disk is gone")
 
-    monkeypatch.setattr(api.bundle, "export_study", broken)
+    monkeypatch.setattr(api.bundle, "export_study", broken)  # type: ignore[attr-defined]
     with pytest.raises(RuntimeError, match="the disk is gone"):
         tune(changed(PASSES), run_id="a", options=options)
-    monkeypatch.setattr(api.bundle, "export_study", export)
+    monkeypatch.setattr(api.bundle, "export_study", export)  # type: ignore[attr-defined]
     trained = list(counting.names)
     view = tune(changed(PASSES), run_id="a", options=options)
     assert counting.names == trained

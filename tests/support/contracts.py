@@ -31,7 +31,8 @@ from subsettune.train.transitions import Transition, TransitionContext, scales
 
 def random_state() -> tuple[object, ...]:
     """A snapshot of the global random states that compares with ==."""
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+    state: tuple[Any, ...] = np.random.get_state()  # type: ignore[assignment]  # noqa: NPY002
+    name, keys, *rest = state
     return torch.get_rng_state().tolist(), (name, keys.tolist(), *rest), random.getstate()
 
 
@@ -391,8 +392,8 @@ def _applied(chosen: Transition, seed: int) -> tuple[nn.Module, torch.optim.Opti
 
 
 def _are_the_same(a: tuple[nn.Module, torch.optim.Optimizer], b: tuple[nn.Module, torch.optim.Optimizer]) -> None:
-    for ours, theirs in zip(a, b, strict=True):
-        torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
+    for i in (0, 1):
+        torch.testing.assert_close(a[i].state_dict(), b[i].state_dict(), rtol=0, atol=0)
 
 
 def _changes_nothing_if_neutral(chosen: Transition, seed: int) -> None:
