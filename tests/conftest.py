@@ -1,4 +1,8 @@
-"""Fixtures for all tests. The cache of this machine's user stays out of them."""
+"""Fixtures for all tests, and how property tests draw. The cache of this machine's user stays out of them.
+
+Property tests draw anew in each run, except where CI is set: there they draw the same every time. A find is printed
+with the line that repeats it (`@reproduce_failure`), and is kept in `.hypothesis` for the next run.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,18 @@ from pathlib import Path
 
 import pytest
 from contracts import untouched_random_state  # noqa: F401 (a fixture)
+from hypothesis import settings
+
+settings.register_profile("default", print_blob=True)
+settings.register_profile("ci", derandomize=True, print_blob=True, deadline=None, database=None)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that looks at pages is marked by the browser that it asks for."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.browser)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -151,6 +151,7 @@ def test_the_speed_up_of_the_longest_worker(bench: ModuleType) -> None:
     assert found.words().startswith("4 workers: 4.00 times faster in FLOPs, ")
 
 
+@pytest.mark.slow
 def test_a_run_from_end_to_end_goes_on(
     bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

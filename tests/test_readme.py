@@ -13,6 +13,7 @@ from places import ROOT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_example_runs_in_at_most_15_lines(tmp_path: Path) -> None:
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(block.strip().splitlines()) <= 15

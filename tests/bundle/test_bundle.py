@@ -216,6 +216,7 @@ def test_read_policy_of_a_bare_file(tmp_path: Path) -> None:
         bundle.read_policy(tmp_path / "gone.json")
 
 
+@pytest.mark.slow
 def test_loading_needs_torch_numpy_and_pyarrow_alone(tmp_path: Path) -> None:
     export(tmp_path)
     code = """
@@ -591,6 +592,7 @@ def test_a_failed_export_leaves_the_old_bundle(tmp_path: Path, monkeypatch: pyte
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+@pytest.mark.slow
 def test_leftovers_of_a_killed_export_are_swept(tmp_path: Path) -> None:
     code = f"""
         import os, sys

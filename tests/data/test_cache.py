@@ -93,6 +93,7 @@ def arrow_files(folder: Path) -> list[Path]:
     return sorted((folder / "cache/data").glob("*.arrow"))
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once_read_the_source_once(slow_folder: Path) -> None:
     children = [start(slow_folder, 1.0) for _ in range(4)]
     assert len({receiver.recv() for _, receiver in children}) == 1
@@ -106,6 +107,7 @@ def test_processes_that_start_at_once_read_the_source_once(slow_folder: Path) ->
         receiver.close()
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_reading_leaves_no_half_file_and_no_lock(slow_folder: Path) -> None:
     process, receiver = start(slow_folder, 5.0)
     reads = slow_folder / "reads"

@@ -15,6 +15,7 @@ from memory import measure
 DATA_BYTES = 50_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="PSS, which tells shared pages from own ones, is Linux's")
 def test_two_processes_need_the_data_once(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)

@@ -650,6 +650,7 @@ def test_what_does_not_suit_texts(
     assert str(caught.value) == message
 
 
+@pytest.mark.slow
 def test_a_study_of_texts_ends_in_a_bundle(reviews: Path, tmp_path: Path) -> None:
     task = make_task(reviews, tokens="bytes", max_tokens=12).to_mapping()
     parts = {f"task.{key}": task[key] for key in ("data", "split", "model", "recipe")}

@@ -5,22 +5,16 @@ from typing import ClassVar, final
 
 import pytest
 import torch
-from contracts import SelectorContract, choose, made_up_part, untouched_random_state  # noqa: F401 (a fixture)
+from contracts import choose, facts_of, made_up_part, selector_keeps_its_promises
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from options import components
 
 from subsettune import select
 from subsettune.errors import SelectionError
 from subsettune.facts import TaskFacts
-from subsettune.select import SelectionContext, Selector, Subset
-
-
-@pytest.mark.parametrize("selector", [select.make(name) for name in select.SELECTORS], ids=list(select.SELECTORS))
-class TestRegistry(SelectorContract):
-    pass
-
-
-@pytest.mark.parametrize("selector", [select.make("kcenter", {"start": "center"})], ids=["kcenter-center"])
-class TestKCenterFromTheCenter(SelectorContract):
-    pass
+from subsettune.policy import Phase, Policy
+from subsettune.select import SelectionContext, Selector, Subset, selection_flops
 
 
 @final
@@ -44,9 +38,18 @@ class Brightest(Selector):
         return Subset(positions=positions, weights=weights * (context.num_examples / weights.sum()))
 
 
-@pytest.mark.parametrize("selector", [Brightest()], ids=["brightest"])
-class TestUsersOwn(SelectorContract):
-    pass
+@pytest.mark.parametrize("name", [*select.SELECTORS, "tests.select.test_contract:Brightest"])
+@settings(deadline=None, max_examples=10)
+@given(data=st.data(), k=st.integers(1, 150), seed=st.integers(0, 99))
+def test_every_selector_keeps_its_promises(name: str, data: st.DataObject, k: int, seed: int) -> None:
+    cls = type(select.make(name))
+    selector_keeps_its_promises(data.draw(components(cls, ("1", "3"))), k, seed)
+
+
+@pytest.mark.parametrize("name", select.SELECTORS)
+def test_all_of_the_data_are_chosen_for_nothing(name: str) -> None:
+    policy = Policy(phases=(Phase(share=1.0, passes=1, selector=name),))
+    assert selection_flops(policy, 0, facts_of(made_up_part())) == 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

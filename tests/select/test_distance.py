@@ -8,7 +8,6 @@ import pytest
 import torch
 from contracts import (
     ArrayPart,
-    SelectorContract,
     choose,
     context_of,
     facts_of,
@@ -33,26 +32,6 @@ def make(name: str, **options: object) -> DistanceSelector:
 
 def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-CASES = {
-    f"{name}-{features}-{classes}": make(name, features=features, classes=classes)
-    for name, features, classes in [
-        ("kcenter", "gradients", "proportional"),
-        ("kcenter", "projection", "none"),
-        ("herding", "embeddings", "none"),
-        ("herding", "layer:1", "proportional"),
-        ("facility_location", "gradients", "none"),
-    ]
-}
-CASES["stochastic"] = make("facility_location", method="stochastic", sample=5)
-CASES["stochastic-none"] = make("facility_location", method="stochastic", sample=5, classes="none")
-CASES["kcenter-center-proportional"] = make("kcenter", start="center", classes="proportional")
-
-
-@pytest.mark.parametrize("selector", CASES.values(), ids=CASES)
-class TestOptions(SelectorContract):
-    pass
 
 
 # --- features ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import fakes
 import oracles
 import pytest
 import torch
-from contracts import ArrayPart, SelectorContract, choose, context_of, facts_of, made_up_part, network_of
+from contracts import ArrayPart, choose, context_of, facts_of, made_up_part, network_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -278,18 +278,6 @@ def test_without_held_out_examples_all_gains_are_0() -> None:
 
 
 # --- the selectors ----------------------------------------------------------------------------------------------------
-
-OPTIONS: list[tuple[str, dict[str, Any]]] = [
-    ("gradmatch", {"classes": "none"}),
-    ("gradmatch", {"model": "current", "lam": 1e-4}),
-    ("glister", {"classes": "none", "holdout": 0.3, "refresh": 1, "step": 0.5}),
-    ("glister", {"model": "current", "holdout": 0.9, "refresh": 7}),
-]
-
-
-@pytest.mark.parametrize("selector", [select.make(*given) for given in OPTIONS], ids=[str(given) for given in OPTIONS])
-class TestOptions(SelectorContract):
-    pass
 
 
 def written_out(part: ArrayPart, network: nn.Sequential) -> Tensor:

@@ -20,6 +20,7 @@ def made_up(n: int, d: int, seed: int = 0) -> torch.Tensor:
 # --- greedy cover -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "d", "k"), [(1, 1, 1), (7, 3, 7), (255, 2, 60), (256, 5, 60), (700, 8, 120)])
 def test_cover_is_the_oracle(n: int, d: int, k: int) -> None:
     x = made_up(n, d)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from contracts import (
     ArrayPart,
-    SelectorContract,
     choose,
     context_for,
     context_of,
@@ -56,21 +55,6 @@ def value_part(num_targets: int | None = None) -> ArrayPart:
     rng = torch.Generator().manual_seed(2)
     shape = (40,) if num_targets is None else (40, num_targets)
     return ArrayPart(torch.randn(40, 6, generator=rng), 100 + 30 * torch.randn(shape, generator=rng))
-
-
-VARIANTS = [
-    scored("el2n", runs=3, classes="none"),
-    scored("el2n", model="current", keep="easiest"),
-    scored("el2n", skip=0.2),
-    scored("grand", gradient="full", runs=2),
-    scored("grand", model="current", classes="none", skip=0.5),
-    scored("forgetting", runs=2, keep="easiest", classes="none"),
-]
-
-
-@pytest.mark.parametrize("selector", VARIANTS, ids=repr)
-class TestVariants(SelectorContract):
-    pass
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ def rng(seed: int = 0) -> torch.Generator:
 # --- random -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_random_is_uniform() -> None:
     part = made_up_part(20)
     hits = torch.zeros(20)
@@ -40,6 +41,7 @@ def test_stratified_counts_of_every_size() -> None:
     assert oracles.largest_deviation(part.targets[ranking].tolist(), counts) < 1
 
 
+@pytest.mark.slow
 def test_stratified_is_random_within_a_class() -> None:
     part = ArrayPart(torch.zeros(40, 2), torch.arange(40) % 2)
     hits = torch.zeros(40)

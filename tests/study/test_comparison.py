@@ -725,6 +725,7 @@ def test_text_and_page_tell_the_same_verdicts(compared: StudyView) -> None:
     assert "Which components paid for themselves?" in page
 
 
+@pytest.mark.slow
 def test_verification_is_the_same_with_and_without_a_comparison(options: TuneOptions, names: list[str]) -> None:
     with_one = tune(changed(THREE), run_id="a", options=options)
     without = tune(changed({**THREE, "study.comparison_seeds": 0}), run_id="b", options=options)
@@ -751,6 +752,7 @@ def test_the_test_split_is_not_touched(options: TuneOptions, names: list[str], m
     assert all(run.test_metric is None for run in view.ablation_runs)
 
 
+@pytest.mark.slow
 def test_runs_of_verification_serve_again(options: TuneOptions, names: list[str]) -> None:
     view = tune(changed({**THREE, "study.comparison_seeds": 5}), run_id="a", options=options)
     keys = {(run.policy.key, run.seed) for run in view.verification}
@@ -765,6 +767,7 @@ def test_runs_of_verification_serve_again(options: TuneOptions, names: list[str]
     assert row.differences[:3] == fewer.ablation[_component("stratified")].differences
 
 
+@pytest.mark.slow
 def test_a_study_of_orders_entries_and_a_soup_says_of_each_whether_it_paid(options: TuneOptions) -> None:
     raw = changed({**WIDE, "study.comparison_seeds": 2, "study.trials": 10})
     raw["space"] |= {
@@ -797,6 +800,7 @@ def test_a_study_of_orders_entries_and_a_soup_says_of_each_whether_it_paid(optio
     assert again.summary == view.summary
 
 
+@pytest.mark.slow
 def test_a_comparison_from_before_orders_were_compared_gets_the_rows_that_are_missing(
     options: TuneOptions, names: list[str]
 ) -> None:
@@ -833,6 +837,7 @@ def test_a_space_of_random_alone_has_nothing_to_compare(options: TuneOptions, na
     assert "Which components" not in html.page(view)
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_goes_on_and_the_winner_is_known_already(
     options: TuneOptions, names: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -862,6 +867,7 @@ def test_an_interrupted_comparison_goes_on_and_the_winner_is_known_already(
     assert {row.verdict for row in done.ablation.values()} <= {"paid", "not_paid", "no_difference", "not_tried"}
 
 
+@pytest.mark.slow
 def test_a_finished_study_is_compared_on_demand_with_more_seeds_and_after_more_trials(
     options: TuneOptions, names: list[str]
 ) -> None:
@@ -976,6 +982,7 @@ tune(changed({"task.tolerance": 0.5, "study.comparison_seeds": 5}), run_id="a", 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("when", "left"), [("trained", 1), ("added", 2)])
 def test_a_kill_loses_no_run_and_repeats_none(when: str, left: int, tmp_path: Path, names: list[str]) -> None:
     arguments = [str(SUPPORT), str(tmp_path), when]

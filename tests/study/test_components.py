@@ -10,7 +10,7 @@ import pytest
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy, Soup
-from subsettune.study.spec.components import (
+from subsettune.study.spec.components import (  # type: ignore[attr-defined]
     Component,
     Kind,
     is_at_work,

@@ -165,6 +165,7 @@ GROWING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "space",
     [
@@ -233,6 +234,7 @@ def test_the_test_split_is_touched_by_verification_alone(
     assert touched == {"verify"}
 
 
+@pytest.mark.slow
 def test_a_second_study_takes_the_reference_from_the_cache_and_pays_it_in_full(
     options: TuneOptions, counting: Counting
 ) -> None:
@@ -245,6 +247,7 @@ def test_a_second_study_takes_the_reference_from_the_cache_and_pays_it_in_full(
     assert [r.metric for r in second.reference] == [r.metric for r in first.reference]
 
 
+@pytest.mark.slow
 def test_the_tolerance_is_no_part_of_a_reference_but_the_recipe_is(options: TuneOptions, counting: Counting) -> None:
     tune(changed(FAILS), run_id="a", options=options)
     counting.names.clear()
@@ -402,6 +405,7 @@ def test_a_regression_is_tuned_with_lower_as_better(options: TuneOptions, tiny_d
     assert view.summary.best.metric < view.summary.reference.test_metric + 5000
 
 
+@pytest.mark.slow
 def test_a_path_names_the_study(options: TuneOptions, tmp_path: Path) -> None:
     path = write(tmp_path / "mine.yaml", FAILS)
     assert [tune(path, options=options).run_id for _ in range(2)] == ["mine-1", "mine-2"]

@@ -148,6 +148,7 @@ def test_a_bound_is_lifted_by_a_seed_that_fails() -> None:
     assert evidence_of((0.3, 0.91), (0.3, 0.912), (0.3, 0.8)).bound("full") == math.inf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_proposals_lie_below_the_bound_of_their_arm(sampler: str) -> None:
     search = make(16, sampler=sampler)

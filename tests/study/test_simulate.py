@@ -81,6 +81,7 @@ def test_noise_costs_something_but_finds_are_feasible_to_a_fraction_of_it(seed: 
     assert result.best.num_seeds >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["auto", "tpe", "random"])
 @pytest.mark.parametrize("below", [0.0005, 0.003, 0.1])
 def test_nothing_feasible_is_answered_by_none_however_lucky_a_seed_was(sampler: str, below: float) -> None:
@@ -187,6 +188,7 @@ def test_a_curve_that_raises_or_is_nan() -> None:
     assert run(Broken(0.05), trials=6).counts.diverged == 6
 
 
+@pytest.mark.slow
 def test_thousands_of_trials_take_seconds() -> None:
     start = time.process_time()
     result = run(Smooth(0.05, 0.003), trials=3000, workers=8, sampler="random")
@@ -216,6 +218,7 @@ def test_bad_input_is_answered_before_anything_runs() -> None:
     assert runner.seeds == []
 
 
+@pytest.mark.slow
 def test_the_closed_form_of_the_benchmark_is_the_optimum_of_its_grid() -> None:
     path = BENCHMARKS / "search.py"
     spec = importlib.util.spec_from_file_location("benchmark_search", path)

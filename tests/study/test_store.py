@@ -62,6 +62,7 @@ def test_a_name_goes_before_the_query() -> None:
     assert inside("here", "a") == str(Path.cwd() / "here" / "a")
 
 
+@pytest.mark.slow
 def test_a_study_lives_on_an_object_store(
     bucket: str, tiny_data: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,6 +108,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint_there(bucket: str, tiny_
     assert resumed.repeated_flops > 0
 
 
+@pytest.mark.slow
 def test_a_missing_segment_of_the_journal_is_told_and_nothing_is_lost(bucket: str, tiny_data: dict[str, str]) -> None:
     options = TuneOptions(storage=bucket, executor="inline")
     tune(mapping(tiny_data), run_id="three", options=options)
@@ -120,6 +122,7 @@ def test_a_missing_segment_of_the_journal_is_told_and_nothing_is_lost(bucket: st
     assert len(StudyFolder(bucket, "three").open().records("trial")) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*", "ignore::FutureWarning:ray.*")
 def test_runs_of_a_cluster_write_there_too(bucket: str, tiny_data: dict[str, str]) -> None:

@@ -1,25 +1,28 @@
-"""What every implementation of a family owes, as classes of tests: a test module subclasses them and gives the cases.
+"""What every implementation of a family owes: one function a family, which a test calls with options of all kinds.
 
-One section a family. A contract asserts what the family promises to callers, not how one member does it.
+One section a family, each with what it takes to try one of its members. A contract asserts what the family promises to
+callers, not how one member does it.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from facts import FULL, made_up_facts
 from torch import Tensor, nn
 
 from subsettune.config import FrozenDict
 from subsettune.errors import SelectionError
 from subsettune.facts import ChainLayer, TaskFacts
-from subsettune.policy import Phase, Policy
-from subsettune.select import SelectionContext, Selector, Subset, selection_flops
+from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.select.network import ModelView, anatomy
+from subsettune.task import Recipe
 from subsettune.train.orders import Order, Stream
 from subsettune.train.transitions import Transition, TransitionContext, scales
 
@@ -28,7 +31,8 @@ from subsettune.train.transitions import Transition, TransitionContext, scales
 
 def random_state() -> tuple[object, ...]:
     """A snapshot of the global random states that compares with ==."""
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+    state: tuple[Any, ...] = np.random.get_state()  # type: ignore[assignment]  # noqa: NPY002
+    name, keys, *rest = state
     return torch.get_rng_state().tolist(), (name, keys.tolist(), *rest), random.getstate()
 
 
@@ -143,107 +147,95 @@ def choose(selector: Selector, part: ArrayPart, k: int, seed: int = 3) -> Subset
     return selector.select(context_for(selector, part), k, rng=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.usefixtures("untouched_random_state")
-class SelectorContract:
-    """Owed by every selector. A subclass gives `selector` as a fixture or parameter."""
+def selector_keeps_its_promises(selector: Selector, k: int, seed: int) -> None:
+    """Owed by every selector, with any options that can be, for any number of examples."""
+    part, before = made_up_part(), random_state()
+    _is_a_frozen_value_of_one_line(selector)
+    _costs_are_known(selector)
+    for wrong in (0, -1, len(part) + 1):
+        with pytest.raises(SelectionError, match=f"^k must be .*got {wrong}. Choose .*subset_share"):
+            choose(selector, part, wrong, seed)
+    why_not = selector.why_not(facts_of(part), k)
+    if why_not is not None:
+        with pytest.raises(SelectionError) as caught:
+            choose(selector, part, k, seed)
+        assert str(caught.value) == why_not, "what is refused beforehand is refused in the same words"
+        return
+    chosen = choose(selector, part, k, seed)
+    _is_a_subset(chosen, k, len(part))
+    _is_the_same_again(selector, part, chosen, seed)
+    _is_a_prefix_if_it_ranks(selector, part, chosen, seed)
+    _does_not_mind_the_order_of_examples(selector, part, chosen, seed)
+    alike = ArrayPart(torch.ones(150, 1, 3, 2), torch.arange(150) % 5)
+    if selector.why_not(facts_of(alike), k) is None:
+        _is_a_subset(choose(selector, alike, k, seed), k, len(alike))
+    assert random_state() == before, "the global random state was changed"
 
-    @pytest.mark.parametrize("k", [5, 6, 40, 149, 150])
-    def test_exactly_k_different_int64_positions(self, selector: Selector, k: int) -> None:
-        subset = choose(selector, made_up_part(), k)
-        assert subset.positions.dtype == torch.int64
-        assert subset.positions.device.type == "cpu"
-        assert subset.positions.shape == (k,)
-        assert len(set(subset.positions.tolist())) == k
-        assert set(subset.positions.tolist()) <= set(range(150))
 
-    @pytest.mark.parametrize("k", [5, 40, 150])
-    def test_weights_stand_for_all_examples(self, selector: Selector, k: int) -> None:
-        weights = choose(selector, made_up_part(), k).weights
-        if weights is not None:
-            assert weights.dtype == torch.float32
-            assert weights.shape == (k,)
-            assert bool((weights.isfinite() & (weights >= 0)).all())
-            assert float(weights.double().sum()) == pytest.approx(150, rel=1e-5)
-
-    def test_a_ranking_can_be_weighed_again(self, selector: Selector) -> None:
-        if not selector.is_ranking:
-            pytest.skip("no ranking")
-        subset = choose(selector, made_up_part(), 40)
-        again = selector.weigh(context_for(selector, made_up_part()), subset.positions)
-        assert (again is None) == (subset.weights is None)
-        if again is not None and subset.weights is not None:
-            assert torch.equal(again, subset.weights)
-
-    @pytest.mark.parametrize("k", [5, 40, 150])
-    def test_identical_examples(self, selector: Selector, k: int) -> None:
-        part = ArrayPart(torch.ones(150, 1, 3, 2), torch.arange(150) % 5)
-        assert len(set(choose(selector, part, k).positions.tolist())) == k
-
-    def test_same_seed_same_bits(self, selector: Selector) -> None:
-        first, second = (choose(selector, made_up_part(), 40, seed=11) for _ in range(2))
-        assert torch.equal(first.positions, second.positions)
-        assert (first.weights is None) == (second.weights is None)
-        if first.weights is not None and second.weights is not None:
-            assert torch.equal(first.weights, second.weights)
-
-    def test_global_random_state_is_not_read(self, selector: Selector) -> None:
-        before = random_state()
-        first = choose(selector, made_up_part(), 40).positions
-        state = torch.get_rng_state()
-        torch.manual_seed(12345)
-        second = choose(selector, made_up_part(), 40).positions
-        torch.set_rng_state(state)
-        assert torch.equal(first, second)
-        assert random_state() == before
-
-    def test_smaller_subsets_are_prefixes(self, selector: Selector) -> None:
-        if not selector.is_ranking:
-            pytest.skip("no ranking")
-        longest = choose(selector, made_up_part(), 150).positions
-        for k in range(5, 150, 12):
-            assert torch.equal(choose(selector, made_up_part(), k).positions, longest[:k])
-
-    def test_permuted_examples_give_the_permuted_answer(self, selector: Selector) -> None:
-        if not selector.is_deterministic:
-            pytest.skip("draws positions")
-        part = made_up_part()
-        order = torch.randperm(150, generator=torch.Generator().manual_seed(5))
-        permuted = ArrayPart(part.inputs[order], part.targets[order])
-        assert torch.equal(order[choose(selector, permuted, 40).positions], choose(selector, part, 40).positions)
-
-    @pytest.mark.parametrize("k", [0, -1, 151])
-    def test_k_out_of_range_is_refused(self, selector: Selector, k: int) -> None:
-        with pytest.raises(SelectionError, match=f"^k must be .*got {k}. Choose .*subset_share"):
-            choose(selector, made_up_part(), k)
-
-    def test_costs_are_whole_numbers_that_grow_with_k(self, selector: Selector) -> None:
-        facts = facts_of(made_up_part())
-        costs = [selector.flops(facts, k) for k in (1, 10, 100, 150)]
-        assert all(isinstance(cost, int) and cost >= 0 for cost in costs)
-        assert costs == sorted(costs)
-
-    def test_share_1_is_charged_nothing(self, selector: Selector) -> None:
-        policy = Policy(phases=(Phase(share=1.0, passes=1, selector=selector.name),))
-        assert selection_flops(policy, 0, facts_of(made_up_part())) == 0
-
-    def test_settings_cannot_be_changed(self, selector: Selector) -> None:
+def _is_a_frozen_value_of_one_line(component: Any) -> None:
+    assert component.summary
+    assert "\n" not in component.summary
+    assert type(component).__doc__
+    assert hash(component) == hash(replace(component)), "options are values"
+    for name in ("summary", *(field.name for field in fields(component))):
         with pytest.raises((AttributeError, TypeError)):
-            selector.name = "other"  # type: ignore[misc]
+            setattr(component, name, getattr(component, name))
 
-    def test_describes_itself_in_one_line(self, selector: Selector) -> None:
-        assert selector.summary
-        assert "\n" not in selector.summary
-        assert type(selector).__doc__
+
+def _costs_are_known(selector: Selector) -> None:
+    facts = facts_of(made_up_part())
+    costs = [selector.flops(facts, k) for k in (1, 10, 100, 150)]
+    assert all(isinstance(cost, int) and cost >= 0 for cost in costs)
+    assert costs == sorted(costs), "a larger subset costs no less"
+
+
+def _is_a_subset(subset: Subset, k: int, n: int) -> None:
+    positions, weights = subset.positions, subset.weights
+    assert (positions.dtype, positions.device.type, positions.shape) == (torch.int64, "cpu", (k,))
+    assert len(set(positions.tolist())) == k
+    assert set(positions.tolist()) <= set(range(n))
+    if weights is not None:
+        assert (weights.dtype, weights.shape) == (torch.float32, (k,))
+        assert bool((weights.isfinite() & (weights >= 0)).all())
+        assert float(weights.double().sum()) == pytest.approx(n, rel=1e-5)
+
+
+def _is_the_same_again(selector: Selector, part: ArrayPart, chosen: Subset, seed: int) -> None:
+    """Whatever the global random state."""
+    state = torch.get_rng_state()
+    torch.manual_seed(12345 + seed)
+    again = choose(selector, part, len(chosen), seed)
+    torch.set_rng_state(state)
+    assert torch.equal(chosen.positions, again.positions)
+    _are_the_same_weights(chosen.weights, again.weights)
+
+
+def _are_the_same_weights(a: Tensor | None, b: Tensor | None) -> None:
+    assert (a is None) == (b is None)
+    if a is not None and b is not None:
+        assert torch.equal(a, b)
+
+
+def _is_a_prefix_if_it_ranks(selector: Selector, part: ArrayPart, chosen: Subset, seed: int) -> None:
+    if selector.is_ranking:
+        _are_the_same_weights(selector.weigh(context_for(selector, part), chosen.positions), chosen.weights)
+        for more in {min(len(part), len(chosen) + extra) for extra in (1, 17, 150)}:
+            if selector.why_not(facts_of(part), more) is None:
+                longer = choose(selector, part, more, seed).positions
+                assert torch.equal(longer[: len(chosen)], chosen.positions), f"of {more} the first {len(chosen)}"
+
+
+def _does_not_mind_the_order_of_examples(selector: Selector, part: ArrayPart, chosen: Subset, seed: int) -> None:
+    if selector.is_deterministic:
+        order = torch.randperm(len(part), generator=torch.Generator().manual_seed(5))
+        permuted = ArrayPart(part.inputs[order], part.targets[order])
+        assert torch.equal(order[choose(selector, permuted, len(chosen), seed).positions], chosen.positions)
 
 
 # --- orders -----------------------------------------------------------------------------------------------------------
 
 
-def stream_of(order: Order, pool: Tensor | None, num_batches: int, seed: int = 0) -> list[list[int]]:
-    """So many batches of a fresh order over 50 examples, in batches of 8."""
-    stream = order.stream(50, 8, seed)
-    stream.enter(pool)
-    return [stream.next(0.0).positions.tolist() for _ in range(num_batches)]
+POOLS = (None, torch.arange(50), torch.arange(10, 31), torch.tensor([4, 3, 9]), torch.tensor([7]))
 
 
 def batches_of(stream: Stream, count: int) -> list[list[int]]:
@@ -251,78 +243,81 @@ def batches_of(stream: Stream, count: int) -> list[list[int]]:
     return [stream.next(0.0).positions.tolist() for _ in range(count)]
 
 
-@pytest.mark.usefixtures("untouched_random_state")
-class OrderContract:
-    """Owed by every order. A subclass gives it, with its options, as a parameter."""
+def _entered(order: Order, pool: Tensor | None, seed: int) -> Stream:
+    """A fresh stream over 50 examples, in batches of 8."""
+    stream = order.stream(50, 8, seed)
+    stream.enter(pool)
+    return stream
 
-    @pytest.mark.parametrize(
-        "pool", [None, torch.arange(50), torch.arange(10, 31), torch.tensor([4, 3, 9]), torch.tensor([7])]
-    )
-    def test_batches_come_from_the_pool_without_repetition(self, order: Order, pool: Tensor | None) -> None:
-        members = set(range(50)) if pool is None else set(pool.tolist())
-        for batch in stream_of(order, pool, 30):
-            assert 1 <= len(batch) <= 9
-            assert len(set(batch)) == len(batch)
-            assert set(batch) <= members
 
-    def test_every_example_comes_again_and_again(self, order: Order) -> None:
-        pool = torch.arange(10, 30)
-        seen = [i for batch in stream_of(order, pool, 60) for i in batch]
-        assert all(seen.count(i) >= 3 for i in pool.tolist())
+def order_keeps_its_promises(order: Order, seed: int, num_batches: int) -> None:
+    """Owed by every order, with any options that can be.
 
-    def test_batches_are_int64_on_the_cpu(self, order: Order) -> None:
-        stream = order.stream(50, 8, 0)
-        stream.enter(None)
+    Args:
+        order: with its options.
+        seed: of the run.
+        num_batches: after which the run is interrupted.
+    """
+    before = random_state()
+    _is_a_frozen_value_of_one_line(order)
+    _prices_are_known(order)
+    for pool in POOLS:
+        _batches_come_from_the_pool(order, pool, seed)
+        _lengths_are_known(order, pool, seed)
+        _goes_on_from_its_state(order, pool, seed, num_batches)
+    assert random_state() == before, "the global random state was changed"
+
+
+def _prices_are_known(order: Order) -> None:
+    facts = made_up_facts(FULL, num_examples=50)
+    if order.why_not(Recipe(lr=0.1, batch_size=8, epochs=3), facts) is not None:
+        return
+    prices = [order.update_cost(length, 0.5, facts) for length in (1, 2, 8)]
+    assert all(type(flops) is int and flops >= 0 for price in prices for flops in (price.forward, price.backward))
+    assert all(price.total > 0 for price in prices)
+    assert prices == sorted(prices, key=lambda price: price.total)
+    for length in (1, 2, 8):
+        assert 1 <= order.min_trained_examples(length, facts) <= length
+        for share in (0.0, 0.1, 0.3, 0.5, 0.9, 0.99):
+            assert order.max_update_flops(length, facts) >= order.update_cost(length, share, facts).total
+
+
+def _batches_come_from_the_pool(order: Order, pool: Tensor | None, seed: int) -> None:
+    members, stream = set(range(50)) if pool is None else set(pool.tolist()), _entered(order, pool, seed)
+    seen: set[int] = set()
+    for _ in range(30):
         batch = stream.next(0.0).positions
         assert (batch.dtype, batch.device.type, batch.dim()) == (torch.int64, "cpu", 1)
+        assert 1 <= len(batch) <= 9
+        assert len(set(batch.tolist())) == len(batch)
+        seen |= set(batch.tolist())
+    assert seen <= members
+    for _ in range(3000):  # a round may take a small share of the pool, and draw it with replacement
+        if seen == members:
+            break
+        seen |= set(stream.next(0.0).positions.tolist())
+    assert seen == members, "every example comes"
 
-    def test_same_seed_same_batches_whatever_the_global_state(self, order: Order) -> None:
-        first, state = stream_of(order, None, 20, seed=3), torch.get_rng_state()
-        torch.manual_seed(1)
-        second = stream_of(order, None, 20, seed=3)
-        torch.set_rng_state(state)
-        assert first == second
 
-    @pytest.mark.parametrize("num_batches", [0, 1, 2, 3, 7])
-    def test_it_goes_on_from_its_state(self, order: Order, num_batches: int) -> None:
-        pool = torch.arange(5, 25)
-        stream, again = order.stream(50, 8, 1), order.stream(50, 8, 1)
-        stream.enter(pool)
-        for _ in range(num_batches):
-            stream.next(0.0)
-        again.load(stream.state(), pool)
-        assert batches_of(stream, 9) == batches_of(again, 9)
-        for one in (stream, again):
-            one.enter(None)
-        assert batches_of(stream, 9) == batches_of(again, 9)
+def _lengths_are_known(order: Order, pool: Tensor | None, seed: int) -> None:
+    known = order.lengths(50 if pool is None else len(pool), 8)
+    assert [len(batch) for batch in batches_of(_entered(order, pool, seed), 2 * len(known))] == [*known, *known]
 
-    def test_lengths_are_those_of_the_batches(self, order: Order) -> None:
-        for pool in (None, torch.arange(9), torch.arange(17), torch.tensor([7])):
-            known = order.lengths(50 if pool is None else len(pool), 8)
-            assert [len(batch) for batch in stream_of(order, pool, 2 * len(known))] == [*known, *known]
 
-    def test_prices_grow_with_the_batch(self, order: Order) -> None:
-        facts = TaskFacts(
-            num_examples=50, num_outputs=2, num_parameters=9, forward_flops=10, backward_flops=20, reference_passes=3
-        )
-        facts = replace(facts, exits=FrozenDict({"0": 4, "1": 10}), blocks=("0", "1"), layers=FrozenDict({"0": 3}))
-        prices = [order.update_cost(length, 0.5, facts) for length in (1, 2, 8)]
-        assert all(price.forward >= 0 and price.backward >= 0 and price.total > 0 for price in prices)
-        assert prices == sorted(prices, key=lambda price: price.total)
-        assert all(type(flops) is int for price in prices for flops in (price.forward, price.backward))
-        for share in (0.0, 0.3, 0.5, 0.9):
-            assert all(
-                order.max_update_flops(length, facts) >= order.update_cost(length, share, facts).total
-                for length in (1, 2, 8)
-            )
-
-    def test_settings_cannot_be_changed(self, order: Order) -> None:
-        with pytest.raises((AttributeError, TypeError)):
-            order.summary = "other"  # type: ignore[misc]
-
-    def test_describes_itself_in_one_line(self, order: Order) -> None:
-        assert order.summary
-        assert "\n" not in order.summary
+def _goes_on_from_its_state(order: Order, pool: Tensor | None, seed: int, num_batches: int) -> None:
+    """As if nothing had been, whatever the global random state."""
+    stream, again = _entered(order, pool, seed), order.stream(50, 8, seed)
+    first = batches_of(stream, num_batches)
+    again.load(stream.state(), pool)
+    state = torch.get_rng_state()
+    torch.manual_seed(seed + 1)
+    assert batches_of(_entered(order, pool, seed), num_batches) == first, "the same seed gives the same batches"
+    found = batches_of(again, 9)
+    torch.set_rng_state(state)
+    assert batches_of(stream, 9) == found
+    for one in (stream, again):
+        one.enter(None)
+    assert batches_of(stream, 9) == batches_of(again, 9)
 
 
 # --- entries ----------------------------------------------------------------------------------------------------------
@@ -370,35 +365,67 @@ def entered_facts() -> TaskFacts:
     )
 
 
-@pytest.mark.usefixtures("untouched_random_state")
-class TransitionContract:
-    """Owed by every transition. A subclass gives it as a parameter, `chosen`."""
+LAYERS = tuple(layer.name for layer in entered_facts().chain[:-1])  # that can be made narrower
 
-    def test_same_generator_same_bits(self, chosen: Transition) -> None:
-        found = []
-        for _ in range(2):
-            network, optimizer = network_and_optimizer()
-            chosen.apply(entered(network, optimizer, 4))
-            found.append((network.state_dict(), optimizer.state_dict()))
-        assert all(torch.equal(found[0][0][name], found[1][0][name]) for name in found[0][0])
-        assert str(found[0][1]) == str(found[1][1])
 
-    def test_training_goes_on(self, chosen: Transition) -> None:
-        network, optimizer = network_and_optimizer()
-        parameters = list(network.parameters())
-        chosen.apply(entered(network, optimizer, 4))
-        assert [id(p) for p in network.parameters()] == [id(p) for p in parameters]
-        assert all(p.requires_grad and p.grad_fn is None and bool(p.isfinite().all()) for p in parameters)
-        before = [p.detach().clone() for p in parameters]
-        network(torch.ones(2, 3) * torch.tensor([[1.0], [2.0]])).square().sum().backward()
-        optimizer.step()
-        assert any(not torch.equal(old, new) for old, new in zip(before, parameters, strict=True))
+def transition_keeps_its_promises(chosen: Transition, seed: int) -> None:
+    """Owed by every transition, with any options that can be."""
+    before = random_state()
+    _is_a_frozen_value_of_one_line(chosen)
+    facts = entered_facts()
+    costs = [chosen.flops(facts, size) for size in (1, 3, 6)]
+    assert all(type(cost) is int and cost >= 0 for cost in costs)
+    assert costs == sorted(costs), "a larger pool costs no less"
+    if chosen.why_not(Recipe(lr=0.1, batch_size=3, epochs=3), facts) is not None:
+        return
+    _changes_nothing_if_neutral(chosen, seed)
+    _is_the_same_change_again(chosen, seed)
+    _training_goes_on(chosen, seed)
+    _facts_are_those_of_the_network(chosen, seed)
+    assert random_state() == before, "the global random state was changed"
 
-    def test_settings_cannot_be_changed(self, chosen: Transition) -> None:
-        with pytest.raises((AttributeError, TypeError)):
-            chosen.summary = "other"  # type: ignore[misc]
 
-    def test_describes_itself_in_one_line(self, chosen: Transition) -> None:
-        assert chosen.summary
-        assert "\n" not in chosen.summary
-        assert type(chosen).__doc__
+def _applied(chosen: Transition, seed: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+    network, optimizer = network_and_optimizer()
+    chosen.apply(entered(network, optimizer, seed))
+    return network, optimizer
+
+
+def _are_the_same(a: tuple[nn.Module, torch.optim.Optimizer], b: tuple[nn.Module, torch.optim.Optimizer]) -> None:
+    for i in (0, 1):
+        torch.testing.assert_close(a[i].state_dict(), b[i].state_dict(), rtol=0, atol=0)
+
+
+def _changes_nothing_if_neutral(chosen: Transition, seed: int) -> None:
+    if chosen.is_neutral:
+        _are_the_same(_applied(chosen, seed), network_and_optimizer())
+        assert chosen.facts_after(entered_facts()) == entered_facts()
+
+
+def _is_the_same_change_again(chosen: Transition, seed: int) -> None:
+    first, state = _applied(chosen, seed), torch.get_rng_state()
+    torch.manual_seed(seed + 1)
+    again = _applied(chosen, seed)
+    torch.set_rng_state(state)
+    _are_the_same(first, again)
+
+
+def _training_goes_on(chosen: Transition, seed: int) -> None:
+    network, optimizer = network_and_optimizer()
+    parameters = list(network.parameters())
+    chosen.apply(entered(network, optimizer, seed))
+    assert [id(p) for p in network.parameters()] == [id(p) for p in parameters]
+    assert all(p.requires_grad and p.grad_fn is None and bool(p.isfinite().all()) for p in parameters)
+    before = [p.detach().clone() for p in parameters]
+    network(torch.ones(2, 3) * torch.tensor([[1.0], [2.0]])).square().sum().backward()
+    optimizer.step()
+    assert any(not torch.equal(old, new) for old, new in zip(before, parameters, strict=True))
+
+
+def _facts_are_those_of_the_network(chosen: Transition, seed: int) -> None:
+    (network, _), before = _applied(chosen, seed), entered_facts()
+    after = chosen.facts_after(before)
+    widths = {layer.name: len(network.get_parameter(f"{layer.name}.weight")) for layer in before.chain}
+    assert {layer.name: layer.width for layer in after.chain} == widths
+    assert after.example_flops <= before.example_flops
+    assert (after.num_examples, after.reference_passes) == (before.num_examples, before.reference_passes)

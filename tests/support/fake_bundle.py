@@ -46,6 +46,7 @@ def view_of(state: str, metric: str) -> StudyView:
 def export(target: Any, state: str = "subset_wins", metric: str = "accuracy") -> tuple[Bundle, StudyView]:
     view = view_of(state, metric)
     winner = view.manifest.winner
+    assert winner is not None
     policy = view.candidates[winner].policy
     subsets = [phase_subset(policy, i) for i, phase in enumerate(policy.phases) if not phase.is_full]
     return export_study(view, winner, subsets, seed=7, target=target), view

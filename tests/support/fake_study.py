@@ -19,7 +19,7 @@ from subsettune.study.results.records import RunRecord
 from subsettune.study.results.summarise import summarised
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.results.view import StudyRecords, StudyView
-from subsettune.study.spec.components import Component, Kind, neutralised
+from subsettune.study.spec.components import Component, neutralised
 from subsettune.study.spec.definition import Study
 from subsettune.study.spec.point_to_policy import from_coordinates
 from subsettune.train.result import CurvePoint
@@ -93,6 +93,7 @@ class _Maker:
         assert state in STATES, state
         self.state, self.rng, self.study = state, rng, make_study(metric, trials)
         self.reference = [self._run(f"reference-seed-{s}", "reference", conventional(FACTS), s) for s in range(5)]
+        self.trials_so_far: list[RunRecord] = []
         self.trials = [self._trial(number) for number in range(trials)]
         self.candidates: dict[str, Candidate] = {}
         self.verification: list[RunRecord] = []
@@ -196,7 +197,7 @@ class _Maker:
         elif self._error(policy) > 0.052:
             more |= {"cause": "stopped", "message": "It could not reach the target any more.", "share_used": 0.45}
         record = self._run(f"trial-{number:04d}", "trial", policy, 1000 + number, **more)
-        self.trials_so_far = [*getattr(self, "trials_so_far", []), record]
+        self.trials_so_far = [*self.trials_so_far, record]
         return record
 
     def _target(self) -> float:
@@ -243,7 +244,11 @@ class _Maker:
         sign = 1 if self.study.task.higher_is_better else -1
         for r in self.reference:
             test = (r.metric or 0.0) - sign * 0.004 + self.rng.gauss(0, 0.001)
-            again = {"name": f"reference-test-seed-{r.seed}", "role": "verification", "candidate": "reference"}
+            again: dict[str, Any] = {
+                "name": f"reference-test-seed-{r.seed}",
+                "role": "verification",
+                "candidate": "reference",
+            }
             self.verification.append(dataclasses.replace(r, **again, test_metric=test))
         failed = False
         for name in self.candidates:
@@ -308,7 +313,7 @@ class _Maker:
         self._keep(self._compare_one("order", "sift", dataclasses.replace(base, phases=tuple(sift)), 0.0))
         why = "the search finished no subset policy"
         self._keep(AblationResult(kind="transition", name="reset_optimizer", verdict="not_tried", reason=why))
-        entered = dataclasses.replace(last, transition="shrink_perturb", transition_options={"shrink": 0.6})
+        entered = dataclasses.replace(last, transition="shrink_perturb", transition_options=FrozenDict({"shrink": 0.6}))
         perturbed = dataclasses.replace(base, phases=(*base.phases[:-1], entered))
         self._keep(self._compare_one("transition", "shrink_perturb", perturbed, 0.0))
         self._keep(self._compare_one("soup", "soup", dataclasses.replace(base, phases=tuple(soup)), gain))
@@ -316,7 +321,7 @@ class _Maker:
     def _keep(self, row: AblationResult) -> None:
         self.ablation[row.component] = row
 
-    def _row(self, kind: Kind, name: str, policy: Policy, **more: Any) -> AblationResult:
+    def _row(self, kind: str, name: str, policy: Policy, **more: Any) -> AblationResult:
         twin = neutralised(policy, kind)
         return AblationResult(
             kind=kind,
@@ -330,11 +335,12 @@ class _Maker:
             **more,
         )
 
-    def _compare_one(self, kind: Kind, name: str, policy: Policy, gain: float) -> AblationResult:
+    def _compare_one(self, kind: str, name: str, policy: Policy, gain: float) -> AblationResult:
         sign = 1 if self.study.task.higher_is_better else -1
         noise = (-0.004, 0.001, 0.003)
         against = Component(kind=kind, name=name).against
-        mine, theirs = [], []
+        mine: list[RunRecord] = []
+        theirs: list[RunRecord] = []
         for seed in range(3):
             for which, runs, label in ((policy, mine, name), (neutralised(policy, kind), theirs, against)):
                 runs.append(

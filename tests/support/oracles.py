@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import Any
 
 import torch
 from scipy.optimize import nnls
@@ -76,7 +77,8 @@ def facility_location(x: Tensor, k: int) -> list[int]:
     d, rows = distances(x), x.double()
     central = (rows - rows.mean(0)).square().sum(1).tolist()
     tie = 1e-9 * float(d.max())
-    nearest, picks = torch.full((len(x),), float(d.max()), dtype=torch.float64), []
+    nearest = torch.full((len(x),), float(d.max()), dtype=torch.float64)
+    picks: list[int] = []
     for _ in range(k):
         gains = (nearest[:, None] - d).clamp(min=0).sum(0)
         gains[picks] = -math.inf
@@ -317,7 +319,7 @@ def with_units(network: nn.Sequential, place: int, units: Sequence[int]) -> nn.S
         units: numbers of its units.
     """
     twin, many = copy.deepcopy(network).double().eval(), len(units)
-    layer = twin[place]
+    layer: Any = twin[place]
     width = len(layer.weight)
     twin[place] = _layer_like(layer, layer.weight[units], None if layer.bias is None else layer.bias[units])
     for number in range(place + 1, len(twin)):
@@ -339,7 +341,7 @@ def with_units(network: nn.Sequential, place: int, units: Sequence[int]) -> nn.S
 
 def _layer_like(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Module:
     if isinstance(layer, nn.Linear):
-        made: nn.Module = nn.utils.skip_init(nn.Linear, weight.shape[1], len(weight), bias=bias is not None)
+        made: nn.Linear | nn.Conv2d = nn.utils.skip_init(nn.Linear, weight.shape[1], len(weight), bias=bias is not None)
     else:
         assert isinstance(layer, nn.Conv2d)
         made = nn.utils.skip_init(
@@ -350,7 +352,7 @@ def _layer_like(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> nn.Mod
     made = made.double()
     with torch.no_grad():
         made.weight.copy_(weight)
-        if bias is not None:
+        if made.bias is not None and bias is not None:
             made.bias.copy_(bias)
     return made
 
@@ -376,7 +378,7 @@ def greedy_units(
     picked: list[int] = []
     for number in range(picks):
         missing = kept - len(set(picked))
-        allowed = list(range(len(network[place].weight)))
+        allowed = list(range(len(network.get_parameter(f"{place}.weight"))))
         if missing == picks - number:
             allowed = [unit for unit in allowed if unit not in picked]
         if missing == 0:

@@ -480,6 +480,7 @@ def interrupted_after(updates: int) -> Iterator[None]:
         Learner.update = update  # type: ignore[method-assign]
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(drawn=st.data(), seed=st.integers(0, 3))
 def test_any_policy_costs_what_was_projected_and_survives_any_interruption(

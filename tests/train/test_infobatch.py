@@ -242,6 +242,7 @@ def test_it_leaves_examples_out_in_a_run_and_not_in_the_annealing(
     assert sum(annealed) == pytest.approx(0.3 * 6 * 210, abs=17)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [{}, {"optimizer": "adam", "momentum": None, "lr": 0.01}])
 def test_an_interrupted_run_goes_on_with_the_same_bits(tiny_data: Data, tmp_path: Path, recipe: dict[str, Any]) -> None:
     task = noisy_task(tiny_data, **recipe)

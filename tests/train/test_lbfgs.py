@@ -195,6 +195,7 @@ def test_every_evaluation_is_charged(tiny_data: Data, recipe: dict[str, Any]) ->
         assert_met(result, facts)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     drawn=st.lists(
@@ -338,6 +339,7 @@ def test_watch_sees_the_outputs_before_the_step(tiny_data: Data, recipe: dict[st
 # --- interrupted, diverged, impossible --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "transition"),
     [(None, "keep"), ({"name": "fakes:Noisy"}, "reset_optimizer"), ({"name": "fakes:Noisy"}, "shrink_perturb")],

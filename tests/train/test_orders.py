@@ -5,9 +5,11 @@ from typing import Any, ClassVar, final
 
 import pytest
 import torch
-from contracts import OrderContract
+from contracts import order_keeps_its_promises
+from facts import FULL
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from options import components
 from torch import Tensor
 
 from subsettune.errors import ConfigError
@@ -16,25 +18,6 @@ from subsettune.train.orders import Batch, Order, Stream
 from subsettune.train.orders.uniform import Shuffled, Uniform
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
-
-
-SETTINGS: dict[str, list[dict[str, Any]]] = {
-    "rs2": [{"share": 0.3}, {"share": 0.5, "replacement": True}, {"share": 1.0}],
-    "infobatch": [{"prune": 0.9, "anneal": 0.0}, {"prune": 0.0}],
-    "sift": [
-        {"keep": 0.1, "exit": "0", "head": "auxiliary"},
-        {"start": 0.5, "stop": 0.6},
-        {"exit": 1.0},
-        {"keep": 0.9, "start": 0.6},
-    ],
-    "selective_backprop": [{"keep": 0.25}, {"start": 0.4, "stop": 0.9}],
-}
-CASES = [(name, options) for name in orders.ORDERS for options in ({}, *SETTINGS.get(name, []))]
-
-
-@pytest.mark.parametrize("order", [orders.make(*case) for case in CASES], ids=[f"{n} {o}" for n, o in CASES])
-class TestRegistry(OrderContract):
-    pass
 
 
 class Sequential(Stream):
@@ -74,9 +57,12 @@ class Rotating(Order):
         return Sequential(num_examples, batch_size)
 
 
-@pytest.mark.parametrize("order", [Rotating()], ids=["rotating"])
-class TestUsersOwn(OrderContract):
-    pass
+@pytest.mark.parametrize("name", [*orders.ORDERS, "tests.train.test_orders:Rotating"])
+@settings(deadline=None, max_examples=20)
+@given(data=st.data(), seed=st.integers(0, 99), num_batches=st.integers(0, 20))
+def test_every_order_keeps_its_promises(name: str, data: st.DataObject, seed: int, num_batches: int) -> None:
+    cls = type(orders.make(name))
+    order_keeps_its_promises(data.draw(components(cls, FULL.blocks)), seed, num_batches)
 
 
 def stream(batches: Stream, num_examples: int) -> list[int]:

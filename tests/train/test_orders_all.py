@@ -105,6 +105,7 @@ def test_the_interval_is_where_the_paired_t_interval_holds_0(bench: ModuleType) 
     assert 0.5 < found.low < found.estimate < found.high < 2
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(gap=st.floats(-0.2, 0.2), seeds=st.integers(2, 5))
 def test_a_shifted_curve_has_a_closed_form(gap: float, seeds: int) -> None:
@@ -157,7 +158,7 @@ def runs_of(bench: ModuleType, gains: dict[str, float]) -> dict[str, dict[float,
 def test_the_words_follow_the_intervals(bench: ModuleType) -> None:
     runs = runs_of(bench, {"uniform": 0.0, "better": 0.02, "worse": -0.02, "alike": 0.0})
     runs["alike"] = {
-        b: {s: outcome(bench, "alike", s, o.metric + 0.01 * (-1) ** s) for s, o in by.items()}
+        b: {s: outcome(bench, "alike", s, o.metric + 0.01 * (-1) ** s) for s, o in by.items()}  # type: ignore[attr-defined]
         for b, by in runs["uniform"].items()
     }  # type: ignore[attr-defined]
     found = {name: bench.finding(name, runs, 0.2, 1) for name in runs}
@@ -253,7 +254,7 @@ def test_noise_at_another_budget_does_not_turn_the_verdict(bench: ModuleType, si
 def test_lower_can_be_better(bench: ModuleType) -> None:
     runs = runs_of(bench, {"uniform": 0.0, "higher": 0.02})
     falling = {
-        name: {b: {s: outcome(bench, name, s, 2 - o.metric) for s, o in by.items()} for b, by in own.items()}
+        name: {b: {s: outcome(bench, name, s, 2 - o.metric) for s, o in by.items()} for b, by in own.items()}  # type: ignore[attr-defined]
         for name, own in runs.items()
     }  # type: ignore[attr-defined]
     found = bench.finding("higher", falling, 0.2, -1)

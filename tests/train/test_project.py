@@ -44,6 +44,7 @@ POLICIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("batch_size", [7, 16, 19, 500])
 def test_the_projection_is_the_ledger(tiny_data: Data, name: str, batch_size: int) -> None:

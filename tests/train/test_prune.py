@@ -588,6 +588,7 @@ def test_keeping_everything_is_the_plain_run(tiny_data: Data) -> None:
     assert neutral.ledger.select == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("batch_size", [7, 19, 500])
 def test_the_projection_is_the_ledger(tiny_data: Data, name: str, batch_size: int) -> None:
@@ -683,6 +684,7 @@ def cheap(selector: str) -> FrozenDict:
     return FrozenDict({} if selector == "kcenter" else {"proxy_passes": 0.5})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*MODELS, "mlp in sift"])
 def test_interrupted_before_and_after_the_pruning(tiny_data: Data, tmp_path: Path, name: str) -> None:
     task = image_task(tiny_data, MODELS[name.split()[0]], augment={"flip": True})

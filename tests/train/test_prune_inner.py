@@ -620,6 +620,7 @@ def assert_projected(task: Task, policy: Policy, result: train.RunResult) -> Non
     assert stretches[-1].ledger.select > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_projection_is_the_ledger(texts: Task, order: str) -> None:
     last = policy_of(1.3, 6.0, order).phases[1]
@@ -649,6 +650,7 @@ def test_keeping_everything_is_the_plain_run(texts: Task) -> None:
     assert neutral.ledger.select == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["uniform", "sift"])
 def test_interrupted_before_and_after_the_pruning(texts: Task, tmp_path: Path, order: str) -> None:
     policy, settings = policy_of(0.8, 5.5, order), {"evaluations": 40}

@@ -154,6 +154,7 @@ def test_predictions_leave_the_network_s_mode(tiny_data: Data) -> None:
     assert torch.equal(targets, expected)
 
 
+@pytest.mark.slow
 def test_a_short_run_on_mnist() -> None:
     root = os.environ.get("SUBSETTUNE_DATA")
     if root is None or not (Path(root) / "MNIST").exists():

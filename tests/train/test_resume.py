@@ -74,6 +74,7 @@ run(task, report=report, checkpoints=sys.argv[2], checkpoint_every_s=ALWAYS)
 """
 
 
+@pytest.mark.slow
 def test_killed_in_both_phases(tiny_data: Data, tmp_path: Path) -> None:
     task = noisy_task(tiny_data)
     here = str(SUPPORT)
@@ -187,7 +188,7 @@ def test_damaged_checkpoints_are_refused(tiny_data: Data, tmp_path: Path) -> Non
 def test_a_foreign_checkpoint_is_refused(tiny_data: Data, tmp_path: Path) -> None:
     task = noisy_task(tiny_data)
     path = interrupted(task, tmp_path)
-    key = train.run_key(task, train.loop.load(task).fingerprint, POLICY, 4)
+    key = train.run_key(task, train.loop.load(task).fingerprint, POLICY, 4)  # type: ignore[attr-defined]
     other = path.with_name(f"{key}.checkpoint")
     path.rename(other)
     with pytest.raises(CheckpointError, match=f"^checkpoint {other} belongs to another run. Delete it"):

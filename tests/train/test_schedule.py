@@ -65,7 +65,7 @@ def test_warmup_stable_decay() -> None:
 
 
 @settings(deadline=None)
-@given(name=st.sampled_from(list(schedule.SCHEDULES)), share=st.floats(0, 1, exclude_max=True))
+@given(name=st.sampled_from(list(schedule.SCHEDULES)), share=st.floats(0, 1, exclude_max=True))  # type: ignore[attr-defined]
 def test_factors_lie_between_0_and_1(name: str, share: float) -> None:
     assert 0 <= schedule.make(name, {})(share) <= 1
 

@@ -377,6 +377,7 @@ def test_the_price_is_that_of_the_formula(tiny_data: Data) -> None:
     assert (exact.forward, exact.backward) == ((15 + 8) * forward, 8 * backward)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
     ("order", "given_options"),
@@ -546,6 +547,7 @@ def test_a_user_s_optimizer_with_a_closure_is_refused(tiny_data: Data) -> None:
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given_options", "recipe"),
     [
@@ -589,7 +591,8 @@ def test_a_head_that_diverges_alone_is_told(tiny_data: Data) -> None:
     with torch.no_grad():
         stream._head.linear.weight.fill_(math.inf)
     with pytest.raises(
-        train.loop.ModelDivergedError, match=r"^the losses at exit '2' left the finite numbers, at lear"
+        train.loop.ModelDivergedError,
+        match=r"^the losses at exit '2' left the finite numbers, at lear",  # type: ignore[attr-defined]
     ):
         stream.update(learner, stream.next(0.0), StepContext(lr=0.01, weights=None, most=1, share=0.0, facts=facts))
 
@@ -755,6 +758,7 @@ def test_the_last_block_of_a_transformer_gives_the_exact_loss(texts: Task) -> No
     assert torch.allclose(last, whole, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given_options", [{"exit": 0.5}, {"exit": 0.5, "head": "auxiliary", "stop": 0.8}])
 def test_texts_end_to_end(texts: Task, tmp_path: Path, given_options: dict[str, Any]) -> None:
     policy = ordered("sift", 1.0, 2.0, keep=0.4, **given_options)

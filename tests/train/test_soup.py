@@ -497,6 +497,7 @@ POLICIES: dict[str, tuple[Phase, ...]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("batch_size", [7, 16, 500])
 @pytest.mark.parametrize("model", [None, NORMED], ids=["mlp", "batch norm"])
@@ -628,6 +629,7 @@ def interrupt_after(num_points: int) -> Any:
     return report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     ("recipe", "every_s"),

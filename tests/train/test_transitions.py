@@ -6,7 +6,10 @@ from typing import Any, ClassVar, final
 
 import pytest
 import torch
-from contracts import TransitionContract, entered, network_and_optimizer
+from contracts import LAYERS, entered, network_and_optimizer, transition_keeps_its_promises
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from options import components
 from torch import nn
 
 from subsettune.errors import ConfigError
@@ -29,17 +32,12 @@ class Halve(Transition):
                 weight.mul_(0.5)
 
 
-CASES: dict[str, dict[str, Any]] = {
-    name: {} for name in (*transitions.TRANSITIONS, "tests.train.test_transitions:Halve")
-}
-CASES["shrink_perturb "] = {"shrink": 1.0, "noise": 0.5, "everything": True}
-
-
-@pytest.mark.parametrize(
-    "chosen", [transitions.make(name.strip(), options) for name, options in CASES.items()], ids=list(CASES)
-)
-class TestTransitions(TransitionContract):
-    pass
+@pytest.mark.parametrize("name", [*transitions.TRANSITIONS, "tests.train.test_transitions:Halve"])
+@settings(deadline=None, max_examples=15)
+@given(data=st.data(), seed=st.integers(0, 99))
+def test_every_transition_keeps_its_promises(name: str, data: st.DataObject, seed: int) -> None:
+    cls = type(transitions.make(name))
+    transition_keeps_its_promises(data.draw(components(cls, LAYERS)), seed)
 
 
 def apply(name: str, **options: Any) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
