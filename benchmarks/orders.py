@@ -37,7 +37,7 @@ from subsettune.data import DataPaths
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy
 from subsettune.report.render import Column, Table, render
-from subsettune.study.spec.definition import read
+from subsettune.study.spec.yaml_file import read
 from subsettune.task import Task
 from subsettune.train import orders
 from subsettune.train.orders.sift import Sift

@@ -40,7 +40,8 @@ from typing import Any
 import numpy as np
 
 from subsettune.policy import Policy
-from subsettune.study.search.simulate import simulate
+from subsettune.study.search.simulate import SimulationSettings, simulate
+from subsettune.study.spec.samplers import SAMPLERS, Sampler
 
 REFERENCE_PASSES = 30.0
 TOP, TARGET = 0.98, 0.97
@@ -105,7 +106,7 @@ class Found:
     ask_s: float
 
 
-Case = tuple[str, int, float, int, int]
+Case = tuple[Sampler, int, float, int, int]
 
 
 def search(case: Case) -> Found:
@@ -113,16 +114,15 @@ def search(case: Case) -> Found:
     sampler, trials, noise, workers, seed = case
     runner = TwoStage(noise)
     start = time.perf_counter()
-    result = simulate(
-        SPACE,
-        runner,
+    settings = SimulationSettings(
         trials=trials,
         workers=workers,
         seed=seed,
         reference_passes=REFERENCE_PASSES,
         target=TARGET,
-        sampler=sampler,  # type: ignore[arg-type]
+        sampler=sampler,
     )
+    result = simulate(SPACE, runner, settings)
     ask_s = (time.perf_counter() - start) / trials
     if result.best is None:
         return Found(math.nan, False, result.compute, ask_s)
@@ -139,7 +139,7 @@ def interval(values: list[float]) -> str:
     return f"{np.median(kept):.2f} [{low:.2f}, {high:.2f}]"
 
 
-def row(case: tuple[str, int, float], found: list[Found]) -> str:
+def row(case: tuple[Sampler, int, float], found: list[Found]) -> str:
     """One line of the table."""
     sampler, trials, noise = case
     none = np.mean([math.isnan(f.ratio) for f in found])
@@ -155,14 +155,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Quality of the search on a model with a known optimum.")
     parser.add_argument("--quick", action="store_true", help="40 trials, without Optuna's GP, 6 seeds")
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--samplers", nargs="+", default=["frontier", "gp", "tpe", "random"])
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
     parser.add_argument("--trials", nargs="+", type=int, default=[20, 40, 80])
     parser.add_argument("--noise", nargs="+", type=float, default=[0.0, 0.003])
     parser.add_argument("--workers", type=int, default=1, help="virtual workers of each search")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     if args.quick:
-        args.seeds, args.trials, args.samplers = min(args.seeds, 6), [40], ["frontier", "tpe", "random"]
+        args.seeds, args.trials, args.samplers = (
+            min(args.seeds, 6),
+            [40],
+            [name for name in args.samplers if name != "gp"],
+        )
     print(f"Optimum: cost {BEST_COST:.3f} at share {BEST_SHARE:.3f}, switch {BEST_SWITCH:.3f}; ", end="")
     print(f"full arm {BEST_FULL_COST:.3f}. {args.seeds} seeds, {args.workers} workers.\n")
     print("| sampler | trials | noise | cost / optimum | infeasible | none | compute, references | ms a trial |")

@@ -34,7 +34,7 @@ from subsettune.data import DataPaths
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy, conventional, from_coordinates
 from subsettune.report.render import Column, Table, render
-from subsettune.study.spec.definition import read
+from subsettune.study.spec.yaml_file import read
 from subsettune.task import Task
 
 ROOT = Path(__file__).parents[1]

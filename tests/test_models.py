@@ -243,12 +243,12 @@ number = 3
 
 
 def test_a_user_s_function_gets_what_it_takes() -> None:
-    assert models.num_parameters(make("test_models:bare")) == 650
-    assert models.num_parameters(make("test_models:sized", outputs=4, width=5)) == 65 * 5 + 6 * 4
-    assert models.num_parameters(make("test_models:sized", outputs=4, num_outputs=2)) == 65 * 3 + 4 * 2
-    assert models.num_parameters(make("test_models:looking_up", (T,), 4, VOCABULARY)) == 4 * VOCABULARY + 4 * 5
-    assert make("test_models:taking_any", outputs=4).out_features == 5  # no vocabulary where there are no texts
-    assert make("test_models:taking_any", (T,), 4, VOCABULARY).out_features == 6
+    assert models.num_parameters(make("tests.test_models:bare")) == 650
+    assert models.num_parameters(make("tests.test_models:sized", outputs=4, width=5)) == 65 * 5 + 6 * 4
+    assert models.num_parameters(make("tests.test_models:sized", outputs=4, num_outputs=2)) == 65 * 3 + 4 * 2
+    assert models.num_parameters(make("tests.test_models:looking_up", (T,), 4, VOCABULARY)) == 4 * VOCABULARY + 4 * 5
+    assert make("tests.test_models:taking_any", outputs=4).out_features == 5  # no vocabulary where there are no texts
+    assert make("tests.test_models:taking_any", (T,), 4, VOCABULARY).out_features == 6
 
 
 def test_what_a_network_gets_follows_its_data() -> None:
@@ -286,22 +286,42 @@ def test_what_a_network_gets_follows_its_data() -> None:
             "cnn halves the image 4 times, which 8x8 pixels do not allow. Use f",
         ),
         ("cnn", {"hidden": 0}, ConfigError, "hidden must be a positive whole number, got 0. Write e.g. 64."),
-        ("test_models:sized", {"depth": 1}, ConfigError, "It takes: width."),
-        ("test_models:frozen", {}, ModelError, "model 'test_models:frozen' has no trainable parameters. Give it some."),
-        ("test_models:lazy", {}, ModelError, "model 'test_models:lazy' has lazy layers, whose size is not known. Give"),
-        ("test_models:failing", {}, ConfigError, "model 'test_models:failing' cannot be built with {}: 'weights.bin'."),
+        ("tests.test_models:sized", {"depth": 1}, ConfigError, "It takes: width."),
         (
-            "test_models:nothing",
+            "tests.test_models:frozen",
             {},
             ModelError,
-            "model 'test_models:nothing' must return a torch.nn.Module, got NoneType",
+            "model 'tests.test_models:frozen' has no trainable parameters. Give it some.",
         ),
-        ("test_models:number", {}, ConfigError, "model 'test_models:number' must be a function or a class, got int."),
         (
-            "test_models:absent",
+            "tests.test_models:lazy",
+            {},
+            ModelError,
+            "model 'tests.test_models:lazy' has lazy layers, whose size is not known. Give",
+        ),
+        (
+            "tests.test_models:failing",
             {},
             ConfigError,
-            "model 'test_models:absent' cannot be found: module 'test_models' has no",
+            "model 'tests.test_models:failing' cannot be built with {}: 'weights.bin'.",
+        ),
+        (
+            "tests.test_models:nothing",
+            {},
+            ModelError,
+            "model 'tests.test_models:nothing' must return a torch.nn.Module, got NoneType",
+        ),
+        (
+            "tests.test_models:number",
+            {},
+            ConfigError,
+            "model 'tests.test_models:number' must be a function or a class, got int.",
+        ),
+        (
+            "tests.test_models:absent",
+            {},
+            ConfigError,
+            "model 'tests.test_models:absent' cannot be found: module 'tests.test_models' has no",
         ),
         ("no_such_module:net", {}, ConfigError, "model 'no_such_module:net' cannot be imported: No module named"),
     ],

@@ -42,7 +42,8 @@ def test_the_two_commands_are_in_the_makefile() -> None:
 
 
 def test_the_study_file_of_the_readme_is_valid() -> None:
-    from subsettune.study.spec.definition import parse, read_yaml
+    from subsettune.study.spec.definition import parse
+    from subsettune.study.spec.yaml_file import read_yaml
 
     (block,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     path = ROOT / "search_spaces" / "digits.yaml"

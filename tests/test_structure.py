@@ -18,7 +18,8 @@ from places import ROOT
 
 import subsettune
 from subsettune.facts import TaskFacts
-from subsettune.study.spec.definition import read, read_space
+from subsettune.study.spec.space_check import read_space
+from subsettune.study.spec.yaml_file import read
 
 PACKAGE = ROOT / "subsettune"
 MODULES = sorted(PACKAGE.rglob("*.py"))

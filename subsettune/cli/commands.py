@@ -1,7 +1,7 @@
-"""The command line: parse, one call, print.
+"""What each command does, one function a command: read the input, one call, print. Returns the exit code.
 
-Exit codes: 0 done, 2 wrong input, 3 no policy passed verification, 130 interrupted. Heavy packages are imported by the
-commands that need them, so that `--help` answers at once.
+What a command needs is imported inside it: `--help`, `--version` and a mistyped flag then answer at once, without
+torch, Ray or the rest, and an install without some package runs the commands that do not need it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import io
 import json
 import os
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from subsettune.config import must
 from subsettune.errors import ConfigError, Mistake, StorageError, StudyError, SubsettuneError
@@ -27,63 +26,16 @@ if TYPE_CHECKING:
     from subsettune.study.results.view import StudyView
     from subsettune.study.spec.definition import Study
 
-WRONG_INPUT, NOT_VERIFIED, INTERRUPTED = 2, 3, 130
+DONE, WRONG_INPUT, NOT_VERIFIED, INTERRUPTED = 0, 2, 3, 130
 REPORT = "report.html"
+FIT_SHAPES = (
+    "Call subsettune.train.pruning.surgery.fit_shapes(network, weights) before network.load_state_dict(weights)."
+)
 Command = Callable[[argparse.Namespace], int]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(given)
-    options.command_line = shlex.join(["subsettune", *given])
-    command: Command = options.command
-    before = signal.signal(signal.SIGTERM, _interrupt)  # what a cluster sends before it kills: stop as Ctrl-C does
-    try:
-        code = command(options)
-        sys.stdout.flush()
-    except SubsettuneError as error:
-        _say_error(error, options)
-        code = WRONG_INPUT
-    except KeyboardInterrupt:
-        print("interrupted.", file=sys.stderr)
-        code = INTERRUPTED
-    except BrokenPipeError:  # the reader, e.g. `head`, has seen enough; nor may Python flush into it at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return code
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _say_error(error: SubsettuneError, options: argparse.Namespace) -> None:
-    """Print one line a mistake; one that was found after the study file was read gets its place there."""
-    if isinstance(error, ConfigError):
-        placed = _located(error, options)
-        lines = [str(ConfigError((mistake,), placed.source)) for mistake in placed.mistakes]
-    else:
-        lines = [str(error)]
-    for line in lines:
-        print(f"error: {' '.join(part.strip() for part in line.splitlines() if part.strip())}", file=sys.stderr)
-
-
-def _located(error: ConfigError, options: argparse.Namespace) -> ConfigError:
-    inside = all(mistake.path and mistake.path[0] in ("task", "space", "study") for mistake in error.mistakes)
-    if error.source is not None or not inside or not hasattr(options, "study"):
-        return error
-    from subsettune.study.spec.definition import located, read_yaml
-
-    return located(error, options.study, read_yaml(Path(options.study))[1])
-
-
-# --- commands ----------------------------------------------------------------------------------------------------
-
-
-def _tune(options: argparse.Namespace) -> int:
+def tune_study(options: argparse.Namespace) -> int:
+    """Run a study, or go on with one, and print its result; 3 where no policy passed."""
     from subsettune.report import progress, render, tables
     from subsettune.study.driver import tune
     from subsettune.study.options import TuneOptions, fresh_run_id
@@ -110,7 +62,8 @@ def _tune(options: argparse.Namespace) -> int:
     return 0 if view.summary["verified"] else NOT_VERIFIED
 
 
-def _plan(options: argparse.Namespace) -> int:
+def plan_study(options: argparse.Namespace) -> int:
+    """Print what a study would do and cost."""
     from subsettune.report import render, tables
     from subsettune.study.plan import plan
 
@@ -122,7 +75,8 @@ def _plan(options: argparse.Namespace) -> int:
     return 0
 
 
-def _show(options: argparse.Namespace) -> int:
+def show_study(options: argparse.Namespace) -> int:
+    """Print the result of a study as it is on disk."""
     from subsettune.report import render, tables
     from subsettune.study.results.folder import StudyFolder
 
@@ -140,7 +94,8 @@ def _report_of(view: StudyView) -> str:
     return f"{view.folder}/{REPORT}"
 
 
-def _list(options: argparse.Namespace) -> int:
+def list_studies(options: argparse.Namespace) -> int:
+    """Print a line for each study in the storage folder."""
     from subsettune.report import render, tables
 
     rows = _studies(options.storage)
@@ -151,7 +106,8 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-def _report(options: argparse.Namespace) -> int:
+def write_report(options: argparse.Namespace) -> int:
+    """Write a study's page from its records, and print where it is."""
     from subsettune.report import html
     from subsettune.study.results.folder import StudyFolder
 
@@ -162,7 +118,8 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
-def _export(options: argparse.Namespace) -> int:
+def export_bundle(options: argparse.Namespace) -> int:
+    """Copy a study's bundle, and print where it went; an error where no policy passed."""
     from subsettune.bundle import Bundle
     from subsettune.study.results.folder import StudyFolder
 
@@ -175,7 +132,8 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _train(options: argparse.Namespace) -> int:
+def train_once(options: argparse.Namespace) -> int:
+    """Train by a policy, a bundle or the recipe, and print the result; 2 where the training diverged."""
     from subsettune.data import load
     from subsettune.train.loop import RunOptions, facts, run
     from subsettune.train.transitions import base
@@ -209,11 +167,6 @@ def _train(options: argparse.Namespace) -> int:
         return 0
     print(f"error: {result.message} Lower the learning rate, or set grad_clip.", file=sys.stderr)
     return WRONG_INPUT
-
-
-FIT_SHAPES = (
-    "Call subsettune.train.pruning.surgery.fit_shapes(network, weights) before network.load_state_dict(weights)."
-)
 
 
 def _check_save(path: str | None) -> None:
@@ -275,7 +228,7 @@ def _read_policy(path: str) -> Policy:
     """The policy in a JSON or YAML file, alone or as a bundle's policy.json has it."""
     from subsettune import bundle
     from subsettune.policy import Policy
-    from subsettune.study.spec.definition import read_yaml
+    from subsettune.study.spec.yaml_file import read_yaml
 
     if path.endswith(".json"):  # which may lie in an object store
         return bundle.read_policy(path)
@@ -310,7 +263,8 @@ def _say_result(result: Any, known: TaskFacts, metric: str) -> None:
         print(f"soup of {soup.workers}: {all_of_them} in all, {longest} by the longest worker{seconds}; {covered}")
 
 
-def _clean(options: argparse.Namespace) -> int:
+def clean_up(options: argparse.Namespace) -> int:
+    """Remove caches and studies, once the user has seen their sizes and agreed."""
     from subsettune.report import render, tables
     from subsettune.study.results import clean
 
@@ -335,7 +289,8 @@ def _confirmed(question: str) -> bool:
         return False
 
 
-def _names(options: argparse.Namespace) -> int:
+def list_names(options: argparse.Namespace) -> int:
+    """Print what a study file may name, of one kind."""
     from subsettune import catalog
     from subsettune.report import render, tables
 
@@ -343,11 +298,8 @@ def _names(options: argparse.Namespace) -> int:
     return 0
 
 
-# --- shared ------------------------------------------------------------------------------------------------------
-
-
 def _study(options: argparse.Namespace) -> Study:
-    from subsettune.study.spec.definition import read
+    from subsettune.study.spec.yaml_file import read
 
     names = ("trials", "parallel", "seeds", "time_limit_s")
     study = read(options.study)
@@ -398,188 +350,3 @@ def _study_row(view: StudyView, num_bytes: int) -> dict[str, Any]:
         "num_bytes": num_bytes,
         "modified": starts[-1]["at"] if starts else view.manifest["created"],
     }
-
-
-# --- the parser --------------------------------------------------------------------------------------------------
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with a command line as it is said of any other input."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(WRONG_INPUT, f"error: {message}. See: {self.prog} --help\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="subsettune",
-        allow_abbrev=False,
-        description="Find the cheapest way to train a network to the accuracy of its conventional recipe, prove that it"
-        " matches, and export it.",
-        epilog="example: subsettune tune search_spaces/digits.yaml",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_study_commands(commands)
-    _add_result_commands(commands)
-    _add_name_commands(commands)
-    return parser
-
-
-def _add(commands: Any, name: str, command: Command, about: str, example: str) -> argparse.ArgumentParser:
-    sub: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=about.splitlines()[0],
-        description=about,
-        epilog=f"example: {example}",
-        allow_abbrev=False,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    sub.set_defaults(command=command)
-    return sub
-
-
-def _add_study_commands(commands: Any) -> None:
-    tune = _add(
-        commands,
-        "tune",
-        _tune,
-        "Run a study: reference, search, verification, report and bundle.\n"
-        "The same command with the same --run-id goes on with an interrupted study, and extends a finished one\n"
-        "when more --trials are asked for. Exit code 3: no policy passed.",
-        "subsettune tune search_spaces/mnist.yaml --data-root ~/data --run-id mnist-nightly",
-    )
-    _study_options(tune)
-    tune.add_argument("--run-id", help="name of the study (default: a fresh one)")
-    tune.add_argument("--trials", type=int, help="instead of the study file's")
-    tune.add_argument("--parallel", type=int, help="runs at a time, instead of the study file's")
-    tune.add_argument("--seeds", type=int, help="runs of the reference and of each candidate")
-    tune.add_argument("--time-limit-s", type=float, help="no new trial starts after so many seconds of search")
-    tune.add_argument("--address", help="running Ray cluster: auto, or ray://HOST:10001 (default: start one here)")
-    tune.add_argument("--inline", action="store_true", help="without Ray: one run after the other, in this process")
-    tune.add_argument("--quiet", action="store_true", help="no progress, only the result")
-    _storage_option(tune)
-    _device_option(tune)
-    plan = _add(
-        commands,
-        "plan",
-        _plan,
-        "Check a study and project its cost; nothing is trained.",
-        "subsettune plan search_spaces/digits.yaml",
-    )
-    _study_options(plan)
-    plan.add_argument("--json", action="store_true", help="one JSON object")
-    _add_train(commands)
-
-
-POLICY_HELP = """a bundle, or a file with a policy, in YAML or JSON:
-  phases:
-    - share: 0.2          # of the training examples
-      passes: 1           # compute, in passes over all of them
-      selector: stratified
-      order: rs2          # the same in all phases
-      order_options: {share: 0.5}
-    - passes: 2
-      order: rs2
-      order_options: {share: 0.5}
-      entry: shrink_perturb
-      entry_options: {shrink: 0.6}
-  recipe: {lr: 0.05}      # in place of the study's
-Only phases and their passes have to be given. A phase may be a
-soup: {workers: 2, density: 0.5}"""
-
-
-def _add_train(commands: Any) -> None:
-    train = _add(
-        commands,
-        "train",
-        _train,
-        "Train once: by a policy, a bundle, or (without --policy) by the conventional recipe.",
-        "subsettune train search_spaces/digits.yaml --policy runs/digits-1/bundle --seed 5",
-    )
-    _study_options(train)
-    train.add_argument("--policy", metavar="FILE_OR_DIR", help=POLICY_HELP)
-    train.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
-    train.add_argument(
-        "--transfer", action="store_true", help="follow a bundle made for other data; sizes are re-derived"
-    )
-    train.add_argument(
-        "--threads",
-        type=int,
-        help="CPU threads; they change the bits of the result\n(default: cpus_per_trial of the study file)",
-    )
-    train.add_argument("--checkpoints", metavar="DIR", help="keep checkpoints there, and go on from them")
-    train.add_argument(
-        "--save",
-        metavar="FILE",
-        help="write the trained weights (a state_dict) there; those of a pruned\n"
-        "network fit one that subsettune.train.pruning.surgery.fit_shapes made narrower",
-    )
-    train.add_argument("--json", action="store_true", help="one JSON object")
-    _device_option(train)
-
-
-def _add_result_commands(commands: Any) -> None:
-    show = _add(commands, "show", _show, "Show what a study found.", "subsettune show digits-1 --json")
-    show.add_argument("run", help="run id")
-    show.add_argument("--json", action="store_true", help="one JSON object")
-    listing = _add(commands, "list", _list, "List studies.", "subsettune list --storage runs")
-    report = _add(commands, "report", _report, "Write a study's HTML report anew.", "subsettune report digits-1")
-    report.add_argument("run", help="run id")
-    export = _add(
-        commands, "export", _export, "Copy a study's bundle to a folder.", "subsettune export digits-1 policies/digits"
-    )
-    export.add_argument("run", help="run id")
-    export.add_argument("directory", help="folder or URI; a bundle that is there is replaced")
-    clean = _add(
-        commands,
-        "clean",
-        _clean,
-        "Remove caches, and studies where asked for; sizes are shown and confirmation is asked.",
-        "subsettune clean --runs digits-1 digits-2",
-    )
-    clean.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="studies to remove too")
-    clean.add_argument("--keep-caches", action="store_true", help="leave cached data and references")
-    clean.add_argument("--yes", action="store_true", help="do not ask")
-    _place_options(clean)
-    for sub in (show, listing, report, export, clean):
-        _storage_option(sub)
-
-
-def _add_name_commands(commands: Any) -> None:
-    for name, about in (
-        ("selectors", "List the selectors that a study file may name: who chooses a subset."),
-        ("orders", "List the orders that a study file may name: which examples of the pool come next."),
-        ("entries", "List the entries that a study file may name: what happens to the network at the switch."),
-        ("models", "List the models that a study file may name, with their options."),
-        ("data", "List the data sets that a study file may name, and how to bring your own."),
-    ):
-        sub = _add(commands, name, _names, about, f"subsettune {name}")
-        sub.set_defaults(what={"entries": "entry", "data": "data"}.get(name, name.removesuffix("s")))
-
-
-def _study_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("study", metavar="STUDY.yaml", help="study file")
-    _place_options(parser)
-
-
-def _place_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data-root", metavar="DIR", help="torchvision's root of named data sets; base of relative paths"
-    )
-    parser.add_argument("--cache", metavar="DIR", help="where data are kept as Arrow files, and references")
-    parser.add_argument("--no-download", action="store_true", help="never fetch a data set")
-
-
-def _storage_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--storage", metavar="DIR", default="runs", help="folder or URI that holds studies (default: runs)"
-    )
-
-
-def _device_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto)")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

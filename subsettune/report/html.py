@@ -327,7 +327,7 @@ def _failure_cells(run: RunRecord) -> list[Cell]:
 
 def _origin(view: StudyView, command: str | None) -> str:
     """Where the numbers come from: command, versions, hardware, data, the resolved study."""
-    from subsettune.study.spec.definition import to_yaml  # its package loads what a log line of progress does not need
+    from subsettune.study.spec.yaml_file import to_yaml  # its package loads what a log line of progress does not need
 
     manifest = view.manifest
     given = command or manifest.get("command") or "unknown"

@@ -37,9 +37,11 @@ from subsettune.study.results.lock import DriverLock
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import AblationResult, Candidate, StudyView
 from subsettune.study.search.journal_storage import journal_at
-from subsettune.study.search.search import Search, SearchSettings
+from subsettune.study.search.problem import SearchProblem, SearchSettings
+from subsettune.study.search.search import Search
 from subsettune.study.spec.components import Component
-from subsettune.study.spec.definition import Study, parse, read
+from subsettune.study.spec.definition import Study, parse
+from subsettune.study.spec.yaml_file import read
 from subsettune.study.stages import reference
 from subsettune.study.stages import verification as stages
 from subsettune.study.stages.verification import Trials
@@ -329,24 +331,21 @@ class _Driver:
     # --- search --------------------------------------------------------------------------------------------------
 
     def _make_search(self) -> Search:
+        problem = SearchProblem(
+            space=self.space,
+            facts=self.facts,
+            target=self.folder.manifest["target"],
+            higher_is_better=self.task.higher_is_better,
+            why_not=self._invalid,
+        )
         settings = SearchSettings(
             trials=self.settings.trials,
             parallel=self.settings.parallel,
             seed=self.settings.seed,
             sampler=self.settings.sampler,
-            objective=self.settings.objective,
             noise=self._noise(),
         )
-        return Search(
-            self.space,
-            self.facts,
-            settings,
-            target=self.folder.manifest["target"],
-            higher_is_better=self.task.higher_is_better,
-            storage=journal_at(self.folder.folder, JOURNAL),
-            name=self.folder.run_id,
-            invalid=self._invalid,
-        )
+        return Search(problem, settings, storage=journal_at(self.folder.folder, JOURNAL), name=self.folder.run_id)
 
     def _noise(self) -> float:
         """Spread of the metric over seeds, and at least that of one example's worth: ties happen by chance."""
@@ -391,7 +390,7 @@ class _Driver:
 
     def _tell_best(self) -> None:
         assert self.search is not None
-        best = self.search.best
+        best = self.search.shortlist.best()
         if best is None:
             return
         sign = 1 if self.task.higher_is_better else -1
@@ -526,7 +525,7 @@ class _Driver:
         """The rows that are missing, also of a study from before their kind was compared."""
         found = judge.Found(
             trials=self.folder.records("trial"),
-            trusted=tuple(candidate.policy for candidate in search.accepted(arm=SUBSET)),
+            trusted=tuple(candidate.policy for candidate in search.shortlist.accepted(arm=SUBSET)),
             target=self.folder.manifest["target"],
             higher_is_better=self.task.higher_is_better,
         )

@@ -18,8 +18,9 @@ from subsettune.policy import PRUNE, SOUP, SUBSET, Phase, Policy, conventional
 from subsettune.study.spec import components
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.coordinate import Coordinate
-from subsettune.study.spec.definition import Study, read_space
+from subsettune.study.spec.definition import Study
 from subsettune.study.spec.space import Space
+from subsettune.study.spec.space_check import read_space
 from subsettune.task import RECIPE_KEYS, Recipe
 from subsettune.train import optimizers, schedule
 from subsettune.train.loop import check, facts

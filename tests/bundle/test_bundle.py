@@ -27,6 +27,8 @@ from subsettune.policy import Phase, Policy, Soup
 from subsettune.storage import Folder
 
 
+@pytest.mark.parametrize("state", ["subset_wins", "random_wins", "full_wins"])
+@pytest.mark.parametrize("metric", ["accuracy", "mse"])
 def test_a_bundle_comes_back_as_it_was(tmp_path: Path, state: str, metric: str) -> None:
     made, _ = export(tmp_path / "bundle", state, metric)
     assert Bundle.load(tmp_path / "bundle") == made

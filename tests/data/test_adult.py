@@ -13,7 +13,7 @@ import pytest
 from places import ROOT
 
 from subsettune.data import DataPaths, load
-from subsettune.study.spec.definition import read
+from subsettune.study.spec.yaml_file import read
 
 SCRIPT = ROOT / "benchmarks" / "adult.py"
 FIRST = "39, State-gov, 77516, Bachelors, 13, Never-married, Adm-clerical, Not-in-family, White, Male, 2174, 0, 40, United-States, <=50K"  # noqa: E501

@@ -14,7 +14,7 @@ import pytest
 from places import ROOT
 
 from subsettune.data import DataPaths, load
-from subsettune.study.spec.definition import read
+from subsettune.study.spec.yaml_file import read
 
 SCRIPT = ROOT / "benchmarks" / "trec.py"
 LINES = "HUM:ind Who killed Gandhi ?\nNUM:date When was Ren\u00e9 born ?\nENTY:cremat What is `` Nine Inch Nails '' ?\n"

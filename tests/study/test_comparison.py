@@ -36,8 +36,9 @@ from subsettune.study.results.records import RunRecord, from_table, to_table
 from subsettune.study.results.view import AblationResult, StudyView
 from subsettune.study.spec import components
 from subsettune.study.spec.components import Component, randomised
-from subsettune.study.spec.definition import StudySettings, parse, read_space
+from subsettune.study.spec.definition import StudySettings, parse
 from subsettune.study.spec.space import Space
+from subsettune.study.spec.space_check import read_space
 from subsettune.task import Recipe
 
 FACTS = TaskFacts(
@@ -922,7 +923,8 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from fake_inputs import changed
 from subsettune import DataPaths, TuneOptions, tune
-from subsettune.study import folder, runs
+from subsettune.study.execute import sequence as runs
+from subsettune.study.results import folder
 
 train, add = runs.Worker.train, folder.StudyFolder.add
 left = [2]

@@ -9,7 +9,8 @@ import pytest
 from fake_inputs import REMOVED, STUDY, changed, write
 
 from subsettune.errors import ConfigError
-from subsettune.study.spec.definition import Study, StudySettings, parse, read, to_yaml
+from subsettune.study.spec.definition import Study, StudySettings, parse
+from subsettune.study.spec.yaml_file import read, to_yaml
 
 HEAD = """\
 task:

@@ -17,7 +17,8 @@ from subsettune.policy import from_coordinates
 from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.study.plan import plan
 from subsettune.study.preflight import check_here, resolve_study
-from subsettune.study.spec.definition import Study, parse, read_space
+from subsettune.study.spec.definition import Study, parse
+from subsettune.study.spec.space_check import read_space
 from subsettune.task import Recipe
 from subsettune.train.loop import check
 from subsettune.train.transitions import base
@@ -258,7 +259,7 @@ NO_SHARDS = "soup.workers must be at most 45 for 90 examples, got 500. Each need
             HEADLESS,
             PRUNED,
             "entry",
-            f"{base.make('prune', {}).obstacle(ANY_RECIPE, CHAINLESS)} Leave 'prune' out of the space.",
+            f"{base.make('prune', {}).why_not(ANY_RECIPE, CHAINLESS)} Leave 'prune' out of the space.",
         ),
         (
             {},
@@ -411,7 +412,7 @@ def test_a_selector_with_an_option_that_must_be_given() -> None:
 def _study_with(changes: dict[str, Any], options: dict[str, Any]) -> Study:
     """A study with changes that searches one selector with such options."""
     raw = changed(changes)
-    raw["space"] |= {"selector": next(iter(options)).split(".")[0], **options}
+    raw["space"] |= {"selector": next(iter(options)).rpartition(".")[0], **options}
     return parse(raw)
 
 

@@ -19,8 +19,9 @@ from subsettune.errors import StudyError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
 from subsettune.study.search.early_stopping import NUM_FINISHED, GainRule, is_stop_audit
-from subsettune.study.search.observations import Evidence, TrialRecord
-from subsettune.study.search.search import DONE, WAIT, Outcome, Pause, Proposal, Search, SearchSettings
+from subsettune.study.search.observations import SearchEvidence, TrialRecord
+from subsettune.study.search.problem import SearchProblem, SearchSettings
+from subsettune.study.search.search import DONE, WAIT, Outcome, Pause, Proposal, Search
 from subsettune.study.spec.space import Space
 
 FACTS = TaskFacts(
@@ -56,9 +57,9 @@ def noisy(proposal: Proposal) -> float:
 
 
 def make(trials: int = 20, *, storage: Any = None, **options: Any) -> Search:
-    kept = {key: options.pop(key) for key in ("invalid", "higher_is_better", "target") if key in options}
-    settings = SearchSettings(**{"trials": trials, "sampler": "random"} | options)
-    return Search(SPACE, FACTS, settings, storage=storage, **{"target": TARGET} | kept)
+    kept = {key: options.pop(key) for key in ("space", "why_not", "higher_is_better", "target") if key in options}
+    problem = SearchProblem(**{"space": SPACE, "facts": FACTS, "target": TARGET} | kept)
+    return Search(problem, SearchSettings(**{"trials": trials, "sampler": "random"} | options), storage=storage)
 
 
 def ask(search: Search) -> Proposal:
@@ -99,7 +100,7 @@ def test_full_arm_is_first_and_gets_a_third(sampler: str, trials: int) -> None:
 
 def test_a_space_without_the_subset_arm() -> None:
     space = Space.from_mapping({"arm": "full", "budget": {"log": [0.02, 0.6]}})
-    search = Search(space, FACTS, SearchSettings(trials=8), target=0.5)
+    search = make(8, space=space, sampler="auto", target=0.5)
     assert len(drive(search, lambda p: p.cost + 0.01 * (p.seed % 7))) == 8
 
 
@@ -118,8 +119,8 @@ def record(number: int, cost: float, metric: float, arm: str = "full") -> TrialR
     )
 
 
-def evidence_of(*trials: tuple[float, float], noise: float | None = None) -> Evidence:
-    evidence = Evidence(0.9, noise)
+def evidence_of(*trials: tuple[float, float], noise: float | None = None) -> SearchEvidence:
+    evidence = SearchEvidence(0.9, noise)
     for number, (cost, metric) in enumerate(trials):
         one = record(number, cost, metric)
         evidence.start(one)
@@ -170,19 +171,19 @@ def test_a_proposal_above_the_bound_is_moved_and_counted_as_skipped() -> None:
 def test_a_search_that_cannot_improve_does_not_stall(sampler: str) -> None:
     raw = RAW | {"budget": {"choice": [0.1, 0.2]}, "lr": {"choice": [0.1, 0.2]}, "switch": 0.5, "subset_share": 0.1}
     space = Space.from_mapping({key: value for key, value in raw.items() if key not in ("entry", "shrink")})
-    search = Search(space, FACTS, SearchSettings(trials=50, sampler=sampler), target=0.5)
+    search = make(50, space=space, sampler=sampler, target=0.5)
     proposals = drive(search, lambda p: 0.9)
     assert len(proposals) <= 50
     assert search.propose() is DONE
-    assert search.best is not None
-    assert search.best.cost == 0.1
+    assert search.shortlist.best() is not None
+    assert search.shortlist.best().cost == 0.1
 
 
 def test_invalid_policies_are_skipped_and_never_proposed() -> None:
     def invalid(policy: Policy) -> str | None:
         return "selection costs too much" if policy.phases[0].share < 0.1 else None
 
-    search = make(30, invalid=invalid)
+    search = make(30, why_not=invalid)
     assert all(invalid(p.policy) is None for p in drive(search, noisy))
     assert search.counts.skipped > 0
     assert search.counts.finished == 30
@@ -191,8 +192,7 @@ def test_invalid_policies_are_skipped_and_never_proposed() -> None:
 @pytest.mark.parametrize("sampler", ["frontier", "tpe", "random"])
 def test_plain_training_on_all_data_is_tried_in_the_full_arm_alone(sampler: str) -> None:
     raw = {**RAW, "subset_share": {"choice": [0.1, 1.0]}, "order": {"choice": ["uniform", "rs2"]}}
-    settings = SearchSettings(trials=24, sampler=sampler)  # type: ignore[arg-type]
-    search = Search(Space.from_mapping(raw), FACTS, settings, target=TARGET)
+    search = make(24, space=Space.from_mapping(raw), sampler=sampler)
     proposals = drive(search, noisy)
     assert len(proposals) == 24
     assert all(proposal.policy.arm == proposal.coordinates["arm"] for proposal in proposals)
@@ -203,7 +203,7 @@ def test_plain_training_on_all_data_is_tried_in_the_full_arm_alone(sampler: str)
 
 
 def test_a_space_of_invalid_policies_ends() -> None:
-    search = make(30, invalid=lambda policy: "no")
+    search = make(30, why_not=lambda policy: "no")
     assert search.propose() is DONE
     assert search.counts.finished == 0
 
@@ -257,9 +257,9 @@ def test_a_trial_that_did_not_finish_is_never_the_best() -> None:
         search = make(12)
         while not isinstance(proposal := search.propose(), Pause):
             search.tell(proposal.number, outcome)
-        assert search.best is None
-        assert search.best_full() is None
-        assert search.candidates(3) == ()
+        assert search.shortlist.best() is None
+        assert search.shortlist.best(arm="full") is None
+        assert search.shortlist.candidates(3) == ()
 
 
 def test_tell_is_for_running_trials_and_once() -> None:
@@ -276,13 +276,13 @@ def test_tell_is_for_running_trials_and_once() -> None:
 def test_lower_is_better() -> None:
     search = make(30, sampler="frontier", higher_is_better=False, target=-TARGET)
     drive(search, lambda p: -score(p))
-    best = search.best
+    best = search.shortlist.best()
     assert best is not None
     assert best.metric <= -TARGET
     mirror = make(30, sampler="frontier")
     drive(mirror)
-    assert mirror.best is not None
-    assert mirror.best.coordinates == best.coordinates
+    assert mirror.shortlist.best() is not None
+    assert mirror.shortlist.best().coordinates == best.coordinates
 
 
 # Parallel work, leftovers, restart.
@@ -322,7 +322,7 @@ def test_a_search_continued_from_its_journal_is_the_same_search(tmp_path: Path, 
     last = reopened()
     assert last.propose() is DONE
     assert last.counts == whole.counts
-    assert last.best == whole.best
+    assert last.shortlist.best() == whole.shortlist.best()
     assert last.records == whole.records
 
 
@@ -433,7 +433,7 @@ def test_hopeless_trials_are_stopped_but_not_before_enough_have_finished() -> No
     stopped = [p for p, stop in done if stop]
     assert search.counts.stopped == len(stopped) > 5
     assert all(score(p) < TARGET for p in stopped)
-    assert search.best is not None
+    assert search.shortlist.best() is not None
 
 
 def test_nothing_is_stopped_while_the_noise_is_unknown() -> None:
@@ -489,11 +489,11 @@ def test_global_random_states_and_the_terminal_are_left_alone(sampler: str, capf
 def test_candidates_are_cheapest_first_and_distinct() -> None:
     search = make(40, sampler="frontier", noise=0.003)
     drive(search, noisy)
-    found = search.candidates(3)
+    found = search.shortlist.candidates(3)
     assert [c.cost for c in found] == sorted({c.cost for c in found})
     assert found[0].num_seeds >= 2
-    assert search.best in found
-    full = search.best_full()
+    assert search.shortlist.best() in found
+    full = search.shortlist.best(arm="full")
     assert full is not None
     assert full.coordinates["arm"] == "full"
 

@@ -13,7 +13,7 @@ from places import BENCHMARKS
 
 from subsettune.errors import ConfigError
 from subsettune.policy import Phase, Policy
-from subsettune.study.search.simulate import Simulation, simulate
+from subsettune.study.search.simulate import Simulation, SimulationSettings, simulate
 
 SPACE: dict[str, Any] = {
     "budget": {"log": [0.02, 0.6]},
@@ -55,7 +55,8 @@ class Smooth:
 
 def run(runner: Runner, *, trials: int = 30, workers: int = 1, seed: int = 0, **options: Any) -> Simulation:
     kept = {"reference_passes": REFERENCE_PASSES, "target": TARGET, "sampler": "auto"} | options
-    return simulate(kept.pop("space", SPACE), runner, trials=trials, workers=workers, seed=seed, **kept)
+    space = kept.pop("space", SPACE)
+    return simulate(space, runner, SimulationSettings(trials=trials, workers=workers, seed=seed, **kept))
 
 
 @pytest.mark.parametrize("bonus", [0.05, -0.05])

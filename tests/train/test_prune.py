@@ -29,7 +29,8 @@ from subsettune.errors import ConfigError, ModelDivergedError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy, from_coordinates
 from subsettune.select.network import anatomy
-from subsettune.study.spec.definition import read, read_space
+from subsettune.study.spec.space_check import read_space
+from subsettune.study.spec.yaml_file import read
 from subsettune.task import Model, Recipe, Task
 from subsettune.train import flops
 from subsettune.train.planning.projection import project

@@ -23,6 +23,7 @@ from subsettune import cli, config, models, train
 from subsettune.config import FrozenDict
 from subsettune.errors import ConfigError, ModelDivergedError
 from subsettune.facts import ChainLayer, TaskFacts
+from subsettune.models.transformer import transformer as make_transformer
 from subsettune.policy import Phase, Policy, from_coordinates
 from subsettune.select.network import anatomy
 from subsettune.task import Model, Recipe, Task
@@ -116,7 +117,7 @@ class Ends(nn.Module):
 
 
 def transformer(dropout: float = 0.3) -> nn.Module:
-    return models.transformer(
+    return make_transformer(
         (PLACES,), NUM_OUTPUTS, VOCABULARY, width=8, depth=2, heads=2, feedforward=10, dropout=dropout
     )
 

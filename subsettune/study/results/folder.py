@@ -26,7 +26,8 @@ from subsettune.storage import Folder, parsed
 from subsettune.study.results.records import Role, RunRecord, from_table, to_table
 from subsettune.study.results.view import AblationResult, Candidate, StudyView
 from subsettune.study.spec.components import Component
-from subsettune.study.spec.definition import Study, to_yaml
+from subsettune.study.spec.definition import Study
+from subsettune.study.spec.yaml_file import to_yaml
 
 MANIFEST_SCHEMA = 1
 TABLES: Mapping[Role, str] = {

@@ -1,9 +1,9 @@
 """Where the frontier between feasible and infeasible policies lies, and which trial moves it most.
 
 The cost of a policy is known and only its feasibility is noisy, so the search models the score alone: one Gaussian
-process over both arms (`surrogate`). The full arm is placed at the edge of the subset coordinates (switch 0, share 1),
-with a column of its own for whatever still differs. Scores are scaled by asinh about the target: near it differences
-count as they are, far from it by their order of magnitude, so that a run that went wrong does not flatten the frontier.
+process over both arms (`surrogate`), whose points `encoding` places. Scores are scaled by asinh about the target: near
+it differences count as they are, far from it by their order of magnitude, so that a run that went wrong does not
+flatten the frontier.
 
 A policy is *accepted* when its noise-free score reaches the target with probability `ACCEPT`, it was seen on two seeds
 (one, where the metric is free of noise) and their mean reaches the target. The next trial is the one with the largest
@@ -23,15 +23,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from subsettune.config import FrozenDict
-from subsettune.policy import FULL
-from subsettune.study.search.observations import Evidence, PolicyObservations
+from subsettune.study.search.encoding import Encoding
+from subsettune.study.search.observations import PolicyObservations, SearchEvidence
 from subsettune.study.search.surrogate import Array, Observations, Surrogate, fit
 from subsettune.study.spec.coordinate import Coordinate
-from subsettune.study.spec.space import Space
 
 ACCEPT = 0.9  # probability of being feasible that makes a policy a candidate
 _Z = float(ndtri(ACCEPT))
@@ -42,79 +40,6 @@ _NUM_GLOBAL, _NUM_LOCAL, _NUM_ROUNDS = 768, 512, 4
 _NUM_OFFERED = 8
 _COARSE = 0.3  # quantile of |score - target| at which the scaling turns from linear to logarithmic
 _VAGUE = 9.0  # variance of a score that was not seen to the end, in units of one run's noise
-
-
-class Encoding:
-    """Places points of a space in the columns of the model."""
-
-    def __init__(self, space: Space) -> None:
-        self.space = space
-        axes = [axis for axis in space.coordinates if not axis.is_single or axis.name == "budget"]
-        self._columns = [axis for axis in axes if axis.name != "arm"]
-        self._has_arm = len(space.arms) > 1
-        self.trend = [axis.name for axis in self._columns].index("budget")
-        flags = [not _is_ordered(axis) for axis in self._columns] + [True] * self._has_arm
-        self.is_category = np.array(flags, dtype=np.bool_)
-
-    def units(self, point: FrozenDict, arm: str) -> Array:
-        """Places of a point on the axes of its arm, in their order; 0.5 where inactive."""
-        axes = self.space.axes(arm)
-        return np.array([axis.to_unit(point[axis.name]) if axis.name in point else 0.5 for axis in axes])
-
-    def point(self, units: Array, arm: str) -> FrozenDict:
-        """The point at places on the axes of an arm."""
-        places = dict(zip((axis.name for axis in self.space.axes(arm)), units, strict=True))
-        return self.space.point(arm, lambda axis: axis.from_unit(float(places[axis.name])))
-
-    def encode(self, units: Array, arm: str) -> Array:
-        """(m, d) columns of the model for (m, axes of the arm) places."""
-        axes = self.space.axes(arm)
-        places = {axis.name: units[:, i] for i, axis in enumerate(axes)}
-        active = self._active(axes, places, arm)
-        columns = []
-        for axis in self._columns:
-            if axis.name in places:
-                seen = places[axis.name] if _is_ordered(axis) else _category(axis, places[axis.name])
-                columns.append(np.where(active[axis.name], seen, _absent(axis)))
-            else:
-                columns.append(np.full(len(units), _absent(axis)))
-        if self._has_arm:
-            columns.append(np.full(len(units), float(arm != FULL)))
-        return np.column_stack(columns)
-
-    def _active(self, axes: Sequence[Coordinate], places: dict[str, Array], arm: str) -> dict[str, NDArray[np.bool_]]:
-        """For each axis, in which rows it exists."""
-        active: dict[str, NDArray[np.bool_]] = {}
-        for axis in axes:
-            rows = np.ones(len(places["budget"]), dtype=np.bool_)
-            for key, allowed in axis.when.items():
-                if key == "arm":
-                    rows &= arm in allowed
-                    continue
-                parent = self.space[key]
-                wanted = [i for i, value in enumerate(parent.values) if value in allowed]
-                rows &= active[key] & np.isin(_category(parent, places[key]), wanted)
-            active[axis.name] = rows
-        return active
-
-
-def _is_ordered(axis: Coordinate) -> bool:
-    """Whether neighbouring places are neighbouring values."""
-    if axis.kind in ("float", "int"):
-        return True
-    numbers = [v for v in axis.values if isinstance(v, int | float) and not isinstance(v, bool)]
-    return len(numbers) == len(axis.values) and numbers in (sorted(numbers), sorted(numbers, reverse=True))
-
-
-def _category(axis: Coordinate, places: Array) -> Array:
-    return np.minimum(np.floor(places * len(axis.values)), len(axis.values) - 1)
-
-
-def _absent(axis: Coordinate) -> float:
-    """The column of a coordinate that a point does not have: the full arm selects everything and switches at once."""
-    if not _is_ordered(axis):
-        return -1.0
-    return {"switch": 0.0, "subset_share": 1.0, "q": 1.0}.get(axis.name, 0.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +93,7 @@ class Frontier:
         evidence: at least one finished trial.
     """
 
-    def __init__(self, encoding: Encoding, evidence: Evidence) -> None:
+    def __init__(self, encoding: Encoding, evidence: SearchEvidence) -> None:
         self._encoding = encoding
         self._evidence = evidence
         self._known = _nearest([tried for tried in evidence if _is_known(tried)], evidence)
@@ -362,7 +287,7 @@ def _is_known(tried: PolicyObservations) -> bool:
     return bool(tried.scores or tried.optimistic or tried.num_lost)
 
 
-def _score(tried: PolicyObservations, evidence: Evidence) -> float:
+def _score(tried: PolicyObservations, evidence: SearchEvidence) -> float:
     """One score for a policy: the mean of its seeds, what it could have reached, or worse than all that were seen."""
     if tried.num_lost and not tried.scores:
         scores = evidence.scores
@@ -371,14 +296,14 @@ def _score(tried: PolicyObservations, evidence: Evidence) -> float:
     return tried.mean if tried.scores else max(tried.optimistic)
 
 
-def _scale(scores: Array, evidence: Evidence) -> float:
+def _scale(scores: Array, evidence: SearchEvidence) -> float:
     noise = evidence.noise
     floor = 2 * noise[0] if noise is not None else 0.0
     scale = max(float(np.quantile(np.abs(scores), _COARSE)), floor)
     return scale if scale > 0 else max(float(np.abs(scores).max()), 1e-9)
 
 
-def _nearest(known: list[PolicyObservations], evidence: Evidence) -> list[PolicyObservations]:
+def _nearest(known: list[PolicyObservations], evidence: SearchEvidence) -> list[PolicyObservations]:
     """At most `_MAX_POINTS` policies: the repeated ones, then those whose cost is nearest to the frontier's."""
     if len(known) <= _MAX_POINTS:
         return known

@@ -14,9 +14,7 @@ from typing import Any, Literal
 from subsettune.config import FrozenDict
 
 Cause = Literal["finished", "stopped", "diverged", "failed"]
-_NUM_AGREEING = (
-    3  # repeats that agree exactly, after which a metric is taken to be free of noise whatever it looks like
-)
+_NUM_AGREEING = 3  # repeats that agree exactly, after which a metric is taken to be free of noise
 _REFERENCE_DOF = 1  # a small budget is noisier than the reference: its spread is a hint, soon outweighed by repeats
 
 
@@ -96,7 +94,7 @@ class PolicyObservations:
         return sum(score >= target for score in self.scores)
 
 
-class Evidence:
+class SearchEvidence:
     """Gathers trials by policy. Everything it says follows from the trials it was given, whatever their order.
 
     Args:

@@ -16,10 +16,12 @@ import numpy as np
 
 from subsettune.config import FrozenDict
 from subsettune.policy import FULL
-from subsettune.study.search.frontier import Encoding, Frontier, Offer, Request
-from subsettune.study.search.observations import Evidence, PolicyObservations, TrialRecord
+from subsettune.study.search.encoding import Encoding
+from subsettune.study.search.frontier import Frontier, Offer, Request
+from subsettune.study.search.observations import PolicyObservations, SearchEvidence, TrialRecord
 from subsettune.study.search.samplers import ArmSampler
 from subsettune.study.spec.coordinate import Coordinate
+from subsettune.study.spec.samplers import Sampler
 from subsettune.study.spec.space import Space
 
 _OPENING = 0.65  # place on the budget's axis of the very first trial: dear enough to have a chance
@@ -31,8 +33,6 @@ _IMPROVE_EVERY = 2  # one trial in so many looks for what scores higher, rather 
 _CLOSING_SHARE = 0.15  # last share of the trials, in which every sampler gives way to repeats that can settle the best
 _DESIGN_SHARE = 8  # at most one trial in so many is spent on an arm's space-filling design
 
-Source = Literal["frontier", "gp", "tpe", "random"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -40,6 +40,11 @@ class Plan:
 
     point: FrozenDict
     repeats: PolicyObservations | None = None
+
+    @property
+    def confirms(self) -> int | None:
+        """Number of the first trial of the policy it repeats."""
+        return self.repeats.first if self.repeats is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +78,7 @@ class Planner:
         seed: of the search.
     """
 
-    def __init__(self, space: Space, evidence: Evidence, source: Source, seed: int) -> None:
+    def __init__(self, space: Space, evidence: SearchEvidence, source: Sampler, seed: int) -> None:
         self._space = space
         self._evidence = evidence
         self._source = source
@@ -104,25 +109,25 @@ class Planner:
             self._frontier = Frontier(self._encoding, self._evidence)
         return self._frontier
 
-    def plans(self, moment: SearchState) -> Iterator[Plan]:
+    def plans(self, state: SearchState) -> Iterator[Plan]:
         """Plans for an arm, the most useful first, without end."""
-        rng = np.random.default_rng([self._seed, moment.number])
-        opening = self._opening(moment)
+        rng = np.random.default_rng([self._seed, state.number])
+        opening = self._opening(state)
         if opening is not None:
             yield opening
         elif self._source == "frontier":
-            yield from self._by_frontier(moment, rng)
+            yield from self._by_frontier(state, rng)
         else:
-            yield from self._by_sampler(moment, rng)
+            yield from self._by_sampler(state, rng)
         while True:
-            yield Plan(point=self._space.sample(rng, moment.arm))
+            yield Plan(point=self._space.sample(rng, state.arm))
 
-    def value(self, moment: SearchState) -> float:
+    def value(self, state: SearchState) -> float:
         """What the next plan for an arm is worth, to choose between arms; higher is better."""
         if self._source == "frontier" and (frontier := self.frontier()) is not None:
-            rng = np.random.default_rng([self._seed, moment.number])
-            return next((offer.value for offer in frontier.offers(self._request(moment, frontier), rng)), 0.0)
-        passed = (t.cost for t in self._evidence.passed(moment.arm))
+            rng = np.random.default_rng([self._seed, state.number])
+            return next((offer.value for offer in frontier.offers(self._request(state, frontier), rng)), 0.0)
+        passed = (t.cost for t in self._evidence.passed(state.arm))
         return -min(passed, default=math.inf)
 
     def below(self, point: FrozenDict, bound: float) -> FrozenDict | None:
@@ -138,72 +143,72 @@ class Planner:
             budget = cheaper[min(int(place * len(cheaper)), len(cheaper) - 1)] if cheaper else math.inf
         return FrozenDict(point | {"budget": budget}) if budget < bound else None
 
-    def _opening(self, moment: SearchState) -> Plan | None:
-        if moment.arm == FULL and moment.num_in_arm < _NUM_OPENING:
-            return self._middle(moment)
-        axes = [axis for axis in self._space.axes(moment.arm) if not axis.is_single and axis.name != "budget"]
-        first = _NUM_OPENING if moment.arm == FULL else 0
-        size = min(len(axes), moment.trials // _DESIGN_SHARE)
-        if first <= moment.num_in_arm < first + size:
-            return self._design(moment, moment.num_in_arm - first, size)
+    def _opening(self, state: SearchState) -> Plan | None:
+        if state.arm == FULL and state.num_in_arm < _NUM_OPENING:
+            return self._middle(state)
+        axes = [axis for axis in self._space.axes(state.arm) if not axis.is_single and axis.name != "budget"]
+        first = _NUM_OPENING if state.arm == FULL else 0
+        size = min(len(axes), state.trials // _DESIGN_SHARE)
+        if first <= state.num_in_arm < first + size:
+            return self._design(state, state.num_in_arm - first, size)
         return None
 
-    def _middle(self, moment: SearchState) -> Plan:
+    def _middle(self, state: SearchState) -> Plan:
         """The usual values of everything else, and a budget by bisection."""
         place = _OPENING
-        if moment.num_in_arm:
+        if state.num_in_arm:
             seen = [tried for tried in self._evidence if tried.arm == FULL and tried.scores]
             passed = bool(seen) and seen[0].mean >= self._evidence.target
             place = _OPENING_DOWN if passed else _OPENING_UP
         budget = self._space["budget"].from_unit(place)
         return Plan(point=self._space.point(FULL, lambda a: budget if a.name == "budget" else a.default))
 
-    def _design(self, moment: SearchState, index: int, size: int) -> Plan:
+    def _design(self, state: SearchState, index: int, size: int) -> Plan:
         """One row of a Latin hypercube; budgets about the cheapest that passed, where trials tell most."""
         passed = [self._space["budget"].to_unit(t.point["budget"]) for t in self._evidence.passed()]
         top = min(passed, default=1.0)
 
         def value_of(axis: Coordinate) -> object:
-            rng = np.random.default_rng([self._seed, *hashlib.sha256(f"{moment.arm}:{axis.name}".encode()).digest()])
+            rng = np.random.default_rng([self._seed, *hashlib.sha256(f"{state.arm}:{axis.name}".encode()).digest()])
             place = (rng.permutation(size)[index] + rng.random(size)[index]) / size
             return axis.from_unit(top * (0.5 + 0.5 * place) if axis.name == "budget" else place)
 
-        return Plan(point=self._space.point(moment.arm, value_of))
+        return Plan(point=self._space.point(state.arm, value_of))
 
-    def _request(self, moment: SearchState, frontier: Frontier) -> Request:
-        accepted = frontier.accepted(None if moment.rival else moment.arm)
+    def _request(self, state: SearchState, frontier: Frontier) -> Request:
+        accepted = frontier.accepted(None if state.rival else state.arm)
         return Request(
-            arm=moment.arm,
-            bound=self._evidence.bound(moment.arm),
+            arm=state.arm,
+            bound=self._evidence.bound(state.arm),
             best=accepted[0].tried.cost if accepted else math.inf,
-            may_be_new=moment.remaining > 1 or self._evidence.is_noise_free,
+            may_be_new=state.remaining > 1 or self._evidence.is_noise_free,
         )
 
-    def _by_frontier(self, moment: SearchState, rng: np.random.Generator) -> Iterator[Plan]:
+    def _by_frontier(self, state: SearchState, rng: np.random.Generator) -> Iterator[Plan]:
         frontier = self.frontier()
         if frontier is None:
             return
-        request = self._request(moment, frontier)
-        if moment.num_in_arm % _EXPLORE_EVERY == _EXPLORE_EVERY - 1 and request.may_be_new:
-            yield self._exploring(moment, frontier, rng)
-        elif self._is_time_to_improve(moment):
+        request = self._request(state, frontier)
+        if state.num_in_arm % _EXPLORE_EVERY == _EXPLORE_EVERY - 1 and request.may_be_new:
+            yield self._exploring(state, frontier, rng)
+        elif self._is_time_to_improve(state):
             yield from map(_plan, frontier.improvers(request, rng))
         yield from map(_plan, frontier.offers(request, rng))
 
-    def _is_time_to_improve(self, moment: SearchState) -> bool:
+    def _is_time_to_improve(self, state: SearchState) -> bool:
         """Noise makes shaving the budget of the policy at hand look better than it is; without noise it is the best."""
-        is_turn = moment.num_in_arm % _IMPROVE_EVERY == 0 and not self._evidence.is_noise_free
-        return is_turn and moment.remaining > _CLOSING_SHARE * moment.trials
+        is_turn = state.num_in_arm % _IMPROVE_EVERY == 0 and not self._evidence.is_noise_free
+        return is_turn and state.remaining > _CLOSING_SHARE * state.trials
 
-    def _exploring(self, moment: SearchState, frontier: Frontier, rng: np.random.Generator) -> Plan:
+    def _exploring(self, state: SearchState, frontier: Frontier, rng: np.random.Generator) -> Plan:
         """The most promising policy of the arm with some of its coordinates drawn anew, at about its budget.
 
         All drawn anew would nearly always be hopeless, and tell nothing of the frontier.
         """
-        base = frontier.leader(moment.arm)
+        base = frontier.leader(state.arm)
         if base is None:
-            return Plan(point=self._space.sample(rng, moment.arm))
-        axes = [axis for axis in self._space.axes(moment.arm) if not axis.is_single and axis.name != "budget"]
+            return Plan(point=self._space.sample(rng, state.arm))
+        axes = [axis for axis in self._space.axes(state.arm) if not axis.is_single and axis.name != "budget"]
         drawn = {axis.name for axis in axes if rng.random() < _EXPLORE_SHARE}
         drawn |= {axes[int(rng.integers(len(axes)))].name} if axes else set()
 
@@ -214,20 +219,20 @@ class Planner:
                 return axis.from_unit(top * (0.8 + 0.2 * place))
             return axis.from_unit(place) if axis.name in drawn or axis.name not in base else base[axis.name]
 
-        return Plan(point=self._space.point(moment.arm, value_of))
+        return Plan(point=self._space.point(state.arm, value_of))
 
-    def _by_sampler(self, moment: SearchState, rng: np.random.Generator) -> Iterator[Plan]:
+    def _by_sampler(self, state: SearchState, rng: np.random.Generator) -> Iterator[Plan]:
         if not self._evidence.is_noise_free:
-            closing = moment.remaining <= min(_CLOSING_SHARE * moment.trials, 15)
+            closing = state.remaining <= min(_CLOSING_SHARE * state.trials, 15)
             if closing and (frontier := self.frontier()) is not None:
-                request = replace(self._request(moment, frontier), may_be_new=False)
+                request = replace(self._request(state, frontier), may_be_new=False)
                 yield from (_plan(offer) for offer in frontier.offers(request, rng) if offer.repeats is not None)
-            hopeful = self._evidence.hopeful(moment.arm)
+            hopeful = self._evidence.hopeful(state.arm)
             if hopeful is not None:
                 yield Plan(point=hopeful.point, repeats=hopeful)
         if self._samplers:
-            running = [record for record in self._running.values() if record.arm == moment.arm]
-            yield Plan(point=self._samplers[moment.arm].propose(running, int(rng.integers(2**31))))
+            running = [record for record in self._running.values() if record.arm == state.arm]
+            yield Plan(point=self._samplers[state.arm].propose(running, int(rng.integers(2**31))))
 
 
 def _plan(offer: Offer) -> Plan:

@@ -11,21 +11,76 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from subsettune import config
+from subsettune.config import AT_LEAST_ONE, POSITIVE, setting
 from subsettune.errors import ConfigError, Mistake
 from subsettune.facts import TaskFacts
-from subsettune.policy import Policy
+from subsettune.policy import FULL, Policy
 from subsettune.study.search.observations import Outcome, TrialRecord
-from subsettune.study.search.search import Candidate, Counts, Pause, Proposal, Search, SearchSettings
+from subsettune.study.search.problem import SearchProblem, SearchSettings
+from subsettune.study.search.search import Counts, Pause, Proposal, Search
+from subsettune.study.search.shortlist import ShortlistedPolicy
+from subsettune.study.spec.samplers import SamplerName
 from subsettune.study.spec.space import Space
 
 Runner = Callable[[Policy, int], float]
 
 _CURVE_SHARES = tuple(i / 10 for i in range(1, 10))  # of a trial's own budget, at which its curve is looked at
-_EXAMPLES, _OUTPUTS, _PARAMETERS = 10_000, 10, 10_000  # where nothing depends on them
 _FLOPS = 1_000_000  # of one forward pass; any number large enough that costs do not round
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulationSettings:
+    """A made-up task, and how it is searched.
+
+    Args:
+        trials: how many to run.
+        workers: how many run at once.
+        seed: of the search; the same seed gives the same result, bit for bit.
+        reference_passes: compute of the conventional recipe.
+        target: what a policy must reach, tolerance already taken off.
+        sampler: where new points come from.
+        num_examples: N; needed with `q`, as are the next two.
+        num_parameters: P.
+        num_outputs: M.
+    """
+
+    trials: int = setting(rule=AT_LEAST_ONE)
+    workers: int = setting(1, rule=AT_LEAST_ONE)
+    seed: int = 0
+    reference_passes: float = setting(rule=POSITIVE)
+    target: float
+    sampler: SamplerName = "auto"
+    num_examples: int | None = setting(None, rule=AT_LEAST_ONE)
+    num_parameters: int | None = setting(None, rule=AT_LEAST_ONE)
+    num_outputs: int | None = setting(None, rule=AT_LEAST_ONE)
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+    @property
+    def sizes(self) -> tuple[int | None, int | None, int | None]:
+        """N, P and M, as far as they are given."""
+        return self.num_examples, self.num_parameters, self.num_outputs
+
+    @property
+    def facts(self) -> TaskFacts:
+        """Of the made-up task; a size that is not given is one on which nothing depends."""
+        return TaskFacts(
+            num_examples=self.num_examples or 10_000,
+            num_outputs=self.num_outputs or 10,
+            num_parameters=self.num_parameters or 10_000,
+            forward_flops=_FLOPS,
+            backward_flops=2 * _FLOPS,
+            reference_passes=self.reference_passes,
+        )
+
+    @property
+    def search(self) -> SearchSettings:
+        """How it is searched."""
+        return SearchSettings(trials=self.trials, parallel=self.workers, seed=self.seed, sampler=self.sampler)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,29 +98,16 @@ class Simulation:
         trials: every trial, by number.
     """
 
-    best: Candidate | None
-    best_full: Candidate | None
-    candidates: tuple[Candidate, ...]
+    best: ShortlistedPolicy | None
+    best_full: ShortlistedPolicy | None
+    candidates: tuple[ShortlistedPolicy, ...]
     compute: float
     duration: float
     counts: Counts
     trials: tuple[TrialRecord, ...]
 
 
-def simulate(
-    space: Mapping[str, Any],
-    runner: Runner,
-    *,
-    trials: int,
-    workers: int,
-    seed: int,
-    reference_passes: float,
-    target: float,
-    sampler: Literal["auto", "frontier", "gp", "tpe", "random"] = "auto",
-    num_examples: int | None = None,
-    num_parameters: int | None = None,
-    num_outputs: int | None = None,
-) -> Simulation:
+def simulate(space: Mapping[str, Any], runner: Runner, settings: SimulationSettings) -> Simulation:
     """Search a space with a made-up runner.
 
     Args:
@@ -74,33 +116,17 @@ def simulate(
             (`share`, `passes`, ...) and its `recipe`; the seed is fresh for every run. An exception is a failed trial,
             NaN or infinity a diverged one. It may have `curve(policy, seed, share_used)`, the metric on the way, by
             which trials are stopped early.
-        trials: how many to run.
-        workers: how many run at once.
-        seed: of the search; the same seed gives the same result, bit for bit.
-        reference_passes: compute of the conventional recipe.
-        target: what a policy must reach, tolerance already taken off.
-        sampler: where new points come from.
-        num_examples: N; needed with `q`, as are the next two.
-        num_parameters: P.
-        num_outputs: M.
+        settings: the made-up task, and how it is searched.
 
     Raises:
-        ConfigError: the space or a number is wrong, or `q` is searched without N, P and M.
+        ConfigError: the space is wrong, or `q` is searched without N, P and M.
     """
     read = Space.from_mapping(space)
-    if "q" in read and None in (num_examples, num_parameters, num_outputs):
+    if "q" in read and None in settings.sizes:
         message = "q needs num_examples, num_parameters and num_outputs. Give them, or search subset_share."
         raise ConfigError((Mistake(("q",), message),))
-    facts = TaskFacts(
-        num_examples=num_examples if num_examples is not None else _EXAMPLES,
-        num_outputs=num_outputs if num_outputs is not None else _OUTPUTS,
-        num_parameters=num_parameters if num_parameters is not None else _PARAMETERS,
-        forward_flops=_FLOPS,
-        backward_flops=2 * _FLOPS,
-        reference_passes=reference_passes,
-    )
-    settings = config.build(SearchSettings, {"trials": trials, "parallel": workers, "seed": seed, "sampler": sampler})
-    clock = _Clock(Search(read, facts, settings, target=target), runner)
+    problem = SearchProblem(space=read, facts=settings.facts, target=settings.target)
+    clock = _Clock(Search(problem, settings.search), runner)
     clock.run()
     return clock.result()
 
@@ -162,11 +188,11 @@ class _Clock:
 
     def result(self) -> Simulation:
         """What was found."""
-        search = self._search
+        search, shortlist = self._search, self._search.shortlist
         return Simulation(
-            best=search.best,
-            best_full=search.best_full(),
-            candidates=search.candidates(3),
+            best=shortlist.best(),
+            best_full=shortlist.best(arm=FULL),
+            candidates=shortlist.candidates(3),
             compute=self._compute,
             duration=self._now,
             counts=search.counts,

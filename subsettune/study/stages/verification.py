@@ -12,8 +12,8 @@ from subsettune.policy import FULL, Phase, Policy, conventional
 from subsettune.study.execute.sequence import Pause, RunRequest
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import Candidate, role_of
-from subsettune.study.search import search as searching
-from subsettune.study.search.search import Outcome, Proposal, Search
+from subsettune.study.search.search import WAIT, Outcome, Proposal, Search
+from subsettune.study.search.shortlist import ShortlistedPolicy
 from subsettune.study.spec.components import randomised, selects
 from subsettune.study.verification.verification import Verification
 from subsettune.train.result import CurvePoint
@@ -50,7 +50,7 @@ class SearchStage:
         proposal = self._search.propose()
         if isinstance(proposal, Proposal):
             return _trial(proposal)
-        return Pause.WAIT if proposal is searching.WAIT else Pause.DONE
+        return Pause.WAIT if proposal is WAIT else Pause.DONE
 
     def progress(self, request: RunRequest, point: CurvePoint) -> bool:
         """Whether the search gives this trial up."""
@@ -144,15 +144,15 @@ def select_candidates(trials: Trials, count: int, facts: TaskFacts, round_number
         round_number: 1, or more after an extension; it marks the names.
     """
     mark = "" if round_number == 1 else f"@{round_number}"
-    best_full = trials.search.best_full()
+    best_full = trials.search.shortlist.best(arm=FULL)
     named: dict[str, Candidate] = {}
     if best_full is not None:
         named[f"shorter{mark}"] = _candidate(f"shorter{mark}", best_full, facts)
-    for found in trials.search.candidates(count):
+    for found in trials.search.shortlist.candidates(count):
         if len(named) <= count and _stands_apart(found.policy.cost(facts), named.values()):
             name = f"candidate-{len(named) + (best_full is None)}{mark}"
             named[name] = _candidate(name, found, facts)
-    likeliest = trials.search.likeliest()
+    likeliest = trials.search.shortlist.likeliest()
     if not named and likeliest is not None:
         name = f"shorter{mark}" if likeliest.policy.arm == FULL else f"candidate-1{mark}"
         named[name] = _candidate(name, likeliest, facts)
@@ -194,7 +194,7 @@ def extend_candidates(policy: Policy, most_passes: float) -> Policy | None:
 
 def likeliest(search: Search, facts: TaskFacts, arm: str, round_number: int) -> Candidate | None:
     """The best of an arm where the search does not trust it enough to make it a candidate: `shorter`, or `subset`."""
-    best = search.likeliest(arm=arm)
+    best = search.shortlist.likeliest(arm=arm)
     name = "shorter" if arm == FULL else "subset"
     return None if best is None else _candidate(name if round_number == 1 else f"{name}@{round_number}", best, facts)
 
@@ -203,7 +203,7 @@ def _from_record(name: str, record: RunRecord) -> Candidate:
     return Candidate(name=name, policy=record.policy, trials=(record.number,), cost_flops=record.cost_flops)
 
 
-def _candidate(name: str, found: searching.Candidate, facts: TaskFacts) -> Candidate:
+def _candidate(name: str, found: ShortlistedPolicy, facts: TaskFacts) -> Candidate:
     return Candidate(name=name, policy=found.policy, trials=(found.number,), cost_flops=found.policy.cost(facts))
 
 

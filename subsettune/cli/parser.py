@@ -1,0 +1,193 @@
+"""What the command line takes: every command with its options, help and an example."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+from subsettune.cli import commands
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line as it is said of any other input."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(commands.WRONG_INPUT, f"error: {message}. See: {self.prog} --help\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All commands, each with help and an example."""
+    parser = _Parser(
+        prog="subsettune",
+        allow_abbrev=False,
+        description="Find the cheapest way to train a network to the accuracy of its conventional recipe, prove that it"
+        " matches, and export it.",
+        epilog="example: subsettune tune search_spaces/digits.yaml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    to = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_study_commands(to)
+    _add_result_commands(to)
+    _add_name_commands(to)
+    return parser
+
+
+def _add(to: Any, name: str, command: commands.Command, about: str, example: str) -> argparse.ArgumentParser:
+    sub: argparse.ArgumentParser = to.add_parser(
+        name,
+        help=about.splitlines()[0],
+        description=about,
+        epilog=f"example: {example}",
+        allow_abbrev=False,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    sub.set_defaults(command=command)
+    return sub
+
+
+def _add_study_commands(to: Any) -> None:
+    tune = _add(
+        to,
+        "tune",
+        commands.tune_study,
+        "Run a study: reference, search, verification, report and bundle.\n"
+        "The same command with the same --run-id goes on with an interrupted study, and extends a finished one\n"
+        "when more --trials are asked for. Exit code 3: no policy passed.",
+        "subsettune tune search_spaces/mnist.yaml --data-root ~/data --run-id mnist-nightly",
+    )
+    _study_options(tune)
+    tune.add_argument("--run-id", help="name of the study (default: a fresh one)")
+    tune.add_argument("--trials", type=int, help="instead of the study file's")
+    tune.add_argument("--parallel", type=int, help="runs at a time, instead of the study file's")
+    tune.add_argument("--seeds", type=int, help="runs of the reference and of each candidate")
+    tune.add_argument("--time-limit-s", type=float, help="no new trial starts after so many seconds of search")
+    tune.add_argument("--address", help="running Ray cluster: auto, or ray://HOST:10001 (default: start one here)")
+    tune.add_argument("--inline", action="store_true", help="without Ray: one run after the other, in this process")
+    tune.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    _storage_option(tune)
+    _device_option(tune)
+    plan = _add(
+        to,
+        "plan",
+        commands.plan_study,
+        "Check a study and project its cost; nothing is trained.",
+        "subsettune plan search_spaces/digits.yaml",
+    )
+    _study_options(plan)
+    plan.add_argument("--json", action="store_true", help="one JSON object")
+    _add_train(to)
+
+
+POLICY_HELP = """a bundle, or a file with a policy, in YAML or JSON:
+  phases:
+    - share: 0.2          # of the training examples
+      passes: 1           # compute, in passes over all of them
+      selector: stratified
+      order: rs2          # the same in all phases
+      order_options: {share: 0.5}
+    - passes: 2
+      order: rs2
+      order_options: {share: 0.5}
+      entry: shrink_perturb
+      entry_options: {shrink: 0.6}
+  recipe: {lr: 0.05}      # in place of the study's
+Only phases and their passes have to be given. A phase may be a
+soup: {workers: 2, density: 0.5}"""
+
+
+def _add_train(to: Any) -> None:
+    train = _add(
+        to,
+        "train",
+        commands.train_once,
+        "Train once: by a policy, a bundle, or (without --policy) by the conventional recipe.",
+        "subsettune train search_spaces/digits.yaml --policy runs/digits-1/bundle --seed 5",
+    )
+    _study_options(train)
+    train.add_argument("--policy", metavar="FILE_OR_DIR", help=POLICY_HELP)
+    train.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    train.add_argument(
+        "--transfer", action="store_true", help="follow a bundle made for other data; sizes are re-derived"
+    )
+    train.add_argument(
+        "--threads",
+        type=int,
+        help="CPU threads; they change the bits of the result\n(default: cpus_per_trial of the study file)",
+    )
+    train.add_argument("--checkpoints", metavar="DIR", help="keep checkpoints there, and go on from them")
+    train.add_argument(
+        "--save",
+        metavar="FILE",
+        help="write the trained weights (a state_dict) there; those of a pruned\n"
+        "network fit one that subsettune.train.pruning.surgery.fit_shapes made narrower",
+    )
+    train.add_argument("--json", action="store_true", help="one JSON object")
+    _device_option(train)
+
+
+def _add_result_commands(to: Any) -> None:
+    show = _add(to, "show", commands.show_study, "Show what a study found.", "subsettune show digits-1 --json")
+    show.add_argument("run", help="run id")
+    show.add_argument("--json", action="store_true", help="one JSON object")
+    listing = _add(to, "list", commands.list_studies, "List studies.", "subsettune list --storage runs")
+    report = _add(
+        to, "report", commands.write_report, "Write a study's HTML report anew.", "subsettune report digits-1"
+    )
+    report.add_argument("run", help="run id")
+    export = _add(
+        to,
+        "export",
+        commands.export_bundle,
+        "Copy a study's bundle to a folder.",
+        "subsettune export digits-1 policies/digits",
+    )
+    export.add_argument("run", help="run id")
+    export.add_argument("directory", help="folder or URI; a bundle that is there is replaced")
+    clean = _add(
+        to,
+        "clean",
+        commands.clean_up,
+        "Remove caches, and studies where asked for; sizes are shown and confirmation is asked.",
+        "subsettune clean --runs digits-1 digits-2",
+    )
+    clean.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="studies to remove too")
+    clean.add_argument("--keep-caches", action="store_true", help="leave cached data and references")
+    clean.add_argument("--yes", action="store_true", help="do not ask")
+    _place_options(clean)
+    for sub in (show, listing, report, export, clean):
+        _storage_option(sub)
+
+
+def _add_name_commands(to: Any) -> None:
+    for name, about in (
+        ("selectors", "List the selectors that a study file may name: who chooses a subset."),
+        ("orders", "List the orders that a study file may name: which examples of the pool come next."),
+        ("entries", "List the entries that a study file may name: what happens to the network at the switch."),
+        ("models", "List the models that a study file may name, with their options."),
+        ("data", "List the data sets that a study file may name, and how to bring your own."),
+    ):
+        sub = _add(to, name, commands.list_names, about, f"subsettune {name}")
+        sub.set_defaults(what={"entries": "entry", "data": "data"}.get(name, name.removesuffix("s")))
+
+
+def _study_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", metavar="STUDY.yaml", help="study file")
+    _place_options(parser)
+
+
+def _place_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data-root", metavar="DIR", help="torchvision's root of named data sets; base of relative paths"
+    )
+    parser.add_argument("--cache", metavar="DIR", help="where data are kept as Arrow files, and references")
+    parser.add_argument("--no-download", action="store_true", help="never fetch a data set")
+
+
+def _storage_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--storage", metavar="DIR", default="runs", help="folder or URI that holds studies (default: runs)"
+    )
+
+
+def _device_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto)")

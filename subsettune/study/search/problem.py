@@ -1,0 +1,103 @@
+"""What a search is about, and how it searches: the two values that a `Search` is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from subsettune import config
+from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, UNIT, setting
+from subsettune.facts import TaskFacts
+from subsettune.policy import Policy
+from subsettune.study.spec.samplers import Sampler, SamplerName, sampler_of
+from subsettune.study.spec.space import Space
+
+
+def _nothing(_: Policy) -> str | None:
+    """No policy is refused."""
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchProblem:
+    """What is searched, and what counts as found.
+
+    Args:
+        space: of policies.
+        facts: of the task.
+        target: metric that a policy must reach, tolerance already taken off.
+        higher_is_better: direction of the metric.
+        why_not: says why a policy cannot run (its selection costs more than its subset stretch), or None if it can.
+
+    Raises:
+        ConfigError: the space does not fit the task.
+    """
+
+    space: Space
+    facts: TaskFacts
+    target: float
+    higher_is_better: bool = True
+    why_not: Callable[[Policy], str | None] = _nothing
+
+    def __post_init__(self) -> None:
+        self.space.resolve(self.facts)
+
+    @property
+    def _sign(self) -> float:
+        return 1.0 if self.higher_is_better else -1.0
+
+    @property
+    def target_score(self) -> float:
+        """The target as a score: with the sign that makes higher better."""
+        return self._sign * self.target
+
+    def score(self, metric: float) -> float:
+        """A metric as a score."""
+        return self._sign * metric
+
+    def metric(self, score: float) -> float:
+        """A score as a metric."""
+        return self._sign * score
+
+    def policy(self, point: Mapping[str, Any]) -> Policy:
+        """The policy at a point of the space."""
+        return self.space.policy(point, self.facts)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a journal must agree in to be of the same search."""
+        return {
+            "space": self.space.to_mapping(),
+            "target": self.target,
+            "higher_is_better": self.higher_is_better,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSettings:
+    """How to search.
+
+    Args:
+        trials: how many to run; failed ones count, skipped proposals do not.
+        parallel: how many may run at once.
+        seed: of the search; the seeds of runs derive from it.
+        sampler: where new points come from; see `spec.samplers`.
+        noise: standard deviation of the metric over seeds, from the reference; None: estimated from repeats.
+        check_stops: share of the trials to be stopped that are run out, to measure false stops.
+    """
+
+    trials: int = setting(rule=AT_LEAST_ONE)
+    parallel: int = setting(1, rule=AT_LEAST_ONE)
+    seed: int = 0
+    sampler: SamplerName = "auto"
+    noise: float | None = setting(None, rule=NOT_NEGATIVE)
+    check_stops: float = setting(0.1, rule=UNIT)
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+    @property
+    def source(self) -> Sampler:
+        """The sampler that `auto` stands for."""
+        return sampler_of(self.sampler, self.trials)

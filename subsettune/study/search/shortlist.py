@@ -1,0 +1,99 @@
+"""The short list: which policies a search would stake a verification on, and which comes nearest if it trusts none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from subsettune.config import FrozenDict
+from subsettune.policy import Policy
+from subsettune.study.search.frontier import Assessed, Frontier
+from subsettune.study.search.observations import SearchEvidence
+from subsettune.study.search.problem import SearchProblem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShortlistedPolicy:
+    """A policy as the search hands it on.
+
+    Args:
+        policy: to verify.
+        coordinates: the point of the space it comes from.
+        cost: share of the reference's compute.
+        metric: estimate of its noise-free metric, from its seeds and its neighbours; not the luckiest seed.
+        probability: that its noise-free metric reaches the target.
+        num_seeds: seeds it was seen on.
+        number: of the first trial that had this policy.
+    """
+
+    policy: Policy
+    coordinates: FrozenDict
+    cost: float
+    metric: float
+    probability: float
+    num_seeds: int
+    number: int
+
+
+class Shortlist:
+    """What a search would hand on as it stands. Every method takes the arm to choose from; None is both.
+
+    Args:
+        problem: what is searched.
+        evidence: what its trials have shown.
+        frontier: the model of it; None before any trial ended.
+    """
+
+    def __init__(self, problem: SearchProblem, evidence: SearchEvidence, frontier: Frontier | None) -> None:
+        self._problem = problem
+        self._evidence = evidence
+        self._frontier = frontier
+
+    def best(self, *, arm: str | None = None) -> ShortlistedPolicy | None:
+        """The policy to verify first: the cheapest that is feasible beyond the luck of its seeds; None if none is."""
+        return next(iter(self.candidates(1, arm=arm)), None)
+
+    def candidates(self, count: int, *, arm: str | None = None) -> tuple[ShortlistedPolicy, ...]:
+        """Up to `count` policies for verification, cheapest first.
+
+        The first is the cheapest that is feasible; each further one is the cheapest that clears the target by one
+        more standard deviation of a single run, because a test on a few seeds will rarely pass a policy that is
+        feasible by a hair.
+        """
+        accepted = self._accepted(arm)
+        noise = self._evidence.noise
+        step = noise[0] if noise is not None else 0.0
+        chosen: list[Assessed] = []
+        for place in range(count):
+            clear = [a for a in accepted if a not in chosen and a.score >= self._evidence.target + place * step]
+            chosen += clear[:1]
+        chosen += [a for a in accepted if a not in chosen][: count - len(chosen)]
+        return tuple(self._handed_on(a) for a in sorted(chosen, key=lambda a: a.tried.cost))
+
+    def accepted(self, *, arm: str | None = None) -> tuple[ShortlistedPolicy, ...]:
+        """Every policy that the search would stake a verification on, cheapest first."""
+        return tuple(self._handed_on(assessed) for assessed in self._accepted(arm))
+
+    def likeliest(self, *, arm: str | None = None) -> ShortlistedPolicy | None:
+        """The policy that most probably reaches the target, accepted or not.
+
+        For a search that trusts nothing: a verification of this policy tells by how much it missed.
+        """
+        assessed = self._frontier.assessed if self._frontier is not None else ()
+        tried = [a for a in assessed if arm in (None, a.tried.arm)]
+        best = max(tried, key=lambda a: (a.probability, a.score, -a.tried.cost), default=None)
+        return self._handed_on(best) if best is not None else None
+
+    def _accepted(self, arm: str | None) -> tuple[Assessed, ...]:
+        return self._frontier.accepted(arm) if self._frontier is not None else ()
+
+    def _handed_on(self, assessed: Assessed) -> ShortlistedPolicy:
+        tried = assessed.tried
+        return ShortlistedPolicy(
+            policy=self._problem.policy(tried.point),
+            coordinates=tried.point,
+            cost=tried.cost,
+            metric=self._problem.metric(assessed.score),
+            probability=assessed.probability,
+            num_seeds=len(tried.scores),
+            number=tried.first,
+        )
