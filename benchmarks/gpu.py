@@ -180,20 +180,22 @@ def follow(part: Part, kit: Kit) -> Outcome:
     """Start the process of a part, again where it died with cases left, until all are done or the budget is spent."""
     path, log = (kit.folder / f"{part.name}.{ending}" for ending in ("jsonl", "log"))
     start, budget_s = time.monotonic(), part.budget_s * (1 if kit.is_gpu else SLACK)
+    ended: dict[str, str] = {}  # cases in which a process ended, and how
     while True:
         before = len(read(path))
         why = started(part, kit, path, log, start + budget_s - time.monotonic())
         told = read(path)
-        cases: list[str] = next((line["cases"] for line in told if "cases" in line), [])
+        rows = {line["row"]["case"]: Row(**line["row"]) for line in told if "row" in line}
         begun = [line["begun"] for line in told if "begun" in line]
-        if why is None or set(begun) == set(cases) or len(told) <= before + 1 or why == OUT_OF_TIME:
+        ended |= {name: why or "no row was written" for name in begun if name not in rows and name not in ended}
+        if why is None or why == OUT_OF_TIME or len(told) <= before + 1:  # it did not come to a case
             break
-    rows = {line["row"]["case"]: Row(**line["row"]) for line in told if "row" in line}
-    missing = [name for name in cases if name not in rows] or ([] if rows else ["start"])
-    for name in missing:
-        words = f"{'ended' if name in begun or not begun else 'not begun'}: {why or 'no row was written'}"
-        rows[name] = Row(case=name, status="failed", words=words, trace=last_lines(log))
-    return Outcome(part=part, rows=list(rows.values()), seconds=time.monotonic() - start)
+    cases = next((line["cases"] for line in told if "cases" in line), ["start"])
+    for name in cases:
+        if name not in rows:
+            words = f"ended: {ended[name]}" if name in ended else f"not begun: {why}"
+            rows[name] = Row(case=name, status="failed", words=words, trace=last_lines(log))
+    return Outcome(part=part, rows=[rows[name] for name in cases], seconds=time.monotonic() - start)
 
 
 def started(part: Part, kit: Kit, path: Path, log: Path, budget_s: float) -> str | None:

@@ -114,7 +114,7 @@ def test_a_failure_hides_nothing(everything: tuple[subprocess.CompletedProcess[s
     assert endless["hangs"]["words"] == "ended: the time of the part was spent"
     assert endless["behind"]["words"] == "not begun: the time of the part was spent"
     (empty,) = parts(told)["empty"]["cases"]
-    assert empty["words"] == "ended: its process ended with code 1"
+    assert empty["words"] == "not begun: its process ended with code 1"
     assert "ZeroDivisionError" in empty["trace"]
     assert done.returncode == 1
     assert "| broken " in done.stdout
