@@ -48,7 +48,7 @@ from subsettune.task import Task
 from subsettune.train.pruning import surgery
 from subsettune.train.pruning.forward_selection import Greedy, LayerInterface, draw
 from subsettune.train.randomness import generator
-from subsettune.train.transitions.base import Entry, TransitionContext
+from subsettune.train.transitions import Transition, TransitionContext
 
 WITHIN = 0.02  # of the dense network's training accuracy, where picking stops
 MOST_PICKS = 4  # for each unit of the bound: units picked again do not make the network wider
@@ -130,7 +130,7 @@ class Series:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot(Entry):
+class Snapshot(Transition):
     """Between two phases on the same examples: write the weights to a file, and leave them alone."""
 
     summary: ClassVar[str] = "write the weights to a file"
@@ -166,7 +166,7 @@ def policy(series: Series, num_examples: int, folder: str = "") -> Policy:
         phase = Phase(share=share, passes=passes)
         if total:
             options = config.FrozenDict({"path": f"{folder}/{total}.pt"})
-            phase = replace(phase, entry=f"{Path(__file__).stem}:Snapshot", entry_options=options)
+            phase = replace(phase, transition=f"{Path(__file__).stem}:Snapshot", transition_options=options)
         phases.append(phase)
         total = iterations
     return Policy(phases=tuple(phases))

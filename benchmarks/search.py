@@ -10,8 +10,8 @@ only up to the depth L(s), for a subset teaches only so much:
     L(s) = l * s^c                     deeper for larger subsets
     1/g(s) = 1 - k * (1 - s^c)         faster for smaller ones
 
-A learning rate other than the best multiplies both rates by exp(-(ln(lr/lr0)/w)^2 / 2), and the entry `shrink_perturb`
-loses a tenth of x at the switch; both at their best do nothing.
+A learning rate other than the best multiplies both rates by exp(-(ln(lr/lr0)/w)^2 / 2), and the transition
+`shrink_perturb` loses a tenth of x at the switch; both at their best do nothing.
 
 The optimum. The full arm needs D/r. A subset phase of length u <= L(s)/(r g(s)) is always worth prolonging up to that
 limit, since g > 1. Then the rest, D - L(s), takes (D - L(s))/r, and the cost is
@@ -57,7 +57,7 @@ SPACE: dict[str, Any] = {
     "switch": {"uniform": [0.05, 0.9]},
     "subset_share": {"log": [0.02, 0.5]},
     "selector": {"choice": ["random", "stratified", "kcenter"]},
-    "entry": {"choice": ["keep", "reset_optimizer", "shrink_perturb"]},
+    "transition": {"choice": ["keep", "reset_optimizer", "shrink_perturb"]},
     "lr": {"log": [0.02, 0.5]},
 }
 
@@ -79,7 +79,7 @@ class TwoStage:
         rate = RATE / REFERENCE_PASSES * math.exp(-((math.log(lr / BEST_LR) / WIDTH) ** 2) / 2)
         x = 0.0
         for phase in policy.phases:
-            if phase.entry == "shrink_perturb":
+            if phase.transition == "shrink_perturb":
                 x *= 1 - LOST_AT_SWITCH
             y = phase.share**EXPONENT
             if phase.is_full:

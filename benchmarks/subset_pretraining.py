@@ -70,8 +70,8 @@ class Plan:
         budget = share + FULL_EPOCHS
         if self.kind == "shorter":
             return from_coordinates({"arm": "full", "budget": budget}, facts)
-        entry = "reset_optimizer" if task.recipe.optimizer == "lbfgs" else "keep"
-        subset = {"budget": budget, "switch": share / budget, "subset_share": share, "entry": entry}
+        transition = "reset_optimizer" if task.recipe.optimizer == "lbfgs" else "keep"
+        subset = {"budget": budget, "switch": share / budget, "subset_share": share, "transition": transition}
         return from_coordinates(subset, facts)
 
 

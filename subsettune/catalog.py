@@ -1,12 +1,13 @@
-"""What a study file may name: selectors, orders, entries, models and data sets, each with one line and its options."""
+"""What a study file may name: selectors, orders, transitions, models and data sets, each in a line with its options."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 import typing
-from collections.abc import Mapping
 from typing import Any
+
+from subsettune.registry import MODELS, ORDERS, SELECTORS, TRANSITIONS, Registry
 
 DATA = {
     "digits": "scikit-learn's digits, 1,797 images of 8x8, 10 classes; embedded",
@@ -21,70 +22,45 @@ DATA = {
 }
 
 
+COMPONENTS = {registry.what: registry for registry in (SELECTORS, ORDERS, TRANSITIONS)}
+
+
 def rows(what: str) -> list[dict[str, Any]]:
     """Rows of name, about and options.
 
     Args:
-        what: `selector`, `order`, `entry`, `model` or `data`.
+        what: `selector`, `order`, `transition`, `model` or `data`.
     """
-    if what == "selector":
-        return _selectors()
-    if what == "order":
-        return _orders()
-    if what == "entry":
-        return _entries()
+    if what in COMPONENTS:
+        return _components(COMPONENTS[what])
     if what == "model":
         return _models()
     assert what == "data", what
     return [{"name": name, "about": about} for name, about in DATA.items()]
 
 
-def _selectors() -> list[dict[str, Any]]:
-    from subsettune import select
-
-    return [*_known(select.names(), select.SELECTORS), _own("selector", "subsettune.select.Selector")]
-
-
-def _orders() -> list[dict[str, Any]]:
-    from subsettune.train import orders
-
-    return [*_known(orders.names(), orders.ORDERS), _own("order", "subsettune.train.orders.Order")]
-
-
-def _entries() -> list[dict[str, Any]]:
-    from subsettune.policy import PRUNE
-    from subsettune.train.transitions import base as entry
-
-    rows = _known(entry.names(), entry.ENTRIES)
-    for row in rows:
-        if row["name"] == "shrink_perturb":  # which had options before other entries
-            row["about"] = f"{row['about']}. In a space, shrink and noise are written without its name"
-        if row["name"] == PRUNE:
-            row["about"] = f"{row['about']}. {entry.BETWEEN}"
-    return [*rows, _own("entry", "subsettune.train.transitions.base.Entry")]
-
-
-def _known(abouts: Mapping[str, str], classes: Mapping[str, type]) -> list[dict[str, Any]]:
-    return [{"name": name, "about": about, "options": _fields(classes[name])} for name, about in abouts.items()]
-
-
-def _own(what: str, base: str) -> dict[str, Any]:
-    written = f"Options are written {what.upper()}.OPTION in a space, and {what}_options in a policy"
-    return {"name": "package.module:Class", "about": f"your own: a subclass of {base}. {written}."}
+def _components(known: Registry) -> list[dict[str, Any]]:
+    """All of a kind, those of installed packages too, and how to write one's own."""
+    found = []
+    for name, about in known.summaries().items():
+        cls = known[name]
+        more = getattr(cls, "in_space", "")
+        found.append({"name": name, "about": f"{about}. {more}" if more else about, "options": _fields(cls)})
+    written = f"Options are written {known.what.upper()}.OPTION in a space, and {known.what}_options in a policy"
+    about = f"your own: a subclass of {known.base.replace(':', '.')}. {written}."
+    return [*found, {"name": known.user_code, "about": about}]
 
 
 def _models() -> list[dict[str, Any]]:
-    from subsettune.models import BUILDERS
-
     found = []
-    for name, builder in BUILDERS.items():
+    for name, builder in MODELS.items():
         options = [p for p in inspect.signature(builder).parameters.values() if p.kind is p.KEYWORD_ONLY]
         about = (inspect.getdoc(builder) or "").splitlines()[0]
         found.append(
             {"name": name, "about": about, "options": ", ".join(f"{p.name}: {_words(p.default)}" for p in options)}
         )
     own = "your own: called with its options, and with input_shape, num_outputs and num_tokens (texts) if it takes them"
-    return [*found, {"name": "package.module:function", "about": own}]
+    return [*found, {"name": MODELS.user_code, "about": own}]
 
 
 def _fields(cls: type) -> str:

@@ -11,18 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from subsettune import config
+from subsettune import config, former_names
 from subsettune.config import AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, FrozenDict, Rule, setting
 from subsettune.errors import ConfigError, Mistake
 from subsettune.facts import TaskFacts
 
-POLICY_SCHEMA = 1
+POLICY_SCHEMA = 2
+READABLE_SCHEMAS = (1, 2)  # in the first, a transition was called an entry
 COORDINATES = (
     *("arm", "budget", "switch", "subset_share", "q", "steps", "growth", "reselect"),
-    *("selector", "order", "entry", "shrink", "noise", "soup"),
+    *("selector", "order", "transition", "soup"),
 )
+STARTING = ("transition", "transition_options", *former_names.PHASE_KEYS)  # keys that mean the start of a phase
 SOUP = "soup"  # owner of the options of the soup, as `soup.workers`
-PRUNE = "prune"  # the entry that may be spread over several phases
+PRUNE = "prune"  # the transition that may be spread over several phases
 FULL, SUBSET = "full", "subset"
 GROWTH = 2.0  # of the subset from step to step where the space does not say
 ROUNDING = 1e-9  # of a quotient of passes that should be whole
@@ -72,8 +74,8 @@ class Phase:
         q: the overdetermination ratio that `share` was derived from; a transfer to other data derives it anew.
         order: which examples of the pool come next; the same in all phases of a policy.
         order_options: its options, likewise.
-        entry: what happens to weights and optimizer when the phase starts.
-        entry_options: its options, e.g. `shrink` and `noise` of `shrink_perturb`.
+        transition: what happens to weights and optimizer when the phase starts.
+        transition_options: its options, e.g. `shrink` and `noise` of `shrink_perturb`.
         soup: how workers train apart in this phase, on shards of its pool; null for ordinary training.
     """
 
@@ -85,12 +87,17 @@ class Phase:
     q: float | None = setting(None, rule=POSITIVE)
     order: str = "uniform"
     order_options: FrozenDict = setting(FrozenDict())
-    entry: str = "keep"
-    entry_options: FrozenDict = setting(FrozenDict())
+    transition: str = "keep"
+    transition_options: FrozenDict = setting(FrozenDict())
     soup: Soup | None = None
 
     def __post_init__(self) -> None:
         config.check(self)
+
+    @classmethod
+    def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Read the names of version 0.1 as today's."""
+        return former_names.current_phase(raw)
 
     @property
     def is_full(self) -> bool:
@@ -100,7 +107,7 @@ class Phase:
     @property
     def is_plain(self) -> bool:
         """Whether it is ordinary training on all of the data: in the uniform order, by the whole network."""
-        return self.is_full and self.order == "uniform" and self.entry != PRUNE and self.active_soup is None
+        return self.is_full and self.order == "uniform" and self.transition != PRUNE and self.active_soup is None
 
     @property
     def active_soup(self) -> Soup | None:
@@ -148,7 +155,13 @@ class Policy:
     @property
     def key(self) -> str:
         """Content hash: equal policies have equal keys."""
-        return config.digest(self)
+        return config.digest(self.identity)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What content hashes are made of: the first schema's words, so that no key has changed since."""
+        plain = self.to_mapping()
+        return {**plain, "schema": 1, "phases": [former_names.former_phase(phase) for phase in plain["phases"]]}
 
     def cost(self, facts: TaskFacts) -> int:
         """FLOPs that a run of this policy may spend: a hard cap, met to within one update.
@@ -173,10 +186,9 @@ class Policy:
     @classmethod
     def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
         """Check and drop the schema number, and write out phases that choose anew, before the fields are read."""
-        if raw.get("schema", POLICY_SCHEMA) != POLICY_SCHEMA:
-            message = config.must(
-                "schema", str(POLICY_SCHEMA), raw["schema"], "Another version of subsettune wrote it."
-            )
+        if raw.get("schema", POLICY_SCHEMA) not in READABLE_SCHEMAS:
+            known = " or ".join(map(str, READABLE_SCHEMAS))
+            message = config.must("schema", known, raw["schema"], "Another version of subsettune wrote it.")
             raise ConfigError((Mistake(("schema",), message),))
         folded = {key: value for key, value in raw.items() if key != "schema"}
         if isinstance(folded.get("phases"), list | tuple):
@@ -206,19 +218,19 @@ def from_coordinates(coordinates: Mapping[str, Any], facts: TaskFacts) -> Policy
 
     Args:
         coordinates: `arm`; `budget`, a share of the reference's compute; for the arm `subset` also `switch` and
-            `subset_share` or `q`, and if given `steps`, `growth`, `reselect`, `selector`, `order`, `entry`, `shrink`,
-            `noise`, `soup`, and options of a selector, order or entry as `OWNER.OPTION`. Every other key is a
+            `subset_share` or `q`, and if given `steps`, `growth`, `reselect`, `selector`, `order`, `transition`,
+            `soup`, and options of a selector, order or transition as `OWNER.OPTION`. Every other key is a
             hyperparameter of the recipe. Keys of the other arm, and options of other owners, are ignored.
         facts: of the task.
 
     Returns:
         One phase on all data in the uniform order (arm `full`); or, for the arm `subset`, subset phases and then one on
-        all data, which `entry` opens. There is one subset phase, unless it grows: then there are `steps`, each `growth`
-        times as large as the one before and as many rounds long, as far as they are smaller than the data; and unless
-        it is chosen anew every `reselect` passes, each choice being a phase. Where `soup` is above 0, that share of the
-        subset stretch goes to a soup before it, on `soup.share` of the data, by default as many as the subset. With the
-        entry `prune` and `prune.between` above 0, each layer is pruned in a phase of its own, and all but the last of
-        these phases share that part of the compute on all data equally.
+        all data, which `transition` opens. There is one subset phase, unless it grows: then there are `steps`, each
+        `growth` times as large as the one before and as many rounds long, as far as they are smaller than the data; and
+        unless it is chosen anew every `reselect` passes, each choice being a phase. Where `soup` is above 0, that share
+        of the subset stretch goes to a soup before it, on `soup.share` of the data, by default as many as the subset.
+        With the transition `prune` and `prune.between` above 0, each layer is pruned in a phase of its own, and all but
+        the last of these phases share that part of the compute on all data equally.
 
     Raises:
         ConfigError: a coordinate is missing or out of range, or `q` needs more examples than there are.
@@ -243,7 +255,7 @@ def from_coordinates(coordinates: Mapping[str, Any], facts: TaskFacts) -> Policy
 
 
 def _options(coordinates: Mapping[str, Any], owner: str) -> dict[str, Any]:
-    """What coordinates say of the options of a selector, order or entry, as `OWNER.OPTION`."""
+    """What coordinates say of the options of a selector, order or transition, as `OWNER.OPTION`."""
     split = ((key.rpartition("."), value) for key, value in coordinates.items())
     return {option: value for (name, dot, option), value in split if dot and name == owner}
 
@@ -292,24 +304,25 @@ def _subset_phases(coordinates: Mapping[str, Any], passes: float, facts: TaskFac
 
 def _full_phases(coordinates: Mapping[str, Any], passes: float, facts: TaskFacts) -> list[Phase]:
     """The stretch on all data, `passes` long: one phase, or with `prune.between` one for each layer that is pruned."""
-    entry = coordinates.get("entry", "keep")
-    perturbing = {key: coordinates[key] for key in ("shrink", "noise") if key in coordinates}
-    options = _options(coordinates, entry) | (perturbing if entry == "shrink_perturb" else {})
-    between = options.pop("between", 0.0) if entry == PRUNE else 0.0
+    transition = coordinates.get("transition", "keep")
+    options = _options(coordinates, transition)
+    between = options.pop("between", 0.0) if transition == PRUNE else 0.0
     if isinstance(between, bool) or not isinstance(between, int | float) or not 0 <= between < 1:
         message = config.must("prune.between", "in [0, 1)", between, "A share of the compute after the switch.")
         raise ConfigError(message)
     asked = options.get("layers")
     layers = [name for name in facts.prunable if asked is None or name in asked]
-    if not between or len(layers) < max(2, len(asked or ())):  # names that are unknown are told by the entry
-        return [Phase(passes=passes, **_ordered(coordinates), entry=entry, entry_options=FrozenDict(options))]
+    if not between or len(layers) < max(2, len(asked or ())):  # names that are unknown are told by the transition
+        return [
+            Phase(passes=passes, **_ordered(coordinates), transition=transition, transition_options=FrozenDict(options))
+        ]
     lengths = [between * passes / (len(layers) - 1)] * (len(layers) - 1)
     return [
         Phase(
             passes=length,
             **_ordered(coordinates),
-            entry=entry,
-            entry_options=FrozenDict({**options, "layers": (layer,)}),
+            transition=transition,
+            transition_options=FrozenDict({**options, "layers": (layer,)}),
         )
         for layer, length in zip(layers, [*lengths, passes - math.fsum(lengths)], strict=True)
     ]
@@ -350,7 +363,7 @@ def _written_out(raw: Any, index: int) -> list[Any]:
         choices = _num_choices(raw["passes"], raw["reselect"])
     except ConfigError as error:
         raise ConfigError((Mistake(("phases", str(index), "reselect"), error.mistakes[0].message),)) from error
-    later = {key: value for key, value in plain.items() if key not in ("entry", "entry_options")}
+    later = {key: value for key, value in plain.items() if key not in STARTING}
     passes = raw["passes"] / choices
     return [{**(later if i else plain), "passes": passes, "draw": first + i} for i in range(choices)]
 

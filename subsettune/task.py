@@ -18,24 +18,12 @@ from subsettune.config import (
     UNIT,
     FrozenDict,
     Rule,
-    one_of,
     setting,
 )
 from subsettune.errors import ConfigError, Mistake
+from subsettune.registry import METRICS, MODELS, OPTIMIZERS, SCHEDULES
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
-MODELS = ("mlp", "cnn", "resnet18", "transformer")
-OPTIMIZERS = ("sgd", "adam", "adamw", "adadelta", "lbfgs")
-SCHEDULES = ("constant", "step", "cosine", "one_cycle", "warmup_stable_decay")
-ORDERS = ("uniform", "rs2", "infobatch", "sift", "selective_backprop")
-ENTRIES = ("keep", "reset_optimizer", "shrink_perturb", "prune")
-METRICS: Mapping[str, tuple[str, bool]] = {  # name -> (kind of task, whether higher is better)
-    "accuracy": ("classification", True),
-    "balanced_accuracy": ("classification", True),
-    "macro_f1": ("classification", True),
-    "mse": ("regression", False),
-    "mae": ("regression", False),
-}
 MOMENTUM_OPTIMIZERS = ("sgd",)
 TEXT_KEYS = ("text", "tokens", "max_tokens", "vocabulary")  # mean something to texts alone
 OPTIMIZER_KEYS = ("momentum", "nesterov", "optimizer_options")  # mean something to one optimizer, nothing to another
@@ -177,7 +165,7 @@ class Corruption:
 class Model:
     """A network by name, with its options: `{name: mlp, hidden: [64]}`."""
 
-    name: str = setting(rule=one_of(lambda: MODELS, "model"))
+    name: str = setting(rule=MODELS.rule)
     options: FrozenDict = setting(FrozenDict())
 
     def __post_init__(self) -> None:
@@ -237,11 +225,11 @@ class Recipe:
         precision: `float32`, `bfloat16` (by autocast), or `auto`: bfloat16 where the device is a GPU.
     """
 
-    optimizer: str = setting("sgd", rule=one_of(lambda: OPTIMIZERS, "optimizer"))
+    optimizer: str = setting("sgd", rule=OPTIMIZERS.rule)
     lr: float = setting(rule=POSITIVE)
     batch_size: int = setting(rule=AT_LEAST_ONE)
     epochs: float = setting(rule=POSITIVE)
-    schedule: Literal["constant", "step", "cosine", "one_cycle", "warmup_stable_decay"] = "cosine"
+    schedule: str = setting("cosine", rule=SCHEDULES.rule)
     schedule_options: FrozenDict = setting(FrozenDict())
     momentum: float | None = setting(None, rule=Rule("in [0, 1)", lambda v: 0 <= v < 1))
     nesterov: bool = False
@@ -315,7 +303,7 @@ class Task:
     split: Split = setting(Split())
     model: Model
     recipe: Recipe
-    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "mse", "mae"] = "accuracy"
+    metric: str = setting("accuracy", rule=Rule(f"one of {', '.join(METRICS)}", lambda name: name in METRICS))
     tolerance: float = setting(rule=POSITIVE)
     distortion: Corruption = setting(Corruption())
 
@@ -339,12 +327,12 @@ class Task:
     @property
     def kind(self) -> str:
         """`classification` or `regression`; the loss follows it."""
-        return METRICS[self.metric][0]
+        return METRICS[self.metric].task
 
     @property
     def higher_is_better(self) -> bool:
         """Direction of the metric."""
-        return METRICS[self.metric][1]
+        return METRICS[self.metric].higher_is_better
 
     @property
     def key(self) -> str:

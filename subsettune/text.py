@@ -9,17 +9,9 @@ from typing import Any
 
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy, Soup
+from subsettune.registry import METRICS
 
 NOTHING = "-"
-
-
-METRIC_WORDS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "mse": "MSE",
-    "mae": "MAE",
-}
 
 
 _FLOP_UNITS = ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP", "YFLOP")
@@ -107,7 +99,7 @@ def metric_words(value: float | None, tolerance: float, *, signed: bool = False)
 
 def metric_name(name: str) -> str:
     """A metric as written in a sentence: `macro F1`."""
-    return METRIC_WORDS.get(name, name.replace("_", " "))
+    return METRICS[name].words if name in METRICS else name.replace("_", " ")
 
 
 def sentence(text: str) -> str:
@@ -131,7 +123,7 @@ def describe(policy: Policy | Mapping[str, Any], facts: TaskFacts | None = None)
     """
     policy = as_policy(policy)
     details = [_setting(name, value) for name, value in policy.recipe.items()]
-    details += [_entry(phase) for phase in policy.phases[1:] if phase.entry != "keep"]
+    details += [_transition(phase) for phase in policy.phases[1:] if phase.transition != "keep"]
     phases = f"{_phases(policy, facts)}{_order(policy)}"
     return "; ".join([phases, *([", ".join(details)] if details else [])])
 
@@ -158,7 +150,7 @@ def _joined(phases: Sequence[Phase]) -> list[Phase]:
     """The phases, with those that only go on with all data put together with the one before."""
     found: list[Phase] = []
     for phase in phases:
-        goes_on = phase.is_full and phase.active_soup is None and phase.entry == "keep"
+        goes_on = phase.is_full and phase.active_soup is None and phase.transition == "keep"
         if found and goes_on and found[-1].is_full and found[-1].active_soup is None:
             found[-1] = dataclasses.replace(found[-1], passes=found[-1].passes + phase.passes)
         else:
@@ -214,10 +206,10 @@ def _soup(soup: Soup | None) -> str:
     return f"soup of {soup.workers} worker{'s' * (soup.workers != 1)} ({words}) on "
 
 
-def _entry(phase: Phase) -> str:
-    options = dict(phase.entry_options)
+def _transition(phase: Phase) -> str:
+    options = dict(phase.transition_options)
     shrink = [f"{options.pop('shrink'):.3g}"] if is_number(options.get("shrink")) else []
-    return " ".join([phase.entry, *shrink, *(_setting(name, value) for name, value in options.items())])
+    return " ".join([phase.transition, *shrink, *(_setting(name, value) for name, value in options.items())])
 
 
 def _setting(name: str, value: object) -> str:

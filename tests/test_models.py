@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from subsettune import models, task
+from subsettune import models
 from subsettune.errors import ConfigError, ModelError
 from subsettune.task import Model
 
@@ -338,7 +338,6 @@ def test_images_are_needed(name: str) -> None:
 
 
 def test_names() -> None:
-    assert tuple(models.BUILDERS) == task.MODELS
     with pytest.raises(
         ConfigError, match=r"name must be a known model or package.module:name, got 'vgg'. Known: cnn, mlp"
     ):

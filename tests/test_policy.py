@@ -67,12 +67,16 @@ def test_the_full_arm() -> None:
 
 
 def test_the_subset_arm() -> None:
-    policy = from_coordinates({**SUBSET, "entry": "shrink_perturb", "shrink": 0.5, "lr": 0.2}, FACTS)
+    policy = from_coordinates(
+        {**SUBSET, "transition": "shrink_perturb", "shrink_perturb.shrink": 0.5, "lr": 0.2}, FACTS
+    )
     first = Phase(share=0.1, passes=2.0, selector="kcenter")
-    second = Phase(passes=3.0, entry="shrink_perturb", entry_options={"shrink": 0.5})
+    second = Phase(passes=3.0, transition="shrink_perturb", transition_options={"shrink": 0.5})
     assert policy == Policy(phases=(first, second), recipe={"lr": 0.2})
     assert policy.arm == "subset"
-    assert from_coordinates({**SUBSET, "shrink": 0.5}, FACTS).phases[1].entry_options == {}  # inactive with keep
+    assert (
+        from_coordinates({**SUBSET, "shrink_perturb.shrink": 0.5}, FACTS).phases[1].transition_options == {}
+    )  # inactive with keep
 
 
 def test_q_gives_the_share() -> None:
@@ -203,12 +207,12 @@ def test_reselect_in_a_policy_file() -> None:
     raw = {
         "phases": [
             {"share": 0.5, "passes": 1},
-            {"share": 0.1, "passes": 3, "selector": "grand", "reselect": 1, "entry": "reset_optimizer"},
+            {"share": 0.1, "passes": 3, "selector": "grand", "reselect": 1, "transition": "reset_optimizer"},
             {"passes": 2},
         ]
     }
     policy = Policy.from_mapping(raw)
-    assert [(p.share, p.passes, p.draw, p.entry) for p in policy.phases] == [
+    assert [(p.share, p.passes, p.draw, p.transition) for p in policy.phases] == [
         (0.5, 1.0, 0, "keep"),
         (0.1, 1.0, 0, "reset_optimizer"),
         (0.1, 1.0, 1, "keep"),
@@ -253,8 +257,8 @@ phases = st.builds(
     share=st.floats(0.001, 1),
     passes=st.floats(0.01, 50),
     q=st.none() | st.floats(0.1, 10),
-    entry=st.sampled_from(["keep", "shrink_perturb"]),
-    entry_options=st.just({}) | st.just({"shrink": 0.5}),
+    transition=st.sampled_from(["keep", "shrink_perturb"]),
+    transition_options=st.just({}) | st.just({"shrink": 0.5}),
 )
 
 
@@ -283,8 +287,8 @@ def test_keys_tell_policies_apart() -> None:
     ("raw", "message"),
     [
         (
-            {"schema": 2, "phases": [{"passes": 1}]},
-            "^p.json: schema: schema must be 1, got 2. Another version of subset",
+            {"schema": 3, "phases": [{"passes": 1}]},
+            "^p.json: schema: schema must be 1 or 2, got 3. Another version of subset",
         ),
         ({"phases": []}, r"^p.json: phases: phases must be a list of at least one phase, got \(\).$"),
         (

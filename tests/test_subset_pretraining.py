@@ -62,7 +62,7 @@ def test_the_published_proportions(
     assert subset.passes / policy.passes == pytest.approx(switch, abs=1e-4)
     assert subset.passes / subset.share == pytest.approx(20)
     assert rest.passes == pytest.approx(2)
-    assert (subset.selector, rest.entry, shorter.arm) == ("random", "keep", "full")
+    assert (subset.selector, rest.transition, shorter.arm) == ("random", "keep", "full")
     assert abs(policy.cost(facts) - shorter.cost(facts)) <= 1
 
 
@@ -70,7 +70,7 @@ def test_lbfgs_begins_anew_on_all_data(bench: ModuleType, tiny_data: Data) -> No
     plain = config.to_plain(image_task(tiny_data, momentum=None))
     task = config.build(Task, {**plain, **bench.LBFGS, "recipe": {**bench.LBFGS["recipe"], "epochs": 100}})
     policy = bench.Plan(kind="subset", share=Fraction(1, 2), seed=0).policy(task, facts_of())
-    assert policy.phases[1].entry == "reset_optimizer"
+    assert policy.phases[1].transition == "reset_optimizer"
 
 
 def test_intervals_are_student_s(bench: ModuleType) -> None:

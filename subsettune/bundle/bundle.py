@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from subsettune import config, policy, select
+from subsettune import config, former_names, policy, select
 from subsettune.bundle import files
 from subsettune.bundle.evidence import Evidence, of_study
 from subsettune.bundle.readme import page
@@ -314,6 +314,7 @@ def read_policy(source: str | Path) -> Policy:
     except (StorageError, ValueError) as error:
         raise ConfigError(f"{path} holds no policy: {error}. Give a bundle or a policy.json.") from error
     inner = plain["policy"] if isinstance(plain, Mapping) and "policy" in plain else plain
+    former_names.say(inner, path)
     return Policy.from_mapping(inner, source=path)
 
 

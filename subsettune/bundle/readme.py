@@ -115,7 +115,9 @@ def page(bundle: Bundle, place: str) -> str:
 
 def _phase_line(bundle: Bundle, number: int) -> str:
     phase, n, visits = bundle.policy.phases[number], bundle.facts.num_examples, bundle.visits[number]
-    opening = "" if phase.entry == "keep" else f"Open with `{phase.entry}`{_options(phase.entry_options)}. "
+    opening = (
+        "" if phase.transition == "keep" else f"Open with `{phase.transition}`{_options(phase.transition_options)}. "
+    )
     passes = f"{phase.passes:.4g} passes"
     if phase.active_soup is not None:
         who = _soup(phase.active_soup)

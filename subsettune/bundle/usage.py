@@ -23,7 +23,7 @@ recipe, seen, total = bundle.recipe, 0, sum(bundle.visits)
 factor = schedule.make(recipe.schedule, recipe.schedule_options)
 for number, phase in enumerate(bundle.policy.phases):
     rows = ALL_ROWS if phase.is_full else bundle.subset(number).index  # .weight multiplies the losses
-    end = seen + bundle.visits[number]  # examples that go through the network; first apply phase.entry
+    end = seen + bundle.visits[number]  # examples that go through the network; first apply phase.transition
     while seen < end:
         seen += train_on_next_batch(rows, lr=recipe.lr * factor(seen / total))  # yours; gives the batch's size"""
 
@@ -38,7 +38,7 @@ stream = orders.of(bundle.policy.phases[0]).stream(len(ALL_ROWS), recipe.batch_s
 place = {row: position for position, row in enumerate(ALL_ROWS)}
 for number, phase in enumerate(bundle.policy.phases):
     pool = None if phase.is_full else torch.tensor([place[row] for row in bundle.subset(number).index])
-    stream.enter(pool)  # bundle.subset(number).weight multiplies the losses; first apply phase.entry
+    stream.enter(pool)  # bundle.subset(number).weight multiplies the losses; first apply phase.transition
     end = seen + bundle.visits[number]  # examples in the batches
     while seen < end:
         batch = stream.next(seen / total)  # positions in ALL_ROWS, and weights of the losses or None
@@ -78,12 +78,12 @@ def how(bundle: Bundle, held_out: str) -> str:
 
 def _needs(policy: Policy, facts: TaskFacts) -> dict[int, str]:
     """Phases that only subsettune's own loop carries out, each with what it needs it for."""
-    from subsettune.train.transitions import base
+    from subsettune.train import transitions
 
     found: dict[int, str] = {}
     now = facts
     for index, phase in enumerate(policy.phases):
-        now = base.of(phase).facts_after(now)
+        now = transitions.of(phase).facts_after(now)
         if phase.active_soup is not None:
             found[index] = "trains workers apart and averages them"
         elif not _is_blind(phase):

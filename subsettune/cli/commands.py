@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from subsettune import former_names
 from subsettune.config import must
 from subsettune.errors import ConfigError, Mistake, StorageError, StudyError, SubsettuneError
 
@@ -135,8 +136,8 @@ def export_bundle(options: argparse.Namespace) -> int:
 def train_once(options: argparse.Namespace) -> int:
     """Train by a policy, a bundle or the recipe, and print the result; 2 where the training diverged."""
     from subsettune.data import load
+    from subsettune.train import transitions
     from subsettune.train.loop import RunOptions, facts, run
-    from subsettune.train.transitions import base
 
     study = _study(options)
     places = _places(options)
@@ -160,7 +161,7 @@ def train_once(options: argparse.Namespace) -> int:
             print(json.dumps(result.to_mapping(), indent=2))
         else:
             _say_result(result, known, study.task.metric)
-    is_pruned = any(p.entry == "prune" and not base.of(p).is_neutral for p in policy.phases)
+    is_pruned = any(transitions.of(phase).reshapes for phase in policy.phases)
     if options.save is not None and is_pruned and not options.json:
         print(f"Saved to {options.save}: pruned weights. {FIT_SHAPES}")
     if result.cause == "finished":
@@ -234,6 +235,7 @@ def _read_policy(path: str) -> Policy:
         return bundle.read_policy(path)
     plain, _ = read_yaml(Path(path))
     inner = plain["policy"] if isinstance(plain, dict) and "policy" in plain else plain
+    former_names.say(inner, path)
     return Policy.from_mapping(inner, source=path)
 
 

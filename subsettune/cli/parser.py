@@ -7,6 +7,8 @@ from typing import Any, NoReturn
 
 from subsettune.cli import commands
 
+FORMER_COMMANDS = {"transitions": ("entries",)}  # what version 0.1 called them, for one release more
+
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong with a command line as it is said of any other input."""
@@ -35,6 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _add(to: Any, name: str, command: commands.Command, about: str, example: str) -> argparse.ArgumentParser:
     sub: argparse.ArgumentParser = to.add_parser(
         name,
+        aliases=FORMER_COMMANDS.get(name, ()),
         help=about.splitlines()[0],
         description=about,
         epilog=f"example: {example}",
@@ -88,8 +91,8 @@ POLICY_HELP = """a bundle, or a file with a policy, in YAML or JSON:
     - passes: 2
       order: rs2
       order_options: {share: 0.5}
-      entry: shrink_perturb
-      entry_options: {shrink: 0.6}
+      transition: shrink_perturb
+      transition_options: {shrink: 0.6}
   recipe: {lr: 0.05}      # in place of the study's
 Only phases and their passes have to be given. A phase may be a
 soup: {workers: 2, density: 0.5}"""
@@ -162,12 +165,12 @@ def _add_name_commands(to: Any) -> None:
     for name, about in (
         ("selectors", "List the selectors that a study file may name: who chooses a subset."),
         ("orders", "List the orders that a study file may name: which examples of the pool come next."),
-        ("entries", "List the entries that a study file may name: what happens to the network at the switch."),
+        ("transitions", "List the transitions that a study file may name: what happens to the network at the switch."),
         ("models", "List the models that a study file may name, with their options."),
         ("data", "List the data sets that a study file may name, and how to bring your own."),
     ):
         sub = _add(to, name, commands.list_names, about, f"subsettune {name}")
-        sub.set_defaults(what={"entries": "entry", "data": "data"}.get(name, name.removesuffix("s")))
+        sub.set_defaults(what="data" if name == "data" else name.removesuffix("s"))
 
 
 def _study_options(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from subsettune.models.networks import (
-    BUILDERS,
     FOR_TOKENS,
     Shape,
     check_output,
@@ -17,7 +16,6 @@ from subsettune.models.networks import (
 )
 
 __all__ = [
-    "BUILDERS",
     "FOR_TOKENS",
     "Shape",
     "check_output",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from subsettune.config import must
 from subsettune.errors import ConfigError, ModelError, SubsettuneError
-from subsettune.models.transformer import transformer
-from subsettune.plugins import call, load_object
+from subsettune.plugins import call
+from subsettune.registry import MODELS
 from subsettune.task import Model
 
 Shape = tuple[int, ...]
@@ -81,12 +81,6 @@ def resnet18(input_shape: Shape, num_outputs: int) -> nn.Module:
     return network
 
 
-BUILDERS: Mapping[str, Callable[..., nn.Module]] = {
-    "mlp": mlp,
-    "cnn": cnn,
-    "resnet18": resnet18,
-    "transformer": transformer,
-}
 FOR_TOKENS = ("transformer",)
 
 
@@ -105,11 +99,11 @@ def make(model: Model, input_shape: Shape, num_outputs: int, num_tokens: int = 0
         ConfigError: unknown options, or a function that cannot be imported.
         ModelError: what came back is no network, has nothing to train, or the inputs are not what it takes.
     """
-    if num_tokens and model.name in BUILDERS and model.name not in FOR_TOKENS:
+    if num_tokens and model.name in MODELS and model.name not in FOR_TOKENS:
         raise ModelError(
             f"model {model.name!r} needs numbers, got texts. Use {' or '.join(FOR_TOKENS)}, or a network of your own."
         )
-    builder = BUILDERS[model.name] if model.name in BUILDERS else load_object(model.name, "model")
+    builder = MODELS.load(model.name)
     offered: dict[str, Any] = {"input_shape": tuple(input_shape), "num_outputs": num_outputs}
     offered |= {"num_tokens": num_tokens} if num_tokens else {}
     try:

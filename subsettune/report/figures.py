@@ -29,6 +29,7 @@ from subsettune.report.drawing import (
     verdict_marker,
 )
 from subsettune.study.results.headline import comparison_words, is_control, verdict_words
+from subsettune.study.spec.kinds import KINDS
 from subsettune.text import describe, is_number, metric_name, metric_words, sentence, share_words
 
 if TYPE_CHECKING:
@@ -399,14 +400,14 @@ def components_figure(view: StudyView) -> Figure | None:
     colours = {trace["line"]["color"] for trace in intervals}
     words = {_PAID_COLOUR[row.verdict]: comparison_words(row) for row in rows}
     turned = "" if view.study.task.higher_is_better else " The sign is turned so that more is better."
+    against = ", ".join(kind.compared_with for kind in KINDS.values())
     return Figure(
         name="components",
         title="What each component is worth at the same cost",
         reading=(
-            f"Validation {metric_name(view.study.task.metric)} minus that of the same policy with what stands against "
-            "it: for a selector a random subset, for an order the uniform one, for an entry keeping on, for the soup "
-            f"none.{turned} Each circle is one seed, each diamond the mean of the seeds, and the line its interval. A "
-            "component paid for itself when its whole line lies to the right of zero."
+            f"Validation {metric_name(view.study.task.metric)} minus that of the same policy with what it stands "
+            f"against instead: {against}.{turned} Each circle is one seed, each diamond the mean of the seeds, and the "
+            "line its interval. A component paid for itself when its whole line lies to the right of zero."
         ),
         legend=(
             ("hollow", "--c-muted", "one seed"),

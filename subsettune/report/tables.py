@@ -16,6 +16,7 @@ from subsettune.study.results.headline import (
     headline,
     verdict_words,
 )
+from subsettune.study.spec.kinds import KINDS
 from subsettune.text import (
     NOTHING,
     as_policy,
@@ -329,8 +330,8 @@ def components_legend(view: StudyView) -> str:
     turned = "" if view.study.task.higher_is_better else ", its sign turned so that more is better"
     return (
         f"{counts} differ: mean difference in the validation {metric_name(view.study.task.metric)} between the "
-        "component's most promising policy and the same policy with, instead of it, what it stands against (a random "
-        f"subset, the uniform order, keeping the weights at the switch, no soup){turned}, over the same n seeds and at "
+        "component's most promising policy and the same policy with, instead of it, what it stands against "
+        f"({', '.join(kind.compared_with for kind in KINDS.values())}){turned}, over the same n seeds and at "
         f"the same total compute, all that the component does included; from, to: its {share_words(COMPARISON_LEVEL)} "
         f"interval. {COMPARISON_CAVEAT}"
     )

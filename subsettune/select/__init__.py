@@ -1,32 +1,16 @@
-"""Selectors: who chooses a subset of a given size. One file a selector, `kernels.py` for the numbers, and the registry.
+"""Selectors: who chooses a subset of a given size. One file a selector, `kernels` for the numbers.
 
-A user's own selector is a subclass of `Selector` in an importable module, named `package.module:Class`. Nothing here
-imports torch before a subset is chosen, so that the search can ask what a choice costs.
+A user's own selector is a subclass of `Selector` in an importable module, a frozen dataclass of its options, named
+`package.module:Class`, or by the transition point that its package gives in the group `subsettune.selectors`. Nothing
+here imports torch before a subset is chosen, so that the search can ask what a choice costs.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from subsettune import config
-from subsettune.config import must
-from subsettune.errors import ConfigError, Mistake
-from subsettune.facts import TaskFacts
-from subsettune.plugins import load_object
-from subsettune.policy import Policy
-from subsettune.select.base import Examples, ModelNeed, SelectionContext, Selector, Subset, share_of
-from subsettune.select.selectors.el2n import EL2N
-from subsettune.select.selectors.facility_location import FacilityLocation
-from subsettune.select.selectors.forgetting import Forgetting
-from subsettune.select.selectors.glister import Glister
-from subsettune.select.selectors.gradmatch import GradMatch
-from subsettune.select.selectors.grand import GraNd
-from subsettune.select.selectors.herding import Herding
-from subsettune.select.selectors.kcenter import KCenter
-from subsettune.select.selectors.random import Random
-from subsettune.select.selectors.stratified import Stratified
+from subsettune.registry import SELECTORS
+from subsettune.select.base import ModelNeed, Selector
+from subsettune.select.checks import check, make, names, same_ranking, seen, selection_flops, selector_of
+from subsettune.select.examples import Examples, SelectionContext, Subset
 
 __all__ = [
     "SELECTORS",
@@ -43,140 +27,3 @@ __all__ = [
     "selection_flops",
     "selector_of",
 ]
-
-SELECTORS: dict[str, type[Selector]] = {
-    cls.name: cls
-    for cls in (Random, Stratified, KCenter, Herding, FacilityLocation, EL2N, GraNd, Forgetting, GradMatch, Glister)
-}
-
-
-def names() -> Mapping[str, str]:
-    """Known selectors with one line on each."""
-    return {name: cls.summary for name, cls in SELECTORS.items()}
-
-
-def make(name: str, options: Mapping[str, Any] | None = None) -> Selector:
-    """A selector by name or `package.module:Class`, with its options.
-
-    Raises:
-        ConfigError: unknown name or option, an option out of range, or a class that is no selector.
-    """
-    if name not in SELECTORS and ":" not in name:
-        raise ConfigError(must("selector", f"one of {', '.join(SELECTORS)} or package.module:Class", name))
-    cls = SELECTORS[name] if name in SELECTORS else _load(name)
-    try:
-        return config.build(cls, dict(options or {}))
-    except ConfigError as error:
-        raise ConfigError(tuple(Mistake(("selector_options", *m.path), m.message) for m in error.mistakes)) from error
-
-
-def _load(name: str) -> type[Selector]:
-    cls = load_object(name, "selector")
-    if not (inspect.isclass(cls) and issubclass(cls, Selector)) or inspect.isabstract(cls):
-        advice = "Subclass subsettune.select.Selector, with flops and pick."
-        raise ConfigError(must("selector", "a concrete subclass of Selector", name, advice))
-    if not hasattr(cls, "__dataclass_fields__"):
-        advice = "Decorate it with @dataclass(frozen=True, slots=True, kw_only=True)."
-        raise ConfigError(must("selector", "a dataclass of its options", name, advice))
-    return cls
-
-
-def selection_flops(policy: Policy, phase: int, facts: TaskFacts, own: TaskFacts | None = None) -> int:
-    """FLOPs charged for choosing the pool of a phase; 0 where the pool is all of the data.
-
-    What an earlier phase has paid for is not charged again: proxies with the same need, and the part of a ranking that
-    is there already. A choice by the run's own network is always made anew.
-
-    Args:
-        policy: that the phase belongs to.
-        phase: its index.
-        facts: of the task.
-        own: of the run's network when the phase begins, which an entry may have made narrower; default: `facts`.
-
-    Raises:
-        ConfigError: unknown selector or option.
-    """
-    if policy.phases[phase].is_full:
-        return 0
-    selector = selector_of(policy, phase)
-    facts = seen(selector, facts, own)
-    need = selector.model_need
-    earlier = dict.fromkeys((p.selector, p.selector_options) for p in policy.phases[:phase] if not p.is_full)
-    is_paid = need is None or any(make(*chosen).model_need == need for chosen in earlier)
-    training = 0 if is_paid or need is None else need.flops(facts)
-    sizes = {policy.phases[p].pool_size(facts.num_examples) for p in same_ranking(policy, phase) if p < phase}
-    spent = max((selector.flops(facts, k) for k in sizes), default=0)
-    return training + max(0, selector.flops(facts, policy.phases[phase].pool_size(facts.num_examples)) - spent)
-
-
-def same_ranking(policy: Policy, phase: int) -> tuple[int, ...]:
-    """Phases of a policy whose pools are the first so many of one ranking, this one included.
-
-    A ranking that draws nothing is the same whatever the `draw` of the phase.
-
-    Args:
-        policy: that the phase belongs to.
-        phase: index of a phase with a subset.
-    """
-    selector, mine = selector_of(policy, phase), policy.phases[phase]
-    need = selector.model_need
-    if not selector.is_ranking or (need is not None and need.source == "current"):
-        return (phase,)
-    draws = {mine.draw} if not selector.is_deterministic else {p.draw for p in policy.phases}
-    key = (mine.selector, mine.selector_options)
-    subsets = ((i, p) for i, p in enumerate(policy.phases) if not p.is_full)
-    return tuple(i for i, p in subsets if (p.selector, p.selector_options) == key and p.draw in draws)
-
-
-def selector_of(policy: Policy, phase: int) -> Selector:
-    """The selector of a phase, with its options."""
-    return make(policy.phases[phase].selector, policy.phases[phase].selector_options)
-
-
-def seen(selector: Selector, facts: TaskFacts, own: TaskFacts | None) -> TaskFacts:
-    """The facts of the network that a selector looks at: the run's own, or one as the task has it."""
-    need = selector.model_need
-    return facts if own is None or need is None or need.source != "current" else own
-
-
-def check(policy: Policy, facts: TaskFacts, own: Sequence[TaskFacts] | None = None) -> str | None:
-    """Why the selections of a policy cannot be made, known before it runs; None if they can.
-
-    Args:
-        policy: whose phases choose.
-        facts: of the task.
-        own: of the run's network, when each phase begins; default: `facts` throughout.
-
-    Returns:
-        One sentence with a remedy: an unknown selector or option, data or a network that the selector cannot choose
-        by, more memory than it may use, or more FLOPs than the phase is allowed.
-    """
-    for index, phase in enumerate(policy.phases):
-        problem = None if phase.is_full else _check_phase(policy, index, facts, facts if own is None else own[index])
-        if problem is not None:
-            return problem if len(policy.phases) <= 2 else f"Phase {index + 1}: {problem}"
-    return None
-
-
-def _check_phase(policy: Policy, index: int, facts: TaskFacts, own: TaskFacts) -> str | None:
-    phase = policy.phases[index]
-    n = facts.num_examples
-    if round(phase.share * n) == 0:
-        return must("share", f"at least {share_of(1, n)}", phase.share, f"It makes none of the {n:,} examples.")
-    k = phase.pool_size(n)
-    try:
-        selector = make(phase.selector, phase.selector_options)
-    except ConfigError as error:
-        return str(error)
-    why_not = selector.why_not(seen(selector, facts, own), k)
-    if why_not is not None:
-        return why_not
-    needed, allowed = selection_flops(policy, index, facts, own), round(phase.passes * facts.pass_flops)
-    if needed <= allowed:
-        return None
-    passes = needed / facts.pass_flops
-    return (
-        f"Choosing {k:,} of {facts.num_examples:,} examples with {phase.selector} costs {passes:.3g} passes, "
-        f"more than the {phase.passes:.3g} passes of its phase. "
-        "Give the phase more compute, choose fewer examples, or use a cheaper selector."
-    )

@@ -23,7 +23,7 @@ from subsettune.data import TaskData
 from subsettune.data.parts import EVALUATION_BATCH
 from subsettune.data.text import PADDING
 from subsettune.errors import ModelDivergedError, ModelError
-from subsettune.select.base import Examples
+from subsettune.select.examples import Examples
 from subsettune.select.kernels import scores
 
 

@@ -14,7 +14,6 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import SUBSET, Policy
 from subsettune.study.ablation.judge import Ground, unaffordable
 from subsettune.study.preflight import Admitted, dearest_budget, resolve_study
-from subsettune.study.spec.components import Component
 from subsettune.study.spec.definition import Study
 from subsettune.train.learner import Learner
 from subsettune.train.loop import check
@@ -104,11 +103,7 @@ def _too_dear(study: Study, admitted: Admitted) -> list[str]:
 
     ground = Ground(space=admitted.space, facts=admitted.facts, recipe=study.task.recipe, invalid=invalid)
     reasons = {one: unaffordable(one, ground) for one in study.contenders}
-    return [f"No policy will {_using(one)}: {reason}" for one, reason in reasons.items() if reason is not None]
-
-
-def _using(component: Component) -> str:
-    return f"choose by {component.name}" if component.kind == "selector" else f"have the {component.words}"
+    return [f"No policy will {one.doing}: {reason}" for one, reason in reasons.items() if reason is not None]
 
 
 def _seconds_per_pass(study: Study, data: TaskData, known: TaskFacts, clock: Callable[[], float]) -> float | None:

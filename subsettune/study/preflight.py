@@ -14,11 +14,12 @@ from subsettune import config, models
 from subsettune.data import DataPaths, TaskData, load
 from subsettune.errors import ConfigError, Mistake
 from subsettune.facts import TaskFacts
-from subsettune.policy import PRUNE, SOUP, SUBSET, Phase, Policy, conventional
+from subsettune.policy import PRUNE, SUBSET, Phase, Policy, conventional
 from subsettune.study.spec import components
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.definition import Study
+from subsettune.study.spec.kinds import Conditions
 from subsettune.study.spec.space import Space
 from subsettune.study.spec.space_check import read_space
 from subsettune.task import RECIPE_KEYS, Recipe
@@ -26,7 +27,6 @@ from subsettune.train import optimizers, schedule
 from subsettune.train.loop import check, facts
 from subsettune.train.orders.base import lengths
 from subsettune.train.randomness import isolated
-from subsettune.train.soup import workers
 
 DEFAULT = object()  # of an option that is not given
 
@@ -126,7 +126,7 @@ def _broken(space: Space, study: Study, data: TaskData, known: TaskFacts) -> Ite
                 yield from (Mistake((name,), m.message) for m in error.mistakes)
     judge = ComponentChecker(space, study.task.recipe, known)
     for component in components.of_space(space):
-        if component.kind in space and (component.kind != SOUP or not component.is_neutral):
+        if component.kind in space and (component.name in space[component.kind].values or not component.is_neutral):
             yield from judge.mistakes(component)
     if SUBSET in space.arms and f"{PRUNE}.between" in space:
         yield from _idle_between(space, known)
@@ -146,8 +146,8 @@ class ComponentChecker:
 
     def __init__(self, space: Space, recipe: Recipe, known: TaskFacts) -> None:
         self._space, self._known = space, known
-        self._recipes = _recipes(space, recipe)
-        self._sizes = _pool_sizes(space, known)
+        recipes, sizes = _recipes(space, recipe), _pool_sizes(space, known)
+        self._conditions = Conditions(facts=known, sizes=sizes, recipes=recipes)
 
     def mistakes(self, component: Component) -> Iterator[Mistake]:
         """Choices of a component's options that can never be used; or the component itself."""
@@ -184,15 +184,9 @@ class ComponentChecker:
             first = first or obstacles[0]
         return first
 
-    def _obstacles(self, component: Component, made: Any, setting: Mapping[str, Any]) -> list[str | None]:
+    def _obstacles(self, component: Component, made: Any, setting: Mapping[str, Any]) -> Sequence[str | None]:
         """What stands in the way of a component, one for each size of the subset or recipe that it is tried with."""
-        if component.kind == "selector":
-            return [made.why_not(self._known, size) for size in self._sizes]
-        if component.kind != "soup":
-            return [made.why_not(recipe, self._known) for recipe in self._recipes]
-        sizes = (_size(setting["share"], self._known),) if "share" in setting else self._sizes
-        tried = itertools.product(sizes, self._recipes)
-        return [workers.why_not(made, k, recipe, self._known) for k, recipe in tried]
+        return component.of.obstacles(made, setting, self._conditions)
 
 
 def _recipes(space: Space, recipe: Recipe) -> tuple[Recipe, ...]:
@@ -223,7 +217,7 @@ def _options(component: Component, space: Space) -> dict[str, tuple[Any, ...]]:
 def _idle_between(space: Space, known: TaskFacts) -> Iterator[Mistake]:
     """Compute between prunings where only one layer is pruned: all of its values are one policy."""
     name, prunable = f"{PRUNE}.between", set(known.prunable)
-    asked = _options(Component(kind="entry", name=PRUNE), space).get("layers", (DEFAULT,))
+    asked = _options(Component(kind="transition", name=PRUNE), space).get("layers", (DEFAULT,))
     pruned = [prunable if names is DEFAULT else set(names) for names in asked]
     counts = {len(names) for names in pruned if names <= prunable}  # a name that no layer has is told by itself
     if counts != {1} or max(space[name].ends) == 0:

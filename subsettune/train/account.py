@@ -18,7 +18,7 @@ class LedgerBuilder:
     """FLOPs of one run so far.
 
     Args:
-        selected: of choosing examples, and of what entries and soups prepare.
+        selected: of choosing examples, and of what transitions and soups prepare.
         forward: of the forward passes of updates, and of what orders look at for them.
         backward: of the backward passes of updates.
         evaluated: of measuring metrics and losses.

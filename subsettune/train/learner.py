@@ -15,10 +15,9 @@ from subsettune.data import Part, TaskData
 from subsettune.data.augment import make_augment
 from subsettune.data.parts import EVALUATION_BATCH
 from subsettune.task import Recipe, Task
-from subsettune.train import flops, metrics, optimizers
+from subsettune.train import flops, metrics, optimizers, transitions
 from subsettune.train.pruning import surgery
 from subsettune.train.randomness import generator
-from subsettune.train.transitions import base
 
 # Examples of a full batch that go through the network at a time, so that their activations fit.
 PIECE = {"cpu": 1024, "cuda": 8192}
@@ -44,7 +43,7 @@ class Learner:
     def __init__(self, task: Task, recipe: Recipe, data: TaskData, device: torch.device, seed: int) -> None:
         self.task, self.recipe, self.data, self.device = task, recipe, data, device
         network = models.make(task.model, data.input_shape, data.num_outputs, data.num_tokens)
-        self.scales = base.scales(network)
+        self.scales = transitions.scales(network)
         images_on_gpu = device.type == "cuda" and len(data.input_shape) == 3
         self.layout = torch.channels_last if images_on_gpu else torch.contiguous_format
         self.network: nn.Module = network.to(device).to(memory_format=self.layout).train()
@@ -240,7 +239,7 @@ class Learner:
             state: what `state` gave.
             weights_only: for measurements only, on any device; no further updates.
         """
-        surgery.fit_shapes(self.network, state["network"])  # an entry may have made it narrower
+        surgery.fit_shapes(self.network, state["network"])  # a transition may have made it narrower
         self.network.load_state_dict(state["network"])
         if weights_only:
             return

@@ -29,7 +29,7 @@ from subsettune.facts import Price
 from subsettune.policy import Policy
 from subsettune.storage import Folder
 from subsettune.task import Task
-from subsettune.train import optimizers, orders, schedule
+from subsettune.train import optimizers, orders, schedule, transitions
 from subsettune.train.account import LedgerBuilder, Stopwatch
 from subsettune.train.checkpoint import ADVICE, Checkpoints, ProgressMarker
 from subsettune.train.learner import Learner, predict
@@ -40,7 +40,6 @@ from subsettune.train.randomness import capture, generator, isolated, preserved,
 from subsettune.train.result import Cause, CurvePoint, RunResult, SoupPoint, SwitchPoint, finite_or_none
 from subsettune.train.selection.chooser import SubsetProvider
 from subsettune.train.soup import executors, workers
-from subsettune.train.transitions import base
 
 __all__ = ["Report", "RunOptions", "SubsetProvider", "check", "facts", "predict", "run", "run_key"]
 
@@ -128,7 +127,7 @@ class _Run:
         self._last_checkpoint = self._last_mark = self.watch.lap_start
         # The rest changes as the run goes on, and is in the checkpoint.
         self.phase, self.updates = -1, 0
-        self.entering = False  # a phase was prepared, and its entry waits for its first update
+        self.entering = False  # a phase was prepared, and its transition waits for its first update
         self.pool: Tensor | None = None
         self.weights: Tensor | None = None
         self.workers: workers.Workers | None = None
@@ -234,7 +233,7 @@ class _Run:
     def _advance(self) -> None:
         """Move on to the phase that the compute spent so far belongs to.
 
-        A phase of which nothing is left is passed over: its examples are not chosen, its entry does not happen.
+        A phase of which nothing is left is passed over: its examples are not chosen, its transition does not happen.
         """
         last = len(self.ends) - 1
         while self.phase < 0 or (self.phase < last and self.account.spent >= self.ends[self.phase]):
@@ -293,11 +292,11 @@ class _Run:
             self.weights = weights.to(self.job.device)
 
     def _enter(self) -> None:
-        """Begin a phase: its entry changes weights and optimizer right before its first update."""
+        """Begin a phase: its transition changes weights and optimizer right before its first update."""
         if self.options.measure_switches:
             self._measure_switch({split: self._measure(split) for split in self._splits()})
         learner = self.learner
-        entered = base.TransitionContext(
+        entered = transitions.TransitionContext(
             network=learner.network,
             optimizer=learner.optimizer,
             scales=learner.scales,
@@ -307,7 +306,7 @@ class _Run:
             losses=learner.example_losses,
             facts=self.openings[max(0, self.phase - 1)].facts,
         )
-        base.of(self.policy.phases[self.phase]).apply(entered)
+        transitions.of(self.policy.phases[self.phase]).apply(entered)
         if self.openings[self.phase].flops:
             self.watch.lap("select")
         optimizers.change_objective(self.learner.optimizer)

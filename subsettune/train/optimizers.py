@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -16,17 +16,10 @@ from torch import Tensor, nn
 from subsettune import config
 from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, must, setting
 from subsettune.errors import ConfigError, Mistake
-from subsettune.plugins import call, load_object
+from subsettune.plugins import call
+from subsettune.registry import OPTIMIZERS
 from subsettune.task import Recipe
 from subsettune.train.randomness import capture, restore
-
-OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
-    "sgd": torch.optim.SGD,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "adadelta": torch.optim.Adadelta,
-    "lbfgs": torch.optim.LBFGS,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +59,7 @@ def make(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
     Raises:
         ConfigError: an option that the optimizer does not take, or refuses.
     """
-    cls = OPTIMIZERS.get(recipe.optimizer) or load_object(recipe.optimizer, "optimizer")
+    cls = OPTIMIZERS.load(recipe.optimizer)
     asked = {"weight_decay": recipe.weight_decay, "momentum": recipe.momentum, "nesterov": recipe.nesterov or None}
     neutral = {key: value for key, value in asked.items() if value == 0}  # passed where the class takes it
     options = {"lr": recipe.lr, **_own_options(recipe), **{key: value for key, value in asked.items() if value}}
@@ -218,7 +211,7 @@ def change_objective(optimizer: torch.optim.Optimizer) -> None:
     """Tell LBFGS that the examples or the weights were changed from outside.
 
     Its next curvature pair would compare gradients of two different functions. A last step of length 0 makes it leave
-    that pair out; the pairs that it has stay, until an entry clears them.
+    that pair out; the pairs that it has stay, until a transition clears them.
     """
     if isinstance(optimizer, torch.optim.LBFGS):
         for state in optimizer.state.values():

@@ -78,7 +78,7 @@ class SoupPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwitchPoint:
-    """What the weights were worth when a phase was over, before the entry of the next one changed them.
+    """What the weights were worth when a phase was over, before the transition of the next one changed them.
 
     Losses are means in evaluation mode, with equal weights, without augmentation and label smoothing; of a regression,
     of its standardised targets. What is not a finite number is null.

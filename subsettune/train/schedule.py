@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from subsettune import config
-from subsettune.config import NOT_NEGATIVE, OPEN_FRACTION, UNIT, Rule, must, setting
-from subsettune.errors import ConfigError, Mistake
+from subsettune.config import NOT_NEGATIVE, OPEN_FRACTION, UNIT, Rule, setting
+from subsettune.errors import ConfigError
+from subsettune.registry import SCHEDULES
 
 _SHARE = Rule("in [0, 1)", lambda v: 0 <= v < 1, "It is a share of the compute, not a step.")
 _SHARES = Rule(
@@ -145,27 +146,14 @@ class WarmupStableDecay(Schedule):
         return self.final + (1 - self.final) * (1 - share) / self.decay
 
 
-SCHEDULES: Mapping[str, type[Schedule]] = {
-    "constant": Constant,
-    "step": Step,
-    "cosine": Cosine,
-    "one_cycle": OneCycle,
-    "warmup_stable_decay": WarmupStableDecay,
-}
-
-
 def make(name: str, options: Mapping[str, Any]) -> Schedule:
     """A schedule by name.
 
     Raises:
         ConfigError: unknown name or option, or an option out of range.
     """
-    if name not in SCHEDULES:
-        raise ConfigError(must("schedule", f"one of {', '.join(SCHEDULES)}", name))
-    try:
-        return config.build(SCHEDULES[name], dict(options))
-    except ConfigError as error:
-        raise ConfigError(tuple(Mistake(("schedule_options", *m.path), m.message) for m in error.mistakes)) from error
+    made: Schedule = SCHEDULES.make(name, options)
+    return made
 
 
 def _half_cosine(start: float, end: float, progress: float) -> float:

@@ -344,7 +344,7 @@ def test_readme_of_an_order_that_follows_from_the_seed_gives_its_batches(tmp_pat
             "code can do by itself.",
         ),
         (
-            (Phase(share=0.2, passes=1), Phase(passes=2, entry="prune")),
+            (Phase(share=0.2, passes=1), Phase(passes=2, transition="prune")),
             "Not by training code of your own alone: phase 2 trains a network that was made narrower, unit by unit, by "
             "its own activations.",
             "Phase 1 is ordinary training on the rows of the table, or on all of them, which other code can do by "

@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 
 from subsettune.cli import main
 
-LISTS = ("selectors", "orders", "entries", "models", "data")
+LISTS = ("selectors", "orders", "transitions", "models", "data")
 COMMANDS = ("tune", "plan", "train", "show", "list", "report", "export", "clean", *LISTS)
 PASSES = {"task.tolerance": 0.5}
 
@@ -206,7 +206,7 @@ def test_the_policy_of_the_help_is_one_that_trains(run: Run, studies: Path) -> N
     assert results[0]["policy"]["recipe"] == {"lr": 0.05}
     assert all(result["metrics"] == results[0]["metrics"] for result in results)
     keys = {key for phase in plain["phases"] for key in phase}
-    assert keys == {"share", "passes", "selector", "order", "order_options", "entry", "entry_options", "soup"}
+    assert keys == {"share", "passes", "selector", "order", "order_options", "transition", "transition_options", "soup"}
 
 
 def test_train_tells_what_a_soup_took(run: Run, studies: Path) -> None:
@@ -296,7 +296,7 @@ def test_clean_removes_cached_data_and_references(run: Run, tmp_path: Path) -> N
     [
         ("selectors", ["random", "stratified", "kcenter", "package.module:Class"]),
         ("orders", ["uniform", "rs2", "infobatch", "sift", "selective_backprop", "package.module:Class"]),
-        ("entries", ["keep", "reset_optimizer", "shrink_perturb", "prune", "package.module:Class"]),
+        ("transitions", ["keep", "reset_optimizer", "shrink_perturb", "prune", "package.module:Class"]),
         ("models", ["mlp", "cnn", "resnet18", "package.module:function"]),
         ("data", ["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "PATH.npz", "package.module:function"]),
     ],
@@ -307,8 +307,9 @@ def test_what_there_is_to_choose_from(run: Run, command: str, words: list[str]) 
     assert all(re.search(rf"^{re.escape(word)}", done.out, re.MULTILINE) for word in words)
 
 
-def test_entries_tell_of_what_a_space_alone_has(run: Run) -> None:
-    words = " ".join(run("entries").out.split())
+def test_transitions_tell_of_what_a_space_alone_has(run: Run) -> None:
+    words = " ".join(run("transitions").out.split())
+    assert run("entries").out == run("transitions").out  # the command of version 0.1, for one release more
     assert "prune.between" in words
 
 
@@ -534,9 +535,9 @@ def test_a_damaged_bundle_is_not_followed(run: Run, studies: Path, tmp_path: Pat
         ),
         (
             ["--policy", "between.yaml"],
-            "entry_options.between: unknown key. Known keys: candidates, examples, keep, layers, repeats. In a space, "
-            "prune.between prunes each layer in a phase of its own: it is the share of the compute after the switch "
-            "that all but the last of them take.",
+            "transition_options.between: unknown key. Known keys: candidates, examples, keep, layers, repeats. In a "
+            "space, prune.between prunes each layer in a phase of its own: it is the share of the compute after the "
+            "switch that all but the last of them take.",
         ),
         (["--policy", "order.yaml"], "order_options.keep: unknown key. Known keys: none, there are no options."),
         (
@@ -563,7 +564,9 @@ def test_train_refuses_before_it_trains(run: Run, arguments: list[str], message:
     Path("words.txt").write_text("a policy")
     Path("empty.yml").touch()
     Path("q.yaml").write_text("phases: [{passes: 1, q: 0.5}, {passes: 2}]")
-    Path("between.yaml").write_text("phases: [{passes: 1}, {passes: 1, entry: prune, entry_options: {between: 0.1}}]")
+    Path("between.yaml").write_text(
+        "phases: [{passes: 1}, {passes: 1, transition: prune, transition_options: {between: 0.1}}]"
+    )
     Path("order.yaml").write_text("phases: [{passes: 1, order_options: {keep: 0.5}}]")
     (error,) = _errors(run("train", write(Path("s.yaml")), *arguments))
     assert error.startswith(message)

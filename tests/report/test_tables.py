@@ -200,11 +200,17 @@ def test_notes_tell_trials_policies_and_costs_of_each_component() -> None:
     cost = text.flops_words(view.compared[KCENTER].cost_flops)
     assert f"both cost {cost}, 12.5 % of it (0.01 s) for choosing the subset. " in lines["selector kcenter"]
     assert f"both cost {cost}. " in lines["order sift"]
-    assert f"both cost {cost}, 12.5 % of it for the entry. " in lines["entry shrink_perturb"]
+    assert f"both cost {cost}, 12.5 % of it for the transition. " in lines["transition shrink_perturb"]
     assert ", 12.5 % of it for the soup. soup of 10 workers (density 0.05, masks erk) on subset " in lines["soup"]
     borrowed = " (never finished in the search; the best policy without it, or one near it)."
     assert [name for name, line in lines.items() if line.endswith(borrowed)] == [
-        *("selector stratified", "selector my_selectors.own:Distances", "order sift", "entry shrink_perturb", "soup")
+        *(
+            "selector stratified",
+            "selector my_selectors.own:Distances",
+            "order sift",
+            "transition shrink_perturb",
+            "soup",
+        )
     ]
     assert lines["met"].endswith("nothing of it is part of the verified claim.")
 

@@ -92,8 +92,8 @@ def test_policies_are_described_as_people_say_them() -> None:
             "switch": 0.3,
             "subset_share": 0.12,
             "selector": "kcenter",
-            "entry": "shrink_perturb",
-            "shrink": 0.6,
+            "transition": "shrink_perturb",
+            "shrink_perturb.shrink": 0.6,
             "lr": 0.21,
         },
         FACTS,
@@ -119,7 +119,7 @@ def test_every_part_of_a_policy_is_described() -> None:
         phases=(
             Phase(share=0.1, q=2.61, passes=0.5, selector="kcenter", selector_options={"metric": "cosine"}),
             Phase(share=0.5, passes=0.5),
-            Phase(passes=1, entry="shrink_perturb", entry_options={"shrink": 0.5, "noise": 0.01}),
+            Phase(passes=1, transition="shrink_perturb", transition_options={"shrink": 0.5, "noise": 0.01}),
         ),
         recipe={"augment": {"flip": True}, "batch_size": 32},
     )
@@ -145,9 +145,9 @@ def test_an_order_is_told_once_for_all_phases() -> None:
 def test_all_data_throughout_are_one_stretch_unless_something_happens_between() -> None:
     policy = Policy(phases=(Phase(passes=1, **ORDERED), Phase(passes=3, **ORDERED)), recipe={"lr": 0.1})
     assert words.describe(policy) == "all data for 4.00 passes, in sift order (keep 0.5, exit block); lr 0.1"
-    pruned = Policy(phases=(Phase(passes=1), Phase(passes=3, entry="prune", entry_options={"keep": 0.5})))
+    pruned = Policy(phases=(Phase(passes=1), Phase(passes=3, transition="prune", transition_options={"keep": 0.5})))
     assert words.describe(pruned) == "all data for 25 % of 4.00 passes, then all data; prune keep 0.5"
-    one, two = (Phase(passes=2, entry="prune", entry_options={"layers": (name,)}) for name in ("1", "3"))
+    one, two = (Phase(passes=2, transition="prune", transition_options={"layers": (name,)}) for name in ("1", "3"))
     assert words.describe(Policy(phases=(Phase(share=0.1, passes=1), one, two))) == (
         "subset 10 % by random for 1.00, then all data for 2.00, then all data for 2.00: 5.00 passes in all; prune "
         "layers [1], prune layers [3]"

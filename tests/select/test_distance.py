@@ -83,7 +83,7 @@ def test_the_width_is_known_before(name: str) -> None:
 def test_a_projection_keeps_distances_and_depends_on_its_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     part = ArrayPart(torch.randn(40, 500, generator=rng()), torch.arange(40) % 5)
     first = make("herding", features="projection", dimensions=400).source.compute(context_of(part))
-    monkeypatch.setattr("subsettune.select.base.BLOCK_BYTES", 4 * 500 * 7)  # 7 rows at a time
+    monkeypatch.setattr("subsettune.select.examples.BLOCK_BYTES", 4 * 500 * 7)  # 7 rows at a time
     again = make("herding", features="projection", dimensions=400).source.compute(context_of(part))
     torch.testing.assert_close(again, first)
     other = make("herding", features="projection", dimensions=400, projection_seed=1).source.compute(context_of(part))

@@ -205,7 +205,7 @@ def test_features_set_the_cost() -> None:
 
 def test_blocks_are_flat_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     part = made_up_part()
-    monkeypatch.setattr("subsettune.select.base.BLOCK_BYTES", 4 * 6 * 64)
+    monkeypatch.setattr("subsettune.select.examples.BLOCK_BYTES", 4 * 6 * 64)
     blocks = list(context_of(part).blocks())
     assert [start for start, _ in blocks] == [0, 64, 128]
     assert torch.equal(torch.cat([block for _, block in blocks]), part.inputs.flatten(1))

@@ -29,9 +29,9 @@ from subsettune.errors import ConfigError, ModelDivergedError, ModelError, Selec
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy
 from subsettune.select import ModelNeed, SelectionContext
-from subsettune.select.base import GRADIENT_BYTES
 from subsettune.select.families.scored import ScoredSelector
 from subsettune.select.kernels import scores as kernels
+from subsettune.select.limits import GRADIENT_BYTES
 from subsettune.select.network import ModelView
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")

@@ -60,7 +60,7 @@ SPACE = read_space(
         "switch": {"uniform": [0.1, 0.9]},
         "subset_share": {"log": [0.05, 0.5]},
         "selector": {"choice": ["random", "stratified", "kcenter", "own.module:Distances"]},
-        "entry": {"choice": ["keep", "reset_optimizer"]},
+        "transition": {"choice": ["keep", "reset_optimizer"]},
     }
 )
 WIDE = {"task.tolerance": 0.5, "study.comparison_seeds": 3}  # every policy passes
@@ -70,7 +70,14 @@ T_90 = {2: math.tan(0.45 * math.pi), 3: 0.9 * math.sqrt(2 / (1 - 0.9**2))}  # cl
 
 def _trial(number: int, metric: float | None, **coordinates: Any) -> RunRecord:
     """A trial of the subset arm; without a metric it failed."""
-    point = {"arm": "subset", "budget": 0.2, "switch": 0.5, "subset_share": 0.1, "selector": "random", "entry": "keep"}
+    point = {
+        "arm": "subset",
+        "budget": 0.2,
+        "switch": 0.5,
+        "subset_share": 0.1,
+        "selector": "random",
+        "transition": "keep",
+    }
     point |= coordinates
     policy = from_coordinates(point, FACTS)
     return RunRecord(
@@ -149,7 +156,7 @@ def _pairs(row: AblationResult, mine: Iterable[float | None], twins: Iterable[fl
     return [*runs, *(_run(row.twin, seed, metric) for seed, metric in enumerate(twins))]
 
 
-# --- which policy stands for a selector ------------------------------------------------------------------------------
+# --- which policy stands for a selector -------------------------------------------------------------------------------
 
 
 def test_the_search_s_own_choice_comes_first_then_the_cheapest_at_the_target_then_the_nearest() -> None:
@@ -200,7 +207,7 @@ def test_the_share_of_selection_is_that_of_the_whole_policy() -> None:
 
 
 def test_a_selector_that_the_search_never_tried_borrows_the_best_policy_of_another() -> None:
-    best = _trial(1, 0.95, selector="stratified", budget=0.1, entry="reset_optimizer")
+    best = _trial(1, 0.95, selector="stratified", budget=0.1, transition="reset_optimizer")
     (row,) = _choose(["kcenter"], _found(_trial(0, 0.95, budget=0.5), best))
     assert row.trials == ()
     assert row.policy == from_coordinates({**best.coordinates, "selector": "kcenter"}, FACTS)
@@ -231,13 +238,13 @@ def test_what_cannot_run_is_borrowed_from_the_next_best_or_told_with_the_reason_
 
 def test_where_no_trial_leaves_enough_for_choosing_a_policy_near_the_best_does() -> None:
     """It costs just more than the least that can run, and is otherwise much like the best: nearest of 500 draws."""
-    best = _trial(0, 0.95, budget=0.3, switch=0.4, subset_share=0.2, entry="reset_optimizer")
+    best = _trial(0, 0.95, budget=0.3, switch=0.4, subset_share=0.2, transition="reset_optimizer")
     valid = lambda policy: None if policy.passes >= 4 else "Too few passes."  # noqa: E731
     rows = [_choose(["kcenter"], _found(best), SPACE, valid) for _ in range(2)]
     assert rows[0] == rows[1]
     policy = rows[0][0].policy
     assert policy is not None
-    assert (_selector_of(policy), policy.phases[1].entry) == ("kcenter", "reset_optimizer")
+    assert (_selector_of(policy), policy.phases[1].transition) == ("kcenter", "reset_optimizer")
     assert 4 <= policy.passes < 5
     assert policy.switch == pytest.approx(0.4, abs=0.2)
     assert 0.1 < policy.phases[0].share < 0.4
@@ -271,17 +278,20 @@ def test_without_any_subset_policy_nothing_can_be_tried() -> None:
 
 
 def test_a_selector_that_the_space_shuts_out_beside_the_best_policy_gets_one_near_it() -> None:
-    raw = {**SPACE.to_mapping(), "selector": {"choice": ["random", "kcenter"], "when": {"entry": "reset_optimizer"}}}
+    raw = {
+        **SPACE.to_mapping(),
+        "selector": {"choice": ["random", "kcenter"], "when": {"transition": "reset_optimizer"}},
+    }
     trial = _trial(0, 0.95)
     trial = replace(trial, coordinates=FrozenDict({k: v for k, v in trial.coordinates.items() if k != "selector"}))
     (row,) = _choose(["kcenter"], _found(trial), read_space(raw), _never)
     assert row.policy is not None
-    assert (_selector_of(row.policy), row.policy.phases[1].entry) == ("kcenter", "reset_optimizer")
+    assert (_selector_of(row.policy), row.policy.phases[1].transition) == ("kcenter", "reset_optimizer")
     (row,) = _choose(["kcenter"], _found(trial), read_space(raw), lambda _: "Never.")
     assert (row.verdict, row.reason) == ("not_tried", "'kcenter' is no choice in trial-0000")
 
 
-# --- orders, entries and the soup ------------------------------------------------------------------------------------
+# --- orders, transitions and the soup ---------------------------------------------------------------------------------
 
 
 EVERYTHING = read_space(
@@ -292,8 +302,8 @@ EVERYTHING = read_space(
         "selector": {"choice": ["random", "kcenter"]},
         "order": {"choice": ["uniform", "selective_backprop"]},
         "selective_backprop.keep": {"choice": [1.0, 0.5]},
-        "entry": {"choice": ["keep", "reset_optimizer", "shrink_perturb"]},
-        "shrink": {"uniform": [0.4, 1.0]},
+        "transition": {"choice": ["keep", "reset_optimizer", "shrink_perturb"]},
+        "shrink_perturb.shrink": {"uniform": [0.4, 1.0]},
         "soup": {"choice": [0, 0.25]},
         "soup.workers": {"int": [2, 4]},
     }
@@ -302,17 +312,17 @@ HARD = {"order": "selective_backprop", "selective_backprop.keep": 0.5}
 
 
 def test_an_order_is_compared_with_the_uniform_one_and_an_entry_with_none() -> None:
-    best = _trial(0, 0.95, entry="reset_optimizer", **HARD)
-    rows = _choose(["order selective_backprop", "entry reset_optimizer"], _found(best), EVERYTHING)
+    best = _trial(0, 0.95, transition="reset_optimizer", **HARD)
+    rows = _choose(["order selective_backprop", "transition reset_optimizer"], _found(best), EVERYTHING)
     assert [(row.kind, row.name, row.trials) for row in rows] == [
         ("order", "selective_backprop", (0,)),
-        ("entry", "reset_optimizer", (0,)),
+        ("transition", "reset_optimizer", (0,)),
     ]
     policies = [(row.policy, row.twin) for row in rows]
     assert [policy for policy, _ in policies] == [best.policy] * 2
     (_, uniform), (_, kept) = policies
     assert uniform == from_coordinates({**best.coordinates, "order": "uniform"}, FACTS)
-    assert kept == from_coordinates({**best.coordinates, "entry": "keep"}, FACTS)
+    assert kept == from_coordinates({**best.coordinates, "transition": "keep"}, FACTS)
     assert [(row.selection_flops, row.twin_cost_flops) for row in rows] == [(0, best.cost_flops)] * 2
 
 
@@ -330,10 +340,12 @@ def test_the_soup_is_compared_with_a_longer_subset_stretch() -> None:
 
 def test_what_was_never_tried_is_borrowed_with_its_usual_options() -> None:
     best = _trial(3, 0.95, selector="kcenter")
-    rows = _choose(["entry shrink_perturb", "soup soup"], _found(best), EVERYTHING)
+    rows = _choose(["transition shrink_perturb", "soup soup"], _found(best), EVERYTHING)
     assert [row.trials for row in rows] == [(), ()]
     entered, soup = (row.policy for row in rows)
-    assert entered == from_coordinates({**best.coordinates, "entry": "shrink_perturb", "shrink": 0.7}, FACTS)
+    assert entered == from_coordinates(
+        {**best.coordinates, "transition": "shrink_perturb", "shrink_perturb.shrink": 0.7}, FACTS
+    )
     assert soup == from_coordinates({**best.coordinates, "soup": 0.25, "soup.workers": 3}, FACTS)
 
 
@@ -383,8 +395,8 @@ def test_runs_and_losses_are_named_by_what_is_compared() -> None:
     assert candidates == ["selective_backprop", "uniform", "selective_backprop", "uniform", "none", "none"]
     reasons = [_judge(row, _pairs(row, (0.9, 0.9, 0.9), (0.9, None, 0.9)), _rules()).reason for row in (order, soup)]
     assert reasons == [
-        "its twin in uniform order diverged with seed 1",
-        "its twin without the soup diverged with seed 1",
+        "its baseline in uniform order diverged with seed 1",
+        "its baseline without the soup diverged with seed 1",
     ]
 
 
@@ -392,11 +404,11 @@ def test_a_row_from_before_there_was_anything_but_selectors_is_read() -> None:
     plain = config.to_plain(_chosen())
     assert (plain.pop("kind"), plain.pop("name")) == ("selector", "kcenter")
     assert config.build(AblationResult, {"selector": "kcenter", **plain}) == _chosen()
-    with pytest.raises(ConfigError, match=r"kind must be one of selector, order, entry, soup, got 'optimizer'"):
+    with pytest.raises(ConfigError, match=r"kind must be one of selector, order, transition, soup, got 'optimizer'"):
         config.build(AblationResult, {**plain, "kind": "optimizer", "name": "adam"})
 
 
-# --- the runs --------------------------------------------------------------------------------------------------------
+# --- the runs ---------------------------------------------------------------------------------------------------------
 
 
 def _requests(stage: ComparisonStage) -> list[RunRequest]:
@@ -449,7 +461,7 @@ def test_a_comparison_run_is_kept_in_a_table_like_any_other() -> None:
     assert from_table(to_table(runs)) == tuple(runs)
 
 
-# --- what they show --------------------------------------------------------------------------------------------------
+# --- what they show ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", [2, 3])
@@ -527,9 +539,9 @@ def test_seconds_are_means_and_other_seeds_and_policies_do_not_count() -> None:
 @pytest.mark.parametrize(
     ("mine", "twins", "reason"),
     [
-        ((0.9, 0.9, 0.9), (0.9, None, None), "its random twin diverged with seed 1"),
+        ((0.9, 0.9, 0.9), (0.9, None, None), "its random baseline diverged with seed 1"),
         ((0.9, None, 0.9), (0.9, 0.9, 0.9), "kcenter diverged with seed 1"),
-        ((None,), (0.9, None), "kcenter diverged with seed 0; its random twin diverged with seed 1"),
+        ((None,), (0.9, None), "kcenter diverged with seed 0; its random baseline diverged with seed 1"),
     ],
 )
 def test_a_run_without_a_number_is_no_result_and_says_which(
@@ -547,7 +559,7 @@ def test_a_failed_run_is_no_result_whatever_its_last_metric() -> None:
     found = _judge(row, runs, _rules())
     assert (found.verdict, found.reason) == (
         "no_result",
-        "kcenter failed with seed 0; its random twin failed with seed 0",
+        "kcenter failed with seed 0; its random baseline failed with seed 0",
     )
 
 
@@ -571,7 +583,7 @@ def _words(found: Iterable[Component]) -> list[str]:
 
 
 def test_the_components_of_a_study() -> None:
-    neutral = ["order uniform", "entry keep", "soup none"]
+    neutral = ["order uniform", "transition keep", "soup none"]
     assert _words(parse(changed({})).components) == ["selector random", "selector stratified", *neutral]
     assert _words(parse(changed({})).contenders) == ["selector stratified"]
     assert _words(parse(changed({"space.selector": "kcenter"})).components) == ["selector kcenter", *neutral]
@@ -579,14 +591,17 @@ def test_the_components_of_a_study() -> None:
     plain = {"budget": 0.3, "switch": 0.5, "subset_share": 0.2}
     assert _words(parse(changed({"space": plain})).components) == ["selector random", *neutral]
     whole = {**plain, "subset_share": 1.0, "order": {"choice": ["sift", "uniform"]}, "soup": {"choice": [0.2, 0, 0.3]}}
-    expected = ["order sift", "order uniform", "entry keep", "soup soup", "soup none"]
+    expected = ["order sift", "order uniform", "transition keep", "soup soup", "soup none"]
     assert _words(parse(changed({"space": whole})).components) == expected
-    ranged = {**plain, "soup": {"uniform": [0, 0.5]}, "entry": "prune"}
-    assert _words(parse(changed({"space": ranged})).contenders) == ["entry prune", "soup soup"]
+    ranged = {**plain, "soup": {"uniform": [0, 0.5]}, "transition": "prune"}
+    assert _words(parse(changed({"space": ranged})).contenders) == ["transition prune", "soup soup"]
 
 
 def test_a_plan_counts_each_component_and_its_twin() -> None:
-    entries = {"space.entry": {"choice": ["keep", "reset_optimizer"]}, "space.order": {"choice": ["uniform", "rs2"]}}
+    entries = {
+        "space.transition": {"choice": ["keep", "reset_optimizer"]},
+        "space.order": {"choice": ["uniform", "rs2"]},
+    }
     assert plan(parse(changed(THREE | entries)))["runs"]["comparison"]["runs"] == 2 * 3 * 4
     runs = plan(parse(changed(THREE)))["runs"]
     assert runs["comparison"]["runs"] == 2 * 3 * 2  # two selectors besides random, three seeds, with and without
@@ -594,7 +609,7 @@ def test_a_plan_counts_each_component_and_its_twin() -> None:
     assert "comparison" not in plan(parse(changed({**WIDE, "space.selector": "random"})))["runs"]
 
 
-# --- whole studies in this process -----------------------------------------------------------------------------------
+# --- whole studies in this process ------------------------------------------------------------------------------------
 
 
 @final
@@ -751,12 +766,12 @@ def test_a_study_of_orders_entries_and_a_soup_says_of_each_whether_it_paid(optio
         "subset_share": {"choice": [0.2, 1.0]},
         "order": {"choice": ["uniform", "selective_backprop"]},
         "selective_backprop.keep": {"uniform": [0.4, 0.9]},
-        "entry": {"choice": ["keep", "prune"]},
+        "transition": {"choice": ["keep", "prune"]},
         "soup": {"choice": [0, 0.3]},
         "soup.workers": 2,
     }
     view = tune(raw, run_id="a", options=options)
-    contenders = ["selector stratified", "order selective_backprop", "entry prune", "soup soup"]
+    contenders = ["selector stratified", "order selective_backprop", "transition prune", "soup soup"]
     assert _words(view.compared) == contenders
     runs = {(run.policy.key, run.seed): run for run in (*view.comparison, *view.verification)}
     for component, row in view.compared.items():
@@ -780,11 +795,15 @@ def test_a_study_of_orders_entries_and_a_soup_says_of_each_whether_it_paid(optio
 def test_a_comparison_from_before_orders_were_compared_gets_the_rows_that_are_missing(
     options: TuneOptions, names: list[str]
 ) -> None:
-    raw = changed({**WIDE, "study.comparison_seeds": 2, "space.entry": {"choice": ["keep", "reset_optimizer"]}})
+    raw = changed({**WIDE, "study.comparison_seeds": 2, "space.transition": {"choice": ["keep", "reset_optimizer"]}})
     first = tune(raw, run_id="a", options=options)
     folder = StudyFolder(options.storage, "a").folder
     manifest = json.loads(folder.read("manifest.json"))
-    old = [{"selector": row.pop("name"), **row} for row in manifest["comparison"]["rows"] if row.pop("kind") != "entry"]
+    old = [
+        {"selector": row.pop("name"), **row}
+        for row in manifest["comparison"]["rows"]
+        if row.pop("kind") != "transition"
+    ]
     manifest["comparison"]["rows"] = old
     folder.write("manifest.json", json.dumps(manifest).encode())
     read = StudyFolder(options.storage, "a").open().view()
@@ -794,7 +813,7 @@ def test_a_comparison_from_before_orders_were_compared_gets_the_rows_that_are_mi
     assert _words(tune(raw, run_id="a", options=options).compared) == ["selector stratified"]  # it was finished
     assert names == []
     more = tune({**raw, "study": {**raw["study"], "comparison_seeds": 3}}, run_id="a", options=options)
-    assert _words(more.compared) == ["selector stratified", "entry reset_optimizer"]
+    assert _words(more.compared) == ["selector stratified", "transition reset_optimizer"]
     for component, row in more.compared.items():
         assert row.differences[:2] == first.compared[component].differences
     assert all(name.endswith("-seed-2") for name in names)

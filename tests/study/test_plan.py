@@ -20,8 +20,9 @@ from subsettune.study.preflight import check_here, resolve_study
 from subsettune.study.spec.definition import Study, parse
 from subsettune.study.spec.space_check import read_space
 from subsettune.task import Recipe
+from subsettune.train import transitions
 from subsettune.train.loop import check
-from subsettune.train.transitions import base
+from subsettune.train.transitions.prune import Prune
 
 HIDDEN, M, FEATURES = 16, 10, 64
 P = FEATURES * HIDDEN + HIDDEN + HIDDEN * M + M
@@ -83,10 +84,14 @@ def test_a_selector_that_no_budget_pays_for_is_told() -> None:
 
 
 def test_an_entry_that_no_budget_pays_for_is_told() -> None:
-    space = {"space.budget": {"log": [0.1, 0.2]}, "space.switch": 0.99, "space.entry": {"choice": ["keep", "prune"]}}
+    space = {
+        "space.budget": {"log": [0.1, 0.2]},
+        "space.switch": 0.99,
+        "space.transition": {"choice": ["keep", "prune"]},
+    }
     (message,) = plan(_study(space))["expectations"][1:]
     assert message.startswith(
-        "No policy will have the entry prune: phase 2 has 0.012 passes, and its entry prune needs "
+        "No policy will have the transition prune: phase 2 has 0.012 passes, and its transition prune needs "
     )
 
 
@@ -224,7 +229,7 @@ CHAINLESS = TaskFacts(
     num_examples=9, num_outputs=1, num_parameters=1, forward_flops=1, backward_flops=1, reference_passes=1
 )
 SIFTED: dict[str, Any] = {"order": {"choice": ["uniform", "sift"]}}
-PRUNED: dict[str, Any] = {"entry": {"choice": ["keep", "prune"]}}
+PRUNED: dict[str, Any] = {"transition": {"choice": ["keep", "prune"]}}
 STIRRED: dict[str, Any] = {"soup": {"choice": [0, 0.3]}}
 IDLE: dict[str, Any] = {**PRUNED, "prune.between": 0.5, "arm": "full"}  # no policy of the space is pruned
 FULL_BATCH = {"task.recipe": {"optimizer": "lbfgs", "lr": 1, "batch_size": 9999, "epochs": 6}}
@@ -258,21 +263,21 @@ NO_SHARDS = "soup.workers must be at most 45 for 90 examples, got 500. Each need
         (
             HEADLESS,
             PRUNED,
-            "entry",
-            f"{base.make('prune', {}).why_not(ANY_RECIPE, CHAINLESS)} Leave 'prune' out of the space.",
+            "transition",
+            f"{transitions.make('prune', {}).why_not(ANY_RECIPE, CHAINLESS)} Leave 'prune' out of the space.",
         ),
         (
             {},
             {**PRUNED, "prune.layers": {"choice": [["1"], ["nope"]]}},
             "prune.layers",
-            "layers must be some of 1 for the entry prune, got ['nope'].",
+            "layers must be some of 1 for the transition prune, got ['nope'].",
         ),
         ({}, {**PRUNED, "prune.between": 0.5}, "prune.between", f"{ONE_LAYER}, '1'. {NOT_BETWEEN}"),
         ({}, {**PRUNED, "prune.between": {"uniform": [0, 0.9]}}, "prune.between", f"{ONE_LAYER}, '1'. {NOT_BETWEEN}"),
         ({}, {**PRUNED, "prune.between": {"choice": [0, 0.5]}}, "prune.between", f"{ONE_LAYER}, '1'. {NOT_BETWEEN}"),
         (
             {},
-            {"entry": "prune", "prune.between": 0.5, "prune.layers": {"choice": [["1"]]}},
+            {"transition": "prune", "prune.between": 0.5, "prune.layers": {"choice": [["1"]]}},
             "prune.between",
             f"{ONE_LAYER}, '1'. {NOT_BETWEEN}",
         ),
@@ -345,7 +350,7 @@ def test_orders_entries_and_soups_that_suit_the_task_at_times_are_left_to_the_se
         (
             {**PRUNED, "prune.kep": 0.5},
             "space.prune.kep: unknown key. Did you mean 'keep'? Known keys: candidates, examples, keep, layers, "
-            f"repeats. {base.BETWEEN}.",
+            f"repeats. {Prune.in_space}.",
         ),
         (
             {**STIRRED, "soup.density": {"log": [0.1, 2]}},
@@ -381,9 +386,9 @@ def test_options_that_suit_the_data_at_times_are_left_to_the_search(
 
 
 def test_an_option_that_may_be_absent_does_not_block_its_selector() -> None:
-    """With `entry: reset_optimizer` the gradient is that of the last layer, which a network without one has not."""
-    entries = {"space.entry": {"choice": ["keep", "reset_optimizer"]}}
-    options = {"grand.gradient": {"choice": ["full"], "when": {"entry": "keep"}}}
+    """With `reset_optimizer` the gradient is that of the last layer, which a network without one has not."""
+    entries = {"space.transition": {"choice": ["keep", "reset_optimizer"]}}
+    options = {"grand.gradient": {"choice": ["full"], "when": {"transition": "keep"}}}
     assert resolve_study(_study_with(HEADLESS | entries, options), DataPaths()).facts.head_features == 0
 
 

@@ -175,7 +175,7 @@ def test_the_row_of_a_finished_run_is_its_result(inline: Inline) -> None:
     [
         POLICY,
         fakes.two_phases(1.0, 2.0, share=0.02, selector="kcenter"),
-        fakes.two_phases(0.5, 3.0, selector="stratified", entry="shrink_perturb"),
+        fakes.two_phases(0.5, 3.0, selector="stratified", transition="shrink_perturb"),
     ],
     ids=["random", "kcenter", "stratified"],
 )

@@ -36,8 +36,8 @@ RAW = {
     "budget": {"log": [0.02, 0.6]},
     "switch": {"uniform": [0.05, 0.9]},
     "subset_share": {"log": [0.02, 0.5]},
-    "entry": {"choice": ["keep", "shrink_perturb"]},
-    "shrink": {"uniform": [0.2, 1.0]},
+    "transition": {"choice": ["keep", "shrink_perturb"]},
+    "shrink_perturb.shrink": {"uniform": [0.2, 1.0]},
     "lr": {"log": [0.02, 0.5]},
 }
 SPACE = Space.from_mapping(RAW)
@@ -170,7 +170,8 @@ def test_a_proposal_above_the_bound_is_moved_and_counted_as_skipped() -> None:
 @pytest.mark.parametrize("sampler", ["frontier", "gp", "tpe", "random"])
 def test_a_search_that_cannot_improve_does_not_stall(sampler: str) -> None:
     raw = RAW | {"budget": {"choice": [0.1, 0.2]}, "lr": {"choice": [0.1, 0.2]}, "switch": 0.5, "subset_share": 0.1}
-    space = Space.from_mapping({key: value for key, value in raw.items() if key not in ("entry", "shrink")})
+    dropped = ("transition", "shrink_perturb.shrink")
+    space = Space.from_mapping({key: value for key, value in raw.items() if key not in dropped})
     search = make(50, space=space, sampler=sampler, target=0.5)
     proposals = drive(search, lambda p: 0.9)
     assert len(proposals) <= 50

@@ -26,9 +26,9 @@ MINIMAL = {"budget": {"log": [0.02, 0.6]}, "switch": {"uniform": [0.05, 0.9]}, "
 FULL_SPACE = MINIMAL | {
     "arm": {"choice": ["full", "subset"]},
     "selector": {"choice": ["random", "kcenter"]},
-    "entry": {"choice": ["keep", "shrink_perturb"]},
-    "shrink": {"uniform": [0.2, 1.0]},
-    "noise": 0.01,
+    "transition": {"choice": ["keep", "shrink_perturb"]},
+    "shrink_perturb.shrink": {"uniform": [0.2, 1.0]},
+    "shrink_perturb.noise": 0.01,
     "lr": {"log": [0.02, 0.5]},
     "batch_size": {"int": [16, 256], "log": True},
     "warmup": {"uniform": [0.0, 0.3], "when": {"schedule": "cosine"}},
@@ -47,7 +47,7 @@ def test_reads_every_form_and_writes_it_back() -> None:
     assert space.to_mapping().keys() == FULL_SPACE.keys()
     assert Space.from_mapping(space.to_mapping()) == space
     assert space["budget"] == Coordinate(name="budget", kind="float", lo=0.02, hi=0.6, log=True)
-    assert space["noise"].values == (0.01,)
+    assert space["shrink_perturb.noise"].values == (0.01,)
 
 
 def test_full_arm_is_always_part_of_the_space() -> None:
@@ -63,7 +63,7 @@ def test_points_hold_active_coordinates_only() -> None:
     for _ in range(200):
         point = space.sample(rng)
         assert ("switch" in point) == (point["arm"] == "subset")
-        assert ("shrink" in point) == (point.get("entry") == "shrink_perturb")
+        assert ("shrink_perturb.shrink" in point) == (point.get("transition") == "shrink_perturb")
         assert ("warmup" in point) == (point["schedule"] == "cosine")
         policy = space.policy(point, FACTS)
         assert policy.arm == point["arm"]
@@ -75,7 +75,7 @@ def test_order_of_the_file_does_not_matter_for_conditions() -> None:
     names = [axis.name for axis in space.coordinates]
     assert names[:2] == ["arm", "budget"]
     assert names.index("schedule") < names.index("warmup")
-    assert names.index("entry") < names.index("shrink")
+    assert names.index("transition") < names.index("shrink_perturb.shrink")
 
 
 def test_share_of_40_is_answered_in_the_house_sentence() -> None:
@@ -94,7 +94,7 @@ def test_all_mistakes_come_at_once() -> None:
         "wd": 3,
         "selector": "kcentre",
         "arm": "sub",
-        "noise": 0.1,
+        "shrink_perturb.noise": 0.1,
         "momentum": {"choice": [0.9], "when": {"foo": 1}},
         "order": {"uniform": [0, 1]},
         "epochs": 3,
@@ -105,15 +105,13 @@ def test_all_mistakes_come_at_once() -> None:
         "q.log": "log of q must be [lo, hi] with lo <= hi, got [3, 1]. Swap the two ends.",
         "lr.log": "lower end of lr must be positive, got 0. "
         "A logarithmic scale has no zero; use uniform, or a small positive lower end.",
-        "wd": "unknown key. Known keys: arm, budget, entry, growth, lr, momentum, noise, order, q, reselect, "
-        "selector, shrink, soup, steps, subset_share, switch.",
+        "wd": "unknown key. Known keys: arm, budget, growth, lr, momentum, order, q, reselect, selector, "
+        "soup, steps, subset_share, switch, transition.",
         "selector": "selector must be a known selector or package.module:name, got 'kcentre'. "
         "Known: kcenter, random. Did you mean 'kcenter'?",
         "arm": "arm must be a known arm, got 'sub'. Known: full, subset. Did you mean 'subset'?",
-        "noise": "noise has no use without entry: shrink_perturb in the space. "
-        "Add it to the choices of entry, or remove noise.",
-        "momentum.when.foo": "unknown key. Keys of this space: arm, lr, momentum, noise, order, q, selector, "
-        "subset_share.",
+        "momentum.when.foo": "unknown key. Keys of this space: arm, lr, momentum, order, q, selector, "
+        "shrink_perturb.noise, subset_share.",
         "order": "order must be a name or {choice: [names]}, got {'uniform': [0, 1]}.",
         "epochs": "epochs cannot be searched: the budget decides how long a policy trains. Remove it.",
         "": "key 'switch' is missing, and the arm 'subset' needs it. "
@@ -285,20 +283,24 @@ def test_growth_of_a_subset_that_does_not_grow() -> None:
     assert found == {"growth": "growth has no use without steps. Add e.g. steps: {int: [1, 3]}, or remove growth."}
 
 
-# --- orders, entries and the soup -------------------------------------------------------------------------------------
+# --- orders, transitions and the soup ---------------------------------------------------------------------------------
 
 
-KINDS = {"selector": ["random", "kcenter"], "order": ["uniform", "sift"], "entry": ["keep", "shrink_perturb", "prune"]}
+KINDS = {
+    "selector": ["random", "kcenter"],
+    "order": ["uniform", "sift"],
+    "transition": ["keep", "shrink_perturb", "prune"],
+}
 EVERYTHING = {
     **MINIMAL,
     "subset_share": {"choice": [0.1, 1.0, 0.3]},
     "soup.workers": {"int": [2, 8]},
     "selector": {"choice": ["random", "kcenter"]},
-    "order": {"choice": ["uniform", "sift"], "when": {"entry": ["keep", "prune"]}},
+    "order": {"choice": ["uniform", "sift"], "when": {"transition": ["keep", "prune"]}},
     "sift.keep": {"uniform": [0.3, 0.9]},
-    "entry": {"choice": ["keep", "shrink_perturb", "prune"]},
+    "transition": {"choice": ["keep", "shrink_perturb", "prune"]},
     "prune.keep": 0.5,
-    "shrink": 0.5,
+    "shrink_perturb.shrink": 0.5,
     "shrink_perturb.everything": {"choice": [False, True]},
     "soup": {"choice": [0, 0.3]},
     "soup.share": {"log": [0.1, 0.5]},
@@ -312,23 +314,31 @@ def test_options_exist_with_their_owners_alone() -> None:
     seen: set[tuple[object, ...]] = set()
     for _ in range(600):
         point = space.sample(rng)
-        order, entry, soup = point.get("order"), point.get("entry"), point.get("soup", 0)
-        assert ("order" in point) == (entry in ("keep", "prune"))
+        order, transition, soup = point.get("order"), point.get("transition"), point.get("soup", 0)
+        assert ("order" in point) == (transition in ("keep", "prune"))
         assert ("sift.keep" in point) == (order == "sift")
-        assert ("prune.keep" in point) == (entry == "prune")
-        assert ("shrink_perturb.everything" in point) == ("shrink" in point) == (entry == "shrink_perturb")
+        assert ("prune.keep" in point) == (transition == "prune")
+        assert (
+            ("shrink_perturb.everything" in point)
+            == ("shrink_perturb.shrink" in point)
+            == (transition == "shrink_perturb")
+        )
         assert ("soup.workers" in point) == ("soup.masks" in point) == (soup > 0)
         assert ("soup.density" in point) == (point.get("soup.masks") == "erk")
-        assert {"order", "entry", "soup"} & point.keys() <= ({"order", "entry", "soup"} if switched(point) else set())
-        seen.add((point["arm"], order, entry, soup))
+        assert {"order", "transition", "soup"} & point.keys() <= (
+            {"order", "transition", "soup"} if switched(point) else set()
+        )
+        seen.add((point["arm"], order, transition, soup))
         last = space.policy(point, FACTS).phases[-1]
         expected = {
             "prune": {"keep": 0.5},
             "shrink_perturb": {"shrink": 0.5, "everything": point.get("shrink_perturb.everything")},
         }
-        assert dict(last.entry_options) == expected.get(str(entry), {})
+        assert dict(last.transition_options) == expected.get(str(transition), {})
         assert dict(last.order_options) == ({"keep": point["sift.keep"]} if order == "sift" else {})
-    assert len(seen) == 1 + 2 * 2 * 2 + 2  # the full arm; two entries by two orders by two soups, and the third entry's
+    assert (
+        len(seen) == 1 + 2 * 2 * 2 + 2
+    )  # the full arm; two entries by two orders by two soups, and the third transition's
     assert Space.from_mapping(space.to_mapping(), known=KINDS) == space
     assert space.to_mapping()["soup.workers"] == EVERYTHING["soup.workers"]
 
@@ -364,7 +374,7 @@ def test_a_subset_of_all_data_has_nothing_to_select() -> None:
         assert ("kcenter.start" in point) == (point.get("selector") == "kcenter")
         policy = space.policy(point, FACTS)
         assert all(phase.is_full or phase.soup is not None for phase in policy.phases) == (not selecting)
-        plain = point.get("order", "uniform") == "uniform" and point["entry"] != "prune" and point["soup"] == 0
+        plain = point.get("order", "uniform") == "uniform" and point["transition"] != "prune" and point["soup"] == 0
         assert policy.arm == ("full" if plain and not selecting else "subset")
         whole += not selecting
     assert whole > 50
@@ -382,13 +392,14 @@ def test_a_subset_of_all_data_has_nothing_to_select() -> None:
         (
             {"prune.keep": 0.5},
             "prune.keep",
-            "prune.keep has no use without entry: prune in the space. Entries of this space: keep. Add prune, or "
-            "remove prune.keep.",
+            "prune.keep has no use without transition: prune in the space. Transitions of this space: keep. Add prune, "
+            "or remove prune.keep.",
         ),
         (
             {"order": "sift", "sfit.keep": 0.5},
             "sfit.keep",
-            "sfit.keep must be an option of a selector, order or entry, or of soup, got 'sfit'. Did you mean 'sift'?",
+            "sfit.keep must be an option of a selector, order or transition, or of soup, got 'sfit'. Did you "
+            "mean 'sift'?",
         ),
         (
             {"soup": 0, "soup.workers": 3},
@@ -413,21 +424,16 @@ def test_a_subset_of_all_data_has_nothing_to_select() -> None:
             "soup.share must be in (0, 1], got 20. It is a fraction, not a percentage: write 0.2.",
         ),
         (
-            {"entry": "shrink_perturb", "shrink_perturb.noise": 0.1},
-            "shrink_perturb.noise",
-            "shrink_perturb.noise is written noise in a space. Rename it.",
-        ),
-        (
             {"subset_share": 1.0, "order": "sift", "selector": {"choice": ["random", "kcenter"]}},
             "selector",
             "selector has no use with a subset_share of 1, which leaves nothing out. Add a smaller choice, or remove "
             "selector.",
         ),
         (
-            {"subset_share": 1.0, "entry": "shrink_perturb", "soup": 0},
+            {"subset_share": 1.0, "transition": "shrink_perturb", "soup": 0},
             "subset_share",
             "subset_share of 1 leaves the arm 'subset' nothing but plain training, which is the arm 'full'. Add a "
-            "smaller share, an order, a soup or entry: prune; or write arm: full.",
+            "smaller share, an order, a soup or transition: prune; or write arm: full.",
         ),
         (
             {"order": "sift", "sift.keep": {"uniform": [0, 1], "when": {"order": "uniform"}}},

@@ -21,7 +21,7 @@ from subsettune.policy import Phase, Policy
 from subsettune.select import SelectionContext, Selector, Subset, selection_flops
 from subsettune.select.network import ModelView, anatomy
 from subsettune.train.orders import Order, Stream
-from subsettune.train.transitions.base import Entry, TransitionContext, scales
+from subsettune.train.transitions import Transition, TransitionContext, scales
 
 # --- global random state ----------------------------------------------------------------------------------------------
 
@@ -340,7 +340,7 @@ def network_and_optimizer() -> tuple[nn.Module, torch.optim.Optimizer]:
 
 
 def entered(network: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> TransitionContext:
-    """What an entry sees in the middle of a run."""
+    """What a transition sees in the middle of a run."""
     inputs = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
     return TransitionContext(
         network=network,
@@ -371,10 +371,10 @@ def entered_facts() -> TaskFacts:
 
 
 @pytest.mark.usefixtures("untouched_random_state")
-class EntryContract:
-    """Owed by every entry. A subclass gives it as a parameter, `chosen`."""
+class TransitionContract:
+    """Owed by every transition. A subclass gives it as a parameter, `chosen`."""
 
-    def test_same_generator_same_bits(self, chosen: Entry) -> None:
+    def test_same_generator_same_bits(self, chosen: Transition) -> None:
         found = []
         for _ in range(2):
             network, optimizer = network_and_optimizer()
@@ -383,7 +383,7 @@ class EntryContract:
         assert all(torch.equal(found[0][0][name], found[1][0][name]) for name in found[0][0])
         assert str(found[0][1]) == str(found[1][1])
 
-    def test_training_goes_on(self, chosen: Entry) -> None:
+    def test_training_goes_on(self, chosen: Transition) -> None:
         network, optimizer = network_and_optimizer()
         parameters = list(network.parameters())
         chosen.apply(entered(network, optimizer, 4))
@@ -394,11 +394,11 @@ class EntryContract:
         optimizer.step()
         assert any(not torch.equal(old, new) for old, new in zip(before, parameters, strict=True))
 
-    def test_settings_cannot_be_changed(self, chosen: Entry) -> None:
+    def test_settings_cannot_be_changed(self, chosen: Transition) -> None:
         with pytest.raises((AttributeError, TypeError)):
             chosen.summary = "other"  # type: ignore[misc]
 
-    def test_describes_itself_in_one_line(self, chosen: Entry) -> None:
+    def test_describes_itself_in_one_line(self, chosen: Transition) -> None:
         assert chosen.summary
         assert "\n" not in chosen.summary
         assert type(chosen).__doc__

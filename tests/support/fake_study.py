@@ -58,7 +58,7 @@ SPACE = {
     "subset_share": {"log": [0.02, 0.5]},
     "selector": {"choice": ["random", "stratified", "kcenter", "my_selectors.own:Distances"]},
     "order": {"choice": ["uniform", "sift"]},
-    "entry": {"choice": ["keep", "reset_optimizer", "shrink_perturb"]},
+    "transition": {"choice": ["keep", "reset_optimizer", "shrink_perturb"]},
     "soup": {"choice": [0, 0.3]},
     "lr": {"log": [0.02, 0.5]},
 }
@@ -168,9 +168,9 @@ class _Maker:
             coordinates["switch"] = rng.uniform(0.1, 0.85)
             coordinates["subset_share"] = 0.03 * 12 ** rng.random()
             coordinates["selector"] = rng.choice(["random", "stratified", "kcenter"])
-            coordinates["entry"] = rng.choice(["keep", "shrink_perturb"])
-            if coordinates["entry"] == "shrink_perturb":
-                coordinates["shrink"] = 0.6
+            coordinates["transition"] = rng.choice(["keep", "shrink_perturb"])
+            if coordinates["transition"] == "shrink_perturb":
+                coordinates["shrink_perturb.shrink"] = 0.6
             if number % 5 == 4:
                 coordinates["order"] = "sift"
         more: dict[str, Any] = {"number": number, "coordinates": FrozenDict(coordinates)}
@@ -302,10 +302,10 @@ class _Maker:
         self._keep(dataclasses.replace(lost, reason="its random twin diverged with seed 0"))
         self._keep(self._compare_one("order", "sift", dataclasses.replace(base, phases=tuple(sift)), 0.0))
         why = "the search finished no subset policy"
-        self._keep(AblationResult(kind="entry", name="reset_optimizer", verdict="not_tried", reason=why))
-        entered = dataclasses.replace(last, entry="shrink_perturb", entry_options={"shrink": 0.6})
+        self._keep(AblationResult(kind="transition", name="reset_optimizer", verdict="not_tried", reason=why))
+        entered = dataclasses.replace(last, transition="shrink_perturb", transition_options={"shrink": 0.6})
         perturbed = dataclasses.replace(base, phases=(*base.phases[:-1], entered))
-        self._keep(self._compare_one("entry", "shrink_perturb", perturbed, 0.0))
+        self._keep(self._compare_one("transition", "shrink_perturb", perturbed, 0.0))
         self._keep(self._compare_one("soup", "soup", dataclasses.replace(base, phases=tuple(soup)), gain))
 
     def _keep(self, row: AblationResult) -> None:

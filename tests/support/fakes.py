@@ -68,9 +68,11 @@ def value_task(data: Mapping[str, str], **recipe: Any) -> Task:
     return config.build(Task, raw)
 
 
-def two_phases(first: float, second: float, *, share: float = 0.4, entry: str = "keep", **first_phase: Any) -> Policy:
+def two_phases(
+    first: float, second: float, *, share: float = 0.4, transition: str = "keep", **first_phase: Any
+) -> Policy:
     """A subset phase and a full one."""
-    return Policy(phases=(Phase(share=share, passes=first, **first_phase), Phase(passes=second, entry=entry)))
+    return Policy(phases=(Phase(share=share, passes=first, **first_phase), Phase(passes=second, transition=transition)))
 
 
 def options(**changes: Any) -> RunOptions:

@@ -25,7 +25,7 @@ def noisy_task(data: Data, **recipe: Any) -> Task:
 
 
 ADAM = {"optimizer": "adam", "momentum": None, "lr": 0.01}
-POLICY = two_phases(1.0, 0.4, share=0.05, selector="kcenter", entry="shrink_perturb")
+POLICY = two_phases(1.0, 0.4, share=0.05, selector="kcenter", transition="shrink_perturb")
 
 
 def run(task: Task, policy: Policy = POLICY, report: Any = None, **changes: Any) -> RunResult:

@@ -429,7 +429,7 @@ def policies(draw: st.DrawFn, layer: str) -> Policy:
             selector=name,
             selector_options=plain,
             draw=draw(st.integers(0, 2)),
-            entry=draw(st.sampled_from(["keep", "reset_optimizer"])) if index else "keep",
+            transition=draw(st.sampled_from(["keep", "reset_optimizer"])) if index else "keep",
         )
         made.append(phase)
     last = Phase(passes=draw(st.floats(0.2, 2)))

@@ -187,7 +187,7 @@ OWN = {"optimizer": "tests.train.test_lbfgs:Twice", "lr": 0.1, "momentum": None,
 def test_every_evaluation_is_charged(tiny_data: Data, recipe: dict[str, Any]) -> None:
     task = image_task(tiny_data, COUNTED, **recipe)
     facts = train.facts(task)
-    for policy in (full(7.5), two_phases(3.2, 4.9, share=0.4), two_phases(3.2, 4.9, entry="reset_optimizer")):
+    for policy in (full(7.5), two_phases(3.2, 4.9, share=0.4), two_phases(3.2, 4.9, transition="reset_optimizer")):
         Counted.seen = 0
         result = run(task, policy)
         assert result.ledger.train == Counted.seen * facts.example_flops
@@ -218,8 +218,8 @@ def test_the_ledger_meets_the_cost_and_phases_end_within_one_evaluation(
     task = lbfgs_task(tiny_data, optimizer_options={"max_iter": max_iter})
     facts = train.facts(task)
     phases = [
-        {"share": share, "passes": passes, "entry": entry if index else "keep", "selector": selector}
-        for index, (share, passes, entry, selector) in enumerate(drawn)
+        {"share": share, "passes": passes, "transition": transition if index else "keep", "selector": selector}
+        for index, (share, passes, transition, selector) in enumerate(drawn)
     ]
     try:
         policy = Policy(phases=tuple(Phase(**plain) for plain in phases))
@@ -339,12 +339,14 @@ def test_watch_sees_the_outputs_before_the_step(tiny_data: Data, recipe: dict[st
 
 
 @pytest.mark.parametrize(
-    ("model", "entry"),
+    ("model", "transition"),
     [(None, "keep"), ({"name": "fakes:Noisy"}, "reset_optimizer"), ({"name": "fakes:Noisy"}, "shrink_perturb")],
 )
-def test_an_interrupted_run_ends_with_the_same_bits(tiny_data: Data, tmp_path: Path, model: Any, entry: str) -> None:
+def test_an_interrupted_run_ends_with_the_same_bits(
+    tiny_data: Data, tmp_path: Path, model: Any, transition: str
+) -> None:
     task = lbfgs_task(tiny_data, model, augment={"flip": True}, optimizer_options={"max_iter": 4})
-    policy = two_phases(9.0, 6.0, share=0.4, entry=entry)
+    policy = two_phases(9.0, 6.0, share=0.4, transition=transition)
     plain: dict[str, Any] = {"evaluations": 100, "measure_switches": True}
     whole = run(task, policy, **plain)
     assert len(whole.switches) == 2

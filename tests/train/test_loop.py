@@ -44,7 +44,7 @@ def same(a: RunResult, b: RunResult) -> bool:
 
 
 phases = st.builds(
-    lambda share, passes, selector, entry: (share, passes, selector, entry),
+    lambda share, passes, selector, transition: (share, passes, selector, transition),
     st.one_of(st.just(1.0), st.floats(0.005, 1.0)),
     st.one_of(st.just(0.0), st.floats(0.01, 1.5)),
     st.sampled_from(["random", "stratified", "kcenter"]),
@@ -60,8 +60,8 @@ def test_ledger_is_at_most_the_cost_and_within_one_update(
     task = image_task(tiny_data, batch_size=batch_size)
     known = train.facts(task)
     settings = [
-        {"share": share, "passes": passes, "selector": selector, "entry": entry if index else "keep"}
-        for index, (share, passes, selector, entry) in enumerate(drawn)
+        {"share": share, "passes": passes, "selector": selector, "transition": transition if index else "keep"}
+        for index, (share, passes, selector, transition) in enumerate(drawn)
     ]
     try:
         policy = Policy(phases=tuple(Phase(**plain) for plain in settings))
@@ -114,8 +114,8 @@ def test_a_phase_that_excess_used_up_is_passed_over(tiny_data: Data) -> None:
     policy = Policy(
         phases=(
             Phase(share=0.9, passes=0.5),
-            Phase(share=0.5, passes=0.01, entry="shrink_perturb"),
-            Phase(passes=0.5, entry="keep"),
+            Phase(share=0.5, passes=0.01, transition="shrink_perturb"),
+            Phase(passes=0.5, transition="keep"),
         )
     )
     result = run(task, policy)
@@ -126,7 +126,7 @@ def test_entry_of_a_last_phase_without_an_update_does_not_happen(tiny_data: Data
     task = image_task(tiny_data, batch_size=16)
     drop = {"shrink": 0.0, "noise": 0.0}  # would leave nothing of the weights
     one = Phase(passes=1.0)
-    two = Phase(passes=0.01, entry="shrink_perturb", entry_options=drop)
+    two = Phase(passes=0.01, transition="shrink_perturb", transition_options=drop)
     alone, both = run(task, Policy(phases=(one,))), run(task, Policy(phases=(one, two)))
     assert both.switch_shares == ()
     assert alone.updates == both.updates
@@ -136,7 +136,7 @@ def test_entry_of_a_last_phase_without_an_update_does_not_happen(tiny_data: Data
 
 def test_a_phase_without_allowance_is_as_if_it_were_not_there(tiny_data: Data) -> None:
     task = image_task(tiny_data)
-    with_empty = two_phases(0.0, 1.0, entry="shrink_perturb", selector="stratified")
+    with_empty = two_phases(0.0, 1.0, transition="shrink_perturb", selector="stratified")
     empty, alone = run(task, with_empty), run(task, full(1.0))
     assert same_bits(empty.model, alone.model)
     assert empty.ledger == alone.ledger
@@ -149,7 +149,7 @@ def test_selection_that_takes_the_whole_allowance_is_paid_and_nothing_is_trained
     kcenter = Phase(share=0.02, passes=1.0, selector="kcenter")
     cost = select.selection_flops(Policy(phases=(kcenter,)), 0, known)
     exact = cost / known.pass_flops
-    policy = two_phases(exact, 1.0, share=0.02, selector="kcenter", entry="shrink_perturb")
+    policy = two_phases(exact, 1.0, share=0.02, selector="kcenter", transition="shrink_perturb")
     result = run(task, policy)
     assert result.ledger.select == cost
     assert result.switch_shares == ()
@@ -171,13 +171,13 @@ def test_selection_that_takes_the_whole_allowance_is_paid_and_nothing_is_trained
             "included. Give the phase more compute.$",
         ),
         (
-            Policy(phases=(Phase(passes=1.0, entry="reset_optimizer"),)),
-            "^entry of the first phase must be keep, got 'reset_optimizer'. There is nothing to enter from.$",
+            Policy(phases=(Phase(passes=1.0, transition="reset_optimizer"),)),
+            "^transition of the first phase must be keep, got 'reset_optimizer'. There is nothing to enter from.$",
         ),
         (
-            Policy(phases=(Phase(passes=0.0), Phase(passes=9.0, entry="prune"))),
-            "^entry of phase 2 must be keep before any update, got 'prune'. Give the phases before it compute for an "
-            "update.$",
+            Policy(phases=(Phase(passes=0.0), Phase(passes=9.0, transition="prune"))),
+            "^transition of phase 2 must be keep before any update, got 'prune'. Give the phases before it compute "
+            "for an update.$",
         ),
         (
             Policy(phases=(Phase(passes=1.0, order="rs3"),)),
@@ -215,7 +215,7 @@ NOISY = {"name": "fakes:Noisy"}
         Policy(
             phases=(
                 Phase(passes=0.7),
-                Phase(passes=1.3, entry="shrink_perturb", entry_options={"shrink": 1, "noise": 0}),
+                Phase(passes=1.3, transition="shrink_perturb", transition_options={"shrink": 1, "noise": 0}),
             )
         ),
     ],
@@ -237,7 +237,11 @@ def test_shrink_1_without_noise_is_keep_at_a_switch(tiny_data: Data) -> None:
     neutral = Policy(
         phases=(
             keep.phases[0],
-            Phase(passes=0.8, entry="shrink_perturb", entry_options={"shrink": 1, "noise": 0, "everything": True}),
+            Phase(
+                passes=0.8,
+                transition="shrink_perturb",
+                transition_options={"shrink": 1, "noise": 0, "everything": True},
+            ),
         )
     )
     assert same(run(task, keep), run(task, neutral))
@@ -250,10 +254,10 @@ def test_two_phases_on_the_same_subset_are_one(tiny_data: Data) -> None:
     assert same_bits(run(task, split).model, run(task, whole).model)
 
 
-@pytest.mark.parametrize("entry", ["reset_optimizer", "shrink_perturb"])
-def test_other_entries_do_change_the_run(tiny_data: Data, entry: str) -> None:
+@pytest.mark.parametrize("transition", ["reset_optimizer", "shrink_perturb"])
+def test_other_entries_do_change_the_run(tiny_data: Data, transition: str) -> None:
     task = image_task(tiny_data)
-    keep, other = run(task, two_phases(0.6, 0.8)), run(task, two_phases(0.6, 0.8, entry=entry))
+    keep, other = run(task, two_phases(0.6, 0.8)), run(task, two_phases(0.6, 0.8, transition=transition))
     assert not same_bits(keep.model, other.model)
     assert keep.ledger == other.ledger
 
@@ -272,7 +276,7 @@ def test_a_larger_pool_of_a_run_holds_the_smaller_one(tiny_data: Data) -> None:
 
 
 def bare_loop(task: Task, policy: Policy, seed: int) -> nn.Module:
-    """The slow, obvious twin: one full phase or a subset phase and a full one, entry keep, no checkpoints."""
+    """The slow, obvious twin: one full phase or a subset phase and a full one, transition keep, no checkpoints."""
     data, known, recipe = load(task), train.facts(task), task.recipe.override(policy.recipe)
     threads = torch.get_num_threads()
     with isolated(seed, 1):

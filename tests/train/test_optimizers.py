@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from subsettune import task
 from subsettune.errors import ConfigError
 from subsettune.task import Recipe
 from subsettune.train import optimizers
@@ -92,10 +91,6 @@ def test_who_needs_a_closure(name: str, needs: bool) -> None:
 def test_what_does_not_fit_lbfgs(recipe: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Recipe(optimizer="lbfgs", lr=1, batch_size=10, epochs=1, **recipe)
-
-
-def test_names() -> None:
-    assert tuple(optimizers.OPTIMIZERS) == task.OPTIMIZERS
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from subsettune import task
 from subsettune.errors import ConfigError
 from subsettune.train import orders
 from subsettune.train.orders import Batch, Order, Stream
@@ -136,7 +135,6 @@ def test_a_new_pool_begins_a_new_round_and_the_same_one_goes_on() -> None:
 
 
 def test_names() -> None:
-    assert tuple(orders.ORDERS) == task.ORDERS
     assert set(orders.names()) == set(orders.ORDERS)
     assert isinstance(orders.make("uniform"), Uniform)
     assert isinstance(orders.make("tests.train.test_orders:Rotating"), Order)

@@ -30,7 +30,11 @@ POLICIES = {
     ),
     "chosen by the network after a prune": (
         Phase(passes=0.5),
-        Phase(passes=1.5, entry="prune", entry_options=FrozenDict({"keep": 0.3, "candidates": 2, "examples": 16})),
+        Phase(
+            passes=1.5,
+            transition="prune",
+            transition_options=FrozenDict({"keep": 0.3, "candidates": 2, "examples": 16}),
+        ),
         Phase(share=0.3, passes=2.2, selector="el2n", selector_options=CURRENT),
     ),
     "ends with a small pool": (Phase(passes=1.0), Phase(share=0.02, passes=0.07)),

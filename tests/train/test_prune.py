@@ -32,11 +32,11 @@ from subsettune.select.network import anatomy
 from subsettune.study.spec.space_check import read_space
 from subsettune.study.spec.yaml_file import read
 from subsettune.task import Model, Recipe, Task
-from subsettune.train import flops
+from subsettune.train import flops, transitions
 from subsettune.train.planning.projection import project
 from subsettune.train.pruning import effect, forward_selection, surgery
 from subsettune.train.pruning import layers as chain
-from subsettune.train.transitions import base
+from subsettune.train.transitions.prune import Prune
 
 Data = dict[str, str]
 SHAPE, NUM_OUTPUTS = (2, 8, 8), 4
@@ -391,9 +391,10 @@ NO_CHAINS: dict[str, Callable[..., nn.Module]] = {
 def test_what_cannot_be_pruned(name: str) -> None:
     facts = facts_of(NO_CHAINS[name]())
     assert facts.chains == ()
-    assert base.Prune().why_not(Recipe(lr=0.1, epochs=1, batch_size=8), facts) == (
-        "entry prune needs a model that is or contains an nn.Sequential of linear or convolution layers, two at least, "
-        "and this one has none. Use e.g. mlp, cnn or transformer, or another entry."
+    assert Prune().why_not(Recipe(lr=0.1, epochs=1, batch_size=8), facts) == (
+        "transition prune needs a model that is or contains an nn.Sequential of linear or convolution layers, two "
+        "at least, "
+        "and this one has none. Use e.g. mlp, cnn or transformer, or another transition."
     )
 
 
@@ -403,31 +404,37 @@ def test_weights_that_are_computed_make_no_chain(norm: Callable[[nn.Module], nn.
     assert chain.links(nn.Sequential(nn.Flatten(), norm(nn.Linear(128, 4)), nn.Linear(4, 4))) is None
 
 
-# --- the entry --------------------------------------------------------------------------------------------------------
+# --- the transition ---------------------------------------------------------------------------------------------------
 
 
 def test_options() -> None:
-    made = base.make("prune", {"keep": 0.25, "layers": ["1"], "candidates": "all", "examples": 9, "repeats": 2})
-    assert made == base.Prune(keep=0.25, layers=("1",), candidates="all", examples=9, repeats=2.0)
-    assert base.make("prune", {"keep": 1}).is_neutral
-    assert not base.make("prune", {}).is_neutral
+    made = transitions.make("prune", {"keep": 0.25, "layers": ["1"], "candidates": "all", "examples": 9, "repeats": 2})
+    assert made == Prune(keep=0.25, layers=("1",), candidates="all", examples=9, repeats=2.0)
+    assert transitions.make("prune", {"keep": 1}).is_neutral
+    assert not transitions.make("prune", {}).is_neutral
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"keep": 0}, r"^entry_options.keep: keep must be in \(0, 1\], got 0.0. It is a fraction, not a percentage"),
-        ({"layers": []}, r"^entry_options.layers: layers must be not empty, got \(\)."),
-        ({"candidates": 0}, "^entry_options.candidates: candidates must be at least 1, or all, got 0."),
-        ({"candidates": "some"}, "^entry_options.candidates: candidates must be "),
-        ({"examples": 0}, "^entry_options.examples: examples must be at least 1, got 0."),
-        ({"repeats": 0.5}, "^entry_options.repeats: repeats must be at least 1, got 0.5."),
-        ({"share": 0.5}, "^entry_options.share: unknown key. Known keys: candidates, examples, keep, layers, repeats."),
+        (
+            {"keep": 0},
+            r"^transition_options.keep: keep must be in \(0, 1\], got 0.0. It is a fraction, not a percentage",
+        ),
+        ({"layers": []}, r"^transition_options.layers: layers must be not empty, got \(\)."),
+        ({"candidates": 0}, "^transition_options.candidates: candidates must be at least 1, or all, got 0."),
+        ({"candidates": "some"}, "^transition_options.candidates: candidates must be "),
+        ({"examples": 0}, "^transition_options.examples: examples must be at least 1, got 0."),
+        ({"repeats": 0.5}, "^transition_options.repeats: repeats must be at least 1, got 0.5."),
+        (
+            {"share": 0.5},
+            "^transition_options.share: unknown key. Known keys: candidates, examples, keep, layers, repeats.",
+        ),
     ],
 )
 def test_wrong_options(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        base.make("prune", wrong)
+        transitions.make("prune", wrong)
 
 
 def test_the_mini_batch_is_of_the_pool() -> None:
@@ -447,12 +454,12 @@ def test_the_mini_batch_is_of_the_pool() -> None:
             return given.part.batch(index)
 
     pool = torch.tensor([4, 1, 2])
-    base.Prune(keep=0.9).apply(replace(given, part=Watched(), pool=pool))  # 0.9 of 4 units are 4: nothing to do
+    Prune(keep=0.9).apply(replace(given, part=Watched(), pool=pool))  # 0.9 of 4 units are 4: nothing to do
     assert seen == []
     assert optimizer.state
     for size, expected in ((2, 2), (512, 3)):
         network, optimizer = network_and_optimizer()
-        base.Prune(examples=size).apply(replace(given, network=network, optimizer=optimizer, part=Watched(), pool=pool))
+        Prune(examples=size).apply(replace(given, network=network, optimizer=optimizer, part=Watched(), pool=pool))
         index = seen.pop()
         assert len(set(index.tolist())) == len(index) == expected
         assert set(index.tolist()) <= {4, 1, 2}
@@ -461,22 +468,26 @@ def test_the_mini_batch_is_of_the_pool() -> None:
 
 def test_layers_that_are_not_there(tiny_data: Data) -> None:
     task = image_task(tiny_data, {"name": "cnn", "channels": [4, 5], "hidden": 6})
-    policy = Policy(phases=(Phase(passes=1), Phase(passes=1, entry="prune", entry_options={"layers": ["0", "9"]})))
-    message = r"^layers must be some of 0, 3, 7 for the entry prune, got \['0', '9'\].$"
+    policy = Policy(
+        phases=(Phase(passes=1), Phase(passes=1, transition="prune", transition_options={"layers": ["0", "9"]}))
+    )
+    message = r"^layers must be some of 0, 3, 7 for the transition prune, got \['0', '9'\].$"
     with pytest.raises(ConfigError, match=message):
         train.run(task, policy, 0, options=options())
 
 
 def test_models_that_cannot_be_pruned(tiny_data: Data) -> None:
     task = image_task(tiny_data, {"name": "fakes:Noisy"})
-    with pytest.raises(ConfigError, match=r"^entry prune needs a model that is or contains an nn.Sequential of li"):
+    with pytest.raises(
+        ConfigError, match=r"^transition prune needs a model that is or contains an nn.Sequential of li"
+    ):
         train.run(task, two(), 0, options=options())
 
 
 # --- coordinates ------------------------------------------------------------------------------------------------------
 
 
-COORDINATES = {"budget": 0.5, "switch": 0.4, "subset_share": 0.2, "entry": "prune", "prune.keep": 0.25}
+COORDINATES = {"budget": 0.5, "switch": 0.4, "subset_share": 0.2, "transition": "prune", "prune.keep": 0.25}
 
 
 def test_one_phase_for_each_layer_that_is_pruned() -> None:
@@ -485,23 +496,26 @@ def test_one_phase_for_each_layer_that_is_pruned() -> None:
     policy = from_coordinates({**COORDINATES, "prune.between": 1 / 3}, facts)
     assert [phase.passes for phase in policy.phases] == pytest.approx([0.8, 0.2, 0.2, 0.8])
     assert policy.passes == pytest.approx(2)
-    assert [phase.entry for phase in policy.phases] == ["keep", "prune", "prune", "prune"]
-    told = [phase.entry_options for phase in policy.phases[1:]]
+    assert [phase.transition for phase in policy.phases] == ["keep", "prune", "prune", "prune"]
+    told = [phase.transition_options for phase in policy.phases[1:]]
     assert told == [{"keep": 0.25, "layers": (name,)} for name in ("0", "3", "7")]
     assert policy.switch == pytest.approx(0.4)
     some = from_coordinates({**COORDINATES, "prune.between": 0.5, "prune.layers": ["7", "0"]}, facts)
     assert [phase.passes for phase in some.phases] == pytest.approx([0.8, 0.6, 0.6])
-    assert [phase.entry_options["layers"] for phase in some.phases[1:]] == [("0",), ("7",)]
+    assert [phase.transition_options["layers"] for phase in some.phases[1:]] == [("0",), ("7",)]
 
 
 def test_all_layers_at_once() -> None:
     facts = replace(facts_of(used(cnn)), reference_passes=4.0)
     plain = from_coordinates(COORDINATES, facts)
     assert [phase.passes for phase in plain.phases] == pytest.approx([0.8, 1.2])
-    assert plain.phases[1].entry_options == {"keep": 0.25}
+    assert plain.phases[1].transition_options == {"keep": 0.25}
     assert from_coordinates({**COORDINATES, "prune.between": 0}, facts) == plain
-    assert from_coordinates({**COORDINATES, "prune.between": 0.3, "entry": "keep"}, facts).phases[1].entry == "keep"
-    for layers in (["3"], ["3", "99"]):  # nothing to spread, or for the entry to refuse
+    assert (
+        from_coordinates({**COORDINATES, "prune.between": 0.3, "transition": "keep"}, facts).phases[1].transition
+        == "keep"
+    )
+    for layers in (["3"], ["3", "99"]):  # nothing to spread, or for the transition to refuse
         one = from_coordinates({**COORDINATES, "prune.between": 0.3, "prune.layers": layers}, facts)
         assert [phase.passes for phase in one.phases] == pytest.approx([0.8, 1.2])
 
@@ -518,7 +532,7 @@ def test_pruning_in_a_space(tmp_path: Path) -> None:
         "budget": 0.5,
         "switch": 0.4,
         "subset_share": 0.2,
-        "entry": {"choice": ["keep", "prune"]},
+        "transition": {"choice": ["keep", "prune"]},
         "prune.keep": {"uniform": [0.25, 1.0]},
         "prune.between": {"choice": [0, 0.5]},
     }
@@ -527,7 +541,7 @@ def test_pruning_in_a_space(tmp_path: Path) -> None:
     draws = np.random.default_rng(0)
     policies = [space.policy(space.sample(draws, "subset"), facts) for _ in range(40)]
     assert {len(policy.phases) for policy in policies} == {2, 4}
-    assert {policy.phases[-1].entry for policy in policies} == {"keep", "prune"}
+    assert {policy.phases[-1].transition for policy in policies} == {"keep", "prune"}
     with pytest.raises(
         ConfigError, match=r"prune.between must be in \[0, 1\), got 1. It is a share of the compute aft"
     ):
@@ -553,10 +567,10 @@ MODELS = {
 }
 
 
-def two(first: float = 0.5, second: float = 1.0, share: float = 0.4, **entry_options: Any) -> Policy:
+def two(first: float = 0.5, second: float = 1.0, share: float = 0.4, **transition_options: Any) -> Policy:
     """A subset phase and a pruned one."""
-    given = FrozenDict({"examples": 64, "candidates": 4, **entry_options})
-    rest = Phase(passes=second, entry="prune", entry_options=given)
+    given = FrozenDict({"examples": 64, "candidates": 4, **transition_options})
+    rest = Phase(passes=second, transition="prune", transition_options=given)
     return Policy(phases=(Phase(share=share, passes=first), rest))
 
 

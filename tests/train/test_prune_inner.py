@@ -31,7 +31,7 @@ from subsettune.train import flops
 from subsettune.train.planning.projection import project
 from subsettune.train.pruning import effect, forward_selection, surgery
 from subsettune.train.pruning import layers as chain
-from subsettune.train.transitions import base
+from subsettune.train.transitions.prune import Prune
 
 NUM_OUTPUTS = 4
 IMAGE = (2, 8, 8)
@@ -365,9 +365,10 @@ REFUSED: dict[str, Callable[[], nn.Module]] = {
 def test_what_cannot_be_pruned(name: str) -> None:
     facts = facts_of(REFUSED[name](), (3, 8, 8) if name == "resnet18" else IMAGE)
     assert facts.chains == ()
-    assert base.Prune().why_not(Recipe(lr=0.1, epochs=1, batch_size=8), facts) == (
-        "entry prune needs a model that is or contains an nn.Sequential of linear or convolution layers, two at least, "
-        "and this one has none. Use e.g. mlp, cnn or transformer, or another entry."
+    assert Prune().why_not(Recipe(lr=0.1, epochs=1, batch_size=8), facts) == (
+        "transition prune needs a model that is or contains an nn.Sequential of linear or convolution layers, two "
+        "at least, "
+        "and this one has none. Use e.g. mlp, cnn or transformer, or another transition."
     )
 
 
@@ -546,10 +547,10 @@ FEEDFORWARD = PRUNED["transformer"]
 
 def test_one_phase_for_each_layer_that_is_pruned() -> None:
     facts = replace(facts_named("transformer", transformer()), reference_passes=4.0)
-    given = {"budget": 0.5, "switch": 0.4, "subset_share": 0.2, "entry": "prune", "prune.keep": 0.25}
+    given = {"budget": 0.5, "switch": 0.4, "subset_share": 0.2, "transition": "prune", "prune.keep": 0.25}
     policy = from_coordinates({**given, "prune.between": 0.5}, facts)
     assert [phase.passes for phase in policy.phases] == pytest.approx([0.8, 0.6, 0.6])
-    assert [phase.entry_options for phase in policy.phases[1:]] == [
+    assert [phase.transition_options for phase in policy.phases[1:]] == [
         {"keep": 0.25, "layers": (name,)} for name in FEEDFORWARD
     ]
 
@@ -586,10 +587,10 @@ ORDERS = {
 }
 
 
-def policy_of(first: float, second: float, order: str = "uniform", **entry_options: Any) -> Policy:
+def policy_of(first: float, second: float, order: str = "uniform", **transition_options: Any) -> Policy:
     """A subset phase and a pruned one."""
-    given = FrozenDict({"examples": 24, "candidates": 2, **entry_options})
-    phases = Phase(share=0.4, passes=first), Phase(passes=second, entry="prune", entry_options=given)
+    given = FrozenDict({"examples": 24, "candidates": 2, **transition_options})
+    phases = Phase(share=0.4, passes=first), Phase(passes=second, transition="prune", transition_options=given)
     return Policy(phases=tuple(replace(p, order=order, order_options=FrozenDict(ORDERS[order])) for p in phases))
 
 
@@ -662,15 +663,17 @@ def test_interrupted_before_and_after_the_pruning(texts: Task, tmp_path: Path, o
 
 def test_too_little_compute_is_told_before_the_run(texts: Task) -> None:
     """The defaults cost more than a short phase has."""
-    policy = Policy(phases=(Phase(share=0.4, passes=1.0), Phase(passes=2.0, entry="prune")))
-    message = r"^phase 2 has 2 passes, and its entry prune needs \d+, the last update before it included. Give the "
+    policy = Policy(phases=(Phase(share=0.4, passes=1.0), Phase(passes=2.0, transition="prune")))
+    message = (
+        r"^phase 2 has 2 passes, and its transition prune needs \d+, the last update before it included. Give the "
+    )
     with pytest.raises(ConfigError, match=message):
         run(texts, policy)
 
 
 def test_layers_that_are_not_there(texts: Task) -> None:
     message = (
-        r"^layers must be some of blocks.0.feedforward.0, blocks.1.feedforward.0 for the entry prune, got "
+        r"^layers must be some of blocks.0.feedforward.0, blocks.1.feedforward.0 for the transition prune, got "
         r"\['blocks.0.feedforward.2'\].$"
     )
     with pytest.raises(ConfigError, match=message):

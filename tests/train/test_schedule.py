@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subsettune import task
 from subsettune.errors import ConfigError
 from subsettune.train import schedule
 
@@ -69,10 +68,6 @@ def test_warmup_stable_decay() -> None:
 @given(name=st.sampled_from(list(schedule.SCHEDULES)), share=st.floats(0, 1, exclude_max=True))
 def test_factors_lie_between_0_and_1(name: str, share: float) -> None:
     assert 0 <= schedule.make(name, {})(share) <= 1
-
-
-def test_a_task_knows_the_same_names() -> None:
-    assert tuple(schedule.SCHEDULES) == task.SCHEDULES
 
 
 @pytest.mark.parametrize(

@@ -645,7 +645,7 @@ def test_a_head_that_an_entry_makes_unfit_is_refused(tiny_data: Data) -> None:
     prune = FrozenDict(layers=("1",), candidates=2, examples=16)
     phases = [
         Phase(passes=1.0, order="sift", order_options=settings),
-        Phase(passes=6.0, order="sift", order_options=settings, entry="prune", entry_options=prune),
+        Phase(passes=6.0, order="sift", order_options=settings, transition="prune", transition_options=prune),
     ]
     assert train.run(task, Policy(phases=tuple(phases[:1])), 0, options=options()).cause == "finished"
     with pytest.raises(

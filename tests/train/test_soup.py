@@ -21,14 +21,13 @@ from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy, Soup, from_coordinates
 from subsettune.task import Task
-from subsettune.train import RunOptions, RunResult
+from subsettune.train import RunOptions, RunResult, transitions
 from subsettune.train.learner import Learner
 from subsettune.train.planning.projection import project
 from subsettune.train.randomness import generator, isolated
 from subsettune.train.soup import executors
 from subsettune.train.soup import workers as soup
 from subsettune.train.soup.workers import SoupPhase, Workers
-from subsettune.train.transitions import base
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 Data = dict[str, str]
@@ -459,7 +458,7 @@ def test_the_state_of_the_optimizer_is_cleared(tiny_data: Data) -> None:
     active_soup = Phase(share=0.6, passes=0.5, soup=Soup(workers=2, density=0.5))
     ends = []
     for name in ("keep", "reset_optimizer"):
-        last = Phase(passes=rest.passes, entry=name)
+        last = Phase(passes=rest.passes, transition=name)
         ends.append(run(task, Policy(phases=(first, active_soup, last))).model)
     assert same_bits(ends[0], ends[1])
 
@@ -490,7 +489,7 @@ POLICIES: dict[str, tuple[Phase, ...]] = {
     "on all": (Phase(passes=0.7, soup=Soup(workers=4, masks="data")), FULL),
     "after pruning": (
         Phase(passes=0.5),
-        Phase(share=0.5, passes=0.7, entry="prune", soup=Soup(workers=4, masks="data")),
+        Phase(share=0.5, passes=0.7, transition="prune", soup=Soup(workers=4, masks="data")),
         FULL,
     ),
 }
@@ -508,7 +507,7 @@ def test_the_projection_is_the_ledger(tiny_data: Data, name: str, batch_size: in
     assert result.updates == sum(s.updates for s in stretches)
     active_soup = [i for i, phase in enumerate(followed.phases) if phase.soup is not None]
     assert [point.phase for point in result.soups] == active_soup
-    pruned = [base.of(p).flops(train.facts(task), p.pool_size(210)) for p in followed.phases]
+    pruned = [transitions.of(p).flops(train.facts(task), p.pool_size(210)) for p in followed.phases]
     assert [point.flops for point in result.soups] == [stretches[i].ledger.spent - pruned[i] for i in active_soup]
 
 

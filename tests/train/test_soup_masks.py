@@ -104,7 +104,7 @@ def workers(seed: int, shape: tuple[int, ...] = (4, 3), count: int = 5) -> tuple
 @pytest.mark.parametrize("seed", range(5))
 def test_averages_are_those_of_the_twin(seed: int) -> None:
     values, kept, uncovered = workers(seed)
-    assert not kept.any(0).all()  # the case of an entry that nobody kept is among them
+    assert not kept.any(0).all()  # the case of a transition that nobody kept is among them
     expected = oracles.merged(list(values), list(kept), uncovered)
     assert torch.equal(masks.average(values, kept, uncovered), expected.float())
 

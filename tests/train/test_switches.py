@@ -66,7 +66,7 @@ def test_measurements_equal_independent_ones(tiny_data: Data, kind: str) -> None
         task = image_task(tiny_data, NOISY, augment={"flip": True}, label_smoothing=0.2, **recipe)
     else:
         task = value_task(tiny_data, **recipe)
-    policy = two_phases(84 / 210, 0.8, share=0.4, entry="shrink_perturb")
+    policy = two_phases(84 / 210, 0.8, share=0.4, transition="shrink_perturb")
     alone = Policy(phases=policy.phases[:1])
     result, half = run(task, policy), run(task, alone)
     switch, end = result.switches
@@ -88,7 +88,10 @@ def test_measurements_equal_independent_ones(tiny_data: Data, kind: str) -> None
 
 
 def test_it_changes_no_bit_and_is_charged_apart(tiny_data: Data) -> None:
-    task, policy = image_task(tiny_data, NOISY, augment={"flip": True}), two_phases(0.6, 0.8, entry="shrink_perturb")
+    task, policy = (
+        image_task(tiny_data, NOISY, augment={"flip": True}),
+        two_phases(0.6, 0.8, transition="shrink_perturb"),
+    )
     off, on = run(task, policy, measure_switches=False), run(task, policy)
     facts = train.facts(task)
     assert off.switches == ()
@@ -123,7 +126,7 @@ def test_the_json_form_comes_back(tiny_data: Data) -> None:
 
 @pytest.mark.parametrize(("every_s", "stride"), [(NEVER, 3), (ALWAYS, 5)])
 def test_an_interrupted_run_has_the_same_points(tiny_data: Data, tmp_path: Path, every_s: float, stride: int) -> None:
-    task, policy = image_task(tiny_data, NOISY), two_phases(1.0, 0.6, share=0.1, entry="shrink_perturb")
+    task, policy = image_task(tiny_data, NOISY), two_phases(1.0, 0.6, share=0.1, transition="shrink_perturb")
     whole = run(task, policy, evaluations=100)
     for number in {*range(1, len(whole.curve), stride), len(whole.curve)}:
         there: dict[str, Any] = {"checkpoints": str(tmp_path / str(number)), "checkpoint_every_s": every_s}

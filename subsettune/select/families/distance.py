@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 from subsettune import config
 from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, Rule, setting
 from subsettune.facts import TaskFacts
-from subsettune.select.base import ModelNeed, ModelSource, SelectionContext, Selector, Subset
+from subsettune.select.base import ModelNeed, ModelSource, Selector
+from subsettune.select.examples import SelectionContext, Subset
 from subsettune.select.families import classes
 from subsettune.select.families.classes import Balance
 from subsettune.select.families.features import FORMS, Features, group, is_known

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from subsettune.config import must
 from subsettune.errors import SelectionError
 from subsettune.facts import TaskFacts
-from subsettune.select.base import BLOCK_BYTES, ModelNeed, ModelSource, SelectionContext
+from subsettune.select.base import ModelNeed, ModelSource
+from subsettune.select.examples import SelectionContext
+from subsettune.select.limits import BLOCK_BYTES
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,8 @@ from subsettune import config
 from subsettune.config import NOT_NEGATIVE, POSITIVE, setting
 from subsettune.errors import SelectionError
 from subsettune.facts import TaskFacts
-from subsettune.select.base import ModelNeed, ModelSource, SelectionContext, Selector
+from subsettune.select.base import ModelNeed, ModelSource, Selector
+from subsettune.select.examples import SelectionContext
 from subsettune.select.families import classes as balance
 from subsettune.select.families.classes import Balance
 

@@ -10,7 +10,8 @@ from subsettune import config
 from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, Rule, must, setting
 from subsettune.errors import ConfigError, Mistake, SelectionError
 from subsettune.facts import TaskFacts
-from subsettune.select.base import ModelNeed, ModelSource, SelectionContext, Selector, Subset
+from subsettune.select.base import ModelNeed, ModelSource, Selector
+from subsettune.select.examples import SelectionContext, Subset
 from subsettune.select.families import classes
 from subsettune.select.families.classes import Balance
 

@@ -22,7 +22,7 @@ import math
 import torch
 from torch import Tensor
 
-from subsettune.select.base import BLOCK_NUMBERS, BLOCK_ROWS, MOST_ROWS, PENDING_PICKS
+from subsettune.select.limits import BLOCK_NUMBERS, BLOCK_ROWS, MOST_ROWS, PENDING_PICKS
 
 EPSILON = torch.finfo(torch.float64).eps
 

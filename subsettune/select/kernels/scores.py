@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from subsettune.errors import ModelError
-from subsettune.select.base import GRADIENT_BYTES
+from subsettune.select.limits import GRADIENT_BYTES
 
 
 def error_norms(residuals: Tensor) -> Tensor:

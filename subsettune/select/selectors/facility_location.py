@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 from subsettune.config import AT_LEAST_ONE, setting
-from subsettune.select.base import BLOCK_NUMBERS, MOST_ROWS, SelectionContext
+from subsettune.select.examples import SelectionContext
 from subsettune.select.families import classes
 from subsettune.select.families.distance import DistanceSelector
 from subsettune.select.families.features import group
+from subsettune.select.limits import BLOCK_NUMBERS, MOST_ROWS
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 from subsettune import config
 from subsettune.config import AT_LEAST_ONE, OPEN_FRACTION, POSITIVE, setting
 from subsettune.facts import TaskFacts
-from subsettune.select.base import SelectionContext, Subset
+from subsettune.select.examples import SelectionContext, Subset
 from subsettune.select.families import classes as balance
 from subsettune.select.families.last_layer import LastLayerSelector
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 from subsettune.facts import TaskFacts
-from subsettune.select.base import GRADIENT_BYTES
 from subsettune.select.families.scored import ScoredSelector
+from subsettune.select.limits import GRADIENT_BYTES
 
 if TYPE_CHECKING:
     from torch import Tensor

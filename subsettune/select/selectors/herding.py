@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
-from subsettune.select.base import BLOCK_NUMBERS, MOST_ROWS
 from subsettune.select.families.distance import DistanceSelector
+from subsettune.select.limits import BLOCK_NUMBERS, MOST_ROWS
 
 if TYPE_CHECKING:
     import torch

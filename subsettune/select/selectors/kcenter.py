@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, final
 
-from subsettune.select.base import BLOCK_NUMBERS, BLOCK_ROWS, MOST_ROWS, PENDING_PICKS
 from subsettune.select.families.classes import Balance
 from subsettune.select.families.distance import DistanceSelector
+from subsettune.select.limits import BLOCK_NUMBERS, BLOCK_ROWS, MOST_ROWS, PENDING_PICKS
 
 if TYPE_CHECKING:
     import torch

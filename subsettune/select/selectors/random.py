@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from subsettune import config
 from subsettune.facts import TaskFacts
-from subsettune.select.base import SelectionContext, Selector, Subset
+from subsettune.select.base import Selector
+from subsettune.select.examples import SelectionContext, Subset
 
 if TYPE_CHECKING:
     import torch

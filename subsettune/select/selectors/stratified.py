@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from subsettune import config
 from subsettune.facts import TaskFacts
-from subsettune.select.base import SelectionContext, Selector, Subset, share_of
+from subsettune.select.base import Selector, share_of
+from subsettune.select.examples import SelectionContext, Subset
 from subsettune.select.families.proportions import proportional_ranking
 
 if TYPE_CHECKING:

@@ -1,11 +1,11 @@
-"""The comparison of components: did each selector, order and entry, and the soup, pay for itself?
+"""The comparison of components: did each selector, order and transition, and the soup, pay for itself?
 
 After verification, the most promising policy with every component in the space meets its *twin*: the same policy with
-that component replaced by its neutral kin, a selector by `random`, an order by `uniform`, an entry by `keep`, and the
-soup by a longer subset stretch. The compute of a policy includes all that it does, so both cost the same, and the twin
-trains for what the component spends. Both are trained with the same seeds, none of which the search has used, and are
-judged on the validation split. Runs that verification made of the same policy with the same seed serve again; those of
-the search do not, because its policies were chosen by them.
+that component replaced by its neutral kin, a selector by `random`, an order by `uniform`, a transition by `keep`, and
+the soup by a longer subset stretch. The compute of a policy includes all that it does, so both cost the same, and the
+twin trains for what the component spends. Both are trained with the same seeds, none of which the search has used, and
+are judged on the validation split. Runs that verification made of the same policy with the same seed serve again; those
+of the search do not, because its policies were chosen by them.
 
 This is for information. It reads nothing of the test split and spends nothing of verification's error rate. The policy
 was chosen by its validation metric and its twin was not, which favours the component; and many components are many
@@ -29,7 +29,7 @@ from scipy import stats
 from subsettune import config
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
-from subsettune.policy import SOUP, SUBSET, Policy
+from subsettune.policy import SUBSET, Policy
 from subsettune.study.execute.sequence import Pause, RunRequest
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import COMPARISON_LEVEL, AblationResult
@@ -196,8 +196,7 @@ def _with(component: Component, point: Mapping[str, Any], space: Space) -> Mappi
 
 def _value(component: Component, point: Mapping[str, Any], space: Space) -> Any:
     """What makes a point have a component; a point with a soup keeps its share."""
-    has_soup = component.kind == SOUP and point.get(SOUP, 0) > 0
-    return point[SOUP] if has_soup else components.chosen(component, space)
+    return components.chosen(component, space, point)
 
 
 def _distance(a: Mapping[str, Any], b: Mapping[str, Any], space: Space, without: str) -> float:
@@ -325,7 +324,7 @@ def judge(row: AblationResult, runs: Mapping[tuple[str, int], RunRecord], rules:
     mine, twins = (
         {seed: runs[key, seed] for seed in rules.seeds if (key, seed) in runs} for key in (row.policy.key, row.twin.key)
     )
-    lost = [*_lost(row.name, mine), *_lost(row.component.twin_words, twins)]
+    lost = [*_lost(row.name, mine), *_lost(row.component.baseline, twins)]
     if lost:
         return replace(row, verdict="no_result", reason="; ".join(lost))
     done, needed = len(mine) + len(twins), 2 * len(rules.seeds)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from subsettune import config
+from subsettune import config, former_names
 from subsettune.config import FrozenDict, setting
 from subsettune.ledger import Ledger
 from subsettune.policy import Policy
@@ -151,5 +151,6 @@ def _row(record: RunRecord) -> dict[str, Any]:
 def _record(row: dict[str, Any]) -> RunRecord:
     plain = {name: row[_column(name)] for name in RunRecord.__dataclass_fields__ if name != "ledger"}
     plain |= {name: json.loads(row[name]) for name in _JSON}
+    plain["coordinates"] = former_names.current_point(plain["coordinates"])
     ledger = {purpose: row[f"{purpose}_flops"] for purpose in _LEDGER}
     return config.build(RunRecord, {**plain, "ledger": ledger})

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from subsettune import config
+from subsettune.config import setting
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
 from subsettune.study.results.records import RunRecord
-from subsettune.study.spec.components import Component, Kind
+from subsettune.study.spec.components import KIND_RULE, Component, current_kind
 from subsettune.study.spec.definition import Study
 
 COMPARISON_LEVEL = 0.9  # of the two-sided interval of a comparison: each of its ends errs once in twenty
@@ -44,8 +45,8 @@ class AblationResult:
     """Whether a component paid for itself: its most promising policy against the same policy without it.
 
     Args:
-        kind: `selector`, compared with a random subset; `order`, with the uniform one; `entry`, with keeping on; or
-            `soup`, with none.
+        kind: `selector`, compared with a random subset; `order`, with the uniform one; `transition`, with keeping on;
+            or `soup`, with none.
         name: of the component.
         verdict: `paid`, `not_paid` or `no_difference`, as the interval lies above, below or about 0; `no_result`: a run
             diverged or failed; `not_tried`: there is no policy; `open`: runs are missing.
@@ -69,7 +70,7 @@ class AblationResult:
         twin_seconds: of the twin, likewise.
     """
 
-    kind: Kind = "selector"
+    kind: str = setting("selector", rule=KIND_RULE)
     name: str
     verdict: Literal["paid", "not_paid", "no_difference", "no_result", "not_tried", "open"]
     reason: str = ""
@@ -94,9 +95,9 @@ class AblationResult:
 
     @classmethod
     def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Read a row from before there was anything but selectors to compare."""
+        """Read a row from before there was anything but selectors to compare, or with the former name of its kind."""
         if "selector" not in raw:
-            return raw
+            return {**raw, "kind": current_kind(raw["kind"])} if "kind" in raw else raw
         rest = {key: value for key, value in raw.items() if key != "selector"}
         return {"kind": "selector", "name": raw["selector"], **rest}
 

@@ -21,7 +21,7 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from subsettune import config
+from subsettune import config, former_names
 from subsettune.config import FrozenDict
 from subsettune.errors import StudyError
 from subsettune.study.search.observations import Outcome, TrialRecord, to_plain_outcome
@@ -73,7 +73,9 @@ class Journal:
         held = self._study.user_attrs.get("identity")
         if held is None:
             self._study.set_user_attr("identity", identity)
-        elif held != identity:
+            return
+        held = {**held, "space": former_names.current_space(held["space"])} if "space" in held else held
+        if held != identity:
             different = sorted(key for key in {*held, *identity} if held.get(key) != identity.get(key))
             raise StudyError(
                 f"the study {name!r} was made with other settings of: {', '.join(different)}. "
@@ -148,7 +150,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         outcome = Outcome(**{key: ended[key] for key in Outcome.__dataclass_fields__})
     return TrialRecord(
         number=trial.number,
-        point=config.convert(FrozenDict, proposal["point"], (), []),
+        point=config.convert(FrozenDict, former_names.current_point(proposal["point"]), (), []),
         seed=proposal["seed"],
         cost=proposal["cost"],
         confirms=proposal["confirms"],

@@ -13,12 +13,11 @@ from typing import Any, Literal
 from subsettune import config
 from subsettune.config import FrozenDict
 from subsettune.policy import SOUP, SUBSET
+from subsettune.study.spec.kinds import KINDS, OWNING
 
-Kind = Literal["fixed", "float", "int", "choice"]
-OWNERS = {"selector": "random", "order": "uniform", "entry": "keep"}  # whose members have options, and the usual one
+Scale = Literal["fixed", "float", "int", "choice"]
 SELECTION_ONLY = ("selector", "steps", "growth", "reselect")  # mean nothing where the subset is all data
-PERTURB, PERTURB_ONLY = "shrink_perturb", ("shrink", "noise")
-_SUBSET_ONLY = ("switch", "subset_share", "q", "steps", "growth", "reselect", "selector", "order", "entry", SOUP)
+_SUBSET_ONLY = ("switch", "subset_share", "q", "steps", "growth", "reselect", *KINDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +35,7 @@ class Coordinate:
     """
 
     name: str
-    kind: Kind
+    kind: Scale
     lo: float = 0.0
     hi: float = 0.0
     log: bool = False
@@ -112,8 +111,6 @@ def implied(name: str, axes: Mapping[str, Coordinate]) -> dict[str, tuple[Any, .
     """The conditions that a coordinate has without being told, beside the others of its space."""
     if name in _SUBSET_ONLY:
         return {"arm": (SUBSET,)} | (_where_selecting(axes) if name in SELECTION_ONLY else {})
-    if name in PERTURB_ONLY:
-        return {"entry": (PERTURB,)}
     owner, dot, _ = name.rpartition(".")
     if dot and owner == SOUP:
         return _where_stirred(axes)
@@ -123,7 +120,7 @@ def implied(name: str, axes: Mapping[str, Coordinate]) -> dict[str, tuple[Any, .
 
 def kind_of(owner: str, axes: Mapping[str, Coordinate]) -> str | None:
     """The coordinate that has `owner` among its values."""
-    return next((kind for kind in OWNERS if kind in axes and owner in axes[kind].values), None)
+    return next((kind for kind in OWNING if kind in axes and owner in axes[kind].values), None)
 
 
 def _where_selecting(axes: Mapping[str, Coordinate]) -> dict[str, tuple[Any, ...]]:

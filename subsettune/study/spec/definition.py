@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from subsettune import config
+from subsettune import config, former_names
 from subsettune.config import AT_LEAST_ONE, NOT_EMPTY, NOT_NEGATIVE, POSITIVE, FrozenDict, Rule, setting
 from subsettune.errors import ConfigError, Mistake
 from subsettune.study.spec import components
@@ -33,8 +33,8 @@ class StudySettings:
         max_seeds: cap on the seeds that verification may add.
         alpha: error rate of verification: chance that a policy at the margin passes.
         candidates: policies that verification tests, besides the best of the full arm.
-        comparison_seeds: runs of the best policy of each selector, order and entry and of the soup, and of the same
-            without it; 0 compares none.
+        comparison_seeds: runs of the best policy of each selector, order and transition and of the soup, and of the
+            same without it; 0 compares none.
         sampler: where trials come from; `auto` is `frontier` for up to 100 trials and `tpe` above.
         objective: what is minimised; `seconds` are projected from the reference's measured rate.
         seed: of the search and of all runs.
@@ -78,6 +78,16 @@ class Study:
     space: FrozenDict = setting(rule=NOT_EMPTY)
     study: StudySettings = setting(StudySettings())
 
+    @classmethod
+    def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Read the names of version 0.1 as today's."""
+        if not isinstance(raw.get("space"), Mapping):
+            return raw
+        try:
+            return {**raw, "space": former_names.current_space(raw["space"])}
+        except ConfigError as error:
+            raise ConfigError(tuple(Mistake(("space", *m.path), m.message) for m in error.mistakes)) from error
+
     def __post_init__(self) -> None:
         config.check(self)
         mistakes = mistakes_in_space(self.space, self.task)
@@ -86,7 +96,7 @@ class Study:
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """Selectors, orders, entries and the soup of the space; none where it searches shorter schedules alone."""
+        """Selectors, orders, transitions and the soup of the space; none where it searches shorter schedules alone."""
         return components.of_space(read_space(self.space))
 
     @property

@@ -9,17 +9,17 @@ Each key is a coordinate of a policy (`policy.COORDINATES`) or a key of the reci
     {choice: [random, kcenter]}             one of a list; the first is tried first, so put the usual one there
 
 and each mapping may have `when: {other_key: value or [values]}`: the coordinate exists only then. Some conditions are
-implied: `switch`, `subset_share`, `q`, `steps`, `growth`, `reselect`, `selector`, `order`, `entry` and `soup` belong to
-the arm `subset`, `shrink` and `noise` to the entry `shrink_perturb`, and any other option, written OWNER.OPTION, to its
-owner: `el2n.proxy_passes` to a selector, `sift.keep` to an order, `prune.keep` to an entry, and `soup.workers`,
-`soup.density`, `soup.share`, `soup.masks`, `soup.uncovered` and `soup.rand_augment` to a soup above 0. With
-`prune.between`, layers are pruned one after the other: it is the share of the compute after the switch that is spent
-before the last of them, of which there have to be two or more.
+implied: `switch`, `subset_share`, `q`, `steps`, `growth`, `reselect`, `selector`, `order`, `transition` and `soup`
+belong to the arm `subset`, and any other option, written OWNER.OPTION, to its owner: `el2n.proxy_passes` to a selector,
+`sift.keep` to an order, `prune.keep` to a transition, and `soup.workers`, `soup.density`, `soup.share`, `soup.masks`,
+`soup.uncovered` and `soup.rand_augment` to a soup above 0. With `prune.between`, layers are pruned one after the other:
+it is the share of the compute after the switch that is spent before the last of them, of which there have to be two or
+more.
 
 The arm `full` is part of every space: plain training on all data, the control that every saving is stated against. So
 `arm: subset` still searches both arms. `arm: full` searches the shorter schedule alone. In the arm `subset` a
-`subset_share` of 1 is all data too, there to try an order, an entry or a soup without a subset: `selector`, `steps`,
-`growth` and `reselect` then do not exist, and points that leave nothing but plain training are skipped.
+`subset_share` of 1 is all data too, there to try an order, a transition or a soup without a subset: `selector`,
+`steps`, `growth` and `reselect` then do not exist, and points that leave nothing but plain training are skipped.
 
 A point of the space is a mapping from the *active* coordinates to values. Every coordinate also has a place in
 [0, 1], even on its own scale; models and samplers see those.
@@ -34,6 +34,7 @@ from typing import Any
 
 import numpy as np
 
+from subsettune import former_names
 from subsettune.config import FrozenDict, must
 from subsettune.errors import ConfigError, Mistake
 from subsettune.facts import TaskFacts
@@ -73,7 +74,7 @@ class Space:
         if not isinstance(raw, Mapping):
             raise ConfigError(must("space", "a mapping of coordinates to values or ranges", raw))
         names = None if recipe_keys is None else tuple(recipe_keys)
-        return cls(coordinates=space_reader.read(raw, names, known or {}))
+        return cls(coordinates=space_reader.read(former_names.current_space(raw), names, known or {}))
 
     def __getitem__(self, name: str) -> Coordinate:
         return next(axis for axis in self.coordinates if axis.name == name)

@@ -11,12 +11,13 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from subsettune import select
 from subsettune.errors import ConfigError, Mistake
+from subsettune.policy import SOUP
 from subsettune.study.spec import components
 from subsettune.study.spec.coordinate import Coordinate
+from subsettune.study.spec.kinds import OWNING
 from subsettune.study.spec.space import Space
-from subsettune.task import ENTRIES, OPTIMIZER_KEYS, ORDERS, RECIPE_KEYS, Recipe, Task
+from subsettune.task import OPTIMIZER_KEYS, RECIPE_KEYS, Recipe, Task
 
 _ANY_RECIPE = Recipe(lr=0.1, batch_size=1, epochs=1)  # to check a space against while the task's own is not readable
 
@@ -27,7 +28,7 @@ def read_space(raw: Mapping[str, Any]) -> Space:
     Raises:
         ConfigError: with every mistake; paths are relative to `space`.
     """
-    known = {"selector": select.names(), "order": ORDERS, "entry": ENTRIES}
+    known = {name: kind.owners for name, kind in OWNING.items()}
     return Space.from_mapping(raw, recipe_keys=RECIPE_KEYS, known=known)
 
 
@@ -49,8 +50,8 @@ def mistakes_in_space(raw: Mapping[str, Any], task: Task | None) -> list[Mistake
 def _mistakes_on_option(axis: Coordinate, space: Space) -> Iterator[Mistake]:
     """Try the choices, or both ends, of an option of a component, beside the first values of its other options."""
     owner = axis.name.rpartition(".")[0]
-    kinds = (kind for kind in components.KINDS if kind in space and owner in space[kind].values)
-    kind = next(kinds, components.KINDS[-1])  # the soup is its own owner
+    in_space = (name for name in OWNING if name in space and owner in space[name].values)
+    kind = next(in_space, SOUP)  # the soup is its own owner
     own = [other for other in space.coordinates if other.name.rpartition(".")[0] == owner and "." in other.name]
     names = {other.name: other.name.rpartition(".")[2] for other in own}
     for value in axis.ends:

@@ -16,24 +16,17 @@ from subsettune import config
 from subsettune.config import FrozenDict, Path, must, unknown_key
 from subsettune.errors import ConfigError, Mistake
 from subsettune.policy import COORDINATES, FULL, PRUNE, SOUP, SUBSET
-from subsettune.study.spec.coordinate import (
-    OWNERS,
-    PERTURB,
-    PERTURB_ONLY,
-    SELECTION_ONLY,
-    Coordinate,
-    Kind,
-    implied,
-    kind_of,
-)
+from subsettune.study.spec.coordinate import SELECTION_ONLY, Coordinate, Scale, implied, kind_of
+from subsettune.study.spec.kinds import KINDS, ORDER, OWNING, TRANSITION
 
 _SCALES = ("log", "uniform", "int", "choice")
-_NAMES = ("arm", "selector", "order", "entry")
+_NAMES = ("arm", *OWNING)
 _ALWAYS = ("arm", "budget", "switch", "subset_share", "q")
 _NO_PRIOR = (
     "How much pre-training is enough follows no one law of the data's size: in benchmarks/pretraining_threshold.py it "
     "depends on the training error that is asked for. Give the range alone."
 )
+_ANY_OWNER = f"a {', '.join([*OWNING][:-1])} or {[*OWNING][-1]}, or of {SOUP}"
 _PERCENT = 100
 _LEAST_PERCENT = 2
 
@@ -88,8 +81,6 @@ _NUMBERS: dict[str, Callable[[str, float], str | None]] = {
     "steps": _whole,
     "growth": _growing,
     "reselect": _bounded(config.POSITIVE),
-    "shrink": _bounded(config.UNIT),
-    "noise": _bounded(config.NOT_NEGATIVE),
     SOUP: _soup,
     f"{SOUP}.share": _fraction,
     f"{PRUNE}.between": _between,
@@ -179,7 +170,7 @@ class _Reader:
             return None
         return self._choices(name, "choice", list(raw), (name, "choice"))
 
-    def _choices(self, name: str, kind: Kind, raw: list[Any], path: Path) -> Coordinate | None:
+    def _choices(self, name: str, kind: Scale, raw: list[Any], path: Path) -> Coordinate | None:
         before = len(self._mistakes)
         values = tuple(config.convert(Any, value, (name,), []) for value in raw)
         for value in values:
@@ -212,7 +203,7 @@ class _Reader:
             self._check_value(name, end, path)
         if len(self._mistakes) > before:
             return None
-        kind: Kind = "int" if scale == "int" else "float"
+        kind: Scale = "int" if scale == "int" else "float"
         ends = (int(lo), int(hi)) if kind == "int" else (float(lo), float(hi))
         return Coordinate(name=name, kind=kind, lo=ends[0], hi=ends[1], log=log)
 
@@ -274,9 +265,9 @@ class _Reader:
         share, soup = self._axes.get("subset_share"), self._axes.get(SOUP)
         if share is None or any(value != 1 for value in share.ends) or SUBSET not in self._axes["arm"].values:
             return
-        others = self._names_of("order") - {OWNERS["order"]} or "prune" in self._names_of("entry")
+        others = self._names_of(ORDER.name) - {ORDER.neutral} or PRUNE in self._names_of(TRANSITION.name)
         if not others and not (soup and max(soup.ends) > 0):
-            advice = "Add a smaller share, an order, a soup or entry: prune; or write arm: full."
+            advice = "Add a smaller share, an order, a soup or transition: prune; or write arm: full."
             message = "subset_share of 1 leaves the arm 'subset' nothing but plain training, which is the arm 'full'."
             self._say(("subset_share",), f"{message} {advice}")
 
@@ -296,19 +287,13 @@ class _Reader:
                 self._say((name,), f"{name} has no use with a subset_share of 1, which leaves nothing out. {advice}")
             if name == "growth" and "steps" not in self._seen:
                 self._say((name,), "growth has no use without steps. Add e.g. steps: {int: [1, 3]}, or remove growth.")
-            entry = self._axes.get("entry")
-            if name in PERTURB_ONLY and not (entry and PERTURB in entry.values):
-                advice = f"Add it to the choices of entry, or remove {name}."
-                self._say((name,), f"{name} has no use without entry: shrink_perturb in the space. {advice}")
 
     def _check_option(self, name: str) -> None:
         """`OWNER.OPTION` needs its owner in the space."""
-        owner, _, option = name.rpartition(".")
+        owner = name.rpartition(".")[0]
         if owner == SOUP:
             self._check_soup(name)
-        elif owner == PERTURB and option in PERTURB_ONLY:
-            self._say((name,), f"{name} is written {option} in a space. Rename it.")
-        elif kind_of(owner, self._axes) is None and all(kind in self._axes for kind in self._seen & OWNERS.keys()):
+        elif kind_of(owner, self._axes) is None and all(kind in self._axes for kind in self._seen & OWNING.keys()):
             self._say((name,), self._unowned(name, owner))
 
     def _check_soup(self, name: str) -> None:
@@ -321,17 +306,16 @@ class _Reader:
 
     def _unowned(self, name: str, owner: str) -> str:
         """What to do about an option whose owner is not in the space."""
-        known = {kind: self._known.get(kind, ()) for kind in OWNERS}
+        known = {kind: self._known.get(kind, ()) for kind in OWNING}
         kind = next((kind for kind, names in known.items() if owner in names), None)
         everyone = [*itertools.chain(*known.values()), SOUP]
         if kind is None and ":" not in owner and len(everyone) > 1:
             near = difflib.get_close_matches(owner, everyone, n=1)
             guess = f" Did you mean {near[0]!r}?" if near else ""
-            return must(name, "an option of a selector, order or entry, or of soup", owner, guess.strip())
-        kind = kind or "selector"
-        have = self._axes[kind].values if kind in self._axes else (OWNERS[kind],)
-        plural = "entries" if kind == "entry" else f"{kind}s"
-        advice = f"{plural.capitalize()} of this space: {', '.join(have)}. Add {owner}, or remove {name}."
+            return must(name, f"an option of {_ANY_OWNER}", owner, guess.strip())
+        kind = kind or next(iter(OWNING))
+        have = self._axes[kind].values if kind in self._axes else (KINDS[kind].neutral,)
+        advice = f"{KINDS[kind].plural.capitalize()} of this space: {', '.join(have)}. Add {owner}, or remove {name}."
         return f"{name} has no use without {kind}: {owner} in the space. {advice}"
 
     def _check_condition(self, name: str, key: str, allowed: tuple[Any, ...]) -> None:

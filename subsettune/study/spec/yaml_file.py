@@ -13,7 +13,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from subsettune import config
+from subsettune import config, former_names
 from subsettune.errors import ConfigError, Mistake
 from subsettune.study.spec.definition import Study, parse
 
@@ -30,6 +30,7 @@ def read(path: str | Path) -> Study:
     raw, lines = read_yaml(path)
     if raw is None:
         raise ConfigError("the file is empty. Write the keys task, space and study.", str(path))
+    former_names.say(raw, str(path))
     try:
         return parse(raw)
     except ConfigError as error:

@@ -279,8 +279,9 @@ class VerificationStage:
 
         The best of the full arm, if a failure before it left it untested; and the winner's random control, or where
         nothing of the subset arm won, that of the first candidate with a subset or else of the likeliest policy with
-        one. Where a policy without a subset won by its order, entry or soup, there is nothing to draw at random. And
-        all data for as much compute as a winner of the subset arm, without which nobody knows what its subset is for.
+        one. Where a policy without a subset won by its order, transition or soup, there is nothing to draw at random.
+        And all data for as much compute as a winner of the subset arm, without which nobody knows what its subset is
+        for.
         """
         found = (self._shorter_control(), self._equal_control(), self._random_control())
         fresh = [c for c in found if c is not None]

@@ -54,8 +54,8 @@ class Sift(TopLoss):
 
     An auxiliary head is a linear layer on the output of the exit, averaged over places. It is trained from the run's
     beginning until `stop`, also before `start`, by an optimizer of its own as the recipe has it, on the output that
-    training gives anyway, and sends no gradient back. It begins anew where an entry changes the exit or its width, and
-    waits while a soup's workers train. Source: Das et al. 2024, arXiv:2402.07052.
+    training gives anyway, and sends no gradient back. It begins anew where a transition changes the exit or its width,
+    and waits while a soup's workers train. Source: Das et al. 2024, arXiv:2402.07052.
 
     Args:
         keep: see `TopLoss`.

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from subsettune import config, models, plugins, select
+from subsettune import config, models, plugins, registry, select
 from subsettune.config import FrozenDict
 from subsettune.data import DataPaths, TaskData, load
 from subsettune.data.augment import make_augment
@@ -96,11 +96,14 @@ def run_key(task: Task, fingerprint: str, policy: Policy, seed: int) -> str:
         ConfigError: a module of the user's cannot be imported.
     """
     optimizer = policy.recipe.get("optimizer", task.recipe.optimizer)
-    phases = [name for phase in policy.phases for name in (phase.selector, phase.order, phase.entry)]
-    own = {name for name in (task.model.name, optimizer, *phases) if ":" in name}
+    named = {(registry.MODELS, task.model.name), (registry.OPTIMIZERS, optimizer)}
+    for phase in policy.phases:
+        named |= {(registry.SELECTORS, phase.selector), (registry.ORDERS, phase.order)}
+        named.add((registry.TRANSITIONS, phase.transition))
+    own = {name: target for kind, name in named if (target := kind.code_of(name)) is not None}
     told = {name: getattr(task, name) for name in ("data", "split", "model", "recipe", "metric")}
-    code = {name: plugins.source_digest(name) for name in own}
-    return config.digest({**told, "fingerprint": fingerprint, "policy": policy, "seed": seed, "code": code})
+    code = {name: plugins.source_digest(target) for name, target in own.items()}
+    return config.digest({**told, "fingerprint": fingerprint, "policy": policy.identity, "seed": seed, "code": code})
 
 
 def check(task: Task, policy: Policy, facts: TaskFacts) -> Recipe:

@@ -1,4 +1,4 @@
-"""What happens when a phase begins and what it costs: choosing examples, entry, soup; and the network after it."""
+"""What happens when a phase begins and what it costs: choosing examples, transition, soup; and the network after it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from subsettune.errors import ConfigError
 from subsettune.facts import Price, TaskFacts
 from subsettune.policy import Phase, Policy
 from subsettune.task import Recipe
-from subsettune.train import optimizers, orders
+from subsettune.train import optimizers, orders, transitions
 from subsettune.train.soup import workers
-from subsettune.train.transitions import base
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +19,7 @@ class ResolvedPhase:
 
     Args:
         flops: charged as selection before the first update.
-        facts: of the network in the phase, which an entry may have made narrower.
+        facts: of the network in the phase, which a transition may have made narrower.
         lengths: of the batches of a round, over all workers of a soup.
         is_soup: whether a batch is that of the workers of a soup, which follow no order.
     """
@@ -40,7 +39,7 @@ def openings(policy: Policy, recipe: Recipe, facts: TaskFacts) -> tuple[Resolved
     found, now = [], facts
     for index, phase in enumerate(policy.phases):
         k = phase.pool_size(facts.num_examples)
-        opened, active_soup, order = base.of(phase), phase.active_soup, orders.of(phase)
+        opened, active_soup, order = transitions.of(phase), phase.active_soup, orders.of(phase)
         flops = select.selection_flops(policy, index, facts, now) + opened.flops(now, k)
         now = opened.facts_after(now)
         if active_soup is not None:
@@ -53,10 +52,10 @@ def openings(policy: Policy, recipe: Recipe, facts: TaskFacts) -> tuple[Resolved
 
 
 def before(policy: Policy, facts: TaskFacts) -> tuple[TaskFacts, ...]:
-    """Facts of the network when each phase of a policy begins, before its entry; of one whose entries were checked."""
+    """Facts of the network when each phase of a policy begins, before its transition; of one that was checked."""
     found = [facts]
     for phase in policy.phases[:-1]:
-        found.append(base.of(phase).facts_after(found[-1]))
+        found.append(transitions.of(phase).facts_after(found[-1]))
     return tuple(found)
 
 
@@ -69,31 +68,31 @@ def update_cost(opening: ResolvedPhase, order: orders.Order, length: int, share:
 
 
 def check(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
-    """Check orders, entries and soups of a policy against the network, phase by phase.
+    """Check orders, transitions and soups of a policy against the network, phase by phase.
 
     Raises:
         ConfigError: an unknown or impossible component.
     """
     now = facts
     for index, phase in enumerate(policy.phases):
-        opened = base.make(phase.entry, phase.entry_options)
-        if index == 0 and phase.entry != "keep":
+        opened = transitions.make(phase.transition, phase.transition_options)
+        if index == 0 and phase.transition != "keep":
             raise ConfigError(
-                f"entry of the first phase must be keep, got {phase.entry!r}. There is nothing to enter from."
+                f"transition of the first phase must be keep, got {phase.transition!r}. There is nothing to enter from."
             )
         first = policy.phases[0]
         if (phase.order, phase.order_options) != (first.order, first.order_options):
             raise ConfigError("all phases of a policy must have the same order. Give each phase the same one.")
         problem = None if opened.is_neutral else opened.why_not(recipe, now)
         if problem is None:
-            now = base.of(phase).facts_after(now)
+            now = transitions.of(phase).facts_after(now)
             problem = _obstacle(phase, recipe, now)
         if problem is not None:
             raise ConfigError(problem if len(policy.phases) <= 2 else f"Phase {index + 1}: {problem}")
 
 
 def _obstacle(phase: Phase, recipe: Recipe, facts: TaskFacts) -> str | None:
-    """Why a phase cannot be trained in its order or as a soup by the network that its entry leaves behind."""
+    """Why a phase cannot be trained in its order or as a soup by the network that its transition leaves behind."""
     order, active_soup = orders.of(phase), phase.active_soup
     refused = None if order.is_neutral else order.why_not(recipe, facts)
     if refused is None and active_soup is not None:
@@ -116,7 +115,7 @@ def check_compute(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
         longest = max(opening.lengths, default=0)
         one = 0 if opening.is_soup else order.max_update_flops(longest, opening.facts)
         one = update_cost(opening, order, longest, 0.0).total if opening.is_soup else one
-        changes = base.of(phase).flops(opened[max(0, number - 2)].facts, phase.pool_size(facts.num_examples)) > 0
+        changes = transitions.of(phase).flops(opened[max(0, number - 2)].facts, phase.pool_size(facts.num_examples)) > 0
         needed = opening.flops + late + (one if changes or opening.is_soup else 0)
         if (opening.is_soup or (number > 1 and opening.flops)) and needed > round(phase.passes * facts.pass_flops):
             raise ConfigError(
@@ -130,7 +129,7 @@ def check_compute(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
 def _doing(phase: Phase) -> str:
     """What the opening of a phase spends its compute on, with its verb, for messages."""
     done = [] if phase.is_full else [f"choosing its examples with {phase.selector}"]
-    done += [] if base.of(phase).is_neutral else [f"its entry {phase.entry}"]
+    done += [] if transitions.of(phase).is_neutral else [f"its transition {phase.transition}"]
     done += [] if phase.active_soup is None else ["its soup"]
     return f"{done[0]} needs" if len(done) == 1 else f"{', '.join(done[:-1])} and {done[-1]} need"
 
@@ -168,8 +167,10 @@ def _check_first_update(policy: Policy, recipe: Recipe, facts: TaskFacts, opened
 
 
 def _check_entered(policy: Policy, facts: TaskFacts, first: int) -> None:
-    """Check that no entry is paid for that does not happen: none does before the first update, in phase `first`."""
+    """Check that every transition that is paid for happens: none does before the first update, in phase `first`."""
     for number, phase in enumerate(policy.phases[: first + 1], start=1):
-        if base.of(phase).flops(facts, phase.pool_size(facts.num_examples)):
+        if transitions.of(phase).flops(facts, phase.pool_size(facts.num_examples)):
             advice = "Give the phases before it compute for an update."
-            raise ConfigError(config.must(f"entry of phase {number}", "keep before any update", phase.entry, advice))
+            raise ConfigError(
+                config.must(f"transition of phase {number}", "keep before any update", phase.transition, advice)
+            )

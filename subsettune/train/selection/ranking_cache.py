@@ -23,6 +23,7 @@ from subsettune.data.places import DataPaths
 from subsettune.errors import StorageError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase
+from subsettune.registry import SELECTORS
 from subsettune.select import SelectionContext, Selector
 from subsettune.storage import Folder
 from subsettune.train.randomness import generator
@@ -57,7 +58,8 @@ class CacheKey:
         The number of threads is part of it, as it is of what a run is: sums in another order break ties otherwise.
         """
         drawn = [] if selector.is_deterministic else [seed, phase.draw]
-        own = plugins.source_digest(phase.selector) if ":" in phase.selector else ""
+        code = SELECTORS.code_of(phase.selector)
+        own = "" if code is None else plugins.source_digest(code)
         where = [device.type, torch.get_num_threads()]
         told = [VERSION, fingerprint, phase.selector, phase.selector_options, own, drawn, where]
         return cls(text=config.digest(told)[:32], seed=seed, draw=phase.draw)

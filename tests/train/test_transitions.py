@@ -6,20 +6,19 @@ from typing import Any, ClassVar, final
 
 import pytest
 import torch
-from contracts import EntryContract, entered, network_and_optimizer
+from contracts import TransitionContract, entered, network_and_optimizer
 from torch import nn
 
-from subsettune import task
 from subsettune.errors import ConfigError
-from subsettune.train.transitions import base
-from subsettune.train.transitions.base import Entry, TransitionContext
+from subsettune.train import transitions
+from subsettune.train.transitions import Transition, TransitionContext
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Halve(Entry):
+class Halve(Transition):
     """A user's own: half of every weight."""
 
     summary: ClassVar[str] = "halve the weights"
@@ -30,14 +29,16 @@ class Halve(Entry):
                 weight.mul_(0.5)
 
 
-CASES: dict[str, dict[str, Any]] = {name: {} for name in (*base.ENTRIES, "tests.train.test_entry:Halve")}
+CASES: dict[str, dict[str, Any]] = {
+    name: {} for name in (*transitions.TRANSITIONS, "tests.train.test_transitions:Halve")
+}
 CASES["shrink_perturb "] = {"shrink": 1.0, "noise": 0.5, "everything": True}
 
 
 @pytest.mark.parametrize(
-    "chosen", [base.make(name.strip(), options) for name, options in CASES.items()], ids=list(CASES)
+    "chosen", [transitions.make(name.strip(), options) for name, options in CASES.items()], ids=list(CASES)
 )
-class TestEntries(EntryContract):
+class TestTransitions(TransitionContract):
     pass
 
 
@@ -45,14 +46,14 @@ def apply(name: str, **options: Any) -> tuple[nn.Module, nn.Module, torch.optim.
     """The network before and after, and the optimizer."""
     network, optimizer = network_and_optimizer()
     before = copy.deepcopy(network)
-    base.make(name, options).apply(entered(network, optimizer, 7))
+    transitions.make(name, options).apply(entered(network, optimizer, 7))
     return before, network, optimizer
 
 
 @pytest.mark.parametrize(
     ("name", "options"), [("keep", {}), ("shrink_perturb", {"shrink": 1, "noise": 0}), ("prune", {"keep": 0.9})]
 )
-def test_neutral_entries_change_nothing(name: str, options: dict[str, Any]) -> None:
+def test_neutral_transitions_change_nothing(name: str, options: dict[str, Any]) -> None:
     before, after, optimizer = apply(name, **options)
     assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
     assert len(optimizer.state) == len(list(after.parameters()))
@@ -76,7 +77,7 @@ def test_shrink_perturb_is_its_formula() -> None:
             assert torch.equal(old, new)  # norms and biases stay
             continue
         noise = torch.randn(old.shape, generator=rng)
-        expected = 0.6 * old.double() + 0.01 * base.scales(before)[name] * noise.double()
+        expected = 0.6 * old.double() + 0.01 * transitions.scales(before)[name] * noise.double()
         torch.testing.assert_close(new.double(), expected, rtol=0, atol=1e-7)
 
 
@@ -90,13 +91,13 @@ def test_frozen_weights_stay() -> None:
     network, optimizer = network_and_optimizer()
     network.requires_grad_(False)
     before = copy.deepcopy(network)
-    base.make("shrink_perturb", {"everything": True}).apply(entered(network, optimizer, 0))
+    transitions.make("shrink_perturb", {"everything": True}).apply(entered(network, optimizer, 0))
     assert all(torch.equal(a, b) for a, b in zip(before.parameters(), network.parameters(), strict=True))
 
 
 def test_scales_are_standard_deviations() -> None:
     network, _ = network_and_optimizer()
-    scales = base.scales(network)
+    scales = transitions.scales(network)
     assert list(scales) == [name for name, _ in network.named_parameters()]
     assert scales["0.weight"] == pytest.approx(
         float(network.get_parameter("0.weight").detach().double().std(correction=0))
@@ -105,8 +106,7 @@ def test_scales_are_standard_deviations() -> None:
 
 
 def test_names() -> None:
-    assert tuple(base.ENTRIES) == task.ENTRIES
-    assert set(base.names()) == set(base.ENTRIES)
+    assert tuple(transitions.names()) == tuple(transitions.TRANSITIONS)
 
 
 @pytest.mark.parametrize(
@@ -115,20 +115,32 @@ def test_names() -> None:
         (
             "shrink",
             {},
-            "^entry must be one of keep, reset_optimizer, shrink_perturb, prune or package.module:Class, got 'shrink'",
+            "^transition must be one of keep, reset_optimizer, shrink_perturb, prune or package.module:Class, got 's",
         ),
         (
             "shrink_perturb",
             {"shrink": 60},
-            r"^entry_options.shrink: shrink must be in \[0, 1\], got 60.0. It is a frac",
+            r"^transition_options.shrink: shrink must be in \[0, 1\], got 60.0. It is a frac",
         ),
-        ("shrink_perturb", {"noise": -1}, "^entry_options.noise: noise must be 0 or more, got -1.0"),
-        ("keep", {"noise": 1}, "^entry_options.noise: unknown key. Known keys: "),
-        ("collections:OrderedDict", {}, "^entry must be a concrete subclass of Entry, got 'collections:OrderedDict'"),
-        ("nowhere.at_all:X", {}, "^entry 'nowhere.at_all:X' cannot be imported: No module named 'nowhere'. Run from"),
-        ("collections:Nothing", {}, "^entry 'collections:Nothing' cannot be found: .* Check the name after the colon."),
+        ("shrink_perturb", {"noise": -1}, "^transition_options.noise: noise must be 0 or more, got -1.0"),
+        ("keep", {"noise": 1}, "^transition_options.noise: unknown key. Known keys: "),
+        (
+            "collections:OrderedDict",
+            {},
+            "^transition must be a concrete subclass of Transition, got 'collections:OrderedDict'",
+        ),
+        (
+            "nowhere.at_all:X",
+            {},
+            "^transition 'nowhere.at_all:X' cannot be imported: No module named 'nowhere'. Run from",
+        ),
+        (
+            "collections:Nothing",
+            {},
+            "^transition 'collections:Nothing' cannot be found: .* Check the name after the colon.",
+        ),
     ],
 )
-def test_wrong_entries(name: str, options: dict[str, Any], message: str) -> None:
+def test_wrong_transitions(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        base.make(name, options)
+        transitions.make(name, options)

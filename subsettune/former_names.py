@@ -1,0 +1,84 @@
+"""Names that files may still have from version 0.1, read for one release more: `entry` is `transition` now.
+
+Policies, studies and journals that version 0.1 wrote are read as if they had the new names. Keys of policies and runs
+are content hashes over the old ones, so that no checkpoint is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from subsettune.errors import ConfigError, Mistake
+
+PHASE_KEYS = {"entry": "transition", "entry_options": "transition_options"}
+COORDINATES = {"entry": "transition", "shrink": "shrink_perturb.shrink", "noise": "shrink_perturb.noise"}
+KINDS = {"entry": "transition"}
+_LOG = logging.getLogger("subsettune")
+
+
+def current_phase(raw: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A phase with today's keys.
+
+    Raises:
+        ConfigError: it has a key under both of its names.
+    """
+    return _renamed(raw, PHASE_KEYS)
+
+
+def current_point(point: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A point of a space with today's coordinates; errors as of `current_phase`."""
+    return _renamed(point, COORDINATES)
+
+
+def current_space(raw: Mapping[Any, Any]) -> dict[Any, Any]:
+    """What stands under `space:`, with today's coordinates, in conditions too; errors as of `current_phase`."""
+    return {key: _current_axis(axis) for key, axis in current_point(raw).items()}
+
+
+def former_phase(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """A phase with the keys of version 0.1, which its content hash is made of."""
+    former = {new: old for old, new in PHASE_KEYS.items()}
+    return {former.get(key, key): value for key, value in plain.items()}
+
+
+def say(raw: object, source: str) -> None:
+    """Tell a person, on the log, which names in a file of theirs will not be read for long; not of what we wrote."""
+    if isinstance(raw, Mapping) and "schema" in raw:
+        return
+    for old, new in sorted(_found(raw)):
+        _LOG.warning("%s: %s is called %s now. The old name is read for one more release: rename it.", source, old, new)
+
+
+def _found(raw: object) -> set[tuple[str, str]]:
+    if not isinstance(raw, Mapping):
+        return set()
+    found: set[tuple[str, str]] = set()
+    phases = raw.get("phases")
+    for phase in phases if isinstance(phases, list | tuple) else ():
+        found |= {(old, PHASE_KEYS[old]) for old in PHASE_KEYS if isinstance(phase, Mapping) and old in phase}
+    space = raw.get("space")
+    if isinstance(space, Mapping):
+        conditions = [
+            a["when"] for a in space.values() if isinstance(a, Mapping) and isinstance(a.get("when"), Mapping)
+        ]
+        found |= {(old, new) for old, new in COORDINATES.items() if any(old in keys for keys in (space, *conditions))}
+    return found
+
+
+def _current_axis(axis: Any) -> Any:
+    if not isinstance(axis, Mapping) or not isinstance(axis.get("when"), Mapping):
+        return axis
+    return {**axis, "when": _renamed(axis["when"], COORDINATES)}
+
+
+def _renamed(raw: Mapping[Any, Any], names: Mapping[str, str]) -> dict[Any, Any]:
+    twice = [
+        Mistake((old,), f"{old} is called {new} now, which is there too. Remove {old}.")
+        for old, new in names.items()
+        if old in raw and new in raw
+    ]
+    if twice:
+        raise ConfigError(tuple(twice))
+    return {names.get(key, key): value for key, value in raw.items()}
