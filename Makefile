@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+FAST := not slow and not ray and not gpu and not browser
 
-.PHONY: demo test lint types clean-venv
+.PHONY: demo test test-fast coverage lint types clean-venv
 
 # A study may end with "no policy passed": exit code 3, an honest result and no failure of the demo.
 demo: $(STAMP)
@@ -11,6 +12,14 @@ demo: $(STAMP)
 
 test: $(STAMP) lint types
 	$(BIN)/python -m pytest
+
+# What to run while working: without a cluster, a browser, a GPU or whatever takes long.
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -m "$(FAST)"
+
+# Lines and branches that no test reaches. Code that runs only in Ray's own processes is not seen.
+coverage: $(STAMP)
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=xml
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

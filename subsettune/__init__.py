@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     from subsettune.study.spec.definition import Study
     from subsettune.task import Task
 
+__version__ = "0.1.0"  # the one place: pyproject.toml reads it here
+
 _HOMES = {
     "Bundle": "subsettune.bundle",
-    "Phase": "subsettune.policy",
     "DataPaths": "subsettune.data",
+    "Phase": "subsettune.policy",
     "Policy": "subsettune.policy",
     "Study": "subsettune.study.spec.definition",
     "Task": "subsettune.task",
-    "TaskFacts": "subsettune.policy",
+    "TaskFacts": "subsettune.facts",
     "TuneOptions": "subsettune.study.options",
     "tune": "subsettune.study.driver",
 }
@@ -39,6 +41,7 @@ __all__ = [
     "Task",
     "TaskFacts",
     "TuneOptions",
+    "__version__",
     "train",
     "tune",
 ]
@@ -49,7 +52,10 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("subsettune.train")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    from subsettune.extras import needed_for  # so that a bare `import subsettune` loads nothing
+
+    with needed_for(f"subsettune.{name}"):
+        return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

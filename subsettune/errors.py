@@ -10,6 +10,7 @@ SubsettuneError
 ├── LearningError (ValueError)           the conventional recipe does not learn the task
 ├── CheckpointError (ValueError)         a checkpoint is damaged or belongs to another run
 ├── BundleError (ValueError)             a bundle is damaged, of an unknown version, or made for other data
+├── MissingPackageError (ImportError)    a package is needed that a base install leaves out
 └── StudyError (ValueError)              a study on disk is damaged, or belongs to another task
     └── StorageError (OSError)           the storage path cannot be read or written
 
@@ -94,6 +95,10 @@ class CheckpointError(SubsettuneError, ValueError):
 
 class BundleError(SubsettuneError, ValueError):
     """A bundle is damaged, of an unknown version, or made for other data."""
+
+
+class MissingPackageError(SubsettuneError, ImportError):
+    """A package is needed that a base install leaves out."""
 
 
 class StudyError(SubsettuneError, ValueError):

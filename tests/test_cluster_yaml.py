@@ -64,7 +64,7 @@ def test_the_image_has_the_ray_that_the_constraints_pin(cluster: dict[str, Any])
     assert found is not None, cluster["docker"]["image"]
     (pinned,) = re.findall(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (ours,) = [r for r in map(Requirement, project["dependencies"]) if r.name == "ray"]
+    (ours,) = [r for r in map(Requirement, project["optional-dependencies"]["tune"]) if r.name == "ray"]
     assert found[1] == pinned
     assert Version(found[1]) in ours.specifier
     assert Version(f"{found[2]}.{found[3]}") >= Version(project["requires-python"].removeprefix(">="))
@@ -72,7 +72,7 @@ def test_the_image_has_the_ray_that_the_constraints_pin(cluster: dict[str, Any])
 
 def test_every_node_gets_this_package_with_pinned_versions(cluster: dict[str, Any]) -> None:
     (install,) = cluster["setup_commands"]
-    assert "--constraint ~/subsettune/constraints.txt ~/subsettune" in install
+    assert "--constraint ~/subsettune/constraints.txt ~/subsettune[tune] " in install
     assert cluster["file_mounts"] == {"~/subsettune": "."}
     assert "**/.venv" in cluster["rsync_exclude"]
 

@@ -36,9 +36,11 @@ def test_the_files_exist(name: str) -> None:
     assert (ROOT / name).is_file()
 
 
-def test_the_two_commands_are_in_the_makefile() -> None:
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    assert {"demo", "test"} <= targets
+def test_the_commands_of_make_are_in_the_makefile() -> None:
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"(?:^|`)make ([\w-]+)(?: +#|`)", README + contributing, re.MULTILINE))
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert {"demo", "test", "test-fast"} <= told <= targets
 
 
 def test_the_study_file_of_the_readme_is_valid() -> None:

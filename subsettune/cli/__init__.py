@@ -16,6 +16,7 @@ from pathlib import Path
 from subsettune.cli.commands import DONE, INTERRUPTED, WRONG_INPUT, Command
 from subsettune.cli.parser import make_parser
 from subsettune.errors import ConfigError, SubsettuneError
+from subsettune.extras import needed_for
 
 __all__ = ["main"]
 
@@ -28,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Command = options.command
     before = signal.signal(signal.SIGTERM, _interrupt)  # what a cluster sends before it kills: stop as Ctrl-C does
     try:
-        code = command(options)
+        with needed_for(f"subsettune {options.command_name}"):
+            code = command(options)
         sys.stdout.flush()
     except SubsettuneError as error:
         _say_error(error, options)

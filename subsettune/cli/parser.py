@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
+from subsettune import __version__
 from subsettune.cli import commands
 
 FORMER_COMMANDS = {"transitions": ("entries",)}  # what version 0.1 called them, for one release more
@@ -27,7 +28,8 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="example: subsettune tune search_spaces/digits.yaml",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    to = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.add_argument("--version", action="version", version=f"subsettune {__version__}")
+    to = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command_name", required=True)
     _add_study_commands(to)
     _add_result_commands(to)
     _add_name_commands(to)

@@ -9,6 +9,7 @@ import numpy as np
 
 from subsettune.data.raw import Array
 from subsettune.errors import DataError
+from subsettune.extras import needed_for
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,7 +32,8 @@ def decode(content: bytes, where: str) -> Array:
     Raises:
         DataError: it cannot be decoded, or has more than 8 bits a channel.
     """
-    from PIL import Image, UnidentifiedImageError
+    with needed_for("an encoded image"):
+        from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(content)) as image:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from subsettune.extras import needed_for
+
 GROUP = 8  # images that share a change: torchvision draws one for what it is given, and calling it for each is slow
 MAGNITUDES = 31  # torchvision's strengths are 0 to 30
 
@@ -19,7 +21,8 @@ def rand_augment(images: Tensor, magnitude: int, rng: torch.Generator) -> Tensor
 
     Source: Cubuk et al. 2020, arXiv:1909.13719, with N = 1, as `torchvision.transforms.v2.RandAugment` has it.
     """
-    from torchvision.transforms import v2
+    with needed_for("rand_augment of a soup"):
+        from torchvision.transforms import v2
 
     change = v2.RandAugment(num_ops=1, magnitude=magnitude, num_magnitude_bins=MAGNITUDES)
     seed = int(torch.randint(2**62, (), generator=rng))

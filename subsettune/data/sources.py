@@ -27,6 +27,7 @@ from subsettune.data.raw import Raw
 from subsettune.data.tsv import is_tsv, read_tsv
 from subsettune.data.user import UserData
 from subsettune.errors import DataError, DataNotFoundError
+from subsettune.extras import needed_for
 from subsettune.plugins import load_object
 from subsettune.task import DATASETS, Data
 
@@ -152,7 +153,8 @@ def _named(name: str, kind: str, places: DataPaths) -> Source:
 
 
 def _read_digits() -> Raw:
-    from sklearn.datasets import load_digits
+    with needed_for("data set 'digits'"):
+        from sklearn.datasets import load_digits
 
     bunch = load_digits()
     images = np.ascontiguousarray(bunch.images.astype(np.uint8)[:, None])
@@ -177,7 +179,8 @@ def _read_torchvision(name: str, places: DataPaths, scratch: Path) -> Raw:
 
 def _open_torchvision(name: str, root: Path, places: DataPaths) -> list[Any]:
     """The training and test set as torchvision reads them; it verifies archives, and downloads only what is missing."""
-    import torchvision
+    with needed_for(f"data set {name!r}"):
+        import torchvision
 
     cls = getattr(torchvision.datasets, TORCHVISION[name].cls)
     own = root == places.torchvision_root()
@@ -210,7 +213,8 @@ def _patience() -> Iterator[None]:
 
 def _link(name: str, archives: list[Path], root: Path, scratch: Path) -> None:
     """Put verified archives where torchvision unpacks them. An unverified one it would download, over the user's."""
-    import torchvision
+    with needed_for(f"data set {name!r}"):
+        import torchvision
 
     cls = getattr(torchvision.datasets, TORCHVISION[name].cls)
     known = dict(cls.resources) if hasattr(cls, "resources") else {cls.filename: cls.tgz_md5}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -130,9 +131,8 @@ def _datasets(function: Callable[..., Any], data: Data) -> tuple[Any, ...]:
 
 
 def _input(x: Any, where: str) -> Array:
-    from PIL.Image import Image
-
-    if isinstance(x, Image):
+    pillow = sys.modules.get("PIL.Image")  # no one has an image of a package that is not loaded
+    if pillow is not None and isinstance(x, pillow.Image):
         return pixels(x, where)
     if isinstance(x, torch.Tensor):
         x = x.detach().cpu()

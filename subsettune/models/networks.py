@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from subsettune.config import must
 from subsettune.errors import ConfigError, ModelError, SubsettuneError
+from subsettune.extras import needed_for
 from subsettune.plugins import call
 from subsettune.registry import MODELS
 from subsettune.task import Model
@@ -71,7 +72,8 @@ def resnet18(input_shape: Shape, num_outputs: int) -> nn.Module:
 
     Source: He et al. 2016, arXiv:1512.03385; the stem as in section 4.2 there.
     """
-    from torchvision.models import resnet18 as torchvision_resnet18
+    with needed_for("model 'resnet18'"):
+        from torchvision.models import resnet18 as torchvision_resnet18
 
     c, _, _ = _image_shape(input_shape, "resnet18")
     network: nn.Module = torchvision_resnet18(weights=None, num_classes=num_outputs)
