@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from places import BENCHMARKS, ROOT
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 SCRIPT = """
 import os, signal, sys, time
 sys.path[:0] = [{benchmarks!r}, {root!r}]
@@ -66,7 +67,6 @@ def parts(told: dict[str, Any]) -> dict[str, Any]:
     return {part["part"]: part for part in told["parts"]}
 
 
-@pytest.mark.timeout(1200)
 def test_every_part_has_a_result(everything: tuple[subprocess.CompletedProcess[str], dict[str, Any]]) -> None:
     done, told = everything
     found = {name: part for name, part in parts(told).items() if name not in ADDED}
@@ -89,15 +89,15 @@ def test_every_part_has_a_result(everything: tuple[subprocess.CompletedProcess[s
 def test_what_the_registries_hold_is_tried(
     everything: tuple[subprocess.CompletedProcess[str], dict[str, Any]],
 ) -> None:
-    from subsettune import models, select
-    from subsettune.train import orders
-    from subsettune.train.transitions import base
+    from subsettune import select
+    from subsettune.registry import MODELS
+    from subsettune.train import orders, transitions
 
     found = {name: [row["case"] for row in part["cases"]] for name, part in parts(everything[1]).items()}
-    assert found["networks"] == list(models.BUILDERS)
+    assert found["networks"] == list(MODELS)
     assert found["selectors"] == list(select.names())
     assert found["orders"] == list(orders.names())
-    assert found["transitions"] == list(base.names())
+    assert found["transitions"] == list(transitions.names())
     assert len(found["soups"]) == 8  # two masks and two ways of filling, each in two ways of carrying out
 
 

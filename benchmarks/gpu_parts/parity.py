@@ -28,7 +28,8 @@ from gpu_parts.kit import (
     task_of,
 )
 from subsettune import train
-from subsettune.models import BUILDERS, FOR_TOKENS
+from subsettune.models import FOR_TOKENS
+from subsettune.registry import MODELS
 from subsettune.task import Recipe, Task
 from subsettune.train import CurvePoint, RunResult
 
@@ -43,7 +44,7 @@ EVERY_UPDATE_S = 1e-9  # between checkpoints
 
 def networks(kit: Kit) -> Mapping[str, Case]:
     """Each built-in network."""
-    return {name: partial(one_network, kit, name) for name in BUILDERS}
+    return {name: partial(one_network, kit, name) for name in MODELS}
 
 
 def one_network(kit: Kit, name: str) -> Finding:
@@ -82,7 +83,7 @@ def interrupt(point: CurvePoint, seen: list[CurvePoint]) -> bool:
 
 def resumes(kit: Kit) -> Mapping[str, Case]:
     """Networks with all kinds of state: dropout, batch norm, augmentation, momentum."""
-    names = [name for name in BUILDERS if not kit.small or name in (*FOR_TOKENS, "cnn")]
+    names = [name for name in MODELS if not kit.small or name in (*FOR_TOKENS, "cnn")]
     return {name: partial(one_resume, kit, name) for name in names}
 
 

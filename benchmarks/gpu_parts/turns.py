@@ -14,9 +14,8 @@ from gpu_parts.kit import Case, Difference, Finding, Kit, Part, affordable, opti
 from subsettune import select, train
 from subsettune.policy import Phase, Policy, Soup
 from subsettune.task import Task
-from subsettune.train import orders
+from subsettune.train import orders, transitions
 from subsettune.train.soup.executors import ExecutionMode
-from subsettune.train.transitions import base as transitions
 
 SEED = 1
 SHARE = 0.25  # of the examples in a subset phase
@@ -70,7 +69,7 @@ def at_the_switch(kit: Kit) -> Mapping[str, Case]:
     """Each transition opens the phase on all data."""
 
     def policy(name: str, passes: float) -> Policy:
-        return Policy(phases=(Phase(share=SHARE, passes=1), Phase(passes=passes, entry=name)))
+        return Policy(phases=(Phase(share=SHARE, passes=1), Phase(passes=passes, transition=name)))
 
     return {name: partial(compared, kit, partial(policy, name)) for name in transitions.names()}
 
