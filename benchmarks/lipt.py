@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from paired import LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks, page
+from harness import LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks, page
 from torch import Tensor, nn
 
 from subsettune import config, train

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from paired import DIGITS, LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks, page
+from harness import DIGITS, LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks, page
 
 from subsettune import config, train
 from subsettune.data import DataPaths

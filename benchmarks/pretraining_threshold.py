@@ -35,7 +35,7 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
-from paired import completed, figure, kept, page
+from harness import completed, figure, kept, page
 from scipy import optimize, stats
 from torch import Tensor, nn
 from torch.nn import functional

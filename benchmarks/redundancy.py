@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from paired import DIGITS, LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks, page
+from harness import DIGITS, LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks, page
 
 from subsettune import config, select, train
 from subsettune.data import DataPaths

@@ -19,7 +19,7 @@ limit, since g > 1. Then the rest, D - L(s), takes (D - L(s))/r, and the cost is
     b(s) = L(s)/(r g(s)) + (D - L(s))/r = [D - L(s) * (1 - 1/g(s))]/r = [D - l k y (1 - y)]/r,   y = s^c,
 
 least at y = 1/2: s* = 2^(-1/c), b* = (D - l k/4)/r, switch* = L(s*)/(r g(s*) b*) = (l/2)(1 - k/2)/(r b*). This holds
-while L(s*) = l/2 <= D. `tests/test_study_simulate.py` compares it with a grid.
+while L(s*) = l/2 <= D. `tests/study/test_simulate.py` compares it with a grid.
 
 Reported per sampler, trials and noise, over seeds: cost of the policy found over b*, both noise-free; the share of
 searches whose find misses the target noise-free, and of those that found nothing; compute spent. Medians, with 95 %

@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from paired import LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks, page
+from harness import LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks, page
 
 from subsettune import config, train
 from subsettune.data import DataPaths

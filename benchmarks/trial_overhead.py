@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from subsettune.api import tune
 from subsettune.data import DataPaths
-from subsettune.study.driver import tune
 from subsettune.study.execute.ray import Resources, cluster
 from subsettune.study.options import TuneOptions
 from subsettune.study.results.folder import versions

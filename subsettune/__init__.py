@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from subsettune import train
+    from subsettune.api import tune
     from subsettune.bundle import Bundle
     from subsettune.data import DataPaths
     from subsettune.facts import TaskFacts
     from subsettune.policy import Phase, Policy
-    from subsettune.study.driver import tune
     from subsettune.study.options import TuneOptions
     from subsettune.study.spec.definition import Study
     from subsettune.task import Task
@@ -30,7 +30,7 @@ _HOMES = {
     "Task": "subsettune.task",
     "TaskFacts": "subsettune.facts",
     "TuneOptions": "subsettune.study.options",
-    "tune": "subsettune.study.driver",
+    "tune": "subsettune.api",
 }
 __all__ = [
     "Bundle",

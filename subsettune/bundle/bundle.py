@@ -268,13 +268,14 @@ def export_study(view: StudyView, winner: str, subsets: Sequence[PhaseSubset], *
         target: a local folder or a URI.
     """
     assert view.facts is not None, "a verified study knows its facts"
+    assert view.manifest.data is not None, "a verified study knows its data"
     return export(
         target,
         view.candidates[winner].policy,
         of_study(view, winner),
         task=view.study.task,
         facts=view.facts,
-        fingerprint=view.manifest["data"]["fingerprint"],
+        fingerprint=view.manifest.data.fingerprint,
         seed=seed,
         subsets=subsets,
     )

@@ -148,9 +148,9 @@ def of_study(view: StudyView, winner: str) -> Evidence:
         saving_shorter=None if shorter is None else 1 - best.cost_flops / shorter.cost_flops,
         tuning_flops=tuning["flops"],
         break_even=tuning["break_even"],
-        versions=FrozenDict(view.manifest["versions"]),
-        hardware=FrozenDict(view.manifest["hardware"]),
-        command=view.manifest.get("command", ""),
+        versions=view.manifest.versions,
+        hardware=view.manifest.hardware,
+        command=view.manifest.command or "",
     )
 
 

@@ -37,8 +37,8 @@ Command = Callable[[argparse.Namespace], int]
 
 def tune_study(options: argparse.Namespace) -> int:
     """Run a study, or go on with one, and print its result; 3 where no policy passed."""
+    from subsettune.api import tune
     from subsettune.report import progress, render, tables
-    from subsettune.study.driver import tune
     from subsettune.study.options import TuneOptions, fresh_run_id
 
     study = _study(options)
@@ -114,7 +114,7 @@ def write_report(options: argparse.Namespace) -> int:
 
     study = StudyFolder(options.storage, options.run).open()
     view = study.view()
-    study.folder.write(REPORT, html.page(view, view.manifest.get("command")).encode())
+    study.folder.write(REPORT, html.page(view, view.manifest.command).encode())
     print(_report_of(view))
     return 0
 
@@ -342,7 +342,7 @@ def _studies(storage: str) -> list[dict[str, Any]]:
 
 def _study_row(view: StudyView, num_bytes: int) -> dict[str, Any]:
     best = view.summary["best"] if view.summary["verified"] else {}
-    starts = view.manifest["starts"]
+    starts = view.manifest.starts
     return {
         "run_id": view.run_id,
         "status": view.summary["status"],
@@ -350,5 +350,5 @@ def _study_row(view: StudyView, num_bytes: int) -> dict[str, Any]:
         "asked": max(view.study.study.trials, len(view.trials)),  # a later start may have asked for fewer
         "saving": best.get("saving"),
         "num_bytes": num_bytes,
-        "modified": starts[-1]["at"] if starts else view.manifest["created"],
+        "modified": starts[-1].at if starts else view.manifest.created,
     }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
     from subsettune.study.results.records import RunRecord
     from subsettune.study.results.view import AblationResult, StudyView
 
-HEADED = ("versions", "hardware", "data")  # keys of the manifest with a heading of their own
-SHOWN_ELSEWHERE = (*HEADED, "command", "study", "rounds", "comparison")
 MOST_FAILURES = 8  # more of them are folded away
 CAVEAT = (
     "The evidence covers the noise of training (initial weights, order of examples), not the sampling of the test set: "
@@ -330,13 +327,10 @@ def _origin(view: StudyView, command: str | None) -> str:
     from subsettune.study.spec.yaml_file import to_yaml  # its package loads what a log line of progress does not need
 
     manifest = view.manifest
-    given = command or manifest.get("command") or "unknown"
-    line = given if isinstance(given, str) else shlex.join(map(str, given))
-    parts = ["<h2>Where these numbers come from</h2>", f'<pre class="wrap">{escape(line)}</pre>']
-    parts += [f"<h3>{title.capitalize()}</h3>\n{_pairs(manifest[title])}" for title in HEADED if title in manifest]
-    rest = {key: value for key, value in manifest.items() if key not in SHOWN_ELSEWHERE}
-    if rest:
-        parts.append(f"<details><summary>Manifest</summary>{_pairs(rest)}</details>")
+    given = command or manifest.command or "unknown"
+    parts = ["<h2>Where these numbers come from</h2>", f'<pre class="wrap">{escape(given)}</pre>']
+    parts += [f"<h3>{title.capitalize()}</h3>\n{_pairs(pairs)}" for title, pairs in manifest.origin.items()]
+    parts.append(f"<details><summary>Manifest</summary>{_pairs(manifest.details)}</details>")
     parts.append(f"<details open><summary>Resolved study</summary><pre>{escape(to_yaml(view.study))}</pre></details>")
     return "\n".join(parts)
 

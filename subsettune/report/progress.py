@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO, final
+from typing import TYPE_CHECKING, Any, Self, TextIO, final
 
 from subsettune.report.render import is_terminal
 from subsettune.text import describe, is_number, seconds_words, share_words
@@ -31,34 +31,6 @@ LINE_EVERY_S = 1.0  # a fast study prints at most one line of finished runs in s
 SILENCE_S = 60.0  # a slow one says at least this often that it is alive
 _RECENT = 8  # finished runs that the time left is estimated from: late trials are cheaper than early ones
 _NAMED_RUNNING = 4
-
-
-class Observer(Protocol):
-    """What a study's driver calls. No call may raise or wait."""
-
-    def stage(self, name: str, num_runs: int | None) -> None:
-        """A stage begins; `num_runs` is null when unknown.
-
-        Stages: `reference`, `search`, `verification`, `comparison`, `export`.
-        """
-
-    def run_started(self, name: str) -> None:
-        """A run began to train."""
-
-    def run_progress(self, name: str, share: float, metric: float | None) -> None:
-        """A run has used `share` of its compute; `metric` is its latest on the validation split."""
-
-    def run_finished(self, record: RunRecord) -> None:
-        """A run came to its end, whatever the cause."""
-
-    def best(self, policy: Policy, cost_share: float, gap: float) -> None:
-        """The best policy, new or not: its compute as a share of the reference's; metric minus reference, oriented."""
-
-    def note(self, message: str) -> None:
-        """One sentence worth a line: a retry, a false-stop check."""
-
-    def finished(self, view: StudyView) -> None:
-        """The study is at its end; the display closes."""
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from subsettune.data import DataPaths, TaskData
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
 from subsettune.policy import SUBSET, Policy
-from subsettune.study.ablation.judge import Ground, unaffordable
+from subsettune.study.ablation.choose import Ground, unaffordable
 from subsettune.study.preflight import Admitted, dearest_budget, resolve_study
 from subsettune.study.spec.definition import Study
 from subsettune.train.learner import Learner

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from places import ROOT
+from places import BENCHMARKS, ROOT
 
 from subsettune.data import DataPaths, load
 from subsettune.study.spec.yaml_file import read
 
-SCRIPT = ROOT / "benchmarks" / "adult.py"
+SCRIPT = BENCHMARKS / "convert" / "adult.py"
 FIRST = "39, State-gov, 77516, Bachelors, 13, Never-married, Adm-clerical, Not-in-family, White, Male, 2174, 0, 40, United-States, <=50K"  # noqa: E501
 SECOND = "28, ?, 338409, Bachelors, 13, Married-civ-spouse, ?, Wife, Black, Female, 0, 0, 40, Cuba, >50K"
 

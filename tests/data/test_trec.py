@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from places import ROOT
+from places import BENCHMARKS, ROOT
 
 from subsettune.data import DataPaths, load
 from subsettune.study.spec.yaml_file import read
 
-SCRIPT = ROOT / "benchmarks" / "trec.py"
+SCRIPT = BENCHMARKS / "convert" / "trec.py"
 LINES = "HUM:ind Who killed Gandhi ?\nNUM:date When was Ren\u00e9 born ?\nENTY:cremat What is `` Nine Inch Nails '' ?\n"
 
 

@@ -16,6 +16,7 @@ from expected_figures import EXPECTED
 from fake_study import KCENTER, STATES, make_view
 
 from subsettune import text
+from subsettune.config import FrozenDict
 from subsettune.report import assets, html
 from subsettune.study.results.view import StudyView
 
@@ -72,7 +73,8 @@ def evil_view() -> StudyView:
     row = dataclasses.replace(view.compared[KCENTER], name=EVIL, reason=EVIL)
     components = [{**row, "name": EVIL} for row in view.summary["components"]]
     summary = {**view.summary, "bundle": EVIL, "status": EVIL, "components": components}
-    manifest = {**view.manifest, "command": EVIL, EVIL: EVIL, "versions": {EVIL: EVIL}, "hardware": EVIL}
+    evil = FrozenDict({EVIL: EVIL})
+    manifest = dataclasses.replace(view.manifest, command=EVIL, sampler=EVIL, versions=evil, hardware=evil)
     return dataclasses.replace(
         view,
         run_id=EVIL,
@@ -110,15 +112,18 @@ def test_components_have_a_table_with_their_verdicts_and_both_costs() -> None:
     assert "Which components" not in html.page(make_view("reference"))
 
 
-def test_the_command_given_wins_and_lists_are_quoted() -> None:
+def test_the_command_given_wins() -> None:
     view = make_view("search")
     assert '<pre class="wrap">subsettune report x</pre>' in html.page(view, "subsettune report x")
-    view = dataclasses.replace(view, manifest={**view.manifest, "command": ["subsettune", "tune", "a b.yaml"]})
-    assert "subsettune tune &#x27;a b.yaml&#x27;" in html.page(view)
+    assert f'<pre class="wrap">{view.manifest.command}</pre>' in html.page(view)
 
 
-def test_an_empty_manifest_is_enough() -> None:
-    assert '<pre class="wrap">unknown</pre>' in html.page(dataclasses.replace(make_view(), manifest={}))
+def test_a_command_that_is_not_known_is_said_to_be_so() -> None:
+    view = make_view()
+    unknown = dataclasses.replace(view.manifest, command=None, data=None, versions=FrozenDict(), hardware=FrozenDict())
+    page = html.page(dataclasses.replace(view, manifest=unknown))
+    assert '<pre class="wrap">unknown</pre>' in page
+    assert "<h3>Versions</h3>" not in page
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

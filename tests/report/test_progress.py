@@ -10,11 +10,11 @@ from subsettune.report.progress import (
     Display,
     LineProgress,
     LiveProgress,
-    Observer,
     SilentProgress,
     Tally,
     make_progress,
 )
+from subsettune.study.observer import Observer
 from subsettune.study.results.records import RunRecord
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"

@@ -28,7 +28,8 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import Policy, from_coordinates
 from subsettune.report import html, tables
 from subsettune.select import SelectionContext, Selector, Subset
-from subsettune.study.ablation.judge import ComparisonStage, Found, Ground, Rules, choose, interval, judge
+from subsettune.study.ablation.choose import Found, Ground, choose
+from subsettune.study.ablation.judge import Rules, interval, judge
 from subsettune.study.execute.sequence import Pause, RunRequest, Worker
 from subsettune.study.plan import plan
 from subsettune.study.results.folder import StudyFolder
@@ -39,6 +40,7 @@ from subsettune.study.spec.components import Component, randomised
 from subsettune.study.spec.definition import StudySettings, parse
 from subsettune.study.spec.space import Space
 from subsettune.study.spec.space_check import read_space
+from subsettune.study.stages.ablation import AblationSource
 from subsettune.task import Recipe
 
 FACTS = TaskFacts(
@@ -390,7 +392,7 @@ def test_a_policy_whose_twin_cannot_run_stands_for_nothing() -> None:
 def test_runs_and_losses_are_named_by_what_is_compared() -> None:
     best = _trial(0, 0.95, soup=0.25, **HARD)
     order, soup = _choose(["order selective_backprop", "soup soup"], _found(best), EVERYTHING)
-    stage = ComparisonStage([order, soup], _rules(0, 1), [], lambda record: None)
+    stage = AblationSource([order, soup], _rules(0, 1), [], lambda record: None)
     candidates = [request.candidate for request in _requests(stage)]
     assert candidates == ["selective_backprop", "uniform", "selective_backprop", "uniform", "none", "none"]
     reasons = [_judge(row, _pairs(row, (0.9, 0.9, 0.9), (0.9, None, 0.9)), _rules()).reason for row in (order, soup)]
@@ -411,7 +413,7 @@ def test_a_row_from_before_there_was_anything_but_selectors_is_read() -> None:
 # --- the runs ---------------------------------------------------------------------------------------------------------
 
 
-def _requests(stage: ComparisonStage) -> list[RunRequest]:
+def _requests(stage: AblationSource) -> list[RunRequest]:
     found = []
     while isinstance(request := stage.next(), RunRequest):
         found.append(request)
@@ -425,7 +427,7 @@ def test_runs_come_pair_by_pair_a_shared_twin_once_and_what_is_on_record_not_at_
     assert rows[0].twin == rows[1].twin
     assert rows[0].policy is not None
     known = [_run(rows[0].policy, 1, None, role="verification", candidate="candidate-1")]
-    stage = ComparisonStage(rows, _rules(0, 1), known, lambda record: None)
+    stage = AblationSource(rows, _rules(0, 1), known, lambda record: None)
     assert stage.num_waiting == 5
     requests = _requests(stage)
     done = [(request.candidate, request.seed) for request in requests]
@@ -435,14 +437,14 @@ def test_runs_come_pair_by_pair_a_shared_twin_once_and_what_is_on_record_not_at_
 
 def test_a_run_is_named_by_its_policy_in_letters_that_any_file_may_have() -> None:
     row = replace(_chosen(), name="own.module:Distances")
-    stage = ComparisonStage([row], _rules(7, 8), [], lambda record: None)
+    stage = AblationSource([row], _rules(7, 8), [], lambda record: None)
     assert row.policy is not None
     assert _requests(stage)[0].name == f"compare-own-module-Distances-{row.policy.key[:8]}-seed-7"
 
 
 def test_a_run_is_saved_before_it_counts() -> None:
     row, saved = _chosen(), list[tuple[str, str]]()
-    stage = ComparisonStage(
+    stage = AblationSource(
         [row], _rules(0, 1), [], lambda record: saved.append((record.name if record else "rows", stage.rows[0].reason))
     )
     for request in _requests(stage):
@@ -452,7 +454,7 @@ def test_a_run_is_saved_before_it_counts() -> None:
     assert names[1::2] == ["rows"] * 4
     words = [f"{count} of 4 runs are done" for count in (0, 1, 1, 2, 2, 3, 3)]
     assert [reason for _, reason in saved] == [*words, ""]
-    assert json.loads(json.dumps(stage.to_mapping(), allow_nan=False))["seeds"] == [0, 1]
+    assert json.loads(json.dumps(stage.state(0).to_mapping(), allow_nan=False))["seeds"] == [0, 1]
 
 
 def test_a_comparison_run_is_kept_in_a_table_like_any_other() -> None:
@@ -723,9 +725,9 @@ def test_text_and_page_tell_the_same_verdicts(compared: StudyView) -> None:
 def test_verification_is_the_same_with_and_without_a_comparison(options: TuneOptions, names: list[str]) -> None:
     with_one = tune(changed(THREE), run_id="a", options=options)
     without = tune(changed({**THREE, "study.comparison_seeds": 0}), run_id="b", options=options)
-    assert with_one.manifest["rounds"] == without.manifest["rounds"]
-    assert with_one.manifest["winner"] == without.manifest["winner"]
-    assert "comparison" not in without.manifest
+    assert with_one.manifest.rounds == without.manifest.rounds
+    assert with_one.manifest.winner == without.manifest.winner
+    assert without.manifest.ablation is None
     assert (without.comparison, dict(without.compared)) == ((), {})
     assert without.summary["components"][1]["comparison"] is None
 
@@ -822,7 +824,7 @@ def test_a_comparison_from_before_orders_were_compared_gets_the_rows_that_are_mi
 def test_a_space_of_random_alone_has_nothing_to_compare(options: TuneOptions, names: list[str]) -> None:
     view = tune(changed({**WIDE, "space.selector": "random"}), run_id="a", options=options)
     assert not _of(names, "compare")
-    assert "comparison" not in view.manifest
+    assert view.manifest.ablation is None
     assert view.summary["components"] == []
     assert "Components" not in tables.result_text(view)
     assert "Which components" not in html.page(view)
@@ -864,7 +866,7 @@ def test_a_finished_study_is_compared_on_demand_with_more_seeds_and_after_more_t
     names.clear()
     first = tune(changed({**WIDE, "study.comparison_seeds": 4}), run_id="a", options=options)
     assert names == _of(names, "compare") != []
-    assert first.manifest["rounds"] == without.manifest["rounds"]
+    assert first.manifest.rounds == without.manifest.rounds
     assert _spent(first.comparison) > 0
     names.clear()
     assert tune(changed({**WIDE, "study.comparison_seeds": 4}), run_id="a", options=options).summary == first.summary
@@ -875,7 +877,8 @@ def test_a_finished_study_is_compared_on_demand_with_more_seeds_and_after_more_t
     assert all(name.endswith("-seed-4") for name in names)
     assert second.compared[_component("stratified")].policy == first.compared[_component("stratified")].policy
     third = tune(changed({**WIDE, "study.comparison_seeds": 5, "study.trials": 12}), run_id="a", options=options)
-    assert third.manifest["comparison"]["trials_asked"] == 12
+    assert third.manifest.ablation is not None
+    assert third.manifest.ablation.trials_asked == 12
     assert third.comparison[: len(second.comparison)] == second.comparison  # what was spent stays spent
     assert third.summary["tuning"]["flops"] == _spent(
         (*third.reference, *third.trials, *third.verification, *third.comparison)

@@ -14,9 +14,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from subsettune import cli, config
+from subsettune.api import TuneOptions, tune
 from subsettune.errors import StudyError
 from subsettune.storage import Folder
-from subsettune.study.driver import TuneOptions, tune
 from subsettune.study.results.lock import DriverLock
 
 

@@ -10,6 +10,7 @@ from fake_inputs import REMOVED, STUDY, changed, write
 
 from subsettune.errors import ConfigError
 from subsettune.study.spec.definition import Study, StudySettings, parse
+from subsettune.study.spec.samplers import SAMPLERS
 from subsettune.study.spec.yaml_file import read, to_yaml
 
 HEAD = """\
@@ -189,7 +190,7 @@ def test_twice_the_seeds_are_the_default_cap() -> None:
 
 
 def test_a_space_of_every_sampler_is_read(tmp_path: Path) -> None:
-    for sampler in ("auto", "frontier", "gp", "tpe", "random"):
+    for sampler in ("auto", *SAMPLERS):
         assert read(write(tmp_path / "s.yaml", {"study.sampler": sampler})).study.sampler == sampler
 
 

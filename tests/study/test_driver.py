@@ -13,18 +13,17 @@ import torch
 from fake_inputs import changed, write
 from torch import Tensor
 
-from subsettune import Bundle, DataPaths, TuneOptions, tune
+from subsettune import Bundle, DataPaths, TuneOptions, api, tune
 from subsettune.data import Part
 from subsettune.errors import CheckpointError, LearningError, StudyError
 from subsettune.facts import TaskFacts
 from subsettune.policy import SUBSET
 from subsettune.select import SelectionContext, Selector, Subset, selection_flops
-from subsettune.study import driver as driving
 from subsettune.study.execute.sequence import RunRequest, Worker
 from subsettune.study.results.folder import StudyFolder
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import StudyView
-from subsettune.study.stages import verification
+from subsettune.study.verification import candidates
 from subsettune.train import SubsetProvider
 
 PASSES = {"task.tolerance": 0.5}  # so wide that every policy passes
@@ -114,11 +113,11 @@ def test_every_ledger_meets_the_cost_known_before(passed: StudyView) -> None:
 
 def test_a_bundle_carries_the_rows_of_verification(passed: StudyView) -> None:
     bundle = Bundle.load(passed.summary["bundle"])
-    winner = passed.manifest["winner"]
+    winner = passed.manifest.winner
     rows = {r.seed: r.test_metric for r in passed.verification if r.candidate == winner}
     assert {run.seed: run.metric for run in bundle.evidence.best.runs} == rows
     assert bundle.policy == passed.candidates[winner].policy
-    assert bundle.fingerprint == passed.manifest["data"]["fingerprint"]
+    assert bundle.fingerprint == passed.manifest.data.fingerprint
 
 
 @final
@@ -180,12 +179,12 @@ def test_a_bundle_holds_the_subsets_that_its_run_trained_on(
     """Growing subsets and new choices, by the run's own network too; the caller's number of threads is another one."""
     seen, threads = Chosen(monkeypatch), torch.get_num_threads()
 
-    def only_subsets(trials: verification.Trials, count: int, facts: TaskFacts, number: int) -> dict[str, Any]:
-        found = verification.likeliest(trials.search, facts, SUBSET, number)
+    def only_subsets(trials: candidates.Trials, count: int, facts: TaskFacts, number: int) -> dict[str, Any]:
+        found = candidates.likeliest(trials.shortlist, facts, SUBSET, number)
         assert found is not None
         return {found.name: found}
 
-    monkeypatch.setattr(verification, "line_up", only_subsets)
+    monkeypatch.setattr(candidates, "select_candidates", only_subsets)
     torch.set_num_threads(threads + 1)
     try:
         raw = changed(PASSES | GROWING)
@@ -273,19 +272,19 @@ def test_an_interrupted_study_goes_on_and_repeats_nothing(options: TuneOptions, 
 def test_a_crash_in_the_export_loses_no_run(
     options: TuneOptions, counting: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export = driving.bundle.export_study
+    export = api.bundle.export_study
 
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("the disk is gone")
 
-    monkeypatch.setattr(driving.bundle, "export_study", broken)
+    monkeypatch.setattr(api.bundle, "export_study", broken)
     with pytest.raises(RuntimeError, match="the disk is gone"):
         tune(changed(PASSES), run_id="a", options=options)
-    monkeypatch.setattr(driving.bundle, "export_study", export)
+    monkeypatch.setattr(api.bundle, "export_study", export)
     trained = list(counting.names)
     view = tune(changed(PASSES), run_id="a", options=options)
     assert counting.names == trained
-    assert Bundle.load(view.summary["bundle"]).policy == view.candidates[view.manifest["winner"]].policy
+    assert Bundle.load(view.summary["bundle"]).policy == view.candidates[view.manifest.winner].policy
 
 
 def test_the_same_call_does_nothing_twice(options: TuneOptions, counting: Counting) -> None:
@@ -295,8 +294,8 @@ def test_the_same_call_does_nothing_twice(options: TuneOptions, counting: Counti
     fewer = tune(changed({**FAILS, "study.trials": 2}), run_id="a", options=options)
     assert counting.names == trained
     assert {**again.summary} == first.summary
-    assert len(fewer.manifest["rounds"]) == 1
-    assert fewer.manifest["study"]["study"]["trials"] == 6  # where the numbers come from is still what it was
+    assert len(fewer.manifest.rounds) == 1
+    assert fewer.manifest.study.study.trials == 6  # where the numbers come from is still what it was
     assert "trials: 6" in (Path(options.storage) / "a/study.yaml").read_text()
     tune(changed({**FAILS, "study.trials": 7}), run_id="a", options=options)
     assert "trials: 7" in (Path(options.storage) / "a/study.yaml").read_text()
@@ -309,9 +308,9 @@ def test_more_trials_extend_a_study_and_share_its_alpha(options: TuneOptions, co
     assert len(second.trials) == 9
     assert len([name for name in counting.names if name.startswith("trial")]) == 3
     assert not [name for name in counting.names if name.startswith("reference")]
-    rounds = second.manifest["rounds"]
+    rounds = second.manifest.rounds
     assert len(rounds) == 2
-    spent = [each["state"]["alpha_spent"] for each in rounds]
+    spent = [each.alpha_spent for each in rounds]
     assert 0 < spent[0] <= spent[1] <= 0.05
     assert second.verification[: len(first.verification)] == first.verification
 

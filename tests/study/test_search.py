@@ -22,6 +22,8 @@ from subsettune.study.search.early_stopping import NUM_FINISHED, GainRule, is_st
 from subsettune.study.search.observations import SearchEvidence, TrialRecord
 from subsettune.study.search.problem import SearchProblem, SearchSettings
 from subsettune.study.search.search import DONE, WAIT, Outcome, Pause, Proposal, Search
+from subsettune.study.search.sources import SOURCES
+from subsettune.study.spec.samplers import SAMPLERS
 from subsettune.study.spec.space import Space
 
 FACTS = TaskFacts(
@@ -42,6 +44,7 @@ RAW = {
 }
 SPACE = Space.from_mapping(RAW)
 TARGET = 0.9
+QUICK = [name for name in SAMPLERS if name != "gp"]  # which takes half a second an ask
 Metric = Callable[[Proposal], float]
 
 
@@ -87,7 +90,7 @@ def essence(proposals: list[Proposal]) -> list[tuple[Any, ...]]:
 # Arms.
 
 
-@pytest.mark.parametrize("sampler", ["frontier", "tpe", "random"])
+@pytest.mark.parametrize("sampler", QUICK)
 @pytest.mark.parametrize("trials", [1, 2, 7, 30])
 def test_full_arm_is_first_and_gets_a_third(sampler: str, trials: int) -> None:
     arms = [p.coordinates["arm"] for p in drive(make(trials, sampler=sampler), noisy)]
@@ -145,7 +148,7 @@ def test_a_bound_is_lifted_by_a_seed_that_fails() -> None:
     assert evidence_of((0.3, 0.91), (0.3, 0.912), (0.3, 0.8)).bound("full") == math.inf
 
 
-@pytest.mark.parametrize("sampler", ["frontier", "gp", "tpe", "random"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_proposals_lie_below_the_bound_of_their_arm(sampler: str) -> None:
     search = make(16, sampler=sampler)
     bounds = {"full": math.inf, "subset": math.inf}
@@ -167,7 +170,7 @@ def test_a_proposal_above_the_bound_is_moved_and_counted_as_skipped() -> None:
     assert search.counts.finished == len(proposals) <= 60
 
 
-@pytest.mark.parametrize("sampler", ["frontier", "gp", "tpe", "random"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_search_that_cannot_improve_does_not_stall(sampler: str) -> None:
     raw = RAW | {"budget": {"choice": [0.1, 0.2]}, "lr": {"choice": [0.1, 0.2]}, "switch": 0.5, "subset_share": 0.1}
     dropped = ("transition", "shrink_perturb.shrink")
@@ -190,7 +193,7 @@ def test_invalid_policies_are_skipped_and_never_proposed() -> None:
     assert search.counts.finished == 30
 
 
-@pytest.mark.parametrize("sampler", ["frontier", "tpe", "random"])
+@pytest.mark.parametrize("sampler", QUICK)
 def test_plain_training_on_all_data_is_tried_in_the_full_arm_alone(sampler: str) -> None:
     raw = {**RAW, "subset_share": {"choice": [0.1, 1.0]}, "order": {"choice": ["uniform", "rs2"]}}
     search = make(24, space=Space.from_mapping(raw), sampler=sampler)
@@ -308,7 +311,7 @@ def test_parallel_proposals_differ() -> None:
     assert len(set(points)) == 5
 
 
-@pytest.mark.parametrize("sampler", ["frontier", "tpe", "random"])
+@pytest.mark.parametrize("sampler", QUICK)
 def test_a_search_continued_from_its_journal_is_the_same_search(tmp_path: Path, sampler: str) -> None:
     whole = make(14, sampler=sampler)
     expected = essence(drive(whole, noisy))
@@ -463,13 +466,13 @@ def test_observing_nan_is_left_to_tell() -> None:
 # Manners.
 
 
-@pytest.mark.parametrize("sampler", ["frontier", "gp", "tpe", "random"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_same_seed_proposes_the_same_and_another_does_not(sampler: str) -> None:
     runs = [essence(drive(make(10, sampler=sampler, seed=seed), noisy)) for seed in (1, 1, 2)]
     assert runs[0] == runs[1] != runs[2]
 
 
-@pytest.mark.parametrize("sampler", ["frontier", "gp", "tpe", "random"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_global_random_states_and_the_terminal_are_left_alone(sampler: str, capfd: pytest.CaptureFixture[str]) -> None:
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002
@@ -497,6 +500,10 @@ def test_candidates_are_cheapest_first_and_distinct() -> None:
     full = search.shortlist.best(arm="full")
     assert full is not None
     assert full.coordinates["arm"] == "full"
+
+
+def test_every_sampler_that_a_study_may_name_is_there() -> None:
+    assert tuple(SOURCES) == SAMPLERS
 
 
 def test_settings_are_checked() -> None:

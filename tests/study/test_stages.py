@@ -13,7 +13,7 @@ from subsettune.study.execute.sequence import Pause, RunRequest
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import Candidate
 from subsettune.study.spec.components import randomised
-from subsettune.study.stages.verification import VerificationStage
+from subsettune.study.stages.verification import ControlMaterial, VerificationSource
 from subsettune.study.verification.noninferiority import Rules
 from subsettune.study.verification.verification import Verification
 
@@ -42,7 +42,7 @@ def _controls(named: dict[str, Policy], good: set[str], likeliest: Policy | None
     candidates = {name: _candidate(name, policy) for name, policy in named.items()}
     made = Verification({name: c.cost_flops for name, c in candidates.items()}, RULES, range(3))
     subset = None if likeliest is None else _candidate("subset", likeliest)
-    stage = VerificationStage(made, candidates, FACTS, 1, None, subset, {}, lambda record: None)
+    stage = VerificationSource(made, candidates, ControlMaterial(facts=FACTS, subset=subset), {}, lambda record: None)
     while isinstance(request := stage.next(), RunRequest):
         value = 0.9 + 0.001 * request.seed - (0 if request.candidate in {"reference", *good} else 0.1)
         stage.finished(request, _record(request, value))

@@ -11,10 +11,10 @@ import fakes
 import pytest
 
 from subsettune import cli, config
+from subsettune.api import tune
 from subsettune.bundle import Bundle
 from subsettune.errors import StudyError
 from subsettune.storage import Folder, inside
-from subsettune.study.driver import tune
 from subsettune.study.options import TuneOptions
 from subsettune.study.results.folder import StudyFolder
 

@@ -22,12 +22,12 @@ from places import SUPPORT
 from ray.cluster_utils import Cluster
 
 from subsettune import config
+from subsettune.api import tune
 from subsettune.data import DataPaths, load
 from subsettune.errors import CheckpointError, ConfigError, StudyError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy, conventional
 from subsettune.storage import Folder
-from subsettune.study.driver import tune
 from subsettune.study.execute.ray import RayExecutor, Resources, cluster
 from subsettune.study.execute.sequence import FixedRuns, InlineExecutor, RunRequest, StageSequence, Worker, stopwatch
 from subsettune.study.options import TuneOptions
@@ -379,7 +379,7 @@ def test_a_study_through_ray_client(bench: Bench, tiny_data: dict[str, str], tmp
     """Ray: the driver is on no node. It has a process of its own, because Ray's client keeps its threads."""
     pytest.importorskip("grpc")
     code = (
-        "import json, sys; from subsettune.study.driver import TuneOptions, tune\n"
+        "import json, sys; from subsettune.api import TuneOptions, tune\n"
         "options = TuneOptions(storage='runs', address=sys.argv[1])\n"
         "view = tune(json.loads(sys.argv[2]), run_id='one', options=options)\n"
         "print(json.dumps([[t.metric, t.cause] for t in view.trials]))"

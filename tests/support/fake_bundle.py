@@ -45,7 +45,7 @@ def view_of(state: str, metric: str) -> StudyView:
 
 def export(target: Any, state: str = "subset_wins", metric: str = "accuracy") -> tuple[Bundle, StudyView]:
     view = view_of(state, metric)
-    winner = view.manifest["winner"]
+    winner = view.manifest.winner
     policy = view.candidates[winner].policy
     subsets = [phase_subset(policy, i) for i, phase in enumerate(policy.phases) if not phase.is_full]
     return bundle.export_study(view, winner, subsets, seed=7, target=target), view

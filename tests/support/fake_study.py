@@ -12,6 +12,7 @@ from subsettune.config import FrozenDict
 from subsettune.facts import ChainLayer, TaskFacts
 from subsettune.ledger import Ledger
 from subsettune.policy import Phase, Policy, Soup, conventional, from_coordinates
+from subsettune.study.results.manifest import DataOrigin, Manifest, RoundState
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.summary import summarise
 from subsettune.study.results.view import AblationResult, Candidate, StudyView
@@ -394,28 +395,30 @@ class _Maker:
             self.verification = self.verification[:8]
             self.verdicts = {}
 
-    def _manifest(self) -> dict[str, Any]:
+    def _manifest(self) -> Manifest:
         passed = [n for n in self.candidates if n not in ("equal", "random") and self.verdicts.get(n, {}).get("passed")]
         winner = min(passed, key=lambda n: self.candidates[n].cost_flops) if passed else None
         status = {"empty": "reference", "no_trials": "search", "only_failed": "search"}.get(self.state, self.state)
-        return {
-            "status": "finished" if self.state in VERIFIED else status,
-            "winner": winner,
-            "rounds": [{"candidates": list(self.candidates)}] if self.candidates else [],
-            "bundle": "runs/digits-2026-01-31-a1b2c3/bundle" if winner else None,
-            "search": {"skipped": 3 if self.trials else 0},
-            "command": "subsettune tune search_spaces/digits.yaml --run-id digits-2026-01-31-a1b2c3",
-            "versions": {
-                "subsettune": "0.1.0",
-                "python": "3.12.4",
-                "torch": "2.9.1",
-                "ray": "2.60.0",
-                "optuna": "5.0.1",
-            },
-            "hardware": {"cpu": "Intel(R) Xeon(R) <8175M> @ 2.50GHz", "num_cpus": 2, "gpus": [], "memory_bytes": 8e9},
-            "data": {"source": "digits", "fingerprint": "9f2c" * 16, "num_examples": 1797},
-            "created": "2026-01-31T10:02:26Z",
-        }
+        verdicts = self.verdicts if self.candidates else {}
+        state = {"winner": winner, "alpha_spent": 0.0}
+        tested = RoundState(candidates=self.candidates, verdicts=verdicts, state=state)
+        versions = {"subsettune": "0.1.0", "python": "3.12.4", "torch": "2.9.1", "ray": "2.60.0", "optuna": "5.0.1"}
+        hardware = {"cpu": "Intel(R) Xeon(R) <8175M> @ 2.50GHz", "num_cpus": 2, "gpus": [], "memory_bytes": 8e9}
+        return Manifest(
+            run_id="digits-2026-01-31-a1b2c3",
+            task=self.study.task.key,
+            study=self.study,
+            status="finished" if self.state in VERIFIED else status,
+            winner=winner,
+            rounds=(tested,) if self.candidates else (),
+            bundle="runs/digits-2026-01-31-a1b2c3/bundle" if winner else None,
+            search=FrozenDict({"skipped": 3 if self.trials else 0}),
+            command="subsettune tune search_spaces/digits.yaml --run-id digits-2026-01-31-a1b2c3",
+            versions=FrozenDict(versions),
+            hardware=FrozenDict(hardware),
+            data=DataOrigin(source="digits", fingerprint="9f2c" * 16),
+            created="2026-01-31T10:02:26Z",
+        )
 
 
 def _with_selector(policy: Policy, selector: str) -> Policy:

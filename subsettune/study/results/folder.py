@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import datetime
 import io
-import json
 import platform
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -19,17 +19,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from subsettune import config
+from subsettune.config import FrozenDict
 from subsettune.errors import ConfigError, StudyError
-from subsettune.facts import TaskFacts
-from subsettune.policy import Policy
 from subsettune.storage import Folder, parsed
+from subsettune.study.results.manifest import Manifest, OtherSchemaError, Start
 from subsettune.study.results.records import Role, RunRecord, from_table, to_table
-from subsettune.study.results.view import AblationResult, Candidate, StudyView
-from subsettune.study.spec.components import Component
+from subsettune.study.results.summary import summarise
+from subsettune.study.results.view import StudyView
 from subsettune.study.spec.definition import Study
 from subsettune.study.spec.yaml_file import to_yaml
 
-MANIFEST_SCHEMA = 1
 TABLES: Mapping[Role, str] = {
     "reference": "reference.parquet",
     "trial": "trials.parquet",
@@ -53,8 +52,18 @@ class StudyFolder:
         self.run_id = run_id
         self.storage = storage
         self.folder = Folder.at(storage) / run_id
-        self.manifest: dict[str, Any] = {}
+        self._manifest: Manifest | None = None
         self._records: dict[Role, list[RunRecord]] = {role: [] for role in TABLES}
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is known beside the tables; `note` changes it, `save` writes it."""
+        assert self._manifest is not None, "begin or open comes first"
+        return self._manifest
+
+    def note(self, **changes: Any) -> None:
+        """Put other values into the manifest, which the caller saves."""
+        self._manifest = replace(self.manifest, **changes)
 
     @property
     def exists(self) -> bool:
@@ -67,23 +76,15 @@ class StudyFolder:
         Raises:
             StorageError: the storage cannot be written.
         """
-        self.manifest = {
-            "schema": MANIFEST_SCHEMA,
-            "run_id": self.run_id,
-            "status": "reference",
-            "task": study.task.key,
-            "created": now(),
-            "elapsed_s": 0.0,
-            "starts": [],
-            "rounds": [],
-        }
+        task = study.task.key
+        self._manifest = Manifest(run_id=self.run_id, status="reference", task=task, created=now(), study=study)
         self.takes(study)
         self.save()
 
     def takes(self, study: Study) -> None:
         """Put the input, as it is from now on, into its file and the manifest, which the caller saves."""
         self.folder.write("study.yaml", to_yaml(study).encode())
-        self.manifest["study"] = config.to_plain(study)
+        self.note(study=study)
 
     def open(self) -> StudyFolder:
         """Read an existing study.
@@ -95,16 +96,13 @@ class StudyFolder:
             advice = f"See: subsettune list --storage {self.storage}"
             raise StudyError(f"study {self.run_id!r} is not in {self.storage}. {advice}")
         try:
-            self.manifest = json.loads(self.folder.read("manifest.json"))
-            schema = self.manifest["schema"]
-            if schema == MANIFEST_SCHEMA:
-                _check_manifest(self.manifest)
+            self._manifest = Manifest.from_json(self.folder.read("manifest.json"))
+        except OtherSchemaError as error:
+            advice = "Use the version of subsettune that wrote it."
+            raise StudyError(f"{self.folder}/manifest.json has schema {error.schema!r}. {advice}") from error
         except (ValueError, KeyError, TypeError) as error:
             why = " ".join(str(error).split()).rstrip(".") if not isinstance(error, KeyError) else f"it lacks {error}"
             raise StudyError(f"{self.folder}/manifest.json is damaged: {why}. Restore it from a copy.") from error
-        if schema != MANIFEST_SCHEMA:
-            advice = "Use the version of subsettune that wrote it."
-            raise StudyError(f"{self.folder}/manifest.json has schema {schema!r}. {advice}")
         for role, name in TABLES.items():
             self._records[role] = self._read_table(name)
         return self
@@ -121,7 +119,7 @@ class StudyFolder:
 
     def save(self) -> None:
         """Write the manifest."""
-        self.folder.write("manifest.json", json.dumps(self.manifest, indent=1, sort_keys=True).encode())
+        self.folder.write("manifest.json", self.manifest.to_json())
 
     def records(self, role: Role) -> tuple[RunRecord, ...]:
         """All rows of a role, trials by number."""
@@ -138,76 +136,35 @@ class StudyFolder:
 
     def started(self, command: str, num_gpus: int = 0, gpu: str = "") -> None:
         """Note a start of the driver: when, how, with which versions, on what hardware."""
-        self.manifest["starts"].append({"at": now(), "command": command})
-        self.manifest.setdefault("command", command)
-        self.manifest["versions"] = versions()
-        self.manifest["hardware"] = hardware(num_gpus, gpu)
+        known = self.manifest
+        self.note(
+            starts=(*known.starts, Start(at=now(), command=command)),
+            command=command if known.command is None else known.command,
+            versions=FrozenDict(versions()),
+            hardware=FrozenDict(hardware(num_gpus, gpu)),
+        )
         self.save()
 
     def view(self) -> StudyView:
         """The study as it stands."""
-        from subsettune.study.results.summary import summarise
-
         manifest = self.manifest
-        facts = config.build(TaskFacts, manifest["facts"]) if "facts" in manifest else None
         bare = StudyView(
             run_id=self.run_id,
             folder=str(self.folder),
-            study=config.build(Study, manifest["study"]),
+            study=manifest.study,
             manifest=manifest,
-            facts=facts,
-            target=manifest.get("target"),
+            facts=manifest.facts,
+            target=manifest.target,
             reference=self.records("reference"),
             trials=self.records("trial"),
             verification=self.records("verification"),
-            candidates=_candidates(manifest),
-            verdicts={name: v for r in _shown(manifest) for name, v in r["verdicts"].items()},
+            candidates=manifest.candidates,
+            verdicts=manifest.verdicts,
             summary={},
             comparison=self.records("comparison"),
-            compared=_compared(manifest),
+            compared=manifest.ablation_results,
         )
         return summarise(bare)
-
-
-def _check_manifest(manifest: Mapping[str, Any]) -> None:
-    """Raise a KeyError or ValueError unless everything that a view is made of is there and can be read."""
-    for key in ("run_id", "status", "task", "created", "elapsed_s", "starts"):
-        manifest[key]
-    config.build(Study, manifest["study"])
-    _candidates(manifest)
-    _compared(manifest)
-    if "facts" in manifest:
-        config.build(TaskFacts, manifest["facts"])
-
-
-def _candidates(manifest: Mapping[str, Any]) -> dict[str, Candidate]:
-    """Candidates of the rounds that are shown, in their order; names are unique across rounds."""
-    return {
-        name: Candidate(
-            name=name,
-            policy=Policy.from_mapping(plain["policy"]),
-            trials=tuple(plain["trials"]),
-            cost_flops=plain["cost_flops"],
-        )
-        for rounds in _shown(manifest)
-        for name, plain in rounds["candidates"].items()
-    }
-
-
-def _compared(manifest: Mapping[str, Any]) -> dict[Component, AblationResult]:
-    """The rows of the comparison; none in a study that had no such stage."""
-    if "comparison" not in manifest:
-        return {}
-    _, _, rows = (manifest["comparison"][key] for key in ("trials_asked", "seeds", "rows"))
-    return {row.component: row for row in (config.build(AblationResult, plain) for plain in rows)}
-
-
-def _shown(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The latest round of verification, and before it the one that the winner comes from if that is another."""
-    rounds = manifest["rounds"]
-    winner = manifest.get("winner")
-    won = [plain for plain in rounds[:-1] if winner is not None and winner in plain["candidates"]]
-    return [*won, *rounds[-1:]]
 
 
 def now() -> str:

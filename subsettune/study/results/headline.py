@@ -149,7 +149,7 @@ def _lost(view: StudyView, tested: list[Mapping[str, Any]]) -> str:
 
 def _unfinished(view: StudyView, best: Mapping[str, Any] | None) -> str:
     done, asked = len(view.trials), view.study.study.trials
-    interrupted = view.summary.get("status") == "interrupted" or view.manifest.get("interrupted")
+    interrupted = view.summary.get("status") == "interrupted" or view.manifest.interrupted
     stopped = "Interrupted" if interrupted else "Not finished"
     if view.target is None:
         return f"{stopped}: the reference has {len(view.reference)} of {view.study.study.seeds} runs."

@@ -25,10 +25,10 @@ def summarise(view: StudyView) -> StudyView:
     """
     from subsettune.study.results.headline import headline
 
-    winner = view.manifest.get("winner")
+    winner = view.manifest.winner
     summary: Row = {
         "run_id": view.run_id,
-        "status": "interrupted" if view.manifest.get("interrupted") else view.manifest["status"],
+        "status": "interrupted" if view.manifest.interrupted else view.manifest.status,
         "metric_name": view.study.task.metric,
         "target": view.target,
         "reference": _reference(view),
@@ -50,7 +50,7 @@ def summarise(view: StudyView) -> StudyView:
 
 def _bundle(view: StudyView) -> str | None:
     """Where the bundle lies now: a local study may have been moved since the manifest was written."""
-    written: str | None = view.manifest.get("bundle")
+    written = view.manifest.bundle
     return written if written is None or "://" in written else f"{view.folder}/bundle"
 
 
@@ -72,7 +72,7 @@ def _reference(view: StudyView) -> Row | None:
 def _best(view: StudyView, winner: str | None) -> Row | None:
     if winner is not None:
         return _candidate_row(view, view.candidates[winner])
-    if view.manifest["rounds"]:
+    if view.manifest.rounds:
         return None  # verification has judged, or is judging: nothing may call itself best
     return _cheapest_trial(view, view.trials)
 
@@ -149,7 +149,7 @@ def _row(view: StudyView, policy: Policy, cost_flops: int) -> Row:
 
 def _counts(view: StudyView) -> dict[str, int]:
     causes = count(view.trials)
-    skipped = int(view.manifest.get("search", {}).get("skipped", 0))
+    skipped = int(view.manifest.search.get("skipped", 0))
     failed = causes["failed"] + causes["diverged"]
     return {"finished": causes["finished"], "stopped": causes["stopped"], "skipped": skipped, "failed": failed}
 

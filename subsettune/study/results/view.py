@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from subsettune import config
 from subsettune.config import setting
@@ -13,6 +13,9 @@ from subsettune.policy import Policy
 from subsettune.study.results.records import RunRecord
 from subsettune.study.spec.components import KIND_RULE, Component, current_kind
 from subsettune.study.spec.definition import Study
+
+if TYPE_CHECKING:
+    from subsettune.study.results.manifest import Manifest
 
 COMPARISON_LEVEL = 0.9  # of the two-sided interval of a comparison: each of its ends errs once in twenty
 
@@ -138,7 +141,7 @@ class StudyView:
     run_id: str
     folder: str
     study: Study
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     facts: TaskFacts | None
     target: float | None
     reference: tuple[RunRecord, ...]

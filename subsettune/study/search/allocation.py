@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from subsettune.config import FrozenDict
 from subsettune.policy import FULL, SUBSET
 from subsettune.study.search.observations import PolicyObservations, SearchEvidence, TrialRecord
-from subsettune.study.search.planner import Plan, Planner, SearchState
+from subsettune.study.search.planner import Planner
 from subsettune.study.search.problem import SearchProblem
+from subsettune.study.search.sources import Plan, SearchState
 from subsettune.study.spec.coordinate import Coordinate
 
 _OPENING_PART = 8  # one trial in so many, and two at least, opens the search in the full arm

@@ -19,7 +19,7 @@ of a policy already tried and a new point compete on this one scale; so a trial 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,7 @@ _MAX_POINTS = 150  # policies in the model, the nearest to the frontier; a fit c
 _NEW_POINT = 0.7  # what a new point is worth against a repeat, which needs one trial less to be accepted
 _NO_BEST = 0.5  # log cost that a first accepted policy is taken to save, beyond the dearest of the space
 _NUM_GLOBAL, _NUM_LOCAL, _NUM_ROUNDS = 768, 512, 4
+_NUM_LEADERS, _NUM_NEIGHBOURS = 12, 16  # places kept in each round, and looked at around each of them
 _NUM_OFFERED = 8
 _COARSE = 0.3  # quantile of |score - target| at which the scaling turns from linear to logarithmic
 _VAGUE = 9.0  # variance of a score that was not seen to the end, in units of one run's noise
@@ -193,13 +194,7 @@ class Frontier:
         if len(rivals):
             picks = rivals[rng.integers(len(rivals), size=_NUM_LOCAL)]
             pool = np.concatenate([pool, _at(_perturb(picks, rng, 1.0), place)])
-        values = worth(pool)
-        for _ in range(_NUM_ROUNDS):
-            leaders = pool[np.argsort(-values, kind="stable")[:12]]
-            pool = np.concatenate([leaders, _at(_perturb(np.repeat(leaders, 16, axis=0), rng, 1.0), place)])
-            values = worth(pool)
-        for row in np.argsort(-values, kind="stable")[:_NUM_OFFERED]:
-            yield Offer(value=float(values[row]), point=self._encoding.point(pool[row], request.arm))
+        yield from self._climb(pool, request.arm, worth, lambda units: _at(_perturb(units, rng, 1.0), place))
 
     def _place(self, model: Surrogate, request: Request, rivals: Array) -> float:
         """The lowest place on the budget's axis where a known policy would have an even chance; at most the bound's."""
@@ -256,14 +251,23 @@ class Frontier:
         if len(centres):
             picks = centres[rng.integers(len(centres), size=_NUM_LOCAL)]
             pool = np.concatenate([pool, _perturb(picks, rng, top)])
-        values = self._worth(model, pool, request.arm, best)
+
+        def worth(units: Array) -> Array:
+            return self._worth(model, units, request.arm, best)
+
+        yield from self._climb(pool, request.arm, worth, lambda units: _perturb(units, rng, top))
+
+    def _climb(
+        self, pool: Array, arm: str, worth: Callable[[Array], Array], neighbours: Callable[[Array], Array]
+    ) -> Iterator[Offer]:
+        """The best places of a pool after a few rounds of looking around them."""
+        values = worth(pool)
         for _ in range(_NUM_ROUNDS):
-            leaders = pool[np.argsort(-values, kind="stable")[:12]]
-            near = _perturb(np.repeat(leaders, 16, axis=0), rng, top)
-            pool = np.concatenate([leaders, near])
-            values = self._worth(model, pool, request.arm, best)
+            leaders = pool[np.argsort(-values, kind="stable")[:_NUM_LEADERS]]
+            pool = np.concatenate([leaders, neighbours(np.repeat(leaders, _NUM_NEIGHBOURS, axis=0))])
+            values = worth(pool)
         for row in np.argsort(-values, kind="stable")[:_NUM_OFFERED]:
-            yield Offer(value=float(values[row]), point=self._encoding.point(pool[row], request.arm))
+            yield Offer(value=float(values[row]), point=self._encoding.point(pool[row], arm))
 
     def _centres(self, arm: str) -> Array:
         """Places of the policies of an arm nearest to being feasible, and of the cheapest accepted ones."""

@@ -8,8 +8,9 @@ journal proposes what the uninterrupted one would have.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -25,17 +26,18 @@ from subsettune.study.spec.space import Space
 _NUM_STARTUP = 5  # trials of an arm that precede the sampler's model
 
 
-class ArmSampler:
+class ArmSampler(ABC):
     """Proposes points of one arm by an Optuna sampler.
 
     Args:
-        kind: `gp` or `tpe`.
         space: of the search.
         arm: whose points it proposes.
     """
 
-    def __init__(self, kind: Literal["gp", "tpe"], space: Space, arm: str) -> None:
-        self._kind = kind
+    draws_inactive: ClassVar[bool]
+    """Whether every coordinate is always drawn, and ignored while inactive."""
+
+    def __init__(self, space: Space, arm: str) -> None:
         self._space = space
         self._arm = arm
         self._axes = [axis for axis in space.axes(arm) if not axis.is_single]
@@ -73,22 +75,38 @@ class ArmSampler:
         return axis.values[0] if axis.is_single and axis.values else decode(axis, _ask(trial, axis))
 
     def _draw_inactive(self, trial: optuna.Trial, point: FrozenDict) -> None:
-        """GPSampler has no conditional coordinates: every one is always drawn, and ignored while inactive."""
-        if self._kind == "gp":
+        if self.draws_inactive:
             for axis in self._axes:
                 if axis.name not in point:
                     _ask(trial, axis)
 
     def _params(self, point: FrozenDict) -> dict[str, Any]:
-        kept = [axis for axis in self._axes if axis.name in point or self._kind == "gp"]
+        kept = [axis for axis in self._axes if axis.name in point or self.draws_inactive]
         return {axis.name: encode(point.get(axis.name, axis.default)) for axis in kept}
 
     def _distributions(self, point: FrozenDict) -> dict[str, BaseDistribution]:
-        return {axis.name: distribution(axis) for axis in self._axes if axis.name in point or self._kind == "gp"}
+        return {axis.name: distribution(axis) for axis in self._axes if axis.name in point or self.draws_inactive}
+
+    @abstractmethod
+    def _sampler(self, seed: int) -> BaseSampler:
+        """Optuna's sampler for one proposal."""
+
+
+class GPArmSampler(ArmSampler):
+    """Optuna's Gaussian process, which has no conditional coordinates."""
+
+    draws_inactive = True
 
     def _sampler(self, seed: int) -> BaseSampler:
-        if self._kind == "gp":
-            return GPSampler(seed=seed, n_startup_trials=_NUM_STARTUP, warn_independent_sampling=False)
+        return GPSampler(seed=seed, n_startup_trials=_NUM_STARTUP, warn_independent_sampling=False)
+
+
+class TPEArmSampler(ArmSampler):
+    """Optuna's tree-structured Parzen estimator."""
+
+    draws_inactive = False
+
+    def _sampler(self, seed: int) -> BaseSampler:
         return TPESampler(seed=seed, n_startup_trials=_NUM_STARTUP, multivariate=True, group=True, constant_liar=True)
 
 

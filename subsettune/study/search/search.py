@@ -10,9 +10,9 @@ study, whose journal alone is enough to rebuild a `Search` that goes on as the f
    because the cost is known; `gp` and `tpe` are Optuna's, with the log of the cost as objective and the accuracy as
    constraint; `random` draws evenly. `benchmarks/search.py` compares them.
 3. A policy that passed is repeated with another seed when that can make it the best, and the one that sets a bound
-   every few trials. Only a policy feasible on two
-   seeds sets the *bound*: further proposals of its arm lie below it. One above it is counted as skipped and moved
-   to the same place of the range that is still useful, without asking the sampler again.
+   every few trials. Only a policy feasible on two seeds sets the *bound*: further proposals of its arm lie below it.
+   One above it is counted as skipped and moved to the same place of the range that is still useful, without asking the
+   sampler again.
 4. When the least budget of the space is confirmed in every arm, nothing can be cheaper and the search is done.
 5. What it would stake a verification on is its short list (`shortlist`).
 

@@ -15,15 +15,69 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from subsettune import config
 from subsettune.errors import ConfigError, LearningError
 from subsettune.facts import TaskFacts
 from subsettune.policy import conventional
 from subsettune.storage import Folder, parsed
-from subsettune.study.execute.sequence import RunRequest
+from subsettune.study.context import StudyContext
+from subsettune.study.execute.sequence import FixedRuns, RunRequest, RunSource
 from subsettune.study.results.records import RunRecord, from_table, to_table
 from subsettune.task import Task
+from subsettune.train import metrics
+
+
+class ReferenceStage:
+    """Trains the conventional recipe with its seeds, as far as this machine's cache does not hold them."""
+
+    name = "reference"
+
+    def __init__(self, context: StudyContext) -> None:
+        self.context = context
+
+    def source(self) -> RunSource:
+        """The runs that are neither on record nor in the cache."""
+        context = self.context
+        have = {record.seed for record in context.folder.records("reference") if record.cause == "finished"}
+        wanted = [seed for seed in context.seeds[: context.settings.seeds] if seed not in have]
+        requests = [request(seed, context.facts) for seed in wanted if not self._take_cached(seed)]
+        if requests:
+            context.observer.stage(self.name, len(requests))
+        return FixedRuns(requests, self._keep)
+
+    def finish(self) -> None:
+        """Note the target, and the spread of the metric over seeds.
+
+        Raises:
+            LearningError: the recipe does not learn the task.
+        """
+        context, records = self.context, self.context.references()
+        chance = metrics.chance(context.task.metric, context.data.validation.targets, context.data.num_outputs)
+        check_learning(records, context.task, chance)
+        context.note(target=context.task.target(mean(records)), noise=spread(records))
+
+    def _take_cached(self, seed: int) -> bool:
+        """Whether the cache holds the run; it is then on record."""
+        name = self.context.checkpoint_name(conventional(self.context.facts), seed)
+        cached = self._cache().get(seed, name, self.context.checkpoints)
+        if cached is not None:
+            self.context.keep(cached)
+        return cached is not None
+
+    def _keep(self, record: RunRecord) -> None:
+        self.context.keep(record)
+        if record.cause == "finished":
+            name = self.context.checkpoint_name(conventional(self.context.facts), record.seed)
+            self._cache().put(record, name, self.context.checkpoints)
+
+    def _cache(self) -> ReferenceCache:
+        context = self.context
+        threads = context.settings.cpus_per_trial
+        environment = {"torch": torch.__version__, "threads": threads, "device": context.device_kind()}
+        cache = context.options.places.cache_folder
+        return ReferenceCache.of(cache, context.task, context.data.fingerprint, environment)
 
 
 def request(seed: int, facts: TaskFacts) -> RunRequest:

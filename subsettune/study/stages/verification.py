@@ -1,222 +1,164 @@
-"""The stages of a study that decide while they run: search and verification, as sources of runs."""
+"""The stage of verification: the runs that its tests need, those of the controls, and the winner."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from subsettune.facts import TaskFacts
-from subsettune.policy import FULL, Phase, Policy, conventional
-from subsettune.study.execute.sequence import Pause, RunRequest
+from subsettune.ledger import Ledger
+from subsettune.policy import FULL, SUBSET, Phase, Policy, conventional
+from subsettune.study.context import StudyContext
+from subsettune.study.execute.sequence import Pause, RunRequest, RunSource
+from subsettune.study.preflight import dearest_budget
+from subsettune.study.results.manifest import RoundState
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import Candidate, role_of
-from subsettune.study.search.search import WAIT, Outcome, Proposal, Search
-from subsettune.study.search.shortlist import ShortlistedPolicy
+from subsettune.study.search.search import Search
 from subsettune.study.spec.components import randomised, selects
+from subsettune.study.verification import candidates as choosing
+from subsettune.study.verification.noninferiority import Rules
 from subsettune.study.verification.verification import Verification
 from subsettune.train.result import CurvePoint
 
-CLEARLY_DEARER = 1.2  # times the cost of the dearest candidate so far
-STRETCH = 1.5  # times the compute of the dearest candidate: two such steps reach what one lucky seed hides
+
+class VerificationStage:
+    """Tests the candidates of a search against the reference, and names the winner."""
+
+    name = "verification"
+
+    def __init__(self, context: StudyContext, search: Search) -> None:
+        self.context, self.search = context, search
+
+    def source(self) -> RunSource | None:
+        """The open round, or a new one for the candidates of a search that has gone on; None if it has found none."""
+        rounds = self.context.folder.manifest.rounds
+        is_open = bool(rounds) and rounds[-1].trials_asked >= self.context.settings.trials
+        opened = self._go_on(rounds[-1]) if is_open else self._begin(rounds)
+        if opened is None:
+            return None
+        verification, candidates = opened
+        number = len(rounds) + (not is_open)
+        shortlist, facts = self.search.shortlist, self.context.facts
+        shorter, subset = (choosing.likeliest(shortlist, facts, arm, number) for arm in (FULL, SUBSET))
+        material = ControlMaterial(facts=facts, round_number=number, shorter=shorter, subset=subset)
+        known = self._tested({**candidates, **({shorter.name: shorter} if shorter is not None else {})})
+        keeper = _RoundKeeper(self.context, number)
+        source = VerificationSource(verification, candidates, material, known, keeper)
+        keeper.source = source
+        is_another = shorter is not None and shorter.name not in candidates
+        policies = len(candidates) + is_another + 2  # the controls of the winner
+        num_runs = policies * self.context.settings.seeds
+        self.context.observer.stage(self.name, num_runs)  # the display follows if it takes more
+        keeper(None)
+        return source
+
+    def finish(self) -> None:
+        """Note the cheapest candidate that passed, of all rounds."""
+        passed = [
+            (each.candidates[each.winner].cost_flops, each.winner)
+            for each in self.context.folder.manifest.rounds
+            if each.winner is not None
+        ]
+        self.context.note(winner=min(passed)[1] if passed else None)
+
+    def _go_on(self, opened: RoundState) -> tuple[Verification, dict[str, Candidate]]:
+        return Verification.from_mapping(opened.state), dict(opened.candidates)
+
+    def _begin(self, rounds: tuple[RoundState, ...]) -> tuple[Verification, dict[str, Candidate]] | None:
+        settings, facts = self.context.settings, self.context.facts
+        candidates = choosing.select_candidates(self._trials(), settings.candidates, facts, len(rounds) + 1)
+        if not candidates:
+            return None
+        spent = rounds[-1].alpha_spent if rounds else 0.0
+        costs = {name: candidate.cost_flops for name, candidate in candidates.items()}
+        return Verification(costs, self._rules(), self.context.seeds, spent=spent), candidates
+
+    def _trials(self) -> choosing.Trials:
+        context = self.context
+        return choosing.Trials(
+            shortlist=self.search.shortlist,
+            records=context.folder.records("trial"),
+            target=context.target(),
+            higher_is_better=context.task.higher_is_better,
+            most_passes=dearest_budget(context.space) * context.facts.reference_passes,
+        )
+
+    def _rules(self) -> Rules:
+        task, settings = self.context.task, self.context.settings
+        return Rules(
+            margin=task.tolerance,
+            alpha=settings.alpha,
+            seeds=settings.seeds,
+            max_seeds=settings.seed_cap,
+            higher_is_better=task.higher_is_better,
+            resolution=self.context.resolution(len(self.context.data.test)),
+        )
+
+    def _tested(self, candidates: Mapping[str, Candidate]) -> dict[tuple[str, int], float]:
+        """Test metrics on record, for the policies of this round, whatever round measured them."""
+        found: dict[tuple[str, int], float] = {}
+        for record in self.context.folder.records("verification"):
+            value = record.test_metric if record.test_metric is not None else math.nan
+            names = [n for n, c in candidates.items() if c.policy.key == record.policy.key]
+            names += ["reference"] if record.candidate == "reference" else []
+            found |= {(name, record.seed): value for name in names}
+        return found
 
 
-class SearchStage:
-    """Trials, as the search proposes them.
+class _RoundKeeper:
+    """Writes a round of verification after every change, and its runs as they come."""
 
-    Args:
-        search: asked and told.
-        again: runs that an interruption cut off; they come first, and go on from their checkpoints.
-        done: told each record, before the search is.
-        out_of_time: whether no new trial may start.
-    """
+    def __init__(self, context: StudyContext, number: int) -> None:
+        self._context, self._number = context, number
+        self.source: VerificationSource | None = None
 
-    def __init__(
-        self,
-        search: Search,
-        again: Iterable[Proposal],
-        done: Callable[[RunRecord], None],
-        out_of_time: Callable[[], bool],
-    ) -> None:
-        self._search, self._again, self._done, self._out_of_time = search, list(again), done, out_of_time
+    def __call__(self, record: RunRecord | None) -> None:
+        if record is not None:
+            self._context.keep(self._without_old_work(record))
+            return
+        assert self.source is not None
+        rounds = self._context.folder.manifest.rounds
+        before = rounds[self._number - 1].trials_asked if len(rounds) >= self._number else 0
+        now = to_round(self.source, max(self._context.settings.trials, before))
+        self._context.folder.note(rounds=(*rounds[: self._number - 1], now))
+        self._context.folder.save()
 
-    def next(self) -> RunRequest | Pause:
-        """The next trial."""
-        if self._again:
-            return _trial(self._again.pop(0))
-        if self._out_of_time():
-            return Pause.DONE
-        proposal = self._search.propose()
-        if isinstance(proposal, Proposal):
-            return _trial(proposal)
-        return Pause.WAIT if proposal is WAIT else Pause.DONE
-
-    def progress(self, request: RunRequest, point: CurvePoint) -> bool:
-        """Whether the search gives this trial up."""
-        if point.metric is None or point.share >= 1:
-            return False
-        return self._search.observe(request.number, point.share, point.metric)
-
-    def finished(self, request: RunRequest, record: RunRecord) -> None:
-        """Put the trial on record, then tell the search: a driver killed in between finds the record."""
-        self._done(record)
-        self._search.tell(request.number, outcome(record))
-
-
-def outcome(record: RunRecord) -> Outcome:
-    """What the search is told of a trial."""
-    return Outcome(
-        cause=record.cause,
-        metric=record.metric if record.cause == "finished" else None,
-        share_used=min(1.0, max(0.0, record.share_used)),
-        message=record.message,
-    )
-
-
-def _trial(proposal: Proposal) -> RunRequest:
-    return RunRequest(
-        name=f"trial-{proposal.number:04d}",
-        role="trial",
-        number=proposal.number,
-        policy=proposal.policy,
-        coordinates=proposal.coordinates,
-        seed=proposal.seed,
-        confirms=proposal.confirms,
-    )
+    def _without_old_work(self, record: RunRecord) -> RunRecord:
+        """A reference whose finished weights were only measured on the test split has cost its evaluation alone."""
+        seeds = {r.seed for r in self._context.folder.records("reference")}
+        if record.candidate != "reference" or record.seed not in seeds or record.cause != "finished":
+            return record
+        evaluate = len(self._context.data.test) * self._context.facts.forward_flops
+        return replace(record, ledger=Ledger(evaluate=evaluate), train_s=0.0, select_s=0.0, evaluate_s=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trials:
-    """What verification may choose from.
+class ControlMaterial:
+    """What the controls of a round are made of, beside its candidates.
 
     Args:
-        search: after its last trial.
-        records: of its trials.
-        target: validation metric that counts as matched.
-        higher_is_better: direction of the metric.
-        most_passes: compute of the dearest policy in the space.
-    """
-
-    search: Search
-    records: tuple[RunRecord, ...]
-    target: float
-    higher_is_better: bool
-    most_passes: float
-
-    def safer(self, cost_flops: int) -> RunRecord | None:
-        """The policy with the most to spare among those that are clearly dearer and always reached the target.
-
-        A cheap policy's luck is drawn on few seeds, and noise is larger on a small budget than in the reference; should
-        it fail verification, a dearer one that was tested before it still stands.
-        """
-        by_policy: dict[str, list[RunRecord]] = {}
-        for record in self.records:
-            if record.cost_flops >= CLEARLY_DEARER * cost_flops:
-                by_policy.setdefault(record.policy.key, []).append(record)
-        sound = [rs for rs in by_policy.values() if all(r.metric is not None and not self._miss(r) for r in rs)]
-        if not sound:
-            return None
-        return max(sound, key=lambda rs: (self._spare(rs), -rs[0].cost_flops))[0]
-
-    def _spare(self, records: list[RunRecord]) -> float:
-        """By how much the mean metric is better than the target."""
-        gaps = [r.metric - self.target for r in records if r.metric is not None]
-        return (1 if self.higher_is_better else -1) * sum(gaps) / len(gaps)
-
-    def _miss(self, record: RunRecord) -> float:
-        assert record.metric is not None
-        gap = self.target - record.metric if self.higher_is_better else record.metric - self.target
-        return max(0.0, gap)
-
-
-def select_candidates(trials: Trials, count: int, facts: TaskFacts, round_number: int) -> dict[str, Candidate]:
-    """The candidates of a round: the search's choice, and the best of the full arm, named `shorter`.
-
-    The candidates make a ladder of costs. Places that the search leaves empty are a margin for its optimism: dearer
-    policies with more to spare, and where there is none, the dearest candidate with more compute in every phase. Where
-    the search trusts no policy, the likeliest is tested all the same: the table then says by how much it missed.
-
-    Args:
-        trials: what there is to choose from.
-        count: policies besides the best of the full arm.
         facts: of the task.
-        round_number: 1, or more after an extension; it marks the names.
+        round_number: marks the names of controls.
+        shorter: the best of the full arm, should it be no candidate.
+        subset: the best of the subset arm, should none of it be a candidate; its random control is tested.
     """
-    mark = "" if round_number == 1 else f"@{round_number}"
-    best_full = trials.search.shortlist.best(arm=FULL)
-    named: dict[str, Candidate] = {}
-    if best_full is not None:
-        named[f"shorter{mark}"] = _candidate(f"shorter{mark}", best_full, facts)
-    for found in trials.search.shortlist.candidates(count):
-        if len(named) <= count and _stands_apart(found.policy.cost(facts), named.values()):
-            name = f"candidate-{len(named) + (best_full is None)}{mark}"
-            named[name] = _candidate(name, found, facts)
-    likeliest = trials.search.shortlist.likeliest()
-    if not named and likeliest is not None:
-        name = f"shorter{mark}" if likeliest.policy.arm == FULL else f"candidate-1{mark}"
-        named[name] = _candidate(name, likeliest, facts)
-    while named and len(named) < count + 1:
-        dearest = max(named.values(), key=lambda candidate: candidate.cost_flops)
-        name = f"candidate-{len(named) + (f'shorter{mark}' not in named)}{mark}"
-        safer = trials.safer(dearest.cost_flops)
-        longer = extend_candidates(dearest.policy, trials.most_passes)
-        if safer is not None:
-            named[name] = _from_record(name, safer)
-        elif longer is not None:
-            named[name] = Candidate(name=name, policy=longer, cost_flops=longer.cost(facts))
-        else:
-            break
-    return named
+
+    facts: TaskFacts
+    round_number: int = 1
+    shorter: Candidate | None = None
+    subset: Candidate | None = None
 
 
-def _stands_apart(cost_flops: int, others: Iterable[Candidate]) -> bool:
-    """Whether a cost differs enough from those of others: policies of one cost mostly pass or fail together.
-
-    The search's optimism is more than the noise of seeds: all its policies were chosen on one validation split, which
-    suits some budgets better than the test split does. Only a ladder of costs is a margin against that.
-    """
-    costs = [other.cost_flops for other in others]
-    return all(max(cost, cost_flops) >= CLEARLY_DEARER * min(cost, cost_flops) for cost in costs)
-
-
-def extend_candidates(policy: Policy, most_passes: float) -> Policy | None:
-    """The policy with more compute in every phase, or None if the space allows no more that counts."""
-    factor = min(STRETCH, most_passes / policy.passes)
-    if factor < CLEARLY_DEARER:
-        return None
-    phases = []
-    for phase in policy.phases:
-        plain = {name: getattr(phase, name) for name in Phase.__dataclass_fields__}
-        phases.append(Phase(**{**plain, "passes": phase.passes * factor}))
-    return Policy(phases=tuple(phases), recipe=policy.recipe)
-
-
-def likeliest(search: Search, facts: TaskFacts, arm: str, round_number: int) -> Candidate | None:
-    """The best of an arm where the search does not trust it enough to make it a candidate: `shorter`, or `subset`."""
-    best = search.shortlist.likeliest(arm=arm)
-    name = "shorter" if arm == FULL else "subset"
-    return None if best is None else _candidate(name if round_number == 1 else f"{name}@{round_number}", best, facts)
-
-
-def _from_record(name: str, record: RunRecord) -> Candidate:
-    return Candidate(name=name, policy=record.policy, trials=(record.number,), cost_flops=record.cost_flops)
-
-
-def _candidate(name: str, found: ShortlistedPolicy, facts: TaskFacts) -> Candidate:
-    return Candidate(name=name, policy=found.policy, trials=(found.number,), cost_flops=found.policy.cost(facts))
-
-
-class VerificationStage:
+class VerificationSource:
     """Runs of one round of verification, and of its controls once the candidates are through.
 
     Args:
         verification: says what is needed.
         candidates: by name; controls are added to it.
-        facts: of the task.
-        round_number: marks the names of controls.
-        shorter: the best of the full arm, should it be no candidate.
-        subset: the best of the subset arm, should none of it be a candidate; its random control is tested.
+        material: what controls are made of.
         known: test metrics of runs that are on record, by (name, seed).
         save: called after every change.
     """
@@ -225,16 +167,14 @@ class VerificationStage:
         self,
         verification: Verification,
         candidates: dict[str, Candidate],
-        facts: TaskFacts,
-        round_number: int,
-        shorter: Candidate | None,
-        subset: Candidate | None,
+        material: ControlMaterial,
         known: Mapping[tuple[str, int], float],
         save: Callable[[RunRecord | None], None],
     ) -> None:
-        self.verification, self.candidates, self._facts = verification, candidates, facts
-        self._mark = "" if round_number == 1 else f"@{round_number}"
-        self._fallback, self._likeliest_subset, self._known, self._save = shorter, subset, known, save
+        self.verification, self.candidates, self._facts = verification, candidates, material.facts
+        self._mark = "" if material.round_number == 1 else f"@{material.round_number}"
+        self._fallback, self._likeliest_subset = material.shorter, material.subset
+        self._known, self._save = known, save
         self._under_way: set[tuple[str, int]] = set()
 
     def next(self) -> RunRequest | Pause:
@@ -329,15 +269,17 @@ class VerificationStage:
         return Candidate(name=name, policy=policy, cost_flops=policy.cost(self._facts))
 
 
-def to_round(stage: VerificationStage) -> dict[str, Any]:
+def to_round(source: VerificationSource, trials_asked: int) -> RoundState:
     """A round of verification as the manifest holds it."""
-    order = [*stage.verification.order, *stage.verification.controls]
-    plain = {
-        name: {"policy": c.policy.to_mapping(), "trials": list(c.trials), "cost_flops": c.cost_flops}
-        for name, c in ((name, stage.candidates[name]) for name in order)
-    }
-    verdicts = {name: _unclaimed(name, verdict.to_mapping()) for name, verdict in stage.verification.verdicts.items()}
-    return {"candidates": plain, "state": stage.verification.to_mapping(), "verdicts": verdicts}
+    verification = source.verification
+    names = (*verification.order, *verification.controls)
+    verdicts = {name: _unclaimed(name, verdict.to_mapping()) for name, verdict in verification.verdicts.items()}
+    return RoundState(
+        candidates={name: source.candidates[name] for name in names},
+        verdicts=verdicts,
+        state=verification.to_mapping(),
+        trials_asked=trials_asked,
+    )
 
 
 def _unclaimed(name: str, verdict: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Turn the TREC question classification data into Parquet, for search_spaces/trec.yaml.
 
-    python benchmarks/trec.py SOURCE_DIR OUT_DIR
+    python benchmarks/convert/trec.py SOURCE_DIR OUT_DIR
 
 SOURCE_DIR holds the label files of Li and Roth (2002) as TREC.train and TREC.test, or under the names of their page,
 https://cogcomp.seas.upenn.edu/Data/QA/QC/ (train_5500.label, TREC_10.label), gzipped or not. OUT_DIR/trec/train.parquet

@@ -1,6 +1,6 @@
 """Turn the Adult (Census Income) data into Parquet, for search_spaces/adult.yaml and search_spaces/adult_hours.yaml.
 
-    python benchmarks/adult.py SOURCE_DIR OUT_DIR
+    python benchmarks/convert/adult.py SOURCE_DIR OUT_DIR
 
 SOURCE_DIR holds adult.data and adult.test as UCI publishes them (https://archive.ics.uci.edu/dataset/2/adult, CC BY
 4.0), gzipped or not. OUT_DIR/adult/train.parquet (32,561 rows) and test.parquet (16,281 rows) are written; OUT_DIR is

@@ -1,0 +1,66 @@
+"""The main job in one call: drive a study, export the policy of its winner, write its report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from subsettune import bundle
+from subsettune.report import html, progress
+from subsettune.study.context import StudyContext
+from subsettune.study.driver import Delivery, StudyDriver
+from subsettune.study.observer import Observer
+from subsettune.study.options import TuneOptions, fresh_run_id
+from subsettune.study.results.folder import StudyFolder
+from subsettune.study.results.view import StudyView
+from subsettune.study.spec.definition import Study, parse
+from subsettune.study.spec.yaml_file import read
+from subsettune.study.stages.export import winner_subsets
+
+__all__ = ["TuneOptions", "tune"]
+
+
+def tune(
+    study: Study | Mapping[str, Any] | str | Path,
+    *,
+    run_id: str | None = None,
+    observer: Observer | None = None,
+    options: TuneOptions | None = None,
+) -> StudyView:
+    """Find, verify and export the cheapest policy for a task.
+
+    Args:
+        study: a study file, its content as a mapping, or a `Study`.
+        run_id: name of the study; the same name goes on with it, or extends it. Default: file name and a number.
+        observer: told how it goes; default: silence.
+        options: where and how it runs.
+
+    Returns:
+        The finished study; `summary["verified"]` says whether a policy passed, `summary["bundle"]` where it lies.
+
+    Raises:
+        ConfigError, DataError, ModelError, LearningError, StudyError: see `subsettune.errors`.
+        KeyboardInterrupt: interrupted; the same call goes on.
+    """
+    options = options or TuneOptions()
+    name = Path(study).stem if isinstance(study, str | Path) else "study"
+    resolved = study if isinstance(study, Study) else read(study) if isinstance(study, str | Path) else parse(study)
+    folder = StudyFolder(options.storage, fresh_run_id(options.storage, name) if run_id is None else run_id)
+    with progress.make_progress(sys.stderr, quiet=True) as silent:
+        driver = StudyDriver(resolved, folder, observer or silent, options)
+        try:
+            return driver.run(Delivery(export=_export, report=_report))
+        finally:
+            driver.lock.release()
+
+
+def _export(context: StudyContext, winner: str, target: str) -> None:
+    chosen = winner_subsets(context, winner)
+    subsets = [bundle.chosen(index, subset, context.data.train) for index, subset in chosen.items()]
+    bundle.export_study(context.folder.view(), winner, subsets, seed=context.seeds[0], target=target)
+
+
+def _report(context: StudyContext, view: StudyView) -> None:
+    context.folder.folder.write("report.html", html.page(view).encode())

@@ -1,0 +1,285 @@
+"""The manifest of a study: what it was asked, how far it is, on what it ran. The JSON file beside the tables, typed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from subsettune import config
+from subsettune.config import FrozenDict
+from subsettune.facts import TaskFacts
+from subsettune.policy import Policy
+from subsettune.study.results.view import AblationResult, Candidate
+from subsettune.study.spec.components import Component
+from subsettune.study.spec.definition import Study
+
+MANIFEST_SCHEMA = 1
+ORIGIN_KEYS = ("versions", "hardware", "data")  # where numbers come from: each with a heading of its own in a report
+SHOWN_ELSEWHERE = (*ORIGIN_KEYS, "command", "study", "rounds", "comparison")
+STATE_KEYS = ("alpha_spent", "winner")  # of a state of verification, read here; the rest is its own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """A start of the driver.
+
+    Args:
+        at: when, in UTC, as ISO 8601.
+        command: that goes on with the study; empty where it was started from Python.
+    """
+
+    at: str
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataOrigin:
+    """Which data a study trains on.
+
+    Args:
+        fingerprint: content hash of data and split.
+        source: as the study file names it.
+    """
+
+    fingerprint: str
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundState:
+    """A round of verification.
+
+    Args:
+        candidates: by name, in the order of their tests, controls last.
+        verdicts: by name, plain, as they may be told.
+        state: of the state machine, plain: `Verification.from_mapping` reads it.
+        trials_asked: trials of the search that it chose from.
+    """
+
+    candidates: Mapping[str, Candidate]
+    verdicts: Mapping[str, Mapping[str, Any]]
+    state: Mapping[str, Any]
+    trials_asked: int = 0
+
+    @property
+    def winner(self) -> str | None:
+        """Name of the cheapest candidate that passed."""
+        name: str | None = self.state["winner"]
+        return name
+
+    @property
+    def alpha_spent(self) -> float:
+        """Share of the error rate that it and the rounds before it used up."""
+        return float(self.state["alpha_spent"])
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Its JSON form."""
+        candidates = {
+            name: {"policy": c.policy.to_mapping(), "trials": list(c.trials), "cost_flops": c.cost_flops}
+            for name, c in self.candidates.items()
+        }
+        verdicts = {name: dict(verdict) for name, verdict in self.verdicts.items()}
+        return {
+            "candidates": candidates,
+            "state": dict(self.state),
+            "verdicts": verdicts,
+            "trials_asked": self.trials_asked,
+        }
+
+    @classmethod
+    def from_mapping(cls, raw: Mapping[str, Any]) -> RoundState:
+        """Read what `to_mapping` wrote."""
+        for key in STATE_KEYS:
+            raw["state"][key]
+        candidates = {
+            name: Candidate(
+                name=name,
+                policy=Policy.from_mapping(plain["policy"]),
+                trials=tuple(plain["trials"]),
+                cost_flops=plain["cost_flops"],
+            )
+            for name, plain in raw["candidates"].items()
+        }
+        asked = raw.get("trials_asked", 0)
+        return cls(candidates=candidates, verdicts=dict(raw["verdicts"]), state=raw["state"], trials_asked=asked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AblationState:
+    """The ablation, begun or finished.
+
+    Args:
+        trials_asked: trials of the search that its policies were chosen from.
+        seeds: that every component is measured with.
+        results: one for each component.
+    """
+
+    trials_asked: int
+    seeds: tuple[int, ...]
+    results: tuple[AblationResult, ...]
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Its JSON form."""
+        rows = [config.to_plain(result) for result in self.results]
+        return {"trials_asked": self.trials_asked, "seeds": list(self.seeds), "rows": rows}
+
+    @classmethod
+    def from_mapping(cls, raw: Mapping[str, Any]) -> AblationState:
+        """Read what `to_mapping` wrote."""
+        results = tuple(config.build(AblationResult, row) for row in raw["rows"])
+        return cls(trials_asked=raw["trials_asked"], seeds=tuple(raw["seeds"]), results=results)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What is known of a study beside its tables.
+
+    Args:
+        run_id: name of the study.
+        status: the stage that it is in: `reference`, `search`, `verification`, `comparison` (the ablation), `export`,
+            `finished`.
+        task: content hash of the task.
+        created: when it began, in UTC, as ISO 8601.
+        study: the resolved input.
+        elapsed_s: seconds that its driver has run, over all starts.
+        starts: of its driver.
+        rounds: of verification.
+        command: that goes on with it; empty where it was started from Python, null before its first start.
+        versions: of Python and the packages that results depend on, at the latest start.
+        hardware: of the driver's machine, likewise.
+        facts: of the task, once they are known.
+        data: which data, likewise.
+        target: the worst validation metric that still counts as matched, once the reference is known.
+        noise: spread of the reference's metric over seeds, likewise.
+        search: counts of the search, once it is over.
+        sampler: that the search used, likewise.
+        winner: name of the candidate that is exported; null where none passed, or before verification is over.
+        ablation: of the components; null where there was none yet.
+        trials_asked: trials that a finished study was asked for.
+        bundle: where the bundle was written.
+        interrupted: whether its driver was interrupted, and has not come back.
+    """
+
+    run_id: str
+    status: str
+    task: str
+    created: str
+    study: Study
+    elapsed_s: float = 0.0
+    starts: tuple[Start, ...] = ()
+    rounds: tuple[RoundState, ...] = ()
+    command: str | None = None
+    versions: FrozenDict = FrozenDict()
+    hardware: FrozenDict = FrozenDict()
+    facts: TaskFacts | None = None
+    data: DataOrigin | None = None
+    target: float | None = None
+    noise: float | None = None
+    search: FrozenDict = FrozenDict()
+    sampler: str | None = None
+    winner: str | None = None
+    ablation: AblationState | None = None
+    trials_asked: int = 0
+    bundle: str | None = None
+    interrupted: bool = False
+
+    @property
+    def shown_rounds(self) -> tuple[RoundState, ...]:
+        """The latest round of verification, and before it the one that the winner comes from if that is another."""
+        won = [r for r in self.rounds[:-1] if self.winner is not None and self.winner in r.candidates]
+        return (*won, *self.rounds[-1:])
+
+    @property
+    def candidates(self) -> dict[str, Candidate]:
+        """Those of the rounds that are shown, in their order; names are unique across rounds."""
+        return {name: candidate for r in self.shown_rounds for name, candidate in r.candidates.items()}
+
+    @property
+    def verdicts(self) -> dict[str, Mapping[str, Any]]:
+        """Likewise."""
+        return {name: verdict for r in self.shown_rounds for name, verdict in r.verdicts.items()}
+
+    @property
+    def ablation_results(self) -> dict[Component, AblationResult]:
+        """By component; none where there was no ablation."""
+        return {} if self.ablation is None else {result.component: result for result in self.ablation.results}
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Versions, hardware and data, plain, as far as they are known: where the numbers come from."""
+        plain = self.to_mapping()
+        return {key: plain[key] for key in ORIGIN_KEYS if key in plain}
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What else is known, plain: all but the origin, the study, its command, verification and ablation."""
+        return {key: value for key, value in self.to_mapping().items() if key not in SHOWN_ELSEWHERE}
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Its JSON form: what is not known yet is left out."""
+        plain: dict[str, Any] = {
+            "schema": MANIFEST_SCHEMA,
+            "run_id": self.run_id,
+            "status": self.status,
+            "task": self.task,
+            "created": self.created,
+            "elapsed_s": self.elapsed_s,
+            "starts": [{"at": start.at, "command": start.command} for start in self.starts],
+            "rounds": [round_state.to_mapping() for round_state in self.rounds],
+            "study": config.to_plain(self.study),
+            "winner": self.winner,
+        }
+        for name in ("command", "facts", "target", "noise", "sampler", "bundle"):
+            if getattr(self, name) is not None:
+                plain[name] = config.to_plain(getattr(self, name))
+        for name in ("versions", "hardware", "search", "trials_asked", "interrupted"):
+            if getattr(self, name):
+                plain[name] = config.to_plain(getattr(self, name))
+        if self.data is not None:
+            plain["data"] = {"fingerprint": self.data.fingerprint, "source": self.data.source}
+        if self.ablation is not None:
+            plain["comparison"] = self.ablation.to_mapping()
+        return plain
+
+    def to_json(self) -> bytes:
+        """The file."""
+        return json.dumps(self.to_mapping(), indent=1, sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Manifest:
+        """Read what `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: something is missing or damaged; `OtherSchemaError` for another version.
+        """
+        raw = json.loads(text)
+        if raw["schema"] != MANIFEST_SCHEMA:
+            raise OtherSchemaError(raw["schema"])
+        known: dict[str, Any] = {key: raw[key] for key in ("run_id", "status", "task", "created", "elapsed_s")}
+        for name in ("command", "target", "noise", "sampler", "winner", "trials_asked", "bundle", "interrupted"):
+            if name in raw:
+                known[name] = raw[name]
+        for name in ("versions", "hardware", "search"):
+            known[name] = FrozenDict(raw.get(name, {}))
+        if "comparison" in raw:
+            known["ablation"] = AblationState.from_mapping(raw["comparison"])
+        if "data" in raw:
+            known["data"] = DataOrigin(fingerprint=raw["data"]["fingerprint"], source=raw["data"].get("source", ""))
+        if "facts" in raw:
+            known["facts"] = config.build(TaskFacts, raw["facts"])
+        return cls(
+            **known,
+            study=config.build(Study, raw["study"]),
+            starts=tuple(Start(at=start["at"], command=start.get("command", "")) for start in raw["starts"]),
+            rounds=tuple(RoundState.from_mapping(plain) for plain in raw["rounds"] if plain),
+        )
+
+
+class OtherSchemaError(ValueError):
+    """Another version wrote the manifest; `schema` is its number."""
+
+    def __init__(self, schema: object) -> None:
+        super().__init__(f"schema {schema!r}")
+        self.schema = schema

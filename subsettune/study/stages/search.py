@@ -1,0 +1,147 @@
+"""The stage of the search: trials as it proposes them, and what it is told of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from subsettune import config
+from subsettune.config import FrozenDict
+from subsettune.study.context import StudyContext
+from subsettune.study.execute.sequence import Pause, RunRequest, RunSource
+from subsettune.study.results.records import RunRecord
+from subsettune.study.search.journal_storage import journal_at
+from subsettune.study.search.problem import SearchProblem, SearchSettings
+from subsettune.study.search.search import WAIT, Outcome, Proposal, Search
+from subsettune.study.stages import reference
+from subsettune.train.result import CurvePoint
+
+JOURNAL = "optuna.journal"
+
+
+class SearchStage:
+    """Proposes policies and trains them, until the trials or the time are used up."""
+
+    name = "search"
+
+    def __init__(self, context: StudyContext) -> None:
+        self.context = context
+        problem = SearchProblem(
+            space=context.space,
+            facts=context.facts,
+            target=context.target(),
+            higher_is_better=context.task.higher_is_better,
+            why_not=context.why_not,
+        )
+        asked = context.settings
+        settings = SearchSettings(
+            trials=asked.trials, parallel=asked.parallel, seed=asked.seed, sampler=asked.sampler, noise=self._noise()
+        )
+        storage = journal_at(context.folder.folder, JOURNAL)
+        self.search = Search(problem, settings, storage=storage, name=context.folder.run_id)
+        self._started_s = context.clock()
+        self._told = ""  # key of the policy last told as the best so far
+
+    def source(self) -> RunSource:
+        """The trials that are not on record yet; those that an interruption cut off come first."""
+        known = {record.number: outcome(record) for record in self.context.folder.records("trial")}
+        again = self.search.recover(known)
+        self._started_s = self.context.clock()
+        left = self.context.settings.trials - len(known)
+        if left > 0:
+            self.context.observer.stage(self.name, left)
+        return TrialSource(self.search, again, self._keep, self._is_out_of_time)
+
+    def finish(self) -> None:
+        """Note what the search counted."""
+        counts = FrozenDict(config.to_plain(self.search.counts))
+        self.context.note(search=counts, sampler=self.search.settings.source)
+
+    def _noise(self) -> float:
+        """Spread of the metric over seeds, and at least that of one example's worth: ties happen by chance."""
+        noise = self.context.folder.manifest.noise
+        assert noise is not None, "the stage of the reference notes it"
+        return max(noise, 0.5 * self.context.resolution(len(self.context.data.validation)))
+
+    def _is_out_of_time(self) -> bool:
+        limit = self.context.settings.time_limit_s
+        return limit is not None and self.context.clock() - self._started_s > limit
+
+    def _keep(self, record: RunRecord) -> None:
+        audits = {trial.number for trial in self.search.records if trial.is_stop_audit}
+        self.context.keep(replace(record, is_stop_audit=record.number in audits))
+        self.context.drop_checkpoint(record)
+        self._tell_best()
+
+    def _tell_best(self) -> None:
+        best = self.search.shortlist.best()
+        if best is None or best.policy.key == self._told:
+            return
+        sign = 1 if self.context.task.higher_is_better else -1
+        gap = sign * (best.metric - reference.mean(self.context.references()))
+        self.context.observer.best(best.policy, best.cost, gap)
+        self._told = best.policy.key
+
+
+class TrialSource:
+    """Trials, as the search proposes them.
+
+    Args:
+        search: asked and told.
+        again: runs that an interruption cut off; they come first, and go on from their checkpoints.
+        done: told each record, before the search is.
+        out_of_time: whether no new trial may start.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        again: Iterable[Proposal],
+        done: Callable[[RunRecord], None],
+        out_of_time: Callable[[], bool],
+    ) -> None:
+        self._search, self._again, self._done, self._out_of_time = search, list(again), done, out_of_time
+
+    def next(self) -> RunRequest | Pause:
+        """The next trial."""
+        if self._again:
+            return _trial(self._again.pop(0))
+        if self._out_of_time():
+            return Pause.DONE
+        proposal = self._search.propose()
+        if isinstance(proposal, Proposal):
+            return _trial(proposal)
+        return Pause.WAIT if proposal is WAIT else Pause.DONE
+
+    def progress(self, request: RunRequest, point: CurvePoint) -> bool:
+        """Whether the search gives this trial up."""
+        if point.metric is None or point.share >= 1:
+            return False
+        return self._search.observe(request.number, point.share, point.metric)
+
+    def finished(self, request: RunRequest, record: RunRecord) -> None:
+        """Put the trial on record, then tell the search: a driver killed in between finds the record."""
+        self._done(record)
+        self._search.tell(request.number, outcome(record))
+
+
+def outcome(record: RunRecord) -> Outcome:
+    """What the search is told of a trial."""
+    return Outcome(
+        cause=record.cause,
+        metric=record.metric if record.cause == "finished" else None,
+        share_used=min(1.0, max(0.0, record.share_used)),
+        message=record.message,
+    )
+
+
+def _trial(proposal: Proposal) -> RunRequest:
+    return RunRequest(
+        name=f"trial-{proposal.number:04d}",
+        role="trial",
+        number=proposal.number,
+        policy=proposal.policy,
+        coordinates=proposal.coordinates,
+        seed=proposal.seed,
+        confirms=proposal.confirms,
+    )
