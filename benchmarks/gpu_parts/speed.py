@@ -33,7 +33,7 @@ GOAL = 0.9  # of the images a second of a bare loop
 LR, MOMENTUM, DECAY = 0.02, 0.9, 5e-4
 MIB = 2**20
 READY_S = 40.0  # until every process has a device and has trained once
-FEWEST_PAIRS, MOST_PAIRS, PAIRS_S = 2, 9, 30.0  # as many pairs as begin in so many seconds
+FEWEST_PAIRS, MOST_PAIRS, PAIRS_S = 2, 9, 25.0  # as many pairs as begin in so many seconds
 PRECISIONS = ("bfloat16", "float32")
 Examples = tuple[Tensor, Tensor]
 
@@ -404,7 +404,7 @@ SPEED = (
     Part(
         name="throughput",
         about=f"images a second of train.run over a bare PyTorch loop, goal {GOAL}",
-        budget_s=90,
+        budget_s=80,
         cases=throughput,
         exact=False,
         words=throughput_words,
@@ -412,7 +412,7 @@ SPEED = (
     Part(
         name="synchronisations",
         about="how often a step waits for the device",
-        budget_s=30,
+        budget_s=25,
         cases=synchronisations,
         exact=False,
         words=synchronisation_words,
@@ -420,7 +420,7 @@ SPEED = (
     Part(
         name="at_once",
         about="small trainings at a time on one device, against one after the other",
-        budget_s=90,
+        budget_s=65,
         cases=at_once,
         exact=False,
         words=at_once_words,
@@ -428,7 +428,7 @@ SPEED = (
     Part(
         name="memory",
         about="peak memory of a run, and of a bare loop",
-        budget_s=30,
+        budget_s=25,
         cases=memory,
         exact=False,
         words=memory_words,
