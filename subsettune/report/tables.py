@@ -273,9 +273,7 @@ def _compared_cells(view: StudyView, row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def component_title(row: Mapping[str, Any]) -> str:
     """A component of the summary by its kind and name: `order sift`, `no soup`."""
-    if row["kind"] == "soup":
-        return "no soup" if row["against"] is None else "soup"
-    return f"{row['kind']} {row['name']}"
+    return KINDS[row["kind"]].words(row["name"])
 
 
 def component_text(view: StudyView, row: Mapping[str, Any]) -> str:

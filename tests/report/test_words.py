@@ -10,8 +10,9 @@ import pytest
 from fake_study import FACTS, STATES, make_view
 
 from subsettune import text as words
-from subsettune.policy import Phase, Policy, Soup, conventional, from_coordinates
+from subsettune.policy import Phase, Policy, Soup, conventional
 from subsettune.study.results import headline as told
+from subsettune.study.spec.point_to_policy import from_coordinates
 
 
 @pytest.mark.parametrize(

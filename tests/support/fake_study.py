@@ -11,13 +11,14 @@ from subsettune import config
 from subsettune.config import FrozenDict
 from subsettune.facts import ChainLayer, TaskFacts
 from subsettune.ledger import Ledger
-from subsettune.policy import Phase, Policy, Soup, conventional, from_coordinates
+from subsettune.policy import Phase, Policy, Soup, conventional
 from subsettune.study.results.manifest import DataOrigin, Manifest, RoundState
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.summary import summarise
 from subsettune.study.results.view import AblationResult, Candidate, StudyView
 from subsettune.study.spec.components import Component, Kind, neutralised
 from subsettune.study.spec.definition import Study
+from subsettune.study.spec.point_to_policy import from_coordinates
 from subsettune.train.result import CurvePoint
 
 STATES = (
