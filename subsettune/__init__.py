@@ -41,7 +41,6 @@ __all__ = [
     "Task",
     "TaskFacts",
     "TuneOptions",
-    "__version__",
     "train",
     "tune",
 ]

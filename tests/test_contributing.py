@@ -42,7 +42,7 @@ def test_each_kind_has_an_example() -> None:
     [
         [{"share": 0.5, "passes": 1, "selector": "my_selector:Brightest"}, {"passes": 1}],
         [{"passes": 1, "order": "my_order:AsStored"}, {"passes": 1, "order": "my_order:AsStored"}],
-        [{"passes": 1}, {"passes": 1, "entry": "my_transition:Scale", "entry_options": {"factor": 0.9}}],
+        [{"passes": 1}, {"passes": 1, "transition": "my_transition:Scale", "transition_options": {"factor": 0.9}}],
     ],
     ids=["selector", "order", "transition"],
 )
@@ -80,11 +80,12 @@ def test_what_is_called_public_is_there(module: str) -> None:
     assert PUBLIC[module] == sorted(PUBLIC[module])
     for name in PUBLIC[module]:
         assert getattr(found, name) is not None
-        assert name in getattr(found, "__all__", [name])
+        assert name in (*getattr(found, "__all__", [name]), "__version__")
 
 
 def test_packages_name_what_is_public_of_them() -> None:
-    assert subsettune.__all__ == PUBLIC["subsettune"] == dir(subsettune)
+    assert subsettune.__all__ == dir(subsettune)
+    assert sorted([*subsettune.__all__, "__version__"]) == PUBLIC["subsettune"]
     assert sorted(train.__all__) == PUBLIC["subsettune.train"]
     classes = {name: value for name, value in vars(errors).items() if inspect.isclass(value)}
     classes = {name: value for name, value in classes.items() if value.__module__ == errors.__name__}
