@@ -1,4 +1,9 @@
-"""Examples as memory-mapped Arrow files, and where they come from."""
+"""The data of a task: found, read, checked, cached as a memory-mapped Arrow file, split, and handed out in batches.
+
+Data flow one way: a source (`sources` and a module for each format) gives a `raw.Raw`; `cache` writes it as an Arrow
+file named by its content (`arrays`); `split` and `distort` say which rows are whose; `parts` hands out batches that
+`encode` has made into numbers. `load` goes all the way.
+"""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def remove_cached(fingerprint: str, places: DataPaths) -> None:
     Waits for processes that are reading its source.
 
     Args:
-        fingerprint: as `cached` gives it.
+        fingerprint: SHA-256 of the content, or the file name of a leftover: what `cached` tells of it.
         places: where this machine keeps the cache.
     """
     folder = _folder(places)

@@ -25,7 +25,7 @@ class Normalizer:
 
     Args:
         mean: float32, broadcastable over a batch: (1, c, 1, 1) for images, (1, ...) else; in units of stored inputs.
-        scale: likewise; 1 / standard deviation, and 1 where the training part is constant.
+        scale: float32, of the shape of `mean`: 1 / standard deviation, and 1 where the training part is constant.
     """
 
     mean: Tensor

@@ -43,7 +43,7 @@ def decode(content: bytes, where: str) -> Array:
 
 
 def pixels(image: Image, where: str) -> Array:
-    """A PIL image as `decode` gives it."""
+    """A PIL image as an array: (1, h, w) uint8 where it is grey, else (3, h, w)."""
     if image.mode.startswith(DEEP_MODES):
         raise DataError(
             f"images must have 8 bits a channel, got mode {image.mode!r} ({where}). Convert them beforehand."

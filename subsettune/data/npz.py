@@ -1,4 +1,7 @@
-"""The user's own .npz files."""
+"""The user's own .npz files: NumPy arrays of inputs and labels by name, of a training set and perhaps a test set.
+
+Names are found (`x`, `images`, ...; `y`, `label`, ...) or given in the task; nothing in a file is unpickled.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
     """Read an .npz file: inputs `x` and labels `y`, and perhaps `x_test` and `y_test`.
 
     Args:
-        path: of the file.
+        path: of a file that numpy.savez wrote.
         data: `features` names another array of inputs, `label` one of labels, `embeddings` one of embeddings, which
             has a twin `_test` where inputs and labels have.
         scratch: folder for large arrays.

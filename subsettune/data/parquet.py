@@ -1,4 +1,8 @@
-"""The user's own Parquet files, as the Hugging Face hub lays them out, read a batch at a time."""
+"""The user's own Parquet files, as the Hugging Face hub lays them out, read a batch at a time.
+
+One file, or a folder of train*.parquet and perhaps test*.parquet. A column `image` or `text` is the input; without one
+all columns but the label are, numbers and categories together.
+"""
 
 from __future__ import annotations
 

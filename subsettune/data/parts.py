@@ -1,4 +1,8 @@
-"""The data of a task as training sees them: three parts of one mapped file, encoded on the way out."""
+"""The data of a task as training sees them: three parts of one mapped file, encoded on the way out.
+
+A part knows which rows are its own and copies none of them; `batch` reads rows, moves them to the device and encodes
+them. On a GPU the stored bytes move there once, where they fit.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ class Part:
 
     Args:
         inputs: (n_all, ...) stored form, of the whole file or of this part only.
-        all_targets: (n_all,) or (n_all, m), likewise.
+        all_targets: (n_all,) or (n_all, m), of the whole file or of this part only, as the inputs are.
         rows: (n,) int64 rows of this part in the file, on the CPU; copies of a repeated example share a row.
         encoder: what the training part makes of stored inputs.
         device: where batches come out.
@@ -65,7 +69,7 @@ class Part:
         return self.encoder(inputs), targets
 
     def stored(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Copies of inputs (b, ...) as they are stored, not yet encoded, and targets, as `batch` has them."""
+        """Copies of inputs (b, ...) as they are stored, not yet encoded, and targets (b,) or (b, m), on the device."""
         lookup = self.rows if self.lookup is None else self.lookup
         rows = lookup.index_select(0, index.to(lookup.device))
         inputs, targets = self.inputs.index_select(0, rows), self.all_targets.index_select(0, rows)
@@ -118,7 +122,7 @@ class TaskData:
         class_names: of a classification.
         num_source_examples: rows of the training file.
         target_mean: of the training part's targets; 0 for a classification.
-        target_std: likewise; 1 for a classification.
+        target_std: standard deviation of the training part's targets; 1 for a classification.
         num_embedding: numbers in the embedding of an example; 0 without embeddings.
         num_tokens: size of the vocabulary, padding and unknown included, where the inputs are token ids; else 0.
     """

@@ -1,4 +1,8 @@
-"""What every source gives: plain arrays, before they are checked."""
+"""What every source gives: plain arrays of inputs and labels, and how they are checked before they are cached.
+
+A reader of a format fills a `Raw`; `checked` refuses numbers that are not finite and labels that make no classes, and
+turns labels into targets. So every format has the same checks and the same sentences.
+"""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def find(data: Data, kind: str, places: DataPaths) -> Source:
     """Find the source of a task's data.
 
     Args:
-        data: of the task.
+        data: what the task says of its source, columns and options.
         kind: `classification` or `regression`.
         places: where this machine keeps things.
 

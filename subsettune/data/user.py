@@ -1,4 +1,7 @@
-"""The user's own Dataset: read once into arrays, and checked for random transforms inside."""
+"""The user's own torch Dataset, made by `package.module:function`: read once into arrays that all runs share.
+
+A random transform inside would be frozen by that, so some examples are read twice, and data that differ are refused.
+"""
 
 from __future__ import annotations
 

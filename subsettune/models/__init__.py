@@ -1,4 +1,7 @@
-"""Networks: the built-in ones, and the user's own by `package.module:function`."""
+"""Networks: the built-in ones, and the user's own by `package.module:function`.
+
+`make` builds the network of a task for the shape of its data and checks that it can be trained.
+"""
 
 from __future__ import annotations
 

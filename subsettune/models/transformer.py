@@ -118,7 +118,11 @@ class Transformer(nn.Module):
         max_tokens: t, places of a sequence.
         num_tokens: ids, 0 for padding included.
         num_outputs: of the last layer.
-        width, depth, heads, feedforward, dropout: see `transformer`.
+        width: numbers of a token inside the network, a multiple of `heads`.
+        depth: blocks.
+        heads: of the attention.
+        feedforward: hidden units of the two linear layers in each block.
+        dropout: of embeddings, attention weights, and what each half of a block adds, in [0, 1).
     """
 
     def __init__(
