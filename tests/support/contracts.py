@@ -325,7 +325,7 @@ class OrderContract:
         assert "\n" not in order.summary
 
 
-# --- entries ----------------------------------------------------------------------------------------------------------
+# --- transitions ------------------------------------------------------------------------------------------------------
 
 
 def network_and_optimizer() -> tuple[nn.Module, torch.optim.Optimizer]:
