@@ -5,9 +5,11 @@ No torch here: of a task this module sees only `TaskFacts`, plain numbers.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal
 
 from subsettune import config, former_names
@@ -166,8 +168,8 @@ class Policy:
 
     def boundaries(self, facts: TaskFacts) -> tuple[int, ...]:
         """Cumulated FLOPs at which each phase ends; the last one is `cost`."""
-        passes = [phase.passes for phase in self.phases]
-        return tuple(round(math.fsum(passes[: i + 1]) * facts.pass_flops) for i in range(len(passes)))
+        exact = itertools.accumulate(Fraction(phase.passes) for phase in self.phases)  # rounded once, as `fsum` does
+        return tuple(round(float(passes) * facts.pass_flops) for passes in exact)
 
     def to_mapping(self) -> dict[str, Any]:
         """Versioned JSON form; `from_mapping` reads it."""

@@ -321,9 +321,10 @@ def read_policy(source: str | Path) -> Policy:
 
 def _visits(made: Policy, task: Task, facts: TaskFacts) -> tuple[int, ...]:
     """Examples in the batches of each phase."""
+    from subsettune.train.planning.phases import resolve
     from subsettune.train.planning.projection import project
 
-    return tuple(stretch.examples for stretch in project(made, task.recipe.override(made.recipe), facts))
+    return tuple(phase.examples for phase in project(resolve(made, task.recipe.override(made.recipe), facts)))
 
 
 def _check_subset(subset: PhaseSubset, k: int, most_copies: int) -> None:

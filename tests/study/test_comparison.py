@@ -30,7 +30,8 @@ from subsettune.report import html, tables
 from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.study.ablation.choose import Found, Ground, choose
 from subsettune.study.ablation.judge import Rules, interval, judge
-from subsettune.study.execute.sequence import Pause, RunRequest, Worker
+from subsettune.study.execute.requests import Pause, RunRequest
+from subsettune.study.execute.worker import Worker
 from subsettune.study.plan import plan
 from subsettune.study.results.folder import StudyFolder
 from subsettune.study.results.records import RunRecord, from_table, to_table
