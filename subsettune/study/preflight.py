@@ -14,7 +14,7 @@ from subsettune import config, models
 from subsettune.data import DataPaths, TaskData, load
 from subsettune.errors import ConfigError, Mistake
 from subsettune.facts import TaskFacts
-from subsettune.policy import PRUNE, SUBSET, Phase, Policy, conventional
+from subsettune.policy import SUBSET, Phase, Policy, conventional
 from subsettune.study.spec import components
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.coordinate import Coordinate
@@ -128,8 +128,7 @@ def _broken(space: Space, study: Study, data: TaskData, known: TaskFacts) -> Ite
     for component in components.of_space(space):
         if component.kind in space and (component.name in space[component.kind].values or not component.is_neutral):
             yield from judge.mistakes(component)
-    if SUBSET in space.arms and f"{PRUNE}.between" in space:
-        yield from _idle_between(space, known)
+            yield from _idle(component, space, known)
 
 
 class ComponentChecker:
@@ -214,19 +213,12 @@ def _options(component: Component, space: Space) -> dict[str, tuple[Any, ...]]:
     return options
 
 
-def _idle_between(space: Space, known: TaskFacts) -> Iterator[Mistake]:
-    """Compute between prunings where only one layer is pruned: all of its values are one policy."""
-    name, prunable = f"{PRUNE}.between", set(known.prunable)
-    asked = _options(Component(kind="transition", name=PRUNE), space).get("layers", (DEFAULT,))
-    pruned = [prunable if names is DEFAULT else set(names) for names in asked]
-    counts = {len(names) for names in pruned if names <= prunable}  # a name that no layer has is told by itself
-    if counts != {1} or max(space[name].ends) == 0:
-        return
-    have = f"this model has one layer that can be pruned, {known.prunable[0]!r}"
-    if len(prunable) > 1:
-        have = f"{PRUNE}.layers leaves one"
-    advice = f"Remove {name}, or set it to 0."
-    yield Mistake((name,), f"{name} has no use with fewer than two layers to prune, and {have}. {advice}")
+def _idle(component: Component, space: Space, known: TaskFacts) -> Iterator[Mistake]:
+    """Options of a component that make no difference, so that all of their values are one policy."""
+    options = _options(component, space)
+    choices = {name: [None if v is DEFAULT else v for v in values] for name, values in options.items()}
+    for option, reason in component.of.idle_options(component.name, choices, known).items():
+        yield Mistake((f"{component.name}.{option}",), reason)
 
 
 def _settings(options: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:

@@ -320,7 +320,7 @@ def _goes_on_from_its_state(order: Order, pool: Tensor | None, seed: int, num_ba
     assert batches_of(stream, 9) == batches_of(again, 9)
 
 
-# --- entries ----------------------------------------------------------------------------------------------------------
+# --- transitions ------------------------------------------------------------------------------------------------------
 
 
 def network_and_optimizer() -> tuple[nn.Module, torch.optim.Optimizer]:

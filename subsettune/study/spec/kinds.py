@@ -107,6 +107,10 @@ class Kind(ABC):
         assert self.members is not None
         return self.members.make(name, options)
 
+    def idle_options(self, name: str, choices: Mapping[str, Sequence[Any]], facts: TaskFacts) -> Mapping[str, str]:
+        """Options of a member that make no difference to such a network, each with the reason."""
+        return {}
+
     def without(self, policy: Policy) -> Policy:
         """The baseline policy: the neutral member instead, everything else and the compute equal."""
         return Policy(phases=tuple(replace(p, **self._neutral_fields) for p in policy.phases), recipe=policy.recipe)
@@ -170,6 +174,16 @@ class PhaseKind(Kind):
         assert self.members is not None
         spread = getattr(self.members.load(name), "spread_options", ())
         return self.members.make(name, {option: value for option, value in options.items() if option not in spread})
+
+    def idle_options(self, name: str, choices: Mapping[str, Sequence[Any]], facts: TaskFacts) -> Mapping[str, str]:
+        """As its class says; none where there is no such class, which `make` tells."""
+        assert self.members is not None
+        try:
+            cls = self.members.load(name)
+        except ConfigError:
+            return {}
+        found: Mapping[str, str] = cls.idle_options(choices, facts) if hasattr(cls, "idle_options") else {}
+        return found
 
     def obstacles(self, made: Any, options: Mapping[str, Any], conditions: Conditions) -> Sequence[str | None]:
         """By recipe."""

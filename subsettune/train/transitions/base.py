@@ -90,6 +90,16 @@ class Transition(ABC):
         """
         return ((passes, options),)
 
+    @classmethod
+    def idle_options(cls, choices: Mapping[str, Sequence[Any]], facts: TaskFacts) -> Mapping[str, str]:
+        """Options of a space that can make no difference to such a network, each with the reason and a remedy.
+
+        Args:
+            choices: of each option that the space has, or both ends; None where it may be absent.
+            facts: of the task.
+        """
+        return {}
+
     @abstractmethod
     def apply(self, context: TransitionContext) -> None:
         """Change weights and optimizer in place."""

@@ -76,6 +76,19 @@ class Prune(Transition):
         ends = [*lengths, passes - math.fsum(lengths)]
         return [(length, {**plain, "layers": (layer,)}) for layer, length in zip(layers, ends, strict=True)]
 
+    @classmethod
+    def idle_options(cls, choices: Mapping[str, Sequence[Any]], facts: TaskFacts) -> Mapping[str, str]:
+        """Compute between prunings where only one layer is pruned: all of its values are one policy."""
+        prunable = set(facts.prunable)
+        pruned = [prunable if names is None else set(names) for names in choices.get("layers", (None,))]
+        counts = {len(names) for names in pruned if names <= prunable}  # a name that no layer has is told by itself
+        if counts != {1} or max((share or 0 for share in choices.get("between", ())), default=0) == 0:
+            return {}
+        one = f"this model has one layer that can be pruned, {facts.prunable[0]!r}"
+        have = "prune.layers leaves one" if len(prunable) > 1 else one
+        advice = "Remove prune.between, or set it to 0."
+        return {"between": f"prune.between has no use with fewer than two layers to prune, and {have}. {advice}"}
+
     @property
     def is_neutral(self) -> bool:
         """Whether every unit stays."""
