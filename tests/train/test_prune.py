@@ -236,10 +236,10 @@ def test_blocks_of_candidates_change_nothing(name: str, monkeypatch: pytest.Monk
     found = []
     for most in (forward_selection.MOST_NUMBERS, 1):
         monkeypatch.setattr(forward_selection, "MOST_NUMBERS", most)
-        junction = junction_of(network, 0, given)
-        assert (junction.candidates_at_a_time() == 1) == (most == 1)
+        interface = junction_of(network, 0, given)
+        assert (interface.candidates_at_a_time() == 1) == (most == 1)
         with torch.no_grad():
-            found.append(forward_selection.select(junction, 3, EXACT, rng()).tolist())
+            found.append(forward_selection.select(interface, 3, EXACT, rng()).tolist())
     assert found[0] == found[1]
 
 
@@ -296,14 +296,14 @@ def test_picks_are_better_than_random_ones() -> None:
     network, given = used(mlp), examples(200)
     network[-1].weight.mul_(4)
     told = surgery.Examples(inputs=given.inputs, targets=network(given.inputs).argmax(1), losses=cross_entropy)
-    junction = junction_of(network, 1, told)
+    interface = junction_of(network, 1, told)
 
     def loss(counts: Tensor) -> float:
         units = torch.repeat_interleave(torch.arange(10), counts)
-        return float(junction.mean_losses(junction.contributions(units).sum(0, keepdim=True), len(units)))
+        return float(interface.mean_losses(interface.contributions(units).sum(0, keepdim=True), len(units)))
 
     draws = [torch.zeros(10, dtype=torch.int64).index_fill(0, torch.randperm(10)[:5], 1) for _ in range(30)]
-    assert loss(forward_selection.select(junction, 5, EXACT, rng())) < 0.9 * min(loss(counts) for counts in draws)
+    assert loss(forward_selection.select(interface, 5, EXACT, rng())) < 0.9 * min(loss(counts) for counts in draws)
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.01, 0.9])

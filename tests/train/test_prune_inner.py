@@ -447,7 +447,7 @@ def test_every_unit_once_is_the_network_as_it_was(name: str) -> None:
         for here, there in itertools.pairwise(places):
             layer: Any = modules[there]
             rest = forward_selection.RemainingForward(network, layer, given.inputs)
-            junction = forward_selection.LayerInterface(
+            interface = forward_selection.LayerInterface(
                 activations=surgery.by_unit(modules[here:there], rest.activations(), layer),
                 layer=layer,
                 after=(rest,),
@@ -455,11 +455,11 @@ def test_every_unit_once_is_the_network_as_it_was(name: str) -> None:
                 targets=given.targets,
                 most_candidates=1,
             )
-            units = torch.arange(junction.width)
-            summed = junction.contributions(units).sum(0)
-            torch.testing.assert_close(junction.outputs(summed, len(units)), network(given.inputs))
+            units = torch.arange(interface.width)
+            summed = interface.contributions(units).sum(0)
+            torch.testing.assert_close(interface.outputs(summed, len(units)), network(given.inputs))
             expected = cross_entropy(network(given.inputs), given.targets).double().mean()
-            torch.testing.assert_close(junction.mean_losses(summed[None], len(units)), expected[None])
+            torch.testing.assert_close(interface.mean_losses(summed[None], len(units)), expected[None])
 
 
 @pytest.mark.parametrize("name", NETWORKS)

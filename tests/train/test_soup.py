@@ -27,8 +27,8 @@ from subsettune.train.learner import Learner
 from subsettune.train.planning.phases import resolve
 from subsettune.train.planning.projection import project
 from subsettune.train.randomness import generator, isolated
-from subsettune.train.soup import executors
-from subsettune.train.soup import workers as soup
+from subsettune.train.soup import costs as soup
+from subsettune.train.soup import executors, statistics
 from subsettune.train.soup.workers import SoupPhase, Workers
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
@@ -428,7 +428,7 @@ def test_running_statistics_are_those_of_the_averaged_weights(tiny_data: Data, m
 def test_running_statistics_are_averages_over_pieces_of_equal_size(
     tiny_data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(soup, "STATISTICS_BATCH", 32)
+    monkeypatch.setattr(statistics, "STATISTICS_BATCH", 32)
     monkeypatch.setattr(soup, "STATISTICS_EXAMPLES", 96)
     task = image_task(tiny_data, NORMED)
     workers = workers_of(task, Soup(workers=2), pool=torch.arange(200))

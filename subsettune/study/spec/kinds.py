@@ -254,12 +254,12 @@ class SoupKind(Kind):
 
     def obstacles(self, made: Any, options: Mapping[str, Any], conditions: Conditions) -> Sequence[str | None]:
         """By size of its pool and by recipe."""
-        from subsettune.train.soup import workers  # late: it loads torch
+        from subsettune.train.soup import costs  # late: it loads torch
 
         facts, sizes = conditions.facts, conditions.sizes
         if "share" in options:
             sizes = (min(facts.num_examples, max(1, round(options["share"] * facts.num_examples))),)
-        return [workers.why_not(made, k, recipe, facts) for k in sizes for recipe in conditions.recipes]
+        return [costs.why_not(made, k, recipe, facts) for k in sizes for recipe in conditions.recipes]
 
 
 def chooses(phase: Phase) -> bool:

@@ -13,7 +13,7 @@ from subsettune.policy import Phase, Policy, Soup
 from subsettune.select.accounting import PhaseSelection, SelectionAccount, why_not_chosen
 from subsettune.task import Recipe
 from subsettune.train import orders, transitions
-from subsettune.train.soup import workers
+from subsettune.train.soup import costs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,8 +162,8 @@ class _Resolver:
         selection = self._selection(index, phase, before)
         transition_flops = transition.flops(before, k)
         soup, batch_size = phase.active_soup, self.recipe.batch_size
-        lengths = order.lengths(k, batch_size) if soup is None else workers.lengths(soup, k, batch_size)
-        prepared = 0 if soup is None else workers.flops(soup, k, now)
+        lengths = order.lengths(k, batch_size) if soup is None else costs.lengths(soup, k, batch_size)
+        prepared = 0 if soup is None else costs.flops(soup, k, now)
         return ResolvedPhase(
             index=index,
             phase=phase,
@@ -224,7 +224,7 @@ class _Resolver:
         problem = order.why_not(self.recipe, facts)
         if problem is None and phase.active_soup is not None:
             pool_size = phase.pool_size(facts.num_examples)
-            problem = workers.why_not(phase.active_soup, pool_size, self.recipe, facts)
+            problem = costs.why_not(phase.active_soup, pool_size, self.recipe, facts)
         return problem
 
     def _refuse(self, index: int, problem: str | None) -> None:

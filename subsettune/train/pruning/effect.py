@@ -1,6 +1,6 @@
 """What pruning makes of the facts of a task, and what it costs: known before anything is pruned.
 
-How units are picked is in `greedy`, how the network gets smaller in `prune`.
+How units are picked is in `forward_selection`, how the network gets smaller in `surgery`.
 """
 
 from __future__ import annotations

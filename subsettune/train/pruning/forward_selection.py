@@ -153,14 +153,14 @@ class Greedy:
     contributions.
 
     Args:
-        junction: behind the layer.
+        interface: behind the layer.
     """
 
-    def __init__(self, junction: LayerInterface) -> None:
-        self.junction = junction
-        self.counts = torch.zeros(junction.width, dtype=torch.int64)
+    def __init__(self, interface: LayerInterface) -> None:
+        self.interface = interface
+        self.counts = torch.zeros(interface.width, dtype=torch.int64)
         self.total: Tensor | None = None
-        self._at_a_time = junction.candidates_at_a_time()
+        self._at_a_time = interface.candidates_at_a_time()
 
     def pick(self, units: Tensor) -> int:
         """Add the unit with the least mean loss out of candidates (n,), the first of several; returns it.
@@ -170,9 +170,9 @@ class Greedy:
         """
         best, least, gained = -1, math.inf, None
         for block in units.split(self._at_a_time):
-            added = self.junction.contributions(block.to(self.junction.activations.device))
+            added = self.interface.contributions(block.to(self.interface.activations.device))
             sums = added if self.total is None else self.total + added
-            losses = self.junction.mean_losses(sums, int(self.counts.sum()) + 1)
+            losses = self.interface.mean_losses(sums, int(self.counts.sum()) + 1)
             place = int(losses.argmin())
             if float(losses[place]) < least:
                 best, least, gained = int(block[place]), float(losses[place]), sums[place].clone()
@@ -183,14 +183,14 @@ class Greedy:
         return best
 
 
-def select(junction: LayerInterface, kept: int, effort: PickBudget, rng: torch.Generator) -> Tensor:
+def select(interface: LayerInterface, kept: int, effort: PickBudget, rng: torch.Generator) -> Tensor:
     """Choose the units of a layer that stay, and how often each counts.
 
     Cost: at most `effort.evaluations(m, kept)` times the layers from the next one on, of which that one costs 1/m, and
     inside a network a whole pass besides; memory for the contributions of so many candidates as `MOST_NUMBERS` allows.
 
     Args:
-        junction: behind the layer, of m units.
+        interface: behind the layer, of m units.
         kept: units that stay, 1 <= kept <= m.
         effort: candidates and picks.
         rng: draws the candidates, on the CPU.
@@ -201,7 +201,7 @@ def select(junction: LayerInterface, kept: int, effort: PickBudget, rng: torch.G
     Raises:
         ModelDivergedError: no candidate of a pick has a finite loss.
     """
-    greedy = Greedy(junction)
+    greedy = Greedy(interface)
     for left in range(effort.picks(kept), 0, -1):
         allowed = _allowed(greedy.counts, kept, left)
         greedy.pick(draw(allowed, effort.looked_at(len(allowed)), rng))

@@ -1,4 +1,4 @@
-"""Pruning: layers of chains get fewer units, those that `greedy` picks, and the network gets really smaller."""
+"""Pruning: layers of chains get fewer units, as `forward_selection` picks them, and the network really shrinks."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _prune_inside(
         if name not in kept:
             continue
         rest, layer = RemainingForward(network, following[0], examples.inputs), cast("Weighted", following[0])
-        junction = LayerInterface(
+        interface = LayerInterface(
             activations=by_unit(stretch, rest.activations(), layer),
             layer=layer,
             after=(rest,),
@@ -90,7 +90,7 @@ def _prune_inside(
             targets=examples.targets,
             most_candidates=1,
         )
-        cut(stretch, layer, select(junction, kept[name], effort, rng))
+        cut(stretch, layer, select(interface, kept[name], effort, rng))
 
 
 def _narrow(
@@ -104,15 +104,15 @@ def _narrow(
 ) -> Tensor:
     """Prune the layer of a stretch; its outputs (b, ...) without those of the units that go."""
     units = by_unit(stretch, values, following[0])
-    junction = LayerInterface(
+    interface = LayerInterface(
         activations=units,
         layer=cast("Weighted", following[0]),
         after=following[1:],
         losses=examples.losses,
         targets=examples.targets,
     )
-    counts = select(junction, kept, effort, rng)
-    cut(stretch, junction.layer, counts)
+    counts = select(interface, kept, effort, rng)
+    cut(stretch, interface.layer, counts)
     stay = counts.nonzero().flatten().to(units.device)
     return units.index_select(1, stay).reshape(len(values), -1, *values.shape[2:])
 
@@ -123,7 +123,7 @@ def stretches(network: nn.Module) -> Iterator[tuple[str, list[nn.Module], list[n
     What stands before the first weighted layer comes with it. The last layer has nothing behind it and is left out.
     """
     leaves = links(network)
-    assert leaves is not None, "an obstacle lets no other network through"
+    assert leaves is not None, "`why_not` lets no other network through"
     return _cut_up(leaves)
 
 

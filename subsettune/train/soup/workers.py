@@ -27,84 +27,26 @@ Source: Ro, Wang, Chidambaram & Akella 2023 (LiPT, ICML); averaging as in Wortsm
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
-from subsettune.config import must
 from subsettune.data.augment import make_augment
-from subsettune.data.rand_augment import MAGNITUDES, rand_augment
+from subsettune.data.rand_augment import rand_augment
 from subsettune.facts import TaskFacts
 from subsettune.policy import Soup
-from subsettune.task import Recipe
 from subsettune.train.learner import Learner
 from subsettune.train.orders.base import lengths as round_lengths
 from subsettune.train.randomness import generator
 from subsettune.train.result import SoupPoint
-from subsettune.train.soup import executors
+from subsettune.train.soup import costs, executors, statistics
 from subsettune.train.soup import masks as masking
 from subsettune.train.soup.executors import Examples, ExecutionMode, WorkerExecutor
-
-LEAST_SHARD = 2  # examples: batch norm cannot train on one
-# Examples that running statistics are made anew on. 2,048 tell a channel's mean to 2 % of its spread even where an
-# image counts as a single number, and are 4 % of the forward passes of an epoch of CIFAR-10.
-STATISTICS_EXAMPLES = 2048
-STATISTICS_BATCH = 256
-MASK_EXAMPLES = 128  # of its shard, from which a worker draws a data-driven mask; SNIP takes 100 of MNIST
-
-
-def shard_size(soup: Soup, pool_size: int) -> int:
-    """Examples of each worker: shards are equal, and what is left over is used by nobody."""
-    return pool_size // soup.workers
-
-
-def lengths(soup: Soup, pool_size: int, batch_size: int) -> Sequence[int]:
-    """Examples, over all workers, that each step of a round through the shards takes."""
-    return [soup.workers * length for length in round_lengths(shard_size(soup, pool_size), batch_size)]
-
-
-def why_not(soup: Soup, pool_size: int, recipe: Recipe, facts: TaskFacts) -> str | None:
-    """Why such a soup cannot be made, in one sentence with a remedy; None if it can."""
-    if shard_size(soup, pool_size) < LEAST_SHARD:
-        if pool_size < LEAST_SHARD:
-            return must(
-                "share of a soup", f"such that it has {LEAST_SHARD} examples", pool_size, "Give it a larger one."
-            )
-        rule = f"at most {pool_size // LEAST_SHARD} for {pool_size} examples"
-        return must("soup.workers", rule, soup.workers, f"Each needs a shard of {LEAST_SHARD} or more.")
-    if recipe.optimizer == "lbfgs":
-        return executors.closure_refused(recipe.optimizer)
-    if not soup.rand_augment:
-        return None
-    if facts.image_channels not in (1, 3):
-        advice = "It changes images of bytes with 1 or 3 channels, and these inputs are none."
-        return must("soup.rand_augment", "0 here", soup.rand_augment, advice)
-    if soup.rand_augment >= MAGNITUDES:
-        return must("soup.rand_augment", f"below {MAGNITUDES}", soup.rand_augment, "The paper on LiPT has 5.")
-    return None
-
-
-def flops(soup: Soup, pool_size: int, facts: TaskFacts) -> int:
-    """FLOPs charged, as selection, beside the updates: data-driven masks, and running statistics made anew."""
-    return soup.workers * _mask_flops(soup, pool_size, facts) + _statistics_flops(pool_size, facts)
-
-
-def _mask_flops(soup: Soup, pool_size: int, facts: TaskFacts) -> int:
-    """Of one worker."""
-    if soup.density == 1 or soup.masks == "erk":
-        return 0
-    return min(shard_size(soup, pool_size), MASK_EXAMPLES) * facts.example_flops
-
-
-def _statistics_flops(pool_size: int, facts: TaskFacts) -> int:
-    return min(pool_size, STATISTICS_EXAMPLES) * facts.forward_flops if facts.has_batch_norm else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -152,7 +94,7 @@ class Workers:
     def __init__(self, place: SoupPhase, learner: Learner) -> None:
         self.place, self.soup, self.learner, self.mode = place, place.soup, learner, place.mode
         count, pool = self.soup.workers, place.positions
-        size = shard_size(self.soup, len(pool))
+        size = costs.shard_size(self.soup, len(pool))
         shuffled = pool[torch.randperm(len(pool), generator=place.rng("shards"))]
         self.shards = shuffled[: count * size].reshape(count, size)
         self._lengths = round_lengths(size, learner.recipe.batch_size)
@@ -242,7 +184,7 @@ class Workers:
 
     def _scores(self, worker: int) -> dict[str, Tensor]:
         """|weight * gradient| of every maskable weight on the first examples of a worker's shard."""
-        index = self.shards[worker, :MASK_EXAMPLES].to(self.learner.device)
+        index = self.shards[worker, : costs.MASK_EXAMPLES].to(self.learner.device)
         inputs, targets = self.learner.part.batch(index)
         network = copy.deepcopy(self.learner.network).train()  # running statistics of the run's own stay
         losses = self.learner.example_losses(self.learner.outputs(inputs, network), targets)
@@ -269,19 +211,20 @@ class Workers:
     def merge(self) -> SoupPoint:
         """End the phase: write the average, make running statistics anew, clear the optimizer's state."""
         assert self._executor is not None, "check lets no soup through that cannot make a step"
-        start = self.place.clock()
+        place, start = self.place, self.place.clock()
         self.write_average()
-        if self.place.facts.has_batch_norm:
-            self._make_statistics()
+        if place.facts.has_batch_norm:
+            rngs = place.rng("statistics"), place.rng("statistics", "augment", device=self.learner.device)
+            statistics.make_anew(self.learner, place.positions, *rngs)
         self.learner.optimizer.state = defaultdict(dict)
-        self._total_s += self.place.clock() - start
+        self._total_s += place.clock() - start
         return self._point(self._executor)
 
     def _point(self, executor: WorkerExecutor) -> SoupPoint:
         k, facts = len(self.place.positions), self.place.facts
         trained = self._examples * facts.example_flops
-        beside = flops(self.soup, k, facts)
-        alone = _mask_flops(self.soup, k, facts) + _statistics_flops(k, facts)
+        beside = costs.flops(self.soup, k, facts)
+        alone = costs.mask_flops(self.soup, k, facts) + costs.statistics_flops(k, facts)
         return SoupPoint(
             phase=self.place.phase,
             workers=self.soup.workers,
@@ -291,19 +234,6 @@ class Workers:
             seconds=self._total_s,
             longest_s=max(self._seconds) if self.mode == "in_turn" else None,
         )
-
-    @torch.no_grad()
-    def _make_statistics(self) -> None:
-        """Running means and variances of the averaged weights, over augmented examples of the pool."""
-        learner, pool = self.learner, self.place.positions
-        drawn = torch.randperm(len(pool), generator=self.place.rng("statistics"))[:STATISTICS_EXAMPLES]
-        rng = self.place.rng("statistics", "augment", device=learner.device)
-        augment = make_augment(learner.recipe.augment, learner.data.input_shape, rng)
-        pieces = pool[drawn].tensor_split(-(-len(drawn) // STATISTICS_BATCH))  # of equal size, as their averages count
-        with _starting_statistics_anew(learner.network):
-            for positions in pieces:
-                inputs, _ = learner.part.batch(positions.to(learner.device))
-                learner.outputs(inputs if augment is None else augment(inputs))
 
     def state(self) -> dict[str, Any]:
         """What `load` needs to go on with the same bits."""
@@ -336,24 +266,3 @@ class Workers:
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers of a network, those themselves, each once."""
     return {**dict(network.named_parameters()), **dict(network.named_buffers())}
-
-
-@contextlib.contextmanager
-def _starting_statistics_anew(network: nn.Module) -> Iterator[None]:
-    """Let running statistics be plain averages over what comes; all else is in evaluation mode, for which they are."""
-    norms = [m for m in network.modules() if isinstance(m, _NormBase) and m.track_running_stats]
-    tracked = [norm.get_buffer("num_batches_tracked") for norm in norms]
-    before = [(norm.momentum, count.clone()) for norm, count in zip(norms, tracked, strict=True)]
-    was_training = network.training
-    network.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch's name for a cumulative average
-        norm.train()
-    try:
-        yield
-    finally:
-        network.train(was_training)
-        for norm, count, (momentum, counted) in zip(norms, tracked, before, strict=True):
-            norm.momentum = momentum
-            count.copy_(counted)
