@@ -145,9 +145,7 @@ def measure(series: Series) -> list[Row]:
     torch.set_num_threads(1)  # two compute no faster at these sizes, and their bits differ
     task = series.setting.task()
     data = load(task, series.places)
-    chooser = train.SubsetProvider(
-        task, policy(series, len(data.train)), series.seed, data, train.facts(task, series.places)
-    )
+    chooser = train.SubsetProvider(train.RunJob.of(task, policy(series, len(data.train)), series.seed, data))
     inputs, targets = data.train.batch(chooser.choose(0).subset.positions)
     return [
         _row(series, iterations, network, inputs, targets)

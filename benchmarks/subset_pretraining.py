@@ -32,8 +32,9 @@ from harness import LEVEL, Interval, Job, Outcome, carry_out_all, figure, marks,
 from subsettune import config, train
 from subsettune.data import DataPaths
 from subsettune.facts import TaskFacts
-from subsettune.policy import Policy, conventional, from_coordinates
+from subsettune.policy import Policy, conventional
 from subsettune.report.render import Column, Table, render
+from subsettune.study.spec.point_to_policy import from_coordinates
 from subsettune.study.spec.yaml_file import read
 from subsettune.task import Task
 

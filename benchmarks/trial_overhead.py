@@ -22,7 +22,7 @@ from typing import Any
 
 from subsettune.api import tune
 from subsettune.data import DataPaths
-from subsettune.study.execute.ray import Resources, cluster
+from subsettune.study.execute.ray_cluster import Resources, cluster
 from subsettune.study.options import TuneOptions
 from subsettune.study.results.folder import versions
 from subsettune.study.results.records import RunRecord

@@ -7,14 +7,10 @@ import inspect
 import typing
 from typing import Any
 
-from subsettune.registry import MODELS, ORDERS, SELECTORS, TRANSITIONS, Registry
+from subsettune.registry import DATASETS, MODELS, ORDERS, SELECTORS, TRANSITIONS, Registry
 
 DATA = {
-    "digits": "scikit-learn's digits, 1,797 images of 8x8, 10 classes; embedded",
-    "mnist": "60,000 + 10,000 images of 28x28, 10 classes; torchvision",
-    "fashion_mnist": "60,000 + 10,000 images of 28x28, 10 classes; torchvision",
-    "cifar10": "50,000 + 10,000 images of 32x32x3, 10 classes; torchvision",
-    "cifar100": "50,000 + 10,000 images of 32x32x3, 100 classes; torchvision",
+    **DATASETS,
     "PATH.parquet, FOLDER": "Parquet: `image`, `text` or numeric columns, and `label`; train*, test* in a folder",
     "PATH.tsv, PATH.tsv.gz, FOLDER": "tab-separated texts (`text: COLUMN`) and `label`; train*, test* in a folder",
     "PATH.npz": "arrays x and y, and x_test and y_test if there are any",

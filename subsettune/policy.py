@@ -1,4 +1,4 @@
-"""Policies: how compute is spent. Coordinates of the search on one side, phases of training on the other.
+"""Policies: how compute is spent, as phases of training. What a search proposes becomes one in `study.spec`.
 
 No torch here: of a task this module sees only `TaskFacts`, plain numbers.
 """
@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal
 
 from subsettune import config, former_names
@@ -18,15 +19,10 @@ from subsettune.facts import TaskFacts
 
 POLICY_SCHEMA = 2
 READABLE_SCHEMAS = (1, 2)  # in the first, a transition was called an entry
-COORDINATES = (
-    *("arm", "budget", "switch", "subset_share", "q", "steps", "growth", "reselect"),
-    *("selector", "order", "transition", "soup"),
-)
 STARTING = ("transition", "transition_options", *former_names.PHASE_KEYS)  # keys that mean the start of a phase
 SOUP = "soup"  # owner of the options of the soup, as `soup.workers`
 PRUNE = "prune"  # the transition that may be spread over several phases
 FULL, SUBSET = "full", "subset"
-GROWTH = 2.0  # of the subset from step to step where the space does not say
 ROUNDING = 1e-9  # of a quotient of passes that should be whole
 MOST_CHOICES = 1000  # of a phase that is chosen anew: each is a phase, and a policy is a file that people read
 
@@ -172,8 +168,8 @@ class Policy:
 
     def boundaries(self, facts: TaskFacts) -> tuple[int, ...]:
         """Cumulated FLOPs at which each phase ends; the last one is `cost`."""
-        passes = [phase.passes for phase in self.phases]
-        return tuple(round(math.fsum(passes[: i + 1]) * facts.pass_flops) for i in range(len(passes)))
+        exact = itertools.accumulate(Fraction(phase.passes) for phase in self.phases)  # rounded once, as `fsum` does
+        return tuple(round(float(passes) * facts.pass_flops) for passes in exact)
 
     def to_mapping(self) -> dict[str, Any]:
         """Versioned JSON form; `from_mapping` reads it."""
@@ -213,133 +209,7 @@ def conventional(facts: TaskFacts) -> Policy:
     return Policy(phases=(Phase(passes=facts.reference_passes),))
 
 
-def from_coordinates(coordinates: Mapping[str, Any], facts: TaskFacts) -> Policy:
-    """Make the policy that the search's coordinates describe.
-
-    Args:
-        coordinates: `arm`; `budget`, a share of the reference's compute; for the arm `subset` also `switch` and
-            `subset_share` or `q`, and if given `steps`, `growth`, `reselect`, `selector`, `order`, `transition`,
-            `soup`, and options of a selector, order or transition as `OWNER.OPTION`. Every other key is a
-            hyperparameter of the recipe. Keys of the other arm, and options of other owners, are ignored.
-        facts: of the task.
-
-    Returns:
-        One phase on all data in the uniform order (arm `full`); or, for the arm `subset`, subset phases and then one on
-        all data, which `transition` opens. There is one subset phase, unless it grows: then there are `steps`, each
-        `growth` times as large as the one before and as many rounds long, as far as they are smaller than the data; and
-        unless it is chosen anew every `reselect` passes, each choice being a phase. Where `soup` is above 0, that share
-        of the subset stretch goes to a soup before it, on `soup.share` of the data, by default as many as the subset.
-        With the transition `prune` and `prune.between` above 0, each layer is pruned in a phase of its own, and all but
-        the last of these phases share that part of the compute on all data equally.
-
-    Raises:
-        ConfigError: a coordinate is missing or out of range, or `q` needs more examples than there are.
-    """
-    arm = coordinates.get("arm", SUBSET if "switch" in coordinates else FULL)
-    recipe = FrozenDict({key: value for key, value in coordinates.items() if key not in COORDINATES and "." not in key})
-    missing = [key for key in (("budget",) if arm == FULL else ("budget", "switch")) if key not in coordinates]
-    if missing:
-        raise ConfigError(f"coordinates must have {' and '.join(missing)}, got {sorted(coordinates)}.")
-    passes = coordinates["budget"] * facts.reference_passes
-    if arm == FULL:
-        return Policy(phases=(Phase(passes=passes),), recipe=recipe)
-    switch = coordinates["switch"]
-    if not 0 < switch < 1:
-        raise ConfigError(config.must("switch", "in (0, 1)", switch, "A share of the budget: write 0.3."))
-    stretch, share = switch * passes, coordinates.get("soup", 0.0)
-    if not 0 <= share < 1:
-        raise ConfigError(config.must("soup", "in [0, 1)", share, "A share of the compute before the switch."))
-    before = [_soup_phase(coordinates, share * stretch, facts)] if share else []
-    subsets = _subset_phases(coordinates, stretch - share * stretch, facts)
-    return Policy(phases=(*before, *subsets, *_full_phases(coordinates, passes - stretch, facts)), recipe=recipe)
-
-
-def _options(coordinates: Mapping[str, Any], owner: str) -> dict[str, Any]:
-    """What coordinates say of the options of a selector, order or transition, as `OWNER.OPTION`."""
-    split = ((key.rpartition("."), value) for key, value in coordinates.items())
-    return {option: value for (name, dot, option), value in split if dot and name == owner}
-
-
-def _ordered(coordinates: Mapping[str, Any]) -> dict[str, Any]:
-    """The order of every phase of a policy, with its options."""
-    order = coordinates.get("order", "uniform")
-    return {"order": order, "order_options": FrozenDict(_options(coordinates, order))}
-
-
-def _soup_phase(coordinates: Mapping[str, Any], passes: float, facts: TaskFacts) -> Phase:
-    """The soup before the subset."""
-    options = _options(coordinates, SOUP)
-    share = options.pop("share", None) or _share(coordinates, facts)[0]
-    try:
-        soup = config.build(Soup, options)
-    except ConfigError as error:
-        raise ConfigError(tuple(Mistake((SOUP, *m.path), m.message) for m in error.mistakes)) from error
-    return Phase(share=share, passes=passes, **_ordered(coordinates), soup=soup)
-
-
-def _subset_phases(coordinates: Mapping[str, Any], passes: float, facts: TaskFacts) -> list[Phase]:
-    """The subset stretch of a policy, `passes` long in all."""
-    share, q = _share(coordinates, facts)
-    factors = _factors(coordinates, share)
-    selector = coordinates.get("selector", "random")
-    phases: list[Phase] = []
-    for factor in factors:
-        length = passes * factor / math.fsum(factors)  # rounds on the pool are as many in each step
-        choices = _num_choices(length, coordinates.get("reselect"))
-        for _ in range(choices):
-            size = share * factor if q is None else facts.share_of_q(q * factor)  # as a transfer derives it
-            phases.append(
-                Phase(
-                    share=size,
-                    q=None if q is None else q * factor,
-                    passes=length / choices,
-                    selector=selector,
-                    selector_options=FrozenDict({} if size == 1 else _options(coordinates, selector)),
-                    draw=len(phases) if "reselect" in coordinates else 0,
-                    **_ordered(coordinates),
-                )
-            )
-    return phases
-
-
-def _full_phases(coordinates: Mapping[str, Any], passes: float, facts: TaskFacts) -> list[Phase]:
-    """The stretch on all data, `passes` long: one phase, or with `prune.between` one for each layer that is pruned."""
-    transition = coordinates.get("transition", "keep")
-    options = _options(coordinates, transition)
-    between = options.pop("between", 0.0) if transition == PRUNE else 0.0
-    if isinstance(between, bool) or not isinstance(between, int | float) or not 0 <= between < 1:
-        message = config.must("prune.between", "in [0, 1)", between, "A share of the compute after the switch.")
-        raise ConfigError(message)
-    asked = options.get("layers")
-    layers = [name for name in facts.prunable if asked is None or name in asked]
-    if not between or len(layers) < max(2, len(asked or ())):  # names that are unknown are told by the transition
-        return [
-            Phase(passes=passes, **_ordered(coordinates), transition=transition, transition_options=FrozenDict(options))
-        ]
-    lengths = [between * passes / (len(layers) - 1)] * (len(layers) - 1)
-    return [
-        Phase(
-            passes=length,
-            **_ordered(coordinates),
-            transition=transition,
-            transition_options=FrozenDict({**options, "layers": (layer,)}),
-        )
-        for layer, length in zip(layers, [*lengths, passes - math.fsum(lengths)], strict=True)
-    ]
-
-
-def _factors(coordinates: Mapping[str, Any], share: float) -> list[float]:
-    """Sizes of the steps as multiples of the first, as far as they are smaller than the data."""
-    steps, growth = coordinates.get("steps", 1), coordinates.get("growth", GROWTH)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ConfigError(config.must("steps", "a whole number, 1 or more", steps))
-    if not growth > 1:
-        raise ConfigError(config.must("growth", "above 1", growth))
-    larger = itertools.takewhile(lambda factor: share * factor < 1, (growth**i for i in range(1, steps)))
-    return [1, *larger]
-
-
-def _num_choices(passes: float, reselect: object) -> int:
+def num_choices(passes: float, reselect: object) -> int:
     """How often a phase of so many passes chooses its examples, with a new choice after `reselect` passes at most."""
     if reselect is None:
         return 1
@@ -360,7 +230,7 @@ def _written_out(raw: Any, index: int) -> list[Any]:
     if raw["reselect"] is None or not _is_finite(raw.get("passes")) or not isinstance(first, int):
         return [plain]  # a mistake in the other keys is told when they are read
     try:
-        choices = _num_choices(raw["passes"], raw["reselect"])
+        choices = num_choices(raw["passes"], raw["reselect"])
     except ConfigError as error:
         raise ConfigError((Mistake(("phases", str(index), "reselect"), error.mistakes[0].message),)) from error
     later = {key: value for key, value in plain.items() if key not in STARTING}
@@ -372,19 +242,18 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _share(coordinates: Mapping[str, Any], facts: TaskFacts) -> tuple[float, float | None]:
-    """The subset share, and the Q it came from if it did."""
-    if ("subset_share" in coordinates) == ("q" in coordinates):
-        raise ConfigError("exactly one of subset_share and q must be given for the arm 'subset'.")
-    if "subset_share" in coordinates:
-        return float(coordinates["subset_share"]), None
-    q = float(coordinates["q"])
+def share_of_q(q: float, facts: TaskFacts) -> float:
+    """The share of the data that an overdetermination ratio stands for.
+
+    Raises:
+        ConfigError: there are fewer examples than it needs.
+    """
     share = facts.share_of_q(q)
     if share > 1:
         largest = facts.q()
         advice = f"It needs {share * facts.num_examples:,.0f} examples and there are {facts.num_examples:,}."
         raise ConfigError(config.must("q", f"at most {largest:.4g}", q, advice))
-    return share, q
+    return share
 
 
 def check_written(policy: Policy, facts: TaskFacts, source: str | None = None) -> None:
@@ -428,7 +297,7 @@ def transfer(policy: Policy, facts: TaskFacts) -> Policy:
     for phase in policy.phases:
         plain = {name: getattr(phase, name) for name in Phase.__dataclass_fields__}
         if phase.q is not None:
-            plain["share"], _ = _share({"q": phase.q}, facts)
+            plain["share"] = share_of_q(phase.q, facts)
             plain["selector_options"] = phase.selector_options if plain["share"] != 1 else FrozenDict()
         phases.append(Phase(**plain))
     return Policy(phases=tuple(phases), recipe=policy.recipe)

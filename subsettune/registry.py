@@ -251,3 +251,11 @@ METRICS: Mapping[str, Metric] = {
     "mse": Metric(task="regression", higher_is_better=False, words="MSE"),
     "mae": Metric(task="regression", higher_is_better=False, words="MAE"),
 }
+
+DATASETS: Mapping[str, str] = {  # by name, with a line on each; other data are named by their path or by a function
+    "digits": "scikit-learn's digits, 1,797 images of 8x8, 10 classes; embedded",
+    "mnist": "60,000 + 10,000 images of 28x28, 10 classes; torchvision",
+    "fashion_mnist": "60,000 + 10,000 images of 28x28, 10 classes; torchvision",
+    "cifar10": "50,000 + 10,000 images of 32x32x3, 10 classes; torchvision",
+    "cifar100": "50,000 + 10,000 images of 32x32x3, 100 classes; torchvision",
+}

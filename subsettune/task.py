@@ -21,9 +21,8 @@ from subsettune.config import (
     setting,
 )
 from subsettune.errors import ConfigError, Mistake
-from subsettune.registry import METRICS, MODELS, OPTIMIZERS, SCHEDULES
+from subsettune.registry import DATASETS, METRICS, MODELS, OPTIMIZERS, SCHEDULES
 
-DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
 MOMENTUM_OPTIMIZERS = ("sgd",)
 TEXT_KEYS = ("text", "tokens", "max_tokens", "vocabulary")  # mean something to texts alone
 OPTIMIZER_KEYS = ("momentum", "nesterov", "optimizer_options")  # mean something to one optimizer, nothing to another

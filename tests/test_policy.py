@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from subsettune import config
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
-from subsettune.policy import Phase, Policy, check_written, conventional, from_coordinates, transfer
+from subsettune.policy import Phase, Policy, check_written, conventional, transfer
+from subsettune.study.spec.point_to_policy import from_coordinates
 
 FACTS = TaskFacts(
     num_examples=1000,

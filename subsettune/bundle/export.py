@@ -24,6 +24,7 @@ from subsettune.study.results.view import StudyView
 from subsettune.study.verification.noninferiority import Rules
 from subsettune.study.verification.verification import statement
 from subsettune.task import Task
+from subsettune.train.planning.phases import resolve
 from subsettune.train.planning.projection import project
 
 
@@ -109,7 +110,7 @@ def chosen(phase: int, subset: Subset, part: Part) -> PhaseSubset:
 
 def _visits(made: Policy, task: Task, facts: TaskFacts) -> tuple[int, ...]:
     """Examples in the batches of each phase."""
-    return tuple(stretch.examples for stretch in project(made, task.recipe.override(made.recipe), facts))
+    return tuple(phase.examples for phase in project(resolve(made, task.recipe.override(made.recipe), facts)))
 
 
 def _to_table(subsets: Sequence[PhaseSubset], *, is_classification: bool) -> pa.Table:

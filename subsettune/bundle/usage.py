@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from subsettune.bundle.bundle import Bundle
-from subsettune.facts import TaskFacts
-from subsettune.policy import Phase, Policy
-from subsettune.train import orders, transitions
-from subsettune.train.orders.base import Stream
+from subsettune.policy import Policy
+from subsettune.train.orders.base import Order, Stream
+from subsettune.train.planning.phases import resolve_phases
 
 _PLAIN = """from subsettune.bundle import Bundle
 from subsettune.train import schedule
@@ -65,7 +64,7 @@ def how(bundle: Bundle, held_out: str) -> str:
         held_out: which rows are not trained on, in words.
     """
     own_code = _OWN_CODE.format(num_examples=bundle.facts.num_examples, held_out=held_out)
-    needs = _needs(bundle.policy, bundle.facts)
+    needs = _needs(bundle)
     if needs:
         return f"{_honest(bundle.policy, needs)}\n\n```python\n{_OWN_LOOP}\n```"
     if bundle.policy.phases[0].order == "uniform":
@@ -75,24 +74,23 @@ def how(bundle: Bundle, held_out: str) -> str:
     return f"{own_code} {more}\n\n```python\n{_ORDERED}\n```"
 
 
-def _needs(policy: Policy, facts: TaskFacts) -> dict[int, str]:
+def _needs(bundle: Bundle) -> dict[int, str]:
     """Phases that only subsettune's own loop carries out, each with what it needs it for."""
     found: dict[int, str] = {}
-    now = facts
-    for index, phase in enumerate(policy.phases):
-        now = transitions.of(phase).facts_after(now)
-        if phase.active_soup is not None:
+    for index, phase in enumerate(resolve_phases(bundle.policy, bundle.recipe, bundle.facts)):
+        if phase.is_soup:
             found[index] = "trains workers apart and averages them"
-        elif not _is_blind(phase):
-            found[index] = f"takes its batches in the order `{phase.order}`, which goes by what the network does"
-        elif now != facts:
+        elif not _is_blind(phase.order):
+            name = phase.phase.order
+            found[index] = f"takes its batches in the order `{name}`, which goes by what the network does"
+        elif phase.facts != bundle.facts:
             found[index] = "trains a network that was made narrower, unit by unit, by its own activations"
     return found
 
 
-def _is_blind(phase: Phase) -> bool:
+def _is_blind(order: Order) -> bool:
     """Whether which examples an update is on follows from the seed alone."""
-    kind = type(orders.of(phase).stream(1, 1, 0))
+    kind = type(order.stream(1, 1, 0))
     return kind.update is Stream.update and kind.attach is Stream.attach
 
 

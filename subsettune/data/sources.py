@@ -28,7 +28,8 @@ from subsettune.data.tsv import is_tsv, read_tsv
 from subsettune.data.user import UserData
 from subsettune.errors import DataError, DataNotFoundError
 from subsettune.plugins import load_object
-from subsettune.task import DATASETS, Data
+from subsettune.registry import DATASETS
+from subsettune.task import Data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

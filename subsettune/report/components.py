@@ -55,9 +55,7 @@ def _ablation_cells(view: StudyView, row: ComponentRow) -> tuple[str, ...]:
 
 def component_title(row: ComponentRow) -> str:
     """A component of the summary by its kind and name: `order sift`, `no soup`."""
-    if row.kind == "soup":
-        return "no soup" if row.against is None else "soup"
-    return f"{row.kind} {row.name}"
+    return KINDS[row.kind].words(row.name)
 
 
 def component_text(view: StudyView, row: ComponentRow) -> str:

@@ -8,22 +8,22 @@ here imports torch before a subset is chosen, so that the search can ask what a 
 from __future__ import annotations
 
 from subsettune.registry import SELECTORS
+from subsettune.select.accounting import PhaseSelection
 from subsettune.select.base import ModelNeed, Selector
-from subsettune.select.checks import check, make, names, same_ranking, seen, selection_flops, selector_of
+from subsettune.select.checks import check, make, names, plan_selections, selection_flops
 from subsettune.select.examples import Examples, SelectionContext, Subset
 
 __all__ = [
     "SELECTORS",
     "Examples",
     "ModelNeed",
+    "PhaseSelection",
     "SelectionContext",
     "Selector",
     "Subset",
     "check",
     "make",
     "names",
-    "same_ranking",
-    "seen",
+    "plan_selections",
     "selection_flops",
-    "selector_of",
 ]

@@ -18,14 +18,9 @@ import torch
 from subsettune import config
 from subsettune.errors import StudyError
 from subsettune.study.context import StudyContext
-from subsettune.study.execute.sequence import (
-    InlineExecutor,
-    ObservedSource,
-    RunSource,
-    StageSequence,
-    Worker,
-    stopwatch,
-)
+from subsettune.study.execute.inline import InlineExecutor
+from subsettune.study.execute.sequence import ObservedSource, RunSource, StageSequence, stopwatch
+from subsettune.study.execute.worker import Worker
 from subsettune.study.observer import Observer
 from subsettune.study.options import TuneOptions, device_of
 from subsettune.study.preflight import check_here, resolve_study
@@ -193,7 +188,8 @@ class StudyDriver:
         num_validation = len(context.data.validation)
         if context.options.executor == "inline":
             return InlineExecutor(worker, context.facts, num_validation, context.clock)
-        from subsettune.study.execute.ray import RayExecutor, Resources  # Ray takes seconds to load
+        from subsettune.study.execute.ray import RayExecutor
+        from subsettune.study.execute.ray_cluster import Resources  # Ray takes seconds to load
 
         settings = context.settings
         resources = Resources(

@@ -11,10 +11,21 @@ from typing import TYPE_CHECKING, Any
 from subsettune.train.result import CurvePoint, RunResult
 
 if TYPE_CHECKING:
-    from subsettune.train.loop import RunOptions, SubsetProvider, check, facts, predict, run, run_key
+    from subsettune.train.loop import RunJob, RunOptions, SubsetProvider, check, facts, predict, run, run_key
 
-_LAZY = ("SubsetProvider", "RunOptions", "check", "facts", "predict", "run", "run_key")
-__all__ = ["CurvePoint", "RunOptions", "RunResult", "SubsetProvider", "check", "facts", "predict", "run", "run_key"]
+_LAZY = ("RunJob", "RunOptions", "SubsetProvider", "check", "facts", "predict", "run", "run_key")
+__all__ = [
+    "CurvePoint",
+    "RunJob",
+    "RunOptions",
+    "RunResult",
+    "SubsetProvider",
+    "check",
+    "facts",
+    "predict",
+    "run",
+    "run_key",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -49,17 +49,23 @@ class LedgerBuilder:
         return Ledger(select=self.selected, forward=self.forward, backward=self.backward, evaluate=self.evaluated)
 
 
+def no_seconds() -> dict[str, float]:
+    """Zero seconds for each purpose."""
+    return dict.fromkeys(PURPOSES, 0.0)
+
+
 class Stopwatch:
     """Seconds by purpose.
 
     Args:
         clock: in seconds.
         device: waited for before the clock is read, so that queued work is charged to its own purpose.
+        seconds: by purpose, to which is added.
     """
 
-    def __init__(self, clock: Callable[[], float], device: torch.device) -> None:
+    def __init__(self, clock: Callable[[], float], device: torch.device, seconds: dict[str, float]) -> None:
         self._clock, self._device = clock, device
-        self.seconds = dict.fromkeys(PURPOSES, 0.0)
+        self.seconds = seconds
         self.lap_start = clock()
 
     def lap(self, purpose: str) -> None:

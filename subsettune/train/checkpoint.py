@@ -12,15 +12,18 @@ import io
 import pickle
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from subsettune.errors import CheckpointError
+from subsettune.ledger import Ledger
 from subsettune.storage import Folder
+from subsettune.train.account import Stopwatch
 
 HEADER = b"subsettune-checkpoint-1 "
 ADVICE = "Delete it: the run then starts over."
+MARK_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,3 +118,62 @@ class Checkpoints:
     @property
     def _mark_name(self) -> str:
         return f"{self.key}.mark"
+
+
+class CheckpointWriter:
+    """Keeps one run safe when it is time, and counts what interruptions cost.
+
+    Args:
+        checkpoints: of the run; None keeps nothing.
+        every_s: seconds between checkpoints.
+        watch: of the run.
+    """
+
+    def __init__(self, checkpoints: Checkpoints | None, every_s: float, watch: Stopwatch) -> None:
+        self.checkpoints, self.watch = checkpoints, watch
+        self.repeated = 0  # FLOPs that interruptions cost
+        self._every_s = every_s
+        self._last_save = self._last_mark = watch.lap_start
+
+    def load(self) -> dict[str, Any] | None:
+        """What was last saved; None if nothing was."""
+        return None if self.checkpoints is None else self.checkpoints.load()
+
+    def unfit(self, error: Exception) -> CheckpointError:
+        """What to raise where a state that was loaded is not that of the run."""
+        reason = str(error).strip().splitlines()[0]
+        return CheckpointError(f"{self.checkpoints} does not fit this run: {reason} {ADVICE}")
+
+    def count_repeated(self, ledger: Ledger) -> None:
+        """Count what was done after the checkpoint that the run goes on from, and is lost."""
+        if self.checkpoints is None:
+            return
+        mark = self.checkpoints.marked()
+        lost = mark.flops - ledger.total
+        self.repeated = mark.repeated + max(0, lost)
+        if lost > 0:
+            self.mark(ledger)
+
+    def due(self) -> Literal["save", "mark"] | None:
+        """What it is time for, which the caller then does."""
+        if self.checkpoints is None:
+            return None
+        now = self.watch.now()
+        if now - self._last_save >= self._every_s:
+            return "save"
+        if now - self._last_mark < MARK_EVERY_S:
+            return None
+        self._last_mark = now
+        return "mark"
+
+    def mark(self, ledger: Ledger) -> None:
+        """Note how far the run is."""
+        if self.checkpoints is not None:
+            self.checkpoints.mark(ProgressMarker(flops=ledger.total, repeated=self.repeated))
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the checkpoint; an older mark does no harm, for it lies behind."""
+        if self.checkpoints is not None:
+            self.checkpoints.save(state)
+            self.watch.lap("other")
+            self._last_save = self._last_mark = self.watch.lap_start

@@ -14,38 +14,36 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from subsettune import config, select
 from subsettune.config import FrozenDict
-from subsettune.data import TaskData, load
-from subsettune.errors import CheckpointError, ConfigError, ModelDivergedError, StorageError
+from subsettune.data import load
+from subsettune.errors import ModelDivergedError, StorageError
 from subsettune.facts import Price
 from subsettune.policy import Policy
 from subsettune.storage import Folder
 from subsettune.task import Task
-from subsettune.train import optimizers, orders, schedule, transitions
-from subsettune.train.account import LedgerBuilder, Stopwatch
-from subsettune.train.checkpoint import ADVICE, Checkpoints, ProgressMarker
+from subsettune.train import orders, schedule
+from subsettune.train.account import Stopwatch
+from subsettune.train.checkpoint import Checkpoints, CheckpointWriter
+from subsettune.train.evaluation import Evaluator, Report
+from subsettune.train.job import RunJob, find_device
 from subsettune.train.learner import Learner, predict
 from subsettune.train.options import RunOptions
-from subsettune.train.planning import phases
-from subsettune.train.planning.check import check, facts, facts_of, run_key
-from subsettune.train.randomness import capture, generator, isolated, preserved, restore
-from subsettune.train.result import Cause, CurvePoint, RunResult, SoupPoint, SwitchPoint, finite_or_none
+from subsettune.train.phase_switch import PhaseSwitch
+from subsettune.train.planning.check import check, facts, facts_of, resolve_checked, run_key
+from subsettune.train.randomness import capture, isolated, preserved, restore
+from subsettune.train.result import Cause, RunResult
+from subsettune.train.run_state import RunState
 from subsettune.train.selection.chooser import SubsetProvider
-from subsettune.train.soup import executors, workers
 
-__all__ = ["Report", "RunOptions", "SubsetProvider", "check", "facts", "predict", "run", "run_key"]
+__all__ = ["Report", "RunJob", "RunOptions", "SubsetProvider", "check", "facts", "predict", "run", "run_key"]
 
-Report = Callable[[CurvePoint], bool]
 CHECK_EVERY = 25  # updates between looks at the running loss, which would force a device to synchronise
-MARK_EVERY_S = 5.0
+UNFIT = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError)  # what a foreign checkpoint raises
 
 
 def run(
@@ -79,89 +77,34 @@ def run(
         StorageError: a checkpoint cannot be written.
     """
     options = options or RunOptions()
-    device = _device(options.device)
+    device = find_device(options.device)
     with preserved():  # reading data imports other packages, and one of them draws from Python's state
         data = load(task, options.places, fingerprint=options.fingerprint)
-    job = _Job(task=task, policy=policy, seed=seed, options=options, data=data, device=device)
     with isolated(seed, options.num_threads or torch.get_num_threads()):
-        return _Run(job, clock, report).train()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """What is to be run, and where."""
-
-    task: Task
-    policy: Policy
-    seed: int
-    options: RunOptions
-    data: TaskData
-    device: torch.device
+        resolved = resolve_checked(task, policy, facts_of(task, data))
+        job = RunJob(task=task, resolved=resolved, seed=seed, data=data, device=device)
+        return _Run(job, options, clock, report).train()
 
 
 class _Run:
-    """State of one run. Compute in FLOPs."""
+    """Drives one run: what has happened so far is in `state`, and what is to happen in `job`."""
 
-    def __init__(self, job: _Job, clock: Callable[[], float], report: Report | None) -> None:
-        self.job, self.policy, self.options, self.data = job, job.policy, job.options, job.data
-        self.report = report
-        self.facts = facts_of(job.task, job.data)
-        self.recipe = check(job.task, job.policy, self.facts)
-        self.total = self.policy.cost(self.facts)
-        self.ends = self.policy.boundaries(self.facts)
-        self.openings = phases.openings(self.policy, self.recipe, self.facts)
-        self.train_total = self.total - sum(opening.flops for opening in self.openings)
-        self.schedule = schedule.make(self.recipe.schedule, self.recipe.schedule_options)
-        self.order = orders.of(self.policy.phases[0])
-        self.stream = self.order.stream(len(self.data.train), self.recipe.batch_size, job.seed)
-        self.learner = self._learner()
+    def __init__(self, job: RunJob, options: RunOptions, clock: Callable[[], float], report: Report | None) -> None:
+        self.job, self.options, self.resolved, self.state = job, options, job.resolved, RunState()
+        recipe, resolved = job.recipe, job.resolved
+        self.train_total = resolved.total - sum(phase.flops for phase in resolved.phases)
+        self.schedule = schedule.make(recipe.schedule, recipe.schedule_options)
+        self.stream = resolved.order.stream(len(job.data.train), recipe.batch_size, job.seed)
+        self.learner = Learner(job.task, recipe, job.data, job.device, job.seed)
+        if resolved.min_batch == 1 or recipe.batch_size == 1:
+            self.learner.check_batch(1)
+        elif resolved.min_trained_examples == 1:
+            self.learner.check_batch(1, advice="Keep more than one example of each batch.")
         self.stream.attach(self.learner)
-        self.way = self._way()
-        places, device = self.options.places, job.device
-        self.chooser = SubsetProvider(
-            job.task, job.policy, job.seed, job.data, self.facts, device=device, places=places, clock=clock
-        )
-        self.checkpoints = self._find_checkpoints()
-        self.account = LedgerBuilder()
-        self.watch = Stopwatch(clock, job.device)
-        self._last_checkpoint = self._last_mark = self.watch.lap_start
-        # The rest changes as the run goes on, and is in the checkpoint.
-        self.phase, self.updates = -1, 0
-        self.entering = False  # a phase was prepared, and its transition waits for its first update
-        self.pool: Tensor | None = None
-        self.weights: Tensor | None = None
-        self.workers: workers.Workers | None = None
-        self.soups: list[SoupPoint] = []
-        self.subsets: dict[int, select.Subset] = {}  # those that only this run can tell
-        self.curve: list[CurvePoint] = []
-        self.switches: list[float] = []
-        self.switch_points: list[SwitchPoint] = []
-        self.trained: tuple[int, Tensor | None] = (0, None)  # phase and pool of the last update
-        self.metrics: dict[str, float] = {}
-        self.done, self.repeated = False, 0
-        self.why_diverged = ""
-
-    def _learner(self) -> Learner:
-        learner = Learner(self.job.task, self.recipe, self.data, self.job.device, self.job.seed)
-        shortest = min(length for opening in self.openings for length in opening.lengths)
-        if shortest == 1 or self.recipe.batch_size == 1:  # the lengths of a soup are those of all workers
-            learner.check_batch(1)
-        elif any(
-            self.order.min_trained_examples(n, o.facts) == 1 for o in self.openings if not o.is_soup for n in o.lengths
-        ):
-            learner.check_batch(1, advice="Keep more than one example of each batch.")
-        return learner
-
-    def _way(self) -> executors.ExecutionMode:
-        """How workers of soups are carried out; tried on the network, so only where there are some."""
-        is_needed = any(opening.is_soup for opening in self.openings)
-        return executors.way(self.options.soup_workers, self.learner) if is_needed else "in_turn"
-
-    def _find_checkpoints(self) -> Checkpoints | None:
-        if self.options.checkpoints is None:
-            return None
-        key = run_key(self.job.task, self.data.fingerprint, self.policy, self.job.seed)
-        return Checkpoints(Folder.at(self.options.checkpoints), key)
+        self.watch = Stopwatch(clock, job.device, self.state.seconds)
+        self.switch = PhaseSwitch(job, options, self.learner, self.stream, self.state, self.watch)
+        self.evaluator = Evaluator(job, options, self.learner, self.state, self.watch, report)
+        self.writer = CheckpointWriter(_find_checkpoints(job, options), options.checkpoint_every_s, self.watch)
 
     # --- the loop ------------------------------------------------------------------------------------------------
 
@@ -170,40 +113,45 @@ class _Run:
         self._resume()
         self.watch.lap("other")
         cause: Cause = "finished"
+        message = ""
         try:
-            if not self.done:
+            if not self.state.done:
                 cause = self._updates()
             if cause == "finished":
                 cause = self._finish()
         except ModelDivergedError as error:
-            cause, self.why_diverged = "diverged", str(error)
+            cause, message = "diverged", str(error)
         except BaseException:
             with contextlib.suppress(StorageError):  # the first error is the one to tell
-                self._mark()
+                self.writer.mark(self.state.account.ledger())
             raise
         if cause == "diverged":
-            self._mark()
-        return self._result(cause)
+            self.writer.mark(self.state.account.ledger())
+        return self._result(cause, message)
 
     def _updates(self) -> Cause:
         """Update until the compute is used up, the loss diverges, or the caller stops the run."""
-        self._plan_evaluation()
+        state = self.state
+        self.evaluator.plan()
         while True:
             self._advance()
-            share = self.account.spent / self.total
-            batch = None if self.workers is not None else self.stream.next(share)
-            length = self.workers.next_length() if self.workers is not None else len(batch or ())
-            price = phases.update_cost(self.openings[self.phase], self.order, length, share)
+            share = state.account.spent / self.resolved.total
+            workers = self.switch.workers
+            batch = self.stream.next(share) if workers is None else None
+            length = len(batch or ()) if workers is None else workers.next_length()
+            price = self.resolved.phases[state.phase].update_cost(length, share)
             most = self._evaluations_left(price)
             if most == 0:
-                self._leave()
+                self.switch.leave()
                 self.watch.lap("train")
                 return "finished" if self.learner.is_finite() else "diverged"
-            if self.entering:
-                self._enter()
-            self.account.pay(price, self._update(batch, most, share))
-            self.updates += 1
-            self.trained = (self.phase, self.pool)
+            if state.entering:
+                if self.options.measure_switches:
+                    self.evaluator.measure_switch()
+                self.switch.enter()
+            state.account.pay(price, self._update(batch, most, share))
+            state.updates += 1
+            state.trained = (state.phase, state.pool)
             cause = self._look()
             if cause is not None:
                 return cause
@@ -211,120 +159,30 @@ class _Run:
 
     def _update(self, batch: orders.Batch | None, most: int, share: float) -> int:
         """Update on a batch, or every worker on one of its own; returns the evaluations made."""
-        if self.workers is None:
+        workers = self.switch.workers
+        if workers is None:
             assert batch is not None
-            now = orders.StepContext(
-                lr=self._lr(), weights=self.weights, most=most, share=share, facts=self.openings[self.phase].facts
-            )
+            facts = self.resolved.phases[self.state.phase].facts
+            now = orders.StepContext(lr=self._lr(), weights=self.state.weights, most=most, share=share, facts=facts)
             return self.stream.update(self.learner, batch, now)
-        if not self.workers.has_begun:
-            self.workers.begin()
-        self.workers.update(self._lr())
+        if not workers.has_begun:
+            workers.begin()
+        workers.update(self._lr())
         return 1
 
     def _evaluations_left(self, price: Price) -> int:
         """How often a batch may be evaluated until the phase is at or after its end; the total is never exceeded."""
-        left = (self.total - self.account.spent) // price.total
-        return left if left <= 1 else min(left, -(-(self.ends[self.phase] - self.account.spent) // price.total))
+        spent = self.state.account.spent
+        left = (self.resolved.total - spent) // price.total
+        return left if left <= 1 else min(left, -(-(self.resolved.ends[self.state.phase] - spent) // price.total))
 
     def _lr(self) -> float:
-        return self.recipe.lr * self.schedule(self.account.trained / self.train_total)
-
-    def _advance(self) -> None:
-        """Move on to the phase that the compute spent so far belongs to.
-
-        A phase of which nothing is left is passed over: its examples are not chosen, its transition does not happen.
-        """
-        last = len(self.ends) - 1
-        while self.phase < 0 or (self.phase < last and self.account.spent >= self.ends[self.phase]):
-            self._leave()
-            self.phase += 1
-            if self.phase == last or self.account.spent < self.ends[self.phase]:
-                self._prepare()
-
-    def _leave(self) -> None:
-        """End a phase: the workers of a soup become one network."""
-        if self.workers is not None:
-            self.soups.append(self.workers.merge())
-            self.workers = None
-
-    def _prepare(self) -> None:
-        """Choose the pool of a phase, and keep what came before safe; `_enter` follows with the first update."""
-        self.watch.lap("train")
-        self.pool, self.weights = None, None
-        self.account.selected += self.openings[self.phase].flops
-        assert self.account.spent <= self.total, "check lets no opening through that does not fit"
-        if not self.policy.phases[self.phase].is_full:
-            self._select()
-        self._gather_workers()
-        self.stream.enter(self.pool)
-        self.entering = self.updates > 0  # before the first update there is nothing to enter from
-        self.watch.lap("select")
-        self._plan_evaluation()  # points that the selection has passed by are not made up for
-        if self.updates > 0 or self.account.selected > 0:
-            self._save()
-
-    def _gather_workers(self) -> None:
-        active_soup = self.policy.phases[self.phase].active_soup
-        if active_soup is not None:
-            place = workers.SoupPhase(
-                soup=active_soup,
-                seed=self.job.seed,
-                phase=self.phase,
-                facts=self.openings[self.phase].facts,
-                pool=self.pool,
-                weights=self.weights,
-                way=self.way,
-                clock=self.watch.now,
-            )
-            self.workers = workers.Workers(place, self.learner)
-
-    def _select(self) -> None:
-        choice = self.chooser.choose(self.phase, self.learner.network)
-        self.watch.lap("other")  # what was prepared by another run is charged all the same
-        self.watch.seconds["select"] += choice.seconds
-        subset, self.pool = choice.subset, choice.subset.positions
-        if choice.only_now:
-            self.subsets[self.phase] = subset
-        if subset.weights is not None:
-            weights = torch.ones(len(self.data.train))
-            weights[self.pool] = subset.loss_weights
-            self.weights = weights.to(self.job.device)
-
-    def _enter(self) -> None:
-        """Begin a phase: its transition changes weights and optimizer right before its first update."""
-        if self.options.measure_switches:
-            self._measure_switch({split: self._measure(split) for split in self._splits()})
-        learner = self.learner
-        entered = transitions.TransitionContext(
-            network=learner.network,
-            optimizer=learner.optimizer,
-            scales=learner.scales,
-            rng=generator(self.job.seed, "entry", self.phase),
-            part=learner.part,
-            pool=self.pool,
-            losses=learner.example_losses,
-            facts=self.openings[max(0, self.phase - 1)].facts,
-        )
-        transitions.of(self.policy.phases[self.phase]).apply(entered)
-        if self.openings[self.phase].flops:
-            self.watch.lap("select")
-        optimizers.change_objective(self.learner.optimizer)
-        self.switches.append(self.account.spent / self.total)
-        self.entering = False
-
-    # --- looking -------------------------------------------------------------------------------------------------
-
-    def _plan_evaluation(self) -> None:
-        """FLOPs at which the next point of the curve is due; the last point is made by `_finish`."""
-        n = self.options.evaluations
-        done = self.account.spent * n // self.total
-        self.next_evaluation = -(-(done + 1) * self.total // n)
+        return self.job.recipe.lr * self.schedule(self.state.account.trained / self.train_total)
 
     def _look(self) -> Cause | None:
         """At its time: measure the validation split and tell the caller. A cause if the run must end."""
-        due = self.next_evaluation <= self.account.spent < self.total
-        if not due and self.updates % CHECK_EVERY and not self.learner.searches:
+        due = self.evaluator.is_due
+        if not due and self.state.updates % CHECK_EVERY and not self.learner.searches:
             return None
         if not self.learner.is_finite():
             self.watch.lap("train")
@@ -332,148 +190,70 @@ class _Run:
         if not due:
             return None
         self.watch.lap("train")
-        metric = self._measure("validation")
+        if self.switch.workers is not None:
+            self.switch.workers.write_average()
+        metric = self.evaluator.measure("validation")
         if not math.isfinite(metric):
             return "diverged"
-        n = self.options.evaluations
-        stop = self._tell((self.account.spent * n // self.total) / n, metric)
-        self._plan_evaluation()
+        stop = self.evaluator.tell(metric)
+        self.evaluator.plan()
         if stop:
             self._save()
         return "stopped" if stop else None
 
-    def _tell(self, share: float, metric: float) -> bool:
-        point = CurvePoint(
-            share=share,
-            flops=self.account.spent,
-            phase=self.phase,
-            metric=metric,
-            loss=self.learner.take_loss(),
-            seconds=self.watch.seconds["train"] + self.watch.seconds["select"],
-            select=self.account.selected,
-            forward=self.account.forward,
-        )
-        self.curve.append(point)
-        stop = self.report(point) if self.report is not None else False
-        self.watch.lap("other")
-        return stop
-
-    def _measure(self, split: str) -> float:
-        part = getattr(self.data, split)
-        if self.workers is not None and self.workers.has_begun:
-            self.workers.write_average()
-        value = self.learner.measure(part)
-        self.account.evaluated += len(part) * self._forward_flops
-        self.watch.lap("evaluate")
-        return value
-
-    @property
-    def _forward_flops(self) -> int:
-        """FLOPs of a forward pass of one example of the network as it stands."""
-        has_entered = not self.entering
-        now = self.openings[self.phase if has_entered else self.phase - 1]
-        return now.facts.forward_flops
-
     def _finish(self) -> Cause:
         """Measure the final weights on every split asked for that was not measured before an interruption."""
-        missing = [split for split in self._splits() if split not in self.metrics]
+        metrics = self.state.metrics
+        missing = [split for split in self.evaluator.splits if split not in metrics]
         for split in missing:
-            value = self._measure(split)
+            value = self.evaluator.measure(split)
             if not math.isfinite(value):
                 return "diverged"
-            self.metrics[split] = value
+            metrics[split] = value
             if split == "validation":
-                self._tell(1.0, value)
-        if self.options.measure_switches and not self.done:
-            self._measure_switch({split: self.metrics[split] for split in self._splits()})
-        self.done = True
+                self.evaluator.tell_last(value)
+        if self.options.measure_switches and not self.state.done:
+            self.evaluator.measure_switch(metrics)
+        self.state.done = True
         if missing:
             self._save()
         return "finished"
 
-    def _measure_switch(self, measured: Mapping[str, float]) -> None:
-        """Note losses and metrics of the weights as the phase of the last update leaves them."""
-        phase, pool = self.trained
-        pool_loss, train_loss = self.learner.losses(pool)
-        self.account.evaluated += self.facts.num_examples * self._forward_flops
-        self.watch.lap("evaluate")
-        self.switch_points.append(
-            SwitchPoint(
-                phase=phase,
-                share=self.account.spent / self.total,
-                flops=self.account.spent,
-                pool_size=self.facts.num_examples if pool is None else len(pool),
-                pool_loss=finite_or_none(pool_loss),
-                train_loss=finite_or_none(train_loss),
-                metrics=FrozenDict({split: finite_or_none(value) for split, value in measured.items()}),
-            )
-        )
+    def _advance(self) -> None:
+        """Move on to the phase that the compute spent so far belongs to.
 
-    def _splits(self) -> tuple[str, ...]:
-        return ("validation", *(split for split in self.options.splits if split != "validation"))
-
-    def _result(self, cause: Cause) -> RunResult:
-        rate = f"at learning rate {self.recipe.lr:g}"
-        diverged = f"The loss left the finite numbers after {self.updates} updates, {rate}."
-        messages = {"diverged": self.why_diverged or diverged, "stopped": "Stopped by the caller.", "finished": ""}
-        asked = {split: self.metrics[split] for split in self._splits()} if cause == "finished" else {}
-        return RunResult(
-            policy=self.policy,
-            seed=self.job.seed,
-            cause=cause,
-            message=messages[cause],
-            metrics=FrozenDict(asked),
-            ledger=self.account.ledger(),
-            repeated_flops=self.repeated,
-            updates=self.updates,
-            curve=tuple(self.curve),
-            train_s=self.watch.seconds["train"],
-            select_s=self.watch.seconds["select"],
-            evaluate_s=self.watch.seconds["evaluate"],
-            device=self.job.device.type,
-            num_threads=torch.get_num_threads(),
-            switch_shares=tuple(self.switches),
-            switches=tuple(self.switch_points),
-            soups=tuple(self.soups),
-            model=self.learner.network.cpu() if self.options.keep_model else None,
-            subsets=self.subsets,
-        )
+        A phase of which nothing is left is passed over: its examples are not chosen, its transition does not happen.
+        """
+        state, ends = self.state, self.resolved.ends
+        last = len(ends) - 1
+        while state.phase < 0 or (state.phase < last and state.account.spent >= ends[state.phase]):
+            self.switch.leave()
+            state.phase += 1
+            if state.phase == last or state.account.spent < ends[state.phase]:
+                self.switch.prepare()
+                self.evaluator.plan()  # points that the selection has passed by are not made up for
+                if state.updates > 0 or state.account.selected > 0:
+                    self._save()
 
     # --- checkpoints ---------------------------------------------------------------------------------------------
 
     def _keep_safe(self) -> None:
         """Save, or at least mark how far the run is, when it is time."""
-        if self.checkpoints is None:
-            return
-        now = self.watch.now()
-        if now - self._last_checkpoint >= self.options.checkpoint_every_s:
+        due = self.writer.due()
+        if due == "save":
             self.watch.lap("train")
             self._save()
-        elif now - self._last_mark >= MARK_EVERY_S:
-            self._mark()
-            self._last_mark = now
-
-    def _mark(self) -> None:
-        if self.checkpoints is not None:
-            self.checkpoints.mark(ProgressMarker(flops=self.account.ledger().total, repeated=self.repeated))
+        elif due == "mark":
+            self.writer.mark(self.state.account.ledger())
 
     def _save(self) -> None:
-        if self.checkpoints is None:
-            return
-        self.checkpoints.save(self._state())  # an older mark does no harm: it lies behind
-        self.watch.lap("other")
-        self._last_checkpoint = self._last_mark = self.watch.lap_start
+        if self.writer.checkpoints is not None:
+            self.writer.save({**self.state.to_mapping(), **self._live_state()})
 
-    def _state(self) -> dict[str, Any]:
+    def _live_state(self) -> dict[str, Any]:
+        """State of what the run works with."""
         return {
-            **{name: getattr(self, name) for name in _PLAIN_STATE},
-            "account": {field.name: getattr(self.account, field.name) for field in fields(self.account)},
-            "seconds": self.watch.seconds,
-            "curve": [config.to_plain(point) for point in self.curve],
-            "switch_points": [config.to_plain(point) for point in self.switch_points],
-            "soups": [config.to_plain(point) for point in self.soups],
-            "workers": None if self.workers is None else self.workers.state(),
-            "subsets": {phase: (subset.positions, subset.weights) for phase, subset in self.subsets.items()},
+            "workers": None if self.switch.workers is None else self.switch.workers.state(),
             "learner": self.learner.state(),
             "order": self.stream.state(),
             "random": capture(),
@@ -483,52 +263,64 @@ class _Run:
 
     def _resume(self) -> None:
         """Go on from the checkpoint, if there is one; what was done after it is lost, and counted as repeated."""
-        if self.checkpoints is None:
-            return
-        state, mark = self.checkpoints.load(), self.checkpoints.marked()
-        if state is not None:
+        saved = self.writer.load()
+        if saved is not None:
             try:
-                self._load(state)
-            except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-                reason = str(error).strip().splitlines()[0]
-                raise CheckpointError(f"{self.checkpoints} does not fit this run: {reason} {ADVICE}") from error
-        lost = mark.flops - self.account.ledger().total
-        self.repeated = mark.repeated + max(0, lost)
-        if lost > 0:
-            self._mark()
+                self._load(saved)
+            except UNFIT as error:
+                raise self.writer.unfit(error) from error
+        self.writer.count_repeated(self.state.account.ledger())
 
-    def _load(self, state: dict[str, Any]) -> None:
-        for name in _PLAIN_STATE:
-            setattr(self, name, state[name])
-        self.account = LedgerBuilder(**state["account"])
-        self.watch.seconds.update(state["seconds"])
-        self.curve = [config.build(CurvePoint, point) for point in state["curve"]]
-        self.switch_points = [config.build(SwitchPoint, point) for point in state["switch_points"]]
-        self.soups = [config.build(SoupPoint, point) for point in state["soups"]]
-        self.subsets = {i: select.Subset(positions=p, weights=w) for i, (p, w) in state["subsets"].items()}
-        self.learner.load(state["learner"], weights_only=self.done)
-        if self.done:
+    def _load(self, saved: dict[str, Any]) -> None:
+        state, device = self.state, self.job.device
+        state.load(saved)
+        self.learner.load(saved["learner"], weights_only=state.done)
+        if state.done:
             return
-        if state["device"] != self.job.device.type:
-            raise ValueError(f"it was made on {state['device']}, and the device is {self.job.device.type} now.")
-        torch.set_num_threads(state["num_threads"])  # `isolated` gives the caller's number back
-        self.weights = None if self.weights is None else self.weights.to(self.job.device)
-        if state["workers"] is not None:
-            self._gather_workers()
-            assert self.workers is not None
-            self.workers.load(state["workers"])
-        self.stream.load(state["order"], self.pool)
-        restore(state["random"])
+        if saved["device"] != device.type:
+            raise ValueError(f"it was made on {saved['device']}, and the device is {device.type} now.")
+        torch.set_num_threads(saved["num_threads"])  # `isolated` gives the caller's number back
+        state.weights = None if state.weights is None else state.weights.to(device)
+        if saved["workers"] is not None:
+            self.switch.gather_workers()
+            assert self.switch.workers is not None
+            self.switch.workers.load(saved["workers"])
+        self.stream.load(saved["order"], state.pool)
+        restore(saved["random"])
+
+    # --- the result ----------------------------------------------------------------------------------------------
+
+    def _result(self, cause: Cause, message: str) -> RunResult:
+        state, seconds = self.state, self.state.seconds
+        rate = f"at learning rate {self.job.recipe.lr:g}"
+        diverged = message or f"The loss left the finite numbers after {state.updates} updates, {rate}."
+        messages = {"diverged": diverged, "stopped": "Stopped by the caller.", "finished": ""}
+        asked = {split: state.metrics[split] for split in self.evaluator.splits} if cause == "finished" else {}
+        return RunResult(
+            policy=self.job.policy,
+            seed=self.job.seed,
+            cause=cause,
+            message=messages[cause],
+            metrics=FrozenDict(asked),
+            ledger=state.account.ledger(),
+            repeated_flops=self.writer.repeated,
+            updates=state.updates,
+            curve=tuple(state.curve),
+            train_s=seconds["train"],
+            select_s=seconds["select"],
+            evaluate_s=seconds["evaluate"],
+            device=self.job.device.type,
+            num_threads=torch.get_num_threads(),
+            switch_shares=tuple(state.switches),
+            switches=tuple(state.switch_points),
+            soups=tuple(state.soups),
+            model=self.learner.network.cpu() if self.options.keep_model else None,
+            subsets=state.subsets,
+        )
 
 
-_PLAIN_STATE = ("phase", "updates", "entering", "pool", "weights", "trained", "switches", "metrics", "done")
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda"):
-        if not torch.cuda.is_available():
-            raise ConfigError(f"device must be cpu here, got {name!r}: torch finds no GPU. Use device auto.")
-        torch.cuda.init()  # so that the caller's random state on the GPU can be captured
-    return torch.device(name)
+def _find_checkpoints(job: RunJob, options: RunOptions) -> Checkpoints | None:
+    if options.checkpoints is None:
+        return None
+    key = run_key(job.task, job.data.fingerprint, job.policy, job.seed)
+    return Checkpoints(Folder.at(options.checkpoints), key)

@@ -251,7 +251,7 @@ def test_tune_goes_on_extends_and_ends_with_3_when_none_passes(run: Run) -> None
 
 
 def test_an_interruption_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from subsettune.study.execute.sequence import Worker
+    from subsettune.study.execute.worker import Worker
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -577,7 +577,7 @@ def test_the_hardest_texts_are_those_with_a_wrong_label(tmp_path: Path, places: 
             Phase(passes=0.5),
         )
     )
-    chosen = train.SubsetProvider(task, policy, 0, data, train.facts(task, places)).choose(0).subset
+    chosen = train.SubsetProvider(train.RunJob.of(task, policy, 0, data)).choose(0).subset
     assert len(wrong & set(chosen.positions.tolist())) > 0.8 * len(wrong)
 
 

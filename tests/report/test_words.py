@@ -11,10 +11,11 @@ import pytest
 from fake_study import FACTS, STATES, make_view, not_tested
 
 from subsettune import text as words
-from subsettune.policy import Phase, Policy, Soup, conventional, from_coordinates
+from subsettune.policy import Phase, Policy, Soup, conventional
 from subsettune.study.results import headline as told
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.results.view import StudyView
+from subsettune.study.spec.point_to_policy import from_coordinates
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,7 @@ def policy(selector: str, *, share: float = 0.1, passes: float = 2.0, **options:
 
 
 def test_names_come_with_one_line_each() -> None:
-    geometry, models = ["kcenter", "herding", "facility_location"], ["el2n", "grand", "forgetting"]
-    assert list(select.names()) == ["random", "stratified", *geometry, *models, "gradmatch", "glister"]
+    assert list(select.names()) == list(select.SELECTORS)
     assert select.names()["random"] == "uniform without replacement; free; the control"
 
 

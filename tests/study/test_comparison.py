@@ -25,12 +25,13 @@ from subsettune.config import FrozenDict
 from subsettune.data import Part
 from subsettune.errors import ConfigError, StudyError
 from subsettune.facts import TaskFacts
-from subsettune.policy import Policy, from_coordinates
+from subsettune.policy import Policy
 from subsettune.report import html, tables
 from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.study.ablation.choose import Found, Ground, choose
 from subsettune.study.ablation.judge import Rules, interval, judge
-from subsettune.study.execute.sequence import Pause, RunRequest, Worker
+from subsettune.study.execute.requests import Pause, RunRequest
+from subsettune.study.execute.worker import Worker
 from subsettune.study.plan import plan
 from subsettune.study.results.ablation import AblationResult
 from subsettune.study.results.folder import StudyFolder
@@ -39,6 +40,7 @@ from subsettune.study.results.view import StudyView
 from subsettune.study.spec import components
 from subsettune.study.spec.components import Component, randomised
 from subsettune.study.spec.definition import StudySettings, parse
+from subsettune.study.spec.point_to_policy import from_coordinates
 from subsettune.study.spec.space import Space
 from subsettune.study.spec.space_check import read_space
 from subsettune.study.stages.ablation import AblationSource

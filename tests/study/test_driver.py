@@ -19,7 +19,8 @@ from subsettune.errors import CheckpointError, LearningError, StudyError
 from subsettune.facts import TaskFacts
 from subsettune.policy import SUBSET
 from subsettune.select import SelectionContext, Selector, Subset, selection_flops
-from subsettune.study.execute.sequence import RunRequest, Worker
+from subsettune.study.execute.requests import RunRequest
+from subsettune.study.execute.worker import Worker
 from subsettune.study.results.folder import StudyFolder
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import StudyView

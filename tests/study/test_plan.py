@@ -13,11 +13,11 @@ from torch import nn
 from subsettune.data import DataPaths
 from subsettune.errors import ConfigError, SubsettuneError
 from subsettune.facts import TaskFacts
-from subsettune.policy import from_coordinates
 from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.study.plan import plan
 from subsettune.study.preflight import check_here, resolve_study
 from subsettune.study.spec.definition import Study, parse
+from subsettune.study.spec.point_to_policy import from_coordinates
 from subsettune.study.spec.space_check import read_space
 from subsettune.task import Recipe
 from subsettune.train import transitions

@@ -15,21 +15,11 @@ from subsettune.errors import CheckpointError, StorageError, StudyError
 from subsettune.ledger import Ledger
 from subsettune.policy import Policy, conventional
 from subsettune.study.execute import sequence
-from subsettune.study.execute.sequence import (
-    Failure,
-    FixedRuns,
-    InlineExecutor,
-    PartialRun,
-    Pause,
-    RunRequest,
-    RunSource,
-    StageSequence,
-    Times,
-    Worker,
-    in_order,
-    record,
-    stopwatch,
-)
+from subsettune.study.execute.inline import InlineExecutor
+from subsettune.study.execute.outcomes import PartialRun, Times, in_order, record
+from subsettune.study.execute.requests import Failure, Pause, RunRequest
+from subsettune.study.execute.sequence import FixedRuns, RunSource, StageSequence, stopwatch
+from subsettune.study.execute.worker import Worker
 from subsettune.study.results.records import RunRecord
 from subsettune.train import run
 from subsettune.train.checkpoint import ProgressMarker

@@ -9,7 +9,7 @@ import pytest
 from subsettune.config import FrozenDict
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy, Soup
-from subsettune.study.execute.sequence import Pause, RunRequest
+from subsettune.study.execute.requests import Pause, RunRequest
 from subsettune.study.results.candidate import Candidate
 from subsettune.study.results.records import RunRecord
 from subsettune.study.spec.components import randomised

@@ -28,8 +28,12 @@ from subsettune.errors import CheckpointError, ConfigError, StudyError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy, conventional
 from subsettune.storage import Folder
-from subsettune.study.execute.ray import RayExecutor, Resources, cluster
-from subsettune.study.execute.sequence import FixedRuns, InlineExecutor, RunRequest, StageSequence, Worker, stopwatch
+from subsettune.study.execute.inline import InlineExecutor
+from subsettune.study.execute.ray import RayExecutor
+from subsettune.study.execute.ray_cluster import Resources, cluster
+from subsettune.study.execute.requests import RunRequest
+from subsettune.study.execute.sequence import FixedRuns, StageSequence, stopwatch
+from subsettune.study.execute.worker import Worker
 from subsettune.study.options import TuneOptions
 from subsettune.study.results.records import RunRecord
 from subsettune.study.spec.components import Component

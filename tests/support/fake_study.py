@@ -11,7 +11,7 @@ from subsettune import config
 from subsettune.config import FrozenDict
 from subsettune.facts import ChainLayer, TaskFacts
 from subsettune.ledger import Ledger
-from subsettune.policy import Phase, Policy, Soup, conventional, from_coordinates
+from subsettune.policy import Phase, Policy, Soup, conventional
 from subsettune.study.results.ablation import AblationResult
 from subsettune.study.results.candidate import Candidate
 from subsettune.study.results.manifest import DataOrigin, Manifest, RoundState
@@ -21,6 +21,7 @@ from subsettune.study.results.verdict import Verdict
 from subsettune.study.results.view import StudyRecords, StudyView
 from subsettune.study.spec.components import Component, Kind, neutralised
 from subsettune.study.spec.definition import Study
+from subsettune.study.spec.point_to_policy import from_coordinates
 from subsettune.train.result import CurvePoint
 
 STATES = (

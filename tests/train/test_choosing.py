@@ -21,10 +21,11 @@ from subsettune.config import FrozenDict
 from subsettune.data import DataPaths, load
 from subsettune.errors import ConfigError, SelectionError
 from subsettune.facts import TaskFacts
-from subsettune.policy import Phase, Policy, from_coordinates
+from subsettune.policy import Phase, Policy
 from subsettune.select import ModelNeed, SelectionContext, Selector, Subset
+from subsettune.study.spec.point_to_policy import from_coordinates
 from subsettune.task import Task
-from subsettune.train import RunResult, SubsetProvider
+from subsettune.train import RunJob, RunResult, SubsetProvider
 from subsettune.train.learner import Learner
 from subsettune.train.loop import run_key
 from subsettune.train.selection import ranking_cache
@@ -94,8 +95,10 @@ def once(selector: str, share: float = 0.1, **changes: Any) -> Policy:
     return Policy(phases=(Phase(share=share, passes=1, selector=selector, **changes), Phase(passes=1)))
 
 
-def chooser(task: Task, policy: Policy, seed: int, places: DataPaths | None, **changes: Any) -> SubsetProvider:
-    return SubsetProvider(task, policy, seed, load(task), train.facts(task), places=places, **changes)
+def chooser(
+    task: Task, policy: Policy, seed: int, places: DataPaths | None, device: str = "cpu", **changes: Any
+) -> SubsetProvider:
+    return SubsetProvider(RunJob.of(task, policy, seed, load(task), device=device), places=places, **changes)
 
 
 @pytest.fixture
@@ -158,9 +161,9 @@ def test_a_damaged_ranking_is_made_anew(tiny_data: Data, places: DataPaths) -> N
 
 def test_processes_that_ask_at_once_wait_for_one(tiny_data: Data, places: DataPaths) -> None:
     task, policy = image_task(tiny_data), once(COUNTED, selector_options=FrozenDict({"draws": False}))
-    known, data = train.facts(task), load(task)
+    data = load(task)
     Counted.made.clear()
-    choosers = [SubsetProvider(task, policy, seed, data, known, places=places) for seed in range(6)]
+    choosers = [SubsetProvider(RunJob.of(task, policy, seed, data), places=places) for seed in range(6)]
     threads = [threading.Thread(target=c.choose, args=(0,)) for c in choosers]
     for thread in threads:
         thread.start()
@@ -368,31 +371,31 @@ def test_a_longer_ranking_is_paid_for_by_what_it_adds(tiny_data: Data) -> None:
 def test_steps_of_a_ranking_are_those_of_separate_choices(tiny_data: Data, places: DataPaths) -> None:
     """One ranking made for the longest step gives each step what it would have chosen by itself, weights included."""
     task = image_task(tiny_data)
-    data, known = load(task), train.facts(task)
+    data = load(task)
     for selector, plain in (("kcenter", {"start": "center"}), ("facility_location", {"features": "gradients"})):
         policy = ladder(selector, plain)
-        together = SubsetProvider(task, policy, 5, data, known, places=places)
+        together = SubsetProvider(RunJob.of(task, policy, 5, data), places=places)
         for index in range(3):
-            alone = SubsetProvider(task, Policy(phases=(policy.phases[index], policy.phases[3])), 5, data, known)
+            alone = SubsetProvider(RunJob.of(task, Policy(phases=(policy.phases[index], policy.phases[3])), 5, data))
             expected, found = alone.choose(0).subset, together.choose(index).subset
             assert torch.equal(found.positions, expected.positions)
             assert torch.equal(found.loss_weights, expected.loss_weights)
 
 
 def test_a_price_is_reckoned_in_a_time_that_many_phases_bear(tiny_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Selectors are made a few times for each phase, not for each pair of phases."""
+    """A selector is made once for each phase, not for each pair of phases."""
     known, calls, make = train.facts(image_task(tiny_data)), [], select.make
 
     def counted(name: str, chosen: Any = None) -> Selector:
         calls.append(name)
         return make(name, chosen)
 
-    monkeypatch.setattr(select, "make", counted)
+    monkeypatch.setattr(select.checks, "make", counted)
     phase = {"share": 0.1, "passes": 300, "selector": "el2n", "reselect": 1.5}
     policy = Policy.from_mapping({"phases": [phase, {"passes": 1}]})
-    total = sum(select.selection_flops(policy, i, known) for i in range(len(policy.phases)))
+    total = sum(planned.flops for planned in select.plan_selections(policy, known) if planned is not None)
     assert total == known.pass_flops + make("el2n").flops(known, 21)  # it draws nothing: one ranking for all
-    assert len(calls) <= 4 * len(policy.phases)
+    assert len(calls) == len(policy.phases) - 1
 
 
 # --- any policy -------------------------------------------------------------------------------------------------------
@@ -512,7 +515,7 @@ def test_any_policy_costs_what_was_projected_and_survives_any_interruption(
         assert {i: s.positions.tolist() for i, s in again.subsets.items()} == {
             i: s.positions.tolist() for i, s in whole.subsets.items()
         }
-        made = [SubsetProvider(task, policy, seed, data, known, places=where) for where in (None, places)]
+        made = [SubsetProvider(RunJob.of(task, policy, seed, data), places=where) for where in (None, places)]
         for index in (i for i, phase in enumerate(policy.phases) if not phase.is_full and not made[0].needs_run):
             alone, shared = (chooser.choose(index).subset for chooser in made)
             assert torch.equal(alone.positions, shared.positions)

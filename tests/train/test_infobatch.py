@@ -25,6 +25,7 @@ from subsettune.train.learner import Learner
 from subsettune.train.orders import Batch, StepContext
 from subsettune.train.orders.base import shuffled
 from subsettune.train.orders.infobatch import InfoBatch, InfoBatchStream, thinned
+from subsettune.train.planning.phases import resolve
 from subsettune.train.planning.projection import project
 from subsettune.train.randomness import isolated
 
@@ -213,7 +214,7 @@ def test_it_costs_what_is_projected_to_one_update(tiny_data: Data, model: dict[s
     facts = train.facts(task)
     result = train.run(task, chosen, 3, options=options())
     assert result.updates > 5
-    stretches = project(chosen, task.recipe, facts)
+    stretches = project(resolve(chosen, task.recipe, facts))
     one = min(batch_size + 1, facts.num_examples)
     for purpose, flops in (("forward", facts.forward_flops), ("backward", facts.backward_flops)):
         known = sum(getattr(s.ledger, purpose) for s in stretches)

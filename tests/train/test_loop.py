@@ -265,9 +265,9 @@ def test_other_entries_do_change_the_run(tiny_data: Data, transition: str) -> No
 def test_a_larger_pool_of_a_run_holds_the_smaller_one(tiny_data: Data) -> None:
     task = image_task(tiny_data)
     policy = Policy(phases=(Phase(share=0.2, passes=1), Phase(share=0.5, passes=1)))
-    data, known = load(task), train.facts(task)
+    data = load(task)
     small, large = (
-        train.SubsetProvider(task, policy, 3, data, known).choose(phase).subset.positions for phase in (0, 1)
+        train.SubsetProvider(train.RunJob.of(task, policy, 3, data)).choose(phase).subset.positions for phase in (0, 1)
     )
     assert torch.equal(small, large[: len(small)])
 
@@ -288,7 +288,11 @@ def bare_loop(task: Task, policy: Policy, seed: int) -> nn.Module:
         batches, spent, total = Shuffled(210, recipe.batch_size, seed), 0, policy.cost(known)
         weights = None
         for phase, end in zip(policy.phases, policy.boundaries(known), strict=True):
-            pool = None if phase.is_full else train.SubsetProvider(task, policy, seed, data, known).choose(0).subset
+            pool = (
+                None
+                if phase.is_full
+                else train.SubsetProvider(train.RunJob.of(task, policy, seed, data)).choose(0).subset
+            )
             weights = None
             if pool is not None and pool.weights is not None:
                 weights = torch.zeros(210)

@@ -8,6 +8,7 @@ from fakes import image_task, options
 from subsettune import train
 from subsettune.config import FrozenDict
 from subsettune.policy import Phase, Policy
+from subsettune.train.planning.phases import resolve
 from subsettune.train.planning.projection import project
 
 Data = dict[str, str]
@@ -48,7 +49,7 @@ POLICIES = {
 def test_the_projection_is_the_ledger(tiny_data: Data, name: str, batch_size: int) -> None:
     task, policy = image_task(tiny_data, batch_size=batch_size), Policy(phases=POLICIES[name])
     result = train.run(task, policy, 3, options=options())
-    stretches = project(policy, task.recipe, train.facts(task))
+    stretches = project(resolve(policy, task.recipe, train.facts(task)))
     spent = [getattr(result.ledger, purpose) for purpose in ("select", "forward", "backward")]
     assert spent == [sum(getattr(s.ledger, p) for s in stretches) for p in ("select", "forward", "backward")]
     assert result.updates == sum(s.updates for s in stretches)

@@ -19,7 +19,7 @@ from subsettune import models, select, train
 from subsettune.data import DataPaths, TaskData, load
 from subsettune.errors import ModelDivergedError, ModelError
 from subsettune.facts import TaskFacts
-from subsettune.policy import Phase, Policy
+from subsettune.policy import Phase, Policy, conventional
 from subsettune.select import ModelNeed
 from subsettune.select.network import ModelView
 from subsettune.task import Corruption, Task
@@ -45,7 +45,8 @@ def _one_thread() -> Iterator[None]:
 def proxies(task: Task, seed: int = 3, **need: Any) -> tuple[ModelView, ...]:
     data = load(task, DataPaths())
     wanted = ModelNeed(source="proxy", **need)
-    return train_proxies(task, task.recipe, data, train.facts(task), wanted, seed, CPU)
+    job = train.RunJob.of(task, conventional(train.facts(task)), seed, data)
+    return train_proxies(job, wanted)
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

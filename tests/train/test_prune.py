@@ -27,12 +27,14 @@ from subsettune import cli, config, models, train
 from subsettune.config import FrozenDict
 from subsettune.errors import ConfigError, ModelDivergedError
 from subsettune.facts import TaskFacts
-from subsettune.policy import Phase, Policy, from_coordinates
+from subsettune.policy import Phase, Policy
 from subsettune.select.network import anatomy
+from subsettune.study.spec.point_to_policy import from_coordinates
 from subsettune.study.spec.space_check import read_space
 from subsettune.study.spec.yaml_file import read
 from subsettune.task import Model, Recipe, Task
 from subsettune.train import flops, transitions
+from subsettune.train.planning.phases import resolve
 from subsettune.train.planning.projection import project
 from subsettune.train.pruning import effect, forward_selection, surgery
 from subsettune.train.pruning import layers as chain
@@ -598,7 +600,7 @@ def test_the_projection_is_the_ledger(tiny_data: Data, name: str, batch_size: in
     ]
     for policy in policies:
         result = train_on(task, policy)
-        stretches = project(policy, task.recipe, train.facts(task))
+        stretches = project(resolve(policy, task.recipe, train.facts(task)))
         spent = [getattr(result.ledger, purpose) for purpose in ("select", "forward", "backward")]
         assert spent == [sum(getattr(s.ledger, p) for s in stretches) for p in ("select", "forward", "backward")]
         assert result.updates == sum(s.updates for s in stretches)
@@ -621,7 +623,7 @@ def test_orders_are_priced_by_the_network_of_each_phase(tiny_data: Data, name: s
     """An exit of the narrower network costs less."""
     task, policy = image_task(tiny_data, MODELS[name]), ordered(order)
     result = train_on(task, policy)
-    stretches = project(policy, task.recipe, train.facts(task))
+    stretches = project(resolve(policy, task.recipe, train.facts(task)))
     spent = [getattr(result.ledger, purpose) for purpose in ("select", "forward", "backward")]
     assert spent == [sum(getattr(s.ledger, p) for s in stretches) for p in ("select", "forward", "backward")]
     assert result.updates == sum(s.updates for s in stretches)

@@ -24,10 +24,12 @@ from subsettune.config import FrozenDict
 from subsettune.errors import ConfigError, ModelDivergedError
 from subsettune.facts import ChainLayer, TaskFacts
 from subsettune.models.transformer import transformer as make_transformer
-from subsettune.policy import Phase, Policy, from_coordinates
+from subsettune.policy import Phase, Policy
 from subsettune.select.network import anatomy
+from subsettune.study.spec.point_to_policy import from_coordinates
 from subsettune.task import Model, Recipe, Task
 from subsettune.train import flops
+from subsettune.train.planning.phases import resolve
 from subsettune.train.planning.projection import project
 from subsettune.train.pruning import effect, forward_selection, surgery
 from subsettune.train.pruning import layers as chain
@@ -610,7 +612,7 @@ class Spent:
 
 
 def assert_projected(task: Task, policy: Policy, result: train.RunResult) -> None:
-    stretches = project(policy, task.recipe, train.facts(task))
+    stretches = project(resolve(policy, task.recipe, train.facts(task)))
     told = {name: sum(getattr(s.ledger, name) for s in stretches) for name in ("select", "forward", "backward")}
     own = {name: getattr(result.ledger, name) for name in told}
     assert Spent(**own, updates=result.updates) == Spent(**told, updates=sum(s.updates for s in stretches))

@@ -119,9 +119,9 @@ def test_what_a_run_selects_can_be_asked_for(tiny_data: Data) -> None:
     """`SubsetProvider` gives the subset that the run trains on: examples outside it do not matter."""
     task = image_task(tiny_data)
     policy = two_phases(0.5, 0.5, share=0.1, selector="stratified")
-    known, data = train.facts(task), load(task)
+    data = load(task)
     first, again, other = (
-        train.SubsetProvider(task, policy, seed, data, known).choose(0).subset.positions for seed in (3, 3, 4)
+        train.SubsetProvider(train.RunJob.of(task, policy, seed, data)).choose(0).subset.positions for seed in (3, 3, 4)
     )
     assert len(first) == 21
     assert torch.equal(again, first)

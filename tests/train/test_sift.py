@@ -34,6 +34,7 @@ from subsettune.train.orders.base import StepContext
 from subsettune.train.orders.selective_backprop import SelectiveBackprop
 from subsettune.train.orders.sift import Exit, Head, Sift, SiftStream, listening
 from subsettune.train.orders.top_loss import HardestStream, TopLoss, hardest
+from subsettune.train.planning.phases import resolve
 from subsettune.train.planning.projection import project
 from subsettune.train.pruning import effect
 from subsettune.train.randomness import isolated
@@ -393,7 +394,7 @@ def test_the_projection_is_the_ledger(tiny_data: Data, model: str, order: str, g
     policy = ordered(order, *passes, **given_options)
     result = train.run(task, policy, 3, options=options())
     facts = train.facts(task)
-    stretches = project(policy, task.recipe, facts)
+    stretches = project(resolve(policy, task.recipe, facts))
     for purpose in ("select", "forward", "backward"):
         assert getattr(result.ledger, purpose) == sum(getattr(s.ledger, purpose) for s in stretches)
     assert result.updates == sum(s.updates for s in stretches)
@@ -759,7 +760,7 @@ def test_texts_end_to_end(texts: Task, tmp_path: Path, given_options: dict[str, 
     policy = ordered("sift", 1.0, 2.0, keep=0.4, **given_options)
     whole = run(texts, policy, evaluations=40)
     assert whole.ledger.select == 0
-    stretches = project(policy, texts.recipe, train.facts(texts))
+    stretches = project(resolve(policy, texts.recipe, train.facts(texts)))
     for purpose in ("forward", "backward"):
         assert getattr(whole.ledger, purpose) == sum(getattr(s.ledger, purpose) for s in stretches)
     with pytest.raises(InterruptedRunError):

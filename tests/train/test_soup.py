@@ -19,10 +19,12 @@ from subsettune.data import load
 from subsettune.data.rand_augment import GROUP, rand_augment
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
-from subsettune.policy import Phase, Policy, Soup, from_coordinates
+from subsettune.policy import Phase, Policy, Soup
+from subsettune.study.spec.point_to_policy import from_coordinates
 from subsettune.task import Task
 from subsettune.train import RunOptions, RunResult, transitions
 from subsettune.train.learner import Learner
+from subsettune.train.planning.phases import resolve
 from subsettune.train.planning.projection import project
 from subsettune.train.randomness import generator, isolated
 from subsettune.train.soup import executors
@@ -32,7 +34,7 @@ from subsettune.train.soup.workers import SoupPhase, Workers
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 Data = dict[str, str]
 SEED = 3
-WAYS: tuple[executors.ExecutionMode, ...] = ("in_turn", "together")
+MODES: tuple[executors.ExecutionMode, ...] = ("in_turn", "together")
 NOISY = {"name": "fakes:Noisy"}
 NORMED = {"name": "tests.train.test_soup:normed"}
 EVERYTHING = Soup(workers=3, density=0.3, masks="data", rand_augment=9)
@@ -94,7 +96,7 @@ def workers_of(
     task: Task,
     active_soup: Soup,
     *,
-    way: executors.ExecutionMode = "in_turn",
+    mode: executors.ExecutionMode = "in_turn",
     pool: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> Workers:
@@ -106,7 +108,7 @@ def workers_of(
         facts=train.facts(task),
         pool=pool,
         weights=weights,
-        way=way,
+        mode=mode,
         clock=fakes.FakeClock(),
     )
     return Workers(place, learner_of(task))
@@ -121,13 +123,13 @@ def seeded(untouched_random_state: None) -> Iterator[None]:
 
 def networks(workers: Workers) -> dict[str, Tensor]:
     """(W, ...) parameters and buffers of the workers."""
-    assert workers._crew is not None
-    return {name: values.clone() for name, values in workers._crew.tensors().items()}
+    assert workers._executor is not None
+    return {name: values.clone() for name, values in workers._executor.tensors().items()}
 
 
 def kept(workers: Workers) -> Mapping[str, Tensor]:
-    assert workers._crew is not None
-    return workers._crew.masks
+    assert workers._executor is not None
+    return workers._executor.masks
 
 
 # --- shards -----------------------------------------------------------------------------------------------------------
@@ -200,16 +202,16 @@ def twin(task: Task, workers: Workers, steps: int, weights: Tensor | None) -> di
 
 
 @pytest.mark.usefixtures("seeded")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("grad_clip", [None, 0.5])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_workers_that_keep_everything_are_plain_runs_whose_weights_are_averaged(
-    tiny_data: Data, way: executors.ExecutionMode, grad_clip: float | None, weighted: bool
+    tiny_data: Data, mode: executors.ExecutionMode, grad_clip: float | None, weighted: bool
 ) -> None:
     task = image_task(tiny_data, weight_decay=0.01, grad_clip=grad_clip)
     weights = torch.linspace(0, 2, 210) if weighted else None
     pool = torch.arange(100, 196)  # 32 examples each: two batches
-    workers = workers_of(task, Soup(workers=3, density=1.0), way=way, pool=pool, weights=weights)
+    workers = workers_of(task, Soup(workers=3, density=1.0), mode=mode, pool=pool, weights=weights)
     expected = twin(task, workers, 7, weights)
     workers.begin()
     for _ in range(7):
@@ -246,14 +248,14 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.usefixtures("seeded")
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("drawn_by", ["erk", "data"])
 def test_what_a_mask_leaves_out_is_0_and_stays_so(
-    tiny_data: Data, way: executors.ExecutionMode, optimizer: str, drawn_by: Any
+    tiny_data: Data, mode: executors.ExecutionMode, optimizer: str, drawn_by: Any
 ) -> None:
     task = image_task(tiny_data, NORMED, optimizer=optimizer, **OPTIMIZERS[optimizer])
-    workers = workers_of(task, Soup(workers=3, density=0.3, masks=drawn_by), way=way, pool=torch.arange(90))
+    workers = workers_of(task, Soup(workers=3, density=0.3, masks=drawn_by), mode=mode, pool=torch.arange(90))
     workers.begin()
     masks = {name: mask.clone() for name, mask in kept(workers).items()}
     assert set(masks) == {"0.weight", "4.weight"}
@@ -312,25 +314,25 @@ def test_what_nobody_kept_becomes_what_was_asked(tiny_data: Data, uncovered: Any
 
 @pytest.mark.usefixtures("seeded")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("stirred", [EVERYTHING, Soup(workers=4, density=1.0)], ids=["masked", "dense"])
-def test_both_ways_agree(tiny_data: Data, optimizer: str, active_soup: Soup) -> None:
+@pytest.mark.parametrize("active_soup", [EVERYTHING, Soup(workers=4, density=1.0)], ids=["masked", "dense"])
+def test_both_modes_agree(tiny_data: Data, optimizer: str, active_soup: Soup) -> None:
     changes = {**OPTIMIZERS[optimizer], "augment": {"flip": True, "crop_padding": 1}, "grad_clip": 1.0}
-    both_ways(image_task(tiny_data, NORMED, optimizer=optimizer, label_smoothing=0.1, **changes), active_soup)
+    both_modes(image_task(tiny_data, NORMED, optimizer=optimizer, label_smoothing=0.1, **changes), active_soup)
 
 
 @pytest.mark.usefixtures("seeded")
-def test_both_ways_agree_on_tied_weights_and_a_regression(tiny_data: Data) -> None:
-    both_ways(image_task(tiny_data, {"name": "tests.train.test_soup:Tied"}), Soup(workers=3, density=0.4))
-    both_ways(value_task(tiny_data), Soup(workers=3, density=0.4))
+def test_both_modes_agree_on_tied_weights_and_a_regression(tiny_data: Data) -> None:
+    both_modes(image_task(tiny_data, {"name": "tests.train.test_soup:Tied"}), Soup(workers=3, density=0.4))
+    both_modes(value_task(tiny_data), Soup(workers=3, density=0.4))
 
 
-def both_ways(task: Task, active_soup: Soup) -> None:
+def both_modes(task: Task, active_soup: Soup) -> None:
     """Train in both ways from the same weights, and compare the workers, their average and their losses."""
     ends: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
     losses = []
     start: dict[str, Tensor] = {}
-    for way in WAYS:
-        workers = workers_of(task, active_soup, way=way, pool=torch.arange(100))
+    for mode in MODES:
+        workers = workers_of(task, active_soup, mode=mode, pool=torch.arange(100))
         start = start or copy.deepcopy(workers.learner.network.state_dict())
         workers.learner.network.load_state_dict(start)
         workers.begin()
@@ -346,25 +348,25 @@ def both_ways(task: Task, active_soup: Soup) -> None:
             torch.testing.assert_close(values, ends[1][i][name], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_the_same_seed_gives_the_same_bits(tiny_data: Data, way: executors.ExecutionMode) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_the_same_seed_gives_the_same_bits(tiny_data: Data, mode: executors.ExecutionMode) -> None:
     task = image_task(tiny_data, NOISY, augment={"flip": True})
     followed = policy(EVERYTHING, passes=2.0)
-    first, second = (run(task, followed, soup_workers=way) for _ in range(2))
+    first, second = (run(task, followed, soup_workers=mode) for _ in range(2))
     assert same_bits(first.model, second.model)
-    other = train.run(task, followed, SEED + 1, options=options(keep_model=True, soup_workers=way))
+    other = train.run(task, followed, SEED + 1, options=options(keep_model=True, soup_workers=mode))
     assert not same_bits(first.model, other.model)
 
 
 def test_only_turns_have_times(tiny_data: Data) -> None:
-    for way in WAYS:
+    for mode in MODES:
         result = train.run(
-            image_task(tiny_data), policy(EVERYTHING), SEED, options=options(soup_workers=way), clock=fakes.FakeClock()
+            image_task(tiny_data), policy(EVERYTHING), SEED, options=options(soup_workers=mode), clock=fakes.FakeClock()
         )
         (point,) = result.soups
         updates = result.updates
-        assert point.longest_s == (updates if way == "in_turn" else None)  # a reading each
-        assert point.seconds >= (3 * updates if way == "in_turn" else updates)
+        assert point.longest_s == (updates if mode == "in_turn" else None)  # a reading each
+        assert point.seconds >= (3 * updates if mode == "in_turn" else updates)
 
 
 @pytest.mark.usefixtures("seeded")
@@ -372,9 +374,9 @@ def test_which_way_is_chosen(tiny_data: Data) -> None:
     usual = learner_of(image_task(tiny_data, NOISY))
     state = torch.get_rng_state()
     before = copy.deepcopy(usual.state())
-    assert executors.way("auto", usual) == "in_turn"  # on a CPU
-    assert executors.way("in_turn", usual) == "in_turn"
-    assert executors.way("together", usual) == "together"
+    assert executors.execution_mode("auto", usual) == "in_turn"  # on a CPU
+    assert executors.execution_mode("in_turn", usual) == "in_turn"
+    assert executors.execution_mode("together", usual) == "together"
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before["network"][name], value) for name, value in usual.state()["network"].items())
     assert torch.equal(before["augment"], usual.state()["augment"])
@@ -386,9 +388,9 @@ def test_at_once_is_refused_where_it_does_not_work(tiny_data: Data) -> None:
     own = image_task(tiny_data, optimizer="tests.train.test_soup:Plain")
     message = "^soup_workers must be auto or in_turn here, got 'together'. "
     with pytest.raises(ConfigError, match=message + "torch.vmap does not run the network: .*item"):
-        executors.way("together", learner_of(branching))
+        executors.execution_mode("together", learner_of(branching))
     with pytest.raises(ConfigError, match=message + "Workers train at once with sgd, adam, adamw, adadelta only.$"):
-        executors.way("together", learner_of(own))
+        executors.execution_mode("together", learner_of(own))
     with pytest.raises(ConfigError, match=message):
         run(own, policy(EVERYTHING), soup_workers="together")
     for task in (branching, own):
@@ -399,11 +401,11 @@ def test_at_once_is_refused_where_it_does_not_work(tiny_data: Data) -> None:
 
 
 @pytest.mark.usefixtures("seeded")
-@pytest.mark.parametrize("way", WAYS)
-def test_running_statistics_are_those_of_the_averaged_weights(tiny_data: Data, way: executors.ExecutionMode) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_running_statistics_are_those_of_the_averaged_weights(tiny_data: Data, mode: executors.ExecutionMode) -> None:
     task = image_task(tiny_data, NORMED)
     pool = torch.arange(120)
-    workers = workers_of(task, Soup(workers=2, density=0.5), way=way, pool=pool)
+    workers = workers_of(task, Soup(workers=2, density=0.5), mode=mode, pool=pool)
     workers.begin()
     for _ in range(4):
         workers.update(0.1)
@@ -501,7 +503,7 @@ POLICIES: dict[str, tuple[Phase, ...]] = {
 def test_the_projection_is_the_ledger(tiny_data: Data, name: str, batch_size: int, model: Any) -> None:
     followed = Policy(phases=tuple(_longer(phase) for phase in POLICIES[name]))
     task = image_task(tiny_data, model, batch_size=batch_size)
-    result, stretches = run(task, followed), project(followed, task.recipe, train.facts(task))
+    result, stretches = run(task, followed), project(resolve(followed, task.recipe, train.facts(task)))
     spent = [getattr(result.ledger, purpose) for purpose in ("select", "forward", "backward")]
     assert spent == [sum(getattr(s.ledger, p) for s in stretches) for p in ("select", "forward", "backward")]
     assert result.updates == sum(s.updates for s in stretches)
@@ -553,12 +555,12 @@ def test_drawn_masks_and_plain_networks_cost_nothing_beside_the_updates(tiny_dat
 
 
 @pytest.mark.parametrize("selector", ["gradmatch", "grand"])
-@pytest.mark.parametrize("way", WAYS)
-def test_lipt_from_end_to_end(tiny_data: Data, selector: str, way: executors.ExecutionMode) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_lipt_from_end_to_end(tiny_data: Data, selector: str, mode: executors.ExecutionMode) -> None:
     task = image_task(tiny_data, {"name": "mlp", "hidden": [16]})
     chosen = Phase(share=0.3, passes=3.0, selector=selector, selector_options=config.FrozenDict(model="current"))
     before = Phase(share=0.8, passes=2.0, soup=Soup(workers=4, density=0.5))
-    result = run(task, Policy(phases=(before, chosen, Phase(passes=2.0))), soup_workers=way, splits=("test",))
+    result = run(task, Policy(phases=(before, chosen, Phase(passes=2.0))), soup_workers=mode, splits=("test",))
     assert result.cause == "finished"
     assert result.metrics["test"] > 0.7
     assert set(result.subsets) == {1}  # only the run can tell what its own network chooses
@@ -567,30 +569,30 @@ def test_lipt_from_end_to_end(tiny_data: Data, selector: str, way: executors.Exe
     assert set(result.subsets[1].positions.tolist()) != set(plain.subsets[1].positions.tolist())
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_regression_can_be_stirred(tiny_data: Data, way: executors.ExecutionMode) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_a_regression_can_be_made_a_soup(tiny_data: Data, mode: executors.ExecutionMode) -> None:
     task = value_task(tiny_data)
     dense = policy(Soup(workers=4, density=1.0), share=1.0, passes=32.0)
-    result = run(task, dense, soup_workers=way)
+    result = run(task, dense, soup_workers=mode)
     assert result.metrics["validation"] < 60  # the noise has 25; the targets vary by 35,000
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_worker_whose_loss_leaves_the_finite_numbers(tiny_data: Data, way: executors.ExecutionMode) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_a_worker_whose_loss_leaves_the_finite_numbers(tiny_data: Data, mode: executors.ExecutionMode) -> None:
     task = image_task(tiny_data, lr=1e30)
     followed = Policy(phases=(*policy(Soup(workers=3), passes=1.0).phases, Phase(passes=1.0)))
-    result = run(task, followed, soup_workers=way)
+    result = run(task, followed, soup_workers=mode)
     assert result.cause == "diverged"
     assert result.message.startswith("The loss left the finite numbers after ")
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_weights_of_the_pool_are_those_of_the_losses(tiny_data: Data, way: executors.ExecutionMode) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_weights_of_the_pool_are_those_of_the_losses(tiny_data: Data, mode: executors.ExecutionMode) -> None:
     task = image_task(tiny_data)
     ends = []
     for weighted in (True, False):
         chosen = {"selector": "fakes:Weighted", "selector_options": config.FrozenDict(weighted=weighted)}
-        ends.append(run(task, policy(Soup(workers=3), **chosen), soup_workers=way).model)
+        ends.append(run(task, policy(Soup(workers=3), **chosen), soup_workers=mode).model)
     assert not same_bits(*ends)
 
 
@@ -626,18 +628,18 @@ def interrupt_after(num_points: int) -> Any:
     return report
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     ("recipe", "every_s"),
     [({}, 1e9), ({"optimizer": "adam", "momentum": None, "lr": 0.01}, 1e-9)],
     ids=["sgd, from the beginning of a phase", "adam, from the last update"],
 )
 def test_an_interrupted_run_ends_with_the_same_bits(
-    tiny_data: Data, tmp_path: Path, way: executors.ExecutionMode, recipe: dict[str, Any], every_s: float
+    tiny_data: Data, tmp_path: Path, mode: executors.ExecutionMode, recipe: dict[str, Any], every_s: float
 ) -> None:
     task = image_task(tiny_data, NOISY, augment={"flip": True, "crop_padding": 1}, **recipe)
-    other: executors.ExecutionMode = "in_turn" if way == "together" else "together"
-    whole = run(task, INTERRUPTED, soup_workers=way, evaluations=200)
+    other: executors.ExecutionMode = "in_turn" if mode == "together" else "together"
+    whole = run(task, INTERRUPTED, soup_workers=mode, evaluations=200)
     assert whole.soups[0].coverage < 1
     in_soup = [point for point in whole.curve if point.phase == 0]
     assert len(in_soup) > 4
@@ -649,7 +651,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
                 INTERRUPTED,
                 SEED,
                 report=interrupt_after(number),
-                options=options(soup_workers=way, evaluations=200, **settings),
+                options=options(soup_workers=mode, evaluations=200, **settings),
             )
         again = run(task, INTERRUPTED, soup_workers=other, evaluations=200, **settings)  # and keeps its way
         assert again.repeated_flops > 0

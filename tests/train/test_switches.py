@@ -32,7 +32,7 @@ def run(task: Task, policy: Policy, report: Any = None, **changes: Any) -> RunRe
 
 def subset(task: Task, policy: Policy) -> torch.Tensor:
     """The pool of the first phase."""
-    return train.SubsetProvider(task, policy, 3, load(task), train.facts(task)).choose(0).subset.positions
+    return train.SubsetProvider(train.RunJob.of(task, policy, 3, load(task))).choose(0).subset.positions
 
 
 def independent(task: Task, network: nn.Module, pool: torch.Tensor | None) -> tuple[float, float, float]:

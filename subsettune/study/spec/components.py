@@ -135,9 +135,9 @@ def overhead_flops(kind: str, policy: Policy, recipe: Recipe, facts: TaskFacts) 
         recipe: conventional, of the task.
         facts: of the task.
     """
-    from subsettune.train.planning import phases as openings
+    from subsettune.train.planning.phases import resolve_phases
 
     def beside_updates(one: Policy) -> int:
-        return sum(opening.flops for opening in openings.openings(one, recipe.override(one.recipe), facts))
+        return sum(phase.flops for phase in resolve_phases(one, recipe.override(one.recipe), facts))
 
     return beside_updates(policy) - beside_updates(neutralised(policy, kind))

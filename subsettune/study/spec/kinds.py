@@ -192,8 +192,8 @@ class SoupKind(Kind):
         return (self.name,)
 
     def words(self, name: str) -> str:
-        """The name says it."""
-        return name
+        """With or without: there is one."""
+        return name if name == self.name else f"no {self.name}"
 
     def in_space(self, space: Space) -> tuple[str, ...]:
         """With or without, as shares of it are above 0 or not."""

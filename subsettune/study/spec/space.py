@@ -1,6 +1,6 @@
 """The space of policies a study searches: what is under `space:` in the study file.
 
-Each key is a coordinate of a policy (`policy.COORDINATES`) or a key of the recipe. Each value is one of
+Each key is a coordinate of a policy (`point_to_policy.COORDINATES`) or a key of the recipe. Each value is one of
 
     0.1                                     fixed (a text, a number, true or false)
     {log: [0.02, 0.6]}                      a number, even on a logarithmic scale
@@ -38,9 +38,10 @@ from subsettune import former_names
 from subsettune.config import FrozenDict, must
 from subsettune.errors import ConfigError, Mistake
 from subsettune.facts import TaskFacts
-from subsettune.policy import MOST_CHOICES, SOUP, SUBSET, Policy, from_coordinates
+from subsettune.policy import MOST_CHOICES, SOUP, SUBSET, Policy
 from subsettune.study.spec import space_reader
 from subsettune.study.spec.coordinate import Coordinate, implied
+from subsettune.study.spec.point_to_policy import from_coordinates
 
 _LENGTHS = ("budget", "switch", "reselect")
 

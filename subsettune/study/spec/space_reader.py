@@ -15,9 +15,10 @@ from typing import Any
 from subsettune import config
 from subsettune.config import FrozenDict, Path, must, unknown_key
 from subsettune.errors import ConfigError, Mistake
-from subsettune.policy import COORDINATES, FULL, PRUNE, SOUP, SUBSET
+from subsettune.policy import FULL, PRUNE, SOUP, SUBSET
 from subsettune.study.spec.coordinate import SELECTION_ONLY, Coordinate, Scale, implied, kind_of
 from subsettune.study.spec.kinds import KINDS, ORDER, OWNING, TRANSITION
+from subsettune.study.spec.point_to_policy import COORDINATES
 
 _SCALES = ("log", "uniform", "int", "choice")
 _NAMES = ("arm", *OWNING)

@@ -9,7 +9,8 @@ from subsettune.policy import SUBSET, Policy
 from subsettune.study.ablation.choose import Found, Ground, choose
 from subsettune.study.ablation.judge import Rules, judge
 from subsettune.study.context import StudyContext
-from subsettune.study.execute.sequence import Pause, RunRequest, RunSource
+from subsettune.study.execute.requests import Pause, RunRequest
+from subsettune.study.execute.sequence import RunSource
 from subsettune.study.results.ablation import AblationResult
 from subsettune.study.results.manifest import AblationState
 from subsettune.study.results.records import RunRecord

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
+
+import torch
 
 from subsettune.select import Subset
 from subsettune.study.context import StudyContext
-from subsettune.train.loop import SubsetProvider, run
+from subsettune.train.loop import RunJob, SubsetProvider, run
 from subsettune.train.randomness import isolated
 
 
@@ -23,15 +24,14 @@ def winner_subsets(context: StudyContext, winner: str) -> Mapping[int, Subset]:
         winner: name of a candidate.
     """
     policy, seed = context.folder.manifest.candidates[winner].policy, context.seeds[0]
-    places = context.options.places
-    provider = partial(SubsetProvider, context.task, policy, seed, context.data, context.facts, places=places)
+    job = RunJob.of(context.task, policy, seed, context.data)
     subsets: dict[int, Subset] = {}
-    if provider(device=context.device_kind()).needs_run:
+    if SubsetProvider(replace(job, device=torch.device(context.device_kind()))).needs_run:
         device = "auto" if context.device.startswith("cuda") else context.device  # a driver may have no GPU
         options = replace(context.run_options(), device=device)
         subsets = dict(run(context.task, policy, seed, options=options).subsets)
     left = [i for i, phase in enumerate(policy.phases) if not phase.is_full and i not in subsets]
-    here = provider()
+    here = SubsetProvider(job, places=context.options.places)
     with isolated(seed, context.settings.cpus_per_trial):
         subsets |= {index: here.choose(index).subset for index in left}
     return dict(sorted(subsets.items()))

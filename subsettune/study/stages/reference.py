@@ -23,7 +23,8 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import conventional
 from subsettune.storage import Folder, parsed
 from subsettune.study.context import StudyContext
-from subsettune.study.execute.sequence import FixedRuns, RunRequest, RunSource
+from subsettune.study.execute.requests import RunRequest
+from subsettune.study.execute.sequence import FixedRuns, RunSource
 from subsettune.study.results.records import RunRecord, from_table, to_table
 from subsettune.task import Task
 from subsettune.train import metrics

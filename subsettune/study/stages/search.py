@@ -8,7 +8,8 @@ from dataclasses import replace
 from subsettune import config
 from subsettune.config import FrozenDict
 from subsettune.study.context import StudyContext
-from subsettune.study.execute.sequence import Pause, RunRequest, RunSource
+from subsettune.study.execute.requests import Pause, RunRequest
+from subsettune.study.execute.sequence import RunSource
 from subsettune.study.results.records import RunRecord
 from subsettune.study.search.journal_storage import journal_at
 from subsettune.study.search.problem import SearchProblem, SearchSettings

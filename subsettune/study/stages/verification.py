@@ -10,7 +10,8 @@ from subsettune.facts import TaskFacts
 from subsettune.ledger import Ledger
 from subsettune.policy import FULL, SUBSET, Phase, Policy, conventional
 from subsettune.study.context import StudyContext
-from subsettune.study.execute.sequence import Pause, RunRequest, RunSource
+from subsettune.study.execute.requests import Pause, RunRequest
+from subsettune.study.execute.sequence import RunSource
 from subsettune.study.preflight import dearest_budget
 from subsettune.study.results.candidate import Candidate, CandidateRole
 from subsettune.study.results.manifest import RoundState

@@ -6,17 +6,17 @@ import math
 
 import torch
 
-from subsettune import config, models, plugins, registry, select
+from subsettune import config, models, plugins, registry
 from subsettune.config import FrozenDict
 from subsettune.data import DataPaths, TaskData, load
 from subsettune.data.augment import make_augment
-from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
 from subsettune.select.network import anatomy
 from subsettune.task import Recipe, Task
 from subsettune.train import flops, optimizers, schedule
-from subsettune.train.planning import phases as openings
+from subsettune.train.planning import compute
+from subsettune.train.planning.phases import ResolvedPolicy, resolve
 from subsettune.train.pruning.layers import blocks, chain, has_running_statistics, inner
 from subsettune.train.randomness import generator, isolated, preserved
 
@@ -113,12 +113,15 @@ def check(task: Task, policy: Policy, facts: TaskFacts) -> Recipe:
         ConfigError: an unknown or impossible component, a selection that costs more than its phase may spend, or too
             little compute for a single update.
     """
+    return resolve_checked(task, policy, facts).recipe
+
+
+def resolve_checked(task: Task, policy: Policy, facts: TaskFacts) -> ResolvedPolicy:
+    """The policy resolved and checked, as `check` does."""
     recipe = task.recipe.override(policy.recipe)
     schedule.make(recipe.schedule, recipe.schedule_options)
-    openings.check(policy, recipe, facts)
-    problem = select.check(policy, facts, openings.before(policy, facts))
-    if problem is not None:
-        raise ConfigError(problem)
+    resolved = resolve(policy, recipe, facts)
+    compute.check_selections(resolved)
     optimizers.check_batch_size(recipe, facts.num_examples)
-    openings.check_compute(policy, recipe, facts)
-    return recipe
+    compute.check(resolved)
+    return resolved

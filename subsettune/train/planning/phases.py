@@ -1,176 +1,237 @@
-"""What happens when a phase begins and what it costs: choosing examples, transition, soup; and the network after it."""
+"""A policy resolved: one forward pass makes the components of each phase, and tells what they do and cost."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Any
 
-from subsettune import config, select
+from subsettune import select
 from subsettune.errors import ConfigError
 from subsettune.facts import Price, TaskFacts
-from subsettune.policy import Phase, Policy
+from subsettune.policy import Phase, Policy, Soup
+from subsettune.select.accounting import PhaseSelection, SelectionAccount, why_not_chosen
 from subsettune.task import Recipe
-from subsettune.train import optimizers, orders, transitions
+from subsettune.train import orders, transitions
 from subsettune.train.soup import workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedPhase:
-    """The beginning of a phase.
+    """A phase with its components made and its arithmetic done. Loop, projection and bundle read it.
 
     Args:
-        flops: charged as selection before the first update.
-        facts: of the network in the phase, which a transition may have made narrower.
+        index: of the phase.
+        phase: as the policy has it.
+        pool_size: K, examples of its pool.
+        selection: how they are chosen; None where the pool is all of the data.
+        order: the uniform one where the options of the phase's own make it that.
+        transition: `keep` where the options of the phase's own change nothing.
+        soup: None for ordinary training.
+        facts_before: of the network when the phase begins.
+        facts: of the network in the phase, which the transition may have made narrower.
+        transition_flops: of `flops`, those of the transition.
+        flops: charged as selection before the first update: choosing, transition and what a soup prepares.
         lengths: of the batches of a round, over all workers of a soup.
-        is_soup: whether a batch is that of the workers of a soup, which follow no order.
     """
 
-    flops: int
+    index: int
+    phase: Phase
+    pool_size: int
+    selection: PhaseSelection | None
+    order: orders.Order
+    transition: transitions.Transition
+    soup: Soup | None
+    facts_before: TaskFacts
     facts: TaskFacts
+    transition_flops: int
+    flops: int
     lengths: tuple[int, ...]
-    is_soup: bool
+
+    @property
+    def is_soup(self) -> bool:
+        """Whether a batch is that of the workers of a soup, which follow no order."""
+        return self.soup is not None
+
+    @property
+    def pool_identity(self) -> Hashable:
+        """Equal for phases on the same pool; a choice by the run's own network is never the same."""
+        return "all" if self.selection is None else (self.pool_size, self.selection.draws)
+
+    @property
+    def max_update_flops(self) -> int:
+        """FLOPs of the dearest update that the phase may make."""
+        longest = max(self.lengths, default=0)
+        if self.is_soup:
+            return self.update_cost(longest, 0.0).total
+        return self.order.max_update_flops(longest, self.facts)
+
+    def update_cost(self, length: int, share: float) -> Price:
+        """FLOPs of an update on a batch of some length; of a soup, on the batches of all workers.
+
+        Args:
+            length: of the batch.
+            share: of the policy's compute spent before it.
+        """
+        if self.soup is None:
+            return self.order.update_cost(length, share, self.facts)
+        return Price(forward=length * self.facts.forward_flops, backward=length * self.facts.backward_flops)
 
 
-def openings(policy: Policy, recipe: Recipe, facts: TaskFacts) -> tuple[ResolvedPhase, ...]:
-    """The beginning of each phase of a policy that was checked.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedPolicy:
+    """A policy whose components were made, for one task. Compute in FLOPs.
 
-    Raises:
-        ConfigError: unknown components or options.
+    Args:
+        policy: as it was given.
+        recipe: with the policy's overrides.
+        facts: of the task.
+        phases: in order.
+        ends: what is spent when each phase is over.
     """
-    found, now = [], facts
-    for index, phase in enumerate(policy.phases):
-        k = phase.pool_size(facts.num_examples)
-        opened, active_soup, order = transitions.of(phase), phase.active_soup, orders.of(phase)
-        flops = select.selection_flops(policy, index, facts, now) + opened.flops(now, k)
-        now = opened.facts_after(now)
-        if active_soup is not None:
-            flops += workers.flops(active_soup, k, now)
-            rounds = workers.lengths(active_soup, k, recipe.batch_size)
-        else:
-            rounds = order.lengths(k, recipe.batch_size)
-        found.append(ResolvedPhase(flops=flops, facts=now, lengths=tuple(rounds), is_soup=active_soup is not None))
-    return tuple(found)
+
+    policy: Policy
+    recipe: Recipe
+    facts: TaskFacts
+    phases: tuple[ResolvedPhase, ...]
+    ends: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        """What a run may spend."""
+        return self.ends[-1]
+
+    @property
+    def order(self) -> orders.Order:
+        """That of all phases."""
+        return self.phases[0].order
+
+    @property
+    def min_batch(self) -> int:
+        """Examples of the shortest batch; of a soup's, over all workers."""
+        return min(length for phase in self.phases for length in phase.lengths)
+
+    @property
+    def min_trained_examples(self) -> int:
+        """Examples that are trained on at least of any batch outside soups; the whole batch size without one."""
+        plain = [phase for phase in self.phases if not phase.is_soup]
+        trained = (self.order.min_trained_examples(n, phase.facts) for phase in plain for n in phase.lengths)
+        return min(trained, default=self.recipe.batch_size)
 
 
-def before(policy: Policy, facts: TaskFacts) -> tuple[TaskFacts, ...]:
-    """Facts of the network when each phase of a policy begins, before its transition; of one that was checked."""
-    found = [facts]
-    for phase in policy.phases[:-1]:
-        found.append(transitions.of(phase).facts_after(found[-1]))
-    return tuple(found)
+def resolve(policy: Policy, recipe: Recipe, facts: TaskFacts) -> ResolvedPolicy:
+    """The policy with its phases resolved, and where each ends; arguments and errors as of `resolve_phases`."""
+    phases = resolve_phases(policy, recipe, facts)
+    return ResolvedPolicy(policy=policy, recipe=recipe, facts=facts, phases=phases, ends=policy.boundaries(facts))
 
 
-def update_cost(opening: ResolvedPhase, order: orders.Order, length: int, share: float) -> Price:
-    """FLOPs of an update of a phase on a batch of some length; of a soup, on the batches of all workers."""
-    if opening.is_soup:
-        forward, backward = opening.facts.forward_flops, opening.facts.backward_flops
-        return Price(forward=length * forward, backward=length * backward)
-    return order.update_cost(length, share, opening.facts)
+def resolve_phases(policy: Policy, recipe: Recipe, facts: TaskFacts) -> tuple[ResolvedPhase, ...]:
+    """Make the components of each phase, once for equal settings, and check them against the network as it then is.
 
+    Whether the compute suffices is for `check`. O(phases).
 
-def check(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
-    """Check orders, transitions and soups of a policy against the network, phase by phase.
+    Args:
+        policy: to be run.
+        recipe: with the policy's overrides.
+        facts: of the task.
 
     Raises:
         ConfigError: an unknown or impossible component.
     """
-    now = facts
-    for index, phase in enumerate(policy.phases):
-        opened = transitions.make(phase.transition, phase.transition_options)
+    resolver = _Resolver(policy, recipe, facts)
+    return tuple(resolver.resolve(index, phase) for index, phase in enumerate(policy.phases))
+
+
+class _Resolver:
+    """Goes through the phases of a policy, with what the next one needs to know of those before."""
+
+    def __init__(self, policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
+        self.policy, self.recipe, self.facts = policy, recipe, facts
+        self._now = facts  # of the network as the phases so far leave it
+        self._selections = SelectionAccount(facts)
+        self._made: dict[Hashable, Any] = {}
+
+    def resolve(self, index: int, phase: Phase) -> ResolvedPhase:
+        """The next phase."""
+        before, k = self._now, phase.pool_size(self.facts.num_examples)
+        order, transition = self._order(phase), self._transition(phase)
+        self._refuse_places(index, phase)
+        self._refuse(index, transition.why_not(self.recipe, before))
+        self._now = now = transition.facts_after(before)
+        self._refuse(index, self._why_not_trained(phase, order, now))
+        selection = self._selection(index, phase, before)
+        transition_flops = transition.flops(before, k)
+        soup, batch_size = phase.active_soup, self.recipe.batch_size
+        lengths = order.lengths(k, batch_size) if soup is None else workers.lengths(soup, k, batch_size)
+        prepared = 0 if soup is None else workers.flops(soup, k, now)
+        return ResolvedPhase(
+            index=index,
+            phase=phase,
+            pool_size=k,
+            selection=selection,
+            order=order,
+            transition=transition,
+            soup=soup,
+            facts_before=before,
+            facts=now,
+            transition_flops=transition_flops,
+            flops=(0 if selection is None else selection.flops) + transition_flops + prepared,
+            lengths=tuple(lengths),
+        )
+
+    def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def _order(self, phase: Phase) -> orders.Order:
+        made: orders.Order = self._once(("order", phase.order, phase.order_options), lambda: orders.of(phase))
+        return made
+
+    def _transition(self, phase: Phase) -> transitions.Transition:
+        made: transitions.Transition = self._once(
+            ("transition", phase.transition, phase.transition_options), lambda: transitions.of(phase)
+        )
+        return made
+
+    def _selector(self, phase: Phase) -> select.Selector:
+        name, options = phase.selector, phase.selector_options
+        made: select.Selector = self._once(("selector", name, options), lambda: select.make(name, options))
+        return made
+
+    def _selection(self, index: int, phase: Phase, own: TaskFacts) -> PhaseSelection | None:
+        if phase.is_full:
+            return None
+        try:
+            problem = why_not_chosen(phase, self._selector, self.facts, own)
+        except ConfigError as error:
+            problem = str(error)
+        self._refuse(index, problem)
+        return self._selections.plan(index, phase, self._selector(phase), own)
+
+    def _refuse_places(self, index: int, phase: Phase) -> None:
+        """Refuse a transition into the first phase, and an order that is not that of the first phase."""
         if index == 0 and phase.transition != "keep":
             raise ConfigError(
                 f"transition of the first phase must be keep, got {phase.transition!r}. There is nothing to enter from."
             )
-        first = policy.phases[0]
+        first = self.policy.phases[0]
         if (phase.order, phase.order_options) != (first.order, first.order_options):
             raise ConfigError("all phases of a policy must have the same order. Give each phase the same one.")
-        problem = None if opened.is_neutral else opened.why_not(recipe, now)
-        if problem is None:
-            now = transitions.of(phase).facts_after(now)
-            problem = _obstacle(phase, recipe, now)
+
+    def _why_not_trained(self, phase: Phase, order: orders.Order, facts: TaskFacts) -> str | None:
+        """Why a phase cannot be trained in its order or as a soup by the network that its transition leaves behind."""
+        problem = order.why_not(self.recipe, facts)
+        if problem is None and phase.active_soup is not None:
+            pool_size = phase.pool_size(facts.num_examples)
+            problem = workers.why_not(phase.active_soup, pool_size, self.recipe, facts)
+        return problem
+
+    def _refuse(self, index: int, problem: str | None) -> None:
         if problem is not None:
-            raise ConfigError(problem if len(policy.phases) <= 2 else f"Phase {index + 1}: {problem}")
+            raise ConfigError(in_phase(self.policy, index, problem))
 
 
-def _obstacle(phase: Phase, recipe: Recipe, facts: TaskFacts) -> str | None:
-    """Why a phase cannot be trained in its order or as a soup by the network that its transition leaves behind."""
-    order, active_soup = orders.of(phase), phase.active_soup
-    refused = None if order.is_neutral else order.why_not(recipe, facts)
-    if refused is None and active_soup is not None:
-        refused = workers.why_not(active_soup, phase.pool_size(facts.num_examples), recipe, facts)
-    return refused
-
-
-def check_compute(policy: Policy, recipe: Recipe, facts: TaskFacts) -> None:
-    """Check that every phase can pay for its opening, and the policy for one update.
-
-    A later phase starts up to one update late, and the total is a hard cap. Where an update evaluates its batch several
-    times, it is cut short at the end of its phase: one evaluation late.
-
-    Raises:
-        ConfigError: a phase or the policy has too little compute.
-    """
-    opened = openings(policy, recipe, facts)
-    order, late = orders.of(policy.phases[0]), 0
-    for number, (phase, opening) in enumerate(zip(policy.phases, opened, strict=True), start=1):
-        longest = max(opening.lengths, default=0)
-        one = 0 if opening.is_soup else order.max_update_flops(longest, opening.facts)
-        one = update_cost(opening, order, longest, 0.0).total if opening.is_soup else one
-        changes = transitions.of(phase).flops(opened[max(0, number - 2)].facts, phase.pool_size(facts.num_examples)) > 0
-        needed = opening.flops + late + (one if changes or opening.is_soup else 0)
-        if (opening.is_soup or (number > 1 and opening.flops)) and needed > round(phase.passes * facts.pass_flops):
-            raise ConfigError(
-                f"phase {number} has {phase.passes:.3g} passes, and {_doing(phase)} "
-                f"{needed / facts.pass_flops:.3g}, {_included(number, opening)} included. Give the phase more compute."
-            )
-        late = max(late, one)
-    _check_first_update(policy, recipe, facts, opened)
-
-
-def _doing(phase: Phase) -> str:
-    """What the opening of a phase spends its compute on, with its verb, for messages."""
-    done = [] if phase.is_full else [f"choosing its examples with {phase.selector}"]
-    done += [] if transitions.of(phase).is_neutral else [f"its transition {phase.transition}"]
-    done += [] if phase.active_soup is None else ["its soup"]
-    return f"{done[0]} needs" if len(done) == 1 else f"{', '.join(done[:-1])} and {done[-1]} need"
-
-
-def _included(number: int, opening: ResolvedPhase) -> str:
-    """Which updates are part of what the opening of a phase needs, for messages."""
-    before = ["the last update before it"] if number > 1 else []
-    return " and ".join([*before, *(["one step of every worker"] if opening.is_soup else [])])
-
-
-def _check_first_update(policy: Policy, recipe: Recipe, facts: TaskFacts, opened: tuple[ResolvedPhase, ...]) -> None:
-    order, cost, spent = orders.of(policy.phases[0]), policy.cost(facts), 0
-    size, first = 0, 0
-    for index, (opening, end) in enumerate(zip(opened, policy.boundaries(facts), strict=True)):
-        if spent >= end:
-            continue
-        spent += opening.flops
-        if spent < end:
-            _check_entered(policy, facts, index)
-            size = opening.lengths[0]
-            first = update_cost(opening, order, size, spent / cost).total
-            break
-    evaluations = optimizers.least_evaluations(recipe)
-    if size and spent + evaluations * first <= cost:
-        return
-    if not size:
-        size = min(recipe.batch_size, facts.num_examples)
-        first = order.update_cost(size, 0.0, facts).total
-    needed = (spent + evaluations * first) / facts.pass_flops
-    update = "one update" if evaluations == 1 else f"one update, which is {evaluations} evaluations,"
-    advice = "Give the policy more compute" + ("." if evaluations > 1 else ", or use a smaller batch_size.")
-    raise ConfigError(
-        f"passes must be at least {needed:.3g} for {update} on {size} examples, got {policy.passes:.3g}. {advice}"
-    )
-
-
-def _check_entered(policy: Policy, facts: TaskFacts, first: int) -> None:
-    """Check that every transition that is paid for happens: none does before the first update, in phase `first`."""
-    for number, phase in enumerate(policy.phases[: first + 1], start=1):
-        if transitions.of(phase).flops(facts, phase.pool_size(facts.num_examples)):
-            advice = "Give the phases before it compute for an update."
-            raise ConfigError(
-                config.must(f"transition of phase {number}", "keep before any update", phase.transition, advice)
-            )
+def in_phase(policy: Policy, index: int, problem: str) -> str:
+    """A sentence on a phase, which says on which one where it is not plain to see."""
+    return problem if len(policy.phases) <= 2 else f"Phase {index + 1}: {problem}"

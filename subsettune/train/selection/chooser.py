@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from subsettune import select
-from subsettune.data import DataPaths, TaskData
+from subsettune.data import DataPaths
 from subsettune.errors import SelectionError
-from subsettune.facts import TaskFacts
-from subsettune.policy import Policy
-from subsettune.select import ModelNeed, SelectionContext, Selector, Subset
+from subsettune.select import ModelNeed, PhaseSelection, SelectionContext, Selector, Subset
 from subsettune.select.network import ModelView
-from subsettune.task import Task
-from subsettune.train.planning import phases
+from subsettune.train.job import RunJob
 from subsettune.train.selection import proxy, ranking_cache
 
 
@@ -44,39 +40,28 @@ class SubsetProvider:
     through the cache of this machine. Both are charged as if this run had done it all.
 
     Args:
-        task: what is trained.
-        policy: whose phases.
-        seed: of the run.
-        data: of the task.
-        facts: of the task.
-        device: where heavy selectors compute.
+        job: whose phases.
         places: whose cache holds the shared rankings; None shares none.
         clock: in seconds.
     """
 
     def __init__(
-        self,
-        task: Task,
-        policy: Policy,
-        seed: int,
-        data: TaskData,
-        facts: TaskFacts,
-        *,
-        device: torch.device | str = "cpu",
-        places: DataPaths | None = None,
-        clock: Callable[[], float] = time.perf_counter,
+        self, job: RunJob, *, places: DataPaths | None = None, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        self.task, self.policy, self.seed, self.data, self.facts = task, policy, seed, data, facts
-        self._own = phases.before(policy, facts)
-        self.device, self.clock = torch.device(device), clock
+        self.job, self.clock = job, clock
         self.rankings = None if places is None else ranking_cache.RankingCache(places=places, clock=clock)
+        self._selections = [phase.selection for phase in job.resolved.phases]
+        self._sizes: dict[Hashable, list[int]] = {}  # of the pools that are taken from each ranking
+        for planned in self._selections:
+            if planned is not None:
+                self._sizes.setdefault(planned.ranking, []).append(planned.size)
         self._proxies: dict[ModelNeed, tuple[ModelView, ...]] = {}
-        self._ranked: dict[int, Subset] = {}  # by the first phase that takes its examples from a ranking
+        self._ranked: dict[Hashable, Subset] = {}
 
     @property
     def needs_run(self) -> bool:
-        """Whether only the run itself can tell the examples of a phase; see `Choice.only_now`."""
-        return any(self._is_only_now(i) for i, phase in enumerate(self.policy.phases) if not phase.is_full)
+        """Whether only the run itself can tell the examples of a phase; see `Selection.only_now`."""
+        return any(self._is_only_now(planned) for planned in self._selections if planned is not None)
 
     def choose(self, phase: int, network: nn.Module | None = None) -> Selection:
         """The subset of a phase.
@@ -85,51 +70,47 @@ class SubsetProvider:
         pool holds the smaller ones.
 
         Args:
-            phase: its index.
+            phase: its index; of one with a subset.
             network: the run's own, as it is when the phase begins; only selectors that look at it need it.
 
         Raises:
             SelectionError: the selector cannot choose so many, or by such data.
             ModelDivergedError: the network that it looks at left the finite numbers.
         """
-        selector = select.selector_of(self.policy, phase)
-        k = self._size(phase)
-        together = select.same_ranking(self.policy, phase)
-        longest = max(self._size(p) for p in together)
+        planned = self._selections[phase]
+        assert planned is not None, "nothing is chosen on all data"
+        sizes, only_now = self._sizes[planned.ranking], self._is_only_now(planned)
         start = self.clock()
-        context = self._context(phase, network)
-        seconds, ranked = self.clock() - start, self._ranked.get(together[0])
+        context = self._context(planned, network)
+        seconds, ranked = self.clock() - start, self._ranked.get(planned.ranking)
         if ranked is None:
-            choice = self._rank(phase, selector, context, longest)
-            if k == longest and len(together) == 1:
-                return replace(choice, seconds=seconds + choice.seconds, only_now=self._is_only_now(phase))
-            ranked = self._ranked[together[0]] = choice.subset
+            choice = self._rank(phase, planned, context, max(sizes))
+            if len(sizes) == 1:
+                return replace(choice, seconds=seconds + choice.seconds, only_now=only_now)
+            ranked = self._ranked[planned.ranking] = choice.subset
             seconds += choice.seconds
         start = self.clock()
-        subset = self._cut(ranked.positions, selector, context, k)
-        return Selection(subset=subset, seconds=seconds + self.clock() - start, only_now=self._is_only_now(phase))
+        subset = self._cut(ranked.positions, planned.selector, context, planned.size)
+        return Selection(subset=subset, seconds=seconds + self.clock() - start, only_now=only_now)
 
-    def _is_only_now(self, phase: int) -> bool:
-        selector = select.selector_of(self.policy, phase)
-        need = selector.model_need
-        if need is not None and need.source == "current":
+    def _is_only_now(self, planned: PhaseSelection) -> bool:
+        if planned.needs_run:
             return True
-        is_free = need is None and selector.flops(self.facts, self._size(phase)) == 0
-        return self.device.type != "cpu" and not is_free
+        selector = planned.selector
+        is_free = selector.model_need is None and selector.flops(planned.facts, planned.size) == 0
+        return self.job.device.type != "cpu" and not is_free
 
-    def _size(self, phase: int) -> int:
-        return self.policy.phases[phase].pool_size(self.facts.num_examples)
-
-    def _rank(self, phase: int, selector: Selector, context: SelectionContext, k: int) -> Selection:
+    def _rank(self, phase: int, planned: PhaseSelection, context: SelectionContext, k: int) -> Selection:
         """Choose `k`: by a ranking that is shared, if it can be."""
-        settings, start = self.policy.phases[phase], self.clock()
-        if self.rankings is not None and ranking_cache.can_share(selector, self.facts, k):
-            key = ranking_cache.CacheKey.of(self.data.fingerprint, settings, selector, self.seed, self.device)
+        job, selector, start = self.job, planned.selector, self.clock()
+        settings = job.policy.phases[phase]
+        if self.rankings is not None and ranking_cache.can_share(selector, job.facts, k):
+            key = ranking_cache.CacheKey.of(job.data.fingerprint, settings, selector, job.seed, job.device)
             ranking = self.rankings.fetch(key, selector, context, k)
             start = self.clock()  # not the time of the ranking: another run may have made it
             subset = self._cut(ranking.positions, selector, context, k)
             return Selection(subset=subset, seconds=ranking.seconds + self.clock() - start)
-        subset = selector.select(context, k, rng=ranking_cache.stream(self.seed, settings.draw))
+        subset = selector.select(context, k, rng=ranking_cache.stream(job.seed, settings.draw))
         self._wait()
         return Selection(subset=subset, seconds=self.clock() - start)
 
@@ -140,14 +121,14 @@ class SubsetProvider:
         self._wait()
         return subset
 
-    def _context(self, phase: int, network: nn.Module | None) -> SelectionContext:
-        selector = select.selector_of(self.policy, phase)
+    def _context(self, planned: PhaseSelection, network: nn.Module | None) -> SelectionContext:
+        part = self.job.data.train
         return SelectionContext(
-            part=self.data.train,
-            facts=select.seen(selector, self.facts, self._own[phase]),
-            device=self.device,
-            models=self._models(selector, network),
-            embeddings=self.data.train.embeddings,
+            part=part,
+            facts=planned.facts,
+            device=self.job.device,
+            models=self._models(planned.selector, network),
+            embeddings=part.embeddings,
         )
 
     def _models(self, selector: Selector, network: nn.Module | None) -> tuple[ModelView, ...]:
@@ -159,14 +140,11 @@ class SubsetProvider:
                 raise SelectionError(
                     f"{selector.name} looks at the run's own network, which only the run has. Train the policy."
                 )
-            return (ModelView.of(network, self.data, self.device),)
+            return (ModelView.of(network, self.job.data, self.job.device),)
         if need not in self._proxies:
-            recipe = self.task.recipe.override(self.policy.recipe)
-            self._proxies[need] = proxy.train_proxies(
-                self.task, recipe, self.data, self.facts, need, self.seed, self.device
-            )
+            self._proxies[need] = proxy.train_proxies(self.job, need)
         return self._proxies[need]
 
     def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if self.job.device.type == "cuda":
+            torch.cuda.synchronize(self.job.device)

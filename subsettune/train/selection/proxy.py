@@ -10,13 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from subsettune.data import TaskData
 from subsettune.errors import ModelDivergedError
 from subsettune.facts import TaskFacts
 from subsettune.select import ModelNeed
 from subsettune.select.network import ModelView
-from subsettune.task import Recipe, Task
 from subsettune.train import schedule
+from subsettune.train.job import RunJob
 from subsettune.train.learner import Learner
 from subsettune.train.orders.uniform import Shuffled
 from subsettune.train.randomness import derive, isolated
@@ -54,44 +53,32 @@ class Forgetting:
         return torch.where(self._was_ever_right, self._events, -1)
 
 
-def train_proxies(
-    task: Task,
-    recipe: Recipe,
-    data: TaskData,
-    facts: TaskFacts,
-    need: ModelNeed,
-    seed: int,
-    device: torch.device,
-) -> tuple[ModelView, ...]:
+def train_proxies(job: RunJob, need: ModelNeed) -> tuple[ModelView, ...]:
     """Train the networks that a selector asks for.
 
     The same seed gives the same bits on the CPU. The global random state and the number of threads come back as they
     were.
 
     Args:
-        task: what is trained.
-        recipe: with the policy's overrides.
-        data: of the task.
-        facts: of the task.
+        job: the run that they are trained for, by its recipe; each proxy has a seed of its own, which follows from
+            that of the run and does not depend on how many there are.
         need: how many, how long, and whether they count what they forget (classification only).
-        seed: of the run; each proxy has one of its own, which does not depend on how many there are.
-        device: where they are trained.
 
     Raises:
         ModelDivergedError: a loss or weight left the finite numbers.
         ModelError: the network does not train on the batches of the recipe.
     """
-    assert not need.events or facts.num_classes, "a regression is never just right"
-    allowance = round(need.passes * facts.pass_flops)
+    assert not need.events or job.facts.num_classes, "a regression is never just right"
+    allowance = round(need.passes * job.facts.pass_flops)
     views = []
     for run in range(need.runs):
-        own = derive(seed, "proxy", run)
+        own = derive(job.seed, "proxy", run)
         with isolated(own, torch.get_num_threads()):
-            learner = Learner(task, recipe, data, device, own)
-            forgetting = Forgetting(len(data.train), device) if need.events else None
-            _train(learner, facts, allowance, own, forgetting)
+            learner = Learner(job.task, job.recipe, job.data, job.device, own)
+            forgetting = Forgetting(len(job.data.train), job.device) if need.events else None
+            _train(learner, job.facts, allowance, own, forgetting)
             counts = None if forgetting is None else forgetting.counts
-            views.append(ModelView.of(learner.network, data, device, counts))
+            views.append(ModelView.of(learner.network, job.data, job.device, counts))
     return tuple(views)
 
 

@@ -85,7 +85,7 @@ class Sequential(WorkerExecutor):
         self._zero()
 
     def step(self, read: Read, lr: float, seconds: list[float] | None) -> Tensor:
-        """See `Crew.step`."""
+        """See `WorkerExecutor.step`."""
         losses, start = [], self._now(seconds)
         for worker in range(len(self.networks)):
             losses.append(self._step(worker, read(worker), lr))
@@ -126,19 +126,19 @@ class Sequential(WorkerExecutor):
         return self.clock()
 
     def tensors(self) -> dict[str, Tensor]:
-        """See `Crew.tensors`."""
+        """See `WorkerExecutor.tensors`."""
         named = [{**dict(n.named_parameters()), **dict(n.named_buffers())} for n in self.networks]
         return {name: torch.stack([of_one[name].detach() for of_one in named]) for name in named[0]}
 
     def state(self) -> dict[str, Any]:
-        """See `Crew.state`."""
+        """See `WorkerExecutor.state`."""
         return {
             "networks": [network.state_dict() for network in self.networks],
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """See `Crew.load`."""
+        """See `WorkerExecutor.load`."""
         for network, its_own in zip(self.networks, state["networks"], strict=True):
             network.load_state_dict(its_own)
         for optimizer, its_own in zip(self.optimizers, state["optimizers"], strict=True):
@@ -147,7 +147,7 @@ class Sequential(WorkerExecutor):
 
 @final
 class Vectorized(WorkerExecutor):
-    """All networks at once, as one whose weights have a further dimension; see `way` for what can go so."""
+    """All networks at once, as one whose weights have a further dimension; see `execution_mode` for what can go so."""
 
     def __init__(self, learner: Learner, networks: list[nn.Module], masks: Mapping[str, Tensor]) -> None:
         super().__init__(learner, networks, masks)
@@ -176,7 +176,7 @@ class Vectorized(WorkerExecutor):
         return losses
 
     def step(self, read: Read, lr: float, seconds: list[float] | None) -> Tensor:
-        """See `Crew.step`; the workers have no times of their own."""
+        """See `WorkerExecutor.step`; the workers have no times of their own."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         inputs, targets, weights = zip(*map(read, range(self._num_workers)), strict=True)
@@ -215,22 +215,22 @@ class Vectorized(WorkerExecutor):
             self.parameters[name].masked_fill_(dropped, 0)
 
     def tensors(self) -> dict[str, Tensor]:
-        """See `Crew.tensors`."""
+        """See `WorkerExecutor.tensors`."""
         return {**{name: p.detach() for name, p in self.parameters.items()}, **self.buffers}
 
     def state(self) -> dict[str, Any]:
-        """See `Crew.state`."""
+        """See `WorkerExecutor.state`."""
         return {"tensors": self.tensors(), "optimizer": self.optimizer.state_dict()}
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Any]) -> None:
-        """See `Crew.load`."""
+        """See `WorkerExecutor.load`."""
         for name, values in self.tensors().items():
             values.copy_(state["tensors"][name])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def way(asked: str, learner: Learner) -> ExecutionMode:
+def execution_mode(asked: str, learner: Learner) -> ExecutionMode:
     """How the workers of a run are carried out.
 
     At once is possible where the optimizer treats each weight by itself and `torch.vmap` runs the network without
@@ -272,8 +272,8 @@ def _problem_together(learner: Learner) -> str | None:
         warnings.simplefilter("error")  # vmap warns where it loops
         try:
             inputs, targets = learner.part.batch(index.to(learner.device))
-            crew = Vectorized(learner, [copy.deepcopy(learner.network) for _ in range(2)], {})
-            crew.losses(torch.stack([inputs] * 2), torch.stack([targets] * 2), None).sum().backward()
+            executor = Vectorized(learner, [copy.deepcopy(learner.network) for _ in range(2)], {})
+            executor.losses(torch.stack([inputs] * 2), torch.stack([targets] * 2), None).sum().backward()
         except Exception as error:  # whatever the user's network raises
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             return f"torch.vmap does not run the network: {reason}"

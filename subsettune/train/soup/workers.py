@@ -118,7 +118,7 @@ class SoupPhase:
         facts: of the network in the phase.
         pool: (k,) int64 positions of the phase; None for all.
         weights: (N,) factors of the losses by the subset, on the learner's device; None for equal ones.
-        way: how the workers are carried out; a run that goes on keeps the way that it began with.
+        mode: how the workers are carried out; a run that goes on keeps the one that it began with.
         clock: seconds.
     """
 
@@ -128,7 +128,7 @@ class SoupPhase:
     facts: TaskFacts
     pool: Tensor | None
     weights: Tensor | None
-    way: ExecutionMode
+    mode: ExecutionMode
     clock: Callable[[], float]
 
     @property
@@ -150,7 +150,7 @@ class Workers:
     """
 
     def __init__(self, place: SoupPhase, learner: Learner) -> None:
-        self.place, self.soup, self.learner, self.way = place, place.soup, learner, place.way
+        self.place, self.soup, self.learner, self.mode = place, place.soup, learner, place.mode
         count, pool = self.soup.workers, place.positions
         size = shard_size(self.soup, len(pool))
         shuffled = pool[torch.randperm(len(pool), generator=place.rng("shards"))]
@@ -163,24 +163,24 @@ class Workers:
         self._batches: list[Sequence[Tensor]] = []  # of each worker, in the round that is on
         self._round, self._position, self._examples = 0, 0, 0
         self._seconds, self._total_s = [0.0] * count, 0.0
-        self._crew: WorkerExecutor | None = None
+        self._executor: WorkerExecutor | None = None
         self._start: dict[str, Tensor] = {}
 
     @property
     def has_begun(self) -> bool:
         """Whether the workers have networks."""
-        return self._crew is not None
+        return self._executor is not None
 
     def begin(self) -> None:
         """Copy the learner's network to the workers and draw their masks."""
         start = self.place.clock()
         self._start = {name: values.detach().clone() for name, values in _tensors(self.learner.network).items()}
-        self._crew = self._gather({} if self.soup.density == 1 else self._masks())
+        self._executor = self._gather({} if self.soup.density == 1 else self._masks())
         self._total_s += self.place.clock() - start
 
     def _gather(self, masks: dict[str, Tensor]) -> WorkerExecutor:
         networks = [copy.deepcopy(self.learner.network).train() for _ in self.shards]
-        if self.way == "together":
+        if self.mode == "together":
             return executors.Vectorized(self.learner, networks, masks)
         return executors.Sequential(self.learner, networks, masks, self.place.clock)
 
@@ -190,12 +190,12 @@ class Workers:
 
     def update(self, lr: float) -> None:
         """One update of every worker, each on the next batch of its shard; counts the mean loss into the learner's."""
-        assert self._crew is not None, "begin comes first"
+        assert self._executor is not None, "begin comes first"
         start = self.place.clock()
         if not self._batches:
             self._batches = [self._cut(worker) for worker in range(self.soup.workers)]
-        seconds = self._seconds if self.way == "in_turn" else None
-        losses = self._crew.step(self._read, lr, seconds)
+        seconds = self._seconds if self.mode == "in_turn" else None
+        losses = self._executor.step(self._read, lr, seconds)
         self.learner.note(losses.mean())
         self._examples += self._lengths[self._position]
         self._position += 1
@@ -256,28 +256,28 @@ class Workers:
     @torch.no_grad()
     def write_average(self) -> None:
         """Write the average of the workers, as they are now, into the learner's network."""
-        assert self._crew is not None, "begin comes first"
+        assert self._executor is not None, "begin comes first"
         network = self.learner.network
-        poured, values = _tensors(network), self._crew.tensors()
+        merged, values = _tensors(network), self._executor.tensors()
         for name, start in self._start.items():
             if not (start.is_floating_point() or start.is_complex()):
                 continue
-            masks = self._crew.masks.get(name)
+            masks = self._executor.masks.get(name)
             uncovered = start if self.soup.uncovered == "init" else torch.zeros_like(start)
-            poured[name].copy_(masking.average(values[name], masks, uncovered))
+            merged[name].copy_(masking.average(values[name], masks, uncovered))
 
     def merge(self) -> SoupPoint:
-        """End the phase: pour, make running statistics anew, clear the optimizer's state."""
-        assert self._crew is not None, "check lets no soup through that cannot make a step"
+        """End the phase: write the average, make running statistics anew, clear the optimizer's state."""
+        assert self._executor is not None, "check lets no soup through that cannot make a step"
         start = self.place.clock()
         self.write_average()
         if self.place.facts.has_batch_norm:
             self._make_statistics()
         self.learner.optimizer.state = defaultdict(dict)
         self._total_s += self.place.clock() - start
-        return self._point(self._crew)
+        return self._point(self._executor)
 
-    def _point(self, crew: WorkerExecutor) -> SoupPoint:
+    def _point(self, executor: WorkerExecutor) -> SoupPoint:
         k, facts = len(self.place.positions), self.place.facts
         trained = self._examples * facts.example_flops
         beside = flops(self.soup, k, facts)
@@ -285,11 +285,11 @@ class Workers:
         return SoupPoint(
             phase=self.place.phase,
             workers=self.soup.workers,
-            coverage=masking.coverage(crew.masks),
+            coverage=masking.coverage(executor.masks),
             flops=self.soup.workers * trained + beside,
             longest_flops=trained + alone,
             seconds=self._total_s,
-            longest_s=max(self._seconds) if self.way == "in_turn" else None,
+            longest_s=max(self._seconds) if self.mode == "in_turn" else None,
         )
 
     @torch.no_grad()
@@ -308,18 +308,18 @@ class Workers:
     def state(self) -> dict[str, Any]:
         """What `load` needs to go on with the same bits."""
         return {
-            "way": self.way,
+            "way": self.mode,
             "place": (self._round, self._position, self._examples),
             "seconds": (self._seconds, self._total_s),
             "augment": [rng.get_state() for rng in (*self._augment_rngs, *self._rand_rngs)],
             "start": self._start,
-            "masks": {} if self._crew is None else dict(self._crew.masks),
-            "crew": None if self._crew is None else self._crew.state(),
+            "masks": {} if self._executor is None else dict(self._executor.masks),
+            "crew": None if self._executor is None else self._executor.state(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
-        self.way = state["way"]
+        self.mode = state["way"]
         self._round, self._position, self._examples = state["place"]
         self._seconds, self._total_s = state["seconds"]
         for rng, its_own in zip((*self._augment_rngs, *self._rand_rngs), state["augment"], strict=True):
@@ -327,8 +327,8 @@ class Workers:
         device = self.learner.device
         self._start = {name: values.to(device) for name, values in state["start"].items()}
         if state["crew"] is not None:
-            self._crew = self._gather({name: mask.to(device) for name, mask in state["masks"].items()})
-            self._crew.load(state["crew"])
+            self._executor = self._gather({name: mask.to(device) for name, mask in state["masks"].items()})
+            self._executor.load(state["crew"])
         if self._position:
             self._batches = [self._cut(worker) for worker in range(self.soup.workers)]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,19 @@ class Transition(ABC):
     def facts_after(self, facts: TaskFacts) -> TaskFacts:
         """Facts of the network after it; only the prices of passes may differ."""
         return facts
+
+    @classmethod
+    def spread(
+        cls, options: Mapping[str, Any], passes: float, facts: TaskFacts
+    ) -> Sequence[tuple[float, Mapping[str, Any]]]:
+        """Phases that a stretch on all data is cut into, each with its passes and the options that it begins with.
+
+        Args:
+            options: as a space has them, `spread_options` included.
+            passes: length of the stretch.
+            facts: of the task.
+        """
+        return ((passes, options),)
 
     @abstractmethod
     def apply(self, context: TransitionContext) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 
 from subsettune import config
 from subsettune.config import AT_LEAST_ONE, FRACTION, NOT_EMPTY, Rule, must, setting
+from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
 from subsettune.task import Recipe
 from subsettune.train.pruning import effect, surgery
@@ -54,6 +57,24 @@ class Prune(Transition):
 
     def __post_init__(self) -> None:
         config.check(self)
+
+    @classmethod
+    def spread(
+        cls, options: Mapping[str, Any], passes: float, facts: TaskFacts
+    ) -> Sequence[tuple[float, Mapping[str, Any]]]:
+        """With `between` above 0, each layer in a phase of its own; all but the last share that part of the stretch."""
+        plain = {name: value for name, value in options.items() if name != "between"}
+        between = options.get("between", 0.0)
+        if isinstance(between, bool) or not isinstance(between, int | float) or not 0 <= between < 1:
+            advice = "A share of the compute after the switch."
+            raise ConfigError(must("prune.between", "in [0, 1)", between, advice))
+        asked = plain.get("layers")
+        layers = [name for name in facts.prunable if asked is None or name in asked]
+        if not between or len(layers) < max(2, len(asked or ())):  # names that are unknown are told by `why_not`
+            return ((passes, plain),)
+        lengths = [between * passes / (len(layers) - 1)] * (len(layers) - 1)
+        ends = [*lengths, passes - math.fsum(lengths)]
+        return [(length, {**plain, "layers": (layer,)}) for layer, length in zip(layers, ends, strict=True)]
 
     @property
     def is_neutral(self) -> bool:

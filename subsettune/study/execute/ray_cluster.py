@@ -1,0 +1,225 @@
+"""The Ray cluster that a study runs on: started here or connected to, how many runs fit, which nodes are lost."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import ray
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+
+from subsettune import config
+from subsettune.errors import ConfigError, StudyError
+
+OBJECT_STORE_BYTES = 128 * 2**20  # nothing large passes through it: data are mapped from files
+ANSWER_S = 10.0  # what a cluster gets to answer; Ray itself tries for a minute, then ends the process
+NODE_DEATH_S = 20.0  # Ray breaks the connection to a lost node at once, and misses its heartbeat only later
+QUIET = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our own Parquet is the log
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of the user's code mean the driver's folder
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+LOGGERS = ("ray", "ray.tune", "ray.train")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one run gets, and how many run at a time.
+
+    Args:
+        parallel: runs at a time.
+        cpus: CPU cores of a run.
+        gpus: GPUs of a run; a fraction shares one.
+        address: of a running cluster (`auto`, `host:6379`, `ray://host:10001`), or null to start one on this
+            machine.
+    """
+
+    parallel: int = 1
+    cpus: int = 1
+    gpus: float = 0.0
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            rule = "a whole number, or a share below 1"
+            raise ConfigError(config.must("gpus_per_trial", rule, self.gpus, "A run cannot have one GPU and a half."))
+
+    def __str__(self) -> str:
+        return f"{self.cpus} CPUs and {self.gpus:g} GPUs"
+
+    def fit_in(self, node: Mapping[str, float]) -> int:
+        """How many runs a node with these resources takes at a time."""
+        by_cpus = int(node.get("CPU", 0) // self.cpus)
+        gpus = node.get("GPU", 0)
+        if self.gpus == 0:
+            return by_cpus
+        by_gpus = int(gpus) * int(1 / self.gpus + 1e-9) if self.gpus < 1 else int(gpus // self.gpus)
+        return min(by_cpus, by_gpus)
+
+
+class Nodes:
+    """Tells the death of a process from that of its node."""
+
+    def __init__(self) -> None:
+        self._alive: set[str] | None = None
+        self._lost_at_s = -math.inf
+
+    def look(self) -> None:
+        """Note which nodes are alive."""
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+        if self._alive is not None and self._alive - alive:
+            self._lost_at_s = time.monotonic()
+        self._alive = alive
+
+    def are_to_blame(self, error: RayActorError) -> bool:
+        """Whether an actor is gone because its node is; waits until Ray knows, where it only lost the connection."""
+        if error.preempted or "node has died" in str(error):
+            return True
+        if not isinstance(error, ActorUnavailableError):
+            return False
+        started = time.monotonic()
+        while self._lost_at_s < started - NODE_DEATH_S and time.monotonic() < started + NODE_DEATH_S:
+            self.look()
+            if self._alive is not None and len(self._alive) == 1 and self._lost_at_s == -math.inf:
+                break  # the driver's own node is the only one, and there it is
+            time.sleep(0.2)
+        return self._lost_at_s >= started - NODE_DEATH_S
+
+
+@contextlib.contextmanager
+def cluster(resources: Resources) -> Iterator[int | None]:
+    """Connect to a cluster, or start one on this machine and shut it down again; one that was there stays.
+
+    Yields:
+        how many runs fit at a time; None where the cluster may grow.
+
+    Raises:
+        StudyError: no cluster answers, or none of its nodes has the resources for one run.
+    """
+    with _quiet():
+        ours = not ray.is_initialized()
+        if ours:
+            _connect(resources.address or "local")
+        try:
+            yield _slots(resources)
+        finally:
+            if ours:
+                ray.shutdown()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Ray's and Tune's own lines off the user's terminal; levels and environment come back as they were."""
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    fresh = [name for name in QUIET if name not in os.environ]
+    os.environ.update({name: QUIET[name] for name in fresh})
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        for name in fresh:
+            os.environ.pop(name, None)
+
+
+def _connect(address: str) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
+    if address == "local":
+        ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+        return
+    try:
+        _knock(address)
+        ray.init(address=address, **quiet)
+    except ImportError as error:
+        advice = "pip install 'ray[client]', with the same version of Ray as the cluster's."
+        raise StudyError(f"--address {address} needs the client of Ray, which is not installed: {advice}") from error
+    except (OSError, ValueError, RuntimeError, RayError) as error:
+        words = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        advice = "Start one with `ray start --head`, or leave --address out to run on this machine."
+        raise StudyError(f"no Ray cluster answers at {address!r}: {words.rstrip('.')}. {advice}") from error
+
+
+def _knock(address: str) -> None:
+    """Raise an OSError or ValueError unless something listens there."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        if address.startswith("ray://"):
+            raise ValueError("it lacks a port, such as ray://HOST:10001")
+        return  # `auto` and the like: Ray looks for it itself
+    if not port.isdigit():
+        raise ValueError(f"{port!r} is no port")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+
+
+def _slots(resources: Resources) -> int | None:
+    """How many runs fit at a time; a cluster that may grow is asked for all of them.
+
+    Raises:
+        StudyError: a run fits on no node.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    if _may_grow():
+        return None
+    slots = sum(resources.fit_in(node) for node in nodes)
+    if slots == 0:
+        most = max(((n.get("CPU", 0), n.get("GPU", 0)) for n in nodes), default=(0, 0))
+        largest = f"{most[0]:g} CPUs and {most[1]:g} GPUs"
+        raise StudyError(f"no node has the {resources} that one run asks for; the largest has {largest}. Ask for less.")
+    return slots
+
+
+def _may_grow() -> bool:
+    """Whether an autoscaler watches over the cluster; then a node that is not there yet is no reason to refuse."""
+    if _is_client():  # its state is out of sight
+        return True
+    from ray._private.state import state
+
+    groups = getattr(state.get_cluster_config(), "node_group_configs", ())
+    return len(groups) > 0
+
+
+def _is_client() -> bool:
+    """Whether this process is connected by ray:// and so is on no node of the cluster."""
+    return bool(ray.util.client.ray.is_connected())  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def staging() -> Iterator[None]:
+    """A folder where Tune stages its state, for a driver on no node: Tune looks for that of its node, and would fail.
+
+    Tune's own way with ray:// is to move the whole experiment to the cluster, which the study cannot follow.
+    """
+    if not _is_client():
+        yield
+        return
+    name = "ray.train._internal.storage._get_ray_train_session_dir"
+    with tempfile.TemporaryDirectory(prefix="subsettune-") as folder, mock.patch(name, return_value=folder):
+        yield
+
+
+@contextlib.contextmanager
+def sigterm_as_sigint() -> Iterator[None]:
+    """Turn SIGTERM, which `ray job stop` and schedulers send, into the SIGINT that Tune understands."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,98 @@
+"""Carries out one run after the other, wherever it is: trains, tries again, and says what went wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from subsettune import config
+from subsettune.errors import StorageError
+from subsettune.storage import Folder, inside
+from subsettune.study.execute.outcomes import PartialRun
+from subsettune.study.execute.requests import INFRASTRUCTURE_ERRORS, Failure, RunRequest
+from subsettune.task import Task
+from subsettune.train.checkpoint import Checkpoints, ProgressMarker
+from subsettune.train.loop import RunOptions, run, run_key
+from subsettune.train.result import CurvePoint, RunResult
+
+T = TypeVar("T")
+ATTEMPTS = 2  # a failed run is retried once, then recorded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """What every run of a study needs besides its request; goes to the workers as JSON, never with the data.
+
+    Args:
+        task: what is trained.
+        options: of the runs; each request sets its own splits.
+        logs: folder or URI for the traces of failed runs.
+        alone: words of the command that trains the task by itself; policy and seed are added to them.
+    """
+
+    task: Task
+    options: RunOptions
+    logs: str
+    alone: tuple[str, ...] = ("subsettune", "train", "STUDY.yaml")
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+    def train(self, request: RunRequest, report: Callable[[CurvePoint], bool]) -> RunResult | Failure:
+        """Carry out a request; an error of the run becomes a `Failure` whose trace is in the logs."""
+        options = dataclasses.replace(self.options, splits=request.splits)
+        try:
+            return run(self.task, request.policy, request.seed, report=report, options=options)
+        except tuple(INFRASTRUCTURE_ERRORS.values()) as error:
+            kind = next(name for name, cls in INFRASTRUCTURE_ERRORS.items() if isinstance(error, cls))
+            return Failure(message=f"{request.name} cannot go on: {error}", ends_study=kind)
+        except Exception as error:  # whatever a user's model raises: it ends this run, not the study
+            words = str(error).strip().splitlines()
+            return self.failure(
+                request, words[0] if words else type(error).__name__, "".join(traceback.format_exception(error))
+            )
+
+    def failure(self, request: RunRequest, reason: str, trace: str) -> Failure:
+        """Write down why a run failed and how to repeat it.
+
+        Args:
+            request: of the run.
+            reason: a few words.
+            trace: for the log.
+        """
+        log, policy = f"{request.name}.txt", f"{request.name}.policy.json"
+        folder = Folder.at(self.logs)
+        try:
+            folder.write(log, trace.encode())
+            folder.write(policy, config.canonical_json(request.policy).encode())
+        except StorageError as error:
+            return Failure(message=f"{request.name} failed: {reason} {error}", ends_study="StorageError")
+        again = shlex.join([*self.alone, "--policy", inside(self.logs, policy), "--seed", str(request.seed)])
+        where = f"{folder}/{log}"
+        end = "" if reason.endswith((".", "!", "?")) else "."
+        return Failure(message=f"{request.name} failed: {reason}{end} Log: {where}. Run it alone: {again}", log=where)
+
+    def seen(self, request: RunRequest, points: Sequence[CurvePoint]) -> PartialRun:
+        """What is known of a run besides the points that it told.
+
+        A run that went on from a checkpoint tells only what is new, so the curve before it is read from there.
+
+        Args:
+            request: of the run, which has stopped.
+            points: as told, in order.
+        """
+        options = self.options
+        if options.checkpoints is None or options.fingerprint is None:
+            return PartialRun(points=tuple(points))
+        key = run_key(self.task, options.fingerprint, request.policy, request.seed)
+        kept = Checkpoints(Folder.at(options.checkpoints), key)
+        mark = kept.marked()
+        is_whole = bool(points) and points[0].share <= 1 / options.evaluations
+        state = None if is_whole or mark == ProgressMarker() else kept.load()
+        earlier = [config.build(CurvePoint, point) for point in state["curve"]] if state is not None else []
+        before = tuple(point for point in earlier if not points or point.share < points[0].share)
+        return PartialRun(points=(*before, *points), mark=mark)
