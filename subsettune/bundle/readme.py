@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
+import jinja2
+from markupsafe import Markup
+
 from subsettune import config, text
 from subsettune.bundle.bundle import Bundle
 from subsettune.bundle.evidence import REFERENCE, Evidence, PolicyEvidence
@@ -9,66 +14,6 @@ from subsettune.bundle.usage import how
 from subsettune.config import FrozenDict
 from subsettune.policy import FULL, Phase, Soup
 from subsettune.study.results.headline import verdict_words
-
-_PAGE = """# A training policy for {source}
-
-**{headline}**
-
-Found by subsettune: a policy, the subset it trains on, and the evidence that it matches the conventional recipe, as
-JSON and Parquet without code. It was made for the data with the fingerprint
-
-    {fingerprint}
-
-Other data are refused unless a transfer is asked for, which derives the sizes anew and chooses again.
-
-## The policy
-
-{phases}
-- Settings: {recipe}. {overridden}
-- The learning rate follows the `{schedule}` schedule over the share of training compute used, across all phases.
-
-A pass is the compute of one conventional epoch: forward and backward of all {num_examples:,} training examples.
-
-## The numbers
-
-{table}
-
-Test split, mean over n seeds. *Difference* is {metric} minus the reference's, with the sign that makes more better;
-*bound* is its one-sided lower bound, which has to lie above -{margin:g}; the verification as a whole errs with
-probability {alpha:g} at most.
-
-- Against the conventional recipe: {saving_recipe} of the compute saved.
-- Against the best shorter schedule on all data: {saving_shorter}.
-- {break_even}
-
-## How to follow it
-
-With the study file, on the same data:
-
-```sh
-subsettune train STUDY.yaml --policy {place} --seed 0
-```
-
-{how}
-
-## What the evidence covers, and what it does not
-
-{statement}
-
-It was gathered for the task in `policy.json` (data, split, model, recipe) and for nothing else. {chosen}
-
-Study `{run_id}`, `{command}`
-on {hardware}; {versions}.
-
-## Files
-
-| file | content |
-|---|---|
-| `policy.json` | phases, settings, task, facts and data fingerprint |
-| `subset.parquet` | {rows:,} rows: phase, rank, index (row of the training file), weight, label |
-| `evidence.json` | every run with its seed and metrics, every verdict |
-| `bundle.json` | schema version and SHA-256 of each file, checked on loading |
-"""
 
 
 def page(bundle: Bundle, place: str) -> str:
@@ -80,7 +25,7 @@ def page(bundle: Bundle, place: str) -> str:
     """
     evidence, facts = bundle.evidence, bundle.facts
     changed = ", ".join(f"`{key}`" for key in bundle.policy.recipe)
-    return _PAGE.format(
+    return _template().render(
         headline=evidence.headline,
         source=bundle.task.data.source,
         fingerprint=bundle.fingerprint,
@@ -88,11 +33,11 @@ def page(bundle: Bundle, place: str) -> str:
         recipe=_recipe(bundle),
         overridden=f"The policy's own: {changed}." if changed else "All are those of the conventional recipe.",
         schedule=bundle.recipe.schedule,
-        num_examples=facts.num_examples,
+        num_examples=f"{facts.num_examples:,}",
         table=_table(evidence),
         metric=text.metric_name(evidence.metric),
-        margin=evidence.margin,
-        alpha=evidence.alpha,
+        margin=f"{evidence.margin:g}",
+        alpha=f"{evidence.alpha:g}",
         saving_recipe=text.saving_words(evidence.saving_recipe),
         saving_shorter=_shorter_words(bundle),
         break_even=_break_even(evidence),
@@ -104,8 +49,25 @@ def page(bundle: Bundle, place: str) -> str:
         command=evidence.command or "subsettune tune",
         hardware=_hardware(evidence),
         versions=", ".join(f"{name} {version}" for name, version in evidence.versions.items()),
-        rows=bundle.table.num_rows,
+        rows=f"{bundle.table.num_rows:,}",
     )
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("subsettune.bundle", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters["prose"] = _prose
+    return environment.get_template("readme.md.j2")
+
+
+def _prose(words: str) -> Markup:
+    """Text that no reader of Markdown takes for HTML; quotes stay as they are, for those who read the file itself."""
+    return Markup(words.replace("&", "&amp;").replace("<", "&lt;"))
 
 
 def _phase_line(bundle: Bundle, number: int) -> str:
