@@ -17,6 +17,7 @@ PACKAGES: Mapping[str, tuple[str, str]] = {
     "torchvision": ("torchvision", "images"),
     "filelock": ("filelock", "tune"),
     "jinja2": ("jinja2", "tune"),
+    "markupsafe": ("markupsafe", "tune"),
     "optuna": ("optuna", "tune"),
     "platformdirs": ("platformdirs", "tune"),
     "plotly": ("plotly", "tune"),
