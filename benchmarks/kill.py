@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from subsettune.study.results.folder import StudyFolder
 from subsettune.study.results.records import RunRecord
@@ -95,19 +94,19 @@ def main() -> None:
 
 def report(storage: Path, after: dict[str, RunRecord], code: int) -> None:
     study = StudyFolder(str(storage), "killed").open()
-    summary: dict[str, Any] = dict(study.view().summary)
+    summary = study.view().summary
     trials = study.records("trial")
     numbers = [record.number for record in trials]
     assert code in (0, 3), f"the study ended with exit code {code}"
-    assert summary["status"] == "finished", summary["status"]
+    assert summary.status == "finished", summary.status
     assert len(numbers) == len(set(numbers)), "a trial number is on record twice"
     runs = [(record.policy.key, record.seed) for record in trials]
     assert len(runs) == len(set(runs)), "a policy was trained twice with one seed"
     asked = study.view().study.study.trials
     assert len(trials) == asked, f"{len(trials)} trials are on record and {asked} were asked for"
     repeated = sum(record.repeated_flops for record in after.values())
-    print(f"complete: {len(after)} runs, {len(trials)} of {asked} trials, exit code {code}, bundle {summary['bundle']}")
-    print(f"work lost to the kills and charged to tuning: {repeated:,} FLOPs of {summary['tuning']['flops']:,}")
+    print(f"complete: {len(after)} runs, {len(trials)} of {asked} trials, exit code {code}, bundle {summary.bundle}")
+    print(f"work lost to the kills and charged to tuning: {repeated:,} FLOPs of {summary.tuning.flops:,}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from subsettune import bundle
+from subsettune.bundle.export import chosen, export_study
 from subsettune.report import html, progress
 from subsettune.study.context import StudyContext
 from subsettune.study.driver import Delivery, StudyDriver
@@ -38,7 +38,7 @@ def tune(
         options: where and how it runs.
 
     Returns:
-        The finished study; `summary["verified"]` says whether a policy passed, `summary["bundle"]` where it lies.
+        The finished study; `summary.verified` says whether a policy passed, `summary.bundle` where it lies.
 
     Raises:
         ConfigError, DataError, ModelError, LearningError, StudyError: see `subsettune.errors`.
@@ -57,9 +57,8 @@ def tune(
 
 
 def _export(context: StudyContext, winner: str, target: str) -> None:
-    chosen = winner_subsets(context, winner)
-    subsets = [bundle.chosen(index, subset, context.data.train) for index, subset in chosen.items()]
-    bundle.export_study(context.folder.view(), winner, subsets, seed=context.seeds[0], target=target)
+    subsets = [chosen(index, one, context.data.train) for index, one in winner_subsets(context, winner).items()]
+    export_study(context.folder.view(), winner, subsets, seed=context.seeds[0], target=target)
 
 
 def _report(context: StudyContext, view: StudyView) -> None:

@@ -43,6 +43,11 @@ def former_phase(plain: Mapping[str, Any]) -> dict[str, Any]:
     return {former.get(key, key): value for key, value in plain.items()}
 
 
+def former_coordinate(name: str) -> str:
+    """What version 0.1 called a coordinate: random choices are seeded by it, so that a study goes on as it began."""
+    return next((old for old, new in COORDINATES.items() if new == name), name)
+
+
 def say(raw: object, source: str) -> None:
     """Tell a person, on the log, which names in a file of theirs will not be read for long; not of what we wrote."""
     if isinstance(raw, Mapping) and "schema" in raw:

@@ -5,6 +5,7 @@ No torch here: of a task this module sees only `TaskFacts`, plain numbers.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -107,7 +107,7 @@ HEADLINE = (
 def test_a_study_of_an_earlier_version_is_shown_reported_and_asked_for_nothing_new(tmp_path: Path) -> None:
     shutil.copytree(OLD / "study", tmp_path / "old")
     view = StudyFolder(str(tmp_path), "old").open().view()
-    assert view.summary["headline"] == HEADLINE
+    assert view.summary.headline == HEADLINE
     bundle = Bundle.load(tmp_path / "old" / "bundle")
     assert bundle.policy.arm == "subset"
     again = tune(
@@ -116,7 +116,7 @@ def test_a_study_of_an_earlier_version_is_shown_reported_and_asked_for_nothing_n
         options=TuneOptions(storage=str(tmp_path), places=DataPaths(), executor="inline", device="cpu"),
     )
     assert len(again.trials) == len(view.trials) == 14
-    assert again.summary["headline"] == HEADLINE
+    assert again.summary.headline == HEADLINE
 
 
 def test_a_run_goes_on_from_a_checkpoint_of_an_earlier_version(tmp_path: Path) -> None:

@@ -313,8 +313,8 @@ def test_a_bundle_is_followed_with_torch_numpy_and_pyarrow_alone(tmp_path: Path,
     )
     study = changed({"task.data": {"source": tiny_data["images"]}, "task.tolerance": 0.7, "study.trials": 2})
     view = subsettune.tune(study, run_id="a", options=where)
-    found = subsettune.Bundle.load(view.summary["bundle"])
-    arguments = [str(_bare(tmp_path / "bare")), str(ROOT), view.summary["bundle"], str(tmp_path / "fresh")]
+    found = subsettune.Bundle.load(view.summary.bundle)
+    arguments = [str(_bare(tmp_path / "bare")), str(ROOT), view.summary.bundle, str(tmp_path / "fresh")]
     done = subprocess.run([sys.executable, "-S", "-c", FOLLOW, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = {run.seed: run.metric for run in found.evidence.best.runs}

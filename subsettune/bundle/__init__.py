@@ -6,14 +6,14 @@
     evidence.json     every run behind the claim (`subsettune.bundle.evidence`)
     README.md         the same for people
 
-Loading needs numpy and pyarrow alone (torch to hand out tensors). A local bundle is written beside its place and then
-exchanged with what was there, in one system call where Linux offers it; elsewhere the place is empty for an instant,
-but never holds a half. On an object store, which cannot rename, `bundle.json` says "incomplete" until all is there.
+Loading needs numpy and pyarrow alone (torch to hand out tensors), so `export` is not among the names here. A local
+bundle is written beside its place and then renamed to it: the place is empty for an instant, but never holds a half. On
+an object store, which cannot rename, `bundle.json` says "incomplete" until all is there.
 """
 
 from __future__ import annotations
 
-from subsettune.bundle.bundle import Bundle, PhaseSubset, chosen, export, export_study, read_policy
+from subsettune.bundle.bundle import Bundle, PhaseSubset, read_policy
 from subsettune.bundle.evidence import Evidence, PolicyEvidence, RunEvidence
 
 __all__ = [
@@ -22,8 +22,5 @@ __all__ = [
     "PhaseSubset",
     "PolicyEvidence",
     "RunEvidence",
-    "chosen",
-    "export",
-    "export_study",
     "read_policy",
 ]

@@ -1,11 +1,11 @@
-"""A bundle as a value: made from a study, written to a folder, read back, held against data, moved to other data."""
+"""A bundle as a value: written to a folder, read back, held against data, moved to other data."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from subsettune import config, former_names, policy, select
+from subsettune import config, former_names, policy
 from subsettune.bundle import files
-from subsettune.bundle.evidence import Evidence, of_study
-from subsettune.bundle.readme import page
+from subsettune.bundle.evidence import Evidence
 from subsettune.errors import BundleError, ConfigError, StorageError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
@@ -26,9 +25,6 @@ from subsettune.task import Recipe, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from subsettune.data import Part
-    from subsettune.study.results.view import StudyView
 
 Place = str | Path | Folder
 _DTYPES: dict[str, type[np.generic]] = {"index": np.int64, "weight": np.float32}
@@ -55,7 +51,7 @@ class PhaseSubset:
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Index and weight as torch tensors."""
-        import torch
+        import torch  # a bundle is read without it
 
         return torch.from_numpy(self.index), torch.from_numpy(self.weight)
 
@@ -219,86 +215,6 @@ class _Header:
         config.check(self)
 
 
-def export(
-    target: Place,
-    made: Policy,
-    evidence: Evidence,
-    *,
-    task: Task,
-    facts: TaskFacts,
-    fingerprint: str,
-    seed: int = 0,
-    subsets: Sequence[PhaseSubset] = (),
-) -> Bundle:
-    """Make a bundle and write it to a folder; see `Bundle` and `Bundle.write`.
-
-    Args:
-        target: a local folder or a URI.
-        made: the policy.
-        evidence: that it matches.
-        task: it was made for.
-        facts: of the task.
-        fingerprint: of the data.
-        seed: of the run that chooses the subsets.
-        subsets: for each phase that has one, from `chosen`.
-    """
-    bundle = Bundle(
-        policy=made,
-        facts=facts,
-        task=task,
-        fingerprint=fingerprint,
-        seed=seed,
-        visits=_visits(made, task, facts),
-        table=_to_table(subsets, is_classification=task.kind == "classification"),
-        evidence=evidence,
-    )
-    bundle = replace(bundle, readme=page(bundle, str(target)))
-    bundle.write(target)
-    return bundle
-
-
-def export_study(view: StudyView, winner: str, subsets: Sequence[PhaseSubset], *, seed: int, target: Place) -> Bundle:
-    """Make the bundle of a study whose verification is over, and write it to a folder.
-
-    Args:
-        view: the study.
-        winner: name of the candidate to export.
-        subsets: what its phases choose with `seed`, from `chosen`.
-        seed: of the run that chose them.
-        target: a local folder or a URI.
-    """
-    assert view.facts is not None, "a verified study knows its facts"
-    assert view.manifest.data is not None, "a verified study knows its data"
-    return export(
-        target,
-        view.candidates[winner].policy,
-        of_study(view, winner),
-        task=view.study.task,
-        facts=view.facts,
-        fingerprint=view.manifest.data.fingerprint,
-        seed=seed,
-        subsets=subsets,
-    )
-
-
-def chosen(phase: int, subset: select.Subset, part: Part) -> PhaseSubset:
-    """Rows of the source for a subset's positions in the training part.
-
-    Args:
-        phase: index of the phase that chose it.
-        subset: k positions and weights.
-        part: the training part, with the row of the source of each example.
-    """
-    positions = subset.positions.cpu().numpy()
-    labels = part.targets.cpu().numpy()[positions]
-    return PhaseSubset(
-        phase=phase,
-        index=part.rows.cpu().numpy()[positions].astype(np.int64),
-        weight=subset.loss_weights.cpu().numpy(),
-        label=labels.astype(np.int64 if labels.dtype.kind in "iu" else np.float64),
-    )
-
-
 def read_policy(source: str | Path) -> Policy:
     """The policy in a bundle, in the policy.json of one, or in a JSON file of a policy alone.
 
@@ -319,14 +235,6 @@ def read_policy(source: str | Path) -> Policy:
     return Policy.from_mapping(inner, source=path)
 
 
-def _visits(made: Policy, task: Task, facts: TaskFacts) -> tuple[int, ...]:
-    """Examples in the batches of each phase."""
-    from subsettune.train.planning.phases import resolve
-    from subsettune.train.planning.projection import project
-
-    return tuple(phase.examples for phase in project(resolve(made, task.recipe.override(made.recipe), facts)))
-
-
 def _check_subset(subset: PhaseSubset, k: int, most_copies: int) -> None:
     """A row of the source stands in a subset once, or as often as the task's distortion puts it into the data."""
     where = f"phase {subset.phase + 1} of the subset table"
@@ -337,17 +245,6 @@ def _check_subset(subset: PhaseSubset, k: int, most_copies: int) -> None:
         raise BundleError(f"{where} must name each row of the source at most {times}, with an index of 0 or more.")
     if not (np.isfinite(subset.weight).all() and (subset.weight >= 0).all()):
         raise BundleError(f"{where} must have weights that are finite and not negative.")
-
-
-def _to_table(subsets: Sequence[PhaseSubset], *, is_classification: bool) -> pa.Table:
-    whole, value, values = files.LABELS
-    several = any(subset.label.ndim == 2 for subset in subsets)
-    schema = files.columns(whole if is_classification else values if several else value)
-    tables = [
-        pa.table([np.full(len(s), s.phase), np.arange(len(s)), s.index, s.weight, list(s.label)], names=schema.names)
-        for s in subsets
-    ]
-    return pa.concat_tables([schema.empty_table(), *(table.cast(schema) for table in tables)]).combine_chunks()
 
 
 def _folder(place: Place) -> Folder:

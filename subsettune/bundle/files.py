@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import io
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ MANIFEST, POLICY, SUBSET, EVIDENCE, README = (
 LABELS = (pa.int64(), pa.float64(), pa.list_(pa.float64()))  # a class number, a value, several values
 FILES = (POLICY, SUBSET, EVIDENCE, README)
 AGAIN = "Copy the bundle anew, or export it again."
-AT_FDCWD, RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 def columns(label: pa.DataType) -> pa.Schema:
@@ -49,7 +47,7 @@ def write(folder: Folder, files: Mapping[str, bytes]) -> None:
     """
     _refuse_foreign(folder)
     if folder.is_local:
-        _exchange_folder(Path(folder.path), {**files, MANIFEST: _manifest(files)})
+        _replace_folder(Path(folder.path), {**files, MANIFEST: _manifest(files)})
         return
     folder.write(MANIFEST, _manifest({}, complete=False))
     for name, content in files.items():
@@ -160,7 +158,7 @@ def _refuse_foreign(folder: Folder) -> None:
         raise BundleError(f"{folder} holds what is no part of a bundle: {found}. Choose another folder, or empty it.")
 
 
-def _exchange_folder(target: Path, files: Mapping[str, bytes]) -> None:
+def _replace_folder(target: Path, files: Mapping[str, bytes]) -> None:
     """Put a folder with these files in the place of `target`, which may exist, and remove what was there."""
     try:
         target = target.resolve()
@@ -168,15 +166,20 @@ def _exchange_folder(target: Path, files: Mapping[str, bytes]) -> None:
         for leftover in target.parent.glob(f".{target.name}.partial-*"):  # of an export that was killed
             shutil.rmtree(leftover)
         partial = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
+        aside = partial.with_name(f"{partial.name}-old")  # the name of a leftover, so that it is swept
         try:
             _write_folder(partial, files)
             if target.exists():
-                _exchange(partial, target)
-            else:
-                partial.rename(target)
+                target.rename(aside)
+            partial.rename(target)
             _flush(target.parent)
+        except OSError:
+            if aside.exists() and not target.exists():
+                aside.rename(target)
+            raise
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            for leftover in (partial, aside):
+                shutil.rmtree(leftover, ignore_errors=True)
     except OSError as error:
         raise StorageError(f"{target} cannot be written: {error}. Choose a folder that can be.") from error
 
@@ -197,15 +200,3 @@ def _flush(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _exchange(one: Path, other: Path) -> None:
-    """Swap two folders: at once where the system can, else by way of a third name."""
-    rename: Callable[..., int] | None = getattr(ctypes.CDLL(None), "renameat2", None)
-    arguments = (AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE)
-    if rename is not None and rename(*arguments) == 0:
-        return
-    aside = one.with_name(f"{one.name}-old")  # the name of a leftover, so that it is swept
-    other.rename(aside)
-    one.rename(other)
-    aside.rename(one)

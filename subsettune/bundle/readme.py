@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from subsettune import config
-from subsettune.bundle.evidence import REFERENCE, Evidence
+from subsettune import config, text
+from subsettune.bundle.bundle import Bundle
+from subsettune.bundle.evidence import REFERENCE, Evidence, PolicyEvidence
 from subsettune.bundle.usage import how
 from subsettune.config import FrozenDict
 from subsettune.policy import FULL, Phase, Soup
-
-if TYPE_CHECKING:
-    from subsettune.bundle.bundle import Bundle
+from subsettune.study.results.headline import verdict_words
 
 _PAGE = """# A training policy for {source}
 
@@ -81,8 +78,6 @@ def page(bundle: Bundle, place: str) -> str:
         bundle: what it describes; its own `readme` is not read.
         place: where it will lie, for the command line.
     """
-    from subsettune import text
-
     evidence, facts = bundle.evidence, bundle.facts
     changed = ", ".join(f"`{key}`" for key in bundle.policy.recipe)
     return _PAGE.format(
@@ -172,8 +167,6 @@ def _held_out(bundle: Bundle) -> str:
 
 
 def _hardware(evidence: Evidence) -> str:
-    from subsettune import text
-
     parts = [
         text.bytes_words(value) if key.endswith("_bytes") else f"{key} {_value(value)}"
         for key, value in evidence.hardware.items()
@@ -183,33 +176,29 @@ def _hardware(evidence: Evidence) -> str:
 
 
 def _table(evidence: Evidence) -> str:
-    from subsettune import text
-    from subsettune.study.results import headline
-
     head = ["policy", "n", evidence.metric, "difference", "bound", "passes", "FLOPs", "seconds", "saving", "verdict"]
-    rows = [head, ["---"] * len(head)]
-    for entry in (evidence.reference, *evidence.candidates):
-        reference, verdict = entry.name == REFERENCE, entry.verdict
-        rows.append(
-            [
-                f"**{entry.name}**" if entry.name == evidence.winner else entry.name,
-                str(len(entry.runs)),
-                text.metric_words(entry.metric, evidence.margin),
-                text.metric_words(verdict.get("mean_difference"), evidence.margin, signed=True),
-                text.metric_words(verdict.get("lower_bound"), evidence.margin, signed=True),
-                text.passes_words(entry.passes),
-                text.flops_words(entry.flops),
-                text.seconds_words(entry.seconds),
-                text.NOTHING if reference else text.saving_words(entry.saving),
-                text.NOTHING if reference else headline.verdict_words(verdict, evidence.margin),
-            ]
-        )
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rows = [_row(entry, evidence) for entry in (evidence.reference, *evidence.candidates)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def _row(entry: PolicyEvidence, evidence: Evidence) -> list[str]:
+    verdict, margin = entry.judgement, evidence.margin
+    bounds = (None, None) if verdict is None else (verdict.mean_difference, verdict.lower_bound)
+    is_reference = entry.name == REFERENCE
+    return [
+        f"**{entry.name}**" if entry.name == evidence.winner else entry.name,
+        str(len(entry.runs)),
+        text.metric_words(entry.metric, margin),
+        *(text.metric_words(bound, margin, signed=True) for bound in bounds),
+        text.passes_words(entry.passes),
+        text.flops_words(entry.flops),
+        text.seconds_words(entry.seconds),
+        text.NOTHING if is_reference else text.saving_words(entry.saving),
+        text.NOTHING if is_reference else verdict_words(verdict, margin),
+    ]
 
 
 def _shorter_words(bundle: Bundle) -> str:
-    from subsettune import text
-
     if bundle.policy.arm == FULL:
         return "this policy is one; no subset policy wins here"
     saving = bundle.evidence.saving_shorter
@@ -221,8 +210,6 @@ def _shorter_words(bundle: Bundle) -> str:
 
 
 def _break_even(evidence: Evidence) -> str:
-    from subsettune import text
-
     spent = f"The study itself spent {text.flops_words(evidence.tuning_flops)}"
     if evidence.break_even is None:
         return f"{spent}; no number of trainings repays it."

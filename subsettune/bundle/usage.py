@@ -7,13 +7,11 @@ looks at the network. An order that goes by losses, a soup and a pruned network 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from subsettune.bundle.bundle import Bundle
 from subsettune.policy import Policy
-
-if TYPE_CHECKING:
-    from subsettune.bundle.bundle import Bundle
-    from subsettune.train.orders.base import Order
+from subsettune.train.orders.base import Order, Stream
+from subsettune.train.planning.phases import resolve_phases
 
 _PLAIN = """from subsettune.bundle import Bundle
 from subsettune.train import schedule
@@ -78,8 +76,6 @@ def how(bundle: Bundle, held_out: str) -> str:
 
 def _needs(bundle: Bundle) -> dict[int, str]:
     """Phases that only subsettune's own loop carries out, each with what it needs it for."""
-    from subsettune.train.planning.phases import resolve_phases
-
     found: dict[int, str] = {}
     for index, phase in enumerate(resolve_phases(bundle.policy, bundle.recipe, bundle.facts)):
         if phase.is_soup:
@@ -94,8 +90,6 @@ def _needs(bundle: Bundle) -> dict[int, str]:
 
 def _is_blind(order: Order) -> bool:
     """Whether which examples an update is on follows from the seed alone."""
-    from subsettune.train.orders.base import Stream
-
     kind = type(order.stream(1, 1, 0))
     return kind.update is Stream.update and kind.attach is Stream.attach
 

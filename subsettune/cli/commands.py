@@ -60,19 +60,19 @@ def tune_study(options: argparse.Namespace) -> int:
         print(f"\nInterrupted; what is finished is kept. Go on with: {again}", file=sys.stderr)
         return INTERRUPTED
     render.write(tables.result_blocks(view, report=_report_of(view)), sys.stdout)
-    return 0 if view.summary["verified"] else NOT_VERIFIED
+    return 0 if view.summary.verified else NOT_VERIFIED
 
 
 def plan_study(options: argparse.Namespace) -> int:
     """Print what a study would do and cost."""
-    from subsettune.report import render, tables
+    from subsettune.report import plan_tables, render
     from subsettune.study.plan import plan
 
     made = plan(_study(options), _places(options))
     if options.json:
         print(json.dumps(made, indent=2))
     else:
-        render.write(tables.plan_blocks(made), sys.stdout)
+        render.write(plan_tables.plan_blocks(made), sys.stdout)
     return 0
 
 
@@ -84,7 +84,7 @@ def show_study(options: argparse.Namespace) -> int:
     study = StudyFolder(options.storage, options.run).open()
     view = study.view()
     if options.json:
-        print(json.dumps(view.summary, indent=2))
+        print(json.dumps(view.summary.to_mapping(), indent=2))
     else:
         report = _report_of(view) if study.folder.exists(REPORT) else None
         render.write(tables.result_blocks(view, report=report), sys.stdout)
@@ -97,13 +97,13 @@ def _report_of(view: StudyView) -> str:
 
 def list_studies(options: argparse.Namespace) -> int:
     """Print a line for each study in the storage folder."""
-    from subsettune.report import render, tables
+    from subsettune.report import listings, render
 
     rows = _studies(options.storage)
     if not rows:
         print(f"No studies in {options.storage}. Start one: subsettune tune STUDY.yaml")
         return 0
-    render.write([tables.runs_table(rows)], sys.stdout)
+    render.write([listings.runs_table(rows)], sys.stdout)
     return 0
 
 
@@ -125,9 +125,9 @@ def export_bundle(options: argparse.Namespace) -> int:
     from subsettune.study.results.folder import StudyFolder
 
     view = StudyFolder(options.storage, options.run).open().view()
-    source = view.summary["bundle"]
+    source = view.summary.bundle
     if source is None:
-        raise StudyError(f"study {options.run!r} has no bundle: {view.summary['headline']} Nothing was exported.")
+        raise StudyError(f"study {options.run!r} has no bundle: {view.summary.headline} Nothing was exported.")
     Bundle.load(source).write(options.directory)
     print(options.directory)
     return 0
@@ -267,14 +267,14 @@ def _say_result(result: Any, known: TaskFacts, metric: str) -> None:
 
 def clean_up(options: argparse.Namespace) -> int:
     """Remove caches and studies, once the user has seen their sizes and agreed."""
-    from subsettune.report import render, tables
+    from subsettune.report import listings, render
     from subsettune.study.results import clean
 
     found = clean.find(options.storage, _places(options), runs=options.runs, caches=not options.keep_caches)
     if not found:
         print("Nothing to clean.")
         return 0
-    render.write([tables.caches_table([item.row() for item in found])], sys.stdout)
+    render.write([listings.caches_table([item.row() for item in found])], sys.stdout)
     if not options.yes and not _confirmed(f"Remove these {len(found)}? [y/N] "):
         print("Nothing removed.")
         return 0
@@ -294,9 +294,9 @@ def _confirmed(question: str) -> bool:
 def list_names(options: argparse.Namespace) -> int:
     """Print what a study file may name, of one kind."""
     from subsettune import catalog
-    from subsettune.report import render, tables
+    from subsettune.report import listings, render
 
-    render.write([tables.names_table(catalog.rows(options.what), options.what)], sys.stdout)
+    render.write([listings.names_table(catalog.rows(options.what), options.what)], sys.stdout)
     return 0
 
 
@@ -341,14 +341,14 @@ def _studies(storage: str) -> list[dict[str, Any]]:
 
 
 def _study_row(view: StudyView, num_bytes: int) -> dict[str, Any]:
-    best = view.summary["best"] if view.summary["verified"] else {}
+    best = view.summary.best if view.summary.verified else None
     starts = view.manifest.starts
     return {
         "run_id": view.run_id,
-        "status": view.summary["status"],
+        "status": view.summary.status,
         "trials": len(view.trials),
         "asked": max(view.study.study.trials, len(view.trials)),  # a later start may have asked for fewer
-        "saving": best.get("saving"),
+        "saving": best.saving if best is not None else None,
         "num_bytes": num_bytes,
         "modified": starts[-1].at if starts else view.manifest.created,
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from subsettune.policy import FULL, Policy
 from subsettune.report.drawing import (
@@ -21,14 +20,10 @@ from subsettune.report.drawing import (
     log_ticks,
     metric_title,
     points,
-    reaches,
 )
-from subsettune.study.results.headline import candidate_of, is_control
-from subsettune.text import as_policy, describe, is_number, passes_words, sentence, share_words
-
-if TYPE_CHECKING:
-    from subsettune.study.results.records import RunRecord
-    from subsettune.study.results.view import StudyView
+from subsettune.study.results.records import RunRecord
+from subsettune.study.results.view import StudyView
+from subsettune.text import describe, is_number, passes_words, sentence, share_words
 
 _PANEL, _PANEL_HEAD = 0.9, 0.17  # where a panel of the search ends, and begins, as shares of its row
 
@@ -72,15 +67,16 @@ def curves_figure(view: StudyView) -> Figure | None:
 
 def _winner(view: StudyView) -> tuple[str, Policy, list[RunRecord]] | None:
     """Words, policy and runs of the best policy, or of a candidate that missed."""
-    best = view.summary.get("best")
-    if best:
-        policy, title = as_policy(best["policy"]), "best policy" if best.get("passed") else "best policy so far"
-    elif tested := [n for n in view.candidates if not is_control(n) and view.verdicts.get(n, {}).get("num_seeds")]:
-        near = min(tested, key=lambda n: view.verdicts[n].get("shortfall") or math.inf)
+    best = view.summary.best
+    if best is not None:
+        policy, title = best.policy, "best policy" if best.passed else "best policy so far"
+    elif view.tested:
+        near = min(view.tested, key=lambda verdict: verdict.shortfall or math.inf).name
         policy, title = view.candidates[near].policy, f"candidate that came nearest ({near})"
     else:
         return None
-    name = candidate_of(view, {"policy": policy})
+    names = [candidate.name for candidate in view.candidates.values() if candidate.policy.key == policy.key]
+    name = best.name if best is not None and best.name is not None else next(iter(names), None)
     verified = [run for run in view.verification if run.candidate == name and run.curve]
     trials = [run for run in view.trials if run.policy.key == policy.key and run.curve]
     return title, policy, verified or trials
@@ -216,7 +212,7 @@ def _share_axis(title: str, shares: Sequence[float], *, log: bool) -> Json:
 def _tried(view: StudyView, runs: Sequence[RunRecord], values: Sequence[float | str]) -> list[Json]:
     colours = [ARM_COLOUR[run.policy.arm] for run in runs]
     symbols = [
-        "x-thin-open" if run.cause != "finished" else "circle" if reaches(view, run.metric) else "circle-open"
+        "x-thin-open" if run.cause != "finished" else "circle" if view.reaches(run.metric) else "circle-open"
         for run in runs
     ]
     marker = {"color": colours, "size": 8, "symbol": symbols, "line": {"width": 1.5, "color": colours}}
@@ -229,7 +225,7 @@ def _bound_trace(view: StudyView, arm: str) -> Json:
     x, y, seeds = [], [], dict[str, set[int]]()
     bound = math.inf
     for run in view.trials:
-        if run.policy.arm == arm and run.cause == "finished" and reaches(view, run.metric):
+        if run.policy.arm == arm and run.cause == "finished" and view.reaches(run.metric):
             reached = seeds.setdefault(run.policy.key, set())
             reached.add(run.seed)
             if len(reached) > 1:

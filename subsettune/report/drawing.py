@@ -12,14 +12,12 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from subsettune.facts import TaskFacts
+from subsettune.study.results.records import RunRecord
+from subsettune.study.results.view import StudyView
 from subsettune.text import describe, is_number, metric_name, metric_words, passes_words, share_words
-
-if TYPE_CHECKING:
-    from subsettune.study.results.records import RunRecord
-    from subsettune.study.results.view import StudyView
 
 Json = dict[str, Any]
 ProgressMarker = Literal["dot", "hollow", "ring", "diamond", "triangle", "square", "cross", "line"]
@@ -50,13 +48,6 @@ class Figure:
     legend: tuple[tuple[ProgressMarker, str, str], ...]
     data: tuple[Json, ...]
     layout: Json
-
-
-def reaches(view: StudyView, metric: float | None) -> bool:
-    """Whether a validation metric reaches the study's target."""
-    if metric is None or view.target is None or not is_number(metric):
-        return False
-    return metric >= view.target if view.study.task.higher_is_better else metric <= view.target
 
 
 def points(view: StudyView, trials: Sequence[RunRecord]) -> Json:
@@ -93,6 +84,12 @@ def hover(view: StudyView, run: RunRecord) -> str:
         *textwrap.wrap(run.message, _HOVER_WIDTH)[:3],
     ]
     return "<br>".join(html.escape(line) for line in lines)
+
+
+def verified_names(view: StudyView) -> list[str]:
+    """Candidates with runs of verification, in the order of testing."""
+    names = {run.candidate for run in view.verification}
+    return [name for name in view.candidates if name in names]
 
 
 def mean_metric(runs: Iterable[RunRecord]) -> float:

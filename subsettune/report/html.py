@@ -9,26 +9,34 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
-from subsettune.report import assets
-from subsettune.report.figures import REFERENCE, figures, seed_differences, test_metrics
+import jinja2
+from markupsafe import Markup, escape
+
+from subsettune.report.components import cheapest_passes, component_text, component_title, components_legend
+from subsettune.report.drawing import Figure
+from subsettune.report.figures import figures
+from subsettune.report.intervals import REFERENCE, seed_differences, test_metrics
 from subsettune.report.tables import (
     ResultRow,
     alpha_words,
-    cheapest_passes,
-    component_text,
-    component_title,
-    components_legend,
     counts_text,
     legend,
     result_rows,
     tuning_text,
 )
-from subsettune.study.results.headline import COMPARISON_WORDS, compared_of, headline, verdict_words
+from subsettune.study.results.ablation import ABLATION_WORDS, AblationResult
+from subsettune.study.results.headline import verdict_words
+from subsettune.study.results.records import RunRecord
+from subsettune.study.results.summary import ComponentRow
+from subsettune.study.results.view import StudyView
+from subsettune.study.spec.yaml_file import to_yaml
 from subsettune.text import (
     NOTHING,
     bytes_words,
@@ -42,17 +50,50 @@ from subsettune.text import (
     share_words,
 )
 
-if TYPE_CHECKING:
-    from subsettune.report.drawing import Figure
-    from subsettune.study.results.records import RunRecord
-    from subsettune.study.results.view import AblationResult, StudyView
-
 MOST_FAILURES = 8  # more of them are folded away
 CAVEAT = (
     "The evidence covers the noise of training (initial weights, order of examples), not the sampling of the test set: "
     "all runs are judged on the same test examples."
 )
-Cell = tuple[str, str, str]  # heading, HTML, classes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """A cell of a table of the page.
+
+    Args:
+        title: heading of its column, and its label on a narrow screen.
+        text: what it says.
+        is_number: aligned to the right.
+        is_strong: the subject of its row.
+        is_chip: a verdict, in the colour of `colour` if that is given: `good` or `bad`.
+        colour: of a chip.
+        small: beside the text.
+        sub: below it.
+    """
+
+    title: str = ""
+    text: str
+    is_number: bool = False
+    is_strong: bool = False
+    is_chip: bool = False
+    colour: str = ""
+    small: str = ""
+    sub: str = ""
+
+    @property
+    def classes(self) -> str:
+        """CSS classes; a narrow screen leaves out a cell that says nothing."""
+        is_empty = self.text in ("", NOTHING) and not (self.small or self.sub)
+        return ("num" if self.is_number else "") + (" none" if is_empty else "")
+
+
+def _number(title: str, text: str, *, small: str = "", sub: str = "") -> Cell:
+    return Cell(title=title, text=text, is_number=True, small=small, sub=sub)
+
+
+def _subject(text: str, sub: str = "", title: str = "") -> Cell:
+    return Cell(title=title, text=text, is_strong=True, sub=sub)
 
 
 def write_report(view: StudyView, target: str | Path | TextIO, command: str | None = None) -> None:
@@ -81,48 +122,57 @@ def write_report(view: StudyView, target: str | Path | TextIO, command: str | No
 
 def page(view: StudyView, command: str | None = None) -> str:
     """The whole report as one text of HTML, about 5 MB, nearly all of it plotly.js."""
-    drawn = figures(view)
-    sections = [
-        _head(view),
-        _result(view),
-        *(_figure(figure) for figure in drawn),
-        _evidence(view),
-        _components(view),
-        _failures(view),
-        _origin(view, command),
-    ]
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en">',
-            "<head>",
-            '<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{assets.POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(view.run_id)} - subsettune</title>",
-            '<link rel="icon" href="data:,">',
-            f"<style>{assets.STYLE}</style>",
-            "</head>",
-            "<body>",
-            "<main>",
-            *(section for section in sections if section),
-            "</main>",
-            *(_scripts(drawn) if drawn else ()),
-            "</body>",
-            "</html>",
-            "",
-        ]
+    drawn, assets = figures(view), resources.files("subsettune.report") / "assets"
+    return _template().render(
+        view=view,
+        style=(assets / "style.css").read_text(encoding="utf-8"),
+        script=(assets / "script.js").read_text(encoding="utf-8"),
+        plotly=_plotly() if drawn else "",
+        status_colour=_status_colour(view),
+        result=[_result_cells(view, row) for row in result_rows(view)],
+        legend=legend(view),
+        counts=counts_text(view),
+        tuning=tuning_text(view),
+        figures=drawn,
+        figures_json=figures_json(drawn),
+        evidence=[_evidence_cells(view, name) for name in view.candidates],
+        evidence_intro=_evidence_intro(view),
+        seeds=_seed_rows(view),
+        seeds_title=f"Test {metric_name(view.study.task.metric)} seed by seed",
+        components=[_component_cells(view, row) for row in view.summary.components] if view.trials else [],
+        components_legend=components_legend(view),
+        failures=_failures(view),
+        most_failures=MOST_FAILURES,
+        command=command or view.manifest.command or "unknown",
+        origin={title: _pairs(pairs) for title, pairs in view.manifest.origin.items()},
+        details=_pairs(view.manifest.details),
+        study=to_yaml(view.study),
     )
 
 
-def _scripts(drawn: Sequence[Figure]) -> list[str]:
-    from plotly.offline import get_plotlyjs
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs  # of a second's import, which a page without figures does not need
 
-    return [
-        f'<script type="application/json" id="figures">{figures_json(drawn)}</script>',
-        f"<script>{get_plotlyjs()}</script>",
-        f"<script>{assets.SCRIPT}</script>",
-    ]
+    return str(get_plotlyjs())
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("subsettune.report", "assets"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["unbroken"] = _unbroken
+    return environment.get_template("page.html.j2")
+
+
+def _unbroken(text: str) -> Markup:
+    """Escaped, with a number and its per cent sign kept on one line."""
+    return Markup(escape(text).replace(" %", Markup("&nbsp;%")))
 
 
 def figures_json(drawn: Sequence[Figure]) -> str:
@@ -131,118 +181,52 @@ def figures_json(drawn: Sequence[Figure]) -> str:
     return json.dumps(plain, allow_nan=False).replace("<", "\\u003c")
 
 
-def _head(view: StudyView) -> str:
-    status = str(view.summary.get("status", ""))
-    return (
-        f'<p class="eyebrow">subsettune study {escape(view.run_id)} {_chip(status, _status_colour(view))}</p>\n'
-        f"<h1>{_unbroken(headline(view))}</h1>"
-    )
-
-
 def _status_colour(view: StudyView) -> str:
-    if view.summary.get("status") != "finished":
+    if view.summary.status != "finished":
         return ""
-    return "good" if view.summary.get("verified") else "bad"
+    return "good" if view.summary.verified else "bad"
 
 
-def _chip(words: str, colour: str = "") -> str:
-    return f'<span class="{f"chip {colour}".strip()}">{_unbroken(words)}</span>'
-
-
-def _verdict_chip(words: str) -> str:
+def _verdict_cell(words: str) -> Cell:
     colour = "good" if words == "passed" else "bad" if words.startswith("missed") else ""
-    return _chip(words, colour) if words else ""
-
-
-def _unbroken(text: str) -> str:
-    """Escaped, with a number and its per cent sign kept on one line."""
-    return escape(text).replace(" %", "&nbsp;%")
-
-
-def _table(rows: Iterable[Sequence[Cell]], classes: str = "cards") -> str:
-    rows = list(rows)
-    if not rows:
-        return ""
-    heads = "".join(f'<th class="{classes_}">{escape(title)}</th>' for title, _, classes_ in rows[0])
-    body = "\n".join(f"<tr>{''.join(_cell(*cell) for cell in row)}</tr>" for row in rows)
-    table = f'<table class="{classes}"><thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table>'
-    return f'<div class="scroll">{table}</div>'
-
-
-def _cell(title: str, content: str, classes: str) -> str:
-    missing = " none" if content in ("", NOTHING) else ""
-    label = f' data-label="{escape(title)}"' if title else ""
-    return f'<td class="{classes}{missing}"{label}><span>{content}</span></td>'
-
-
-def _result(view: StudyView) -> str:
-    parts = [_table(_result_cells(view, row) for row in result_rows(view))]
-    if parts[0]:
-        parts.append(f'<p class="small">{_unbroken(legend(view))}</p>')
-    parts.append(f"<p>{_unbroken(counts_text(view))} {_unbroken(tuning_text(view))}</p>")
-    if view.summary.get("bundle"):
-        parts.append(f"<p>Bundle: <code>{escape(str(view.summary['bundle']))}</code></p>")
-    return "\n".join(parts)
+    return Cell(title="verdict", text=words, is_chip=True, colour=colour)
 
 
 def _result_cells(view: StudyView, row: ResultRow) -> list[Cell]:
-    tolerance = view.study.task.tolerance
-    seeds = f' <span class="small">n={row.num_seeds}</span>' if row.num_seeds else ""
+    tolerance, seeds = view.study.task.tolerance, f"n={row.num_seeds}" if row.num_seeds else ""
     return [
-        ("", f'<b>{escape(row.title)}</b><span class="sub">{_unbroken(row.policy)}</span>', ""),
-        (metric_name(view.study.task.metric), metric_words(row.metric, tolerance) + seeds, "num"),
-        ("bound", metric_words(row.bound, tolerance, signed=True), "num"),
-        ("passes", passes_words(row.passes), "num"),
-        ("compute", flops_words(row.flops), "num"),
-        ("time", seconds_words(row.seconds), "num"),
-        ("saved", _unbroken(saving_words(row.saving)), "num"),
-        ("vs short", _unbroken(saving_words(row.saving_shorter)), "num"),
-        ("verdict", _verdict_chip(row.verdict), ""),
+        _subject(row.title, row.policy),
+        _number(metric_name(view.study.task.metric), metric_words(row.metric, tolerance), small=seeds),
+        _number("bound", metric_words(row.bound, tolerance, signed=True)),
+        _number("passes", passes_words(row.passes)),
+        _number("compute", flops_words(row.flops)),
+        _number("time", seconds_words(row.seconds)),
+        _number("saved", saving_words(row.saving)),
+        _number("vs short", saving_words(row.saving_shorter)),
+        _verdict_cell(row.verdict),
     ]
 
 
-def _figure(figure: Figure) -> str:
-    entries = [f"<li>{assets.mark(shape, colour)}{_unbroken(words)}</li>" for shape, colour, words in figure.legend]
+def _evidence_intro(view: StudyView) -> str:
     return (
-        f"<h2>{_unbroken(figure.title)}</h2>\n<figure>\n"
-        f'<figcaption class="reading">{_unbroken(figure.reading)}</figcaption>\n'
-        f'<ul class="legend">{"".join(entries)}</ul>\n'
-        f'<div class="plot" id="figure-{figure.name}" role="img" aria-label="{escape(figure.title)}">'
-        "<noscript><p>This figure is drawn by a script inside this page; scripts are off.</p></noscript></div>\n"
-        "</figure>"
-    )
-
-
-def _evidence(view: StudyView) -> str:
-    if not view.candidates:
-        return ""
-    tolerance = view.study.task.tolerance
-    intro = (
         "Candidates are tested dearest first until the first failure, with the reference's seeds. A policy passes when "
-        f"its lower bound lies above the margin of {-tolerance:g}. {CAVEAT}"
+        f"its lower bound lies above the margin of {-view.study.task.tolerance:g}. {CAVEAT}"
     )
-    rows = [_evidence_cells(view, name) for name in view.candidates]
-    parts = ["<h2>Evidence</h2>", f'<p class="reading">{escape(intro)}</p>', _table(rows)]
-    seeds = _table(_seed_rows(view), "seeds")
-    if seeds:
-        title = f"Test {metric_name(view.study.task.metric)} seed by seed"
-        parts.append(f"<h3>{escape(title)}</h3>\n{seeds}")
-    return "\n".join(parts)
 
 
 def _evidence_cells(view: StudyView, name: str) -> list[Cell]:
-    tolerance = view.study.task.tolerance
-    verdict: Mapping[str, Any] = view.verdicts.get(name, {})
-    words = f"{describe(view.candidates[name].policy, view.facts)}. {verdict.get('reason') or ''}".strip()
+    tolerance, verdict = view.study.task.tolerance, view.verdicts.get(name)
+    words = f"{describe(view.candidates[name].policy, view.facts)}. {verdict.reason if verdict else ''}".strip()
+    mean, bound = (None, None) if verdict is None else (verdict.mean_difference, verdict.lower_bound)
     return [
-        ("", f'<b>{escape(name)}</b><span class="sub">{_unbroken(words)}</span>', ""),
-        ("seeds", str(verdict.get("num_seeds") or NOTHING), "num"),
-        ("mean difference", metric_words(verdict.get("mean_difference"), tolerance, signed=True), "num"),
-        ("lower bound", metric_words(verdict.get("lower_bound"), tolerance, signed=True), "num"),
-        ("margin", f"{-tolerance:g}", "num"),
-        ("p-value", alpha_words(verdict.get("p_value")), "num"),
-        ("alpha spent", alpha_words(verdict.get("alpha_spent")), "num"),
-        ("verdict", _verdict_chip(verdict_words(verdict or None, tolerance)), ""),
+        _subject(name, words),
+        _number("seeds", str(verdict.num_seeds if verdict and verdict.is_tested else NOTHING)),
+        _number("mean difference", metric_words(mean, tolerance, signed=True)),
+        _number("lower bound", metric_words(bound, tolerance, signed=True)),
+        _number("margin", f"{-tolerance:g}"),
+        _number("p-value", alpha_words(verdict.p_value if verdict else None)),
+        _number("alpha spent", alpha_words(verdict.alpha_spent if verdict else None)),
+        _verdict_cell(verdict_words(verdict, tolerance)),
     ]
 
 
@@ -255,91 +239,57 @@ def _seed_rows(view: StudyView) -> list[list[Cell]]:
         if metrics:
             differences = seed_differences(view, name) if name != REFERENCE else {}
             cells = [_seed_cell(seed, metrics.get(seed), differences.get(seed), tolerance) for seed in seeds]
-            rows.append([("", f"<b>{escape(name)}</b>", ""), *cells])
+            rows.append([_subject(name), *cells])
     return rows
 
 
 def _seed_cell(seed: int, metric: float | None, difference: float | None, tolerance: float) -> Cell:
-    beside = (
-        "" if difference is None else f'<span class="sub">{metric_words(difference, tolerance, signed=True)}</span>'
-    )
-    return (f"seed {seed}", metric_words(metric, tolerance) + beside, "num")
+    below = "" if difference is None else metric_words(difference, tolerance, signed=True)
+    return _number(f"seed {seed}", metric_words(metric, tolerance), sub=below)
 
 
-def _components(view: StudyView) -> str:
-    """Every component: its trials, and whether it paid for itself."""
-    rows = view.summary.get("components") or ()
-    if not rows or not view.trials:
-        return ""
-    reading = f'<p class="reading">{_unbroken(components_legend(view))}</p>'
-    table = _table(_component_cells(view, row) for row in rows)
-    return f"<h2>Which components paid for themselves?</h2>\n{reading}\n{table}"
-
-
-def _component_cells(view: StudyView, row: Mapping[str, Any]) -> list[Cell]:
-    tolerance, compared = view.study.task.tolerance, compared_of(view, row)
-    difference = (compared.difference, compared.lower, compared.upper) if compared else (None, None, None)
+def _component_cells(view: StudyView, row: ComponentRow) -> list[Cell]:
+    """A component: its trials, and whether it paid for itself."""
+    tolerance, found = view.study.task.tolerance, row.ablation
+    difference = (None, None, None) if found is None else (found.difference, found.lower, found.upper)
     mean, lower, upper = (metric_words(value, tolerance, signed=True) for value in difference)
     return [
-        (
-            "",
-            f'<b>{escape(component_title(row))}</b><span class="sub">{_unbroken(component_text(view, row))}</span>',
-            "",
-        ),
-        ("against", escape(row["against"] or NOTHING), ""),
-        ("met", f"{row['feasible']}/{row['trials']}", "num"),
-        ("passes", passes_words(cheapest_passes(view, row)), "num"),
-        ("compute", flops_words(compared.cost_flops if compared else None), "num"),
-        ("selection", _unbroken(share_words(compared.selection_share if compared else None)), "num"),
-        ("seeds", str(len(compared.differences) if compared and compared.differences else NOTHING), "num"),
-        ("differ", mean, "num"),
-        ("from", lower, "num"),
-        ("to", upper, "num"),
-        ("paid?", _paid_chip(compared) if compared else NOTHING, ""),
+        _subject(component_title(row), component_text(view, row)),
+        Cell(title="against", text=row.against or NOTHING),
+        _number("met", f"{row.feasible}/{row.trials}"),
+        _number("passes", passes_words(cheapest_passes(view, row))),
+        _number("compute", flops_words(found.cost_flops if found else None)),
+        _number("selection", share_words(found.selection_share if found else None)),
+        _number("seeds", str(len(found.differences) if found and found.differences else NOTHING)),
+        _number("differ", mean),
+        _number("from", lower),
+        _number("to", upper),
+        _paid_cell(found),
     ]
 
 
-def _paid_chip(row: AblationResult) -> str:
-    colour = {"paid": "good", "not_paid": "bad"}.get(row.verdict, "")
-    return _chip(COMPARISON_WORDS[row.verdict], colour)
+def _paid_cell(found: AblationResult | None) -> Cell:
+    if found is None:
+        return Cell(title="paid?", text=NOTHING)
+    colour = {"paid": "good", "not_paid": "bad"}.get(found.verdict, "")
+    return Cell(title="paid?", text=ABLATION_WORDS[found.verdict], is_chip=True, colour=colour)
 
 
-def _failures(view: StudyView) -> str:
+def _failures(view: StudyView) -> list[list[Cell]]:
     """Runs without a result, with what went wrong and where the log is."""
-    everything = (*view.reference, *view.trials, *view.verification, *view.comparison)
-    runs = [run for run in everything if run.cause in ("failed", "diverged")]
-    if not runs:
-        return ""
-    table = _table(_failure_cells(run) for run in runs)
-    if len(runs) > MOST_FAILURES:
-        table = f"<details><summary>{len(runs)} runs</summary>{table}</details>"
-    return f"<h2>Runs without a result</h2>\n{table}"
+    everything = (*view.reference, *view.trials, *view.verification, *view.ablation_runs)
+    return [_failure_cells(run) for run in everything if run.cause in ("failed", "diverged")]
 
 
 def _failure_cells(run: RunRecord) -> list[Cell]:
-    where = f'<span class="sub">Log: {escape(run.log)}</span>' if run.log else ""
-    happened = ("what happened", escape(run.message) + where, "")
-    return [("run", f"<b>{escape(run.name)}</b>", ""), ("cause", run.cause, ""), happened]
+    happened = Cell(title="what happened", text=run.message, sub=f"Log: {run.log}" if run.log else "")
+    return [_subject(run.name, title="run"), Cell(title="cause", text=run.cause), happened]
 
 
-def _origin(view: StudyView, command: str | None) -> str:
-    """Where the numbers come from: command, versions, hardware, data, the resolved study."""
-    from subsettune.study.spec.yaml_file import to_yaml  # its package loads what a log line of progress does not need
-
-    manifest = view.manifest
-    given = command or manifest.command or "unknown"
-    parts = ["<h2>Where these numbers come from</h2>", f'<pre class="wrap">{escape(given)}</pre>']
-    parts += [f"<h3>{title.capitalize()}</h3>\n{_pairs(pairs)}" for title, pairs in manifest.origin.items()]
-    parts.append(f"<details><summary>Manifest</summary>{_pairs(manifest.details)}</details>")
-    parts.append(f"<details open><summary>Resolved study</summary><pre>{escape(to_yaml(view.study))}</pre></details>")
-    return "\n".join(parts)
-
-
-def _pairs(value: object) -> str:
+def _pairs(value: object) -> str | dict[str, str]:
     if not isinstance(value, Mapping):
-        return f"<p>{escape(_plain(value))}</p>"
-    pairs = {str(key).replace("_", " "): _plain(inner) for key, inner in _readable(value).items()}
-    return f"<dl>{''.join(f'<dt>{escape(key)}</dt><dd>{escape(inner)}</dd>' for key, inner in pairs.items())}</dl>"
+        return _plain(value)
+    return {str(key).replace("_", " "): _plain(inner) for key, inner in _readable(value).items()}
 
 
 def _readable(pairs: Mapping[str, Any]) -> dict[str, Any]:

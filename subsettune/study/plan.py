@@ -36,7 +36,7 @@ def plan(
 
     Returns:
         A mapping with N, M, P, Q, FLOPs, the number of runs by kind and the projected time; its keys are those of
-        `subsettune.report.tables.plan_blocks`. Costs are upper bounds: the search and verification end early when
+        `subsettune.report.plan_tables.plan_blocks`. Costs are upper bounds: the search and verification end early when
         nothing more can be learned. Evaluation, and the search's own time, are left out.
 
     Raises:

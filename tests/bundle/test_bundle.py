@@ -22,6 +22,7 @@ from pyarrow import fs
 
 from subsettune import bundle, config
 from subsettune.bundle import Bundle, PhaseSubset, files
+from subsettune.bundle.export import export_policy, export_study
 from subsettune.errors import BundleError, ConfigError, StorageError
 from subsettune.policy import Phase, Policy, Soup
 from subsettune.storage import Folder
@@ -73,10 +74,10 @@ def test_what_evidence_json_holds(tmp_path: Path) -> None:
     assert [c["name"] for c in plain["candidates"]] == list(view.candidates)
     winner = next(c for c in plain["candidates"] if c["name"] == plain["winner"])
     assert len(winner["runs"]) == len(plain["reference"]["runs"]) == 5
-    assert winner["verdict"]["lower_bound"] == view.verdicts["candidate-1"]["lower_bound"]
+    assert winner["verdict"]["lower_bound"] == view.verdicts["candidate-1"].lower_bound
     assert (plain["margin"], plain["alpha"], plain["target"]) == (0.01, 0.05, view.target)
-    assert plain["saving_recipe"] == view.summary["best"]["saving"]
-    assert plain["break_even"] == view.summary["tuning"]["break_even"]
+    assert plain["saving_recipe"] == view.summary.best.saving
+    assert plain["break_even"] == view.summary.tuning.break_even
     assert plain["versions"]["torch"] == "2.9.1"
     assert plain["hardware"]["num_cpus"] == 2
     assert plain["command"].startswith("subsettune tune")
@@ -86,7 +87,7 @@ def test_what_evidence_json_holds(tmp_path: Path) -> None:
 def test_saving_against_the_best_shorter_schedule(tmp_path: Path) -> None:
     made, view = export(tmp_path)
     shorter = view.candidates["shorter"]
-    assert view.verdicts["shorter"]["passed"]
+    assert view.verdicts["shorter"].passed
     assert made.evidence.saving_shorter == 1 - made.policy.cost(FACTS) / shorter.cost_flops
 
 
@@ -127,7 +128,7 @@ def test_a_ladder_has_a_subset_for_each_phase(tmp_path: Path) -> None:
     ladder = Policy(phases=(*(Phase(share=share, passes=1) for share in (0.1, 0.5)), Phase(passes=1)))
     subsets = (phase_subset(ladder, 0, weighted=True), phase_subset(ladder, 1))
     known = {"task": made.task, "facts": FACTS, "fingerprint": FINGERPRINT, "subsets": subsets}
-    bundle.export(tmp_path / "two", ladder, made.evidence, **known)  # type: ignore[arg-type]
+    export_policy(tmp_path / "two", ladder, made.evidence, **known)  # type: ignore[arg-type]
     loaded = Bundle.load(tmp_path / "two")
     assert [len(loaded.subset(phase)) for phase in (0, 1)] == [126, 628]
     assert loaded.subset(0).weight.tolist() == subsets[0].weight.tolist()
@@ -150,7 +151,7 @@ def test_visits_are_the_allowance_less_the_selection_in_whole_batches(tmp_path: 
     made, _ = export(tmp_path / "one")
     costly = Policy(phases=(Phase(share=0.1, passes=3, selector="kcenter"), Phase(passes=1.5)))
     known = {"task": made.task, "facts": FACTS, "fingerprint": FINGERPRINT, "subsets": (phase_subset(costly),)}
-    other = bundle.export(tmp_path / "two", costly, made.evidence, **known)  # type: ignore[arg-type]
+    other = export_policy(tmp_path / "two", costly, made.evidence, **known)  # type: ignore[arg-type]
     n, k, d = 1257, 126, 64
     selection = n * (k - 1) * (2 * d + 3) + 3 * n * d
     exact = (3 * FACTS.pass_flops - selection) / FACTS.example_flops
@@ -189,7 +190,7 @@ def test_transfer_by_q(tmp_path: Path) -> None:
     first = dataclasses.replace(made.policy.phases[0], share=FACTS.share_of_q(0.5), q=0.5, selector="random")
     by_q = Policy(phases=(first, made.policy.phases[1]))
     known = {"task": made.task, "facts": FACTS, "fingerprint": FINGERPRINT, "subsets": (phase_subset(by_q),)}
-    other = bundle.export(tmp_path, by_q, made.evidence, **known)  # type: ignore[arg-type]
+    other = export_policy(tmp_path, by_q, made.evidence, **known)  # type: ignore[arg-type]
     moved, message = other.transfer(dataclasses.replace(FACTS, num_examples=10_000))
     assert moved.phases[0].pool_size(10_000) == first.pool_size(1257) == 240  # as Q = K M / P says, whatever N
     assert "240 of 10,000 examples, by its Q of 0.5, instead of 240 of 1,257" in message
@@ -253,7 +254,7 @@ def test_json_and_parquet_alone(tmp_path: Path) -> None:
 def test_readme_tells_the_policy_and_the_numbers(tmp_path: Path) -> None:
     made, view = export(tmp_path)
     text = (tmp_path / "README.md").read_text()
-    assert text.startswith(f"# A training policy for digits\n\n**{view.summary['headline']}**\n")
+    assert text.startswith(f"# A training policy for digits\n\n**{view.summary.headline}**\n")
     assert f"Train on {len(made.subset()):,} of 1,257 examples (share" in text
     assert "chosen by `stratified`" in text
     assert "Train on all 1,257 training examples for" in text
@@ -300,7 +301,7 @@ def _page(policy: Policy, tmp_path: Path) -> str:
     }
     subsets = [phase_subset(policy, i) for i, phase in enumerate(policy.phases) if not phase.is_full]
     view = dataclasses.replace(view, candidates=candidates)
-    bundle.export_study(view, "candidate-1", subsets, seed=7, target=tmp_path)
+    export_study(view, "candidate-1", subsets, seed=7, target=tmp_path)
     return (tmp_path / "README.md").read_text()
 
 
@@ -504,7 +505,7 @@ def test_a_table_must_fit_its_policy(tmp_path: Path) -> None:
         ),
     ]:
         with pytest.raises(BundleError, match=message):
-            bundle.export(tmp_path / "other", made.policy, made.evidence, subsets=subsets, **known)  # type: ignore[arg-type]
+            export_policy(tmp_path / "other", made.policy, made.evidence, subsets=subsets, **known)  # type: ignore[arg-type]
     assert not (tmp_path / "other").exists()
 
 
@@ -519,9 +520,27 @@ def test_a_bundle_replaces_a_bundle(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_replacing_without_an_exchange_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
-    export(tmp_path / "bundle", "full_wins")
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_an_export_that_is_killed_around_a_rename_leaves_a_whole_bundle_or_none(tmp_path: Path, renames: int) -> None:
+    code = f"""
+        import os, pathlib, sys
+        sys.path[:0] = {[str(SUPPORT), str(ROOT)]!r}
+        from fake_bundle import export
+        done, rename = [], pathlib.Path.rename
+        def killed(self, target):
+            if len(done) == {renames}:
+                os._exit(9)
+            done.append(target)
+            return rename(self, target)
+        pathlib.Path.rename = killed
+        os.fsync = lambda descriptor: os._exit(9) if len(done) == 2 else None
+        export({str(tmp_path / "bundle")!r}, "subset_wins")
+    """
+    old, _ = export(tmp_path / "bundle", "full_wins")
+    assert subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False).returncode == 9
+    assert (tmp_path / "bundle").exists() == (renames != 1)
+    if renames != 1:
+        assert (Bundle.load(tmp_path / "bundle") == old) == (renames == 0)
     made, _ = export(tmp_path / "bundle", "subset_wins")
     assert Bundle.load(tmp_path / "bundle") == made
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]

@@ -16,7 +16,8 @@ from fakes import RECIPE, options
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subsettune import TuneOptions, bundle, config, train, tune
+from subsettune import Bundle, TuneOptions, config, train, tune
+from subsettune.bundle.export import export_policy
 from subsettune.data import DataPaths, TaskData, load, split
 from subsettune.data.distort import distorted
 from subsettune.data.encode import Normalizer
@@ -208,19 +209,19 @@ def test_rows_of_a_bundle_repeat_as_often_as_the_distortion_repeats_them(tmp_pat
     twice = replace(made.task, distortion=Corruption(repeat_share=0.5, repeat_times=2))
     index[1] = index[0]
     subset = replace(made.subset(), index=index)
-    bundle.export(tmp_path, made.policy, made.evidence, task=twice, subsets=(subset,), **told)
-    back = bundle.Bundle.load(tmp_path)
+    export_policy(tmp_path, made.policy, made.evidence, task=twice, subsets=(subset,), **told)
+    back = Bundle.load(tmp_path)
     assert back.subset().index.tolist() == index.tolist()
     assert back.task == twice
     with pytest.raises(BundleError) as caught:
-        bundle.export(tmp_path, made.policy, made.evidence, task=made.task, subsets=(subset,), **told)
+        export_policy(tmp_path, made.policy, made.evidence, task=made.task, subsets=(subset,), **told)
     assert str(caught.value) == (
         "phase 1 of the subset table must name each row of the source at most once, with an index of 0 or more."
     )
     index[2] = index[0]
     subset = replace(subset, index=index)
     with pytest.raises(BundleError) as caught:
-        bundle.export(tmp_path, made.policy, made.evidence, task=twice, subsets=(subset,), **told)
+        export_policy(tmp_path, made.policy, made.evidence, task=twice, subsets=(subset,), **told)
     assert str(caught.value) == (
         "phase 1 of the subset table must name each row of the source at most 2 times, with an index of 0 or more."
     )
@@ -235,7 +236,7 @@ def test_the_bundle_of_a_study_on_distorted_data_is_followed(tiny_data: dict[str
         "study.trials": 2,
     }
     view = tune(changed(changes), run_id="a", options=where)
-    found = bundle.Bundle.load(view.summary["bundle"])
+    found = Bundle.load(view.summary.bundle)
     assert found.task.distortion == Corruption(flip_labels=0.1, repeat_share=0.5, repeat_times=3)
     result = train.run(found.task, found.policy, found.seed, options=options(places=places, splits=("test",)))
     assert result.metrics["test"] == {run.seed: run.metric for run in found.evidence.best.runs}[found.seed]

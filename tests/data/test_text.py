@@ -660,7 +660,7 @@ def test_a_study_of_texts_ends_in_a_bundle(reviews: Path, tmp_path: Path) -> Non
     )
     study["study"]["trials"] = 2
     view = tune(study, run_id="a", options=where)
-    bundle = Bundle.load(view.summary["bundle"])
+    bundle = Bundle.load(view.summary.bundle)
     assert (bundle.task.data.tokens, bundle.task.data.max_tokens) == ("bytes", 12)
     assert bundle.task.data.text == "sentence"
     again = train.run(bundle.task, bundle.policy, bundle.seed, options=options(places=where.places, splits=("test",)))

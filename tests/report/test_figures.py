@@ -10,7 +10,7 @@ from expected_figures import EXPECTED
 from fake_study import FACTS, KCENTER, STATES, make_view
 
 from subsettune.policy import Phase, Policy
-from subsettune.report import curves, drawing, figures
+from subsettune.report import compute_figure, curves, drawing, figures, intervals
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import StudyView
 
@@ -45,7 +45,7 @@ def test_every_state_has_its_figures_and_plotly_accepts_them(state: str, metric:
 @pytest.mark.parametrize("metric", ["accuracy", "mse"])
 def test_only_finished_trials_are_drawn_against_the_metric(metric: str) -> None:
     view = make_view("none_passed", metric=metric)
-    figure = figures.compute_figure(view)
+    figure = compute_figure.compute_figure(view)
     assert figure is not None
     arms = [t for t in on_metric_axis(figure) if isinstance(t["marker"].get("symbol"), list)]
     finished = [t for t in view.trials if t.cause == "finished"]
@@ -59,7 +59,7 @@ def test_only_finished_trials_are_drawn_against_the_metric(metric: str) -> None:
 @pytest.mark.parametrize("metric", ["accuracy", "mse"])
 def test_filled_dots_reach_the_target(metric: str) -> None:
     view = make_view("subset_wins", metric=metric)
-    figure = figures.compute_figure(view)
+    figure = compute_figure.compute_figure(view)
     assert figure is not None
     assert view.target is not None
     sign = 1 if metric == "accuracy" else -1
@@ -90,7 +90,7 @@ def test_the_frontier_is_the_best_mean_at_each_cost_and_splits_at_the_target() -
         trial(4, 8, 0.85, seed=1),  # but the mean of its seeds, 0.90, is not
         trial(5, 16, 0.93),
     )
-    figure = figures.compute_figure(view)
+    figure = compute_figure.compute_figure(view)
     assert figure is not None
     dotted, solid = (t for t in figure.data if t["mode"] == "lines")
     assert (dotted["line"]["dash"], solid["line"]["dash"]) == ("dot", "solid")
@@ -103,7 +103,7 @@ def test_the_frontier_is_the_best_mean_at_each_cost_and_splits_at_the_target() -
 def test_trials_far_below_are_clipped_and_marked_as_such() -> None:
     good = [trial(i, 1 + i, 0.90 + i / 1000) for i in range(6)]
     view = with_trials(*good, trial(6, 1, 0.10))
-    figure = figures.compute_figure(view)
+    figure = compute_figure.compute_figure(view)
     assert figure is not None
     arm = next(t for t in on_metric_axis(figure) if isinstance(t["marker"].get("symbol"), list))
     assert arm["marker"]["symbol"] == ["circle"] * 6 + ["triangle-down-open"]
@@ -114,7 +114,7 @@ def test_trials_far_below_are_clipped_and_marked_as_such() -> None:
 
 def test_at_most_half_of_the_trials_are_clipped() -> None:
     view = with_trials(*(trial(i, 1 + i, 0.1 + i / 100) for i in range(10)), trial(10, 20, 0.92))
-    figure = figures.compute_figure(view)
+    figure = compute_figure.compute_figure(view)
     assert figure is not None
     arm = next(t for t in on_metric_axis(figure) if isinstance(t["marker"].get("symbol"), list))
     assert arm["marker"]["symbol"].count("triangle-down-open") <= 5
@@ -127,7 +127,7 @@ def test_a_ring_needs_two_seeds_that_reach_the_target() -> None:
         trial(2, 4, 0.91, seed=0),
         trial(3, 4, 0.89, seed=1),
     )
-    figure = figures.compute_figure(view)
+    figure = compute_figure.compute_figure(view)
     assert figure is not None
     ring = next(t for t in on_metric_axis(figure) if t["marker"].get("size") == 18)
     assert ring["x"] == pytest.approx([2])
@@ -153,18 +153,18 @@ def test_the_bound_of_an_arm_falls_when_a_cheaper_policy_is_confirmed() -> None:
 def test_seed_differences_average_to_the_verdict(metric: str) -> None:
     view = make_view("subset_wins", metric=metric)
     for name, verdict in view.verdicts.items():
-        differences = figures.seed_differences(view, name)
+        differences = intervals.seed_differences(view, name)
         assert len(differences) == 5
-        assert sum(differences.values()) / 5 == pytest.approx(verdict["mean_difference"])
+        assert sum(differences.values()) / 5 == pytest.approx(verdict.mean_difference)
 
 
 def test_the_interval_reaches_from_the_mean_to_the_bound() -> None:
     view = make_view("subset_wins")
-    figure = figures.verification_figure(view)
+    figure = intervals.verification_figure(view)
     assert figure is not None
-    intervals = figure.data[1:]
-    assert [tuple(trace["x"]) for trace in intervals] == [
-        (view.verdicts[name]["mean_difference"], view.verdicts[name]["lower_bound"]) for name in view.candidates
+    lines = figure.data[1:]
+    assert [tuple(trace["x"]) for trace in lines] == [
+        (view.verdicts[name].mean_difference, view.verdicts[name].lower_bound) for name in view.candidates
     ]
     low, high = figure.layout["xaxis"]["range"]
     assert low < min(x for trace in figure.data for x in trace["x"])
@@ -174,18 +174,18 @@ def test_the_interval_reaches_from_the_mean_to_the_bound() -> None:
 @pytest.mark.parametrize("metric", ["accuracy", "mse"])
 def test_each_component_with_a_result_has_its_seeds_mean_and_interval(metric: str) -> None:
     view = make_view("full_wins", metric=metric)
-    figure = figures.components_figure(view)
+    figure = intervals.components_figure(view)
     assert figure is not None
-    circles, *intervals = figure.data
-    rows = [row for row in view.compared.values() if row.difference is not None]
+    circles, *lines = figure.data
+    rows = [row for row in view.ablation.values() if row.difference is not None]
     assert circles["x"] == [each for row in rows for each in row.differences]
-    assert [trace["x"] for trace in intervals] == [[row.lower, row.difference, row.upper] for row in rows]
-    assert [trace["line"]["color"] for trace in intervals] == [
+    assert [trace["x"] for trace in lines] == [[row.lower, row.difference, row.upper] for row in rows]
+    assert [trace["line"]["color"] for trace in lines] == [
         *("--c-muted", "--c-bad", "--c-muted", "--c-muted", "--c-bad")
     ]
     assert figure.layout["yaxis"]["ticktext"] == ["stratified", "kcenter", "sift", "shrink_perturb", "soup"]
     low, high = figure.layout["xaxis"]["range"]
-    assert all(low < x < high for x in [0.0, *circles["x"], *(x for trace in intervals for x in trace["x"])])
+    assert all(low < x < high for x in [0.0, *circles["x"], *(x for trace in lines for x in trace["x"])])
     assert ("sign is turned" in figure.reading) == (metric == "mse")
     assert [words for _, _, words in figure.legend] == ["one seed", "did not", "no difference shown"]
 
@@ -193,8 +193,8 @@ def test_each_component_with_a_result_has_its_seeds_mean_and_interval(metric: st
 def test_equal_components_still_have_an_axis() -> None:
     view = make_view("subset_wins")
     flat = {"differences": (0.0, 0.0, 0.0), "difference": 0.0, "lower": 0.0, "upper": 0.0}
-    row = dataclasses.replace(view.compared[KCENTER], verdict="no_difference", **flat)
-    figure = figures.components_figure(dataclasses.replace(view, compared={KCENTER: row}))
+    row = dataclasses.replace(view.ablation[KCENTER], verdict="no_difference", **flat)
+    figure = intervals.components_figure(dataclasses.replace(view, ablation={KCENTER: row}))
     assert figure is not None
     low, high = figure.layout["xaxis"]["range"]
     assert low < 0 < high
@@ -203,7 +203,7 @@ def test_equal_components_still_have_an_axis() -> None:
 def test_a_verdict_without_numbers_draws_nothing() -> None:
     view = make_view("subset_wins")
     nothing = {"mean_difference": math.nan, "lower_bound": math.nan, "shortfall": math.nan, "passed": False}
-    broken = {name: {**verdict, **nothing} for name, verdict in view.verdicts.items()}
+    broken = {name: dataclasses.replace(verdict, **nothing) for name, verdict in view.verdicts.items()}
     view = dataclasses.replace(view, verdicts=broken)
     assert [figure.name for figure in figures.figures(view)] == ["compute", "components", "curves", "search"]
 

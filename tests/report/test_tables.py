@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from fake_study import FACTS, KCENTER, STATES, make_view
 
 from subsettune import text
-from subsettune.report import render, tables
+from subsettune.report import components, listings, plan_tables, render, tables
 from subsettune.report.render import Column, Table
-from subsettune.study.results.view import AblationResult, StudyView
+from subsettune.study.results.ablation import AblationResult
+from subsettune.study.results.summary import ComponentRow, FalseStops
+from subsettune.study.results.view import StudyView
 
 PLAN: dict[str, Any] = {
     "task": "digits, mlp, accuracy within 0.01",
@@ -77,11 +78,14 @@ def test_results_of_every_state_fit_80_columns_of_ascii(state: str, metric: str)
 def test_the_widest_result_fits_80_columns() -> None:
     view = make_view("subset_wins", metric="balanced_accuracy")
     rows = {
-        role: {**view.summary[role], "saving": -12.345, "seconds": 123456.0, "passes": 1234.5, "seeds": 10}
+        role: dataclasses.replace(
+            getattr(view.summary, role), saving=-12.345, seconds=123456.0, passes=1234.5, seeds=10
+        )
         for role in ("best", "shorter", "equal", "random")
     }
-    facts = {"passes": 1234.5, "flops": 99_900_000_000_000, "seconds": 360_000.0}
-    summary = {**view.summary, **rows, "reference": {**view.summary["reference"], **facts}}
+    assert view.summary.reference is not None
+    dear = dataclasses.replace(view.summary.reference, passes=1234.5, flops=99_900_000_000_000, seconds=360_000.0)
+    summary = dataclasses.replace(view.summary, **rows, reference=dear)
     text = render.render([tables.result_table(dataclasses.replace(view, summary=summary))])
     assert max(map(len, text.splitlines())) <= 80
     assert "34.3 h" in text
@@ -100,27 +104,28 @@ def test_the_result_table_holds_the_numbers_of_the_summary() -> None:
     rows = {row.role: row for row in tables.result_rows(view)}
     assert list(rows) == ["reference", "best", "shorter", "equal", "random"]
     for role in ("best", "shorter", "equal", "random"):
-        found, row = rows[role], view.summary[role]
-        assert (found.metric, found.bound, found.passes) == (row["metric"], row["interval"], row["passes"])
-        assert (found.flops, found.saving, found.num_seeds) == (row["flops"], row["saving"], 5)
+        found, row = rows[role], getattr(view.summary, role)
+        assert (found.metric, found.bound, found.passes) == (row.metric, row.interval, row.passes)
+        assert (found.flops, found.saving, found.num_seeds) == (row.flops, row.saving, 5)
     assert rows["best"].verdict == "passed"
     assert rows["random"].verdict.startswith("missed by 0.")
-    assert rows["best"].saving_shorter == 1 - view.summary["best"]["flops"] / view.summary["shorter"]["flops"]
+    assert rows["best"].saving_shorter == 1 - view.summary.best.flops / view.summary.shorter.flops
     assert rows["shorter"].saving_shorter is None
 
 
 def test_one_line_where_the_best_shorter_schedule_is_that_of_equal_compute() -> None:
     view = make_view("subset_wins")
-    summary = {**view.summary, "shorter": {**view.summary["equal"], "passed": True}}
+    assert view.summary.equal is not None
+    summary = dataclasses.replace(view.summary, shorter=dataclasses.replace(view.summary.equal, passed=True))
     rows = tables.result_rows(dataclasses.replace(view, summary=summary))
     assert [row.role for row in rows] == ["reference", "best", "shorter", "random"]
     assert rows[1].saving_shorter == pytest.approx(0, abs=1e-6)
 
 
 def test_the_reference_shows_its_test_metric_once_it_was_tested() -> None:
-    assert tables.result_rows(make_view("search"))[0].metric == make_view("search").summary["reference"]["metric"]
+    assert tables.result_rows(make_view("search"))[0].metric == make_view("search").summary.reference.metric
     view = make_view("subset_wins")
-    assert tables.result_rows(view)[0].metric == view.summary["reference"]["test_metric"]
+    assert tables.result_rows(view)[0].metric == view.summary.reference.test_metric
 
 
 def test_a_shorter_schedule_that_missed_is_no_comparison() -> None:
@@ -145,20 +150,27 @@ def test_before_verification_nothing_has_a_verdict() -> None:
 
 def test_counts_and_tuning() -> None:
     view = make_view("subset_wins")
-    counts, tuning = view.summary["trials"], view.summary["tuning"]
-    assert f"Trials: {counts['finished']} finished, {counts['stopped']} stopped early, 3 skipped" in (
+    counts, tuning = view.summary.trials, view.summary.tuning
+    assert f"Trials: {counts.finished} finished, {counts.stopped} stopped early, 3 skipped" in (
         tables.counts_text(view)
     )
     text = tables.tuning_text(view)
-    assert f"as much as {tuning['flops'] / FACTS.reference_flops:.1f} conventional trainings" in text
-    assert f"repaid after {tuning['break_even']} trainings by the best policy" in text
+    assert f"as much as {tuning.flops / FACTS.reference_flops:.1f} conventional trainings" in text
+    assert f"repaid after {tuning.break_even} trainings by the best policy" in text
     assert "not repaid" in tables.tuning_text(make_view("none_passed"))
     assert tables.tuning_text(make_view("empty")) == "Tuning cost: unknown until the first run has finished."
 
 
+def _with(view: StudyView, **changes: Any) -> StudyView:
+    """The view with another summary."""
+    return dataclasses.replace(view, summary=dataclasses.replace(view.summary, **changes))
+
+
 def test_false_stops_are_told() -> None:
     view = make_view("subset_wins")
-    view = dataclasses.replace(view, summary={**view.summary, "false_stops": {"checked": 4, "false": 1}})
+    view = dataclasses.replace(
+        view, summary=dataclasses.replace(view.summary, false_stops=FalseStops(checked=4, false=1))
+    )
     assert tables.counts_text(view).endswith("False stops: 1 of 4 stopped trials that were run out.")
 
 
@@ -172,7 +184,7 @@ def test_candidates_in_the_order_of_testing_with_reasons() -> None:
 
 def test_components_with_what_they_were_compared_by() -> None:
     view = make_view("subset_wins")
-    table = tables.components_table(view)
+    table = components.components_table(view)
     cells = {row[0]: row[1:] for row in table.rows}
     flat = ("+0.0000", "-0.0061", "+0.0061", "no difference shown")
     assert cells == {
@@ -184,20 +196,20 @@ def test_components_with_what_they_were_compared_by() -> None:
         "shrink_perturb": ("keep", "3", *flat),
         "soup": ("none", "3", "+0.0200", "+0.0139", "+0.0261", "paid for itself"),
     }
-    lost = tables.components_table(make_view("full_wins"))
+    lost = components.components_table(make_view("full_wins"))
     assert {row[0] for row in lost.rows if row[-1] == "did not"} == {"kcenter", "soup"}
 
 
 def test_notes_tell_trials_policies_and_costs_of_each_component() -> None:
     view = make_view("subset_wins")
-    lines = dict(line.split(": ", 1) for line in tables.components_table(view).note.splitlines())
-    rows = {tables.component_title(row): row for row in view.summary["components"]}
+    lines = dict(line.split(": ", 1) for line in components.components_table(view).note.splitlines())
+    rows = {components.component_title(row): row for row in view.summary.components}
     assert list(lines)[:-1] == list(rows)
     for name, row in rows.items():
-        assert lines[name].startswith(f"{row['feasible']} of {row['trials']} trials met the target")
+        assert lines[name].startswith(f"{row.feasible} of {row.trials} trials met the target")
     assert lines["order uniform"].endswith(f", the cheapest with {_passes(view, rows['order uniform'])} passes.")
     assert "; no result: its random twin diverged with seed 0. " in lines["selector my_selectors.own:Distances"]
-    cost = text.flops_words(view.compared[KCENTER].cost_flops)
+    cost = text.flops_words(view.ablation[KCENTER].cost_flops)
     assert f"both cost {cost}, 12.5 % of it (0.01 s) for choosing the subset. " in lines["selector kcenter"]
     assert f"both cost {cost}. " in lines["order sift"]
     assert f"both cost {cost}, 12.5 % of it for the transition. " in lines["transition shrink_perturb"]
@@ -215,20 +227,20 @@ def test_notes_tell_trials_policies_and_costs_of_each_component() -> None:
     assert lines["met"].endswith("nothing of it is part of the verified claim.")
 
 
-def _passes(view: StudyView, row: Mapping[str, Any]) -> str:
-    return text.passes_words(tables.cheapest_passes(view, row))
+def _passes(view: StudyView, row: ComponentRow) -> str:
+    return text.passes_words(components.cheapest_passes(view, row))
 
 
 def test_components_before_the_comparison_are_counted_and_a_long_name_is_cut() -> None:
     view = make_view("search")
-    table = tables.components_table(view)
+    table = components.components_table(view)
     cells = {row[0]: row[1:] for row in table.rows}
-    for row in view.summary["components"]:
-        shown = cells[row["name"].rpartition(":")[2]]
-        assert shown == (row["kind"], f"{row['feasible']}/{row['trials']}", _passes(view, row))
+    for row in view.summary.components:
+        shown = cells[row.name.rpartition(":")[2]]
+        assert shown == (row.kind, f"{row.feasible}/{row.trials}", _passes(view, row))
     assert "validation evidence" not in table.note
-    rows = [{**view.summary["components"][0], "name": "a.b:" + "Distances" * 3}]
-    table = tables.components_table(dataclasses.replace(view, summary={**view.summary, "components": rows}))
+    rows = (dataclasses.replace(view.summary.components[0], name="a.b:" + "Distances" * 3),)
+    table = components.components_table(_with(view, components=rows))
     assert table.rows[0][0] == "DistancesDistanc.."
     assert "Components" not in tables.result_text(make_view("no_trials"))
 
@@ -237,7 +249,7 @@ def test_a_component_that_could_not_be_tried_says_why_in_one_sentence() -> None:
     view = make_view("subset_wins")
     for reason in ("Choosing costs too much. Leave it out.", "the search finished no subset policy"):
         row = AblationResult(name="kcenter", verdict="not_tried", reason=reason)
-        text = tables.compared_text(view, row)
+        text = components.ablation_text(view, row)
         assert text == f"could not be tried: {reason.rstrip('.')}."
 
 
@@ -253,7 +265,7 @@ def test_a_long_path_is_not_broken() -> None:
 
 
 def test_a_plan_names_everything_and_admits_what_it_does_not_know() -> None:
-    text = tables.plan_text(PLAN)
+    text = plan_tables.plan_text(PLAN)
     for part in ("1,257", "4,810", "2.61", "25.4 MFLOP", "11.9 MFLOP", "13.5 MFLOP", "30.0", "763 MFLOP"):
         assert part in text
     assert "all             85   420.0  10.7 GFLOP" in text
@@ -263,21 +275,23 @@ def test_a_plan_names_everything_and_admits_what_it_does_not_know() -> None:
 
 
 def test_a_plan_projects_hours_when_the_rate_is_known() -> None:
-    assert "1.5 hours (90 min 00 s) at most" in tables.plan_text({**PLAN, "seconds": 5400.0})
+    assert "1.5 hours (90 min 00 s) at most" in plan_tables.plan_text({**PLAN, "seconds": 5400.0})
 
 
 def test_an_empty_plan_is_still_a_text() -> None:
-    assert tables.plan_text({}) == "Time: unknown until the reference has run.\n"
+    assert plan_tables.plan_text({}) == "Time: unknown until the reference has run.\n"
 
 
 def test_lists() -> None:
-    runs = tables.runs_table([{"run_id": "a", "status": "finished", "trials": 7, "asked": 30, "num_bytes": 45_100_000}])
+    runs = listings.runs_table(
+        [{"run_id": "a", "status": "finished", "trials": 7, "asked": 30, "num_bytes": 45_100_000}]
+    )
     assert runs.rows == (("a", "finished", "7/30", "-", "45.1 MB", "-"),)
-    assert render.render([tables.runs_table([])]) == "No runs here yet. Start one: subsettune tune STUDY.yaml\n"
-    names = tables.names_table([{"name": "kcenter", "about": "spread out", "options": "metric"}], "selector")
+    assert render.render([listings.runs_table([])]) == "No runs here yet. Start one: subsettune tune STUDY.yaml\n"
+    names = listings.names_table([{"name": "kcenter", "about": "spread out", "options": "metric"}], "selector")
     assert [c.title for c in names.columns] == ["selector", "about"]
     assert names.rows == (("kcenter", "spread out. Options: metric."),)
-    caches = tables.caches_table([{"kind": "data", "path": "/x", "num_bytes": 1000}, {"kind": "run", "path": "/y"}])
+    caches = listings.caches_table([{"kind": "data", "path": "/x", "num_bytes": 1000}, {"kind": "run", "path": "/y"}])
     assert caches.note == "1.00 kB in all."
 
 
@@ -299,7 +313,7 @@ def test_a_pipe_gets_plain_text_and_a_terminal_the_same_words(monkeypatch: pytes
 def test_markup_of_a_user_stays_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal()
-    render.write(["[bold]x[/bold]", tables.caches_table([{"kind": "run", "path": "/a/[red]b"}])], terminal)
+    render.write(["[bold]x[/bold]", listings.caches_table([{"kind": "run", "path": "/a/[red]b"}])], terminal)
     assert "[bold]x[/bold]" in terminal.getvalue()
     assert "/a/[red]b" in terminal.getvalue()
 

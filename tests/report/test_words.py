@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import subprocess
 import sys
 from typing import Any
 
 import pytest
-from fake_study import FACTS, STATES, make_view
+from fake_study import FACTS, STATES, make_view, not_tested
 
 from subsettune import text as words
 from subsettune.policy import Phase, Policy, Soup, conventional
 from subsettune.study.results import headline as told
+from subsettune.study.results.verdict import Verdict
+from subsettune.study.results.view import StudyView
 from subsettune.study.spec.point_to_policy import from_coordinates
 
 
@@ -171,80 +174,94 @@ def test_a_soup_comes_before_the_subset_which_may_grow() -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "text"),
+    ("changes", "text"),
     [
-        (None, "not tested"),
-        ({"passed": None, "num_seeds": 0}, "not tested"),
-        ({"passed": None, "num_seeds": 5}, "undecided"),
+        ({"num_seeds": 0}, "not tested"),
+        ({"num_seeds": 5}, "undecided"),
         ({"passed": True, "num_seeds": 5}, "passed"),
         ({"passed": False, "num_seeds": 5, "shortfall": 0.0021}, "missed by 0.0021"),
         ({"passed": False, "num_seeds": 5, "shortfall": math.nan}, "missed"),
-        ({"passed": False, "num_seeds": 5, "shortfall": None}, "missed"),
+        ({"passed": False, "num_seeds": 5, "shortfall": math.inf}, "missed"),
     ],
 )
-def test_verdicts(verdict: dict[str, object] | None, text: str) -> None:
+def test_verdicts(changes: dict[str, Any], text: str) -> None:
+    verdict = dataclasses.replace(not_tested("candidate-1"), **changes)
     assert told.verdict_words(verdict, 0.01) == text
+    assert told.verdict_words(None, 0.01) == "not tested"
+    assert Verdict.from_mapping(json.loads(json.dumps(verdict.to_mapping()))).words(0.01) == text
+
+
+def _shorter_missed(view: StudyView) -> str:
+    """The headline where the best shorter schedule missed by 0.002."""
+    assert view.summary.shorter is not None
+    missed = dataclasses.replace(view.verdicts["shorter"], passed=False, shortfall=0.002)
+    view = dataclasses.replace(view, verdicts={**view.verdicts, "shorter": missed})
+    return _told(view, shorter=dataclasses.replace(view.summary.shorter, passed=False))
+
+
+def _told(view: StudyView, **changes: Any) -> str:
+    """The headline of a view whose summary is another."""
+    return told.headline(view, dataclasses.replace(view.summary, **changes))
 
 
 def test_the_headline_names_both_comparisons() -> None:
     view = make_view("subset_wins")
-    best, shorter = view.summary["best"], view.summary["shorter"]
-    text = told.headline(view)
-    assert text.startswith(f"Matches the recipe with {100 * best['saving']:.1f} % less training compute (")
-    assert f", {100 * (1 - best['flops'] / shorter['flops']):.1f} % less than the best shorter schedule on" in text
+    best, shorter, text = view.summary.best, view.summary.shorter, view.summary.headline
+    assert best is not None
+    assert shorter is not None
+    assert text.startswith(f"Matches the recipe with {100 * best.saving:.1f} % less training compute (")
+    assert f", {100 * (1 - best.flops / shorter.flops):.1f} % less than the best shorter schedule on" in text
     assert "; a random subset of the same size missed by 0." in text
 
 
 def test_the_headline_says_when_a_shorter_schedule_does_as_well() -> None:
-    text = told.headline(make_view("full_wins"))
+    text = make_view("full_wins").summary.headline
     assert text.startswith("No subset policy wins here: a shorter schedule on all data matches the recipe with ")
 
 
 def test_the_headline_says_when_all_data_for_the_same_compute_do_as_well() -> None:
     view = make_view("subset_wins")
-    best, equal = view.summary["best"], {**view.summary["equal"], "passed": True}
-    text = told.headline(dataclasses.replace(view, summary={**view.summary, "shorter": equal, "equal": equal}))
+    assert view.summary.best is not None
+    assert view.summary.equal is not None
+    best, equal = view.summary.best, dataclasses.replace(view.summary.equal, passed=True)
+    text = _told(view, shorter=equal, equal=equal)
     assert text.startswith(
-        f"No subset policy is shown to win here: one matches the recipe with {100 * best['saving']:.1f} % less "
+        f"No subset policy is shown to win here: one matches the recipe with {100 * best.saving:.1f} % less "
     )
     assert ", but a shorter schedule on all data of the same compute does too; a random subset" in text
-    cheaper = {**equal, "passes": equal["passes"] / 2}  # of another winner, in an earlier round
-    text = told.headline(dataclasses.replace(view, summary={**view.summary, "shorter": cheaper}))
+    cheaper = dataclasses.replace(equal, passes=equal.passes / 2)  # of another winner, in an earlier round
+    text = _told(view, shorter=cheaper)
     assert ", but a shorter schedule on all data of less compute does too; a random subset" in text
 
 
 def test_the_headline_names_a_shorter_schedule_of_equal_compute_that_missed() -> None:
     view = make_view("subset_wins")
-    verdicts = {**view.verdicts, "shorter": {**view.verdicts["shorter"], "passed": False, "shortfall": 0.002}}
-    summary = {**view.summary, "shorter": {**view.summary["shorter"], "passed": False}}
-    text = told.headline(dataclasses.replace(view, verdicts=verdicts, summary=summary))
-    missed = view.verdicts["equal"]["shortfall"]
+    text = _shorter_missed(view)
+    missed = view.verdicts["equal"].shortfall
     assert f" (4.61 passes) missed by 0.0020, one of the policy's own compute missed by {missed:.4f}; a random" in text
 
 
 def test_the_headline_says_when_nothing_passed_and_by_how_much() -> None:
     view = make_view("none_passed")
-    shortfall = view.verdicts["shorter"]["shortfall"]
-    assert told.headline(view) == f"No policy passed: shorter missed by {shortfall:.4f}."
+    shortfall = view.verdicts["shorter"].shortfall
+    assert view.summary.headline == f"No policy passed: shorter missed by {shortfall:.4f}."
 
 
 def test_the_headline_says_when_the_subset_is_a_random_one() -> None:
-    assert told.headline(make_view("random_wins")).endswith("; its subset is itself a random one.")
+    assert make_view("random_wins").summary.headline.endswith("; its subset is itself a random one.")
 
 
 def test_the_headline_says_when_there_is_no_subset_to_draw_at_random() -> None:
     view = make_view("subset_wins")
     policy = Policy(phases=(Phase(passes=1, order="sift"), Phase(passes=2, order="sift")))
-    summary = {**view.summary, "best": {**view.summary["best"], "policy": policy.to_mapping()}, "random": None}
-    text = told.headline(dataclasses.replace(view, summary=summary))
+    assert view.summary.best is not None
+    text = _told(view, best=dataclasses.replace(view.summary.best, policy=policy), random=None)
     assert text.endswith("all data; it chooses no subset, so that a random one is no control of it.")
 
 
 def test_a_shorter_schedule_that_missed_is_no_comparison() -> None:
     view = make_view("subset_wins")
-    verdicts = {**view.verdicts, "shorter": {**view.verdicts["shorter"], "passed": False, "shortfall": 0.002}}
-    summary = {**view.summary, "shorter": {**view.summary["shorter"], "passed": False}}
-    text = told.headline(dataclasses.replace(view, verdicts=verdicts, summary=summary))
+    text = _shorter_missed(view)
     assert "the best shorter schedule on all data (4.61 passes) missed by 0.0020" in text
 
 
@@ -259,28 +276,35 @@ def test_a_shorter_schedule_that_missed_is_no_comparison() -> None:
     ],
 )
 def test_the_headline_of_an_unfinished_study(state: str, text: str) -> None:
-    assert told.headline(make_view(state)) == text
+    assert make_view(state).summary.headline == text
 
 
 def test_the_headline_of_an_interrupted_study() -> None:
     view = make_view("interrupted")
-    assert told.headline(view).startswith("Interrupted: 15 of 30 trials done; the best policy so far takes ")
+    assert view.summary.headline.startswith("Interrupted: 15 of 30 trials done; the best policy so far takes ")
 
 
 @pytest.mark.parametrize("state", STATES)
 def test_the_headline_is_one_sentence(state: str) -> None:
-    text = told.headline(make_view(state))
+    text = make_view(state).summary.headline
     assert text.endswith(".")
     assert ". " not in text
     assert text.isascii()
 
 
-def test_words_tables_and_progress_load_nothing_heavy() -> None:
-    modules = "tables, render, progress, figures, html"
-    heavy = "{'rich', 'plotly', 'torch', 'ray', 'optuna', 'pandas', 'numpy', 'pyarrow'}"
-    code = (
-        f"import sys, subsettune.text, subsettune.study.results.headline; from subsettune.report import {modules}; "
-        f"print(sorted({heavy} & set(sys.modules)))"
+def test_words_and_progress_load_nothing_heavy_and_tables_only_what_a_study_is_read_with() -> None:
+    heavy = {"rich", "plotly", "torch", "ray", "optuna", "pandas", "scipy", "sklearn"}
+    assert (
+        _loaded("subsettune.text; from subsettune.report import render, progress, listings, plan_tables")
+        & (heavy | {"numpy", "pyarrow", "jinja2"})
+        == set()
     )
+    assert (
+        _loaded("subsettune.study.results.view; from subsettune.report import tables, figures, html") & heavy == set()
+    )
+
+
+def _loaded(modules: str) -> set[str]:
+    code = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    return set(done.stdout.split())

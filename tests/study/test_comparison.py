@@ -33,9 +33,10 @@ from subsettune.study.ablation.judge import Rules, interval, judge
 from subsettune.study.execute.requests import Pause, RunRequest
 from subsettune.study.execute.worker import Worker
 from subsettune.study.plan import plan
+from subsettune.study.results.ablation import AblationResult
 from subsettune.study.results.folder import StudyFolder
 from subsettune.study.results.records import RunRecord, from_table, to_table
-from subsettune.study.results.view import AblationResult, StudyView
+from subsettune.study.results.view import StudyView
 from subsettune.study.spec import components
 from subsettune.study.spec.components import Component, randomised
 from subsettune.study.spec.definition import StudySettings, parse
@@ -671,12 +672,12 @@ def _spent(records: Iterable[RunRecord]) -> int:
 
 
 def test_a_study_says_of_every_selector_whether_it_paid_for_itself(compared: StudyView) -> None:
-    rows = {row["name"]: row for row in compared.summary["components"]}
+    rows = {row["name"]: row for row in compared.summary.to_mapping()["components"]}
     assert list(rows) == ["random", "stratified", "kcenter"]
     assert rows["random"]["comparison"] is None
     for name in ("stratified", "kcenter"):
         row = rows[name]["comparison"]
-        runs = [*compared.comparison, *compared.verification]
+        runs = [*compared.ablation_runs, *compared.verification]
         if row["verdict"] == "not_tried":
             assert row["words"].startswith("could not be tried: Choosing ")
             continue
@@ -696,26 +697,26 @@ def test_a_study_says_of_every_selector_whether_it_paid_for_itself(compared: Stu
 
 def test_counts_by_selector_are_those_of_the_trials(compared: StudyView) -> None:
     assert compared.target is not None
-    for row in compared.summary["components"]:
+    for row in compared.summary.to_mapping()["components"]:
         trials = [trial for trial in compared.trials if trial.coordinates.get("selector") == row["name"]]
         met = [t for t in trials if t.cause == "finished" and t.metric is not None and t.metric >= compared.target]
         assert (row["trials"], row["feasible"]) == (len(trials), len(met))
         assert row["cheapest_flops"] == (min(t.cost_flops for t in met) if met else None)
-    assert sum(row["trials"] for row in compared.summary["components"]) == sum(
+    assert sum(row["trials"] for row in compared.summary.to_mapping()["components"]) == sum(
         trial.policy.arm == "subset" for trial in compared.trials
     )
 
 
 def test_the_summary_is_plain_json_and_its_tuning_holds_every_run(compared: StudyView) -> None:
-    assert json.loads(json.dumps(compared.summary, allow_nan=False)) == compared.summary
-    runs = (*compared.reference, *compared.trials, *compared.verification, *compared.comparison)
-    assert compared.summary["tuning"]["flops"] == _spent(runs)
+    assert json.loads(json.dumps(compared.summary.to_mapping(), allow_nan=False)) == compared.summary.to_mapping()
+    runs = (*compared.reference, *compared.trials, *compared.verification, *compared.ablation_runs)
+    assert compared.summary.tuning.flops == _spent(runs)
 
 
 def test_text_and_page_tell_the_same_verdicts(compared: StudyView) -> None:
     text, page = tables.result_text(compared), html.page(compared)
     assert max(map(len, text.splitlines())) <= 80
-    for row in compared.compared.values():
+    for row in compared.ablation.values():
         words = {"no_difference": "no difference shown", "not_tried": "could not be tried"}.get(row.verdict)
         words = words or {"paid": "paid for itself", "not_paid": "did not"}[row.verdict]
         assert words in text
@@ -731,8 +732,8 @@ def test_verification_is_the_same_with_and_without_a_comparison(options: TuneOpt
     assert with_one.manifest.rounds == without.manifest.rounds
     assert with_one.manifest.winner == without.manifest.winner
     assert without.manifest.ablation is None
-    assert (without.comparison, dict(without.compared)) == ((), {})
-    assert without.summary["components"][1]["comparison"] is None
+    assert (without.ablation_runs, dict(without.ablation)) == ((), {})
+    assert without.summary.components[1].ablation is None
 
 
 def test_the_test_split_is_not_touched(options: TuneOptions, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -748,22 +749,22 @@ def test_the_test_split_is_not_touched(options: TuneOptions, names: list[str], m
     view = tune(changed({**WIDE, "study.comparison_seeds": 4}), run_id="a", options=options)
     assert _of(names, "compare")
     assert touched == {"verify"}
-    assert all(run.test_metric is None for run in view.comparison)
+    assert all(run.test_metric is None for run in view.ablation_runs)
 
 
 @pytest.mark.slow
 def test_runs_of_verification_serve_again(options: TuneOptions, names: list[str]) -> None:
     view = tune(changed({**THREE, "study.comparison_seeds": 5}), run_id="a", options=options)
     keys = {(run.policy.key, run.seed) for run in view.verification}
-    assert not keys & {(run.policy.key, run.seed) for run in view.comparison}
-    row = view.compared[_component("stratified")]
+    assert not keys & {(run.policy.key, run.seed) for run in view.ablation_runs}
+    row = view.ablation[_component("stratified")]
     assert row.policy is not None
     tested = [run for run in view.verification if run.policy == row.policy]
     assert tested  # the most promising stratified policy of this study is a candidate
     assert len(row.differences) == 5
     assert sorted(name[-1] for name in _of(names, "compare-stratified")) == ["3", "4"]
     fewer = tune(changed(THREE), run_id="b", options=options)
-    assert row.differences[:3] == fewer.compared[_component("stratified")].differences
+    assert row.differences[:3] == fewer.ablation[_component("stratified")].differences
 
 
 @pytest.mark.slow
@@ -779,9 +780,9 @@ def test_a_study_of_orders_entries_and_a_soup_says_of_each_whether_it_paid(optio
     }
     view = tune(raw, run_id="a", options=options)
     contenders = ["selector stratified", "order selective_backprop", "transition prune", "soup soup"]
-    assert _words(view.compared) == contenders
-    runs = {(run.policy.key, run.seed): run for run in (*view.comparison, *view.verification)}
-    for component, row in view.compared.items():
+    assert _words(view.ablation) == contenders
+    runs = {(run.policy.key, run.seed): run for run in (*view.ablation_runs, *view.verification)}
+    for component, row in view.ablation.items():
         assert row.verdict in ("paid", "not_paid", "no_difference"), row.reason
         assert row.policy is not None
         assert row.twin == components.neutralised(row.policy, component.kind)
@@ -815,15 +816,15 @@ def test_a_comparison_from_before_orders_were_compared_gets_the_rows_that_are_mi
     manifest["comparison"]["rows"] = old
     folder.write("manifest.json", json.dumps(manifest).encode())
     read = StudyFolder(options.storage, "a").open().view()
-    assert _words(read.compared) == ["selector stratified"]
+    assert _words(read.ablation) == ["selector stratified"]
     assert "reset_optimizer" in tables.result_text(read)
     names.clear()
-    assert _words(tune(raw, run_id="a", options=options).compared) == ["selector stratified"]  # it was finished
+    assert _words(tune(raw, run_id="a", options=options).ablation) == ["selector stratified"]  # it was finished
     assert names == []
     more = tune({**raw, "study": {**raw["study"], "comparison_seeds": 3}}, run_id="a", options=options)
-    assert _words(more.compared) == ["selector stratified", "transition reset_optimizer"]
-    for component, row in more.compared.items():
-        assert row.differences[:2] == first.compared[component].differences
+    assert _words(more.ablation) == ["selector stratified", "transition reset_optimizer"]
+    for component, row in more.ablation.items():
+        assert row.differences[:2] == first.ablation[component].differences
     assert all(name.endswith("-seed-2") for name in names)
 
 
@@ -831,7 +832,7 @@ def test_a_space_of_random_alone_has_nothing_to_compare(options: TuneOptions, na
     view = tune(changed({**WIDE, "space.selector": "random"}), run_id="a", options=options)
     assert not _of(names, "compare")
     assert view.manifest.ablation is None
-    assert view.summary["components"] == []
+    assert view.summary.components == ()
     assert "Components" not in tables.result_text(view)
     assert "Which components" not in html.page(view)
 
@@ -853,17 +854,17 @@ def test_an_interrupted_comparison_goes_on_and_the_winner_is_known_already(
         with pytest.raises(KeyboardInterrupt):
             tune(study, run_id="a", options=options)
     view = StudyFolder(options.storage, "a").open().view()
-    assert (view.summary["status"], view.summary["verified"]) == ("interrupted", True)
-    assert view.summary["headline"].startswith(("Matches the recipe", "No subset policy wins here"))
-    assert len(view.comparison) == 2
-    waiting = [row for row in view.compared.values() if row.verdict == "open"]
+    assert (view.summary.status, view.summary.verified) == ("interrupted", True)
+    assert view.summary.headline.startswith(("Matches the recipe", "No subset policy wins here"))
+    assert len(view.ablation_runs) == 2
+    waiting = [row for row in view.ablation.values() if row.verdict == "open"]
     assert waiting[0].reason.endswith(" runs are done")
     assert "not compared yet" in tables.result_text(view)
     done = tune(study, run_id="a", options=options)
-    assert done.summary["status"] == "finished"
+    assert done.summary.status == "finished"
     assert len(names) == len(set(names))
-    assert done.comparison[:2] == view.comparison
-    assert {row.verdict for row in done.compared.values()} <= {"paid", "not_paid", "no_difference", "not_tried"}
+    assert done.ablation_runs[:2] == view.ablation_runs
+    assert {row.verdict for row in done.ablation.values()} <= {"paid", "not_paid", "no_difference", "not_tried"}
 
 
 @pytest.mark.slow
@@ -875,7 +876,7 @@ def test_a_finished_study_is_compared_on_demand_with_more_seeds_and_after_more_t
     first = tune(changed({**WIDE, "study.comparison_seeds": 4}), run_id="a", options=options)
     assert names == _of(names, "compare") != []
     assert first.manifest.rounds == without.manifest.rounds
-    assert _spent(first.comparison) > 0
+    assert _spent(first.ablation_runs) > 0
     names.clear()
     assert tune(changed({**WIDE, "study.comparison_seeds": 4}), run_id="a", options=options).summary == first.summary
     assert tune(changed({**WIDE, "study.comparison_seeds": 2}), run_id="a", options=options).summary == first.summary
@@ -883,13 +884,13 @@ def test_a_finished_study_is_compared_on_demand_with_more_seeds_and_after_more_t
     second = tune(changed({**WIDE, "study.comparison_seeds": 5}), run_id="a", options=options)
     assert len(names) == 2
     assert all(name.endswith("-seed-4") for name in names)
-    assert second.compared[_component("stratified")].policy == first.compared[_component("stratified")].policy
+    assert second.ablation[_component("stratified")].policy == first.ablation[_component("stratified")].policy
     third = tune(changed({**WIDE, "study.comparison_seeds": 5, "study.trials": 12}), run_id="a", options=options)
     assert third.manifest.ablation is not None
     assert third.manifest.ablation.trials_asked == 12
-    assert third.comparison[: len(second.comparison)] == second.comparison  # what was spent stays spent
-    assert third.summary["tuning"]["flops"] == _spent(
-        (*third.reference, *third.trials, *third.verification, *third.comparison)
+    assert third.ablation_runs[: len(second.ablation_runs)] == second.ablation_runs  # what was spent stays spent
+    assert third.summary.tuning.flops == _spent(
+        (*third.reference, *third.trials, *third.verification, *third.ablation_runs)
     )
 
 
@@ -901,7 +902,7 @@ def test_a_study_from_before_there_was_a_comparison_opens_and_reports(options: T
     folder.write("manifest.json", json.dumps(manifest).encode())
     assert not folder.exists("comparison.parquet")
     view = StudyFolder(options.storage, "a").open().view()
-    assert [row["comparison"] for row in view.summary["components"]] == [None, None]
+    assert [row["comparison"] for row in view.summary.to_mapping()["components"]] == [None, None]
     assert "stratified" in tables.result_text(view)
     assert "validation evidence" not in tables.result_text(view)
     assert "Which components paid for themselves?" in html.page(view)
@@ -920,14 +921,14 @@ def test_a_damaged_row_of_the_comparison_is_told(options: TuneOptions) -> None:
 def test_a_selector_that_fails_is_no_result_and_stops_nothing(options: TuneOptions) -> None:
     name = f"{__name__}:Broken"
     view = tune(changed({**WIDE, "space.selector": {"choice": ["random", name]}}), run_id="a", options=options)
-    assert view.summary["status"] == "finished"
-    row = view.compared[_component(name)]
+    assert view.summary.status == "finished"
+    row = view.ablation[_component(name)]
     assert (row.verdict, row.reason) == ("no_result", f"{name} failed with seed 0")
-    failed = [run for run in view.comparison if run.cause == "failed"]
+    failed = [run for run in view.ablation_runs if run.cause == "failed"]
     assert {run.candidate for run in failed} == {name}
     assert "Broken" in tables.result_text(view)
     assert "no result" in tables.result_text(view)
-    assert all("/" not in run.name and ":" not in run.name for run in view.comparison)
+    assert all("/" not in run.name and ":" not in run.name for run in view.ablation_runs)
 
 
 def test_a_regression_turns_the_sign(options: TuneOptions, tiny_data: dict[str, str]) -> None:
@@ -941,7 +942,7 @@ def test_a_regression_turns_the_sign(options: TuneOptions, tiny_data: dict[str, 
         "space.budget": {"log": [0.4, 0.8]},
     }
     view = tune(changed(changes), run_id="a", options=options)
-    row = view.compared[_component("kcenter")]
+    row = view.ablation[_component("kcenter")]
     assert row.metric is not None
     assert row.twin_metric is not None
     assert row.difference == pytest.approx(row.twin_metric - row.metric)
@@ -992,8 +993,9 @@ def test_a_kill_loses_no_run_and_repeats_none(when: str, left: int, tmp_path: Pa
     study = changed({"task.tolerance": 0.5, "study.comparison_seeds": 5})
     view = tune(study, run_id="a", options=_options(tmp_path))
     assert names == _of(names, "compare")
-    assert len({(run.policy.key, run.seed) for run in view.comparison}) == len(view.comparison) == len(names) + left
-    assert view.comparison[:left] == broken.records("comparison")
-    assert len(view.compared[_component("stratified")].differences) == 5
+    runs = view.ablation_runs
+    assert len({(run.policy.key, run.seed) for run in runs}) == len(runs) == len(names) + left
+    assert view.ablation_runs[:left] == broken.records("comparison")
+    assert len(view.ablation[_component("stratified")].differences) == 5
     whole = tune(study, run_id="b", options=_options(tmp_path))
-    assert whole.compared[_component("stratified")].differences == view.compared[_component("stratified")].differences
+    assert whole.ablation[_component("stratified")].differences == view.ablation[_component("stratified")].differences

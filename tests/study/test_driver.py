@@ -78,7 +78,7 @@ def _spent(records: Sequence[RunRecord]) -> int:
 
 
 def test_a_summary_has_the_keys_that_show_promises(passed: StudyView) -> None:
-    summary = passed.summary
+    summary = passed.summary.to_mapping()
     promised = {"status", "reference", "best", "shorter", "equal", "random", "trials", "tuning", "verified", "bundle"}
     assert promised <= set(summary)
     assert {"metric", "passes", "flops", "seconds", "seeds"} <= set(summary["reference"])
@@ -91,7 +91,7 @@ def test_a_summary_has_the_keys_that_show_promises(passed: StudyView) -> None:
 
 
 def test_a_study_that_passes_says_so_and_adds_up(passed: StudyView) -> None:
-    summary = passed.summary
+    summary = passed.summary.to_mapping()
     assert (summary["status"], summary["verified"], summary["best"]["passed"]) == ("finished", True, True)
     assert summary["best"]["saving"] == pytest.approx(1 - summary["best"]["flops"] / summary["reference"]["flops"])
     assert passed.facts is not None
@@ -113,7 +113,7 @@ def test_every_ledger_meets_the_cost_known_before(passed: StudyView) -> None:
 
 
 def test_a_bundle_carries_the_rows_of_verification(passed: StudyView) -> None:
-    bundle = Bundle.load(passed.summary["bundle"])
+    bundle = Bundle.load(passed.summary.bundle)
     winner = passed.manifest.winner
     rows = {r.seed: r.test_metric for r in passed.verification if r.candidate == winner}
     assert {run.seed: run.metric for run in bundle.evidence.best.runs} == rows
@@ -193,8 +193,8 @@ def test_a_bundle_holds_the_subsets_that_its_run_trained_on(
         view = tune({**raw, "space": raw["space"] | space}, run_id="a", options=options)
     finally:
         torch.set_num_threads(threads)
-    assert view.summary["verified"]
-    bundle, first = Bundle.load(view.summary["bundle"]), view.verification[0].seed
+    assert view.summary.verified
+    bundle, first = Bundle.load(view.summary.bundle), view.verification[0].seed
     pools = seen.pools[bundle.policy.key, first]
     assert sorted(pools) == [i for i, phase in enumerate(bundle.policy.phases) if not phase.is_full]
     for phase, rows in pools.items():
@@ -263,32 +263,32 @@ def test_an_interrupted_study_goes_on_and_repeats_nothing(options: TuneOptions, 
     with pytest.raises(KeyboardInterrupt):
         tune(changed(PASSES), run_id="a", options=options)
     broken = StudyFolder(options.storage, "a").open().view()
-    assert broken.summary["status"] == "interrupted"
+    assert broken.summary.status == "interrupted"
     counting.break_at = None
     view = tune(changed(PASSES), run_id="a", options=options)
-    assert view.summary["status"] == "finished"
-    assert view.summary["verified"]
+    assert view.summary.status == "finished"
+    assert view.summary.verified
     assert len(counting.names) == len(set(counting.names))
     assert [trial.number for trial in view.trials] == sorted({trial.number for trial in view.trials})
-    assert view.summary["trials"]["finished"] + view.summary["trials"]["stopped"] == 6
+    assert view.summary.trials.finished + view.summary.trials.stopped == 6
 
 
 def test_a_crash_in_the_export_loses_no_run(
     options: TuneOptions, counting: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export = api.bundle.export_study  # type: ignore[attr-defined]
+    export = api.export_study
 
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("the disk is gone")
 
-    monkeypatch.setattr(api.bundle, "export_study", broken)  # type: ignore[attr-defined]
+    monkeypatch.setattr(api, "export_study", broken)
     with pytest.raises(RuntimeError, match="the disk is gone"):
         tune(changed(PASSES), run_id="a", options=options)
-    monkeypatch.setattr(api.bundle, "export_study", export)  # type: ignore[attr-defined]
+    monkeypatch.setattr(api, "export_study", export)
     trained = list(counting.names)
     view = tune(changed(PASSES), run_id="a", options=options)
     assert counting.names == trained
-    assert Bundle.load(view.summary["bundle"]).policy == view.candidates[view.manifest.winner].policy
+    assert Bundle.load(view.summary.bundle).policy == view.candidates[view.manifest.winner].policy
 
 
 def test_the_same_call_does_nothing_twice(options: TuneOptions, counting: Counting) -> None:
@@ -321,7 +321,7 @@ def test_more_trials_extend_a_study_and_share_its_alpha(options: TuneOptions, co
 
 def test_none_passes_and_each_says_by_how_much(options: TuneOptions) -> None:
     view = tune(changed(FAILS), run_id="a", options=options)
-    summary = view.summary
+    summary = view.summary.to_mapping()
     assert (summary["verified"], summary["bundle"], summary["best"]) == (False, None, None)
     assert summary["headline"].startswith("No policy passed: ")
     tested = [c for c in summary["candidates"] if c["passed"] is False]
@@ -382,13 +382,13 @@ def test_a_damaged_checkpoint_is_named_and_nothing_else_is_lost(options: TuneOpt
     counting.names.clear()
     view = tune(changed(PASSES), run_id="a", options=options)
     assert {name.split("-")[0] for name in counting.names} == {"verify"}
-    assert (view.summary["status"], len(view.trials)) == ("finished", 6)
+    assert (view.summary.status, len(view.trials)) == ("finished", 6)
 
 
 def test_a_time_limit_ends_the_search_and_what_is_found_is_verified(options: TuneOptions) -> None:
     view = tune(changed({**PASSES, "study.trials": 500, "study.time_limit_s": 0.01}), run_id="a", options=options)
     assert 1 <= len(view.trials) < 500
-    assert view.summary["status"] == "finished"
+    assert view.summary.status == "finished"
 
 
 def test_a_regression_is_tuned_with_lower_as_better(options: TuneOptions, tiny_data: dict[str, str]) -> None:
@@ -400,9 +400,9 @@ def test_a_regression_is_tuned_with_lower_as_better(options: TuneOptions, tiny_d
         "space.selector": {"choice": ["random", "kcenter"]},
     }
     view = tune(changed(changes), run_id="a", options=options)
-    assert view.target == pytest.approx(view.summary["reference"]["metric"] + 5000)
-    assert view.summary["verified"]
-    assert view.summary["best"]["metric"] < view.summary["reference"]["test_metric"] + 5000
+    assert view.target == pytest.approx(view.summary.reference.metric + 5000)
+    assert view.summary.verified
+    assert view.summary.best.metric < view.summary.reference.test_metric + 5000
 
 
 @pytest.mark.slow

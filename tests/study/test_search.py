@@ -503,6 +503,14 @@ def test_candidates_are_cheapest_first_and_distinct() -> None:
     assert full.coordinates["arm"] == "full"
 
 
+def test_proposals_are_those_of_version_0_1_whose_coordinates_had_other_names() -> None:
+    proposals = drive(make(40), score, 12)  # where version 0.1 came, at the same seed
+    assert (proposals[9].cost, proposals[11].cost) == pytest.approx((0.11595860118137791, 0.11721482050605715))
+    assert [p.coordinates["transition"] for p in proposals[5:8]] == ["keep", "shrink_perturb", "keep"]
+    shrinks = [p.coordinates.get("shrink_perturb.shrink") for p in (proposals[6], proposals[9])]
+    assert shrinks == pytest.approx([0.9613418796749285, 0.712373592827664])
+
+
 def test_every_sampler_that_a_study_may_name_is_there() -> None:
     assert tuple(SOURCES) == SAMPLERS
 

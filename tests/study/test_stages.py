@@ -10,8 +10,8 @@ from subsettune.config import FrozenDict
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy, Soup
 from subsettune.study.execute.requests import Pause, RunRequest
+from subsettune.study.results.candidate import Candidate
 from subsettune.study.results.records import RunRecord
-from subsettune.study.results.view import Candidate
 from subsettune.study.spec.components import randomised
 from subsettune.study.stages.verification import ControlMaterial, VerificationSource
 from subsettune.study.verification.noninferiority import Rules
@@ -34,7 +34,7 @@ RULES = Rules(margin=0.01, alpha=0.05, seeds=3, max_seeds=3, higher_is_better=Tr
 
 
 def _candidate(name: str, policy: Policy) -> Candidate:
-    return Candidate(name=name, policy=policy, cost_flops=policy.cost(FACTS))
+    return Candidate.named(name, policy=policy, cost_flops=policy.cost(FACTS))
 
 
 def _controls(named: dict[str, Policy], good: set[str], likeliest: Policy | None = None) -> dict[str, Policy]:

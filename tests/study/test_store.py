@@ -73,7 +73,7 @@ def test_a_study_lives_on_an_object_store(
     segments = (Folder.at(bucket) / "one" / "optuna.journal").names()
     assert segments[0] == "00000000.jsonl"
     assert segments == sorted(segments)
-    assert view.summary["verified"]
+    assert view.summary.verified
 
     assert cli.main(["show", "one", "--storage", bucket, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)

@@ -373,7 +373,7 @@ def test_a_study_on_a_running_cluster_is_the_study_in_this_process(
     assert not any(r.cached for r in there.reference)
     assert there.target == here.target
     assert [(t.policy, t.metric, t.cause) for t in there.trials] == [(t.policy, t.metric, t.cause) for t in here.trials]
-    compared = [{n: (r.verdict, r.differences) for n, r in view.compared.items()} for view in (there, here)]
+    compared = [{n: (r.verdict, r.differences) for n, r in view.ablation.items()} for view in (there, here)]
     assert compared[0] == compared[1]
     assert len(compared[0][Component(kind="selector", name="stratified")][1]) == 3
     assert Folder.at(tmp_path / "there" / "one" / "tune").names() == []
@@ -475,7 +475,7 @@ def test_a_failed_trial_says_how_to_run_it_alone(study_file: Path) -> None:
     finally:
         os.chdir(before)
     assert {t.cause for t in view.trials} == {"failed"}
-    assert view.summary["trials"]["failed"] == 6
+    assert view.summary.trials.failed == 6
     command = view.trials[0].message.partition("Run it alone: ")[2]
     words = shlex.split(command)
     assert words[:2] == ["subsettune", "train"]

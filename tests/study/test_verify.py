@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from subsettune.errors import ConfigError, StudyError
-from subsettune.study.results.view import break_even, saving
+from subsettune.study.results.summarise import break_even, saving
+from subsettune.study.results.verdict import Verdict
 from subsettune.study.verification.noninferiority import (
     Array,
     Draw,
@@ -31,7 +32,7 @@ from subsettune.study.verification.noninferiority import (
     required_seeds,
     spread_floor,
 )
-from subsettune.study.verification.verification import REFERENCE, Verdict, Verification, statement
+from subsettune.study.verification.verification import REFERENCE, Verification, statement
 
 MARGIN = 0.01
 STEP = 1 / 360

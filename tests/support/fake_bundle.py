@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from fake_study import _with_selector, make_view
 
-from subsettune import bundle
 from subsettune.bundle import Bundle, PhaseSubset
+from subsettune.bundle.export import chosen, export_study
 from subsettune.policy import Policy
 from subsettune.select import Subset
 from subsettune.study.results.view import StudyView
@@ -28,7 +28,7 @@ def phase_subset(policy: Policy, phase: int = 0, weighted: bool = False) -> Phas
     k = policy.phases[phase].pool_size(1257)
     positions = torch.randperm(1257, generator=torch.Generator().manual_seed(phase))[:k]
     weights = torch.rand(k, generator=torch.Generator().manual_seed(1)) if weighted else None
-    return bundle.chosen(phase, Subset(positions=positions, weights=weights), Part())  # type: ignore[arg-type]
+    return chosen(phase, Subset(positions=positions, weights=weights), Part())  # type: ignore[arg-type]
 
 
 def view_of(state: str, metric: str) -> StudyView:
@@ -49,4 +49,4 @@ def export(target: Any, state: str = "subset_wins", metric: str = "accuracy") ->
     assert winner is not None
     policy = view.candidates[winner].policy
     subsets = [phase_subset(policy, i) for i, phase in enumerate(policy.phases) if not phase.is_full]
-    return bundle.export_study(view, winner, subsets, seed=7, target=target), view
+    return export_study(view, winner, subsets, seed=7, target=target), view

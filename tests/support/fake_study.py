@@ -12,10 +12,13 @@ from subsettune.config import FrozenDict
 from subsettune.facts import ChainLayer, TaskFacts
 from subsettune.ledger import Ledger
 from subsettune.policy import Phase, Policy, Soup, conventional
+from subsettune.study.results.ablation import AblationResult
+from subsettune.study.results.candidate import Candidate
 from subsettune.study.results.manifest import DataOrigin, Manifest, RoundState
 from subsettune.study.results.records import RunRecord
-from subsettune.study.results.summary import summarise
-from subsettune.study.results.view import AblationResult, Candidate, StudyView
+from subsettune.study.results.summarise import summarised
+from subsettune.study.results.verdict import Verdict
+from subsettune.study.results.view import StudyRecords, StudyView
 from subsettune.study.spec.components import Component, neutralised
 from subsettune.study.spec.definition import Study
 from subsettune.study.spec.point_to_policy import from_coordinates
@@ -94,9 +97,9 @@ class _Maker:
         self.trials = [self._trial(number) for number in range(trials)]
         self.candidates: dict[str, Candidate] = {}
         self.verification: list[RunRecord] = []
-        self.verdicts: dict[str, dict[str, Any]] = {}
-        self.comparison: list[RunRecord] = []
-        self.compared: dict[Component, AblationResult] = {}
+        self.verdicts: dict[str, Verdict] = {}
+        self.ablation_runs: list[RunRecord] = []
+        self.ablation: dict[Component, AblationResult] = {}
 
     # -- runs
 
@@ -223,15 +226,15 @@ class _Maker:
             subset = dataclasses.replace(subset, policy=_with_selector(subset.policy, "kcenter"))
         named = {"shorter": shorter, "candidate-1": subset}
         self.candidates = {
-            name: Candidate(name=name, policy=r.policy, trials=(r.number,), cost_flops=r.cost_flops)
+            name: Candidate.named(name, policy=r.policy, trials=(r.number,), cost_flops=r.cost_flops)
             for name, r in sorted(named.items(), key=lambda item: -item[1].cost_flops)
         }
         if self.state == "subset_wins":
             equal = Policy(phases=(Phase(passes=subset.policy.passes),), recipe=subset.policy.recipe)
-            self.candidates["equal"] = Candidate(name="equal", policy=equal, cost_flops=equal.cost(FACTS))
+            self.candidates["equal"] = Candidate(role="equal", policy=equal, cost_flops=equal.cost(FACTS))
         if self.state != "random_wins":
             control = _with_selector(subset.policy, "random")
-            self.candidates["random"] = Candidate(name="random", policy=control, cost_flops=control.cost(FACTS))
+            self.candidates["random"] = Candidate(role="random", policy=control, cost_flops=control.cost(FACTS))
         passes = {
             "subset_wins": {"candidate-1": 0.001, "shorter": -0.002, "equal": -0.011, "random": -0.012},
             "random_wins": {"candidate-1": 0.001, "shorter": -0.002},
@@ -250,10 +253,10 @@ class _Maker:
         failed = False
         for name in self.candidates:
             if failed and name == "candidate-1":
-                self.verdicts[name] = _not_tested(name)
+                self.verdicts[name] = not_tested(name)
                 continue
             self._verify_one(name, passes.get(name, 0.0))
-            failed = failed or not self.verdicts[name]["passed"]
+            failed = failed or not self.verdicts[name].passed
 
     def _verify_one(self, name: str, difference: float) -> None:
         sign = 1 if self.study.task.higher_is_better else -1
@@ -277,20 +280,20 @@ class _Maker:
         bound = mean - 2.13 * spread / math.sqrt(n)
         tolerance = self.study.task.tolerance
         passed = bound > -tolerance
-        self.verdicts[name] = {
-            "name": name,
-            "passed": passed,
-            "num_seeds": n,
-            "mean_difference": mean,
-            "lower_bound": bound,
-            "shortfall": max(0.0, -tolerance - bound),
-            "p_value": 0.003 if passed else 0.4,
-            "alpha_spent": 0.02,
-            "seeds_needed": None if passed else 24,
-            "reason": "" if passed else "The bound lies below the margin.",
-            "spread": spread,
-            "nominal": 0.02,
-        }
+        self.verdicts[name] = Verdict(
+            name=name,
+            passed=passed,
+            num_seeds=n,
+            mean_difference=mean,
+            lower_bound=bound,
+            shortfall=max(0.0, -tolerance - bound),
+            p_value=0.003 if passed else 0.4,
+            alpha_spent=0.02,
+            seeds_needed=None if passed else 24,
+            reason="" if passed else "The bound lies below the margin.",
+            spread=spread,
+            nominal=0.02,
+        )
 
     # -- comparison
 
@@ -316,7 +319,7 @@ class _Maker:
         self._keep(self._compare_one("soup", "soup", dataclasses.replace(base, phases=tuple(soup)), gain))
 
     def _keep(self, row: AblationResult) -> None:
-        self.compared[row.component] = row
+        self.ablation[row.component] = row
 
     def _row(self, kind: str, name: str, policy: Policy, **more: Any) -> AblationResult:
         twin = neutralised(policy, kind)
@@ -345,7 +348,7 @@ class _Maker:
                 )
             metric = (theirs[-1].metric or 0.0) + sign * (gain + noise[seed])
             mine[-1] = dataclasses.replace(mine[-1], metric=metric, select_s=0.01)
-        self.comparison += [*mine, *theirs]
+        self.ablation_runs += [*mine, *theirs]
         differences = tuple(gain + each for each in noise)
         half = 2.92 * math.sqrt(sum(each**2 for each in noise) / 2 / 3)
         return self._row(
@@ -372,7 +375,7 @@ class _Maker:
         if self.state in VERIFIED:
             self._compare()
         self._cut()
-        view = StudyView(
+        records = StudyRecords(
             run_id="digits-2026-01-31-a1b2c3",
             folder="runs/digits-2026-01-31-a1b2c3",
             study=self.study,
@@ -384,11 +387,10 @@ class _Maker:
             verification=tuple(self.verification),
             candidates=self.candidates,
             verdicts=self.verdicts,
-            summary={},
-            comparison=tuple(self.comparison),
-            compared=self.compared,
+            ablation_runs=tuple(self.ablation_runs),
+            ablation=self.ablation,
         )
-        return summarise(view)
+        return summarised(records)
 
     def _cut(self) -> None:
         """Take away what a study of this state does not have yet."""
@@ -403,7 +405,8 @@ class _Maker:
             self.verdicts = {}
 
     def _manifest(self) -> Manifest:
-        passed = [n for n in self.candidates if n not in ("equal", "random") and self.verdicts.get(n, {}).get("passed")]
+        known = [(c, self.verdicts[name]) for name, c in self.candidates.items() if name in self.verdicts]
+        passed = [candidate.name for candidate, verdict in known if verdict.passed and not candidate.is_control]
         winner = min(passed, key=lambda n: self.candidates[n].cost_flops) if passed else None
         status = {"empty": "reference", "no_trials": "search", "only_failed": "search"}.get(self.state, self.state)
         verdicts = self.verdicts if self.candidates else {}
@@ -433,18 +436,18 @@ def _with_selector(policy: Policy, selector: str) -> Policy:
     return Policy(phases=phases, recipe=policy.recipe)
 
 
-def _not_tested(name: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "passed": None,
-        "num_seeds": 0,
-        "mean_difference": None,
-        "lower_bound": None,
-        "shortfall": 0.0,
-        "p_value": None,
-        "alpha_spent": 0.0,
-        "seeds_needed": None,
-        "reason": "Not tested: a dearer candidate failed.",
-        "spread": None,
-        "nominal": None,
-    }
+def not_tested(name: str) -> Verdict:
+    return Verdict(
+        name=name,
+        passed=None,
+        num_seeds=0,
+        mean_difference=math.nan,
+        lower_bound=-math.inf,
+        shortfall=0.0,
+        p_value=1.0,
+        alpha_spent=0.0,
+        seeds_needed=None,
+        reason="Not tested: a dearer candidate failed.",
+        spread=math.nan,
+        nominal=0.0,
+    )

@@ -13,8 +13,8 @@ from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
 from subsettune.policy import SUBSET, Policy
 from subsettune.study.ablation.judge import has_result
+from subsettune.study.results.ablation import AblationResult
 from subsettune.study.results.records import RunRecord
-from subsettune.study.results.view import AblationResult
 from subsettune.study.spec import components
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.coordinate import Coordinate

@@ -11,8 +11,8 @@ import numpy as np
 from scipy import stats
 
 from subsettune.facts import TaskFacts
+from subsettune.study.results.ablation import ABLATION_LEVEL, AblationResult
 from subsettune.study.results.records import RunRecord
-from subsettune.study.results.view import COMPARISON_LEVEL, AblationResult
 from subsettune.study.verification.noninferiority import spread_floor
 
 
@@ -42,7 +42,7 @@ def judge(row: AblationResult, runs: Mapping[tuple[str, int], RunRecord], rules:
     """The row with what its runs show.
 
     A pair of runs with the same seed gives one difference; positive means that the component is better. The interval is
-    Student's, two-sided at `COMPARISON_LEVEL`, so each of the words `paid` and `not_paid` is wrong for at most one in
+    Student's, two-sided at `ABLATION_LEVEL`, so each of the words `paid` and `not_paid` is wrong for at most one in
     twenty policies that equal their twin. The spread has the floor that verification uses, so that a few equal
     differences are not taken for certainty.
 
@@ -100,7 +100,7 @@ def _measured(
 
 
 def interval(differences: np.ndarray[Any, np.dtype[np.float64]], floor: float) -> tuple[float, float]:
-    """Student's interval for the mean of differences, two-sided at `COMPARISON_LEVEL`.
+    """Student's interval for the mean of differences, two-sided at `ABLATION_LEVEL`.
 
     Args:
         differences: (n,) in the metric's units, n >= 2.
@@ -108,7 +108,7 @@ def interval(differences: np.ndarray[Any, np.dtype[np.float64]], floor: float) -
     """
     n = len(differences)
     spread = math.hypot(float(differences.std(ddof=1)), floor)
-    half = float(stats.t.ppf((1 + COMPARISON_LEVEL) / 2, n - 1)) * spread / math.sqrt(n)
+    half = float(stats.t.ppf((1 + ABLATION_LEVEL) / 2, n - 1)) * spread / math.sqrt(n)
     return float(differences.mean()) - half, float(differences.mean()) + half
 
 

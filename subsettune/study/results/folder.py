@@ -24,8 +24,8 @@ from subsettune.errors import ConfigError, StudyError
 from subsettune.storage import Folder, parsed
 from subsettune.study.results.manifest import Manifest, OtherSchemaError, Start
 from subsettune.study.results.records import Role, RunRecord, from_table, to_table
-from subsettune.study.results.summary import summarise
-from subsettune.study.results.view import StudyView
+from subsettune.study.results.summarise import summarised
+from subsettune.study.results.view import StudyRecords, StudyView
 from subsettune.study.spec.definition import Study
 from subsettune.study.spec.yaml_file import to_yaml
 
@@ -148,7 +148,7 @@ class StudyFolder:
     def view(self) -> StudyView:
         """The study as it stands."""
         manifest = self.manifest
-        bare = StudyView(
+        records = StudyRecords(
             run_id=self.run_id,
             folder=str(self.folder),
             study=manifest.study,
@@ -160,11 +160,10 @@ class StudyFolder:
             verification=self.records("verification"),
             candidates=manifest.candidates,
             verdicts=manifest.verdicts,
-            summary={},
-            comparison=self.records("comparison"),
-            compared=manifest.ablation_results,
+            ablation_runs=self.records("comparison"),
+            ablation=manifest.ablation_results,
         )
-        return summarise(bare)
+        return summarised(records)
 
 
 def now() -> str:

@@ -10,8 +10,9 @@ from typing import Any
 from subsettune import config
 from subsettune.config import FrozenDict
 from subsettune.facts import TaskFacts
-from subsettune.policy import Policy
-from subsettune.study.results.view import AblationResult, Candidate
+from subsettune.study.results.ablation import AblationResult
+from subsettune.study.results.candidate import Candidate
+from subsettune.study.results.verdict import Verdict
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.definition import Study
 
@@ -53,13 +54,13 @@ class RoundState:
 
     Args:
         candidates: by name, in the order of their tests, controls last.
-        verdicts: by name, plain, as they may be told.
+        verdicts: by name, as they may be told.
         state: of the state machine, plain: `Verification.from_mapping` reads it.
         trials_asked: trials of the search that it chose from.
     """
 
     candidates: Mapping[str, Candidate]
-    verdicts: Mapping[str, Mapping[str, Any]]
+    verdicts: Mapping[str, Verdict]
     state: Mapping[str, Any]
     trials_asked: int = 0
 
@@ -76,15 +77,10 @@ class RoundState:
 
     def to_mapping(self) -> dict[str, Any]:
         """Its JSON form."""
-        candidates = {
-            name: {"policy": c.policy.to_mapping(), "trials": list(c.trials), "cost_flops": c.cost_flops}
-            for name, c in self.candidates.items()
-        }
-        verdicts = {name: dict(verdict) for name, verdict in self.verdicts.items()}
         return {
-            "candidates": candidates,
+            "candidates": {name: candidate.to_mapping() for name, candidate in self.candidates.items()},
             "state": dict(self.state),
-            "verdicts": verdicts,
+            "verdicts": {name: verdict.to_mapping() for name, verdict in self.verdicts.items()},
             "trials_asked": self.trials_asked,
         }
 
@@ -93,17 +89,12 @@ class RoundState:
         """Read what `to_mapping` wrote."""
         for key in STATE_KEYS:
             raw["state"][key]
-        candidates = {
-            name: Candidate(
-                name=name,
-                policy=Policy.from_mapping(plain["policy"]),
-                trials=tuple(plain["trials"]),
-                cost_flops=plain["cost_flops"],
-            )
-            for name, plain in raw["candidates"].items()
-        }
-        asked = raw.get("trials_asked", 0)
-        return cls(candidates=candidates, verdicts=dict(raw["verdicts"]), state=raw["state"], trials_asked=asked)
+        return cls(
+            candidates={name: Candidate.from_mapping(name, plain) for name, plain in raw["candidates"].items()},
+            verdicts={name: Verdict.from_mapping(plain) for name, plain in raw["verdicts"].items()},
+            state=raw["state"],
+            trials_asked=raw.get("trials_asked", 0),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +188,7 @@ class Manifest:
         return {name: candidate for r in self.shown_rounds for name, candidate in r.candidates.items()}
 
     @property
-    def verdicts(self) -> dict[str, Mapping[str, Any]]:
+    def verdicts(self) -> dict[str, Verdict]:
         """Likewise."""
         return {name: verdict for r in self.shown_rounds for name, verdict in r.verdicts.items()}
 

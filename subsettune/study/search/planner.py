@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from subsettune import former_names
 from subsettune.config import FrozenDict
 from subsettune.policy import FULL
 from subsettune.study.search.frontier import Frontier
@@ -115,7 +116,8 @@ class Planner:
         top = min(passed, default=1.0)
 
         def value_of(axis: Coordinate) -> object:
-            rng = np.random.default_rng([self._seed, *hashlib.sha256(f"{state.arm}:{axis.name}".encode()).digest()])
+            name = f"{state.arm}:{former_names.former_coordinate(axis.name)}"
+            rng = np.random.default_rng([self._seed, *hashlib.sha256(name.encode()).digest()])
             place = (rng.permutation(size)[index] + rng.random(size)[index]) / size
             return axis.from_unit(top * (0.5 + 0.5 * place) if axis.name == "budget" else place)
 

@@ -11,9 +11,9 @@ from subsettune.study.ablation.judge import Rules, judge
 from subsettune.study.context import StudyContext
 from subsettune.study.execute.requests import Pause, RunRequest
 from subsettune.study.execute.sequence import RunSource
+from subsettune.study.results.ablation import AblationResult
 from subsettune.study.results.manifest import AblationState
 from subsettune.study.results.records import RunRecord
-from subsettune.study.results.view import AblationResult
 from subsettune.study.search.search import Search
 from subsettune.study.spec.components import Component
 from subsettune.train.result import CurvePoint

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from subsettune.facts import TaskFacts
 from subsettune.ledger import Ledger
@@ -14,9 +13,10 @@ from subsettune.study.context import StudyContext
 from subsettune.study.execute.requests import Pause, RunRequest
 from subsettune.study.execute.sequence import RunSource
 from subsettune.study.preflight import dearest_budget
+from subsettune.study.results.candidate import Candidate, CandidateRole
 from subsettune.study.results.manifest import RoundState
 from subsettune.study.results.records import RunRecord
-from subsettune.study.results.view import Candidate, role_of
+from subsettune.study.results.verdict import Verdict
 from subsettune.study.search.search import Search
 from subsettune.study.spec.components import randomised, selects
 from subsettune.study.verification import candidates as choosing
@@ -173,7 +173,7 @@ class VerificationSource:
         save: Callable[[RunRecord | None], None],
     ) -> None:
         self.verification, self.candidates, self._facts = verification, candidates, material.facts
-        self._mark = "" if material.round_number == 1 else f"@{material.round_number}"
+        self._round = material.round_number
         self._fallback, self._likeliest_subset = material.shorter, material.subset
         self._known, self._save = known, save
         self._under_way: set[tuple[str, int]] = set()
@@ -235,26 +235,29 @@ class VerificationSource:
         return bool(fresh)
 
     def _shorter_control(self) -> Candidate | None:
-        name = f"shorter{self._mark}"
-        if name not in self.verification.order:
+        shorter = next((c for c in self._in_order() if c.role == "shorter"), None)
+        if shorter is None:
             return self._fallback
-        if self.verification.verdicts[name].num_seeds > 0:
+        if self.verification.verdicts[shorter.name].is_tested:
             return None
-        return self._control(f"shorter@control{self._mark}", self.candidates[name].policy)
+        return self._control("shorter", shorter.policy, is_repeat=True)
+
+    def _in_order(self) -> list[Candidate]:
+        return [self.candidates[name] for name in self.verification.order]
 
     def _equal_control(self) -> Candidate | None:
         winner = self.candidates.get(self.verification.winner or "")
         if winner is None or winner.policy.arm == FULL:
             return None
         policy = Policy(phases=(Phase(passes=winner.policy.passes),), recipe=winner.policy.recipe)
-        is_tested = any(c.policy.key == policy.key and role_of(name) != "equal" for name, c in self.candidates.items())
-        return None if is_tested else self._control(f"equal{self._mark}", policy)
+        is_tested = any(c.policy.key == policy.key and c.role != "equal" for c in self.candidates.values())
+        return None if is_tested else self._control("equal", policy)
 
     def _random_control(self) -> Candidate | None:
-        winner = self.verification.winner
-        in_order = [self.candidates[name] for name in self.verification.order]
-        if winner is not None and self.candidates[winner].policy.arm != FULL:
-            in_order = [self.candidates[winner]]
+        winner = self.candidates.get(self.verification.winner or "")
+        in_order = self._in_order()
+        if winner is not None and winner.policy.arm != FULL:
+            in_order = [winner]
         elif self._likeliest_subset is not None:
             in_order.append(self._likeliest_subset)
         base = next((candidate for candidate in in_order if selects(candidate.policy)), None)
@@ -262,19 +265,20 @@ class VerificationSource:
             return None
         policy = randomised(base.policy)
         own = policy.key == base.policy.key and base.name in self.verification.order
-        if own and self.verification.verdicts[base.name].num_seeds > 0:
+        if own and self.verification.verdicts[base.name].is_tested:
             return None  # the selector is `random` already: the policy is its own control
-        return self._control(f"random{self._mark}", policy)
+        return self._control("random", policy)
 
-    def _control(self, name: str, policy: Policy) -> Candidate:
-        return Candidate(name=name, policy=policy, cost_flops=policy.cost(self._facts))
+    def _control(self, role: CandidateRole, policy: Policy, *, is_repeat: bool = False) -> Candidate:
+        cost_flops = policy.cost(self._facts)
+        return Candidate(role=role, round=self._round, is_repeat=is_repeat, policy=policy, cost_flops=cost_flops)
 
 
 def to_round(source: VerificationSource, trials_asked: int) -> RoundState:
     """A round of verification as the manifest holds it."""
     verification = source.verification
     names = (*verification.order, *verification.controls)
-    verdicts = {name: _unclaimed(name, verdict.to_mapping()) for name, verdict in verification.verdicts.items()}
+    verdicts = {name: _claimed(source.candidates[name], verdict) for name, verdict in verification.verdicts.items()}
     return RoundState(
         candidates={name: source.candidates[name] for name in names},
         verdicts=verdicts,
@@ -283,9 +287,9 @@ def to_round(source: VerificationSource, trials_asked: int) -> RoundState:
     )
 
 
-def _unclaimed(name: str, verdict: dict[str, Any]) -> dict[str, Any]:
+def _claimed(candidate: Candidate, verdict: Verdict) -> Verdict:
     """The verdict as it may be told: what was tested after a failure in the sequence cannot claim to have passed."""
-    if not name.startswith("shorter@control") or not verdict["passed"]:
+    if not candidate.is_repeat or not verdict.passed:
         return verdict
     reason = "its bound is above the margin, but a dearer candidate failed before it, so nothing is claimed"
-    return {**verdict, "passed": None, "reason": reason}
+    return replace(verdict, passed=None, reason=reason)

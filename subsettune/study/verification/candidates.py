@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from subsettune.facts import TaskFacts
 from subsettune.policy import FULL, Phase, Policy
+from subsettune.study.results.candidate import Candidate, CandidateRole
 from subsettune.study.results.records import RunRecord
-from subsettune.study.results.view import Candidate
 from subsettune.study.search.shortlist import Shortlist, ShortlistedPolicy
 
 CLEARLY_DEARER = 1.2  # times the cost of the dearest candidate so far
@@ -72,31 +72,44 @@ def select_candidates(trials: Trials, count: int, facts: TaskFacts, round_number
         facts: of the task.
         round_number: 1, or more after an extension; it marks the names.
     """
-    mark = "" if round_number == 1 else f"@{round_number}"
-    best_full = trials.shortlist.best(arm=FULL)
-    named: dict[str, Candidate] = {}
+    best_full, likely = trials.shortlist.best(arm=FULL), trials.shortlist.likeliest()
+    chosen: list[Candidate] = []
     if best_full is not None:
-        named[f"shorter{mark}"] = _candidate(f"shorter{mark}", best_full, facts)
+        chosen.append(_found("shorter", best_full, facts, round_number))
     for found in trials.shortlist.candidates(count):
-        if len(named) <= count and _stands_apart(found.policy.cost(facts), named.values()):
-            name = f"candidate-{len(named) + (best_full is None)}{mark}"
-            named[name] = _candidate(name, found, facts)
-    likeliest = trials.shortlist.likeliest()
-    if not named and likeliest is not None:
-        name = f"shorter{mark}" if likeliest.policy.arm == FULL else f"candidate-1{mark}"
-        named[name] = _candidate(name, likeliest, facts)
-    while named and len(named) < count + 1:
-        dearest = max(named.values(), key=lambda candidate: candidate.cost_flops)
-        name = f"candidate-{len(named) + (f'shorter{mark}' not in named)}{mark}"
-        safer = trials.safer(dearest.cost_flops)
-        longer = extend_candidates(dearest.policy, trials.most_passes)
-        if safer is not None:
-            named[name] = _from_record(name, safer)
-        elif longer is not None:
-            named[name] = Candidate(name=name, policy=longer, cost_flops=longer.cost(facts))
-        else:
+        if len(chosen) <= count and _stands_apart(found.policy.cost(facts), chosen):
+            chosen.append(_found("candidate", found, facts, round_number, _next_number(chosen)))
+    if not chosen and likely is not None:
+        is_full = likely.policy.arm == FULL
+        role: CandidateRole = "shorter" if is_full else "candidate"
+        chosen.append(_found(role, likely, facts, round_number, number=0 if is_full else 1))
+    while chosen and len(chosen) < count + 1:
+        dearest = max(chosen, key=lambda candidate: candidate.cost_flops)
+        dearer = _dearer(dearest, trials, facts, _next_number(chosen))
+        if dearer is None:
             break
-    return named
+        chosen.append(dearer)
+    return {candidate.name: candidate for candidate in chosen}
+
+
+def _next_number(chosen: Iterable[Candidate]) -> int:
+    return 1 + sum(candidate.role == "candidate" for candidate in chosen)
+
+
+def _dearer(dearest: Candidate, trials: Trials, facts: TaskFacts, number: int) -> Candidate | None:
+    """One that passes where the dearest so far was lucky, or None if the space allows none."""
+    safer = trials.safer(dearest.cost_flops)
+    policy = safer.policy if safer is not None else extend_candidates(dearest.policy, trials.most_passes)
+    if policy is None:
+        return None
+    return Candidate(
+        role="candidate",
+        number=number,
+        round=dearest.round,
+        policy=policy,
+        trials=() if safer is None else (safer.number,),
+        cost_flops=policy.cost(facts) if safer is None else safer.cost_flops,
+    )
 
 
 def _stands_apart(cost_flops: int, others: Iterable[Candidate]) -> bool:
@@ -124,13 +137,17 @@ def extend_candidates(policy: Policy, most_passes: float) -> Policy | None:
 def likeliest(shortlist: Shortlist, facts: TaskFacts, arm: str, round_number: int) -> Candidate | None:
     """The best of an arm where the search does not trust it enough to make it a candidate: `shorter`, or `subset`."""
     best = shortlist.likeliest(arm=arm)
-    name = "shorter" if arm == FULL else "subset"
-    return None if best is None else _candidate(name if round_number == 1 else f"{name}@{round_number}", best, facts)
+    return None if best is None else _found("shorter" if arm == FULL else "subset", best, facts, round_number)
 
 
-def _from_record(name: str, record: RunRecord) -> Candidate:
-    return Candidate(name=name, policy=record.policy, trials=(record.number,), cost_flops=record.cost_flops)
-
-
-def _candidate(name: str, found: ShortlistedPolicy, facts: TaskFacts) -> Candidate:
-    return Candidate(name=name, policy=found.policy, trials=(found.number,), cost_flops=found.policy.cost(facts))
+def _found(
+    role: CandidateRole, found: ShortlistedPolicy, facts: TaskFacts, round_number: int, number: int = 0
+) -> Candidate:
+    return Candidate(
+        role=role,
+        number=number,
+        round=round_number,
+        policy=found.policy,
+        trials=(found.number,),
+        cost_flops=found.policy.cost(facts),
+    )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +18,7 @@ from scipy import stats
 
 from subsettune.config import must
 from subsettune.errors import ConfigError, StudyError
+from subsettune.study.results.verdict import Verdict
 from subsettune.study.verification.noninferiority import (
     FUTILE_BELOW,
     MOST_SEEDS,
@@ -35,46 +35,6 @@ Array = NDArray[np.float64]
 
 REFERENCE = "reference"
 FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What verification says of one candidate or control. Differences are oriented: higher is better.
-
-    Args:
-        name: of the candidate.
-        passed: None while undecided, and when not tested because a dearer candidate failed.
-        num_seeds: runs of the candidate used, and as many of the reference; 0 before the first look.
-        mean_difference: mean of metric minus reference; NaN without a look or when a run diverged.
-        lower_bound: one-sided lower bound of that mean, at the nominal level of the look; passed if above -margin.
-        shortfall: by how much the bound missed -margin; 0 when passed.
-        p_value: of the one-sided t test at the margin, to be held against `nominal`.
-        alpha_spent: of this verification's level, by this candidate's looks.
-        seeds_needed: how many seeds, used at once in a verification of the level that comes next, would let a policy
-            that equals the reference pass with probability 0.8, the spread being as observed; None when passed,
-            unknown, or above 1000.
-        reason: one sentence for the table.
-        spread: standard deviation of the differences, floor included; NaN where the mean is.
-        nominal: level of the look's test taken alone.
-    """
-
-    name: str
-    passed: bool | None
-    num_seeds: int
-    mean_difference: float
-    lower_bound: float
-    shortfall: float
-    p_value: float
-    alpha_spent: float
-    seeds_needed: int | None
-    reason: str
-    spread: float
-    nominal: float
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Plain values for JSON; null stands for what is not finite."""
-        values = dataclasses.asdict(self)
-        return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
 
 
 def statement(verdict: Verdict, rules: Rules) -> str:

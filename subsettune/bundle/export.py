@@ -1,0 +1,212 @@
+"""How a bundle is made: from a policy with its evidence, or from a study whose verification is over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from subsettune.bundle import files
+from subsettune.bundle.bundle import Bundle, PhaseSubset, Place
+from subsettune.bundle.evidence import REFERENCE, Evidence, PolicyEvidence, RunEvidence
+from subsettune.bundle.readme import page
+from subsettune.config import FrozenDict
+from subsettune.data import Part
+from subsettune.facts import TaskFacts
+from subsettune.policy import FULL, Policy
+from subsettune.select import Subset
+from subsettune.study.results.candidate import Candidate
+from subsettune.study.results.records import RunRecord
+from subsettune.study.results.view import StudyView
+from subsettune.study.verification.noninferiority import Rules
+from subsettune.study.verification.verification import statement
+from subsettune.task import Task
+from subsettune.train.planning.phases import resolve
+from subsettune.train.planning.projection import project
+
+
+def export_policy(
+    target: Place,
+    made: Policy,
+    evidence: Evidence,
+    *,
+    task: Task,
+    facts: TaskFacts,
+    fingerprint: str,
+    seed: int = 0,
+    subsets: Sequence[PhaseSubset] = (),
+) -> Bundle:
+    """Make a bundle and write it to a folder; see `Bundle` and `Bundle.write`.
+
+    Args:
+        target: a local folder or a URI.
+        made: the policy.
+        evidence: that it matches.
+        task: it was made for.
+        facts: of the task.
+        fingerprint: of the data.
+        seed: of the run that chooses the subsets.
+        subsets: for each phase that has one, from `chosen`.
+    """
+    bundle = Bundle(
+        policy=made,
+        facts=facts,
+        task=task,
+        fingerprint=fingerprint,
+        seed=seed,
+        visits=_visits(made, task, facts),
+        table=_to_table(subsets, is_classification=task.kind == "classification"),
+        evidence=evidence,
+    )
+    bundle = replace(bundle, readme=page(bundle, str(target)))
+    bundle.write(target)
+    return bundle
+
+
+def export_study(view: StudyView, winner: str, subsets: Sequence[PhaseSubset], *, seed: int, target: Place) -> Bundle:
+    """Make the bundle of a study whose verification is over, and write it to a folder.
+
+    Args:
+        view: the study.
+        winner: name of the candidate to export.
+        subsets: what its phases choose with `seed`, from `chosen`.
+        seed: of the run that chose them.
+        target: a local folder or a URI.
+    """
+    assert view.facts is not None, "a verified study knows its facts"
+    assert view.manifest.data is not None, "a verified study knows its data"
+    return export_policy(
+        target,
+        view.candidates[winner].policy,
+        evidence_of(view, winner),
+        task=view.study.task,
+        facts=view.facts,
+        fingerprint=view.manifest.data.fingerprint,
+        seed=seed,
+        subsets=subsets,
+    )
+
+
+def chosen(phase: int, subset: Subset, part: Part) -> PhaseSubset:
+    """Rows of the source for a subset's positions in the training part.
+
+    Args:
+        phase: index of the phase that chose it.
+        subset: k positions and weights.
+        part: the training part, with the row of the source of each example.
+    """
+    positions = subset.positions.cpu().numpy()
+    labels = part.targets.cpu().numpy()[positions]
+    return PhaseSubset(
+        phase=phase,
+        index=part.rows.cpu().numpy()[positions].astype(np.int64),
+        weight=subset.loss_weights.cpu().numpy(),
+        label=labels.astype(np.int64 if labels.dtype.kind in "iu" else np.float64),
+    )
+
+
+def _visits(made: Policy, task: Task, facts: TaskFacts) -> tuple[int, ...]:
+    """Examples in the batches of each phase."""
+    return tuple(phase.examples for phase in project(resolve(made, task.recipe.override(made.recipe), facts)))
+
+
+def _to_table(subsets: Sequence[PhaseSubset], *, is_classification: bool) -> pa.Table:
+    whole, value, values = files.LABELS
+    several = any(subset.label.ndim == 2 for subset in subsets)
+    schema = files.columns(whole if is_classification else values if several else value)
+    tables = [
+        pa.table([np.full(len(s), s.phase), np.arange(len(s)), s.index, s.weight, list(s.label)], names=schema.names)
+        for s in subsets
+    ]
+    return pa.concat_tables([schema.empty_table(), *(table.cast(schema) for table in tables)]).combine_chunks()
+
+
+def evidence_of(view: StudyView, winner: str) -> Evidence:
+    """Gather the evidence of a study whose verification is over."""
+    assert view.facts is not None, "a verified study knows its facts"
+    assert view.target is not None, "a verified study knows its target"
+    task, tuning = view.study.task, view.summary.tuning
+    best, shorter = view.candidates[winner], _cheapest_shorter(view)
+    return Evidence(
+        run_id=view.run_id,
+        headline=view.summary.headline,
+        metric=task.metric,
+        higher_is_better=task.higher_is_better,
+        margin=task.tolerance,
+        alpha=view.study.study.alpha,
+        target=view.target,
+        winner=winner,
+        statement=_statement(view, winner),
+        reference=_reference(view),
+        candidates=tuple(_candidate(view, candidate) for candidate in view.candidates.values()),
+        saving_recipe=1 - best.cost_flops / view.facts.reference_flops,
+        saving_shorter=None if shorter is None else 1 - best.cost_flops / shorter.cost_flops,
+        tuning_flops=tuning.flops,
+        break_even=tuning.break_even,
+        versions=view.manifest.versions,
+        hardware=view.manifest.hardware,
+        command=view.manifest.command or "",
+    )
+
+
+def _statement(view: StudyView, winner: str) -> str:
+    study = view.study.study
+    rules = Rules(
+        margin=view.study.task.tolerance,
+        alpha=study.alpha,
+        seeds=study.seeds,
+        max_seeds=study.seed_cap,
+        higher_is_better=view.study.task.higher_is_better,
+    )
+    return statement(view.verdicts[winner], rules)
+
+
+def _cheapest_shorter(view: StudyView) -> Candidate | None:
+    passed = [one for one in view.candidates.values() if one.policy.arm == FULL and view.passed(one)]
+    return min(passed, key=lambda candidate: candidate.cost_flops, default=None)
+
+
+def _reference(view: StudyView) -> PolicyEvidence:
+    assert view.facts is not None
+    tested = [record for record in view.verification if record.candidate == REFERENCE]
+    return PolicyEvidence(
+        name=REFERENCE,
+        policy=view.reference[0].policy,
+        passes=view.facts.reference_passes,
+        flops=view.facts.reference_flops,
+        seconds=_mean(record.seconds for record in view.reference),
+        saving=0.0,
+        metric=_mean(record.test_metric for record in tested),
+        runs=_runs(tested),
+    )
+
+
+def _candidate(view: StudyView, candidate: Candidate) -> PolicyEvidence:
+    assert view.facts is not None
+    records = [record for record in view.verification if record.candidate == candidate.name]
+    verdict = view.verdicts.get(candidate.name)
+    return PolicyEvidence(
+        name=candidate.name,
+        policy=candidate.policy,
+        passes=candidate.policy.passes,
+        flops=candidate.cost_flops,
+        seconds=_mean(record.seconds for record in records if record.cause == "finished"),
+        saving=1 - candidate.cost_flops / view.facts.reference_flops,
+        metric=_mean(record.test_metric for record in records),
+        passed=None if verdict is None else verdict.passed,
+        verdict=FrozenDict({} if verdict is None else verdict.to_mapping()),
+        runs=_runs(records),
+    )
+
+
+def _runs(records: Iterable[RunRecord]) -> tuple[RunEvidence, ...]:
+    rows = sorted(records, key=lambda record: record.seed)
+    return tuple(RunEvidence(seed=r.seed, metric=r.test_metric, validation=r.metric) for r in rows)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None]
+    return math.fsum(numbers) / len(numbers) if numbers else None

@@ -1,0 +1,79 @@
+"""What a study will cost, as tables and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from subsettune.report.render import WIDTH, Block, Column, Table, render
+from subsettune.text import NOTHING, flops_words, is_number, passes_words, seconds_words
+
+
+def plan_text(plan: Mapping[str, Any], width: int = WIDTH) -> str:
+    """What a study will cost, as plain text; the keys are those of `plan_blocks`."""
+    return render(plan_blocks(plan), width)
+
+
+def plan_blocks(plan: Mapping[str, Any]) -> list[Block]:
+    """What a study is about and will cost, before anything is trained.
+
+    Args:
+        plan: `task` (one line), `num_examples`, `num_outputs`, `num_parameters`, `q`, `num_validation`, `num_test`,
+            `forward_flops` and `backward_flops` of a pass, `pass_flops`, `reference_passes`, `reference_flops`,
+            `runs`: by kind, each `{runs, passes, flops}` with the passes it takes at most, `passes` and `flops` in
+            all, `seconds` projected or null, `parallel`, `expectations`: sentences. What is absent is left out.
+    """
+    blocks: list[Block] = [str(plan["task"])] if plan.get("task") else []
+    rows = tuple((name, words, meaning) for name, words, meaning in _fact_rows(plan) if words != NOTHING)
+    meaning = Column(title="", wrap=True)
+    blocks.append(Table(columns=(Column(title=""), Column(title="", align="right"), meaning), rows=rows))
+    if plan.get("runs"):
+        blocks.append(_runs_table(plan))
+    blocks.append(_projection(plan))
+    expectations = plan.get("expectations") or ()
+    sentences = [expectations] if isinstance(expectations, str) else list(expectations)
+    return blocks + (["\n".join(sentences)] if sentences else [])
+
+
+def _fact_rows(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    q = plan.get("q")
+    return [
+        ("N", _count(plan.get("num_examples")), "training examples"),
+        ("", _count(plan.get("num_validation")), "validation examples, seen by the search"),
+        ("", _count(plan.get("num_test")), "test examples, seen by verification only"),
+        ("M", _count(plan.get("num_outputs")), "output units"),
+        ("P", _count(plan.get("num_parameters")), "trainable parameters"),
+        ("Q", f"{q:.3g}" if is_number(q) else NOTHING, "N*M/P, overdetermination ratio of all data"),
+        ("pass", flops_words(plan.get("pass_flops")), "forward and backward of all training examples"),
+        ("", flops_words(plan.get("forward_flops")), "of it forward"),
+        ("", flops_words(plan.get("backward_flops")), "of it backward"),
+        ("reference", passes_words(plan.get("reference_passes")), "passes of the conventional recipe"),
+        ("", flops_words(plan.get("reference_flops")), "of them, one conventional training"),
+    ]
+
+
+def _count(value: int | None) -> str:
+    return NOTHING if value is None else f"{value:,}"
+
+
+def _runs_table(plan: Mapping[str, Any]) -> Table:
+    def row(name: str, kind: Mapping[str, Any]) -> tuple[str, ...]:
+        return (name, _count(kind.get("runs")), passes_words(kind.get("passes")), flops_words(kind.get("flops")))
+
+    rows = [row(name, kind) for name, kind in plan["runs"].items()]
+    total = {"runs": sum(kind.get("runs") or 0 for kind in plan["runs"].values()), **_picked(plan, "passes", "flops")}
+    titles = ("kind", "runs", "passes", "compute")
+    columns = tuple(Column(title=title, align="right" if i else "left") for i, title in enumerate(titles))
+    return Table(title="Runs, at most", columns=columns, rows=(*rows, row("all", total)))
+
+
+def _picked(plan: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: plan.get(key) for key in keys}
+
+
+def _projection(plan: Mapping[str, Any]) -> str:
+    seconds, parallel = plan.get("seconds"), plan.get("parallel")
+    at_a_time = f" with {parallel} run{'s' * (parallel != 1)} at a time" if parallel else ""
+    if not is_number(seconds):
+        return f"Time{at_a_time}: unknown until the reference has run."
+    return f"Time{at_a_time}: {float(seconds or 0) / 3600:.2g} hours ({seconds_words(seconds)}) at most, projected."

@@ -1,0 +1,88 @@
+"""A candidate of verification: what it is tested as, in which round, and the name that files and tables have for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+from subsettune.policy import Policy
+
+CandidateRole = Literal["candidate", "shorter", "subset", "equal", "random"]
+_NAME = re.compile(rf"({'|'.join(get_args(CandidateRole))})(?:-(\d+))?(@control)?(?:@(\d+))?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A policy that verification looks at.
+
+    Args:
+        role: `candidate`, a choice of the search; `shorter`, the best of the full arm; `subset`, the likeliest of the
+            subset arm; `equal`, all data for the winner's compute; `random`, the random control.
+        number: which of the choices of the search, from 1; 0 for the other roles.
+        round: of verification: 1, or more after an extension of the study.
+        is_repeat: a candidate that a failure before it left untested, tested beside the sequence: nothing is claimed.
+        policy: what is trained.
+        trials: numbers of the trials it was found by; empty for controls of the winner.
+        cost_flops: known cost of one training.
+    """
+
+    role: CandidateRole
+    number: int = 0
+    round: int = 1
+    is_repeat: bool = False
+    policy: Policy
+    trials: tuple[int, ...] = ()
+    cost_flops: int
+
+    @property
+    def name(self) -> str:
+        """Its name in files and tables: `candidate-1`, `shorter`, `random@2`, `shorter@control@2`."""
+        number = f"-{self.number}" if self.number else ""
+        repeat = "@control" if self.is_repeat else ""
+        return f"{self.role}{number}{repeat}{'' if self.round == 1 else f'@{self.round}'}"
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it was made from another policy, to hold that against."""
+        return self.role in ("equal", "random")
+
+    def to_mapping(self) -> dict[str, Any]:
+        """As the manifest holds it under its name."""
+        return {"policy": self.policy.to_mapping(), "trials": list(self.trials), "cost_flops": self.cost_flops}
+
+    @classmethod
+    def from_mapping(cls, name: str, plain: Mapping[str, Any]) -> Candidate:
+        """Read what `to_mapping` gave.
+
+        Raises:
+            KeyError, ValueError: the name or the rest is none of a candidate.
+        """
+        return cls.named(
+            name,
+            policy=Policy.from_mapping(plain["policy"]),
+            trials=tuple(plain["trials"]),
+            cost_flops=plain["cost_flops"],
+        )
+
+    @classmethod
+    def named(cls, name: str, *, policy: Policy, cost_flops: int, trials: tuple[int, ...] = ()) -> Candidate:
+        """The candidate of that name.
+
+        Raises:
+            ValueError: no candidate has such a name.
+        """
+        found = _NAME.fullmatch(name)
+        if found is None:
+            raise ValueError(f"{name!r} is no name of a candidate")
+        role, number, repeat, round_number = found.groups()
+        return cls(
+            role=cast(CandidateRole, role),
+            number=int(number or 0),
+            round=int(round_number or 1),
+            is_repeat=repeat is not None,
+            policy=policy,
+            trials=trials,
+            cost_flops=cost_flops,
+        )

@@ -1,0 +1,76 @@
+"""A verdict: what verification says of one candidate or control."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from subsettune.text import is_number, metric_words
+
+_NO_NUMBER = {"mean_difference": math.nan, "lower_bound": -math.inf, "shortfall": math.inf, "spread": math.nan}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What verification says of one candidate or control. Differences are oriented: higher is better.
+
+    Args:
+        name: of the candidate.
+        passed: None while undecided, and when not tested because a dearer candidate failed.
+        num_seeds: runs of the candidate used, and as many of the reference; 0 before the first look.
+        mean_difference: mean of metric minus reference; NaN without a look or when a run diverged.
+        lower_bound: one-sided lower bound of that mean, at the nominal level of the look; passed if above -margin.
+        shortfall: by how much the bound missed -margin; 0 when passed.
+        p_value: of the one-sided t test at the margin, to be held against `nominal`.
+        alpha_spent: of this verification's level, by this candidate's looks.
+        seeds_needed: how many seeds, used at once in a verification of the level that comes next, would let a policy
+            that equals the reference pass with probability 0.8, the spread being as observed; None when passed,
+            unknown, or above 1000.
+        reason: one sentence for the table.
+        spread: standard deviation of the differences, floor included; NaN where the mean is.
+        nominal: level of the look's test taken alone.
+    """
+
+    name: str
+    passed: bool | None
+    num_seeds: int
+    mean_difference: float
+    lower_bound: float
+    shortfall: float
+    p_value: float
+    alpha_spent: float
+    seeds_needed: int | None
+    reason: str
+    spread: float
+    nominal: float
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether it rests on runs."""
+        return self.num_seeds > 0
+
+    def words(self, tolerance: float) -> str:
+        """`passed`, `missed by 0.0021`, `missed` (a run diverged), `undecided`, or `not tested`."""
+        if self.passed is None:
+            return "undecided" if self.is_tested else "not tested"
+        if self.passed:
+            return "passed"
+        return f"missed by {metric_words(self.shortfall, tolerance)}" if is_number(self.shortfall) else "missed"
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values for JSON; null stands for what is not finite."""
+        values = dataclasses.asdict(self)
+        return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
+
+    @classmethod
+    def from_mapping(cls, plain: Mapping[str, Any]) -> Verdict:
+        """Read what `to_mapping` gave.
+
+        Raises:
+            KeyError, TypeError: a part is missing, or unknown.
+        """
+        missing = {key: value for key, value in _NO_NUMBER.items() if plain[key] is None}
+        return cls(**{**plain, **missing})
