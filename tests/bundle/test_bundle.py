@@ -331,11 +331,14 @@ def test_readme_of_an_order_that_follows_from_the_seed_gives_its_batches(tmp_pat
     assert not set(seen[-1].tolist()) <= pool
 
 
+SIFT: dict[str, Any] = {"order": "sift", "order_options": {"exit": 1.0}}  # the network of the facts has no exit
+
+
 @pytest.mark.parametrize(
     ("phases", "why", "alone"),
     [
         (
-            (Phase(share=0.2, passes=1, order="sift"), Phase(passes=2, order="sift")),
+            (Phase(share=0.2, passes=1, **SIFT), Phase(passes=2, **SIFT)),
             "Not by training code of your own alone: each of the phases 1, 2 takes its batches in the order `sift`, "
             "which goes by what the network does.",
             "No phase is ordinary training that other code could do by itself.",
@@ -375,7 +378,7 @@ def test_readme_of_a_soup_says_what_it_is(tmp_path: Path) -> None:
 
 
 def test_readme_of_an_order_without_a_subset(tmp_path: Path) -> None:
-    order: dict[str, Any] = {"order": "sift", "order_options": {"keep": 0.5}}
+    order: dict[str, Any] = {"order": "sift", "order_options": {"keep": 0.5, "exit": 1.0}}
     text = _page(Policy(phases=(Phase(passes=1, **order), Phase(passes=2, **order))), tmp_path)
     assert "No subset is chosen, so the table of rows is empty." in text
     assert "this policy is one; no subset policy wins here" not in text
