@@ -306,12 +306,15 @@ def _lengths_are_known(order: Order, pool: Tensor | None, seed: int) -> None:
 
 def _goes_on_from_its_state(order: Order, pool: Tensor | None, seed: int, num_batches: int) -> None:
     """As if nothing had been, whatever the global random state."""
-    stream, again = _entered(order, pool, seed), order.stream(50, 8, seed)
+    stream, twin, again = _entered(order, None, seed), _entered(order, None, seed), order.stream(50, 8, seed)
+    for one in (stream, twin):
+        batches_of(one, num_batches % 4)
+        one.enter(pool)
     first = batches_of(stream, num_batches)
     again.load(stream.state(), pool)
     state = torch.get_rng_state()
     torch.manual_seed(seed + 1)
-    assert batches_of(_entered(order, pool, seed), num_batches) == first, "the same seed gives the same batches"
+    assert batches_of(twin, num_batches) == first, "the same seed gives the same batches"
     found = batches_of(again, 9)
     torch.set_rng_state(state)
     assert batches_of(stream, 9) == found
