@@ -45,7 +45,7 @@ class Finished:
         return cli.main(["tune", str(self.folder / "study.yaml"), *where, "--trials", str(trials)])
 
     def content(self) -> dict[str, bytes]:
-        files = [p for p in self.run.rglob("*") if p.is_file() and p.name != ".driver.lock"]
+        files = [p for p in self.run.rglob("*") if p.is_file() and p.name not in (".driver.lock", ".driver.json")]
         return {str(p.relative_to(self.run)): p.read_bytes() for p in files}
 
 

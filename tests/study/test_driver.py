@@ -147,8 +147,8 @@ class Chosen:
 
         def noted(chooser: SubsetProvider, phase: int, network: Any = None) -> Any:
             choice = choose(chooser, phase, network)
-            found = told.pools.setdefault((chooser.policy.key, chooser.seed), {})
-            found.setdefault(phase, chooser.data.train.rows[choice.subset.positions].tolist())
+            found = told.pools.setdefault((chooser.job.policy.key, chooser.job.seed), {})
+            found.setdefault(phase, chooser.job.data.train.rows[choice.subset.positions].tolist())
             return choice
 
         monkeypatch.setattr(SubsetProvider, "choose", noted)

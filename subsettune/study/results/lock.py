@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 from pathlib import Path
-from typing import TextIO
+
+from filelock import FileLock, Timeout
 
 from subsettune.errors import StorageError, StudyError
 from subsettune.storage import Folder
 
 NAME = ".driver.lock"
+OWNER = ".driver.json"  # who holds it; not in the lock itself, which is emptied by whoever tries to take it
 
 
 class DriverLock:
@@ -26,50 +27,40 @@ class DriverLock:
 
     Raises:
         StudyError: another driver holds it.
-        StorageError: the folder cannot be written.
+        StorageError: the folder cannot be written, or its file system knows no locks.
     """
 
     def __init__(self, folder: Folder, run_id: str) -> None:
-        self._stream: TextIO | None = None
-        if not folder.is_local or sys.platform == "win32":
+        self._lock: FileLock | None = None
+        if not folder.is_local:
             return
-        path = Path(folder.path) / NAME
+        path = Path(folder.path)
+        lock = FileLock(path / NAME)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stream = path.open("a+", encoding="utf-8")
-        except OSError as error:
-            raise StorageError(f"{path} cannot be written: {error}. Give a --storage folder that can.") from error
-        if not _take(stream):
-            stream.seek(0)
-            owner = _owner(stream.read())
-            stream.close()
+            path.mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=False)
+            (path / OWNER).write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        except Timeout as error:
             advice = "Wait for it or stop it, or choose another --run-id."
-            raise StudyError(f"study {run_id!r} is being driven already, by {owner}. {advice}")
-        stream.truncate(0)
-        stream.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        stream.flush()
-        self._stream = stream
+            raise StudyError(
+                f"study {run_id!r} is being driven already, by {_owner(path / OWNER)}. {advice}"
+            ) from error
+        except (OSError, NotImplementedError) as error:
+            lock.release()
+            advice = "Give a --storage folder that can."
+            raise StorageError(f"{path / NAME} cannot be written: {error}. {advice}") from error
+        self._lock = lock
 
     def release(self) -> None:
         """Let the next driver in; may be called twice."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
 
-def _take(stream: TextIO) -> bool:
-    import fcntl
-
+def _owner(path: Path) -> str:
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _owner(text: str) -> str:
-    try:
-        owner = json.loads(text)
+        owner = json.loads(path.read_text())
         return f"process {owner['pid']} on {owner['host']}"
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "another process"
