@@ -15,6 +15,12 @@ from subsettune.errors import ConfigError, Mistake
 PHASE_KEYS = {"entry": "transition", "entry_options": "transition_options"}
 COORDINATES = {"entry": "transition", "shrink": "shrink_perturb.shrink", "noise": "shrink_perturb.noise"}
 KINDS = {"entry": "transition"}
+SETTINGS = {"comparison_seeds": "ablation_seeds"}
+RESULT_KEYS = {
+    name: name.replace("twin", "baseline") for name in ("twin", "twin_cost_flops", "twin_metric", "twin_seconds")
+}
+ABLATION = "comparison"  # what the ablation was called, in the manifest and as the name of its table
+ROLES = {ABLATION: "ablation"}
 _LOG = logging.getLogger("subsettune")
 
 
@@ -35,6 +41,16 @@ def current_point(point: Mapping[Any, Any]) -> dict[Any, Any]:
 def current_space(raw: Mapping[Any, Any]) -> dict[Any, Any]:
     """What stands under `space:`, with today's coordinates, in conditions too; errors as of `current_phase`."""
     return {key: _current_axis(axis) for key, axis in current_point(raw).items()}
+
+
+def current_settings(raw: Mapping[Any, Any]) -> dict[Any, Any]:
+    """What stands under `study:`, with today's keys; errors as of `current_phase`."""
+    return _renamed(raw, SETTINGS)
+
+
+def current_result(raw: Mapping[str, Any]) -> dict[Any, Any]:
+    """A result of the ablation, with today's keys."""
+    return _renamed(raw, RESULT_KEYS)
 
 
 def former_phase(plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,6 +79,9 @@ def _found(raw: object) -> set[tuple[str, str]]:
     phases = raw.get("phases")
     for phase in phases if isinstance(phases, list | tuple) else ():
         found |= {(old, PHASE_KEYS[old]) for old in PHASE_KEYS if isinstance(phase, Mapping) and old in phase}
+    settings = raw.get("study")
+    if isinstance(settings, Mapping):
+        found |= {(old, new) for old, new in SETTINGS.items() if old in settings}
     space = raw.get("space")
     if isinstance(space, Mapping):
         conditions = [

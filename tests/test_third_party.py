@@ -87,7 +87,7 @@ def study(names: Names, tiny_data: dict[str, str]) -> Study:
             "study.trials": 6,
             "study.seeds": 2,
             "study.max_seeds": 2,
-            "study.comparison_seeds": 2,
+            "study.ablation_seeds": 2,
         }
     )
     raw["space"][f"{names.transition}.factor"] = 0.95
@@ -108,7 +108,7 @@ def view(study: Study, tmp_path_factory: pytest.TempPathFactory) -> StudyView:
 def test_they_are_in_the_space_and_the_plan(study: Study, names: Names) -> None:
     assert tuple(component.name for component in study.contenders) == names.all
     planned = plan(study)
-    assert planned["runs"]["comparison"]["runs"] == 2 * 2 * len(names.all)
+    assert planned["runs"]["ablation"]["runs"] == 2 * 2 * len(names.all)
 
 
 def test_a_study_tries_them_and_tells_whether_they_paid(view: StudyView, names: Names) -> None:

@@ -87,7 +87,7 @@ def ablation_text(view: StudyView, row: AblationResult) -> str:
     policy = f"{describe(row.policy, view.facts)}{origin}"
     if row.difference is None:
         return f"{row.words}. {policy}."
-    metrics = [metric_words(value, view.study.task.tolerance) for value in (row.metric, row.twin_metric)]
+    metrics = [metric_words(value, view.study.task.tolerance) for value in (row.metric, row.baseline_metric)]
     name, n = metric_name(view.study.task.metric), len(row.differences)
     costs = f"both cost {flops_words(row.cost_flops)}{_charge(row)}"
     return f"{name} {metrics[0]} against {metrics[1]} over {n} seeds; {costs}. {policy}."
@@ -101,7 +101,7 @@ def _charge(row: AblationResult) -> str:
 
 
 def components_legend(view: StudyView) -> str:
-    """What the columns mean, and what the comparison is no evidence of."""
+    """What the columns mean, and what the ablation is no evidence of."""
     counts = "met: reached the target, on the validation split, in one run, before verification."
     if not view.ablation:
         return counts

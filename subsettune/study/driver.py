@@ -37,7 +37,7 @@ from subsettune.study.stages.verification import VerificationStage
 from subsettune.train.loop import RunOptions
 
 # Settings that a study may go on with another value of; the others are part of what its evidence says.
-MAY_CHANGE = ("trials", "parallel", "gpus_per_trial", "candidates", "comparison_seeds", "time_limit_s")
+MAY_CHANGE = ("trials", "parallel", "gpus_per_trial", "candidates", "ablation_seeds", "time_limit_s")
 SEEDS_APART = 100_000  # seeds of the reference start at so many times the study's seed; trials have their own
 
 
@@ -167,7 +167,7 @@ class StudyDriver:
         if manifest.status != "finished" or manifest.trials_asked < settings.trials:
             return False
         compared = 0 if manifest.ablation is None else len(manifest.ablation.seeds)
-        return not contenders(self.context) or compared >= settings.comparison_seeds
+        return not contenders(self.context) or compared >= settings.ablation_seeds
 
     def _export(self, delivery: Delivery) -> None:
         context = self.context

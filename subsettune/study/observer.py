@@ -15,7 +15,7 @@ class Observer(Protocol):
     def stage(self, name: str, num_runs: int | None) -> None:
         """A stage begins; `num_runs` is null when unknown.
 
-        Stages: `reference`, `search`, `verification`, `comparison`, `export`.
+        Stages: `reference`, `search`, `verification`, `ablation`, `export`.
         """
 
     def run_started(self, name: str) -> None:

@@ -83,8 +83,8 @@ def _runs(study: Study, admitted: Admitted) -> dict[str, dict[str, Any]]:
         "more seeds of the reference": (settings.seed_cap - settings.seeds, known.reference_passes),
     }
     contenders = len(study.contenders)
-    if contenders and settings.comparison_seeds:
-        counts["comparison"] = (2 * contenders * settings.comparison_seeds, dearest)  # each with its twin
+    if contenders and settings.ablation_seeds:
+        counts["ablation"] = (2 * contenders * settings.ablation_seeds, dearest)  # each with its baseline
     return {
         kind: {"runs": runs, "passes": runs * passes, "flops": round(runs * passes * known.pass_flops)}
         for kind, (runs, passes) in counts.items()

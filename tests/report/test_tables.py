@@ -208,7 +208,7 @@ def test_notes_tell_trials_policies_and_costs_of_each_component() -> None:
     for name, row in rows.items():
         assert lines[name].startswith(f"{row.feasible} of {row.trials} trials met the target")
     assert lines["order uniform"].endswith(f", the cheapest with {_passes(view, rows['order uniform'])} passes.")
-    assert "; no result: its random twin diverged with seed 0. " in lines["selector my_selectors.own:Distances"]
+    assert "; no result: its random baseline diverged with seed 0. " in lines["selector my_selectors.own:Distances"]
     cost = text.flops_words(view.ablation[KCENTER].cost_flops)
     assert f"both cost {cost}, 12.5 % of it (0.01 s) for choosing the subset. " in lines["selector kcenter"]
     assert f"both cost {cost}. " in lines["order sift"]

@@ -68,7 +68,7 @@ SPACE = read_space(
         "transition": {"choice": ["keep", "reset_optimizer"]},
     }
 )
-WIDE = {"task.tolerance": 0.5, "study.comparison_seeds": 3}  # every policy passes
+WIDE = {"task.tolerance": 0.5, "study.ablation_seeds": 3}  # every policy passes
 THREE = {**WIDE, "study.trials": 8, "space.selector": {"choice": ["random", "stratified", "kcenter"]}}
 T_90 = {2: math.tan(0.45 * math.pi), 3: 0.9 * math.sqrt(2 / (1 - 0.9**2))}  # closed forms, by number of seeds
 
@@ -135,7 +135,7 @@ def _rules(*seeds: int, higher: bool = True, resolution: float = 0.0) -> Rules:
 def _run(policy: Policy, seed: int, metric: float | None, **more: Any) -> RunRecord:
     plain: dict[str, Any] = {
         "name": f"{policy.key[:6]}-{seed}",
-        "role": "comparison",
+        "role": "ablation",
         "policy": policy,
         "seed": seed,
         "cause": "finished" if metric is not None else "diverged",
@@ -154,11 +154,11 @@ def _judge(row: AblationResult, runs: Iterable[RunRecord], rules: Rules) -> Abla
     return judge(row, {(run.policy.key, run.seed): run for run in runs}, rules)
 
 
-def _pairs(row: AblationResult, mine: Iterable[float | None], twins: Iterable[float | None]) -> list[RunRecord]:
+def _pairs(row: AblationResult, mine: Iterable[float | None], baselines: Iterable[float | None]) -> list[RunRecord]:
     assert row.policy is not None
-    assert row.twin is not None
+    assert row.baseline is not None
     runs = [_run(row.policy, seed, metric) for seed, metric in enumerate(mine)]
-    return [*runs, *(_run(row.twin, seed, metric) for seed, metric in enumerate(twins))]
+    return [*runs, *(_run(row.baseline, seed, metric) for seed, metric in enumerate(baselines))]
 
 
 # --- which policy stands for a selector -------------------------------------------------------------------------------
@@ -195,10 +195,10 @@ def test_each_selector_has_its_own_best_and_the_same_policy_with_a_random_subset
     mine, other = _trial(0, 0.95, selector="kcenter", budget=0.3), _trial(1, 0.95, selector="stratified", budget=0.1)
     (row,) = _choose(["kcenter"], _found(mine, other))
     assert (row.name, row.verdict, row.trials, row.policy) == ("kcenter", "open", (0,), mine.policy)
-    assert row.twin == randomised(mine.policy)
-    assert row.twin is not None
-    assert [phase.selector for phase in row.twin.phases] == ["random", "random"]
-    assert row.cost_flops == row.twin_cost_flops == mine.cost_flops == round(0.3 * 10 * 1000 * 3000)
+    assert row.baseline == randomised(mine.policy)
+    assert row.baseline is not None
+    assert [phase.selector for phase in row.baseline.phases] == ["random", "random"]
+    assert row.cost_flops == row.baseline_cost_flops == mine.cost_flops == round(0.3 * 10 * 1000 * 3000)
 
 
 def test_the_share_of_selection_is_that_of_the_whole_policy() -> None:
@@ -224,9 +224,9 @@ def test_a_borrowed_policy_takes_the_options_that_the_space_gives_the_selector()
     best = _trial(1, 0.95, selector="stratified")
     (row,) = _choose(["kcenter"], _found(best), space, _never)
     assert row.policy is not None
-    assert row.twin is not None
+    assert row.baseline is not None
     assert row.policy.phases[0].selector_options == {"features": "projection"}
-    assert row.twin.phases[0].selector_options == {}
+    assert row.baseline.phases[0].selector_options == {}
 
 
 def test_what_cannot_run_is_borrowed_from_the_next_best_or_told_with_the_reason_of_the_best() -> None:
@@ -323,22 +323,22 @@ def test_an_order_is_compared_with_the_uniform_one_and_an_entry_with_none() -> N
         ("order", "selective_backprop", (0,)),
         ("transition", "reset_optimizer", (0,)),
     ]
-    policies = [(row.policy, row.twin) for row in rows]
+    policies = [(row.policy, row.baseline) for row in rows]
     assert [policy for policy, _ in policies] == [best.policy] * 2
     (_, uniform), (_, kept) = policies
     assert uniform == from_coordinates({**best.coordinates, "order": "uniform"}, FACTS)
     assert kept == from_coordinates({**best.coordinates, "transition": "keep"}, FACTS)
-    assert [(row.selection_flops, row.twin_cost_flops) for row in rows] == [(0, best.cost_flops)] * 2
+    assert [(row.selection_flops, row.baseline_cost_flops) for row in rows] == [(0, best.cost_flops)] * 2
 
 
 def test_the_soup_is_compared_with_a_longer_subset_stretch() -> None:
     best = _trial(0, 0.95, soup=0.25, **{"soup.workers": 2, "soup.masks": "data"})
     (row,) = _choose(["soup soup"], _found(best), EVERYTHING)
     without = from_coordinates({**best.coordinates, "soup": 0}, FACTS)
-    assert row.twin is not None
-    assert [replace(phase, passes=1) for phase in row.twin.phases] == [replace(p, passes=1) for p in without.phases]
-    assert [phase.passes for phase in row.twin.phases] == pytest.approx([phase.passes for phase in without.phases])
-    assert row.twin_cost_flops == row.cost_flops
+    assert row.baseline is not None
+    assert [replace(phase, passes=1) for phase in row.baseline.phases] == [replace(p, passes=1) for p in without.phases]
+    assert [phase.passes for phase in row.baseline.phases] == pytest.approx([phase.passes for phase in without.phases])
+    assert row.baseline_cost_flops == row.cost_flops
     # Both workers measure gradients on the first batch of their shard, 50 examples of 50: forward and backward.
     assert row.selection_flops == 2 * 50 * FACTS.example_flops
 
@@ -375,8 +375,8 @@ def test_all_data_do_for_an_order_but_not_for_a_selector() -> None:
     whole = replace(whole, coordinates=FrozenDict({k: v for k, v in whole.coordinates.items() if k != "selector"}))
     order, selector = _choose(["order selective_backprop", "kcenter"], _found(whole), EVERYTHING)
     assert order.policy == whole.policy
-    assert order.twin is not None
-    assert order.twin.arm == "full"
+    assert order.baseline is not None
+    assert order.baseline.arm == "full"
     assert selector.policy is not None
     assert selector.trials == ()
     assert selector.policy.phases[0].share == 0.1
@@ -385,9 +385,9 @@ def test_all_data_do_for_an_order_but_not_for_a_selector() -> None:
 
 def test_a_policy_whose_twin_cannot_run_stands_for_nothing() -> None:
     first, second = _trial(0, 0.95, budget=0.1, **HARD), _trial(1, 0.95, budget=0.2, **HARD)
-    twin = components.neutralised(first.policy, "order")
+    baseline = components.neutralised(first.policy, "order")
     (row,) = _choose(
-        ["order selective_backprop"], _found(first, second), EVERYTHING, lambda p: "No." if p == twin else None
+        ["order selective_backprop"], _found(first, second), EVERYTHING, lambda p: "No." if p == baseline else None
     )
     assert row.policy == second.policy
 
@@ -427,7 +427,7 @@ def _requests(stage: AblationSource) -> list[RunRequest]:
 def test_runs_come_pair_by_pair_a_shared_twin_once_and_what_is_on_record_not_at_all() -> None:
     found = _found(_trial(0, 0.95))
     rows = _choose(["kcenter", "stratified"], found)
-    assert rows[0].twin == rows[1].twin
+    assert rows[0].baseline == rows[1].baseline
     assert rows[0].policy is not None
     known = [_run(rows[0].policy, 1, None, role="verification", candidate="candidate-1")]
     stage = AblationSource(rows, _rules(0, 1), known, lambda record: None)
@@ -435,7 +435,7 @@ def test_runs_come_pair_by_pair_a_shared_twin_once_and_what_is_on_record_not_at_
     requests = _requests(stage)
     done = [(request.candidate, request.seed) for request in requests]
     assert done == [("kcenter", 0), ("random", 0), ("random", 1), ("stratified", 0), ("stratified", 1)]
-    assert {(request.role, request.splits) for request in requests} == {("comparison", ("validation",))}
+    assert {(request.role, request.splits) for request in requests} == {("ablation", ("validation",))}
 
 
 def test_a_run_is_named_by_its_policy_in_letters_that_any_file_may_have() -> None:
@@ -503,8 +503,10 @@ def test_equal_differences_are_not_certain_where_the_metric_has_steps() -> None:
 )
 def test_the_verdict_is_where_the_interval_lies(differences: tuple[float, ...], higher: bool, verdict: str) -> None:
     row = _chosen()
-    twins = (0.5, 0.7, 0.6)  # how good a seed is cancels
-    runs = _pairs(row, [twin + difference for twin, difference in zip(twins, differences, strict=True)], twins)
+    baselines = (0.5, 0.7, 0.6)  # how good a seed is cancels
+    runs = _pairs(
+        row, [baseline + difference for baseline, difference in zip(baselines, differences, strict=True)], baselines
+    )
     found = _judge(row, runs[::-1], _rules(higher=higher))
     sign = 1 if higher else -1
     assert found.verdict == verdict
@@ -514,7 +516,7 @@ def test_the_verdict_is_where_the_interval_lies(differences: tuple[float, ...], 
     half = T_90[3] * 0.01 / math.sqrt(3)
     assert found.difference is not None
     assert (found.lower, found.upper) == pytest.approx((found.difference - half, found.difference + half), rel=1e-6)
-    assert found.twin_metric == pytest.approx(0.6)
+    assert found.baseline_metric == pytest.approx(0.6)
     assert found.metric == pytest.approx(0.6 + sum(differences) / 3)
 
 
@@ -529,20 +531,20 @@ def test_the_floor_of_verification_holds_here_too() -> None:
 def test_seconds_are_means_and_other_seeds_and_policies_do_not_count() -> None:
     row = _chosen()
     assert row.policy is not None
-    assert row.twin is not None
+    assert row.baseline is not None
     runs = [
         *(_run(row.policy, seed, 0.9, select_s=float(seed), train_s=2.0) for seed in range(3)),
-        *(_run(row.twin, seed, 0.8, train_s=4.0) for seed in range(3)),
+        *(_run(row.baseline, seed, 0.8, train_s=4.0) for seed in range(3)),
         _run(row.policy, 9, 0.0, select_s=100.0),
         _run(_trial(5, 0.1, budget=0.6).policy, 0, 0.0),
     ]
     found = _judge(row, runs, _rules())
-    assert (found.select_s, found.seconds, found.twin_seconds) == (1.0, 3.0, 4.0)
+    assert (found.select_s, found.seconds, found.baseline_seconds) == (1.0, 3.0, 4.0)
     assert found.metric == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize(
-    ("mine", "twins", "reason"),
+    ("mine", "baselines", "reason"),
     [
         ((0.9, 0.9, 0.9), (0.9, None, None), "its random baseline diverged with seed 1"),
         ((0.9, None, 0.9), (0.9, 0.9, 0.9), "kcenter diverged with seed 1"),
@@ -550,10 +552,10 @@ def test_seconds_are_means_and_other_seeds_and_policies_do_not_count() -> None:
     ],
 )
 def test_a_run_without_a_number_is_no_result_and_says_which(
-    mine: tuple[float | None, ...], twins: tuple[float | None, ...], reason: str
+    mine: tuple[float | None, ...], baselines: tuple[float | None, ...], reason: str
 ) -> None:
     row = _chosen()
-    found = _judge(row, _pairs(row, mine, twins), _rules())
+    found = _judge(row, _pairs(row, mine, baselines), _rules())
     assert (found.verdict, found.reason, found.difference) == ("no_result", reason, None)
 
 
@@ -578,9 +580,9 @@ def test_a_verdict_waits_for_all_runs_and_one_that_needs_none_stays() -> None:
 
 def test_few_seeds_are_refused() -> None:
     with pytest.raises(ConfigError) as caught:
-        StudySettings(comparison_seeds=1)
-    assert "comparison_seeds must be 0 or at least 2, got 1. 0 compares nothing." in str(caught.value)
-    assert StudySettings().comparison_seeds == 3
+        StudySettings(ablation_seeds=1)
+    assert "ablation_seeds must be 0 or at least 2, got 1. 0 compares nothing." in str(caught.value)
+    assert StudySettings().ablation_seeds == 3
 
 
 def _words(found: Iterable[Component]) -> list[str]:
@@ -607,11 +609,11 @@ def test_a_plan_counts_each_component_and_its_twin() -> None:
         "space.transition": {"choice": ["keep", "reset_optimizer"]},
         "space.order": {"choice": ["uniform", "rs2"]},
     }
-    assert plan(parse(changed(THREE | entries)))["runs"]["comparison"]["runs"] == 2 * 3 * 4
+    assert plan(parse(changed(THREE | entries)))["runs"]["ablation"]["runs"] == 2 * 3 * 4
     runs = plan(parse(changed(THREE)))["runs"]
-    assert runs["comparison"]["runs"] == 2 * 3 * 2  # two selectors besides random, three seeds, with and without
-    assert "comparison" not in plan(parse(changed({**THREE, "study.comparison_seeds": 0})))["runs"]
-    assert "comparison" not in plan(parse(changed({**WIDE, "space.selector": "random"})))["runs"]
+    assert runs["ablation"]["runs"] == 2 * 3 * 2  # two selectors besides random, three seeds, with and without
+    assert "ablation" not in plan(parse(changed({**THREE, "study.ablation_seeds": 0})))["runs"]
+    assert "ablation" not in plan(parse(changed({**WIDE, "space.selector": "random"})))["runs"]
 
 
 # --- whole studies in this process ------------------------------------------------------------------------------------
@@ -674,25 +676,25 @@ def _spent(records: Iterable[RunRecord]) -> int:
 def test_a_study_says_of_every_selector_whether_it_paid_for_itself(compared: StudyView) -> None:
     rows = {row["name"]: row for row in compared.summary.to_mapping()["components"]}
     assert list(rows) == ["random", "stratified", "kcenter"]
-    assert rows["random"]["comparison"] is None
+    assert rows["random"]["ablation"] is None
     for name in ("stratified", "kcenter"):
-        row = rows[name]["comparison"]
+        row = rows[name]["ablation"]
         runs = [*compared.ablation_runs, *compared.verification]
         if row["verdict"] == "not_tried":
             assert row["words"].startswith("could not be tried: Choosing ")
             continue
-        policy, twin = (Policy.from_mapping(row[key]) for key in ("policy", "twin"))
+        policy, baseline = (Policy.from_mapping(row[key]) for key in ("policy", "baseline"))
         assert _selector_of(policy) == name
-        assert twin == randomised(policy)
-        mine, others = ({r.seed: r for r in runs if r.policy == which} for which in (policy, twin))
+        assert baseline == randomised(policy)
+        mine, others = ({r.seed: r for r in runs if r.policy == which} for which in (policy, baseline))
         assert sorted(mine) == sorted(others) == [0, 1, 2]
         expected = [(mine[seed].metric or 0) - (others[seed].metric or 0) for seed in range(3)]
         assert row["differences"] == expected
         assert row["seeds"] == 3
         assert {run.ledger.select for run in mine.values()} == {row["selection_flops"]}
         assert compared.facts is not None
-        assert row["cost_flops"] == row["twin_cost_flops"] == policy.cost(compared.facts)
-    assert any(row["comparison"] and row["comparison"]["seeds"] for row in rows.values())
+        assert row["cost_flops"] == row["baseline_cost_flops"] == policy.cost(compared.facts)
+    assert any(row["ablation"] and row["ablation"]["seeds"] for row in rows.values())
 
 
 def test_counts_by_selector_are_those_of_the_trials(compared: StudyView) -> None:
@@ -728,7 +730,7 @@ def test_text_and_page_tell_the_same_verdicts(compared: StudyView) -> None:
 @pytest.mark.slow
 def test_verification_is_the_same_with_and_without_a_comparison(options: TuneOptions, names: list[str]) -> None:
     with_one = tune(changed(THREE), run_id="a", options=options)
-    without = tune(changed({**THREE, "study.comparison_seeds": 0}), run_id="b", options=options)
+    without = tune(changed({**THREE, "study.ablation_seeds": 0}), run_id="b", options=options)
     assert with_one.manifest.rounds == without.manifest.rounds
     assert with_one.manifest.winner == without.manifest.winner
     assert without.manifest.ablation is None
@@ -746,7 +748,7 @@ def test_the_test_split_is_not_touched(options: TuneOptions, names: list[str], m
         return batch(part, index)
 
     monkeypatch.setattr(Part, "batch", watched)
-    view = tune(changed({**WIDE, "study.comparison_seeds": 4}), run_id="a", options=options)
+    view = tune(changed({**WIDE, "study.ablation_seeds": 4}), run_id="a", options=options)
     assert _of(names, "compare")
     assert touched == {"verify"}
     assert all(run.test_metric is None for run in view.ablation_runs)
@@ -754,7 +756,7 @@ def test_the_test_split_is_not_touched(options: TuneOptions, names: list[str], m
 
 @pytest.mark.slow
 def test_runs_of_verification_serve_again(options: TuneOptions, names: list[str]) -> None:
-    view = tune(changed({**THREE, "study.comparison_seeds": 5}), run_id="a", options=options)
+    view = tune(changed({**THREE, "study.ablation_seeds": 5}), run_id="a", options=options)
     keys = {(run.policy.key, run.seed) for run in view.verification}
     assert not keys & {(run.policy.key, run.seed) for run in view.ablation_runs}
     row = view.ablation[_component("stratified")]
@@ -769,7 +771,7 @@ def test_runs_of_verification_serve_again(options: TuneOptions, names: list[str]
 
 @pytest.mark.slow
 def test_a_study_of_orders_entries_and_a_soup_says_of_each_whether_it_paid(options: TuneOptions) -> None:
-    raw = changed({**WIDE, "study.comparison_seeds": 2, "study.trials": 10})
+    raw = changed({**WIDE, "study.ablation_seeds": 2, "study.trials": 10})
     raw["space"] |= {
         "subset_share": {"choice": [0.2, 1.0]},
         "order": {"choice": ["uniform", "selective_backprop"]},
@@ -785,12 +787,12 @@ def test_a_study_of_orders_entries_and_a_soup_says_of_each_whether_it_paid(optio
     for component, row in view.ablation.items():
         assert row.verdict in ("paid", "not_paid", "no_difference"), row.reason
         assert row.policy is not None
-        assert row.twin == components.neutralised(row.policy, component.kind)
-        mine, twins = ([runs[policy.key, seed] for seed in (0, 1)] for policy in (row.policy, row.twin))
-        assert row.differences == tuple((a.metric or 0) - (b.metric or 0) for a, b in zip(mine, twins, strict=True))
-        extra = {a.ledger.select - b.ledger.select for a, b in zip(mine, twins, strict=True)}
+        assert row.baseline == components.neutralised(row.policy, component.kind)
+        mine, baselines = ([runs[policy.key, seed] for seed in (0, 1)] for policy in (row.policy, row.baseline))
+        assert row.differences == tuple((a.metric or 0) - (b.metric or 0) for a, b in zip(mine, baselines, strict=True))
+        extra = {a.ledger.select - b.ledger.select for a, b in zip(mine, baselines, strict=True)}
         assert extra == {row.selection_flops}
-        assert all(run.ledger.total - run.ledger.evaluate <= row.cost_flops for run in (*mine, *twins))
+        assert all(run.ledger.total - run.ledger.evaluate <= row.cost_flops for run in (*mine, *baselines))
     assert [trial for trial in view.trials if trial.policy.arm != trial.coordinates["arm"]] == []
     assert any(trial.coordinates.get("subset_share") == 1 for trial in view.trials)
     text = tables.result_text(view)
@@ -804,16 +806,14 @@ def test_a_study_of_orders_entries_and_a_soup_says_of_each_whether_it_paid(optio
 def test_a_comparison_from_before_orders_were_compared_gets_the_rows_that_are_missing(
     options: TuneOptions, names: list[str]
 ) -> None:
-    raw = changed({**WIDE, "study.comparison_seeds": 2, "space.transition": {"choice": ["keep", "reset_optimizer"]}})
+    raw = changed({**WIDE, "study.ablation_seeds": 2, "space.transition": {"choice": ["keep", "reset_optimizer"]}})
     first = tune(raw, run_id="a", options=options)
     folder = StudyFolder(options.storage, "a").folder
     manifest = json.loads(folder.read("manifest.json"))
     old = [
-        {"selector": row.pop("name"), **row}
-        for row in manifest["comparison"]["rows"]
-        if row.pop("kind") != "transition"
+        {"selector": row.pop("name"), **row} for row in manifest["ablation"]["rows"] if row.pop("kind") != "transition"
     ]
-    manifest["comparison"]["rows"] = old
+    manifest["ablation"]["rows"] = old
     folder.write("manifest.json", json.dumps(manifest).encode())
     read = StudyFolder(options.storage, "a").open().view()
     assert _words(read.ablation) == ["selector stratified"]
@@ -821,7 +821,7 @@ def test_a_comparison_from_before_orders_were_compared_gets_the_rows_that_are_mi
     names.clear()
     assert _words(tune(raw, run_id="a", options=options).ablation) == ["selector stratified"]  # it was finished
     assert names == []
-    more = tune({**raw, "study": {**raw["study"], "comparison_seeds": 3}}, run_id="a", options=options)
+    more = tune({**raw, "study": {**raw["study"], "ablation_seeds": 3}}, run_id="a", options=options)
     assert _words(more.ablation) == ["selector stratified", "transition reset_optimizer"]
     for component, row in more.ablation.items():
         assert row.differences[:2] == first.ablation[component].differences
@@ -841,11 +841,11 @@ def test_a_space_of_random_alone_has_nothing_to_compare(options: TuneOptions, na
 def test_an_interrupted_comparison_goes_on_and_the_winner_is_known_already(
     options: TuneOptions, names: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = changed({**THREE, "study.comparison_seeds": 5})
+    study = changed({**THREE, "study.ablation_seeds": 5})
     train = Worker.train
 
     def broken(worker: Worker, request: RunRequest, report: Any) -> Any:
-        if len(_of(names, "compare")) == 2 and request.role == "comparison":
+        if len(_of(names, "compare")) == 2 and request.role == "ablation":
             raise KeyboardInterrupt
         return train(worker, request, report)
 
@@ -871,21 +871,21 @@ def test_an_interrupted_comparison_goes_on_and_the_winner_is_known_already(
 def test_a_finished_study_is_compared_on_demand_with_more_seeds_and_after_more_trials(
     options: TuneOptions, names: list[str]
 ) -> None:
-    without = tune(changed({**WIDE, "study.comparison_seeds": 0}), run_id="a", options=options)
+    without = tune(changed({**WIDE, "study.ablation_seeds": 0}), run_id="a", options=options)
     names.clear()
-    first = tune(changed({**WIDE, "study.comparison_seeds": 4}), run_id="a", options=options)
+    first = tune(changed({**WIDE, "study.ablation_seeds": 4}), run_id="a", options=options)
     assert names == _of(names, "compare") != []
     assert first.manifest.rounds == without.manifest.rounds
     assert _spent(first.ablation_runs) > 0
     names.clear()
-    assert tune(changed({**WIDE, "study.comparison_seeds": 4}), run_id="a", options=options).summary == first.summary
-    assert tune(changed({**WIDE, "study.comparison_seeds": 2}), run_id="a", options=options).summary == first.summary
+    assert tune(changed({**WIDE, "study.ablation_seeds": 4}), run_id="a", options=options).summary == first.summary
+    assert tune(changed({**WIDE, "study.ablation_seeds": 2}), run_id="a", options=options).summary == first.summary
     assert names == []
-    second = tune(changed({**WIDE, "study.comparison_seeds": 5}), run_id="a", options=options)
+    second = tune(changed({**WIDE, "study.ablation_seeds": 5}), run_id="a", options=options)
     assert len(names) == 2
     assert all(name.endswith("-seed-4") for name in names)
     assert second.ablation[_component("stratified")].policy == first.ablation[_component("stratified")].policy
-    third = tune(changed({**WIDE, "study.comparison_seeds": 5, "study.trials": 12}), run_id="a", options=options)
+    third = tune(changed({**WIDE, "study.ablation_seeds": 5, "study.trials": 12}), run_id="a", options=options)
     assert third.manifest.ablation is not None
     assert third.manifest.ablation.trials_asked == 12
     assert third.ablation_runs[: len(second.ablation_runs)] == second.ablation_runs  # what was spent stays spent
@@ -895,14 +895,14 @@ def test_a_finished_study_is_compared_on_demand_with_more_seeds_and_after_more_t
 
 
 def test_a_study_from_before_there_was_a_comparison_opens_and_reports(options: TuneOptions) -> None:
-    tune(changed({**WIDE, "study.comparison_seeds": 0}), run_id="a", options=options)
+    tune(changed({**WIDE, "study.ablation_seeds": 0}), run_id="a", options=options)
     folder = StudyFolder(options.storage, "a").folder
     manifest = json.loads(folder.read("manifest.json"))
-    del manifest["study"]["study"]["comparison_seeds"]
+    del manifest["study"]["study"]["ablation_seeds"]
     folder.write("manifest.json", json.dumps(manifest).encode())
-    assert not folder.exists("comparison.parquet")
+    assert not folder.exists("ablation.parquet")
     view = StudyFolder(options.storage, "a").open().view()
-    assert [row["comparison"] for row in view.summary.to_mapping()["components"]] == [None, None]
+    assert [row["ablation"] for row in view.summary.to_mapping()["components"]] == [None, None]
     assert "stratified" in tables.result_text(view)
     assert "validation evidence" not in tables.result_text(view)
     assert "Which components paid for themselves?" in html.page(view)
@@ -912,7 +912,7 @@ def test_a_damaged_row_of_the_comparison_is_told(options: TuneOptions) -> None:
     tune(changed({**WIDE, "study.trials": 3}), run_id="a", options=options)
     folder = StudyFolder(options.storage, "a").folder
     manifest = json.loads(folder.read("manifest.json"))
-    manifest["comparison"]["rows"][0]["verdict"] = "splendid"
+    manifest["ablation"]["rows"][0]["verdict"] = "splendid"
     folder.write("manifest.json", json.dumps(manifest).encode())
     with pytest.raises(StudyError, match=r"manifest.json is damaged: .*verdict.*'splendid'"):
         StudyFolder(options.storage, "a").open()
@@ -937,15 +937,15 @@ def test_a_regression_turns_the_sign(options: TuneOptions, tiny_data: dict[str, 
         "task.metric": "mse",
         "task.tolerance": 5000.0,
         "task.recipe.lr": 0.02,
-        "study.comparison_seeds": 3,
+        "study.ablation_seeds": 3,
         "space.selector": {"choice": ["random", "kcenter"]},
         "space.budget": {"log": [0.4, 0.8]},
     }
     view = tune(changed(changes), run_id="a", options=options)
     row = view.ablation[_component("kcenter")]
     assert row.metric is not None
-    assert row.twin_metric is not None
-    assert row.difference == pytest.approx(row.twin_metric - row.metric)
+    assert row.baseline_metric is not None
+    assert row.difference == pytest.approx(row.baseline_metric - row.metric)
     assert "its sign turned so that more is better" in " ".join(tables.result_text(view).split())
 
 
@@ -954,14 +954,14 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from fake_inputs import changed
 from subsettune import DataPaths, TuneOptions, tune
-from subsettune.study.execute import sequence as runs
+from subsettune.study.execute import worker as runs
 from subsettune.study.results import folder
 
 train, add = runs.Worker.train, folder.StudyFolder.add
 left = [2]
 
 def die(when, request_or_record):
-    if request_or_record.role == "comparison" and sys.argv[3] == when:
+    if request_or_record.role == "ablation" and sys.argv[3] == when:
         left[0] -= 1
         if left[0] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -978,7 +978,7 @@ def added(self, record):
 runs.Worker.train, folder.StudyFolder.add = trained, added
 places = DataPaths(cache=sys.argv[2] + "/cache")
 options = TuneOptions(storage=sys.argv[2] + "/runs", places=places, executor="inline", device="cpu")
-tune(changed({"task.tolerance": 0.5, "study.comparison_seeds": 5}), run_id="a", options=options)
+tune(changed({"task.tolerance": 0.5, "study.ablation_seeds": 5}), run_id="a", options=options)
 """
 
 
@@ -989,13 +989,13 @@ def test_a_kill_loses_no_run_and_repeats_none(when: str, left: int, tmp_path: Pa
     done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     broken = StudyFolder(str(tmp_path / "runs"), "a").open()
-    assert len(broken.records("comparison")) == left
-    study = changed({"task.tolerance": 0.5, "study.comparison_seeds": 5})
+    assert len(broken.records("ablation")) == left
+    study = changed({"task.tolerance": 0.5, "study.ablation_seeds": 5})
     view = tune(study, run_id="a", options=_options(tmp_path))
     assert names == _of(names, "compare")
     runs = view.ablation_runs
     assert len({(run.policy.key, run.seed) for run in runs}) == len(runs) == len(names) + left
-    assert view.ablation_runs[:left] == broken.records("comparison")
+    assert view.ablation_runs[:left] == broken.records("ablation")
     assert len(view.ablation[_component("stratified")].differences) == 5
     whole = tune(study, run_id="b", options=_options(tmp_path))
     assert whole.ablation[_component("stratified")].differences == view.ablation[_component("stratified")].differences

@@ -24,7 +24,7 @@ STUDY: dict[str, Any] = {
         "subset_share": {"log": [0.1, 0.5]},
         "selector": {"choice": ["random", "stratified"]},
     },
-    "study": {"trials": 6, "seeds": 3, "max_seeds": 3, "candidates": 1, "comparison_seeds": 0},
+    "study": {"trials": 6, "seeds": 3, "max_seeds": 3, "candidates": 1, "ablation_seeds": 0},
 }
 
 

@@ -309,7 +309,7 @@ class _Maker:
         self._keep(self._compare_one("selector", "kcenter", _with_selector(base, "kcenter"), gain))
         mine = _with_selector(base, "my_selectors.own:Distances")
         lost = self._row("selector", "my_selectors.own:Distances", mine, verdict="no_result")
-        self._keep(dataclasses.replace(lost, reason="its random twin diverged with seed 0"))
+        self._keep(dataclasses.replace(lost, reason="its random baseline diverged with seed 0"))
         self._keep(self._compare_one("order", "sift", dataclasses.replace(base, phases=tuple(sift)), 0.0))
         why = "the search finished no subset policy"
         self._keep(AblationResult(kind="transition", name="reset_optimizer", verdict="not_tried", reason=why))
@@ -322,15 +322,15 @@ class _Maker:
         self.ablation[row.component] = row
 
     def _row(self, kind: str, name: str, policy: Policy, **more: Any) -> AblationResult:
-        twin = neutralised(policy, kind)
+        baseline = neutralised(policy, kind)
         return AblationResult(
             kind=kind,
             name=name,
             policy=policy,
-            twin=twin,
+            baseline=baseline,
             trials=(7,) if name == "kcenter" else (),
             cost_flops=policy.cost(FACTS),
-            twin_cost_flops=twin.cost(FACTS),
+            baseline_cost_flops=baseline.cost(FACTS),
             selection_flops=0 if kind == "order" else policy.cost(FACTS) // 8,
             **more,
         )
@@ -343,9 +343,7 @@ class _Maker:
         theirs: list[RunRecord] = []
         for seed in range(3):
             for which, runs, label in ((policy, mine, name), (neutralised(policy, kind), theirs, against)):
-                runs.append(
-                    self._run(f"compare-{name}-{label}-seed-{seed}", "comparison", which, seed, candidate=label)
-                )
+                runs.append(self._run(f"compare-{name}-{label}-seed-{seed}", "ablation", which, seed, candidate=label))
             metric = (theirs[-1].metric or 0.0) + sign * (gain + noise[seed])
             mine[-1] = dataclasses.replace(mine[-1], metric=metric, select_s=0.01)
         self.ablation_runs += [*mine, *theirs]
@@ -358,13 +356,13 @@ class _Maker:
             verdict="paid" if gain > half else "not_paid" if gain < -half else "no_difference",
             differences=differences,
             metric=sum(run.metric or 0.0 for run in mine) / 3,
-            twin_metric=sum(run.metric or 0.0 for run in theirs) / 3,
+            baseline_metric=sum(run.metric or 0.0 for run in theirs) / 3,
             difference=gain,
             lower=gain - half,
             upper=gain + half,
             select_s=0.01,
             seconds=1.0,
-            twin_seconds=1.0,
+            baseline_seconds=1.0,
         )
 
     # -- the view

@@ -118,7 +118,7 @@ def _chosen(component: Component, found: Found, ground: Ground) -> AblationResul
 
 
 def _problem(component: Component, policy: Policy, where: str, invalid: Invalid) -> str | None:
-    """Why a policy made from a trial cannot stand for a component; None if it can, and its twin too."""
+    """Why a policy made from a trial cannot stand for a component; None if it can, and its baseline too."""
     if components.name_in(policy, component.kind) != component.name:
         return f"{component.name!r} is no choice in {where}"
     if not components.is_at_work(component, policy):
@@ -183,15 +183,15 @@ def unaffordable(component: Component, ground: Ground) -> str | None:
 
 
 def _row(component: Component, policy: Policy, ground: Ground, trials: tuple[int, ...] = ()) -> AblationResult:
-    twin = components.neutralised(policy, component.kind)
+    baseline = components.neutralised(policy, component.kind)
     return AblationResult(
         kind=component.kind,
         name=component.name,
         verdict="open",
         policy=policy,
-        twin=twin,
+        baseline=baseline,
         trials=trials,
         cost_flops=policy.cost(ground.facts),
-        twin_cost_flops=twin.cost(ground.facts),
+        baseline_cost_flops=baseline.cost(ground.facts),
         selection_flops=components.overhead_flops(component.kind, policy, ground.recipe, ground.facts),
     )

@@ -43,26 +43,27 @@ def judge(row: AblationResult, runs: Mapping[tuple[str, int], RunRecord], rules:
 
     A pair of runs with the same seed gives one difference; positive means that the component is better. The interval is
     Student's, two-sided at `ABLATION_LEVEL`, so each of the words `paid` and `not_paid` is wrong for at most one in
-    twenty policies that equal their twin. The spread has the floor that verification uses, so that a few equal
+    twenty policies that equal their baseline. The spread has the floor that verification uses, so that a few equal
     differences are not taken for certainty.
 
     Args:
         row: of one component.
-        runs: among them its own and its twin's, by key of the policy and seed.
+        runs: among them its own and its baseline's, by key of the policy and seed.
         rules: how it is judged.
     """
-    if row.policy is None or row.twin is None:
+    if row.policy is None or row.baseline is None:
         return row
-    mine, twins = (
-        {seed: runs[key, seed] for seed in rules.seeds if (key, seed) in runs} for key in (row.policy.key, row.twin.key)
+    mine, baselines = (
+        {seed: runs[key, seed] for seed in rules.seeds if (key, seed) in runs}
+        for key in (row.policy.key, row.baseline.key)
     )
-    lost = [*_lost(row.name, mine), *_lost(row.component.baseline, twins)]
+    lost = [*_lost(row.name, mine), *_lost(row.component.baseline, baselines)]
     if lost:
         return replace(row, verdict="no_result", reason="; ".join(lost))
-    done, needed = len(mine) + len(twins), 2 * len(rules.seeds)
+    done, needed = len(mine) + len(baselines), 2 * len(rules.seeds)
     if done < needed:
         return replace(row, verdict="open", reason=f"{done} of {needed} runs are done")
-    return _measured(row, [mine[seed] for seed in rules.seeds], [twins[seed] for seed in rules.seeds], rules)
+    return _measured(row, [mine[seed] for seed in rules.seeds], [baselines[seed] for seed in rules.seeds], rules)
 
 
 def _lost(who: str, runs: Mapping[int, RunRecord]) -> list[str]:
@@ -76,10 +77,10 @@ def _ended(record: RunRecord) -> str:
 
 
 def _measured(
-    row: AblationResult, mine: Sequence[RunRecord], twins: Sequence[RunRecord], rules: Rules
+    row: AblationResult, mine: Sequence[RunRecord], baselines: Sequence[RunRecord], rules: Rules
 ) -> AblationResult:
     sign = 1.0 if rules.higher_is_better else -1.0
-    metrics = np.array([(a.metric, b.metric) for a, b in zip(mine, twins, strict=True)], dtype=np.float64)
+    metrics = np.array([(a.metric, b.metric) for a, b in zip(mine, baselines, strict=True)], dtype=np.float64)
     differences = sign * (metrics[:, 0] - metrics[:, 1])
     floor = spread_floor(rules.resolution, float(np.abs(metrics).max()))
     lower, upper = interval(differences, floor)
@@ -89,13 +90,13 @@ def _measured(
         reason="",
         differences=tuple(map(float, differences)),
         metric=float(metrics[:, 0].mean()),
-        twin_metric=float(metrics[:, 1].mean()),
+        baseline_metric=float(metrics[:, 1].mean()),
         difference=float(differences.mean()),
         lower=lower,
         upper=upper,
         select_s=_mean(run.select_s for run in mine),
         seconds=_mean(run.seconds for run in mine),
-        twin_seconds=_mean(run.seconds for run in twins),
+        baseline_seconds=_mean(run.seconds for run in baselines),
     )
 
 

@@ -35,7 +35,7 @@ class RunRequest:
         seed: of the run.
         splits: on which the final weights are measured.
         number: of a trial, else -1.
-        candidate: of a verification run; of a comparison run: the component.
+        candidate: of a verification run; of an ablation run: the component.
         coordinates: of a trial.
         confirms: the trial that this one repeats.
     """

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from subsettune import config
+from subsettune import config, former_names
 from subsettune.config import setting
 from subsettune.policy import Policy
 from subsettune.study.spec.components import KIND_RULE, Component, current_kind
@@ -38,22 +38,22 @@ class AblationResult:
             diverged or failed; `not_tried`: there is no policy; `open`: runs are missing.
         reason: of the last three, in words.
         policy: that the component is compared by, or null.
-        twin: the same without it, or null.
+        baseline: the same without it, or null.
         trials: numbers of the policy's trials; empty where the search never finished one with this component, and the
             policy is the best without it, or near it.
         cost_flops: known compute of one training, selection included.
-        twin_cost_flops: of the twin, likewise; the two are equal.
+        baseline_cost_flops: of the baseline, likewise; the two are equal.
         selection_flops: of `cost_flops`, what is charged for the component as selection; an order's price is in its
             updates.
-        differences: metric minus the twin's by seed on the validation split, oriented: higher is better.
+        differences: metric minus the baseline's by seed on the validation split, oriented: higher is better.
         metric: mean over the seeds.
-        twin_metric: of the twin, likewise.
+        baseline_metric: of the baseline, likewise.
         difference: mean of `differences`.
         lower: end of the two-sided interval of that mean, at `ABLATION_LEVEL`.
         upper: the other end.
         select_s: mean seconds of selection.
         seconds: mean seconds of training and selection.
-        twin_seconds: of the twin, likewise.
+        baseline_seconds: of the baseline, likewise.
     """
 
     kind: str = setting("selector", rule=KIND_RULE)
@@ -61,20 +61,20 @@ class AblationResult:
     verdict: Literal["paid", "not_paid", "no_difference", "no_result", "not_tried", "open"]
     reason: str = ""
     policy: Policy | None = None
-    twin: Policy | None = None
+    baseline: Policy | None = None
     trials: tuple[int, ...] = ()
     cost_flops: int | None = None
-    twin_cost_flops: int | None = None
+    baseline_cost_flops: int | None = None
     selection_flops: int | None = None
     differences: tuple[float, ...] = ()
     metric: float | None = None
-    twin_metric: float | None = None
+    baseline_metric: float | None = None
     difference: float | None = None
     lower: float | None = None
     upper: float | None = None
     select_s: float | None = None
     seconds: float | None = None
-    twin_seconds: float | None = None
+    baseline_seconds: float | None = None
 
     def __post_init__(self) -> None:
         config.check(self)
@@ -82,6 +82,7 @@ class AblationResult:
     @classmethod
     def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
         """Read a row from before there was anything but selectors to compare, or with the former name of its kind."""
+        raw = former_names.current_result(raw)
         if "selector" not in raw:
             return {**raw, "kind": current_kind(raw["kind"])} if "kind" in raw else raw
         rest = {key: value for key, value in raw.items() if key != "selector"}

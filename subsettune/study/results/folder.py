@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from subsettune import config
+from subsettune import config, former_names
 from subsettune.config import FrozenDict
 from subsettune.errors import ConfigError, StudyError
 from subsettune.storage import Folder, parsed
@@ -33,7 +33,7 @@ TABLES: Mapping[Role, str] = {
     "reference": "reference.parquet",
     "trial": "trials.parquet",
     "verification": "verification.parquet",
-    "comparison": "comparison.parquet",
+    "ablation": "ablation.parquet",
 }
 PACKAGES = ("subsettune", "torch", "torchvision", "ray", "optuna", "pyarrow", "numpy", "scipy")
 
@@ -108,6 +108,9 @@ class StudyFolder:
         return self
 
     def _read_table(self, name: str) -> list[RunRecord]:
+        former = f"{former_names.ABLATION}.parquet"
+        if name == TABLES["ablation"] and not self.folder.exists(name) and self.folder.exists(former):
+            name = former
         if not self.folder.exists(name):
             return []
         try:
@@ -160,7 +163,7 @@ class StudyFolder:
             verification=self.records("verification"),
             candidates=manifest.candidates,
             verdicts=manifest.verdicts,
-            ablation_runs=self.records("comparison"),
+            ablation_runs=self.records("ablation"),
             ablation=manifest.ablation_results,
         )
         return summarised(records)

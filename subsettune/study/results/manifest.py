@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from subsettune import config
+from subsettune import config, former_names
 from subsettune.config import FrozenDict
 from subsettune.facts import TaskFacts
 from subsettune.study.results.ablation import AblationResult
@@ -18,7 +18,7 @@ from subsettune.study.spec.definition import Study
 
 MANIFEST_SCHEMA = 1
 ORIGIN_KEYS = ("versions", "hardware", "data")  # where numbers come from: each with a heading of its own in a report
-SHOWN_ELSEWHERE = (*ORIGIN_KEYS, "command", "study", "rounds", "comparison")
+SHOWN_ELSEWHERE = (*ORIGIN_KEYS, "command", "study", "rounds", "ablation")
 STATE_KEYS = ("alpha_spent", "winner")  # of a state of verification, read here; the rest is its own
 
 
@@ -129,7 +129,7 @@ class Manifest:
 
     Args:
         run_id: name of the study.
-        status: the stage that it is in: `reference`, `search`, `verification`, `comparison` (the ablation), `export`,
+        status: the stage that it is in: `reference`, `search`, `verification`, `ablation`, `export`,
             `finished`.
         task: content hash of the task.
         created: when it began, in UTC, as ISO 8601.
@@ -231,7 +231,7 @@ class Manifest:
         if self.data is not None:
             plain["data"] = {"fingerprint": self.data.fingerprint, "source": self.data.source}
         if self.ablation is not None:
-            plain["comparison"] = self.ablation.to_mapping()
+            plain["ablation"] = self.ablation.to_mapping()
         return plain
 
     def to_json(self) -> bytes:
@@ -254,8 +254,10 @@ class Manifest:
                 known[name] = raw[name]
         for name in ("versions", "hardware", "search"):
             known[name] = FrozenDict(raw.get(name, {}))
-        if "comparison" in raw:
-            known["ablation"] = AblationState.from_mapping(raw["comparison"])
+        ablation = raw.get("ablation", raw.get(former_names.ABLATION))
+        if ablation is not None:
+            known["ablation"] = AblationState.from_mapping(ablation)
+        known["status"] = former_names.ROLES.get(known["status"], known["status"])
         if "data" in raw:
             known["data"] = DataOrigin(fingerprint=raw["data"]["fingerprint"], source=raw["data"].get("source", ""))
         if "facts" in raw:

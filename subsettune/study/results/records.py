@@ -16,7 +16,7 @@ from subsettune.ledger import Ledger
 from subsettune.policy import Policy
 from subsettune.train.result import CurvePoint
 
-Role = Literal["reference", "trial", "verification", "comparison"]
+Role = Literal["reference", "trial", "verification", "ablation"]
 TABLE_SCHEMA = b"1"
 
 
@@ -28,7 +28,7 @@ class RunRecord:
         name: unique in the study, e.g. `trial-0007`, `reference-seed-3`, `candidate-1-seed-3`.
         role: why it was trained.
         number: of the trial; -1 for other roles.
-        candidate: of a verification run: the name of the candidate; of a comparison run: the component; else empty.
+        candidate: of a verification run: the name of the candidate; of an ablation run: the component; else empty.
         policy: what was followed.
         coordinates: of a trial, as the search proposed them.
         seed: of the run.
@@ -151,6 +151,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
 def _record(row: dict[str, Any]) -> RunRecord:
     plain = {name: row[_column(name)] for name in RunRecord.__dataclass_fields__ if name != "ledger"}
     plain |= {name: json.loads(row[name]) for name in _JSON}
+    plain["role"] = former_names.ROLES.get(plain["role"], plain["role"])
     plain["coordinates"] = former_names.current_point(plain["coordinates"])
     ledger = {purpose: row[f"{purpose}_flops"] for purpose in _LEDGER}
     return config.build(RunRecord, {**plain, "ledger": ledger})

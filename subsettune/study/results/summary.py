@@ -136,7 +136,7 @@ class ComponentRow:
     def to_mapping(self) -> dict[str, Any]:
         """As `show --json` prints it."""
         plain = {name: getattr(self, name) for name in ComponentRow.__dataclass_fields__ if name != "ablation"}
-        return {**plain, "comparison": None if self.ablation is None else _ablation(self.ablation)}
+        return {**plain, "ablation": None if self.ablation is None else _ablation(self.ablation)}
 
 
 def _ablation(row: AblationResult) -> dict[str, Any]:

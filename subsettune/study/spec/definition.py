@@ -33,7 +33,7 @@ class StudySettings:
         max_seeds: cap on the seeds that verification may add.
         alpha: error rate of verification: chance that a policy at the margin passes.
         candidates: policies that verification tests, besides the best of the full arm.
-        comparison_seeds: runs of the best policy of each selector, order and transition and of the soup, and of the
+        ablation_seeds: runs of the best policy of each selector, order and transition and of the soup, and of the
             same without it; 0 compares none.
         sampler: where trials come from; `auto` is `frontier` for up to 100 trials and `tpe` above.
         objective: what is minimised; `seconds` are projected from the reference's measured rate.
@@ -49,11 +49,16 @@ class StudySettings:
     max_seeds: int | None = setting(None, rule=Rule("at least 2", lambda v: v >= 2))
     alpha: float = setting(0.05, rule=Rule("in (0, 0.5]", lambda v: 0 < v <= 0.5))
     candidates: int = setting(3, rule=AT_LEAST_ONE)
-    comparison_seeds: int = setting(3, rule=Rule("0 or at least 2", lambda v: v == 0 or v >= 2, "0 compares nothing."))
+    ablation_seeds: int = setting(3, rule=Rule("0 or at least 2", lambda v: v == 0 or v >= 2, "0 compares nothing."))
     sampler: SamplerName = "auto"
     objective: Literal["flops", "passes", "seconds"] = "flops"
     seed: int = setting(0, rule=NOT_NEGATIVE)
     time_limit_s: float | None = setting(None, rule=POSITIVE)
+
+    @classmethod
+    def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Read the names of version 0.1 as today's."""
+        return former_names.current_settings(raw)
 
     def __post_init__(self) -> None:
         config.check(self)

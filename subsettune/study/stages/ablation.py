@@ -21,13 +21,13 @@ from subsettune.train.result import CurvePoint
 
 def contenders(context: StudyContext) -> tuple[Component, ...]:
     """The components that a study compares with their baselines; none where it spends no seeds on it."""
-    return context.study.contenders if context.settings.comparison_seeds else ()
+    return context.study.contenders if context.settings.ablation_seeds else ()
 
 
 class AblationStage:
     """Compares the components of the space with their baselines."""
 
-    name = "comparison"
+    name = "ablation"
 
     def __init__(self, context: StudyContext, search: Search) -> None:
         self.context, self.search = context, search
@@ -39,7 +39,7 @@ class AblationStage:
         if begun is not None and begun.trials_asked >= asked:
             asked, rows = begun.trials_asked, begun.results
         rows += self._missing(known={row.component for row in rows})
-        records = (*context.folder.records("comparison"), *context.folder.records("verification"))
+        records = (*context.folder.records("ablation"), *context.folder.records("verification"))
 
         def save(record: RunRecord | None) -> None:
             if record is not None:
@@ -65,7 +65,7 @@ class AblationStage:
         ]  # the first seeds of verification, whose runs then serve again, and more if it has fewer
         return Rules(
             facts=context.facts,
-            seeds=tuple(range(first, first + context.settings.comparison_seeds)),
+            seeds=tuple(range(first, first + context.settings.ablation_seeds)),
             higher_is_better=context.task.higher_is_better,
             resolution=context.resolution(len(context.data.validation)),
         )
@@ -84,12 +84,12 @@ class AblationStage:
 
 
 class AblationSource:
-    """The runs of a comparison that are not on record yet, and what all of them show.
+    """The runs of an ablation that are not on record yet, and what all of them show.
 
     Args:
         rows: as `choose` made them, or as they were saved.
         rules: how they are judged.
-        records: of comparison and verification; runs of the compared policies with these seeds serve again.
+        records: of ablation and verification; runs of the compared policies with these seeds serve again.
         save: called with each record before it counts, and with None after every change.
     """
 
@@ -115,11 +115,11 @@ class AblationSource:
         return tuple(judge(row, self._runs, self._rules) for row in self._rows)
 
     def _missing(self) -> Iterator[RunRequest]:
-        """Pair by pair, so that an interruption leaves as many whole pairs as it can; a shared twin runs once."""
+        """Pair by pair, so that an interruption leaves as many whole pairs as it can; a shared baseline runs once."""
         known = set(self._runs)
         for row in self._rows:
             for seed in self._rules.seeds:
-                for name, policy in ((row.name, row.policy), (row.component.against, row.twin)):
+                for name, policy in ((row.name, row.policy), (row.component.against, row.baseline)):
                     if policy is not None and (policy.key, seed) not in known:
                         known.add((policy.key, seed))
                         yield _request(name, policy, seed)
@@ -129,7 +129,7 @@ class AblationSource:
         return self._waiting.pop(0) if self._waiting else Pause.DONE
 
     def progress(self, request: RunRequest, point: CurvePoint) -> bool:
-        """Nothing in a comparison is stopped early."""
+        """Nothing in an ablation is stopped early."""
         return False
 
     def finished(self, request: RunRequest, record: RunRecord) -> None:
@@ -147,4 +147,4 @@ def _request(component: str, policy: Policy, seed: int) -> RunRequest:
     """A run named by its policy: a later comparison with another policy of the component must not replace it."""
     word = re.sub(r"[^A-Za-z0-9_]+", "-", component)  # names of runs are names of files
     name = f"compare-{word}-{policy.key[:8]}-seed-{seed}"
-    return RunRequest(name=name, role="comparison", candidate=component, policy=policy, seed=seed)
+    return RunRequest(name=name, role="ablation", candidate=component, policy=policy, seed=seed)
