@@ -58,7 +58,7 @@ def test_option_out_of_range() -> None:
 
 
 def test_a_users_own_class_by_name() -> None:
-    assert select.make("tests.select.test_contract:Brightest").name == "brightest"
+    assert select.make("tests.select.selectors.test_contract:Brightest").name == "brightest"
 
 
 @pytest.mark.parametrize(

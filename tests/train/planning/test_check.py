@@ -82,14 +82,14 @@ def test_facts_of_a_regression(tiny_data: Data) -> None:
             "ten_outputs",
             {},
             ModelError,
-            r"^output of model 'tests.train.test_resolve:ten_outputs' must be \(2, 4\) for 2 examples and 4 classes or "
-            r"targets, got \(2, 10\). Fit its last layer.$",
+            r"^output of model 'tests.train.planning.test_check:ten_outputs' must be \(2, 4\) for 2 examples and 4 "
+            r"classes or targets, got \(2, 10\). Fit its last layer.$",
         ),
         (
             "wrong_input",
             {},
             ModelError,
-            r"^model 'tests.train.test_resolve:wrong_input' fails on inputs of shape \(2, 1, 8, 8\)",
+            r"^model 'tests.train.planning.test_check:wrong_input' fails on inputs of shape \(2, 1, 8, 8\)",
         ),
         ("drawing", {"optimizer_options": {"beta": 1}}, ConfigError, "^optimizer 'sgd' does not fit its options: "),
         (
@@ -103,7 +103,7 @@ def test_facts_of_a_regression(tiny_data: Data) -> None:
 def test_a_task_that_cannot_be_trained_is_told_before_a_study(
     tiny_data: Data, model: str, recipe: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    task = image_task(tiny_data, {"name": f"tests.train.test_resolve:{model}"}, **recipe)
+    task = image_task(tiny_data, {"name": f"tests.train.planning.test_check:{model}"}, **recipe)
     with pytest.raises(error, match=message):
         train.facts(task)
 
@@ -138,7 +138,7 @@ def test_check_gives_the_recipe_of_the_policy(tiny_data: Data) -> None:
 
 
 def test_predictions_leave_the_network_s_mode(tiny_data: Data) -> None:
-    task = image_task(tiny_data, {"name": "tests.train.test_resolve:drawing"})
+    task = image_task(tiny_data, {"name": "tests.train.planning.test_check:drawing"})
     policy = Policy(phases=(Phase(passes=1),))
     network = train.run(task, policy, 0, options=options(keep_model=True)).model
     part = load(task).validation
@@ -183,7 +183,7 @@ def test_reading_data_leaves_the_random_state_alone() -> None:
     task = config.build(
         Task,
         {
-            "data": {"source": "tests.train.test_resolve:drawn_examples"},
+            "data": {"source": "tests.train.planning.test_check:drawn_examples"},
             "model": {"name": "mlp"},
             "recipe": {"lr": 0.1, "batch_size": 8, "epochs": 1},
             "tolerance": 0.01,

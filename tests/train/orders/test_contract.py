@@ -57,7 +57,7 @@ class Rotating(Order):
         return Sequential(num_examples, batch_size)
 
 
-@pytest.mark.parametrize("name", [*orders.ORDERS, "tests.train.test_orders:Rotating"])
+@pytest.mark.parametrize("name", [*orders.ORDERS, "tests.train.orders.test_contract:Rotating"])
 @settings(deadline=None, max_examples=20)
 @given(data=st.data(), seed=st.integers(0, 99), num_batches=st.integers(0, 20))
 def test_every_order_keeps_its_promises(name: str, data: st.DataObject, seed: int, num_batches: int) -> None:
@@ -123,7 +123,7 @@ def test_a_new_pool_begins_a_new_round_and_the_same_one_goes_on() -> None:
 def test_names() -> None:
     assert set(orders.names()) == set(orders.ORDERS)
     assert isinstance(orders.make("uniform"), Uniform)
-    assert isinstance(orders.make("tests.train.test_orders:Rotating"), Order)
+    assert isinstance(orders.make("tests.train.orders.test_contract:Rotating"), Order)
     with pytest.raises(ConfigError, match=r"^order must be one of uniform.* or package.module:Class, got 'siftt'."):
         orders.make("siftt")
     with pytest.raises(

@@ -38,7 +38,7 @@ class Brightest(Selector):
         return Subset(positions=positions, weights=weights * (context.num_examples / weights.sum()))
 
 
-@pytest.mark.parametrize("name", [*select.SELECTORS, "tests.select.test_contract:Brightest"])
+@pytest.mark.parametrize("name", [*select.SELECTORS, "tests.select.selectors.test_contract:Brightest"])
 @settings(deadline=None, max_examples=10)
 @given(data=st.data(), k=st.integers(1, 150), seed=st.integers(0, 99))
 def test_every_selector_keeps_its_promises(name: str, data: st.DataObject, k: int, seed: int) -> None:

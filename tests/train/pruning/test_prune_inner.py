@@ -685,7 +685,7 @@ def test_layers_that_are_not_there(texts: Task) -> None:
 
 
 def test_images_and_batch_norm_inside(tiny_data: dict[str, str]) -> None:
-    task = image_task(tiny_data, {"name": "tests.train.test_prune_inner:on_images"})
+    task = image_task(tiny_data, {"name": "tests.train.pruning.test_prune_inner:on_images"})
     for order in ("uniform", "selective_backprop"):
         policy = policy_of(1.3, 6.0, order)
         result = run(task, policy)

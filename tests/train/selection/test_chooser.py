@@ -40,7 +40,7 @@ CENTER = FrozenDict({"start": "center"})
 class Wrongest(Selector):
     """The examples that the run's own network is most wrong about."""
 
-    name: ClassVar[str] = "tests.train.test_choosing:Wrongest"
+    name: ClassVar[str] = "tests.train.selection.test_chooser:Wrongest"
     summary: ClassVar[str] = "the examples that the run's own network is most wrong about"
     is_ranking: ClassVar[bool] = True
 
@@ -64,7 +64,7 @@ class Wrongest(Selector):
 class Counted(Selector):
     """A ranking that is not free; counts how often it is made."""
 
-    name: ClassVar[str] = "tests.train.test_choosing:Counted"
+    name: ClassVar[str] = "tests.train.selection.test_chooser:Counted"
     summary: ClassVar[str] = "a ranking that is not free"
     is_ranking: ClassVar[bool] = True
     made: ClassVar[list[int]] = []
@@ -88,7 +88,7 @@ class Counted(Selector):
         return Subset(positions=order[:k].clone())
 
 
-COUNTED = "tests.train.test_choosing:Counted"
+COUNTED = "tests.train.selection.test_chooser:Counted"
 
 
 def once(selector: str, share: float = 0.1, **changes: Any) -> Policy:
@@ -223,7 +223,7 @@ def test_a_subset_chosen_anew_is_another_one(tiny_data: Data) -> None:
     assert first != second != third != first
 
 
-@pytest.mark.parametrize("selector", ["random", "kcenter", "tests.train.test_choosing:Wrongest"])
+@pytest.mark.parametrize("selector", ["random", "kcenter", "tests.train.selection.test_chooser:Wrongest"])
 @pytest.mark.parametrize("changes", [{"steps": 3, "growth": 2.5}, {"reselect": 3.4}, {"steps": 2, "reselect": 4.0}])
 def test_what_was_projected_is_what_is_spent(tiny_data: Data, selector: str, changes: dict[str, Any]) -> None:
     task = image_task(tiny_data)
@@ -257,7 +257,7 @@ WRONGEST = Policy.from_mapping(
     {
         "phases": [
             {"share": 0.3, "passes": 1},
-            {"share": 0.1, "passes": 2, "selector": "tests.train.test_choosing:Wrongest", "reselect": 1},
+            {"share": 0.1, "passes": 2, "selector": "tests.train.selection.test_chooser:Wrongest", "reselect": 1},
             {"passes": 1},
         ]
     }
@@ -543,7 +543,7 @@ def test_weights_survive_an_interruption(tiny_data: Data, tmp_path: Path, model:
 # --- a share of 1 -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*select.SELECTORS, "tests.train.test_choosing:Wrongest"])
+@pytest.mark.parametrize("name", [*select.SELECTORS, "tests.train.selection.test_chooser:Wrongest"])
 def test_all_data_are_not_chosen_by_anybody(tiny_data: Data, name: str) -> None:
     """A share of 1 is skipped and charged nothing: bit for bit the run without a subset phase."""
     task = image_task(tiny_data)
@@ -554,7 +554,7 @@ def test_all_data_are_not_chosen_by_anybody(tiny_data: Data, name: str) -> None:
     assert neutral.ledger.select == 0
 
 
-@pytest.mark.parametrize("name", [*select.SELECTORS, "tests.train.test_choosing:Wrongest"])
+@pytest.mark.parametrize("name", [*select.SELECTORS, "tests.train.selection.test_chooser:Wrongest"])
 def test_a_subset_of_everything_is_the_full_arm(tiny_data: Data, name: str) -> None:
     """As coordinates of a search, too: with steps and new choices, bit for bit the arm without a subset."""
     task = image_task(tiny_data)

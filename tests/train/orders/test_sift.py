@@ -124,10 +124,10 @@ TWINS: dict[str, tuple[Any, dict[str, Any], int]] = {  # a network, options, and
     "own head, found": (WIDE, {"exit": 0.9}, 3),
     "auxiliary head": (WIDE, {"exit": "2", "head": "auxiliary"}, 3),
     "head on the inputs": (WIDE, {"exit": "0"}, 1),
-    "own head on maps": ({"name": "tests.train.test_sift:maps"}, {"exit": "3"}, 4),
-    "auxiliary head on maps": ({"name": "tests.train.test_sift:maps"}, {"exit": "3", "head": "auxiliary"}, 4),
-    "changed in place": ({"name": "tests.train.test_sift:in_place"}, {"exit": "1", "head": "auxiliary"}, 2),
-    "not linear at the end": ({"name": "tests.train.test_sift:soft"}, {"exit": 0.5}, 3),
+    "own head on maps": ({"name": "tests.train.orders.test_sift:maps"}, {"exit": "3"}, 4),
+    "auxiliary head on maps": ({"name": "tests.train.orders.test_sift:maps"}, {"exit": "3", "head": "auxiliary"}, 4),
+    "changed in place": ({"name": "tests.train.orders.test_sift:in_place"}, {"exit": "1", "head": "auxiliary"}, 2),
+    "not linear at the end": ({"name": "tests.train.orders.test_sift:soft"}, {"exit": 0.5}, 3),
 }
 
 
@@ -305,7 +305,7 @@ class Careless(nn.Module):
 
 
 def test_it_leaves_a_careless_network_at_the_first_output(tiny_data: Data) -> None:
-    task = image_task(tiny_data, {"name": "tests.train.test_sift:Careless"})
+    task = image_task(tiny_data, {"name": "tests.train.orders.test_sift:Careless"})
     learner, facts = learner_of(task), train.facts(task)
     network = learner.network
     assert isinstance(network, Careless)
@@ -333,7 +333,7 @@ MODELS: dict[str, Any] = {
     "mlp": {"name": "mlp", "hidden": [8, 6], "dropout": 0.2},
     "cnn": {"name": "cnn", "channels": [4, 4], "hidden": 8, "dropout": 0.1},
     "noisy": {"name": "fakes:Noisy"},
-    "maps": {"name": "tests.train.test_sift:maps"},
+    "maps": {"name": "tests.train.orders.test_sift:maps"},
     "resnet18": {"name": "resnet18"},
 }
 SHARES = {"first": 0.01, "half": 0.5, "late": 0.98, "end": 1.0}
@@ -466,7 +466,7 @@ class Open(nn.Module):
 
 
 def test_the_end_is_behind_the_last_layer(tiny_data: Data) -> None:
-    facts = train.facts(image_task(tiny_data, {"name": "tests.train.test_sift:Open"}))
+    facts = train.facts(image_task(tiny_data, {"name": "tests.train.orders.test_sift:Open"}))
     assert Sift(exit=1.0).leaves(facts) == Exit(flops=facts.forward_flops)
     assert Sift(exit=0.999).leaves(facts) == Exit(layer="layer", flops=2 * 64 * 3, width=3, head="auxiliary")
 
@@ -487,7 +487,7 @@ def test_the_end_is_behind_the_last_layer(tiny_data: Data) -> None:
             "Layers that fit: 3, 4.$",
         ),
         (
-            {"name": "tests.train.test_sift:soft"},
+            {"name": "tests.train.orders.test_sift:soft"},
             {"exit": 0.5, "head": "own"},
             "^head must be auto or auxiliary for exit 0.5, got 'own'. The model does not end in a linear layer.$",
         ),
@@ -498,7 +498,7 @@ def test_the_end_is_behind_the_last_layer(tiny_data: Data) -> None:
             "loss is exact.$",
         ),
         (
-            {"name": "tests.train.test_sift:Alone"},
+            {"name": "tests.train.orders.test_sift:Alone"},
             {"exit": 0.5},
             "^exit must be 1 for a model without layers of its own at its top, got 0.5. Or use uniform.$",
         ),
@@ -537,9 +537,9 @@ class Searching(torch.optim.SGD):
 
 
 def test_a_user_s_optimizer_with_a_closure_is_refused(tiny_data: Data) -> None:
-    task = image_task(tiny_data, optimizer="tests.train.test_sift:Searching")
+    task = image_task(tiny_data, optimizer="tests.train.orders.test_sift:Searching")
     with pytest.raises(
-        ConfigError, match=r"^order must be uniform with optimizer 'tests.train.test_sift:Searching', which ta"
+        ConfigError, match=r"^order must be uniform with optimizer 'tests.train.orders.test_sift:Searching', which ta"
     ):
         train.run(task, ordered("sift", 1.0), 0, options=options())
 
@@ -574,7 +574,7 @@ def test_an_interrupted_run_goes_on_with_the_same_bits(
 def test_too_hard_a_choice_early_at_a_high_rate_is_recorded_as_diverged(
     tiny_data: Data, order: str, given_options: dict[str, Any]
 ) -> None:
-    task = values(tiny_data, lr=3.0, schedule="constant", model={"name": "tests.train.test_sift:straight"})
+    task = values(tiny_data, lr=3.0, schedule="constant", model={"name": "tests.train.orders.test_sift:straight"})
     result = train.run(task, ordered(order, 3.0, keep=0.2, **given_options), 0, options=options())
     assert result.cause == "diverged"
     assert "at learning rate 3." in result.message

@@ -36,7 +36,7 @@ Data = dict[str, str]
 SEED = 3
 MODES: tuple[executors.ExecutionMode, ...] = ("in_turn", "together")
 NOISY = {"name": "fakes:Noisy"}
-NORMED = {"name": "tests.train.test_soup:normed"}
+NORMED = {"name": "tests.train.soup.test_workers:normed"}
 EVERYTHING = Soup(workers=3, density=0.3, masks="data", rand_augment=9)
 
 
@@ -322,7 +322,7 @@ def test_both_modes_agree(tiny_data: Data, optimizer: str, active_soup: Soup) ->
 
 @pytest.mark.usefixtures("seeded")
 def test_both_modes_agree_on_tied_weights_and_a_regression(tiny_data: Data) -> None:
-    both_modes(image_task(tiny_data, {"name": "tests.train.test_soup:Tied"}), Soup(workers=3, density=0.4))
+    both_modes(image_task(tiny_data, {"name": "tests.train.soup.test_workers:Tied"}), Soup(workers=3, density=0.4))
     both_modes(value_task(tiny_data), Soup(workers=3, density=0.4))
 
 
@@ -384,8 +384,8 @@ def test_which_way_is_chosen(tiny_data: Data) -> None:
 
 @pytest.mark.usefixtures("seeded")
 def test_at_once_is_refused_where_it_does_not_work(tiny_data: Data) -> None:
-    branching = image_task(tiny_data, {"name": "tests.train.test_soup:Branching"})
-    own = image_task(tiny_data, optimizer="tests.train.test_soup:Plain")
+    branching = image_task(tiny_data, {"name": "tests.train.soup.test_workers:Branching"})
+    own = image_task(tiny_data, optimizer="tests.train.soup.test_workers:Plain")
     message = "^soup_workers must be auto or in_turn here, got 'together'. "
     with pytest.raises(ConfigError, match=message + "torch.vmap does not run the network: .*item"):
         executors.execution_mode("together", learner_of(branching))
@@ -600,7 +600,7 @@ def test_weights_of_the_pool_are_those_of_the_losses(tiny_data: Data, mode: exec
 def test_a_user_s_optimizer_takes_turns(tiny_data: Data) -> None:
     own, torch_s = (
         run(image_task(tiny_data, optimizer=name), policy(Soup(workers=3)))
-        for name in ("tests.train.test_soup:Plain", "sgd")
+        for name in ("tests.train.soup.test_workers:Plain", "sgd")
     )
     assert same_bits(own.model, torch_s.model)
 

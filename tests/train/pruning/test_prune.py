@@ -565,7 +565,7 @@ def test_pruning_in_a_space(tmp_path: Path) -> None:
 MODELS = {
     "mlp": {"name": "mlp", "hidden": [12, 10]},
     "cnn": {"name": "cnn", "channels": [4, 5], "hidden": 6, "dropout": 0.2},
-    "norms": {"name": "tests.train.test_prune:norms"},
+    "norms": {"name": "tests.train.pruning.test_prune:norms"},
 }
 
 
