@@ -15,11 +15,12 @@ from fake_inputs import changed
 
 from subsettune import bundle, registry
 from subsettune.api import tune
+from subsettune.bundle import export
 from subsettune.cli import main
 from subsettune.data import DataPaths
 from subsettune.errors import ConfigError
 from subsettune.policy import Phase, Policy
-from subsettune.report import html, tables
+from subsettune.report import components, html
 from subsettune.report.render import render
 from subsettune.study.options import TuneOptions
 from subsettune.study.plan import plan
@@ -112,9 +113,9 @@ def test_they_are_in_the_space_and_the_plan(study: Study, names: Names) -> None:
 
 
 def test_a_study_tries_them_and_tells_whether_they_paid(view: StudyView, names: Names) -> None:
-    assert tuple(component.name for component in view.compared) == names.all
-    assert {row.verdict for row in view.compared.values()} <= {"paid", "not_paid", "no_difference"}
-    table = render([tables.components_table(view)])
+    assert tuple(component.name for component in view.ablation) == names.all
+    assert {row.verdict for row in view.ablation.values()} <= {"paid", "not_paid", "no_difference"}
+    table = render([components.components_table(view)])
     assert all(f"{kind} {name}" in table for kind, name in zip(registry_kinds(), names.all, strict=True))
 
 
@@ -143,7 +144,7 @@ def test_a_bundle_page_says_what_they_do(names: Names, tmp_path: Path) -> None:
     view = dataclasses.replace(
         view, candidates={**view.candidates, winner.name: dataclasses.replace(winner, policy=policy)}
     )
-    bundle.export_study(view, winner.name, [fake_bundle.phase_subset(policy)], seed=7, target=tmp_path)
+    export.export_study(view, winner.name, [fake_bundle.phase_subset(policy)], seed=7, target=tmp_path)
     page = (tmp_path / "README.md").read_text()
     assert all(name in page for name in names.all)
     assert bundle.Bundle.load(tmp_path).policy == policy

@@ -11,9 +11,9 @@ from subsettune.report.progress import (
     LineProgress,
     LiveProgress,
     SilentProgress,
-    Tally,
     make_progress,
 )
+from subsettune.report.tally import Tally
 from subsettune.study.observer import Observer
 from subsettune.study.results.records import RunRecord
 

@@ -193,10 +193,11 @@ def test_verdicts(changes: dict[str, Any], text: str) -> None:
 
 def _shorter_missed(view: StudyView) -> str:
     """The headline where the best shorter schedule missed by 0.002."""
-    assert view.summary.shorter is not None
+    shorter = view.summary.shorter
+    assert shorter is not None
     missed = dataclasses.replace(view.verdicts["shorter"], passed=False, shortfall=0.002)
     view = dataclasses.replace(view, verdicts={**view.verdicts, "shorter": missed})
-    return _told(view, shorter=dataclasses.replace(view.summary.shorter, passed=False))
+    return _told(view, shorter=dataclasses.replace(shorter, passed=False))
 
 
 def _told(view: StudyView, **changes: Any) -> str:

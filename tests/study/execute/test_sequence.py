@@ -14,7 +14,7 @@ from subsettune.data import load
 from subsettune.errors import CheckpointError, StorageError, StudyError
 from subsettune.ledger import Ledger
 from subsettune.policy import Policy, conventional
-from subsettune.study.execute import sequence
+from subsettune.study.execute import worker
 from subsettune.study.execute.inline import InlineExecutor
 from subsettune.study.execute.outcomes import PartialRun, Times, in_order, record
 from subsettune.study.execute.requests import Failure, Pause, RunRequest
@@ -252,7 +252,7 @@ def test_a_run_that_raises_is_tried_twice_then_recorded_with_log_and_command(fai
     assert first.message == f"bad failed: out of luck. Log: {logs}/bad.txt. Run it alone: {command}"
     assert (first.cause, second.cause, first.log) == ("failed", "failed", f"{logs}/bad.txt")
     assert 'raise RuntimeError("out of luck")' in (logs / "bad.txt").read_text()
-    assert (failing.folder / "log").read_text().count("\n") == 2 * sequence.ATTEMPTS
+    assert (failing.folder / "log").read_text().count("\n") == 2 * worker.ATTEMPTS
 
 
 def test_the_second_try_may_succeed(failing: Inline, monkeypatch: pytest.MonkeyPatch) -> None:

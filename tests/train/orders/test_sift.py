@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from subsettune import config, train
 from subsettune.config import FrozenDict
 from subsettune.data import load
-from subsettune.errors import ConfigError
+from subsettune.errors import ConfigError, ModelDivergedError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy
 from subsettune.select.network import ModelView
@@ -591,8 +591,8 @@ def test_a_head_that_diverges_alone_is_told(tiny_data: Data) -> None:
     with torch.no_grad():
         stream._head.linear.weight.fill_(math.inf)
     with pytest.raises(
-        train.loop.ModelDivergedError,
-        match=r"^the losses at exit '2' left the finite numbers, at lear",  # type: ignore[attr-defined]
+        ModelDivergedError,
+        match=r"^the losses at exit '2' left the finite numbers, at lear",
     ):
         stream.update(learner, stream.next(0.0), StepContext(lr=0.01, weights=None, most=1, share=0.0, facts=facts))
 
