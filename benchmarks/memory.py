@@ -22,13 +22,13 @@ import psutil
 
 CHILD = """
 import json, sys, torch
-from subsettune.data import Places, load
+from subsettune.data import DataPaths, load
 from subsettune.task import Data, Model, Recipe, Task
 given = json.loads(sys.argv[1])
 torch.set_num_threads(1)
 task = Task(data=Data(source=given["source"]), model=Model(name="mlp"),
             recipe=Recipe(lr=0.1, batch_size=128, epochs=1), tolerance=0.01)
-part = load(task, Places(**given["places"])).train
+part = load(task, DataPaths(**given["places"])).train
 for index in torch.arange(len(part)).split(128):
     part.batch(index)
 print("ready", flush=True)

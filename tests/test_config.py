@@ -153,7 +153,7 @@ class Holder:
 
 def test_a_refused_schema_number_has_its_place() -> None:
     fine = {"phases": [{"passes": 1}]}
-    with pytest.raises(ConfigError, match=r"^f: policies.1.schema: schema must be 1, got 7."):
+    with pytest.raises(ConfigError, match=r"^f: policies.1.schema: schema must be 1 or 2, got 7."):
         config.build(Holder, {"policies": [fine, {**fine, "schema": 7}]}, source="f")
 
 

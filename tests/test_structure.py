@@ -44,6 +44,7 @@ LAYERS = (
 )
 # Imports within functions that have a reason, as patterns of (module, what it imports).
 LATE = {
+    ("subsettune", "subsettune.extras"): "a bare import of the package loads nothing",
     ("subsettune.cli*", "subsettune.*"): "--help, and each command, load what they need and no more",
     ("subsettune.select.selectors.*", "subsettune.select.kernels.*"): "what a selector costs is known without torch",
     ("subsettune.train", "subsettune.train.loop"): "its names are loaded on first use",
