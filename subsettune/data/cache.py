@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock  # torch requires it, so it is there wherever data are read
 
 from subsettune.data import arrays, raw, sources
 from subsettune.data.places import DataPaths
@@ -220,18 +219,19 @@ def _source_name(path: Path) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock between processes of this machine; it goes with the process that holds it, however that ends."""
-    lock = FileLock(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        raise _unwritable(path.parent, error) from error
-    try:
+    """Hold a lock between processes of this machine; it goes with the process that holds it, however that ends.
+
+    Not `filelock`, as for studies: reading data takes no package that a base install does not bring.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = stack.enter_context(path.open("w"))
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        except OSError as error:
+            raise _unwritable(path.parent, error) from error
         yield
-    finally:
-        lock.release()
 
 
-def _unwritable(folder: Path, error: Exception) -> StorageError:
+def _unwritable(folder: Path, error: OSError) -> StorageError:
     return StorageError(f"cache {folder} cannot be written: {error}. Give --cache a folder that can.")

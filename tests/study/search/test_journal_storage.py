@@ -57,7 +57,7 @@ def test_a_torn_last_line_is_cut_off(cut: int, tmp_path: Path) -> None:
     assert list(FileJournal(tmp_path / "journal").read_logs(0)) == [*LOGS[:2], {"op": 9}]
 
 
-@pytest.mark.parametrize(("line", "why"), [(b"{]", "Expecting property name"), (b"7", "a transition is no mapping")])
+@pytest.mark.parametrize(("line", "why"), [(b"{]", "Expecting property name"), (b"7", "an entry is no mapping")])
 def test_a_damaged_line_is_told_with_its_place(line: bytes, why: str, tmp_path: Path) -> None:
     (tmp_path / "journal").write_bytes(b'{"op":1}\n' + line + b'\n{"op":2}\n')
     before = (tmp_path / "journal").read_bytes()
