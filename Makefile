@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 FAST := not slow and not ray and not gpu and not browser
+# Two processes of tests at a time, a module in one of them: modules share what takes long to set up.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: demo test test-fast coverage lint types clean-venv
 
@@ -11,11 +14,11 @@ demo: $(STAMP)
 	@$(BIN)/subsettune tune search_spaces/digits.yaml; code=$$?; if [ $$code -eq 3 ]; then exit 0; fi; exit $$code
 
 test: $(STAMP) lint types
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # What to run while working: without a cluster, a browser, a GPU or whatever takes long.
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -m "$(FAST)"
+	$(PYTEST) -m "$(FAST)"
 
 # Lines and branches that no test reaches. Code that runs only in Ray's own processes is not seen.
 coverage: $(STAMP)

@@ -155,6 +155,7 @@ def _on_a_base_install(code: str, folder: Path) -> subprocess.CompletedProcess[s
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_what_a_base_install_lacks_is_told_with_the_line_that_installs_it(tmp_path: Path) -> None:
     loop = f"""
 from subsettune.errors import MissingPackageError
@@ -167,6 +168,7 @@ for code in {list(LACKING)!r}:
     assert told.splitlines() == list(LACKING.values()), done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_line_says_it_too(tmp_path: Path) -> None:
     study = ROOT / "search_spaces" / "digits.yaml"
     done = _on_a_base_install(f"from subsettune.cli import main\nsys.exit(main(['plan', {str(study)!r}]))", tmp_path)
@@ -175,6 +177,7 @@ def test_the_command_line_says_it_too(tmp_path: Path) -> None:
     assert re.fullmatch(rf"error: subsettune plan needs [\w.-]+{told}\n", done.stderr), done.stderr
 
 
+@pytest.mark.slow
 def test_a_users_function_may_give_tensors_where_pillow_is_not_installed(tmp_path: Path) -> None:
     function = "def data():\n    return [(torch.full((1, 4, 4), float(i)), i % 2) for i in range(40)]\n"
     (tmp_path / "mine.py").write_text(f"import torch\n{function}")

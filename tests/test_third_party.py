@@ -112,6 +112,7 @@ def test_they_are_in_the_space_and_the_plan(study: Study, names: Names) -> None:
     assert planned["runs"]["ablation"]["runs"] == 2 * 2 * len(names.all)
 
 
+@pytest.mark.slow
 def test_a_study_tries_them_and_tells_whether_they_paid(view: StudyView, names: Names) -> None:
     assert tuple(component.name for component in view.ablation) == names.all
     assert {row.verdict for row in view.ablation.values()} <= {"paid", "not_paid", "no_difference"}

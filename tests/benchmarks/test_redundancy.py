@@ -86,6 +86,7 @@ def test_the_words_follow_the_intervals(bench: ModuleType) -> None:
     )
 
 
+@pytest.mark.slow
 def test_it_runs_and_goes_on_where_it_was(
     bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -524,6 +524,7 @@ def test_a_bundle_replaces_a_bundle(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("renames", [0, 1, 2])
 def test_an_export_that_is_killed_around_a_rename_leaves_a_whole_bundle_or_none(tmp_path: Path, renames: int) -> None:
     code = f"""

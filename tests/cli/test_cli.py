@@ -135,6 +135,7 @@ def test_a_wrong_command_line_is_told_like_any_mistake(run: Run, arguments: list
 # --- what a user does --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_plan_prints_and_gives_json(run: Run, made: Path) -> None:
     text = run("plan", str(made / "study.yaml"))
     assert text.code == 0
@@ -235,6 +236,7 @@ def test_a_bundle_moves_to_other_data_only_when_asked_to(run: Run, studies: Path
     assert moved.err.startswith("Sizes were derived anew: ")
 
 
+@pytest.mark.slow
 def test_tune_goes_on_extends_and_ends_with_3_when_none_passes(run: Run) -> None:
     path = write(Path("study.yaml"), {"task.tolerance": 1e-6})
     first = run("tune", path, "--inline", "--device", "cpu")

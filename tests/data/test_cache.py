@@ -122,6 +122,7 @@ def test_a_process_killed_while_reading_leaves_no_half_file_and_no_lock(slow_fol
     receiver.close()
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_writing_leaves_what_the_next_one_writes_over(places: DataPaths, tmp_path: Path) -> None:
     process, receiver = start(tmp_path, 0.0, "digits", dies_writing=True)
     process.join(60)

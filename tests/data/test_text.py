@@ -529,6 +529,7 @@ def test_facts_of_texts(reviews: Path, places: DataPaths) -> None:
     assert facts.num_tokens == 2 + len(vocabulary(Path(places.cache_folder) / "data"))
 
 
+@pytest.mark.slow
 def test_a_training_on_texts_is_learnt_and_resumed(reviews: Path, places: DataPaths, tmp_path: Path) -> None:
     task = make_task(reviews)
     whole = run(task, places)
@@ -548,6 +549,7 @@ def test_a_regression_on_texts(tmp_path: Path, places: DataPaths, tokens: str) -
     assert result.metrics["test"] < 5.0  # the variance of the targets is 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("selector", "selector_options"),
     [
@@ -564,6 +566,7 @@ def test_selectors_on_texts(reviews: Path, places: DataPaths, selector: str, sel
     assert result.cause == "finished"
 
 
+@pytest.mark.slow
 def test_the_hardest_texts_are_those_with_a_wrong_label(tmp_path: Path, places: DataPaths) -> None:
     labels = [i % 2 for i in range(200)]
     for i in range(0, 200, 20):
@@ -677,6 +680,7 @@ def real(name: str) -> Path:
     return Path(kept)
 
 
+@pytest.mark.slow
 def test_sst2(tmp_path: Path) -> None:
     """Counts are those of GLUE's files: 67,349 phrases (37,569 positive) and 1,821 test sentences (909)."""
     root = real("sst2/train.tsv.gz")

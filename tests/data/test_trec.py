@@ -47,6 +47,7 @@ def test_lines_become_rows(tmp_path: Path, names: tuple[str, str]) -> None:
     assert pq.read_table(folder / "test.parquet").to_pylist() == rows[1:2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["HUM Who ?", "HUM:ind", "", ":ind Who ?"])
 def test_what_is_wrong_is_one_sentence(tmp_path: Path, line: str) -> None:
     done = convert(tmp_path, tmp_path / "out")
@@ -83,6 +84,7 @@ def test_the_real_questions_suit_their_study(tmp_path: Path) -> None:
     assert data.num_tokens > 5_000
 
 
+@pytest.mark.slow
 def test_the_real_phrases_suit_their_study(tmp_path: Path) -> None:
     root = real("sst2/train.tsv.gz")
     task = read(ROOT / "search_spaces/sst2.yaml").task

@@ -62,6 +62,7 @@ def spoil_first_line(content: bytes) -> bytes:
     return b"x" + content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "spoil", "remedy"),
     [

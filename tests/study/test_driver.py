@@ -258,6 +258,7 @@ def test_the_tolerance_is_no_part_of_a_reference_but_the_recipe_is(options: Tune
     assert len([name for name in counting.names if name.startswith("reference")]) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["reference-seed-1", "trial-0003", "verify-"])
 def test_an_interrupted_study_goes_on_and_repeats_nothing(options: TuneOptions, counting: Counting, stage: str) -> None:
     counting.break_at = stage
@@ -292,6 +293,7 @@ def test_a_crash_in_the_export_loses_no_run(
     assert Bundle.load(view.summary.bundle).policy == view.candidates[view.manifest.winner].policy
 
 
+@pytest.mark.slow
 def test_the_same_call_does_nothing_twice(options: TuneOptions, counting: Counting) -> None:
     first = tune(changed(FAILS), run_id="a", options=options)
     trained = list(counting.names)
@@ -306,6 +308,7 @@ def test_the_same_call_does_nothing_twice(options: TuneOptions, counting: Counti
     assert "trials: 7" in (Path(options.storage) / "a/study.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_more_trials_extend_a_study_and_share_its_alpha(options: TuneOptions, counting: Counting) -> None:
     first = tune(changed(FAILS), run_id="a", options=options)
     counting.names.clear()

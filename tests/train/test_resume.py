@@ -26,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("untouched_random_state")
 Data = dict[str, str]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "every_s", "stride"),
     [({}, NEVER, 2), (ADAM, ALWAYS, 5)],

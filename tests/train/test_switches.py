@@ -58,6 +58,7 @@ def independent(task: Task, network: nn.Module, pool: torch.Tensor | None) -> tu
     return found[0], found[1], found[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["images", "values"])
 def test_measurements_equal_independent_ones(tiny_data: Data, kind: str) -> None:
     """The first phase alone, as a policy of its own, ends with the weights that the switch was measured on."""
@@ -124,6 +125,7 @@ def test_the_json_form_comes_back(tiny_data: Data) -> None:
     assert isinstance(again.switches[0], SwitchPoint)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("every_s", "stride"), [(NEVER, 3), (ALWAYS, 5)])
 def test_an_interrupted_run_has_the_same_points(tiny_data: Data, tmp_path: Path, every_s: float, stride: int) -> None:
     task, policy = image_task(tiny_data, NOISY), two_phases(1.0, 0.6, share=0.1, transition="shrink_perturb")

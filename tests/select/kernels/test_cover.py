@@ -27,6 +27,7 @@ def test_cover_is_the_oracle(n: int, d: int, k: int) -> None:
     assert greedy_cover(x, k, first=n // 2).tolist() == oracles.greedy_cover(x, k, first=n // 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-15, 1e-3, 1e3, 1e15])
 def test_cover_is_the_oracle_at_any_scale(scale: float) -> None:
     x = made_up(300, 6) * scale

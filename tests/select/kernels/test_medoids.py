@@ -98,6 +98,7 @@ def test_duplicates_of_picks_come_last() -> None:
     assert sorted(picks[20:]) == sorted(set(range(60)) - set(picks[:20]))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("room")
 def test_smaller_answers_are_prefixes() -> None:
     x = made_up(250, 8)

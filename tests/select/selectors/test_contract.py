@@ -38,6 +38,7 @@ class Brightest(Selector):
         return Subset(positions=positions, weights=weights * (context.num_examples / weights.sum()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*select.SELECTORS, "tests.select.selectors.test_contract:Brightest"])
 @settings(deadline=None, max_examples=10)
 @given(data=st.data(), k=st.integers(1, 150), seed=st.integers(0, 99))

@@ -673,6 +673,7 @@ def _spent(records: Iterable[RunRecord]) -> int:
     return sum(record.ledger.total + record.repeated_flops for record in records)
 
 
+@pytest.mark.slow
 def test_a_study_says_of_every_selector_whether_it_paid_for_itself(compared: StudyView) -> None:
     rows = {row["name"]: row for row in compared.summary.to_mapping()["components"]}
     assert list(rows) == ["random", "stratified", "kcenter"]
@@ -931,6 +932,7 @@ def test_a_selector_that_fails_is_no_result_and_stops_nothing(options: TuneOptio
     assert all("/" not in run.name and ":" not in run.name for run in view.ablation_runs)
 
 
+@pytest.mark.slow
 def test_a_regression_turns_the_sign(options: TuneOptions, tiny_data: dict[str, str]) -> None:
     changes = {
         "task.data": {"source": tiny_data["values"]},

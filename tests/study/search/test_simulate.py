@@ -59,6 +59,7 @@ def run(runner: Runner, *, trials: int = 30, workers: int = 1, seed: int = 0, **
     return simulate(space, runner, SimulationSettings(trials=trials, workers=workers, seed=seed, **kept))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bonus", [0.05, -0.05])
 @pytest.mark.parametrize("workers", [1, 4])
 def test_finds_the_optimum_in_either_arm(bonus: float, workers: int) -> None:
@@ -71,6 +72,7 @@ def test_finds_the_optimum_in_either_arm(bonus: float, workers: int) -> None:
     assert result.best.cost == pytest.approx(result.best.policy.passes / REFERENCE_PASSES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_noise_costs_something_but_finds_are_feasible_to_a_fraction_of_it(seed: int) -> None:
     runner = Smooth(0.05, noise=0.003)

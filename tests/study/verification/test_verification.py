@@ -99,6 +99,7 @@ def test_one_look_is_the_plain_t_test() -> None:
     assert look.nominal == pytest.approx(0.04)
 
 
+@pytest.mark.slow
 @given(st.floats(1e-6, 0.4), st.integers(2, 12), st.integers(0, 40))
 @settings(max_examples=25, deadline=None)
 def test_plan_spends_the_level_and_no_more(level: float, seeds: int, more: int) -> None:

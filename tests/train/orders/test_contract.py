@@ -57,6 +57,7 @@ class Rotating(Order):
         return Sequential(num_examples, batch_size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*orders.ORDERS, "tests.train.orders.test_contract:Rotating"])
 @settings(deadline=None, max_examples=20)
 @given(data=st.data(), seed=st.integers(0, 99), num_batches=st.integers(0, 20))

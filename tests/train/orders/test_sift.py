@@ -172,6 +172,7 @@ class Twin:
                     parameter -= lr * gradient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*TWINS, "regression", "regression, auxiliary head"])
 @pytest.mark.parametrize("is_weighted", [False, True])
 def test_updates_against_the_slow_twin(
@@ -339,6 +340,7 @@ MODELS: dict[str, Any] = {
 SHARES = {"first": 0.01, "half": 0.5, "late": 0.98, "end": 1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("depth", SHARES.values(), ids=list(SHARES))
 @pytest.mark.parametrize("head", ["auto", "auxiliary"])

@@ -618,6 +618,7 @@ def ordered(order: str, first: float = 1.3, second: float = 2.7) -> Policy:
     return Policy(phases=tuple(replace(p, order=order, order_options=given) for p in two(first, second).phases))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("order", ORDERS)
 def test_orders_are_priced_by_the_network_of_each_phase(tiny_data: Data, name: str, order: str) -> None:

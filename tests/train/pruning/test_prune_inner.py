@@ -252,6 +252,7 @@ def test_a_first_layer_sends_no_gradient_to_the_inputs() -> None:
     assert (second.forward_flops, second.backward_flops) == (2 * 4 * 6 * 45, 2 * 2 * 4 * 6 * 45)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [0.5, 0.01, 0.9])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_facts_are_those_counted_on_the_pruned_network(name: str, keep: float) -> None:
@@ -462,6 +463,7 @@ def test_every_unit_once_is_the_network_as_it_was(name: str) -> None:
             torch.testing.assert_close(interface.mean_losses(summed[None], len(units)), expected[None])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_flops_are_those_counted(name: str) -> None:
     effort = effect.PickBudget(candidates=2, repeats=1.5)

@@ -32,6 +32,7 @@ class Halve(Transition):
                 weight.mul_(0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*transitions.TRANSITIONS, "tests.train.transitions.test_contract:Halve"])
 @settings(deadline=None, max_examples=15)
 @given(data=st.data(), seed=st.integers(0, 99))
