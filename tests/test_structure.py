@@ -102,6 +102,18 @@ def test_late_imports_have_a_reason(imports: list[Import]) -> None:
     assert arrows.unused(imports, LATE) == set(), "no import needs these reasons any more: remove them from LATE"
 
 
+def test_a_function_of_more_than_six_parameters_says_why_beside_it() -> None:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        lines = path.read_text().splitlines()
+        for node in ast.walk(ast.parse("\n".join(lines))):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            names = {a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)}
+            first = min([decorator.lineno for decorator in node.decorator_list], default=node.lineno)
+            said = lines[first - 2].strip().startswith("# More than six parameters: ")
+            assert said == (len(names - {"self", "cls"}) > 6), f"{path.relative_to(PACKAGE)}:{node.lineno} {node.name}"
+
+
 def test_heavy_packages_have_one_home(imports: list[Import]) -> None:
     for package, homes in HOMES.items():
         users = {i.source for i in imports if i.target.split(".")[0] == package}

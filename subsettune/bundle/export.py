@@ -28,6 +28,7 @@ from subsettune.train.planning.phases import resolve
 from subsettune.train.planning.projection import project
 
 
+# More than six parameters: they are what a bundle holds, and whoever has no study has each by itself.
 def export_policy(
     target: Place,
     made: Policy,

@@ -125,6 +125,7 @@ class Transformer(nn.Module):
         dropout: of embeddings, attention weights, and what each half of a block adds, in [0, 1).
     """
 
+    # More than six parameters: those of `transformer`, resolved.
     def __init__(
         self,
         max_tokens: int,
@@ -172,6 +173,7 @@ class Transformer(nn.Module):
         return outputs
 
 
+# More than six parameters: the last five are the options of a study file.
 def transformer(
     input_shape: tuple[int, ...],
     num_outputs: int,

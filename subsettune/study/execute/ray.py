@@ -58,6 +58,7 @@ class RayExecutor:
         note: told what a user should know, e.g. a retry.
     """
 
+    # More than six parameters: the first four are those of the executor in this process.
     def __init__(
         self,
         worker: Worker,

@@ -294,6 +294,7 @@ class Frequency:
         return float(found.low), float(found.high)
 
 
+# More than six parameters: each is a condition of the simulation that a reader may want to vary alone.
 def error_rate(
     rules: Rules,
     draw: Draw,

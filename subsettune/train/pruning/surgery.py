@@ -93,6 +93,7 @@ def _prune_inside(
         cut(stretch, layer, select(interface, kept[name], effort, rng))
 
 
+# More than six parameters: three are the layer, four what every layer of one call is pruned by.
 def _narrow(
     stretch: Sequence[nn.Module],
     following: Sequence[nn.Module],
