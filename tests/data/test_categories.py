@@ -213,6 +213,7 @@ def test_an_encoded_part_moves_to_a_device(tmp_path: Path) -> None:
     assert moved.encoder.places.device.type == "meta"
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_encodes_as_the_cpu_does(tmp_path: Path) -> None:
     part = load_table(write(tmp_path, mixed()), categorical=["grade"]).train

@@ -164,6 +164,7 @@ def test_a_part_with_its_own_copy_gives_the_same_batches() -> None:
     assert torch.equal(own.targets, part.targets)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("share", [parts.GPU_SHARE, 0.0])
 def test_a_gpu_gives_what_the_cpu_gives(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
