@@ -1,1 +1,1 @@
-"""Numerical cores of the selectors: pure functions of tensors, each with a slow twin in the tests."""
+"""Numerical cores of the selectors: pure functions of tensors, each with a slow oracle in the tests."""

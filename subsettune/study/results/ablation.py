@@ -23,7 +23,7 @@ ABLATION_WORDS = {
     "not_tried": "could not be tried",
     "open": "not compared yet",
 }
-ABLATION_LEVEL = 0.9  # of the two-sided interval of a comparison: each of its ends errs once in twenty
+ABLATION_LEVEL = 0.9  # of the two-sided interval of an ablation: each of its ends errs once in twenty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

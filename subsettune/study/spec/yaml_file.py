@@ -61,7 +61,7 @@ def read_yaml(path: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
-        raise ConfigError(f"{path} cannot be read: {reason}. Give the path of a study file.") from error
+        raise ConfigError(f"{path} cannot be read: {reason}. Give the path of a file that is there.") from error
     try:
         loaded = YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as error:

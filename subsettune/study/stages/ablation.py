@@ -144,7 +144,7 @@ class AblationSource:
 
 
 def _request(component: str, policy: Policy, seed: int) -> RunRequest:
-    """A run named by its policy: a later comparison with another policy of the component must not replace it."""
+    """A run named by its policy: a later ablation with another policy of the component must not replace it."""
     word = re.sub(r"[^A-Za-z0-9_]+", "-", component)  # names of runs are names of files
     name = f"compare-{word}-{policy.key[:8]}-seed-{seed}"
     return RunRequest(name=name, role="ablation", candidate=component, policy=policy, seed=seed)

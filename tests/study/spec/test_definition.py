@@ -103,7 +103,7 @@ def test_what_is_no_study_file_is_told_in_one_line(tmp_path: Path, text: str, me
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path / "none.yaml")
-    expected = f"{tmp_path}/none.yaml cannot be read: No such file or directory. Give the path of a study file."
+    expected = f"{tmp_path}/none.yaml cannot be read: No such file or directory. Give the path of a file that is there."
     assert str(caught.value) == expected
 
 
