@@ -163,6 +163,7 @@ def _replace_folder(target: Path, files: Mapping[str, bytes]) -> None:
     try:
         target = target.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
+        _take_back(target)
         for leftover in target.parent.glob(f".{target.name}.partial-*"):  # of an export that was killed
             shutil.rmtree(leftover)
         partial = target.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
@@ -173,15 +174,19 @@ def _replace_folder(target: Path, files: Mapping[str, bytes]) -> None:
                 target.rename(aside)
             partial.rename(target)
             _flush(target.parent)
-        except OSError:
-            if aside.exists() and not target.exists():
-                aside.rename(target)
-            raise
-        finally:
+        finally:  # whatever ended it, an interrupt too: what was there is not removed before the new one is in its place
+            _take_back(target)
             for leftover in (partial, aside):
                 shutil.rmtree(leftover, ignore_errors=True)
     except OSError as error:
         raise StorageError(f"{target} cannot be written: {error}. Choose a folder that can be.") from error
+
+
+def _take_back(target: Path) -> None:
+    """Put the bundle back that an export moved aside, where it ended before the new one was in its place."""
+    for aside in target.parent.glob(f".{target.name}.partial-*-old"):
+        if not target.exists():
+            aside.rename(target)
 
 
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -1,7 +1,7 @@
 """Selectors: who chooses a subset of a given size. One file a selector, `kernels` for the numbers.
 
 A user's own selector is a subclass of `Selector` in an importable module, a frozen dataclass of its options, named
-`package.module:Class`, or by the transition point that its package gives in the group `subsettune.selectors`. Nothing
+`package.module:Class`, or by the entry point that its package gives in the group `subsettune.selectors`. Nothing
 here imports torch before a subset is chosen, so that the search can ask what a choice costs.
 """
 

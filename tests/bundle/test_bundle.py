@@ -551,6 +551,43 @@ def test_an_export_that_is_killed_around_a_rename_leaves_a_whole_bundle_or_none(
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, OSError])
+def test_an_interrupt_between_the_renames_leaves_the_old_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    old, _ = export(tmp_path / "bundle", "full_wins")
+    rename, done = Path.rename, list[Path]()
+
+    def interrupted(self: Path, target: Path) -> Path:
+        done.append(self)
+        if len(done) == 2:
+            raise error
+        return rename(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", interrupted)
+        with pytest.raises(StorageError if error is OSError else error):
+            export(tmp_path / "bundle", "subset_wins")
+    assert Bundle.load(tmp_path / "bundle") == old
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_after_a_kill_between_the_renames_a_failing_export_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, _ = export(tmp_path / "bundle", "full_wins")
+    (tmp_path / "bundle").rename(tmp_path / ".bundle.partial-0123-old")  # as a kill leaves it
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(StorageError, match="No space left on device"):
+            export(tmp_path / "bundle", "subset_wins")
+    assert Bundle.load(tmp_path / "bundle") == old
+
+
 @pytest.mark.parametrize("content", [{"notes.txt": "mine"}, {"README.md": "mine"}])
 def test_a_folder_of_something_else_is_refused(tmp_path: Path, content: dict[str, str]) -> None:
     for name, text in content.items():

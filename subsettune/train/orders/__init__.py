@@ -1,7 +1,7 @@
 """Orders: which examples of the pool come next within a phase. One file an order.
 
 A user's own order is a subclass of `Order` in an importable module, a frozen dataclass of its options, named
-`package.module:Class`, or by the transition point that its package gives in the group `subsettune.orders`.
+`package.module:Class`, or by the entry point that its package gives in the group `subsettune.orders`.
 """
 
 from __future__ import annotations
