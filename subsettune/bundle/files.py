@@ -174,7 +174,7 @@ def _replace_folder(target: Path, files: Mapping[str, bytes]) -> None:
                 target.rename(aside)
             partial.rename(target)
             _flush(target.parent)
-        finally:  # whatever ended it, an interrupt too: what was there is not removed before the new one is in its place
+        finally:  # an interrupt, too: the old one goes only once the new one is in its place
             _take_back(target)
             for leftover in (partial, aside):
                 shutil.rmtree(leftover, ignore_errors=True)
