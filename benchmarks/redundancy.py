@@ -104,7 +104,7 @@ def subset_policy(variant: Variant, given: argparse.Namespace, facts: TaskFacts)
     return Policy(phases=(first, Phase(passes=total - first.passes)))
 
 
-def policies(given: argparse.Namespace, facts: TaskFacts) -> tuple[dict[str, Policy], dict[str, str]]:
+def policies(given: argparse.Namespace, task: Task, facts: TaskFacts) -> tuple[dict[str, Policy], dict[str, str]]:
     """Policies by name, and why a selector cannot be tried, by name."""
     found = {
         CONVENTIONAL: conventional(facts),
@@ -113,11 +113,11 @@ def policies(given: argparse.Namespace, facts: TaskFacts) -> tuple[dict[str, Pol
     refused = {}
     for variant in variants():
         policy = subset_policy(variant, given, facts)
-        why_not = select.check(policy, facts)
-        if why_not is None:
+        try:
+            train.check(task, policy, facts)
             found[variant.name] = policy
-        else:
-            refused[variant.name] = why_not
+        except ConfigError as error:
+            refused[variant.name] = str(error)
     return found, refused
 
 
@@ -209,7 +209,7 @@ def study(condition: str, given: argparse.Namespace) -> tuple[list[str | Table],
     task, places = make_task(given.source, condition), DataPaths(data_root=given.data_root)
     facts = train.facts(task, places)
     options = train.RunOptions(splits=("test",), evaluations=1, device=given.device, num_threads=1, places=places)
-    named, refused = policies(given, facts)
+    named, refused = policies(given, task, facts)
     jobs = {
         (name, seed): Job(name=f"{condition}, {name}", task=task, policy=policy, seed=seed, options=options)
         for seed in range(given.seeds)

@@ -9,20 +9,19 @@ import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from subsettune.config import must
 from subsettune.errors import ConfigError
 
-T = TypeVar("T")
 
-
-def load_object(name: str, what: str) -> Any:
+def load_object(name: str, what: str, *, is_installed: bool = False) -> Any:
     """Import what `package.module:name` names.
 
     Args:
         name: the module, a colon, and an attribute of it (dots allowed).
         what: what it is for, for the message: "model", "optimizer", ...
+        is_installed: whether a package brings it, ours or another: then the working folder is not looked at.
 
     Raises:
         ConfigError: the module cannot be imported or has no such attribute; the cause is in the sentence.
@@ -30,7 +29,7 @@ def load_object(name: str, what: str) -> Any:
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
         raise ConfigError(must(what, "package.module:name", name, "Name both the module and what is in it."))
-    value = _load_module(module_name, f"{what} {name!r}")
+    value = _load_module(module_name, f"{what} {name!r}", is_installed=is_installed)
     try:
         for part in attribute.split("."):
             value = getattr(value, part)
@@ -39,22 +38,9 @@ def load_object(name: str, what: str) -> Any:
     return value
 
 
-def load_class(name: str, what: str, base: type[T]) -> type[T]:
-    """Import a class that `package.module:Class` names and that must extend one of ours.
-
-    Raises:
-        ConfigError: as `load_object`, or it is no concrete subclass of `base`.
-    """
-    cls = load_object(name, what)
-    if not (inspect.isclass(cls) and issubclass(cls, base)) or inspect.isabstract(cls):
-        advice = f"Subclass {base.__module__}.{base.__name__}."
-        raise ConfigError(must(what, f"a concrete subclass of {base.__name__}", name, advice))
-    return cls
-
-
-def _load_module(name: str, what: str) -> Any:
+def _load_module(name: str, what: str, *, is_installed: bool = False) -> Any:
     here = str(Path.cwd())
-    if here not in sys.path:
+    if not is_installed and here not in sys.path:
         sys.path.insert(0, here)
     try:
         return importlib.import_module(name)

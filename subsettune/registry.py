@@ -100,12 +100,12 @@ class Registry(Mapping[str, Any]):
             ConfigError: unknown, cannot be imported, or not what the kind asks for.
         """
         if name in self.builtin:
-            return load_object(self.builtin[name], self.what)
+            return _own_object(self.builtin[name], self.what)
         target = self.code_of(name) if self.user_code else None
         if target is None:
             own = f" or {self.user_code}" if self.user_code else ""
             raise ConfigError(must(self.what, f"one of {', '.join(self)}{own}", name))
-        found = load_object(target, self.what)
+        found = load_object(target, self.what, is_installed=target != name)
         if self.base:
             self._check_class(found, name)
         return found
@@ -126,7 +126,7 @@ class Registry(Mapping[str, Any]):
             raise ConfigError(tuple(found)) from error
 
     def _check_class(self, found: Any, name: str) -> None:
-        base = load_object(self.base, self.what)
+        base = _own_object(self.base, self.what)
         if not (inspect.isclass(found) and issubclass(found, base)) or inspect.isabstract(found):
             methods = " and ".join(sorted(base.__abstractmethods__))
             advice = f"Subclass {self.base.replace(':', '.')}, with {methods}."
@@ -144,6 +144,11 @@ def _beside(cls: Any, path: tuple[str, ...]) -> str:
 
 def _first_line(cls: Any) -> str:
     return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+
+@functools.cache  # policies are made of a few components over and over
+def _own_object(target: str, what: str) -> Any:
+    return load_object(target, what, is_installed=True)
 
 
 @functools.lru_cache(maxsize=16)  # reading what is installed takes milliseconds, and names are asked for all the time

@@ -12,11 +12,7 @@ from subsettune.policy import Phase, Policy, Soup
 from subsettune.registry import METRICS
 
 NOTHING = "-"
-
-
 _FLOP_UNITS = ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP", "YFLOP")
-
-
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -107,12 +103,7 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def as_policy(raw: Policy | Mapping[str, Any]) -> Policy:
-    """A policy, or the policy that a mapping describes."""
-    return raw if isinstance(raw, Policy) else Policy.from_mapping(raw)
-
-
-def describe(policy: Policy | Mapping[str, Any], facts: TaskFacts | None = None) -> str:
+def describe(policy: Policy, facts: TaskFacts | None = None) -> str:
     """A policy in one line of words.
 
     `subset 12 % by kcenter for 30 % of 1.80 passes, then all data; lr 0.21, shrink_perturb 0.6`
@@ -121,7 +112,6 @@ def describe(policy: Policy | Mapping[str, Any], facts: TaskFacts | None = None)
         policy: what to describe, or its JSON form.
         facts: of the task; adds the number of examples in each subset.
     """
-    policy = as_policy(policy)
     details = [_setting(name, value) for name, value in policy.recipe.items()]
     details += [_transition(phase) for phase in policy.phases[1:] if phase.transition != "keep"]
     phases = f"{_phases(policy, facts)}{_order(policy)}"

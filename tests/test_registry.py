@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+from places import ROOT
 
 from subsettune import registry
 from subsettune.errors import ConfigError
@@ -53,3 +59,19 @@ def test_two_packages_may_not_give_one_name(known: Registry, monkeypatch: pytest
 def test_metrics_have_words() -> None:
     assert {metric.task for metric in METRICS.values()} == {"classification", "regression"}
     assert all(metric.words for metric in METRICS.values())
+
+
+def test_what_a_package_brings_is_not_looked_for_in_the_working_folder(tmp_path: Path) -> None:
+    """A folder that somebody works in may hold a `random.py`, and only names of their own code ask for it."""
+    code = (
+        "import sys; from subsettune.train import orders, transitions\n"
+        "orders.make('rs2'), transitions.make('prune')\n"
+        "try: orders.make('nowhere:Thing')\n"
+        "except Exception: print(sys.argv[1] in sys.path)\n"
+    )
+    early = code.partition("try:")[0] + "print(sys.argv[1] in sys.path)"
+    environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": str(ROOT)}
+    for script, expected in ((early, "False"), (code, "True")):
+        command = [sys.executable, "-c", script, str(tmp_path)]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected

@@ -53,7 +53,7 @@ def selectors(kit: Kit) -> Mapping[str, Case]:
     def policy(name: str, passes: float) -> Policy:
         return Policy(phases=(Phase(share=SHARE, passes=passes, selector=name), Phase(passes=0.5)))
 
-    return {name: partial(compared, kit, partial(policy, name)) for name in select.names()}
+    return {name: partial(compared, kit, partial(policy, name)) for name in select.SELECTORS}
 
 
 def in_order(kit: Kit) -> Mapping[str, Case]:
@@ -62,7 +62,7 @@ def in_order(kit: Kit) -> Mapping[str, Case]:
     def policy(name: str, passes: float) -> Policy:
         return Policy(phases=(Phase(passes=3 * passes, order=name),))
 
-    return {name: partial(compared, kit, partial(policy, name)) for name in orders.names()}
+    return {name: partial(compared, kit, partial(policy, name)) for name in orders.ORDERS}
 
 
 def at_the_switch(kit: Kit) -> Mapping[str, Case]:
@@ -71,7 +71,7 @@ def at_the_switch(kit: Kit) -> Mapping[str, Case]:
     def policy(name: str, passes: float) -> Policy:
         return Policy(phases=(Phase(share=SHARE, passes=1), Phase(passes=passes, transition=name)))
 
-    return {name: partial(compared, kit, partial(policy, name)) for name in transitions.names()}
+    return {name: partial(compared, kit, partial(policy, name)) for name in transitions.TRANSITIONS}
 
 
 def soups(kit: Kit) -> Mapping[str, Case]:

@@ -7,10 +7,12 @@ here imports torch before a subset is chosen, so that the search can ask what a 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from subsettune.registry import SELECTORS
 from subsettune.select.accounting import PhaseSelection
 from subsettune.select.base import ModelNeed, Selector
-from subsettune.select.checks import check, make, names, plan_selections, selection_flops
 from subsettune.select.examples import Examples, SelectionContext, Subset
 
 __all__ = [
@@ -21,9 +23,15 @@ __all__ = [
     "SelectionContext",
     "Selector",
     "Subset",
-    "check",
     "make",
-    "names",
-    "plan_selections",
-    "selection_flops",
 ]
+
+
+def make(name: str, options: Mapping[str, Any] | None = None) -> Selector:
+    """A selector by name or `package.module:Class`, with its options.
+
+    Raises:
+        ConfigError: unknown name or option, an option out of range, or a class that is no selector.
+    """
+    made: Selector = SELECTORS.make(name, options)
+    return made

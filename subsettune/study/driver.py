@@ -20,6 +20,7 @@ from subsettune.errors import StudyError
 from subsettune.study.context import StudyContext
 from subsettune.study.execute.inline import InlineExecutor
 from subsettune.study.execute.sequence import ObservedSource, RunSource, StageSequence, stopwatch
+from subsettune.study.execute.signals import sigterm_as_sigint
 from subsettune.study.execute.worker import Worker
 from subsettune.study.observer import Observer
 from subsettune.study.options import TuneOptions, device_of
@@ -123,17 +124,18 @@ class StudyDriver:
         """Drive the study to its end, and deliver it.
 
         Raises:
-            KeyboardInterrupt: interrupted; what is finished is on disk, and reported.
+            KeyboardInterrupt: SIGINT, or SIGTERM; what is finished is on disk, and reported.
         """
         context, folder = self.context, self.context.folder
         if context.options.command:
             where = f"Study {folder.run_id} in {context.options.storage}"
             context.observer.note(f"{where}. Stop it with Ctrl-C; to go on: {context.options.command}")
         try:
-            if not self._is_complete():
-                self._executor().execute(StageSequence(self.sources()))
-                self._export(delivery)
-            context.set_status("finished")
+            with sigterm_as_sigint():
+                if not self._is_complete():
+                    self._executor().execute(StageSequence(self.sources()))
+                    self._export(delivery)
+                context.set_status("finished")
         except KeyboardInterrupt:
             context.note(interrupted=True)
             delivery.report(context, folder.view())

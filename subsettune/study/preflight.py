@@ -124,10 +124,10 @@ def _broken(space: Space, study: Study, data: TaskData, known: TaskFacts) -> Ite
                 make(value)
             except ConfigError as error:
                 yield from (Mistake((name,), m.message) for m in error.mistakes)
-    judge = ComponentChecker(space, study.task.recipe, known)
+    checker = ComponentChecker(space, study.task.recipe, known)
     for component in components.of_space(space):
         if component.kind in space and (component.name in space[component.kind].values or not component.is_neutral):
-            yield from judge.mistakes(component)
+            yield from checker.mistakes(component)
             yield from _idle(component, space, known)
 
 
@@ -173,19 +173,14 @@ class ComponentChecker:
         first = None
         for setting in _settings(options):
             try:
-                obstacles = self._obstacles(
-                    component, components.make(component.kind, component.name, setting), setting
-                )
+                made = components.make(component.kind, component.name, setting)
+                obstacles = component.of.obstacles(made, setting, self._conditions)
             except ConfigError as error:  # these values do not go together
                 obstacles = [str(error)]
             if not all(obstacles):
                 return None
             first = first or obstacles[0]
         return first
-
-    def _obstacles(self, component: Component, made: Any, setting: Mapping[str, Any]) -> Sequence[str | None]:
-        """What stands in the way of a component, one for each size of the subset or recipe that it is tried with."""
-        return component.of.obstacles(made, setting, self._conditions)
 
 
 def _recipes(space: Space, recipe: Recipe) -> tuple[Recipe, ...]:

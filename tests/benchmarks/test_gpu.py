@@ -95,9 +95,9 @@ def test_what_the_registries_hold_is_tried(
 
     found = {name: [row["case"] for row in part["cases"]] for name, part in parts(everything[1]).items()}
     assert found["networks"] == list(MODELS)
-    assert found["selectors"] == list(select.names())
-    assert found["orders"] == list(orders.names())
-    assert found["transitions"] == list(transitions.names())
+    assert found["selectors"] == list(select.SELECTORS.summaries())
+    assert found["orders"] == list(orders.ORDERS)
+    assert found["transitions"] == list(transitions.TRANSITIONS)
     assert len(found["soups"]) == 8  # two masks and two ways of filling, each in two ways of carrying out
 
 

@@ -34,8 +34,9 @@ def test_every_selector_is_tried_and_both_ends_of_a_difficulty(bench: ModuleType
 
 def test_all_ways_of_choosing_cost_the_same(bench: ModuleType) -> None:
     given = type("given", (), {"budget": 0.5, "switch": 0.8, "share": 0.25})
-    facts = train.facts(bench.make_task("digits", "clean"))
-    policies, refused = bench.policies(given, facts)
+    task = bench.make_task("digits", "clean")
+    facts = train.facts(task)
+    policies, refused = bench.policies(given, task, facts)
     costs = {name: policy.cost(facts) for name, policy in policies.items() if name != bench.CONVENTIONAL}
     assert max(costs.values()) - min(costs.values()) <= 1
     assert costs[bench.SHORTER] == pytest.approx(0.5 * facts.reference_flops, rel=1e-6)

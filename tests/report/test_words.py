@@ -106,7 +106,6 @@ def test_policies_are_described_as_people_say_them() -> None:
         "subset 12 % by kcenter for 30 % of 1.80 passes, then all data; lr 0.21, shrink_perturb 0.6"
     )
     assert "subset 12 % (151 examples) by kcenter" in words.describe(subset, FACTS)
-    assert words.describe(subset.to_mapping()) == words.describe(subset)
     assert words.describe(conventional(FACTS)) == "all data for 30.0 passes"
 
 

@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import selections
 import torch
 from contracts import ArrayPart, context_of, facts_of, made_up_part
+from places import SUPPORT
 
 from subsettune import select
 from subsettune.errors import ConfigError, SelectionError
@@ -34,8 +36,8 @@ def policy(selector: str, *, share: float = 0.1, passes: float = 2.0, **options:
 
 
 def test_names_come_with_one_line_each() -> None:
-    assert list(select.names()) == list(select.SELECTORS)
-    assert select.names()["random"] == "uniform without replacement; free; the control"
+    assert all(select.SELECTORS.summaries().values())
+    assert select.SELECTORS.summaries()["random"] == "uniform without replacement; free; the control"
 
 
 def test_unknown_selector_lists_the_known_ones() -> None:
@@ -97,12 +99,13 @@ def test_a_class_that_cannot_be_found() -> None:
 
 def test_costs_are_known_without_torch() -> None:
     code = (
-        "import sys; from subsettune import select; from subsettune.policy import Phase, Policy, TaskFacts;"
+        f"import sys; sys.path.append({str(SUPPORT)!r}); import selections; from subsettune import select;"
+        "from subsettune.policy import Phase, Policy, TaskFacts;"
         "f = TaskFacts(num_examples=9, num_outputs=1, num_parameters=1, forward_flops=1, backward_flops=1,"
         " reference_passes=1, num_classes=2, smallest_class=4, class_counts=(5, 4), head_features=1);"
         "ps = [Policy(phases=(Phase(share=.5, passes=1, selector=name),)) for name in select.SELECTORS];"
-        "assert all(select.check(p, f) or select.selection_flops(p, 0, f) == 0 for p in ps[:2]);"
-        "assert all(select.check(p, f) and select.selection_flops(p, 0, f) > 0 for p in ps[2:]);"
+        "assert all(selections.check(p, f) or selections.selection_flops(p, 0, f) == 0 for p in ps[:2]);"
+        "assert all(selections.check(p, f) and selections.selection_flops(p, 0, f) > 0 for p in ps[2:]);"
         "assert not {'torch', 'ray', 'optuna', 'numpy'} & set(sys.modules), 'heavy imports'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -110,42 +113,42 @@ def test_costs_are_known_without_torch() -> None:
 
 def test_selection_flops_of_a_policy() -> None:
     k, n, d = 4_800, 48_000, 784
-    assert select.selection_flops(policy("kcenter"), 0, FACTS) == n * (k - 1) * (2 * d + 3) + 3 * n * d
-    assert select.selection_flops(policy("random"), 0, FACTS) == 0
-    assert select.selection_flops(policy("kcenter", share=1.0), 0, FACTS) == 0
+    assert selections.selection_flops(policy("kcenter"), 0, FACTS) == n * (k - 1) * (2 * d + 3) + 3 * n * d
+    assert selections.selection_flops(policy("random"), 0, FACTS) == 0
+    assert selections.selection_flops(policy("kcenter", share=1.0), 0, FACTS) == 0
 
 
 def test_check_finds_nothing_wrong() -> None:
-    assert select.check(policy("kcenter", passes=13), FACTS) is None
-    assert select.check(policy("random", passes=0), FACTS) is None
-    assert select.check(policy("unknown", share=1.0), FACTS) is None
+    assert selections.check(policy("kcenter", passes=13), FACTS) is None
+    assert selections.check(policy("random", passes=0), FACTS) is None
+    assert selections.check(policy("unknown", share=1.0), FACTS) is None
 
 
 def test_check_a_selection_that_costs_more_than_its_phase() -> None:
-    assert select.check(policy("kcenter"), FACTS) == (
+    assert selections.check(policy("kcenter"), FACTS) == (
         "Choosing 4,800 of 48,000 examples with kcenter costs 12.6 passes, more than the 2 passes of its phase. "
         "Give the phase more compute, choose fewer examples, or use a cheaper selector."
     )
 
 
 def test_a_selection_that_costs_just_its_allowance_is_valid() -> None:
-    flops = select.selection_flops(policy("kcenter"), 0, FACTS)
-    assert select.check(policy("kcenter", passes=flops / FACTS.pass_flops), FACTS) is None
-    assert select.check(policy("kcenter", passes=(flops - 1) / FACTS.pass_flops), FACTS) is not None
+    flops = selections.selection_flops(policy("kcenter"), 0, FACTS)
+    assert selections.check(policy("kcenter", passes=flops / FACTS.pass_flops), FACTS) is None
+    assert selections.check(policy("kcenter", passes=(flops - 1) / FACTS.pass_flops), FACTS) is not None
 
 
 def test_check_too_few_for_stratified() -> None:
-    assert select.check(policy("stratified", share=9 / 48_000), FACTS) == (
+    assert selections.check(policy("stratified", share=9 / 48_000), FACTS) == (
         "k must be at least the 10 classes for stratified, got 9. "
         "Choose a subset_share of 0.00021 or more, or another selector."
     )
 
 
 def test_check_a_share_that_makes_no_example() -> None:
-    assert select.check(policy("random", share=1e-5), FACTS) == (
+    assert selections.check(policy("random", share=1e-5), FACTS) == (
         "share must be at least 2.1e-05, got 1e-05. It makes none of the 48,000 examples."
     )
-    assert select.check(policy("random", share=2.1e-5), FACTS) is None
+    assert selections.check(policy("random", share=2.1e-5), FACTS) is None
 
 
 @pytest.mark.parametrize("n", [3, 899, 1_797, 45_000, 48_842, 50_000, 1_281_167])
@@ -162,26 +165,26 @@ def test_a_share_in_advice_makes_the_examples_that_it_is_for(n: int) -> None:
 def test_check_stratified_without_classes() -> None:
     facts = dataclasses.replace(FACTS, num_classes=0, smallest_class=0)
     expected = "stratified needs classes, and the task is a regression. Use random or kcenter."
-    assert select.check(policy("stratified"), facts) == expected
+    assert selections.check(policy("stratified"), facts) == expected
 
 
 def test_check_memory() -> None:
     facts = dataclasses.replace(FACTS, num_examples=1_200_000, num_features=3 * 224 * 224)
-    assert select.check(policy("kcenter", passes=1e9), facts) == (
+    assert selections.check(policy("kcenter", passes=1e9), facts) == (
         "kcenter needs 674 GiB of memory for 1,200,000 examples of 150,528 numbers, more than the 4 GiB it may use. "
         "Raise its memory_limit_gib, or use another selector."
     )
-    assert select.check(policy("kcenter", passes=1e9, memory_limit_gib=700.0), facts) is None
+    assert selections.check(policy("kcenter", passes=1e9, memory_limit_gib=700.0), facts) is None
 
 
 def test_check_names_what_is_misspelt() -> None:
-    assert (select.check(policy("kcentre"), FACTS) or "").startswith("selector must be one of random")
-    assert "unknown key" in (select.check(policy("random", seed=1), FACTS) or "")
+    assert (selections.check(policy("kcentre"), FACTS) or "").startswith("selector must be one of random")
+    assert "unknown key" in (selections.check(policy("random", seed=1), FACTS) or "")
 
 
 def test_check_names_the_phase_of_a_ladder() -> None:
     phases = tuple(Phase(share=share, passes=1, selector="stratified") for share in (0.5, 9 / 48_000))
-    assert (select.check(Policy(phases=(*phases, Phase(passes=1))), FACTS) or "").startswith("Phase 2: k must be")
+    assert (selections.check(Policy(phases=(*phases, Phase(passes=1))), FACTS) or "").startswith("Phase 2: k must be")
 
 
 def test_context_must_fit_its_facts() -> None:

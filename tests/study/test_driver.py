@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any, ClassVar, final
 import pytest
 import torch
 from fake_inputs import changed, write
+from selections import selection_flops
 from torch import Tensor
 
 from subsettune import Bundle, DataPaths, TuneOptions, api, tune
@@ -19,7 +23,7 @@ from subsettune.data import Part
 from subsettune.errors import CheckpointError, LearningError, StudyError
 from subsettune.facts import TaskFacts
 from subsettune.policy import SUBSET
-from subsettune.select import SelectionContext, Selector, Subset, selection_flops
+from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.study.execute.requests import RunRequest
 from subsettune.study.execute.worker import Worker
 from subsettune.study.results.folder import StudyFolder
@@ -294,6 +298,23 @@ def test_a_crash_in_the_export_loses_no_run(
 
 
 @pytest.mark.slow
+def test_a_scheduler_that_ends_the_export_is_told_apart_from_a_crash(
+    options: TuneOptions, counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM is what a caller of `tune` gets from a scheduler, in whatever stage the study is."""
+    assert threading.current_thread() is threading.main_thread()
+    with monkeypatch.context() as patched:
+        patched.setattr(api, "export_study", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(KeyboardInterrupt):
+            tune(changed(PASSES), run_id="a", options=options)
+    broken = StudyFolder(options.storage, "a").open().view()
+    assert (broken.summary.status, broken.manifest.status) == ("interrupted", "export")
+    assert (Path(options.storage) / "a/report.html").exists()
+    trained = list(counting.names)
+    assert tune(changed(PASSES), run_id="a", options=options).summary.verified
+    assert counting.names == trained
+
+
 def test_the_same_call_does_nothing_twice(options: TuneOptions, counting: Counting) -> None:
     first = tune(changed(FAILS), run_id="a", options=options)
     trained = list(counting.names)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import selections
 import torch
 from fakes import image_task, options, same_bits, two_phases, value_task
 from hypothesis import HealthCheck, example, given, settings
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from interrupts import ALWAYS, InterruptedRunError, assert_same, interrupt_after
 from torch import Tensor, nn
 
-from subsettune import select, train
+from subsettune import train
 from subsettune.data import load
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
@@ -235,7 +236,7 @@ def test_the_ledger_meets_the_cost_and_phases_end_within_one_evaluation(
     assert_met(result, facts)
     ends = policy.boundaries(facts)
     for point, later in itertools.pairwise(result.switches):
-        chosen = sum(select.selection_flops(policy, i, facts) for i in range(point.phase + 1, later.phase + 1))
+        chosen = sum(selections.selection_flops(policy, i, facts) for i in range(point.phase + 1, later.phase + 1))
         assert 0 <= point.flops - chosen - ends[point.phase] < facts.pass_flops
 
 

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import pytest
+import selections
 import torch
 from contracts import random_state
 from fakes import FakeClock, image_task, options, same_bits, two_phases, value_task
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from subsettune import select, train
+from subsettune import train
 from subsettune.config import FrozenDict
 from subsettune.data import load
 from subsettune.errors import ConfigError, ModelError
@@ -74,7 +75,7 @@ def test_ledger_is_at_most_the_cost_and_within_one_update(
     assert result.updates >= 1
     assert result.cause == "finished"
     assert result.ledger.forward * known.backward_flops == result.ledger.backward * known.forward_flops
-    allowed = {select.selection_flops(policy, i, known) for i in range(len(policy.phases))} | {0}
+    allowed = {selections.selection_flops(policy, i, known) for i in range(len(policy.phases))} | {0}
     assert result.ledger.select <= sum(allowed) * len(policy.phases)
 
 
@@ -147,7 +148,7 @@ def test_selection_that_takes_the_whole_allowance_is_paid_and_nothing_is_trained
     task = image_task(tiny_data)
     known = train.facts(task)
     kcenter = Phase(share=0.02, passes=1.0, selector="kcenter")
-    cost = select.selection_flops(Policy(phases=(kcenter,)), 0, known)
+    cost = selections.selection_flops(Policy(phases=(kcenter,)), 0, known)
     exact = cost / known.pass_flops
     policy = two_phases(exact, 1.0, share=0.02, selector="kcenter", transition="shrink_perturb")
     result = run(task, policy)
@@ -194,7 +195,7 @@ def test_an_impossible_policy_is_told_before_the_first_step(tiny_data: Data, pol
     task = image_task(tiny_data)
     if "phase 2 has" in message:
         known = train.facts(task)
-        cost = select.selection_flops(policy, 1, known) / known.pass_flops
+        cost = selections.selection_flops(policy, 1, known) / known.pass_flops
         policy = Policy(phases=(policy.phases[0], Phase(share=0.02, passes=cost + 0.01, selector="kcenter")))
         message = "^phase 2 has .* passes, and choosing its examples with kcenter needs .*, the last update before it"
     with pytest.raises(ConfigError, match=message):

@@ -32,7 +32,7 @@ from subsettune.errors import StudyError
 from subsettune.facts import TaskFacts
 from subsettune.storage import Folder
 from subsettune.study.execute.outcomes import Times, in_order, record
-from subsettune.study.execute.ray_cluster import Nodes, Resources, cluster, sigterm_as_sigint, staging
+from subsettune.study.execute.ray_cluster import Nodes, Resources, cluster, staging
 from subsettune.study.execute.requests import INFRASTRUCTURE_ERRORS, Failure, Pause, RunRequest
 from subsettune.study.execute.sequence import StageSequence
 from subsettune.study.execute.worker import ATTEMPTS, Worker
@@ -77,12 +77,12 @@ class RayExecutor:
         """Run everything that the chain asks for.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C or SIGTERM; what was finished is on record.
+            KeyboardInterrupt: SIGINT; what was finished is on record.
             StudyError: the cluster cannot be reached, has not the resources for one run, or is lost.
             the first error of a stage.
         """
         searcher = SequenceSearcher(chain, self._worker, self._facts, self._num_validation, self._clock, self._note)
-        with cluster(self._resources) as slots, staging(), sigterm_as_sigint():
+        with cluster(self._resources) as slots, staging():
             if slots is not None and slots < self._resources.parallel:
                 self._note(f"{slots} runs at a time fit here, not {self._resources.parallel}.")
             folder = Folder.at(self._storage)

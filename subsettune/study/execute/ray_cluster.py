@@ -6,10 +6,8 @@ import contextlib
 import logging
 import math
 import os
-import signal
 import socket
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -210,16 +208,3 @@ def staging() -> Iterator[None]:
     name = "ray.train._internal.storage._get_ray_train_session_dir"
     with tempfile.TemporaryDirectory(prefix="subsettune-") as folder, mock.patch(name, return_value=folder):
         yield
-
-
-@contextlib.contextmanager
-def sigterm_as_sigint() -> Iterator[None]:
-    """Turn SIGTERM, which `ray job stop` and schedulers send, into the SIGINT that Tune understands."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -14,7 +14,7 @@ from subsettune.registry import ORDERS
 from subsettune.train.orders.base import Batch, Order, StepContext, Stream
 from subsettune.train.orders.uniform import Uniform
 
-__all__ = ["ORDERS", "Batch", "Order", "StepContext", "Stream", "make", "names", "of"]
+__all__ = ["ORDERS", "Batch", "Order", "StepContext", "Stream", "make", "of"]
 
 
 def make(name: str, options: Mapping[str, Any] | None = None) -> Order:
@@ -31,8 +31,3 @@ def of(phase: Phase) -> Order:
     """The order of a phase: the uniform one where its options make it that."""
     made = make(phase.order, phase.order_options)
     return Uniform() if made.is_neutral else made
-
-
-def names() -> Mapping[str, str]:
-    """Known orders with one line on each."""
-    return ORDERS.summaries()

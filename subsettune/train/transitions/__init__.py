@@ -15,7 +15,7 @@ from subsettune.registry import TRANSITIONS
 from subsettune.train.transitions.base import Transition, TransitionContext, scales
 from subsettune.train.transitions.basic import Keep
 
-__all__ = ["TRANSITIONS", "Transition", "TransitionContext", "make", "names", "of", "scales"]
+__all__ = ["TRANSITIONS", "Transition", "TransitionContext", "make", "of", "scales"]
 
 
 def make(name: str, options: Mapping[str, Any] | None = None) -> Transition:
@@ -32,8 +32,3 @@ def of(phase: Phase) -> Transition:
     """The transition of a phase: `keep` where its options change nothing."""
     made = make(phase.transition, phase.transition_options)
     return Keep() if made.is_neutral else made
-
-
-def names() -> Mapping[str, str]:
-    """Known transitions with one line on each."""
-    return TRANSITIONS.summaries()

@@ -6,6 +6,7 @@ from typing import Any
 
 import oracles
 import pytest
+import selections
 import torch
 from contracts import (
     ArrayPart,
@@ -365,10 +366,10 @@ def test_costs_in_closed_form(name: str, options: dict[str, Any], flops: int) ->
     phase = Phase(share=0.5, passes=9, selector=name, selector_options=options)  # type: ignore[arg-type]
     need = selector.model_need
     training = need.runs * round(need.passes * FACTS.pass_flops)
-    assert select.selection_flops(Policy(phases=(phase,)), 0, FACTS) == flops + training
+    assert selections.selection_flops(Policy(phases=(phase,)), 0, FACTS) == flops + training
     other = FrozenDict({**options, "classes": "none"})
     later = [replace(phase, share=0.7, draw=1), replace(phase, share=0.7, selector_options=other)]
-    charged = [select.selection_flops(Policy(phases=(phase, again)), 1, FACTS) for again in later]
+    charged = [selections.selection_flops(Policy(phases=(phase, again)), 1, FACTS) for again in later]
     assert charged == [0, flops], "the same ranking, and another one by the same networks"
 
 

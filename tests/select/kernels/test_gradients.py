@@ -9,6 +9,7 @@ from typing import Any
 import fakes
 import oracles
 import pytest
+import selections
 import torch
 from contracts import ArrayPart, choose, context_of, facts_of, made_up_part, network_of
 from hypothesis import given, settings
@@ -606,6 +607,6 @@ def test_a_run_is_charged_as_projected(name: str, model: str, tiny_data: dict[st
     facts = train.facts(task)
     result = train.run(task, policy, 0, options=fakes.ONE_THREAD)
     assert result.cause == "finished"
-    assert result.ledger.select == select.selection_flops(policy, 0, facts) > 0
+    assert result.ledger.select == selections.selection_flops(policy, 0, facts) > 0
     again = train.run(task, policy, 0, options=fakes.ONE_THREAD)
     assert again.metrics == result.metrics

@@ -9,12 +9,13 @@ from contracts import choose, facts_of, made_up_part, selector_keeps_its_promise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from options import components
+from selections import selection_flops
 
 from subsettune import select
 from subsettune.errors import SelectionError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy
-from subsettune.select import SelectionContext, Selector, Subset, selection_flops
+from subsettune.select import SelectionContext, Selector, Subset
 
 
 @final

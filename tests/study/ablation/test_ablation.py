@@ -18,6 +18,7 @@ import torch
 from fake_inputs import changed
 from places import SUPPORT
 from scipy import stats
+from selections import selection_flops
 from torch import Tensor
 
 from subsettune import DataPaths, TuneOptions, config, tune
@@ -202,7 +203,6 @@ def test_each_selector_has_its_own_best_and_the_same_policy_with_a_random_subset
 
 
 def test_the_share_of_selection_is_that_of_the_whole_policy() -> None:
-    from subsettune.select import selection_flops
 
     row = _chosen()
     assert row.policy is not None

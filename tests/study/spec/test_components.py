@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import pytest
+from selections import selection_flops
 
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
@@ -125,7 +126,6 @@ def test_what_is_charged_beside_the_updates() -> None:
     assert overhead_flops("order", dear, RECIPE, FACTS) == 0
     # Two workers measure gradients on the first batch of their shard of 50 examples, forward and backward.
     assert overhead_flops("soup", ALL, RECIPE, FACTS) == 2 * 50 * 300
-    from subsettune.select import selection_flops
 
     assert overhead_flops("selector", ALL, RECIPE, FACTS) == selection_flops(ALL, 1, FACTS) + selection_flops(
         ALL, 2, FACTS

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from options import components
 from torch import Tensor
 
-from subsettune.errors import ConfigError
 from subsettune.train import orders
 from subsettune.train.orders import Batch, Order, Stream
-from subsettune.train.orders.uniform import Shuffled, Uniform
+from subsettune.train.orders.uniform import Shuffled
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 
@@ -119,16 +118,3 @@ def test_a_new_pool_begins_a_new_round_and_the_same_one_goes_on() -> None:
     batches.next(0.0)
     batches.enter(None)  # in the middle of round 1: round 2 comes next
     assert stream(batches, 40) == stream(reference, 120)[80:]
-
-
-def test_names() -> None:
-    assert set(orders.names()) == set(orders.ORDERS)
-    assert isinstance(orders.make("uniform"), Uniform)
-    assert isinstance(orders.make("tests.train.orders.test_contract:Rotating"), Order)
-    with pytest.raises(ConfigError, match=r"^order must be one of uniform.* or package.module:Class, got 'siftt'."):
-        orders.make("siftt")
-    with pytest.raises(
-        ConfigError,
-        match=r"^order must be a concrete subclass of Order, got 'collections:OrderedDict'. Subclass subsettune",
-    ):
-        orders.make("collections:OrderedDict")

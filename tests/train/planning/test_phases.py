@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import pytest
+import selections
 import torch
 from fakes import image_task, options
 from hypothesis import given
@@ -191,7 +192,7 @@ def charged_slowly(policy: Policy, index: int, facts: TaskFacts) -> int:
 
 @given(policies())
 def test_selections_are_charged_as_by_looking_at_every_earlier_phase(policy: Policy) -> None:
-    planned = select.plan_selections(policy, FACTS)
+    planned = selections.plan_selections(policy, FACTS)
     flops = [0 if one is None else one.flops for one in planned]
     assert flops == [charged_slowly(policy, index, FACTS) for index in range(len(planned))]
 

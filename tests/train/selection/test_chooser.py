@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, final
 
 import pytest
+import selections
 import torch
 from fakes import FakeClock, image_task, options, same_bits
 from hypothesis import HealthCheck, assume, given, settings
@@ -28,6 +29,7 @@ from subsettune.task import Task
 from subsettune.train import RunJob, RunResult, SubsetProvider
 from subsettune.train.learner import Learner
 from subsettune.train.loop import run_key
+from subsettune.train.planning.phases import resolve_phases
 from subsettune.train.selection import ranking_cache
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
@@ -232,12 +234,12 @@ def test_what_was_projected_is_what_is_spent(tiny_data: Data, selector: str, cha
     policy = from_coordinates(coordinates, known)
     result = train.run(task, policy, 1, options=options())
     assert result.cause == "finished"
-    assert result.ledger.select == sum(select.selection_flops(policy, i, known) for i in range(len(policy.phases)))
+    assert result.ledger.select == sum(selections.selection_flops(policy, i, known) for i in range(len(policy.phases)))
     update = task.recipe.batch_size * known.example_flops
     assert 0 <= policy.cost(known) - result.ledger.spent < update
     assert len(result.switch_shares) == len(policy.phases) - 1
     ends = [end / policy.cost(known) for end in policy.boundaries(known)[:-1]]
-    costs = [select.selection_flops(policy, i + 1, known) / policy.cost(known) for i in range(len(ends))]
+    costs = [selections.selection_flops(policy, i + 1, known) / policy.cost(known) for i in range(len(ends))]
     late = (task.recipe.batch_size + 1) * known.example_flops / policy.cost(known)
     for share, end, cost in zip(result.switch_shares, ends, costs, strict=True):
         assert end + cost <= share < end + cost + late
@@ -354,7 +356,7 @@ def test_a_ranking_by_proxies_is_paid_for_once(tiny_data: Data) -> None:
         (ladder("el2n", PROXY, selector="random", selector_options=FrozenDict()), [proxies + look, 0, 0, 0]),
     ]
     for policy, charged in cases:
-        assert [select.selection_flops(policy, i, known) for i in range(4)] == charged
+        assert [selections.selection_flops(policy, i, known) for i in range(4)] == charged
         result = train.run(task, policy, 2, options=options())
         assert result.ledger.select == sum(charged)
         assert 0 <= policy.cost(known) - result.ledger.spent < task.recipe.batch_size * known.example_flops
@@ -363,7 +365,7 @@ def test_a_ranking_by_proxies_is_paid_for_once(tiny_data: Data) -> None:
 def test_a_longer_ranking_is_paid_for_by_what_it_adds(tiny_data: Data) -> None:
     known = train.facts(image_task(tiny_data))
     policy = ladder("kcenter", {"start": "center"})
-    charged = [select.selection_flops(policy, i, known) for i in range(3)]
+    charged = [selections.selection_flops(policy, i, known) for i in range(3)]
     alone = [select.make("kcenter", CENTER).flops(known, k) for k in (21, 42, 84)]
     assert charged == [alone[0], alone[1] - alone[0], alone[2] - alone[1]]
 
@@ -383,19 +385,20 @@ def test_steps_of_a_ranking_are_those_of_separate_choices(tiny_data: Data, place
 
 
 def test_a_price_is_reckoned_in_a_time_that_many_phases_bear(tiny_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A selector is made once for each phase, not for each pair of phases."""
-    known, calls, make = train.facts(image_task(tiny_data)), [], select.make
+    """A selector is made once, however many phases have it."""
+    task, calls, make = image_task(tiny_data), list[str](), select.make
+    known = train.facts(task)
 
     def counted(name: str, chosen: Any = None) -> Selector:
         calls.append(name)
         return make(name, chosen)
 
-    monkeypatch.setattr(select.checks, "make", counted)
+    monkeypatch.setattr(select, "make", counted)
     phase = {"share": 0.1, "passes": 300, "selector": "el2n", "reselect": 1.5}
     policy = Policy.from_mapping({"phases": [phase, {"passes": 1}]})
-    total = sum(planned.flops for planned in select.plan_selections(policy, known) if planned is not None)
+    total = sum(phase.flops for phase in resolve_phases(policy, task.recipe, known))
     assert total == known.pass_flops + make("el2n").flops(known, 21)  # it draws nothing: one ranking for all
-    assert len(calls) == len(policy.phases) - 1
+    assert calls == ["el2n"]
 
 
 # --- any policy -------------------------------------------------------------------------------------------------------

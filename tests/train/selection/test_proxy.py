@@ -10,12 +10,13 @@ from typing import Any
 
 import oracles
 import pytest
+import selections
 import torch
 from fakes import image_task, options, same_bits, two_phases, value_task
 from torch import Tensor, nn
 from torch.nn import functional
 
-from subsettune import models, select, train
+from subsettune import models, train
 from subsettune.data import DataPaths, TaskData, load
 from subsettune.errors import ModelDivergedError, ModelError
 from subsettune.facts import TaskFacts
@@ -243,7 +244,7 @@ def test_the_projected_cost_is_the_ledgers(tiny_data: Given, name: str, chosen: 
     task = image_task(tiny_data)
     facts = train.facts(task)
     policy = two_phases(passes, 0.5, share=0.3, selector=name, selector_options=chosen)
-    projected = select.selection_flops(policy, 0, facts)
+    projected = selections.selection_flops(policy, 0, facts)
     result = train.run(task, policy, 3, options=options())
     assert result.cause == "finished"
     assert result.ledger.select == projected > 0
@@ -257,7 +258,7 @@ def test_a_regression_from_end_to_end(tiny_data: Given, name: str, chosen: dict[
     policy = two_phases(2.9, 0.5, share=0.3, selector=name, selector_options=chosen)
     result = train.run(task, policy, 3, options=options())
     assert result.cause == "finished"
-    assert result.ledger.select == select.selection_flops(policy, 0, facts)
+    assert result.ledger.select == selections.selection_flops(policy, 0, facts)
 
 
 @pytest.mark.parametrize(("name", "chosen", "passes"), CHOICES, ids=str)
@@ -296,6 +297,6 @@ def test_a_proxy_that_diverges_ends_the_run(tiny_data: Given) -> None:
 def test_a_proxy_that_does_not_fit_its_phase_is_refused_before_it_is_trained(tiny_data: Given) -> None:
     task = image_task(tiny_data)
     facts = train.facts(task)
-    problem = select.check(two_phases(3.0, 1.0, selector="forgetting"), facts)
+    problem = selections.check(two_phases(3.0, 1.0, selector="forgetting"), facts)
     assert problem is not None
     assert "examples with forgetting costs 3.49 passes, more than the 3 passes of its phase." in problem

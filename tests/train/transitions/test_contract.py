@@ -104,10 +104,6 @@ def test_scales_are_standard_deviations() -> None:
     assert scales["2.bias"] == 0  # a single number has no spread
 
 
-def test_names() -> None:
-    assert tuple(transitions.names()) == tuple(transitions.TRANSITIONS)
-
-
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

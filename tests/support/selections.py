@@ -1,31 +1,12 @@
-"""What the selections of a policy cost, and why they cannot be made; both known before it runs, without torch."""
+"""What the selections of a policy cost, and why they cannot be made, without a network: for tests of selectors."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy
-from subsettune.registry import SELECTORS
-from subsettune.select.accounting import PhaseSelection, SelectionAccount, why_not_chosen, why_not_paid
-from subsettune.select.base import Selector
-
-
-def make(name: str, options: Mapping[str, Any] | None = None) -> Selector:
-    """A selector by name or `package.module:Class`, with its options.
-
-    Raises:
-        ConfigError: unknown name or option, an option out of range, or a class that is no selector.
-    """
-    made: Selector = SELECTORS.make(name, options)
-    return made
-
-
-def names() -> Mapping[str, str]:
-    """Known selectors with one line on each."""
-    return SELECTORS.summaries()
+from subsettune.select import PhaseSelection, Selector, make
+from subsettune.select.accounting import SelectionAccount, why_not_chosen, why_not_paid
 
 
 def plan_selections(policy: Policy, facts: TaskFacts) -> tuple[PhaseSelection | None, ...]:
