@@ -12,8 +12,13 @@ from places import ROOT
 
 from subsettune import Bundle, Policy, Task, TuneOptions, tune
 from subsettune.data import DataPaths, load
+from subsettune.facts import TaskFacts
 from subsettune.policy import conventional
 from subsettune.study.results.folder import StudyFolder
+from subsettune.study.search.problem import SearchProblem, SearchSettings
+from subsettune.study.search.search import Outcome, Proposal, Search
+from subsettune.study.spec.samplers import SamplerName
+from subsettune.study.spec.space_check import read_space
 from subsettune.train.loop import RunOptions, facts, run, run_key
 
 OLD = ROOT / "tests" / "fixtures" / "v0_1"
@@ -128,3 +133,42 @@ def test_a_run_goes_on_from_a_checkpoint_of_an_earlier_version(tmp_path: Path) -
     assert again.repeated_flops == 1_022_080  # it did go on, from where the checkpoint was
     assert [point.flops for point in again.curve] == [point.flops for point in whole.curve]
     assert again.metrics["validation"] == pytest.approx(whole.metrics["validation"], abs=0.01)
+
+
+def _metric(policy: Policy, seed: int) -> float:
+    """A made-up accuracy: less below three passes of ten, with something of the policy's own and of the seed's."""
+    own = int(policy.key[:4], 16) / 65535
+    return 0.93 - 0.05 * max(0, 0.3 - policy.passes / 10) - 0.01 * own + 0.003 * ((seed * 7919) % 11 - 5) / 5
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_search_proposes_what_it_proposed_before_its_coordinates_were_renamed(sampler: SamplerName) -> None:
+    """Optuna draws in the order of names; a study that goes on must not become another one by a better word."""
+    known = TaskFacts(
+        num_examples=10_000,
+        num_outputs=10,
+        num_parameters=5_000,
+        forward_flops=100,
+        backward_flops=200,
+        reference_passes=10,
+    )
+    space = read_space(
+        {
+            "budget": {"log": [0.05, 0.9]},
+            "switch": {"uniform": [0.1, 0.9]},
+            "subset_share": {"log": [0.05, 0.5]},
+            "selector": {"choice": ["random", "stratified"]},
+            "transition": {"choice": ["keep", "reset_optimizer", "shrink_perturb"]},
+            "shrink_perturb.shrink": {"uniform": [0.2, 0.9]},
+            "order": {"choice": ["uniform", "rs2"]},
+            "lr": {"log": [0.01, 1.0]},
+        }
+    )
+    expected = json.loads((OLD / "searches.json").read_text())
+    for seed in (0, 1):
+        settings = SearchSettings(trials=24, seed=seed, sampler=sampler, noise=0.01)
+        search, found = Search(SearchProblem(space=space, facts=known, target=0.9), settings), []
+        while isinstance(proposal := search.propose(), Proposal):
+            found.append([proposal.policy.key[:16], proposal.seed])
+            search.tell(proposal.number, Outcome(cause="finished", metric=_metric(proposal.policy, proposal.seed)))
+        assert found == expected[f"{sampler}-{seed}"]

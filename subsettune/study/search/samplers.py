@@ -18,6 +18,7 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
 from subsettune.config import FrozenDict
+from subsettune.former_names import former_coordinate
 from subsettune.study.search.journal import decode, distribution, encode, quiet
 from subsettune.study.search.observations import TrialRecord
 from subsettune.study.spec.coordinate import Coordinate
@@ -82,10 +83,11 @@ class ArmSampler(ABC):
 
     def _params(self, point: FrozenDict) -> dict[str, Any]:
         kept = [axis for axis in self._axes if axis.name in point or self.draws_inactive]
-        return {axis.name: encode(point.get(axis.name, axis.default)) for axis in kept}
+        return {former_coordinate(axis.name): encode(point.get(axis.name, axis.default)) for axis in kept}
 
     def _distributions(self, point: FrozenDict) -> dict[str, BaseDistribution]:
-        return {axis.name: distribution(axis) for axis in self._axes if axis.name in point or self.draws_inactive}
+        kept = [axis for axis in self._axes if axis.name in point or self.draws_inactive]
+        return {former_coordinate(axis.name): distribution(axis) for axis in kept}
 
     @abstractmethod
     def _sampler(self, seed: int) -> BaseSampler:
@@ -111,8 +113,9 @@ class TPEArmSampler(ArmSampler):
 
 
 def _ask(trial: optuna.Trial, axis: Coordinate) -> Any:
+    name = former_coordinate(axis.name)  # Optuna draws in the order of names, so that these decide what is drawn
     if axis.kind == "float":
-        return trial.suggest_float(axis.name, axis.lo, axis.hi, log=axis.log)
+        return trial.suggest_float(name, axis.lo, axis.hi, log=axis.log)
     if axis.kind == "int":
-        return trial.suggest_int(axis.name, int(axis.lo), int(axis.hi), log=axis.log)
-    return trial.suggest_categorical(axis.name, [encode(value) for value in axis.values])
+        return trial.suggest_int(name, int(axis.lo), int(axis.hi), log=axis.log)
+    return trial.suggest_categorical(name, [encode(value) for value in axis.values])
