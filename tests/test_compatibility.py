@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from facts import made_up_facts
 from places import ROOT
 
 from subsettune import Bundle, Policy, Task, TuneOptions, tune
 from subsettune.data import DataPaths, load
-from subsettune.facts import TaskFacts
 from subsettune.policy import conventional
 from subsettune.study.results.folder import StudyFolder
 from subsettune.study.search.problem import SearchProblem, SearchSettings
@@ -144,14 +144,7 @@ def _metric(policy: Policy, seed: int) -> float:
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_a_search_proposes_what_it_proposed_before_its_coordinates_were_renamed(sampler: SamplerName) -> None:
     """Optuna draws in the order of names; a study that goes on must not become another one by a better word."""
-    known = TaskFacts(
-        num_examples=10_000,
-        num_outputs=10,
-        num_parameters=5_000,
-        forward_flops=100,
-        backward_flops=200,
-        reference_passes=10,
-    )
+    known = made_up_facts(num_examples=10_000, num_parameters=5_000)
     space = read_space(
         {
             "budget": {"log": [0.05, 0.9]},

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import pytest
+from facts import made_up_facts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,14 +18,7 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy, check_written, conventional, transfer
 from subsettune.study.spec.point_to_policy import from_coordinates
 
-FACTS = TaskFacts(
-    num_examples=1000,
-    num_outputs=10,
-    num_parameters=500,
-    forward_flops=300,
-    backward_flops=500,
-    reference_passes=20,
-)
+FACTS = made_up_facts(forward_flops=300, backward_flops=500, reference_passes=20)
 SUBSET = {"arm": "subset", "budget": 0.25, "switch": 0.4, "subset_share": 0.1, "selector": "kcenter"}
 
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 import pytest
 import torch
+from facts import made_up_facts
 from fake_inputs import changed
 from places import SUPPORT
 from scipy import stats
@@ -47,13 +48,9 @@ from subsettune.study.spec.space_check import read_space
 from subsettune.study.stages.ablation import AblationSource
 from subsettune.task import Recipe
 
-FACTS = TaskFacts(
-    num_examples=1000,
-    num_outputs=10,
-    num_parameters=500,
+FACTS = made_up_facts(
     forward_flops=1000,
     backward_flops=2000,
-    reference_passes=10,
     num_features=64,
     num_classes=10,
     smallest_class=90,

@@ -6,9 +6,9 @@ import math
 from collections import Counter
 
 import pytest
+from facts import made_up_facts
 
 from subsettune.config import FrozenDict
-from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
 from subsettune.study.search.allocation import Allocation
 from subsettune.study.search.observations import Outcome, SearchEvidence, TrialRecord
@@ -18,14 +18,7 @@ from subsettune.study.spec.space import Space
 
 TARGET = 0.9
 RAW = {"budget": {"log": [0.02, 0.6]}, "switch": 0.5, "subset_share": {"log": [0.02, 0.5]}}
-FACTS = TaskFacts(
-    num_examples=1000,
-    num_outputs=10,
-    num_parameters=500,
-    forward_flops=1000,
-    backward_flops=2000,
-    reference_passes=30.0,
-)
+FACTS = made_up_facts(forward_flops=1000, backward_flops=2000, reference_passes=30.0)
 
 
 class Trials:

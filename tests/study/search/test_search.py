@@ -12,11 +12,11 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from facts import made_up_facts
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from subsettune.errors import StudyError
-from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
 from subsettune.study.search.early_stopping import NUM_FINISHED, GainRule, is_stop_audit
 from subsettune.study.search.observations import SearchEvidence, TrialRecord
@@ -26,14 +26,7 @@ from subsettune.study.search.sources import SOURCES
 from subsettune.study.spec.samplers import SAMPLERS
 from subsettune.study.spec.space import Space
 
-FACTS = TaskFacts(
-    num_examples=1000,
-    num_outputs=10,
-    num_parameters=500,
-    forward_flops=1000,
-    backward_flops=2000,
-    reference_passes=30.0,
-)
+FACTS = made_up_facts(forward_flops=1000, backward_flops=2000, reference_passes=30.0)
 RAW = {
     "budget": {"log": [0.02, 0.6]},
     "switch": {"uniform": [0.05, 0.9]},

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import cast
 
+from facts import made_up_facts
+
 from subsettune.config import FrozenDict
-from subsettune.facts import TaskFacts
 from subsettune.study.search.frontier import Assessed, Frontier
 from subsettune.study.search.observations import PolicyObservations, SearchEvidence
 from subsettune.study.search.problem import SearchProblem
@@ -13,14 +14,7 @@ from subsettune.study.search.shortlist import Shortlist
 from subsettune.study.spec.space import Space
 
 TARGET = 0.9
-FACTS = TaskFacts(
-    num_examples=1000,
-    num_outputs=10,
-    num_parameters=500,
-    forward_flops=1000,
-    backward_flops=2000,
-    reference_passes=30.0,
-)
+FACTS = made_up_facts(forward_flops=1000, backward_flops=2000, reference_passes=30.0)
 
 
 class Believed:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import pytest
+from facts import made_up_facts
 from selections import selection_flops
 
 from subsettune.errors import ConfigError
@@ -25,18 +26,7 @@ from subsettune.study.spec.components import (  # type: ignore[attr-defined]
 from subsettune.task import Recipe
 from subsettune.train.transitions import Transition, TransitionContext
 
-FACTS = TaskFacts(
-    num_examples=1000,
-    num_outputs=10,
-    num_parameters=500,
-    forward_flops=100,
-    backward_flops=200,
-    reference_passes=10,
-    num_features=64,
-    num_classes=10,
-    smallest_class=90,
-    class_counts=(100,) * 10,
-)
+FACTS = made_up_facts(num_features=64, num_classes=10, smallest_class=90, class_counts=(100,) * 10)
 RECIPE = Recipe(lr=0.1, batch_size=50, epochs=10)
 HARD: dict[str, Any] = {"order": "selective_backprop", "order_options": {"keep": 0.5}}
 SOUP = Phase(share=0.1, passes=1, soup=Soup(workers=2, masks="data"), **HARD)

@@ -5,23 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from facts import made_up_facts
 from hypothesis import given
 from hypothesis import strategies as st
 
 from subsettune.errors import ConfigError
-from subsettune.facts import TaskFacts
 from subsettune.policy import Soup
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.space import Space
 
-FACTS = TaskFacts(
-    num_examples=1000,
-    num_outputs=10,
-    num_parameters=5000,
-    forward_flops=10,
-    backward_flops=20,
-    reference_passes=30.0,
-)
+FACTS = made_up_facts(num_parameters=5000, forward_flops=10, backward_flops=20, reference_passes=30.0)
 MINIMAL = {"budget": {"log": [0.02, 0.6]}, "switch": {"uniform": [0.05, 0.9]}, "subset_share": {"log": [0.02, 0.5]}}
 FULL_SPACE = MINIMAL | {
     "arm": {"choice": ["full", "subset"]},

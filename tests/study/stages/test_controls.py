@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from facts import made_up_facts
 
 from subsettune.config import FrozenDict
-from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy, Soup
 from subsettune.study.execute.requests import Pause, RunRequest
 from subsettune.study.results.candidate import Candidate
@@ -17,14 +17,7 @@ from subsettune.study.stages.verification import ControlMaterial, VerificationSo
 from subsettune.study.verification.noninferiority import Rules
 from subsettune.study.verification.verification import Verification
 
-FACTS = TaskFacts(
-    num_examples=1000,
-    num_outputs=10,
-    num_parameters=500,
-    forward_flops=100,
-    backward_flops=200,
-    reference_passes=10,
-)
+FACTS = made_up_facts()
 SHORTER = Policy(phases=(Phase(passes=4),))
 CHOSEN = Policy(phases=(Phase(share=0.1, passes=1, selector="kcenter"), Phase(passes=1)))
 SORTED = Policy(phases=(Phase(passes=1, order="sift"), Phase(passes=2, order="sift")))

@@ -6,7 +6,7 @@ import copy
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,17 +43,6 @@ from subsettune.train.transitions.prune import Prune
 Data = dict[str, str]
 SHAPE, NUM_OUTPUTS = (2, 8, 8), 4
 EXACT = effect.PickBudget(candidates="all", repeats=1.5)
-
-
-@pytest.fixture(autouse=True)
-def _forked_random_state(untouched_random_state: None) -> Iterator[None]:
-    """Networks that are made here draw random numbers."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # for networks as small as these
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(threads)
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,17 +39,6 @@ NUM_OUTPUTS = 4
 IMAGE = (2, 8, 8)
 PLACES, VOCABULARY = 7, 11
 EXACT = effect.PickBudget(candidates="all", repeats=1.5)
-
-
-@pytest.fixture(autouse=True)
-def _forked_random_state(untouched_random_state: None) -> Iterator[None]:
-    """Networks that are made here draw random numbers."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # for networks as small as these
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-    torch.set_num_threads(threads)
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
