@@ -35,6 +35,7 @@ from subsettune.study.execute.outcomes import Times, in_order, record
 from subsettune.study.execute.ray_cluster import Nodes, Resources, cluster, staging
 from subsettune.study.execute.requests import INFRASTRUCTURE_ERRORS, Failure, Pause, RunRequest
 from subsettune.study.execute.sequence import StageSequence
+from subsettune.study.execute.signals import handlers_restored
 from subsettune.study.execute.worker import ATTEMPTS, Worker
 from subsettune.train.result import CurvePoint, RunResult
 
@@ -82,7 +83,7 @@ class RayExecutor:
             the first error of a stage.
         """
         searcher = SequenceSearcher(chain, self._worker, self._facts, self._num_validation, self._clock, self._note)
-        with cluster(self._resources) as slots, staging():
+        with cluster(self._resources) as slots, staging(), handlers_restored():
             if slots is not None and slots < self._resources.parallel:
                 self._note(f"{slots} runs at a time fit here, not {self._resources.parallel}.")
             folder = Folder.at(self._storage)

@@ -1,4 +1,4 @@
-"""Signals that end a study: what schedulers send is made what a terminal sends."""
+"""Signals that end a study: what schedulers send is made what a terminal sends, and a terminal is heard again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+
+TUNE_SIGNALS = [signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
 
 
 @contextlib.contextmanager
@@ -19,3 +21,17 @@ def sigterm_as_sigint() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def handlers_restored() -> Iterator[None]:
+    """Put the handlers of signals back that Tune sets and leaves behind: the next Ctrl-C would only end a dead run."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in TUNE_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

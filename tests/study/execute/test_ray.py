@@ -147,6 +147,13 @@ def test_a_run_has_the_same_bits_as_in_this_process(bench: Bench) -> None:
         assert remote.repeated_flops == 0
 
 
+def test_ctrl_c_means_after_a_study_what_it_meant_before(bench: Bench) -> None:
+    """Ray: Tune sets handlers of its own, and leaves them; the first Ctrl-C after a study would then do nothing."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)]
+    bench.execute(requests(bench, 1))
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)] == before
+
+
 def test_tune_leaves_nothing_behind(bench: Bench) -> None:
     """Ray: Tune's own folder. Only checkpoints stay, and Tune was handed JSON, never data."""
     bench.execute(requests(bench, 1))
