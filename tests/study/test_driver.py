@@ -298,15 +298,20 @@ def test_a_crash_in_the_export_loses_no_run(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("on_ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["terminal", "background"])
 def test_a_scheduler_that_ends_the_export_is_told_apart_from_a_crash(
-    options: TuneOptions, counting: Counting, monkeypatch: pytest.MonkeyPatch
+    options: TuneOptions, counting: Counting, monkeypatch: pytest.MonkeyPatch, on_ctrl_c: Any
 ) -> None:
-    """SIGTERM is what a caller of `tune` gets from a scheduler, in whatever stage the study is."""
+    """SIGTERM is what a caller of `tune` gets from a scheduler, in whatever stage; a script's `&` ignores Ctrl-C."""
     assert threading.current_thread() is threading.main_thread()
-    with monkeypatch.context() as patched:
-        patched.setattr(api, "export_study", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(KeyboardInterrupt):
-            tune(changed(PASSES), run_id="a", options=options)
+    before = signal.signal(signal.SIGINT, on_ctrl_c)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(api, "export_study", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+            with pytest.raises(KeyboardInterrupt):
+                tune(changed(PASSES), run_id="a", options=options)
+    finally:
+        signal.signal(signal.SIGINT, before)
     broken = StudyFolder(options.storage, "a").open().view()
     assert (broken.summary.status, broken.manifest.status) == ("interrupted", "export")
     assert (Path(options.storage) / "a/report.html").exists()

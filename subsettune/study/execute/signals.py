@@ -12,11 +12,14 @@ TUNE_SIGNALS = [signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") 
 
 @contextlib.contextmanager
 def sigterm_as_sigint() -> Iterator[None]:
-    """Turn SIGTERM, which `ray job stop` and schedulers send, into the SIGINT that Tune understands."""
+    """Turn SIGTERM, which `ray job stop` and schedulers send, into the SIGINT that Tune understands.
+
+    A program that was started in the background of a script ignores SIGINT: there it is the exception itself.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     finally:
@@ -35,3 +38,9 @@ def handlers_restored() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _interrupt(*_: object) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
