@@ -37,7 +37,8 @@ def handlers_restored() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # one that was not set from Python cannot be put back from it
+                signal.signal(number, handler)
 
 
 def _interrupt(*_: object) -> None:
