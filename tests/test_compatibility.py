@@ -79,6 +79,10 @@ def _cases() -> dict[str, Case]:
     return cases
 
 
+# Their price was below what they multiply: less is left for training.
+DEARER = ("selector_gradmatch", "selector_glister")
+
+
 def test_seeded_runs_have_the_keys_the_compute_and_the_curves_that_they_had() -> None:
     expected, cases = json.loads((OLD / "seeded.json").read_text()), _cases()
     assert expected.keys() == cases.keys()
@@ -92,6 +96,9 @@ def test_seeded_runs_have_the_keys_the_compute_and_the_curves_that_they_had() ->
         assert (policy.key, key, policy.cost(known)) == (was["policy"], was["run"], was["cost"]), name
         assert result.cause == "finished", name
         assert len(result.curve) == len(was["curve"]), name
+        if name.startswith(DEARER):
+            assert spent["select"] > was["ledger"]["select"], name
+            continue
         if name not in ("order_infobatch", "lbfgs"):  # whose work depends on losses, to the last digit
             assert spent == was["ledger"], name
             assert [[p.flops, p.phase, p.select, p.forward] for p in result.curve] == [

@@ -1,7 +1,8 @@
 """How the examples of each phase are chosen and what that costs: one pass over a policy, without torch.
 
 What an earlier phase has paid for is not charged again: proxies with the same need, and the part of a ranking that is
-there already. A choice by the run's own network is always made anew.
+there already. The weights of a part depend on where it ends, and are charged for every size. A choice by the run's own
+network is always made anew.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class SelectionAccount:
         self._facts = facts
         self._trained: set[ModelNeed] = set()
         self._ranked: dict[Hashable, int] = {}  # FLOPs of the dearest part so far of each ranking
+        self._sizes: dict[Hashable, set[int]] = {}  # of the parts so far of each ranking
 
     def plan(self, index: int, phase: Phase, selector: Selector, own: TaskFacts) -> PhaseSelection:
         """The selection of the next phase with a subset, which can be made: `why_not` says so.
@@ -72,11 +74,14 @@ class SelectionAccount:
             self._trained.add(need)
         full, paid = selector.flops(facts, size), self._ranked.get(ranking, 0)
         self._ranked[ranking] = max(full, paid)
+        sizes = self._sizes.setdefault(ranking, set())
+        weighing = selector.weigh_flops(facts, size) if sizes - {size} and size not in sizes else 0
+        sizes.add(size)
         return PhaseSelection(
             selector=selector,
             size=size,
             facts=facts,
-            flops=training + max(0, full - paid),
+            flops=training + max(0, full - paid) + weighing,
             draws=draws,
             ranking=ranking,
         )

@@ -84,8 +84,12 @@ class Selector(ABC):
         """Choose `k` examples; `select` has checked that it can be done and checks what comes back."""
 
     def weigh(self, context: SelectionContext, positions: Tensor) -> Tensor | None:
-        """Weights of a subset of a ranking, as in `Subset`, for selectors that give any."""
+        """Weights of a subset of a ranking, as in `Subset`, for selectors that give any; `weigh_flops` is its price."""
         return None
+
+    def weigh_flops(self, facts: TaskFacts, k: int) -> int:
+        """FLOPs charged for `weigh` of `k` examples, which phases pay that take less than all of one ranking."""
+        return 0
 
     def memory_bytes(self, facts: TaskFacts, k: int) -> int:
         """Upper bound of the memory that choosing `k` examples takes beside the data."""

@@ -131,7 +131,7 @@ class CheckpointWriter:
 
     def __init__(self, checkpoints: Checkpoints | None, every_s: float, watch: Stopwatch) -> None:
         self.checkpoints, self.watch = checkpoints, watch
-        self.repeated = 0  # FLOPs that interruptions cost
+        self.repeated = 0  # FLOPs that interruptions cost, and what was done for other runs
         self._every_s = every_s
         self._last_save = self._last_mark = watch.lap_start
 
@@ -152,6 +152,12 @@ class CheckpointWriter:
         lost = mark.flops - ledger.total
         self.repeated = mark.repeated + max(0, lost)
         if lost > 0:
+            self.mark(ledger)
+
+    def count_extra(self, flops: int, ledger: Ledger) -> None:
+        """Count what was done beside the run's own work, of which nothing has to be done again."""
+        self.repeated += flops
+        if flops:
             self.mark(ledger)
 
     def due(self) -> Literal["save", "mark"] | None:

@@ -230,10 +230,16 @@ class _Run:
             self.switch.leave()
             state.phase += 1
             if state.phase == last or state.account.spent < ends[state.phase]:
-                self.switch.prepare()
+                self._prepare()
                 self.evaluator.plan()  # points that the selection has passed by are not made up for
                 if state.updates > 0 or state.account.selected > 0:
                     self._save()
+
+    def _prepare(self) -> None:
+        """Choose the pool; what that did for other runs is charged to tuning."""
+        before = self.switch.extra_flops
+        self.switch.prepare()
+        self.writer.count_extra(self.switch.extra_flops - before, self.state.account.ledger())
 
     # --- checkpoints ---------------------------------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ from subsettune.train.transitions import TransitionContext
 class PhaseSwitch:
     """Ends the phases of a run and begins them. `workers` are those of the soup that is on; None without one.
 
+    `extra_flops` adds up what choosing did beyond what the policy is charged; see `Selection`.
+
     Args:
         job: of the run.
         options: where it runs.
@@ -42,6 +44,7 @@ class PhaseSwitch:
     ) -> None:
         self.job, self.learner, self.stream, self.state, self.watch = job, learner, stream, state, watch
         self.workers: Workers | None = None
+        self.extra_flops = 0
         has_soup = any(phase.is_soup for phase in job.resolved.phases)  # the mode is tried on the network
         self._mode = executors.execution_mode(options.soup_workers, learner) if has_soup else "in_turn"
         self._provider = SubsetProvider(job, places=options.places, clock=watch.now)
@@ -75,6 +78,7 @@ class PhaseSwitch:
         state, choice = self.state, self._provider.choose(self.state.phase, self.learner.network)
         self.watch.lap("other")  # what was prepared by another run is charged all the same
         self.watch.seconds["select"] += choice.seconds
+        self.extra_flops += choice.extra_flops
         subset = choice.subset
         state.pool = subset.positions
         if choice.only_now:

@@ -121,7 +121,8 @@ class RunResult:
         message: one sentence when the cause is not `finished`, else empty.
         metrics: of the final weights, by split (`validation`, `test`); empty unless finished.
         ledger: FLOPs by purpose.
-        repeated_flops: compute lost between the last checkpoint and an interruption, charged to tuning only.
+        repeated_flops: compute charged to tuning only: lost between the last checkpoint and an interruption, or spent
+            on a ranking that is longer than this policy needs and that other runs share.
         updates: optimizer steps, each of one evaluation of its batch, or of several where there is a line search.
         curve: evaluations in order, at fixed shares of the policy's compute.
         train_s: seconds in updates.

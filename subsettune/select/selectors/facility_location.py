@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, final
 
 from subsettune.config import AT_LEAST_ONE, setting
+from subsettune.facts import TaskFacts
 from subsettune.select.examples import SelectionContext
 from subsettune.select.families import classes
 from subsettune.select.families.distance import DistanceSelector
@@ -41,7 +42,8 @@ class FacilityLocation(DistanceSelector):
     for the gains, which is what plain greedy takes with the matrix at hand; where there is no room for it (more than
     21,670 examples in a group), for 2 + log2(q) such passes. What lazy updates save is not credited, because it is not
     known beforehand. `stochastic` is charged g q s (2d + 6) with samples of s, which is what it does. The weights add
-    g q (2d + 3), and 3 g d. Memory: features, a copy of the largest class, and 1.75 GiB of distances at most,
+    g q (2d + 3), and 3 g d; a group without a pick is held against all of them. Memory: features, a copy of the largest
+    class, and 1.75 GiB of distances at most,
     whatever the size of a group: all g^2 of them only where they fit.
     Network: only where `features` are taken from one.
     Source: Mirzasoleiman, Bilmes & Leskovec 2020, arXiv:1906.01827, eq. 11 and alg. 1, with weights that sum to n;
@@ -65,13 +67,26 @@ class FacilityLocation(DistanceSelector):
         """Whether nothing is drawn."""
         return self.method == "greedy"
 
+    def flops(self, facts: TaskFacts, k: int) -> int:
+        """The features, the ranking of each group, and the weights."""
+        return DistanceSelector.flops(self, facts, k) + self._count_flops(facts, k)
+
+    def weigh_flops(self, facts: TaskFacts, k: int) -> int:
+        """The features once more, and the weights."""
+        return self.source.flops(facts) + self._count_flops(facts, k)
+
+    def _count_flops(self, facts: TaskFacts, k: int) -> int:
+        """Distances of each group from its own picks, or from all where it has none."""
+        width = self.source.width(facts)
+        pairs = sum(size * (quota or k) for size, quota in self._groups(facts, k))
+        return pairs * (2 * width + 3) + 3 * facts.num_examples * width
+
     def rank_flops(self, size: int, k: int, width: int) -> int:
-        """Distances and gains; then the weights."""
-        weights = size * k * (2 * width + 3) + 3 * size * width
+        """Distances and gains."""
         if self.method == "stochastic":
-            return size * k * min(self.sample, size) * (2 * width + 6) + weights
+            return size * k * min(self.sample, size) * (2 * width + 6)
         passes = 1 if _fits(size) else 2 + k.bit_length()
-        return passes * size**2 * (2 * width + 3) + 3 * size**2 * k + weights
+        return passes * size**2 * (2 * width + 3) + 3 * size**2 * k
 
     def rank_bytes(self, size: int, k: int, width: int) -> int:
         """Distances kept, the centered rows, blocks of products, and O(g)."""

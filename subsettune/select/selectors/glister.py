@@ -39,8 +39,8 @@ class Glister(LastLayerSelector):
 
     Looks at: one network with a linear last layer. Nested: yes. Order of the examples: the held-out ones are drawn by
     position.
-    Cost: charged as n forward passes, 2 (n + 2m) MA + 2nM FLOPs for each of ceil(k / `refresh`) refreshes, with m the
-    held-out examples and n the others, and 2MA for each pick. Memory: float64 gradients of all.
+    Cost: charged as n forward passes, 2mMA FLOPs to begin with, 2 (n + 2m) MA + 2nM for each of ceil(k / `refresh`)
+    refreshes, with m the held-out examples and n the others, and 2MA for each pick. Memory: float64 gradients of all.
     Source: Killamsetty et al. 2021b, arXiv:2012.10630, algorithm GreedyDSS with its Taylor approximation.
 
     Args:
@@ -66,7 +66,10 @@ class Glister(LastLayerSelector):
         held = self._num_held_out(facts.num_examples)
         candidates = facts.num_examples - held
         refreshed = 2 * (candidates + 2 * held) * outputs * a + 2 * candidates * outputs
-        return facts.num_examples * facts.forward_flops + -(-k // self.refresh) * refreshed + 2 * k * outputs * a
+        begun = 2 * held * outputs * a  # outputs of the held-out examples before the first step
+        return (
+            facts.num_examples * facts.forward_flops + begun + -(-k // self.refresh) * refreshed + 2 * k * outputs * a
+        )
 
     def memory_bytes(self, facts: TaskFacts, k: int) -> int:
         """All gradients at once, whatever the classes."""

@@ -26,11 +26,14 @@ class Selection:
         seconds: what choosing takes where nothing was prepared, on this machine.
         only_now: whether only the run itself can tell it: its own network chooses, or a GPU computes, which gives
             other bits than a CPU does, and than it gave before.
+        extra_flops: what was done beyond what the policy is charged, for runs to come: a shared ranking is made longer
+            than this run asked for.
     """
 
     subset: Subset
     seconds: float
     only_now: bool = False
+    extra_flops: int = 0
 
 
 class SubsetProvider:
@@ -82,16 +85,17 @@ class SubsetProvider:
         sizes, only_now = self._sizes[planned.ranking], self._is_only_now(planned)
         start = self.clock()
         context = self._context(planned, network)
-        seconds, ranked = self.clock() - start, self._ranked.get(planned.ranking)
+        seconds, ranked, extra = self.clock() - start, self._ranked.get(planned.ranking), 0
         if ranked is None:
             choice = self._rank(phase, planned, context, max(sizes))
             if len(sizes) == 1:
                 return replace(choice, seconds=seconds + choice.seconds, only_now=only_now)
             ranked = self._ranked[planned.ranking] = choice.subset
-            seconds += choice.seconds
-        start = self.clock()
-        subset = self._cut(ranked.positions, planned.selector, context, planned.size)
-        return Selection(subset=subset, seconds=seconds + self.clock() - start, only_now=only_now)
+            seconds, extra = seconds + choice.seconds, choice.extra_flops
+        start, whole = self.clock(), len(ranked) == planned.size
+        subset = ranked if whole else self._cut(ranked.positions, planned.selector, context, planned.size)
+        seconds += self.clock() - start
+        return Selection(subset=subset, seconds=seconds, only_now=only_now, extra_flops=extra)
 
     def _is_only_now(self, planned: PhaseSelection) -> bool:
         if planned.needs_run:
@@ -109,7 +113,9 @@ class SubsetProvider:
             ranking = self.rankings.fetch(key, selector, context, k)
             start = self.clock()  # not the time of the ranking: another run may have made it
             subset = self._cut(ranking.positions, selector, context, k)
-            return Selection(subset=subset, seconds=ranking.seconds + self.clock() - start)
+            done = ranking.made_flops and ranking.made_flops + selector.weigh_flops(planned.facts, k)
+            extra = max(0, done - selector.flops(planned.facts, k))
+            return Selection(subset=subset, seconds=ranking.seconds + self.clock() - start, extra_flops=extra)
         subset = selector.select(context, k, rng=ranking_cache.stream(job.seed, settings.draw))
         self._wait()
         return Selection(subset=subset, seconds=self.clock() - start)

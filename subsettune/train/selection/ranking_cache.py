@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -77,10 +77,12 @@ class Ranking:
     Args:
         positions: (m,) int64, best first; at least as many as were asked for.
         seconds: what ranking as many as were asked for takes.
+        made_flops: of ranking all that were ranked, by the run that did; 0 where it was there already.
     """
 
     positions: Tensor
     seconds: float
+    made_flops: int = 0
 
 
 def can_share(selector: Selector, facts: TaskFacts, k: int) -> bool:
@@ -130,7 +132,7 @@ class RankingCache:
         pq.write_table(table, buffer)
         with contextlib.suppress(StorageError):
             Folder.at(path.parent).write(path.name, buffer.getvalue().to_pybytes())
-        return _cut(positions, seconds, flops, selector, context.facts, k)
+        return replace(_cut(positions, seconds, flops, selector, context.facts, k), made_flops=flops)
 
 
 def _length(selector: Selector, facts: TaskFacts, k: int) -> int:
