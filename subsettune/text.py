@@ -87,7 +87,7 @@ def saving_words(saving: float | None) -> str:
 
 
 def metric_words(value: float | None, tolerance: float, *, signed: bool = False) -> str:
-    """A metric, or a difference of two, with two more digits than the tolerance has; as 1.23e-21 in a unit far from 1."""
+    """A metric, or a difference of two, with two more digits than the tolerance has; as 1.23e-21 if far from 1."""
     if value is None or not is_number(value):
         return NOTHING
     digits = math.ceil(-math.log10(tolerance) - 1e-9) + 2

@@ -52,7 +52,7 @@ class Meta:
         num_embedding: numbers in the embedding of an example; 0 without embeddings.
         tokens: what texts were cut into, `words` or `bytes`; empty where the inputs are no texts.
         vocabulary: the words that have an id of their own, in the order of their ids.
-        shift: of each column or channel: what is stored is (value - shift) / 2 ** exponent; empty where it is the value.
+        shift: of each column or channel: stored is (value - shift) / 2 ** exponent; empty where it is the value.
         exponent: of each column or channel, likewise.
         notes: sentences about inputs that are not what they seem.
     """

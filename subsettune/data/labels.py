@@ -31,6 +31,20 @@ def plain_name(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip().strip(INVISIBLE).strip()
 
 
+def decoded(labels: Array) -> Array:
+    """Texts that were written as bytes; all other labels as they are.
+
+    Raises:
+        DataError: they are no UTF-8.
+    """
+    if labels.dtype.kind != "S":
+        return labels
+    try:
+        return np.char.decode(labels, "utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"labels must be texts in UTF-8, got {error.object!r}. Write them as texts.") from error
+
+
 def named(texts: Sequence[str], column: str = "") -> tuple[Array, tuple[str, ...]]:
     """Class numbers of texts, in the order of the names.
 
@@ -69,8 +83,8 @@ def typed(labels: pa.ChunkedArray, kind: str) -> Array:
         (n,) int64 or float64, or texts.
 
     Raises:
-        DataError: one number is written in two ways with and without zeros; a label is missing; or those of a regression
-            are no numbers.
+        DataError: one number is written with and without zeros; a label is missing; or those of a regression are no
+            numbers.
     """
     plain = pc.utf8_trim_whitespace(labels)
     found = pc.unique(plain).to_pylist()
@@ -102,8 +116,8 @@ def _are_names(numbers: Sequence[str]) -> bool:
         twin = seen.setdefault(float(text), text)
         if twin != text:
             raise DataError(
-                f"labels must be written in one way, got {twin!r} and {text!r}, which are one number. Write them alike, or "
-                "give the classes names if they are two."
+                f"labels must be written in one way, got {twin!r} and {text!r}, which are one number. Write them "
+                "alike, or give the classes names if they are two."
             )
     return True
 
@@ -134,8 +148,8 @@ def joined(listed: Sequence[tuple[str, ...]], paths: Sequence[object]) -> tuple[
             raise DataError(f"names of classes must differ, got {twice!r} twice in {path}. Mend its metadata.")
         if not names and any(other != known[0] for other in known):
             raise DataError(
-                f"{path} must list its classes, as other files list theirs in several orders, got none. Write the names "
-                "into its metadata, or write labels as texts."
+                f"{path} must list its classes, as other files list theirs in several orders, got none. Write the "
+                "names into its metadata, or write labels as texts."
             )
     return tuple(dict.fromkeys(name for names in known for name in names))
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from subsettune.data import precision
 from subsettune.data.images import channels_first
+from subsettune.data.labels import decoded
 from subsettune.data.raw import Array, Raw
 from subsettune.data.scratch import allocate
 from subsettune.errors import DataError
@@ -46,7 +47,7 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
             raise DataError(f"data.label must not be among data.features, got {y_name!r} for both. Name two arrays.")
         has_test = _has_test(names, x_name, y_name, path)
         suffixes = ("", "_test") if has_test else ("",)
-        labels = [_array(archive, f"{y_name}{suffix}", path) for suffix in suffixes]
+        labels = [decoded(_array(archive, f"{y_name}{suffix}", path)) for suffix in suffixes]
         inputs, num_train, scaling = _inputs(archive, [f"{x_name}{suffix}" for suffix in suffixes], path, scratch)
         embeddings = _embeddings(archive, (x_name, y_name), suffixes, data, path, scratch)
     _refuse_kinds(labels, path)
@@ -63,7 +64,7 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
 
 
 def _refuse_kinds(labels: list[Array], path: Path) -> None:
-    """NumPy joins numbers and texts to texts, where 1.0 and 1 are two classes; whole numbers are written as texts are."""
+    """NumPy joins numbers and texts to texts, where 1.0 and 1 are two classes; whole numbers do no harm."""
     if len({y.dtype.kind in "fb" for y in labels}) > 1 and any(y.dtype.kind not in "fiub" for y in labels):
         got = " and ".join(str(y.dtype) for y in labels)
         raise DataError(f"labels of {path} must be numbers or texts in training and test, got {got}. Write them alike.")

@@ -255,8 +255,8 @@ def _check_roles(files: list[_File], names: tuple[str, ...], data: Data) -> None
                 )
             if name in data.categorical and pa.types.is_boolean(kind) != pa.types.is_boolean(first):
                 raise DataError(
-                    f"column {name!r} must hold one kind of categories in all files, got {first} and {kind} in {file.path}. "
-                    "Write them alike."
+                    f"column {name!r} must hold one kind of categories in all files, got {first} and {kind} in "
+                    f"{file.path}. Write them alike."
                 )
             if name in data.categorical and not (is_text(kind) or can_be_marked(kind)):
                 raise DataError(

@@ -1,8 +1,9 @@
 """Numbers as float32 that keep what varies in them: less a shift, and by a power of two, where float32 alone would not.
 
 Unix times, numbers of customers and features on a large offset vary in digits that float32 does not hold; values beyond
-its range become infinite or zero. Such a column is stored as `(value - shift) / 2**exponent`, which standardising undoes:
-networks see what they would see of exact numbers. Columns that float32 holds well enough are stored as they are.
+its range become infinite or zero. Such a column is stored as `(value - shift) / 2**exponent`, which standardising
+undoes: networks see what they would see of exact numbers. Others, which float32 holds well enough, are stored as they
+are.
 
 Symbols: n rows, b of them in a block, c columns (channels of images), s their standard deviations in the training file.
 """
@@ -130,13 +131,14 @@ class Spreads:
 
 
 def less(values: Array, origin: Sequence[Number]) -> Array:
-    """(b, c) float64 differences of numbers to those of their columns, of whole numbers exact before they are rounded."""
+    """(b, c) float64 differences of numbers to those of their columns; of whole ones exact before they are rounded."""
     near = values.astype(np.float64) - np.array([float(number) for number in origin])
     if values.dtype.kind not in "iu":
         return near
     bits = np.array([int(number) % 2**64 for number in origin], np.uint64).view(np.int64)
     wide = np.ascontiguousarray(values.astype(np.uint64 if values.dtype.kind == "u" else np.int64))
-    return np.where(np.abs(near) < 2.0**62, (wide.view(np.int64) - bits).astype(np.float64), near)
+    exact: Array = (wide.view(np.int64) - bits).astype(np.float64)
+    return np.asarray(np.where(np.abs(near) < 2.0**62, exact, near))
 
 
 def kept(inputs: Array, blocks: Blocks, num_train: int, names: Sequence[str] = ()) -> Scaling:
@@ -144,8 +146,8 @@ def kept(inputs: Array, blocks: Blocks, num_train: int, names: Sequence[str] = (
 
     Args:
         inputs: (n, c, ...) float32, overwritten where needed.
-        blocks: gives exact numbers from the beginning: row and column where a block (b, columns, ...) begins. Columns that
-            it does not give are stored as they are.
+        blocks: gives exact numbers from the beginning: row and column where a block (b, columns, ...) begins. Columns
+            that it does not give are stored as they are.
         num_train: rows of the training file, which decide; they come first.
         names: of the columns, for the notes.
 
@@ -187,8 +189,8 @@ def refuse_lost(blocks: Blocks, num_train: int, what: str) -> None:
 def _surveyed(blocks: Blocks, num_train: int) -> tuple[dict[int, Spreads], dict[int, Array]]:
     """Spreads of groups of columns by the first of each, and the ranges (2, c) of those that are float32 already.
 
-    What is float32 already is looked at in full only where it is too small or too large to be standardised as it is: few
-    columns are, and it takes time.
+    What is float32 already is looked at in full only where it is too small or too large to be standardised as it is:
+    few columns are, and it takes time.
     """
     spreads: dict[int, Spreads] = {}
     ranges: dict[int, Array] = {}
@@ -232,8 +234,8 @@ def _store(place: Array, block: Array, spreads: Spreads) -> None:
 
 def _noise_note(called: str, spreads: Spreads, j: int) -> str:
     return (
-        f"{called} varies by {spreads.std[j]:.1g} at a size of {spreads.largest[j]:.3g}, in the last digits that float64 "
-        "holds, and is taken as constant. Subtract a constant before it is written, or leave it out."
+        f"{called} varies by {spreads.std[j]:.1g} at a size of {spreads.largest[j]:.3g}, in the last digits that "
+        "float64 holds, and is taken as constant. Subtract a constant before it is written, or leave it out."
     )
 
 
@@ -243,8 +245,8 @@ def _coarse_notes(ranges: dict[int, Array], names: Sequence[str]) -> Iterator[st
         for j in np.flatnonzero((high > low) & (high - low < COARSE * size)).tolist():
             values = round(float((high[j] - low[j]) / np.spacing(np.float32(size[j])))) + 1
             yield (
-                f"{_called(left + j, names)} holds float32 numbers between {low[j]:.10g} and {high[j]:.10g}, where float32 "
-                f"tells {values} values apart. If they were more exact once, write them as float64."
+                f"{_called(left + j, names)} holds float32 numbers between {low[j]:.10g} and {high[j]:.10g}, where "
+                f"float32 tells {values} values apart. If they were more exact once, write them as float64."
             )
 
 

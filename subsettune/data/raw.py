@@ -162,12 +162,12 @@ def _signed(numbers: Array, names: tuple[str, ...]) -> tuple[Array, tuple[str, .
     row = int(np.argmax(numbers < 0))
     if found[0] == -1 and found[1:].min(initial=0) >= 0:
         raise DataError(
-            f"labels must say which class -1 is, got it in row {row} among classes from 0: it usually marks rows without a "
-            "label. Drop these rows, or number the classes 0, 1, 2, ..."
+            f"labels must say which class -1 is, got it in row {row} among classes from 0: it usually marks rows "
+            "without a label. Drop these rows, or number the classes 0, 1, 2, ..."
         )
     raise DataError(
-        f"labels must be 0 or more, got {int(numbers[row])} in row {row}. Number the classes 0, 1, 2, ..., or write them "
-        "as texts."
+        f"labels must be 0 or more, got {int(numbers[row])} in row {row}. Number the classes 0, 1, 2, ..., or write "
+        "them as texts."
     )
 
 
@@ -176,11 +176,7 @@ def _named(labels: Array) -> tuple[Array, tuple[str, ...]]:
     if labels.dtype.kind == "O" and not all(isinstance(label, str) for label in labels):
         odd = next(label for label in labels if not isinstance(label, str))
         raise DataError(f"labels must be all class numbers or all texts, got {odd!r} among them. Mend the labels.")
-    try:
-        texts = [each.decode() for each in labels.tolist()] if labels.dtype.kind == "S" else list(map(str, labels))
-    except UnicodeDecodeError as error:
-        raise DataError(f"labels must be texts in UTF-8, got {error.object!r}. Write them as texts.") from error
-    numbers, names = labelling.named(texts)
+    numbers, names = labelling.named(list(map(str, labelling.decoded(labels).tolist())))
     return numbers, _populated(numbers, names)
 
 
@@ -199,8 +195,6 @@ def _populated(numbers: Array, names: tuple[str, ...]) -> tuple[str, ...]:
     if len(present) < num_classes:
         gap = int(np.argmax(np.append(present, -1) != np.arange(len(present) + 1)))
         if names:
-            raise DataError(
-                f"every class that is listed must have rows, got none of {names[gap]!r}. Take its name out."
-            )
+            raise DataError(f"every class that is listed must have rows, got none of {names[gap]!r}. Take it out.")
         raise DataError(f"labels must use every class from 0 to {num_classes - 1}, got none of {gap}. Renumber them.")
     return names or tuple(map(str, range(num_classes)))

@@ -119,7 +119,7 @@ class UserData:
                 )
 
     def _example(self, i: int) -> tuple[Array, Any]:
-        """Input (uint8, float32, or a wider type that tells more apart; channels first) and label of example i, training set first."""
+        """Input (uint8, float32 or a wider type, channels first) and label of example i, training set first."""
         first = i < self.sizes[0]
         dataset, where = self.datasets[0 if first else 1], f"example {i} of {self.source!r}"
         try:
