@@ -356,7 +356,7 @@ def _exact(files: list[_File], columns: tuple[_Column, ...]) -> Iterator[tuple[i
             column = batch.column(name)
             plain = column.flatten() if _is_list(column.type) else column
             values = np.asarray(plain.to_numpy(zero_copy_only=False))
-            if values.dtype.kind in "fiu":  # booleans, and columns of nothing, lose nothing
+            if values.dtype.kind in "fiu" and values.size:  # booleans, and columns of nothing, lose nothing
                 yield row, left, values.reshape(len(column), widths[name])
 
 

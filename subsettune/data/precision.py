@@ -46,6 +46,14 @@ class Scaling:
     exponent: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def restored(self, stored: Array) -> Array:
+        """(b, c, ...) float64 numbers in the units of the source, as float64 holds them, of (b, c, ...) stored ones."""
+        if not self.shift:
+            return stored.astype(np.float64)
+        form = (-1, *[1] * (stored.ndim - 2))
+        shift = np.array([float(number) for number in self.shift]).reshape(form)
+        return np.asarray(np.ldexp(stored.astype(np.float64), np.array(self.exponent).reshape(form)) + shift)
+
 
 class Spreads:
     """Mean, spread and size of columns, and what float32 makes of them, block by block.
@@ -132,7 +140,7 @@ class Spreads:
 
 def less(values: Array, origin: Sequence[Number]) -> Array:
     """(b, c) float64 differences of numbers to those of their columns; of whole ones exact before they are rounded."""
-    near = values.astype(np.float64) - np.array([float(number) for number in origin])
+    near: Array = values.astype(np.float64) - np.array([float(number) for number in origin])
     if values.dtype.kind not in "iu":
         return near
     bits = np.array([int(number) % 2**64 for number in origin], np.uint64).view(np.int64)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from subsettune.data import DataPaths, TaskData, arrays, load
-from subsettune.data.precision import Spreads, less, targets
+from subsettune.data.precision import Scaling, Spreads, kept, less, targets
 from subsettune.errors import DataError
 from subsettune.task import Data, Model, Recipe, Task
 
@@ -300,6 +300,18 @@ def test_targets_that_no_metric_can_judge(tmp_path: Path, case: str) -> None:
 
 
 # --- the sums behind it -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(50, 3), (50, 3, 4)])
+def test_stored_numbers_come_back_in_their_units(shape: tuple[int, ...]) -> None:
+    scale = np.array([1.0, 1e-300, 1e200]).reshape(3, *[1] * (len(shape) - 2))
+    exact = (RNG.normal(size=shape) + np.array([1e9, 0, 0]).reshape(scale.shape)) * scale
+    with np.errstate(over="ignore"):
+        stored = exact.astype(np.float32)
+    scaling = kept(stored, lambda: iter([(0, 0, exact)]), len(exact))
+    assert np.isfinite(stored).all()
+    np.testing.assert_allclose(scaling.restored(stored) / scale, exact / scale, atol=1e-6)
+    assert Scaling().restored(stored).tolist() == stored.tolist()
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64])
