@@ -181,6 +181,9 @@ def renumbered(numbers: Array, names: tuple[str, ...], classes: tuple[str, ...],
 # --- what looks wrong -----------------------------------------------------------------------------------------------
 
 
+MOST_SAID = 3  # of a kind: there are columns with a thousand categories
+
+
 def suspicions(classes: Sequence[str]) -> tuple[str, ...]:
     """Sentences about names of classes that look like one class written twice, or like missing labels."""
     missing = [name for name in classes if name.lower() in MISSING]
@@ -188,7 +191,7 @@ def suspicions(classes: Sequence[str]) -> tuple[str, ...]:
         f"class {name!r} looks like a missing label, and is taken as a class. Drop its rows if it is none."
         for name in missing
     ]
-    return (*(_told_twice(twins, "classes", "") for twins in _lookalikes(classes)), *told)
+    return (*(_told_twice(twins, "classes", "") for twins in _lookalikes(classes)[:MOST_SAID]), *told)
 
 
 def category_suspicions(columns: Sequence[str], categories: Sequence[Sequence[str | None]]) -> tuple[str, ...]:
@@ -196,7 +199,7 @@ def category_suspicions(columns: Sequence[str], categories: Sequence[Sequence[st
     return tuple(
         _told_twice(twins, "categories", f" of column {column!r}")
         for column, names in zip(columns, categories, strict=True)
-        for twins in _lookalikes([name for name in names if name is not None])
+        for twins in _lookalikes([name for name in names if name is not None])[:MOST_SAID]
     )
 
 

@@ -18,6 +18,7 @@ import torch
 
 from subsettune.data import precision
 from subsettune.data.images import channels_first, check_shape, pixels
+from subsettune.data.labels import joined, renumbered
 from subsettune.data.raw import Array, Raw
 from subsettune.data.scratch import allocate
 from subsettune.errors import ConfigError, DataError
@@ -81,7 +82,18 @@ class UserData:
                 labels.append(label)
             self._refuse_random(inputs, labels)
         stored, scaling = self._stored(inputs, scratch)
-        return Raw(inputs=stored, labels=self._label_array(labels), num_train=self.sizes[0], scaling=scaling)
+        array, classes = self._by_name(self._label_array(labels))
+        return Raw(inputs=stored, labels=array, num_train=self.sizes[0], classes=classes, scaling=scaling)
+
+    def _by_name(self, labels: Array) -> tuple[Array, tuple[str, ...]]:
+        """Class numbers by the names in `classes` of the two datasets, where these differ, as of folders of images."""
+        listed = [_listed(dataset) for dataset in self.datasets]
+        if labels.dtype.kind not in "iu" or not all(listed) or len(set(listed)) == 1:
+            return labels, ()
+        which = [f"the {name} set of {self.source!r}" for name in ("training", "test")]
+        classes = joined(listed, which)
+        parts = zip(np.split(labels, [self.sizes[0]]), listed, which, strict=True)
+        return np.concatenate([renumbered(part, names, classes, path) for part, names, path in parts]), classes
 
     def _widened(self, inputs: Array, x: Array, i: int, scratch: Path) -> Array:
         """The same array in a type that holds example i, too."""
@@ -159,6 +171,13 @@ def _datasets(function: Callable[..., Any], data: Data) -> tuple[Any, ...]:
         if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
             raise DataError(f"{expected} {type(dataset).__name__}. It needs __getitem__ and __len__.")
     return datasets
+
+
+def _listed(dataset: Any) -> tuple[str, ...]:
+    """Names of the classes 0, 1, ... of a dataset that has them as torchvision's have; else none."""
+    found = getattr(dataset, "classes", None)
+    is_list = isinstance(found, list | tuple) and all(isinstance(name, str) for name in found)
+    return tuple(found) if is_list and found is not None else ()
 
 
 def _input(x: Any, where: str) -> Array:

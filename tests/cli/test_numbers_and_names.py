@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fake_inputs import write
+from fake_inputs import REMOVED, write
 
 from subsettune.cli import main
 
@@ -120,3 +120,21 @@ def test_what_looks_wrong_is_said_by_plan_and_train(
     caplog.clear()
     assert main(["train", study, "--device", "cpu", "--cache", "other"]) == 0
     assert [note in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_a_study_does_not_depend_on_the_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Target, search and verification of the same labels in other units: the same trials, metrics times the unit."""
+    monkeypatch.chdir(tmp_path)
+    target = Z @ WEIGHTS + np.random.default_rng(1).normal(size=N) * 0.3
+    metrics = {}
+    for name, offset, unit in (("plain", 0.0, 1.0), ("offset", 1e9, 1.0), ("tiny", 0.0, 1e-20), ("huge", 0.0, 1e30)):
+        np.savez(f"{name}.npz", x=Z, y=offset + unit * target)
+        changes = {"task.data.source": f"{name}.npz", "task.metric": "mae", "task.tolerance": 0.1 * unit, **LINEAR}
+        study = write(Path(f"{name}.yaml"), changes | {"space.selector": REMOVED})
+        quiet = ["--inline", "--quiet", "--device", "cpu", "--storage", "runs", "--cache", "cache", "--run-id", name]
+        assert main(["tune", study, *quiet]) == 0
+        trials = pq.read_table(f"runs/{name}/trials.parquet").to_pydict()
+        metrics[name] = (trials["cost_flops"], np.array(trials["metric"]) / unit)
+    for costs, values in metrics.values():
+        assert costs == metrics["plain"][0]
+        np.testing.assert_allclose(values, metrics["plain"][1], rtol=1e-4)

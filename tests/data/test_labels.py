@@ -135,6 +135,47 @@ def test_lists_of_classes_that_cannot_be_joined(tmp_path: Path, case: str) -> No
     assert str(caught.value) == message.format(path=path)
 
 
+FOLDERS = """
+import torch
+class Pets(torch.utils.data.Dataset):
+    def __init__(self, classes, names): self.classes, self.names = classes, names
+    def __len__(self): return len(self.names)
+    def __getitem__(self, i): return torch.tensor([float(i), 1.0]), self.classes.index(self.names[i])
+NAMES = ["ant", "cat", "dog"] * 10
+def other(): return Pets(["ant", "cat", "dog"], NAMES), Pets(["dog", "ant", "cat"], NAMES)
+def same(): return Pets(["ant", "cat", "dog"], NAMES), Pets(["ant", "cat", "dog"], NAMES)
+def fewer(): return Pets(["ant", "cat", "dog"], NAMES), Pets(["cat", "dog"], ["cat", "dog"] * 10)
+"""
+
+
+def load_pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str) -> TaskData:
+    (tmp_path / "own_pets.py").write_text(FOLDERS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    task = Task(
+        data=Data(source=f"own_pets:{function}"),
+        model=Model(name="mlp"),
+        recipe=Recipe(lr=0.1, batch_size=8, epochs=1),
+        metric="accuracy",
+        tolerance=0.01,
+    )
+    return load(task, DataPaths(cache=str(tmp_path / "cache"), download=False))
+
+
+def test_datasets_that_list_their_classes_in_another_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert names_of(load_pets(tmp_path, monkeypatch, "other")) == ["ant", "cat", "dog"] * 20
+
+
+def test_datasets_that_list_their_classes_alike_are_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert names_of(load_pets(tmp_path, monkeypatch, "same")) == ["0", "1", "2"] * 20
+
+
+def test_a_test_folder_without_a_class_does_not_shift_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DataError, match="class 'ant' must have examples in the test file, got none"):
+        load_pets(tmp_path, monkeypatch, "fewer")
+
+
 # --- texts that stand for numbers, and numbers that are names ---------------------------------------------------------
 
 
