@@ -40,10 +40,12 @@ class Data:
         source: a data set by name, a path of a Parquet or .tsv file (gzipped or not) or of a folder of them, or of an
             .npz file, or `package.module:function` that returns a map-style torch Dataset (or a pair of them: training,
             test).
-        label: column of the label (Parquet) or name of the array (.npz).
+        label: column of the label (Parquet) or name of the array (.npz). Classes go by their names: where files list
+            them in another order, by those of each file; without the space around them. In .tsv files labels are
+            numbers where all are decimal ones without leading zeros, else names. The classes -1 and 1 are two.
         features: columns or arrays that make up the input; default: `image` or `text` if there is one, else all other
             columns. Columns of numbers are standardised, those of texts are categories and become one-hot, both as the
-            training part has them.
+            training part has them. Numbers keep what varies in them, whatever their size: times, ids, offsets.
         options: keyword arguments of the function.
         categorical: columns of whole numbers, booleans or texts (Parquet) that are categories; texts always are.
         embeddings: column of lists (Parquet) or name of the array (.npz) that holds a vector for each example; it is

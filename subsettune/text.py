@@ -12,6 +12,7 @@ from subsettune.policy import Phase, Policy, Soup
 from subsettune.registry import METRICS
 
 NOTHING = "-"
+FURTHEST_DIGITS = (-6, 8)  # behind the point, of a metric that is written without an exponent
 _FLOP_UNITS = ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP", "YFLOP")
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -86,11 +87,21 @@ def saving_words(saving: float | None) -> str:
 
 
 def metric_words(value: float | None, tolerance: float, *, signed: bool = False) -> str:
-    """A metric, or a difference of two, with two more digits than the tolerance has."""
+    """A metric, or a difference of two, with two more digits than the tolerance has; as 1.23e-21 if far from 1."""
     if value is None or not is_number(value):
         return NOTHING
-    digits = min(8, max(0, math.ceil(-math.log10(tolerance) - 1e-9) + 2))
-    return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    digits = math.ceil(-math.log10(tolerance) - 1e-9) + 2
+    form = f".{max(0, digits)}f"
+    if not FURTHEST_DIGITS[0] <= digits <= FURTHEST_DIGITS[1]:
+        form = f".{max(0, digits + math.floor(math.log10(abs(value))))}e" if value else ".0f"
+    return format(value, f"+{form}" if signed else form)
+
+
+def score_words(value: float | None) -> str:
+    """A metric or a loss where no tolerance is at hand: four digits behind the point, or four in all far from 1."""
+    if value is None:
+        return NOTHING
+    return f"{value:.4f}" if value == 0 or not is_number(value) or 1e-3 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
 def metric_name(name: str) -> str:

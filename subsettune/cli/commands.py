@@ -240,8 +240,9 @@ def _read_policy(path: str) -> Policy:
 
 
 def _say_point(point: Any) -> bool:
-    metric = "-" if point.metric is None else f"{point.metric:.4f}"
-    loss = "-" if point.loss is None else f"{point.loss:.4f}"
+    from subsettune.text import score_words
+
+    metric, loss = score_words(point.metric), score_words(point.loss)
     print(
         f"{100 * point.share:4.0f} %  phase {point.phase + 1}  metric {metric}  loss {loss}  {point.seconds:.1f} s",
         file=sys.stderr,
@@ -250,9 +251,9 @@ def _say_point(point: Any) -> bool:
 
 
 def _say_result(result: Any, known: TaskFacts, metric: str) -> None:
-    from subsettune.text import flops_words
+    from subsettune.text import flops_words, score_words
 
-    scores = ", ".join(f"{split} {value:.4f}" for split, value in result.metrics.items())
+    scores = ", ".join(f"{split} {score_words(value)}" for split, value in result.metrics.items())
     passes = result.ledger.spent / known.pass_flops
     percent = 100 * result.ledger.spent / known.reference_flops
     print(f"{metric}: {scores or '-'}")

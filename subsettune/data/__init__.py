@@ -7,6 +7,8 @@ file named by its content (`arrays`); `split` and `distort` say which rows are w
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from subsettune import config
@@ -21,6 +23,7 @@ from subsettune.task import Task
 
 __all__ = ["CachedData", "DataPaths", "Part", "TaskData", "cached", "load", "remove_cached"]
 
+_LOG = logging.getLogger("subsettune")
 _LOADED: dict[tuple[str, str, str], tuple[object, TaskData]] = {}
 
 
@@ -49,6 +52,8 @@ def load(task: Task, places: DataPaths | None = None, *, fingerprint: str | None
     if data is None or (data.fingerprint != fingerprint if fingerprint is not None else known_stamp != stamp):
         data = _load(task, places, fingerprint)
         _LOADED[memo] = (stamp, data)
+        for note in data.notes if fingerprint is None else ():  # workers know the fingerprint: nobody reads theirs
+            _LOG.warning("%s", note)
     if fingerprint is not None and data.fingerprint != fingerprint:
         raise DataError(
             f"the data here have the fingerprint {data.fingerprint[:16]}, and {fingerprint[:16]} were expected. "

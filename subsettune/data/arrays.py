@@ -30,7 +30,7 @@ from subsettune.errors import DataError
 META_KEY = b"subsettune.data"
 HASH_BLOCK_BYTES = 2**24
 # Left out where empty, as in files of versions that lack them.
-SINCE = ("columns", "categories", "num_embedding", "tokens", "vocabulary")
+SINCE = ("columns", "categories", "num_embedding", "tokens", "vocabulary", "shift", "exponent", "notes")
 # Without it Linux counts a copy-on-write mapping as memory, and refuses files larger than that. New in mmap in 3.13.
 MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
 
@@ -52,6 +52,9 @@ class Meta:
         num_embedding: numbers in the embedding of an example; 0 without embeddings.
         tokens: what texts were cut into, `words` or `bytes`; empty where the inputs are no texts.
         vocabulary: the words that have an id of their own, in the order of their ids.
+        shift: of each column or channel: stored is (value - shift) / 2 ** exponent; empty where it is the value.
+        exponent: of each column or channel, likewise.
+        notes: sentences about inputs that are not what they seem.
     """
 
     source: str
@@ -65,6 +68,9 @@ class Meta:
     num_embedding: int = 0
     tokens: str = ""
     vocabulary: tuple[str, ...] = ()
+    shift: tuple[int | float, ...] = ()
+    exponent: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def num_tokens(self) -> int:
@@ -78,7 +84,7 @@ class Arrays:
 
     Args:
         inputs: (n, *shape) uint8 or float32, of a categorical column the codes; or (n, t) int32 token ids.
-        targets: (n,) int64 classes, or (n,) or (n, m) float32 values.
+        targets: (n,) int64 classes, or (n,) or (n, m) float32 or float64 values.
         meta: what they are.
         embeddings: (n, e) float32, if there are any.
     """
@@ -98,6 +104,8 @@ def fingerprint(inputs: Array, targets: Array, meta: Meta, embeddings: Array | N
         told["categories"] = list(zip(meta.columns, meta.categories, strict=True))
     if meta.tokens:
         told["tokens"] = [meta.tokens, *meta.vocabulary]
+    if meta.shift:
+        told["scaling"] = [list(meta.shift), list(meta.exponent)]
     if embeddings is not None:
         told["embeddings"] = list(embeddings.shape)
     result = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
@@ -171,7 +179,7 @@ def _mapped(descriptor: int) -> Arrays:
     batch = reader.get_batch(0)
     described = json.loads(reader.schema.metadata[META_KEY])
     target_shape = described.pop("target_shape")
-    for name in ("shape", "classes", "columns", "vocabulary"):
+    for name in ("shape", "classes", "columns", "vocabulary", "shift", "exponent", "notes"):
         described[name] = tuple(described.get(name, ()))
     described["categories"] = tuple(tuple(names) for names in described.get("categories", ()))
     meta = Meta(**described)

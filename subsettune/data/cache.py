@@ -158,6 +158,9 @@ def _make(source: sources.Source, kind: str, folder: Path) -> str:
         num_embedding=0 if read.embeddings is None else read.embeddings.shape[1],
         tokens=read.tokens,
         vocabulary=read.vocabulary,
+        shift=read.scaling.shift,
+        exponent=read.scaling.exponent,
+        notes=read.scaling.notes,
     )
     meta = replace(meta, fingerprint=arrays.fingerprint(inputs, targets, meta, read.embeddings))
     path, partial = folder / f"{meta.fingerprint}.arrow", folder / f"{key}.partial"

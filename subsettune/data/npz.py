@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from subsettune.data import precision
 from subsettune.data.images import channels_first
+from subsettune.data.labels import decoded
 from subsettune.data.raw import Array, Raw
 from subsettune.data.scratch import allocate
 from subsettune.errors import DataError
@@ -43,9 +47,10 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
             raise DataError(f"data.label must not be among data.features, got {y_name!r} for both. Name two arrays.")
         has_test = _has_test(names, x_name, y_name, path)
         suffixes = ("", "_test") if has_test else ("",)
-        labels = [_array(archive, f"{y_name}{suffix}", path) for suffix in suffixes]
-        inputs, num_train = _inputs(archive, [f"{x_name}{suffix}" for suffix in suffixes], path, scratch)
+        labels = [decoded(_array(archive, f"{y_name}{suffix}", path)) for suffix in suffixes]
+        inputs, num_train, scaling = _inputs(archive, [f"{x_name}{suffix}" for suffix in suffixes], path, scratch)
         embeddings = _embeddings(archive, (x_name, y_name), suffixes, data, path, scratch)
+    _refuse_kinds(labels, path)
     if len({y.shape[1:] for y in labels}) > 1:
         raise DataError(f"labels of {path} must have one shape in training and test, got {_shapes(labels)}. Mend them.")
     if len(labels[0]) != num_train:
@@ -53,7 +58,16 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
             f"inputs and labels must be as many, got {num_train} in {x_name!r} and {len(labels[0])} in {y_name!r}. "
             "Mend the data."
         )
-    return Raw(inputs=inputs, labels=np.concatenate(labels), num_train=num_train, embeddings=embeddings)
+    return Raw(
+        inputs=inputs, labels=np.concatenate(labels), num_train=num_train, embeddings=embeddings, scaling=scaling
+    )
+
+
+def _refuse_kinds(labels: list[Array], path: Path) -> None:
+    """NumPy joins numbers and texts to texts, where 1.0 and 1 are two classes; whole numbers do no harm."""
+    if len({y.dtype.kind in "fb" for y in labels}) > 1 and any(y.dtype.kind not in "fiub" for y in labels):
+        got = " and ".join(str(y.dtype) for y in labels)
+        raise DataError(f"labels of {path} must be numbers or texts in training and test, got {got}. Write them alike.")
 
 
 def _embeddings(
@@ -83,20 +97,36 @@ def _embeddings(
         raise DataError(
             f"embeddings of {path} must have one length in training and test, got {_shapes(parts)}. Mend them."
         )
+    precision.refuse_lost(partial(_blocks, parts), sum(map(len, parts)), f"data.embeddings {data.embeddings!r}")
     return _filled(parts, sum(map(len, parts)), np.dtype(np.float32), scratch)
 
 
-def _inputs(archive: Any, names: list[str], path: Path, scratch: Path) -> tuple[Array, int]:
-    """All inputs in their stored form, and how many are for training; each array of the file is held once."""
+def _inputs(archive: Any, names: list[str], path: Path, scratch: Path) -> tuple[Array, int, precision.Scaling]:
+    """All inputs in their stored form, how many are for training, and how they are stored; each array is held once."""
     first = _examples(archive, names[0], path)
     stored = np.dtype(np.uint8 if first.dtype == np.uint8 else np.float32)
     if len(names) == 1:
-        return _filled([first], len(first), stored, scratch), len(first)
+        return _kept([first], _filled([first], len(first), stored, scratch))
     rest = _examples(archive, names[1], path)
     if rest.shape[1:] != first.shape[1:] or (rest.dtype == np.uint8) != (first.dtype == np.uint8):
         got = f"{first.dtype} {first.shape[1:]} and {rest.dtype} {rest.shape[1:]}"
         raise DataError(f"inputs of {path} must have one type and shape in training and test, got {got}. Mend them.")
-    return _filled([first, rest], len(first) + len(rest), stored, scratch), len(first)
+    return _kept([first, rest], _filled([first, rest], len(first) + len(rest), stored, scratch))
+
+
+def _kept(parts: list[Array], inputs: Array) -> tuple[Array, int, precision.Scaling]:
+    if inputs.dtype != np.float32:
+        return inputs, len(parts[0]), precision.Scaling()
+    return inputs, len(parts[0]), precision.kept(inputs, partial(_blocks, parts), len(parts[0]))
+
+
+def _blocks(parts: list[Array]) -> Iterator[tuple[int, int, Array]]:
+    """The arrays block by block, each with its first row and column."""
+    row = 0
+    for part in parts:
+        for start in range(0, len(part), COPY_ROWS):
+            yield row + start, 0, part[start : start + COPY_ROWS]
+        row += len(part)
 
 
 def _filled(parts: list[Array], num_rows: int, stored: np.dtype[Any], scratch: Path) -> Array:

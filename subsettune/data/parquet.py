@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from subsettune.data import precision
 from subsettune.data.categories import Vocabulary, can_be_marked, codes, is_text
 from subsettune.data.images import check_shape, decode
+from subsettune.data.labels import joined, named, renumbered
 from subsettune.data.raw import Array, Categories, Raw
 from subsettune.data.scratch import allocate
 from subsettune.data.text import read_texts
@@ -92,6 +95,7 @@ def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
     schema, num_train = files[0].schema, sum(file.num_rows for file in train)
     data = _with_text(schema, data)
     columns: tuple[_Column, ...] = ()
+    scaling = precision.Scaling()
     vocabulary: list[str] = []
     names = () if data.text is not None else _feature_names(schema, data, path)
     if data.text is not None:
@@ -102,6 +106,8 @@ def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
         _check_roles(files, names, data)
         columns = _columns(files, names, data)
         inputs = _read_columns(files, columns, scratch)
+        stored = [name for column in columns for name in column.names]
+        scaling = precision.kept(inputs, partial(_exact, files, columns), num_train, stored)
     labels, classes = _labels(files, data.label, kind)
     return Raw(
         inputs=inputs,
@@ -113,6 +119,7 @@ def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
         embeddings=_read_embeddings(files, data.embeddings, scratch),
         tokens="" if data.text is None else data.tokens,
         vocabulary=tuple(vocabulary),
+        scaling=scaling,
     )
 
 
@@ -246,6 +253,11 @@ def _check_roles(files: list[_File], names: tuple[str, ...], data: Data) -> None
                     f"column {name!r} must be numbers in all files, or texts, got {first} and {kind} in {file.path}. "
                     "Write them alike."
                 )
+            if name in data.categorical and pa.types.is_boolean(kind) != pa.types.is_boolean(first):
+                raise DataError(
+                    f"column {name!r} must hold one kind of categories in all files, got {first} and {kind} in "
+                    f"{file.path}. Write them alike."
+                )
             if name in data.categorical and not (is_text(kind) or can_be_marked(kind)):
                 raise DataError(
                     f"column {name!r} must hold whole numbers, booleans or texts to be categorical, got {kind}. "
@@ -334,6 +346,20 @@ def _read_columns(files: list[_File], columns: tuple[_Column, ...], scratch: Pat
     return inputs
 
 
+def _exact(files: list[_File], columns: tuple[_Column, ...]) -> Iterator[tuple[int, int, Array]]:
+    """Numbers (b, 1) or (b, width) of columns in the type of their file, each with its first row and stored column."""
+    lefts = np.cumsum([0, *(len(column.names) for column in columns)]).tolist()
+    places = {column.name: left for column, left in zip(columns, lefts, strict=False) if not column.categories}
+    widths = {column.name: column.width or 1 for column in columns}
+    for row, batch in _batches(files, list(places), NUMBER_ROWS) if places else ():
+        for name, left in places.items():
+            column = batch.column(name)
+            plain = column.flatten() if _is_list(column.type) else column
+            values = np.asarray(plain.to_numpy(zero_copy_only=False))
+            if values.dtype.kind in "fiu" and values.size:  # booleans, and columns of nothing, lose nothing
+                yield row, left, values.reshape(len(column), widths[name])
+
+
 def _read_embeddings(files: list[_File], name: str | None, scratch: Path) -> Array | None:
     """(n, e) float32 of a column of lists."""
     if name is None:
@@ -346,7 +372,9 @@ def _read_embeddings(files: list[_File], name: str | None, scratch: Path) -> Arr
                 "Name another."
             )
     column = _Column(name=name, width=_widths(files[0], [name])[name])
-    return _read_columns(files, (column,), scratch)
+    embeddings = _read_columns(files, (column,), scratch)
+    precision.refuse_lost(partial(_exact, files, (column,)), len(embeddings), f"data.embeddings {name!r}")
+    return embeddings
 
 
 def _numbers(column: pa.Array, width: int | None, name: str, row: int) -> Array:
@@ -394,15 +422,18 @@ def _labels(files: list[_File], name: str, kind: str) -> tuple[Array, tuple[str,
     column = pa.chunked_array([chunk for file in files for chunk in _column(file, name).chunks])
     if column.null_count:
         raise DataError(f"column {name!r} must have no missing labels, got {column.null_count}. Drop those rows.")
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    if _is_image(column.type) and not pa.types.is_struct(column.type):
+        column = _decoded(column, name)
+    if is_text(column.type):
         return _texts(column, name, kind)
     if _is_list(column.type) and _is_numeric(column.type):
         first = column[0].as_py()
         return np.concatenate([_numbers(chunk, len(first), name, 0) for chunk in column.chunks]), ()
     if not _is_number(column.type):
         raise DataError(f"column {name!r} must hold numbers or texts, got {column.type}. Name another in data.label.")
-    classes = _class_names(files[0].schema, name) if pa.types.is_integer(column.type) else ()
-    return np.asarray(column.to_numpy()), classes if kind == "classification" else ()
+    if kind == "classification" and pa.types.is_integer(column.type):
+        return _listed(files, name)
+    return np.asarray(column.to_numpy()), ()
 
 
 def _column(file: _File, name: str) -> pa.ChunkedArray:
@@ -418,10 +449,29 @@ def _texts(column: pa.ChunkedArray, name: str, kind: str) -> tuple[Array, tuple[
         raise DataError(
             f"labels of a regression must be numbers, got texts in {name!r}. Choose a classification metric."
         )
-    names = pc.unique(column).to_pylist()
-    order = sorted(names)
-    numbers = pc.index_in(column, value_set=pa.array(order, column.type))
-    return np.asarray(numbers.to_numpy()).astype(np.int64), tuple(order)
+    column = column.cast(pa.large_string())  # views have no kernels
+    found = pc.unique(column)
+    places, names = named(found.to_pylist(), name)
+    return places[np.asarray(pc.index_in(column, value_set=found).to_numpy())], names
+
+
+def _decoded(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Texts that were written as bytes."""
+    try:
+        return column.cast(pa.large_string())
+    except pa.ArrowInvalid as error:
+        raise DataError(f"column {name!r} must hold labels in UTF-8, got other bytes. Write them as texts.") from error
+
+
+def _listed(files: list[_File], name: str) -> tuple[Array, tuple[str, ...]]:
+    """Class numbers, by the names that each file lists for them, and those of all files."""
+    listed, paths = [_class_names(file.schema, name) for file in files], [file.path for file in files]
+    classes = joined(listed, paths)
+    numbers = [
+        renumbered(np.asarray(_column(file, name).to_numpy()), names, classes, file.path)
+        for file, names in zip(files, listed, strict=True)
+    ]
+    return np.concatenate(numbers), classes
 
 
 def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from subsettune.data.arrays import Arrays
+from subsettune.data.arrays import Arrays, Meta
 from subsettune.data.distort import distorted
 from subsettune.data.encode import Encoder, Normalizer, TokenIds, float32
+from subsettune.data.labels import category_suspicions, suspicions
 from subsettune.task import Corruption
 
 # Examples that go through a network at a time where nothing is trained. MNIST cnn [16, 32] on one core: 128 take
@@ -51,7 +52,7 @@ class Part:
 
     @property
     def targets(self) -> Tensor:
-        """(n,) int64 classes, or (n,) or (n, m) float32 values."""
+        """(n,) int64 classes, or (n,) or (n, m) float32 or float64 values."""
         return self.all_targets.index_select(0, self.rows if self.lookup is None else self.lookup)
 
     @property
@@ -125,6 +126,7 @@ class TaskData:
         target_std: standard deviation of the training part's targets; 1 for a classification.
         num_embedding: numbers in the embedding of an example; 0 without embeddings.
         num_tokens: size of the vocabulary, padding and unknown included, where the inputs are token ids; else 0.
+        notes: sentences about names of classes and about inputs that are not what they seem.
     """
 
     train: Part
@@ -141,6 +143,7 @@ class TaskData:
     target_std: float | Tensor = 1.0
     num_embedding: int = 0
     num_tokens: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def num_features(self) -> int:
@@ -193,8 +196,13 @@ def assemble(
         num_source_examples=arrays.meta.num_train,
         num_embedding=arrays.meta.num_embedding,
         num_tokens=encoder.size if isinstance(encoder, TokenIds) else 0,
+        notes=_notes(arrays.meta),
     )
     return data if num_classes else _with_target_scale(data)
+
+
+def _notes(meta: Meta) -> tuple[str, ...]:
+    return (*suspicions(meta.classes), *category_suspicions(meta.columns, meta.categories), *meta.notes)
 
 
 def _shape(arrays: Arrays, encoder: Normalizer | Encoder | TokenIds) -> tuple[int, ...]:
@@ -219,4 +227,6 @@ def _with_target_scale(data: TaskData) -> TaskData:
     mean, std = targets.mean(axis=0), np.where(varies, targets.std(axis=0), 1.0)
     if targets.ndim == 1:
         return replace(data, target_mean=float(mean), target_std=float(std))
+    if data.train.all_targets.dtype == torch.float64:
+        return replace(data, target_mean=torch.from_numpy(mean), target_std=torch.from_numpy(std))
     return replace(data, target_mean=float32(mean), target_std=float32(std))

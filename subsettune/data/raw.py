@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from subsettune.data import labels as labelling
+from subsettune.data import precision
 from subsettune.errors import DataError
 
 Array = np.ndarray[Any, Any]
@@ -32,6 +34,7 @@ class Raw:
         embeddings: (n, e) float32 beside the inputs, for selectors.
         tokens: what the inputs' texts were cut into; empty where they are no texts.
         vocabulary: the words that have an id of their own, in the order of their ids.
+        scaling: how the inputs are stored, where float32 alone would lose what varies in them.
     """
 
     inputs: Array
@@ -43,6 +46,7 @@ class Raw:
     embeddings: Array | None = None
     tokens: str = ""
     vocabulary: tuple[str, ...] = ()
+    scaling: precision.Scaling = precision.Scaling()
 
 
 def checked(raw: Raw, kind: str) -> tuple[Array, Array, tuple[str, ...]]:
@@ -53,8 +57,8 @@ def checked(raw: Raw, kind: str) -> tuple[Array, Array, tuple[str, ...]]:
         kind: `classification` or `regression`.
 
     Returns:
-        inputs (n, *shape) uint8, float32 or int32, C-contiguous; targets (n,) int64, or (n,) or (n, m) float32 of a
-        regression; class names.
+        inputs (n, *shape) uint8, float32 or int32, C-contiguous; targets (n,) int64, or (n,) or (n, m) float32 or
+        float64 of a regression; class names.
 
     Raises:
         DataError: there are too few rows, numbers that are not finite, embeddings that do not fit, or labels that do
@@ -110,17 +114,15 @@ def _values(raw: Raw) -> Array:
         raise DataError(f"labels of a regression must be numbers, got {labels.dtype}. Choose a classification metric.")
     if labels.ndim not in (1, 2) or labels[0].size == 0:
         raise DataError(f"labels of a regression must be (n,) or (n, m), got shape {labels.shape}. Reshape them.")
-    with np.errstate(over="ignore"):
-        values = labels.astype(np.float32)
-    finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+    finite = np.isfinite(labels.reshape(len(labels), -1)).all(axis=1)
     if not finite.all():
         raise DataError(f"labels must be finite, got NaN or infinity in row {int(np.argmin(finite))}. Drop such rows.")
-    train = values[: raw.num_train].reshape(raw.num_train, -1)
+    train = labels[: raw.num_train].reshape(raw.num_train, -1)
     constant = np.flatnonzero(train.min(axis=0) == train.max(axis=0))
     if len(constant):
-        which = f" in target {int(constant[0])}" if values.ndim == 2 else ""
+        which = f" in target {int(constant[0])}" if labels.ndim == 2 else ""
         raise DataError(f"labels must vary, got only {train[0, constant[0]]:g}{which}. There is nothing to learn.")
-    return np.ascontiguousarray(values)
+    return precision.targets(labels, raw.num_train)
 
 
 def _classes(raw: Raw) -> tuple[Array, tuple[str, ...]]:
@@ -136,13 +138,37 @@ def _classes(raw: Raw) -> tuple[Array, tuple[str, ...]]:
     if labels.dtype.kind == "f" and not np.all(np.isfinite(labels) & (labels == np.floor(labels))):
         bad = float(labels[~(np.isfinite(labels) & (labels == np.floor(labels)))][0])
         raise DataError(f"labels of a classification must be whole numbers, got {bad}. For numbers choose metric mse.")
+    _refuse_range(labels)
     numbers = labels.astype(np.int64)
     if numbers.min() < 0:
-        row = int(np.argmax(numbers < 0))
-        raise DataError(
-            f"labels must be 0 or more, got {int(numbers[row])} in row {row}. Number the classes 0, 1, 2, ..."
-        )
+        return _signed(numbers, raw.classes)
     return numbers, _populated(numbers, raw.classes)
+
+
+def _refuse_range(labels: Array) -> None:
+    """Numbers beyond int64 would come out as others."""
+    most = labels.max()
+    if labels.dtype.kind in "fu" and (most >= 2**63 or labels.min() < -(2.0**63)):
+        raise DataError(
+            f"labels must be class numbers 0, 1, 2, ..., got {most:g}. Number the classes, or write them as texts."
+        )
+
+
+def _signed(numbers: Array, names: tuple[str, ...]) -> tuple[Array, tuple[str, ...]]:
+    """Classes of labels of which some are below 0: -1 and 1 are two, and nothing else is."""
+    found = np.unique(numbers)
+    if found.tolist() == [-1, 1] and not names:
+        return (numbers > 0).astype(np.int64), ("-1", "1")
+    row = int(np.argmax(numbers < 0))
+    if found[0] == -1 and found[1:].min(initial=0) >= 0:
+        raise DataError(
+            f"labels must say which class -1 is, got it in row {row} among classes from 0: it usually marks rows "
+            "without a label. Drop these rows, or number the classes 0, 1, 2, ..."
+        )
+    raise DataError(
+        f"labels must be 0 or more, got {int(numbers[row])} in row {row}. Number the classes 0, 1, 2, ..., or write "
+        "them as texts."
+    )
 
 
 def _named(labels: Array) -> tuple[Array, tuple[str, ...]]:
@@ -150,9 +176,8 @@ def _named(labels: Array) -> tuple[Array, tuple[str, ...]]:
     if labels.dtype.kind == "O" and not all(isinstance(label, str) for label in labels):
         odd = next(label for label in labels if not isinstance(label, str))
         raise DataError(f"labels must be all class numbers or all texts, got {odd!r} among them. Mend the labels.")
-    names, numbers = np.unique(labels.astype(str), return_inverse=True)
-    numbers = numbers.astype(np.int64)
-    return numbers, _populated(numbers, tuple(str(name) for name in names))
+    numbers, names = labelling.named(list(map(str, labelling.decoded(labels).tolist())))
+    return numbers, _populated(numbers, names)
 
 
 def _populated(numbers: Array, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -169,5 +194,7 @@ def _populated(numbers: Array, names: tuple[str, ...]) -> tuple[str, ...]:
     num_classes = len(names) or int(present[-1]) + 1
     if len(present) < num_classes:
         gap = int(np.argmax(np.append(present, -1) != np.arange(len(present) + 1)))
+        if names:
+            raise DataError(f"every class that is listed must have rows, got none of {names[gap]!r}. Take it out.")
         raise DataError(f"labels must use every class from 0 to {num_classes - 1}, got none of {gap}. Renumber them.")
     return names or tuple(map(str, range(num_classes)))

@@ -68,7 +68,7 @@ ABSENT = (
     "File not found",
 )  # RuntimeErrors of torchvision
 SILENCE_S = 30.0
-READING = 3  # raise it when the same files come to give other arrays: caches made before are then passed over
+READING = 4  # raise it when the same files come to give other arrays: caches made before are then passed over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from subsettune.data.raw import Array, Raw
+from subsettune.data.labels import typed
+from subsettune.data.raw import Raw
 from subsettune.data.text import read_texts
 from subsettune.errors import DataError
 from subsettune.task import Data
@@ -69,7 +69,7 @@ def read_tsv(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
     )
     return Raw(
         inputs=inputs,
-        labels=_numbers(pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string()), kind),
+        labels=typed(pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string()), kind),
         num_train=sum(num_rows[: len(train)]),
         tokens=data.tokens,
         vocabulary=tuple(vocabulary),
@@ -136,24 +136,3 @@ def _labels(file: Path, name: str) -> pa.ChunkedArray:
     if missing >= 0:
         raise DataError(f"column {name!r} must have no missing labels, got none in row {missing} of {file}. Fill it.")
     return column
-
-
-def _numbers(labels: pa.ChunkedArray, kind: str) -> Array:
-    """(n,) int64 or float64 numbers if all labels are, else texts."""
-    for number in (pa.int64(), pa.float64()):
-        try:
-            return np.asarray(labels.cast(number).to_numpy())
-        except pa.ArrowInvalid:
-            continue
-    if kind == "regression":
-        odd = next(text for text in labels.to_pylist() if not _is_number(text))
-        raise DataError(f"labels of a regression must be numbers, got {odd!r}. Choose a classification metric.")
-    return np.asarray(labels.to_pylist(), dtype=object)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

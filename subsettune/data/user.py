@@ -16,13 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from subsettune.data import precision
 from subsettune.data.images import channels_first, check_shape, pixels
+from subsettune.data.labels import joined, renumbered
 from subsettune.data.raw import Array, Raw
 from subsettune.data.scratch import allocate
 from subsettune.errors import ConfigError, DataError
 from subsettune.plugins import call
 from subsettune.task import Data
 
+COPY_ROWS = 4096
 READ_TWICE = 32  # examples; a transform that changes one in ten inputs slips through one time in thirty
 
 
@@ -74,24 +77,61 @@ class UserData:
                 x, label = self._example(i)
                 check_shape(x.shape, inputs.shape[1:], f"example {i} of {self.source!r}")
                 if x.dtype != inputs.dtype:
-                    got = f"{inputs.dtype} and {x.dtype} (example {i})"
-                    raise DataError(f"inputs of {self.source!r} must have one type, got {got}. Convert them alike.")
+                    inputs = self._widened(inputs, x, i, scratch)
                 inputs[i] = x
                 labels.append(label)
             self._refuse_random(inputs, labels)
-        return Raw(inputs=inputs, labels=self._label_array(labels), num_train=self.sizes[0])
+        stored, scaling = self._stored(inputs, scratch)
+        array, classes = self._by_name(self._label_array(labels))
+        return Raw(inputs=stored, labels=array, num_train=self.sizes[0], classes=classes, scaling=scaling)
+
+    def _by_name(self, labels: Array) -> tuple[Array, tuple[str, ...]]:
+        """Class numbers by the names in `classes` of the two datasets, where these differ, as of folders of images."""
+        listed = [_listed(dataset) for dataset in self.datasets]
+        if labels.dtype.kind not in "iu" or not all(listed) or len(set(listed)) == 1:
+            return labels, ()
+        which = [f"the {name} set of {self.source!r}" for name in ("training", "test")]
+        classes = joined(listed, which)
+        parts = zip(np.split(labels, [self.sizes[0]]), listed, which, strict=True)
+        return np.concatenate([renumbered(part, names, classes, path) for part, names, path in parts]), classes
+
+    def _widened(self, inputs: Array, x: Array, i: int, scratch: Path) -> Array:
+        """The same array in a type that holds example i, too."""
+        if np.uint8 in (inputs.dtype, x.dtype):
+            got = f"{inputs.dtype} and {x.dtype} (example {i})"
+            raise DataError(f"inputs of {self.source!r} must have one type, got {got}. Convert them alike.")
+        if inputs.dtype == np.float64:
+            return inputs
+        wide = allocate(inputs.shape, np.float64, scratch)
+        wide[:i] = inputs[:i]
+        return wide
+
+    def _stored(self, inputs: Array, scratch: Path) -> tuple[Array, precision.Scaling]:
+        """Inputs that were read, as uint8 or float32."""
+        if inputs.dtype == np.uint8:
+            return inputs, precision.Scaling()
+
+        def blocks() -> Iterator[tuple[int, int, Array]]:
+            return ((row, 0, inputs[row : row + COPY_ROWS]) for row in range(0, len(inputs), COPY_ROWS))
+
+        stored = inputs if inputs.dtype == np.float32 else allocate(inputs.shape, np.float32, scratch)
+        for row, _, block in blocks() if stored is not inputs else ():
+            with np.errstate(over="ignore"):  # infinity is found, and refused, with its place
+                stored[row : row + len(block)] = block
+        return stored, precision.kept(stored, blocks, self.sizes[0])
 
     def _refuse_random(self, inputs: Array, labels: list[Any]) -> None:
         """Differing bytes mean a random transform, which reading once would freeze."""
         for i in self.sample:
-            if _bytes(*self._example(i)) != _bytes(inputs[i], labels[i]):
+            x, label = self._example(i)
+            if _bytes(x.astype(inputs.dtype), label) != _bytes(inputs[i], labels[i]):
                 raise DataError(
                     f"data {self.source!r} give example {i} differently each time: there is a random transform inside. "
                     "Return the plain examples, and set recipe.augment for random flips and crops."
                 )
 
     def _example(self, i: int) -> tuple[Array, Any]:
-        """Input (float32 or uint8, channels first) and label of example i, training set first."""
+        """Input (uint8, float32 or a wider type, channels first) and label of example i, training set first."""
         first = i < self.sizes[0]
         dataset, where = self.datasets[0 if first else 1], f"example {i} of {self.source!r}"
         try:
@@ -133,19 +173,32 @@ def _datasets(function: Callable[..., Any], data: Data) -> tuple[Any, ...]:
     return datasets
 
 
+def _listed(dataset: Any) -> tuple[str, ...]:
+    """Names of the classes 0, 1, ... of a dataset that has them as torchvision's have; else none."""
+    found = getattr(dataset, "classes", None)
+    is_list = isinstance(found, list | tuple) and all(isinstance(name, str) for name in found)
+    return tuple(found) if is_list and found is not None else ()
+
+
 def _input(x: Any, where: str) -> Array:
     pillow = sys.modules.get("PIL.Image")  # no one has an image of a package that is not loaded
     if pillow is not None and isinstance(x, pillow.Image):
         return pixels(x, where)
     if isinstance(x, torch.Tensor):
         x = x.detach().cpu()
-        x = (x.float() if x.is_floating_point() else x).numpy()  # NumPy knows no bfloat16
+        x = (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # NumPy knows no bfloat16
     array = np.asarray(x)
     if array.dtype.kind not in "fiub":
         raise DataError(f"inputs must be tensors, arrays or images, got {type(x).__name__} ({where}). Convert them.")
     array = channels_first(array) if array.ndim else array[None]
-    with np.errstate(over="ignore"):  # infinity is found, and refused, with its place
-        return array if array.dtype == np.uint8 else array.astype(np.float32)
+    return array if array.dtype == np.uint8 else array.astype(_kept_type(array.dtype), copy=False)
+
+
+def _kept_type(given: np.dtype[Any]) -> type:
+    """The type in which an example is read: numbers that float32 holds are float32."""
+    if given == np.float32 or str(given) in precision.EXACT_TYPES:
+        return np.float32
+    return np.float64 if given.kind == "f" else np.uint64 if given == np.uint64 else np.int64
 
 
 def _bytes(x: Array, label: Any) -> bytes:

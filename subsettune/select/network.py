@@ -250,7 +250,7 @@ class ModelView:
     def _standardised(self, targets: Tensor, outputs: Tensor) -> Tensor:
         assert self._mean is not None, "only the targets of a regression are standardised"
         mean, std = (v.to(self.device) if isinstance(v, Tensor) else v for v in (self._mean, self._std))
-        return ((targets - mean) / std).reshape(outputs.shape)
+        return ((targets - mean) / std).to(outputs.dtype).reshape(outputs.shape)
 
     def _refuse_diverged(self, values: Tensor) -> None:
         if not bool(values.isfinite().all()):

@@ -180,7 +180,7 @@ class Learner:
 
     def _trained_on(self, targets: Tensor) -> Tensor:
         """Targets as the loss takes them: standardised for a regression, so that recipes fit every unit."""
-        return (targets - self._mean) / self._std if self.task.kind == "regression" else targets
+        return ((targets - self._mean) / self._std).float() if self.task.kind == "regression" else targets
 
     def is_finite(self) -> bool:
         """Whether every loss since the last `take_loss` was a finite number."""
@@ -199,7 +199,7 @@ class Learner:
         """The task's metric over a part of the data, in the units of the data; NaN if an output is not finite."""
         outputs, targets = predict(self.network, part.to(self.device), self.layout, self.low_precision)
         if self.task.kind == "regression":
-            outputs = outputs.reshape(targets.shape) * self._std + self._mean
+            outputs = outputs.reshape(targets.shape).to(targets.dtype) * self._std + self._mean
         return metrics.metric(self.task.metric, outputs, targets, self.data.num_outputs)
 
     def losses(self, pool: Tensor | None) -> tuple[float, float]:

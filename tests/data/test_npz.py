@@ -205,7 +205,8 @@ BAD_LABELS: dict[str, tuple[np.ndarray, str, str]] = {
     "negative": (
         _labels(0, 1, -1),
         "accuracy",
-        "labels must be 0 or more, got -1 in row 2. Number the classes 0, 1, 2, ...",
+        "labels must say which class -1 is, got it in row 2 among classes from 0: it usually marks rows without a "
+        "label. Drop these rows, or number the classes 0, 1, 2, ...",
     ),
     "fraction": (
         _labels(0.0, 1.5),

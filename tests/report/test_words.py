@@ -76,10 +76,20 @@ def test_passes_shares_and_savings() -> None:
 
 @pytest.mark.parametrize(
     ("value", "tolerance", "text"),
-    [(0.97222, 0.01, "0.9722"), (0.97222, 0.005, "0.97222"), (3417.26, 100, "3417"), (0.5, 0.5, "0.500")],
+    [
+        *((0.97222, 0.01, "0.9722"), (0.97222, 0.005, "0.97222"), (3417.26, 100, "3417"), (0.5, 0.5, "0.500")),
+        *((3.0519e-24, 1e-25, "3.052e-24"), (3.0519e26, 1e25, "3.052e+26"), (0.0, 1e-25, "0")),
+    ],
 )
 def test_a_metric_shows_two_digits_more_than_its_tolerance(value: float, tolerance: float, text: str) -> None:
     assert words.metric_words(value, tolerance) == text
+
+
+def test_a_score_far_from_one_keeps_its_digits() -> None:
+    scores = (0.93333, 0.0, 3.0519e-24, 3.0519e26, 1200.0, math.nan, None)
+    assert [words.score_words(score) for score in scores] == [
+        *("0.9333", "0.0000", "3.052e-24", "3.052e+26", "1200.0000", "nan", "-"),
+    ]
 
 
 def test_a_difference_is_signed_and_nan_is_a_dash() -> None:
