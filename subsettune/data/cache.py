@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from subsettune.data import arrays, raw, sources
+from subsettune.data.layout import OWN_IDS
 from subsettune.data.places import DataPaths
 from subsettune.errors import DataError, StorageError
 from subsettune.storage import Folder
@@ -158,6 +159,8 @@ def _make(source: sources.Source, kind: str, folder: Path) -> str:
         num_embedding=0 if read.embeddings is None else read.embeddings.shape[1],
         tokens=read.tokens,
         vocabulary=read.vocabulary,
+        num_ids=int(inputs.max()) + 1 if read.tokens == OWN_IDS else 0,
+        taken="" if read.taken == "numbers" and inputs.min() < 0 else read.taken,
     )
     meta = replace(meta, fingerprint=arrays.fingerprint(inputs, targets, meta, read.embeddings))
     path, partial = folder / f"{meta.fingerprint}.arrow", folder / f"{key}.partial"

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from subsettune.data.images import channels_first
+from subsettune.data.layout import OWN_IDS, arranged, check_ids, stored_type, taken_for
 from subsettune.data.raw import Array, Raw
 from subsettune.data.scratch import allocate
 from subsettune.errors import DataError
@@ -44,7 +44,7 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
         has_test = _has_test(names, x_name, y_name, path)
         suffixes = ("", "_test") if has_test else ("",)
         labels = [_array(archive, f"{y_name}{suffix}", path) for suffix in suffixes]
-        inputs, num_train = _inputs(archive, [f"{x_name}{suffix}" for suffix in suffixes], path, scratch)
+        inputs, num_train, taken = _inputs(archive, [f"{x_name}{suffix}" for suffix in suffixes], data, path, scratch)
         embeddings = _embeddings(archive, (x_name, y_name), suffixes, data, path, scratch)
     if len({y.shape[1:] for y in labels}) > 1:
         raise DataError(f"labels of {path} must have one shape in training and test, got {_shapes(labels)}. Mend them.")
@@ -53,7 +53,14 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
             f"inputs and labels must be as many, got {num_train} in {x_name!r} and {len(labels[0])} in {y_name!r}. "
             "Mend the data."
         )
-    return Raw(inputs=inputs, labels=np.concatenate(labels), num_train=num_train, embeddings=embeddings)
+    return Raw(
+        inputs=inputs,
+        labels=np.concatenate(labels),
+        num_train=num_train,
+        embeddings=embeddings,
+        tokens=OWN_IDS if data.layout == "tokens" else "",
+        taken=taken,
+    )
 
 
 def _embeddings(
@@ -86,17 +93,20 @@ def _embeddings(
     return _filled(parts, sum(map(len, parts)), np.dtype(np.float32), scratch)
 
 
-def _inputs(archive: Any, names: list[str], path: Path, scratch: Path) -> tuple[Array, int]:
-    """All inputs in their stored form, and how many are for training; each array of the file is held once."""
-    first = _examples(archive, names[0], path)
-    stored = np.dtype(np.uint8 if first.dtype == np.uint8 else np.float32)
+def _inputs(archive: Any, names: list[str], data: Data, path: Path, scratch: Path) -> tuple[Array, int, str]:
+    """All inputs in their stored form, how many are for training, and what they were taken for without a layout.
+
+    Each array of the file is held once.
+    """
+    first, taken = _examples(archive, names[0], data, path)
+    stored = stored_type(first.dtype, data.layout)
     if len(names) == 1:
-        return _filled([first], len(first), stored, scratch), len(first)
-    rest = _examples(archive, names[1], path)
-    if rest.shape[1:] != first.shape[1:] or (rest.dtype == np.uint8) != (first.dtype == np.uint8):
+        return _filled([first], len(first), stored, scratch), len(first), taken
+    rest, _ = _examples(archive, names[1], data, path)
+    if rest.shape[1:] != first.shape[1:] or stored_type(rest.dtype, data.layout) != stored:
         got = f"{first.dtype} {first.shape[1:]} and {rest.dtype} {rest.shape[1:]}"
         raise DataError(f"inputs of {path} must have one type and shape in training and test, got {got}. Mend them.")
-    return _filled([first, rest], len(first) + len(rest), stored, scratch), len(first)
+    return _filled([first, rest], len(first) + len(rest), stored, scratch), len(first), taken
 
 
 def _filled(parts: list[Array], num_rows: int, stored: np.dtype[Any], scratch: Path) -> Array:
@@ -114,11 +124,14 @@ def _filled(parts: list[Array], num_rows: int, stored: np.dtype[Any], scratch: P
     return inputs
 
 
-def _examples(archive: Any, name: str, path: Path) -> Array:
-    x = _array(archive, name, path)
+def _examples(archive: Any, name: str, data: Data, path: Path) -> tuple[Array, str]:
+    """The examples (n, ...) in the shape that networks get, and what they were taken for without a layout."""
+    x, where = _array(archive, name, path), f"array {name!r} of {path}"
     if x.dtype.kind not in "fiub":
-        raise DataError(f"array {name!r} of {path} must hold numbers, got {x.dtype}. Encode them.")
-    return x[:, None] if x.ndim == 1 else channels_first(x, axis=1)
+        raise DataError(f"{where} must hold numbers, got {x.dtype}. Encode them.")
+    if data.layout == "tokens":
+        check_ids(x, where)
+    return arranged(x, data.layout, where, axis=1), taken_for(x.shape[1:], x.dtype)
 
 
 def _open(file: BinaryIO, path: Path) -> Any:

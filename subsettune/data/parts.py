@@ -16,6 +16,7 @@ from torch import Tensor
 from subsettune.data.arrays import Arrays
 from subsettune.data.distort import distorted
 from subsettune.data.encode import Encoder, Normalizer, TokenIds, float32
+from subsettune.data.layout import OWN_IDS
 from subsettune.task import Corruption
 
 # Examples that go through a network at a time where nothing is trained. MNIST cnn [16, 32] on one core: 128 take
@@ -125,6 +126,8 @@ class TaskData:
         target_std: standard deviation of the training part's targets; 1 for a classification.
         num_embedding: numbers in the embedding of an example; 0 without embeddings.
         num_tokens: size of the vocabulary, padding and unknown included, where the inputs are token ids; else 0.
+        tokens: what they are ids of: `words` or `bytes` of texts, or `ids` of the user's own; else empty.
+        taken: what an example was taken for, where its shape leaves that open: see `layout.taken_for`.
     """
 
     train: Part
@@ -141,6 +144,8 @@ class TaskData:
     target_std: float | Tensor = 1.0
     num_embedding: int = 0
     num_tokens: int = 0
+    tokens: str = ""
+    taken: str = ""
 
     @property
     def num_features(self) -> int:
@@ -193,6 +198,8 @@ def assemble(
         num_source_examples=arrays.meta.num_train,
         num_embedding=arrays.meta.num_embedding,
         num_tokens=encoder.size if isinstance(encoder, TokenIds) else 0,
+        tokens=arrays.meta.tokens,
+        taken=arrays.meta.taken,
     )
     return data if num_classes else _with_target_scale(data)
 
@@ -205,6 +212,8 @@ def _shape(arrays: Arrays, encoder: Normalizer | Encoder | TokenIds) -> tuple[in
 
 def _encoder(arrays: Arrays, rows: Tensor, vocabulary: int | None) -> Normalizer | Encoder | TokenIds:
     meta = arrays.meta
+    if meta.tokens == OWN_IDS:  # of a network that may have been made for just these
+        return TokenIds(torch.arange(meta.num_tokens), meta.shape[0], meta.num_tokens)
     if meta.tokens:
         return TokenIds.fit(arrays.inputs, rows, meta.num_tokens, vocabulary if meta.tokens == "words" else None)
     if not arrays.meta.categories:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from subsettune.data.images import channels_first, check_shape, pixels
+from subsettune.data.images import check_shape, pixels
+from subsettune.data.layout import OWN_IDS, arranged, arranged_image, check_ids, stored_type, taken_for
 from subsettune.data.raw import Array, Raw
 from subsettune.data.scratch import allocate
 from subsettune.errors import ConfigError, DataError
@@ -39,7 +40,7 @@ class UserData:
     """
 
     def __init__(self, function: Callable[..., Any], data: Data) -> None:
-        self.source = data.source
+        self.source, self.layout = data.source, data.layout
         self.datasets = _datasets(function, data)
         self.sizes = [len(dataset) for dataset in self.datasets]
         for size, which in zip(self.sizes, ("training", "test"), strict=False):
@@ -67,6 +68,7 @@ class UserData:
             DataError: an example cannot be read or is unlike the others, or two readings differ.
         """
         with _same_random_state():
+            taken = _taken(self._item(0)[0])
             x, label = self._example(0)
             inputs = allocate((sum(self.sizes), *x.shape), x.dtype, scratch)
             labels = []
@@ -79,7 +81,13 @@ class UserData:
                 inputs[i] = x
                 labels.append(label)
             self._refuse_random(inputs, labels)
-        return Raw(inputs=inputs, labels=self._label_array(labels), num_train=self.sizes[0])
+        return Raw(
+            inputs=inputs,
+            labels=self._label_array(labels),
+            num_train=self.sizes[0],
+            tokens=OWN_IDS if self.layout == "tokens" else "",
+            taken=taken,
+        )
 
     def _refuse_random(self, inputs: Array, labels: list[Any]) -> None:
         """Differing bytes mean a random transform, which reading once would freeze."""
@@ -91,19 +99,25 @@ class UserData:
                 )
 
     def _example(self, i: int) -> tuple[Array, Any]:
-        """Input (float32 or uint8, channels first) and label of example i, training set first."""
-        first = i < self.sizes[0]
-        dataset, where = self.datasets[0 if first else 1], f"example {i} of {self.source!r}"
+        """Input (as it is stored, in the shape that networks get) and label of example i, training set first."""
+        x, label = self._item(i)
+        return _input(x, self.layout, self._where(i)), label.tolist() if hasattr(label, "tolist") else label
+
+    def _where(self, i: int) -> str:
+        return f"example {i} of {self.source!r}"
+
+    def _item(self, i: int) -> tuple[Any, Any]:
+        """Input and label of example i, as the Dataset gives them."""
+        first, where = i < self.sizes[0], self._where(i)
+        dataset = self.datasets[0 if first else 1]
         try:
             item = dataset[i if first else i - self.sizes[0]]
         except Exception as error:
             raise DataError(f"{where} cannot be read: {type(error).__name__}: {error}. Mend the Dataset.") from error
         if not isinstance(item, tuple | list) or len(item) != 2:
-            raise DataError(
-                f"examples must be pairs (input, label), got {type(item).__name__} ({where}). Return pairs."
-            )
-        label = item[1]
-        return _input(item[0], where), label.tolist() if hasattr(label, "tolist") else label
+            got = f"{type(item).__name__}{f' of {len(item)}' if isinstance(item, tuple | list) else ''}"
+            raise DataError(f"examples must be pairs (input, label), got {got} ({where}). Return pairs.")
+        return item[0], item[1]
 
     def _label_array(self, labels: list[Any]) -> Array:
         try:
@@ -133,19 +147,44 @@ def _datasets(function: Callable[..., Any], data: Data) -> tuple[Any, ...]:
     return datasets
 
 
-def _input(x: Any, where: str) -> Array:
+def _input(x: Any, layout: str | None, where: str) -> Array:
+    if _is_pillow(x):
+        return arranged_image(pixels(x, where), layout, where)
+    array = _array(x)
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"inputs must be tensors, arrays or images, got {_kind(x)} ({where}). Convert them.")
+    array = arranged(array, layout, where)
+    if layout == "tokens":
+        check_ids(array, where)
+    with np.errstate(over="ignore"):  # infinity is found, and refused, with its place
+        return array.astype(stored_type(array.dtype, layout), copy=False)
+
+
+def _is_pillow(x: Any) -> bool:
     pillow = sys.modules.get("PIL.Image")  # no one has an image of a package that is not loaded
-    if pillow is not None and isinstance(x, pillow.Image):
-        return pixels(x, where)
+    return pillow is not None and isinstance(x, pillow.Image)
+
+
+def _array(x: Any) -> Array:
     if isinstance(x, torch.Tensor):
         x = x.detach().cpu()
         x = (x.float() if x.is_floating_point() else x).numpy()  # NumPy knows no bfloat16
-    array = np.asarray(x)
-    if array.dtype.kind not in "fiub":
-        raise DataError(f"inputs must be tensors, arrays or images, got {type(x).__name__} ({where}). Convert them.")
-    array = channels_first(array) if array.ndim else array[None]
-    with np.errstate(over="ignore"):  # infinity is found, and refused, with its place
-        return array if array.dtype == np.uint8 else array.astype(np.float32)
+    try:
+        return np.asarray(x)
+    except (ValueError, OverflowError):  # lists of several lengths, or a whole number that no type of NumPy holds
+        return np.empty((), dtype=object)
+
+
+def _kind(x: Any) -> str:
+    return f"an array of {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
+
+
+def _taken(x: Any) -> str:
+    """What an input without a layout is taken for; images, and what is refused later, are sure."""
+    if _is_pillow(x):
+        return ""
+    array = _array(x)
+    return taken_for(array.shape, array.dtype)
 
 
 def _bytes(x: Array, label: Any) -> bytes:

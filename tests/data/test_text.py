@@ -631,8 +631,18 @@ def test_a_network_of_one_s_own_gets_token_ids(reviews: Path, places: DataPaths)
 @pytest.mark.parametrize(
     ("model", "recipe", "error", "message"),
     [
-        ("mlp", {}, ModelError, "model 'mlp' needs numbers, got texts. Use transformer, or a network of your own."),
-        ("cnn", {}, ModelError, "model 'cnn' needs numbers, got texts. Use transformer, or a network of your own."),
+        (
+            "mlp",
+            {},
+            ModelError,
+            "model 'mlp' needs numbers, got texts or other token ids. Use transformer, or a network of your own.",
+        ),
+        (
+            "cnn",
+            {},
+            ModelError,
+            "model 'cnn' needs numbers, got texts or other token ids. Use transformer, or a network of your own.",
+        ),
         (
             "transformer",
             {"augment": {"flip": True}},

@@ -170,7 +170,7 @@ def test_the_random_state_stays_although_the_dataset_draws(tmp_path: Path) -> No
 WHERE = "example 0 of 'own_data:{name}'"
 BAD_DATASETS = {
     "not_pairs": f"examples must be pairs (input, label), got dict ({WHERE}). Return pairs.",
-    "triples": f"examples must be pairs (input, label), got tuple ({WHERE}). Return pairs.",
+    "triples": f"examples must be pairs (input, label), got tuple of 3 ({WHERE}). Return pairs.",
     "words": f"inputs must be tensors, arrays or images, got str ({WHERE}). Convert them.",
     "ragged": "inputs must have one shape, got (3,) and (2,) (example 7 of 'own_data:{name}'). Resize them beforehand.",
     "mixed": "inputs of 'own_data:{name}' must have one type, got uint8 and float32 (example 1). Convert them alike.",
