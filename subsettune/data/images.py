@@ -10,6 +10,8 @@ import contextlib
 import io
 import re
 import struct
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +73,9 @@ def _readable(where: str) -> Iterator[None]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tags that Pillow cannot read: the pixels are there, or it raises
+            yield
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -164,21 +168,20 @@ def _key_on_white(x: Array, key: Any) -> Array:
 
 
 def _deep_colour(image: Image, content: bytes, where: str) -> Array:
-    """(c, h, w) float32 of a PNG with 16 bits a channel and colour or transparency, which Pillow would cut to 8."""
-    import torch
+    """(c, h, w) float32 of 16 bits a channel with colour or transparency, of which Pillow gives the high bytes alone.
 
-    with needed_for("an image with 16 bits a channel"):
-        from torchvision.io import ImageReadMode, decode_image
-
+    Read the other way round, low byte first, the high bytes that it gives are the low ones.
+    """
     _refuse_frames(image, where)
-    if image.format != "PNG":
+    bytes_of = [BYTES.get(str(_raw_mode(tile[3])), ()) for tile in image.tile]  # type: ignore[attr-defined]
+    if not content or len(set(bytes_of)) != 1 or not bytes_of[0]:
         raise _too_deep(image, where)
-    image.load()  # tells what is damaged, and reads orientations that stand at the end
-    buffer = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-    x: Array = decode_image(buffer, mode=ImageReadMode.UNCHANGED).numpy().astype(np.float32)
-    x = TURNED.get(image.getexif().get(ORIENTATION, 1), np.asarray)(x)
-    if len(x) in (1, 3):
-        return np.ascontiguousarray(_key_on_white(x, image.info.get("transparency")))
+    planes = [_plane(content, raw_mode) for raw_mode in bytes_of[0]]
+    if len(planes) == 1:  # both bytes of both channels
+        planes = [planes[0][::2], planes[0][1::2]]
+    x: Array = planes[0] * np.float32(256) + planes[1]
+    if len(x) == 3:
+        return _key_on_white(x, image.info.get("transparency"))
     colour, alpha = x[:-1], x[-1] / np.float32(WHITE_16)
     shown = colour * alpha + np.float32(WHITE_16) * (1 - alpha)
     if not _varies(shown.transpose(1, 2, 0)) and _varies(alpha[..., None]):
@@ -186,23 +189,36 @@ def _deep_colour(image: Image, content: bytes, where: str) -> Array:
     return shown
 
 
+def _plane(content: bytes, raw_mode: str) -> Array:
+    """(c, h, w) float32 of an image, its pixels unpacked in another way than its file says."""
+    from PIL import Image, ImageOps
+
+    with Image.open(io.BytesIO(content)) as image:
+        image.tile = [_unpacked(tile, raw_mode) for tile in image.tile]  # type: ignore[attr-defined]
+        return np.asarray(ImageOps.exif_transpose(image)).transpose(2, 0, 1).astype(np.float32)
+
+
+def _unpacked(tile: Any, raw_mode: str) -> Any:
+    """A tile of Pillow's with another raw mode; older versions have plain tuples."""
+    given = tile[3]
+    arguments = (raw_mode, *given[1:]) if isinstance(given, tuple) else raw_mode
+    return tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments)
+
+
 def _too_deep(image: Image, where: str) -> DataError:
     return DataError(
-        f"images with more than 8 bits a channel must be PNG or grey, got {image.format} in {image.mode} ({where}): it "
-        "would be cut to 8 bits. Write it as PNG, or its pixels as arrays."
+        f"images with more than 8 bits a channel must be PNG, TIFF or grey, got {image.format} in {image.mode} "
+        f"({where}): it would be cut to 8 bits. Write it as PNG, or its pixels as arrays."
     )
 
 
-# How a (c, h, w) array is turned that has an EXIF orientation; PIL images turn with ImageOps.
-ORIENTATION = 0x0112
-TURNED: dict[int, Callable[[Array], Array]] = {
-    2: lambda x: x[:, :, ::-1],
-    3: lambda x: x[:, ::-1, ::-1],
-    4: lambda x: x[:, ::-1],
-    5: lambda x: x.transpose(0, 2, 1),
-    6: lambda x: x.transpose(0, 2, 1)[:, :, ::-1],
-    7: lambda x: x.transpose(0, 2, 1)[:, ::-1, ::-1],
-    8: lambda x: x.transpose(0, 2, 1)[:, ::-1],
+# Raw modes that give the high bytes and the low ones; or both, of grey and alpha as if they were four channels.
+_NATIVE, _SWAPPED = ("L", "B") if sys.byteorder == "little" else ("B", "L")
+BYTES = {
+    **{f"{mode};16B": (f"{mode};16B", f"{mode};16L") for mode in ("RGB", "RGBA")},
+    **{f"{mode};16L": (f"{mode};16L", f"{mode};16B") for mode in ("RGB", "RGBA")},
+    **{f"{mode};16N": (f"{mode};16{_NATIVE}", f"{mode};16{_SWAPPED}") for mode in ("RGB", "RGBA")},
+    "LA;16B": ("RGBA",),
 }
 
 
