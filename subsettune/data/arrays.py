@@ -54,7 +54,8 @@ class Meta:
             numbers.
         vocabulary: the words that have an id of their own, in the order of their ids.
         num_ids: one more than the largest of the user's own token ids.
-        taken: what an example was taken for, where its shape leaves that open: see `layout.taken_for`.
+        taken: what an example was taken for, where its shape leaves that open: see `layout.taken_for`. Not in the file,
+            since it is the source's.
     """
 
     source: str

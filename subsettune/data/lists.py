@@ -30,6 +30,11 @@ def depth(kind: pa.DataType) -> int:
     return 1 + depth(kind.value_type) if _is_list(kind) else 0
 
 
+def is_shaped(kind: pa.DataType) -> bool:
+    """Whether a column has a shape of its own: lists of lists, or tensors."""
+    return depth(kind) > 1 or isinstance(kind, pa.FixedShapeTensorType)
+
+
 def numbers_of(kind: pa.DataType) -> pa.DataType:
     """The type of what lies in the lists."""
     if isinstance(kind, pa.FixedShapeTensorType):

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from subsettune.data.categories import Vocabulary, can_be_marked, codes, is_text
 from subsettune.data.images import check_shape, decode
 from subsettune.data.layout import OWN_IDS, arranged_image
-from subsettune.data.lists import depth, numbers_of, read_lists
+from subsettune.data.lists import depth, is_shaped, numbers_of, read_lists
 from subsettune.data.raw import Array, Categories, Raw
 from subsettune.data.scratch import allocate
 from subsettune.data.text import read_texts
@@ -231,7 +231,7 @@ def _feature_names(schema: pa.Schema, data: Data, path: Path) -> tuple[str, ...]
         if data.categorical:
             raise DataError(f"data.categorical means nothing to images, got {data.categorical[0]!r}. Remove the key.")
         return names
-    if len(names) == 1 and depth(kinds[0]) > 1 and _is_number(numbers_of(kinds[0])):
+    if len(names) == 1 and is_shaped(kinds[0]) and _is_number(numbers_of(kinds[0])):
         return names
     odd = [
         f"{name} ({kind})" for name, kind in zip(names, kinds, strict=True) if not (_is_numeric(kind) or is_text(kind))
@@ -253,7 +253,7 @@ def _is_shaped(schema: pa.Schema, names: tuple[str, ...], data: Data) -> bool:
             f"data.layout {data.layout} needs one column of lists, got {got}. Name one in data.features, or remove the "
             "key."
         )
-    return dims > 1 or (dims == 1 and data.layout not in (None, "flat"))
+    return dims > 0 and (is_shaped(schema.field(names[0]).type) or data.layout not in (None, "flat"))
 
 
 def _read_lists(files: list[_File], name: str, data: Data, scratch: Path) -> tuple[Array, str]:

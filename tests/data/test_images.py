@@ -174,10 +174,10 @@ CUT = {
 @pytest.mark.parametrize("form", CUT)
 def test_what_pillow_would_cut_to_8_bits_is_refused(form: str) -> None:
     with pytest.raises(DataError) as caught:
-        decode(CUT[form], "row 3 of train.parquet")
+        decode(CUT[form], "row 3 of a.parquet")
     assert str(caught.value) == (
-        f"images with more than 8 bits a channel must be PNG, TIFF or grey, got {form} in RGB (row 3 of train.parquet): "
-        "it would be cut to 8 bits. Write it as PNG, or its pixels as arrays."
+        f"images with more than 8 bits a channel must be PNG, TIFF or grey, got {form} in RGB (row 3 of a.parquet): it "
+        "would be cut to 8 bits. Write it as PNG, or its pixels as arrays."
     )
 
 
