@@ -194,8 +194,9 @@ def _plane(content: bytes, raw_mode: str) -> Array:
     from PIL import Image, ImageOps
 
     with Image.open(io.BytesIO(content)) as image:
-        image.tile = [_unpacked(tile, raw_mode) for tile in image.tile]  # type: ignore[attr-defined]
-        return np.asarray(ImageOps.exif_transpose(image)).transpose(2, 0, 1).astype(np.float32)
+        image.tile = [_unpacked(tile, raw_mode) for tile in image.tile]
+        turned = np.asarray(ImageOps.exif_transpose(image))
+    return turned.transpose(2, 0, 1).astype(np.float32)
 
 
 def _unpacked(tile: Any, raw_mode: str) -> Any:
