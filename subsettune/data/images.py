@@ -29,6 +29,7 @@ DEEP_MODES = ("I", "F")  # and I;16 and its like: more bits than uint8 holds, an
 TRANSPARENT_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 CUT_TO_8_BITS = re.compile(r";16[BLN]$")  # what a file holds, where Pillow's mode is one of bytes
 ONE_PICTURE = ("MPO", "PSD")  # formats whose first picture is the whole one; the others are previews, or layers
+ORIENTATION, UPRIGHT = 0x0112, 1  # EXIF's tag, and its value of most images
 EXACT_IN_FLOAT32 = 2**24
 WHITE_16 = 65535
 # What Pillow raises of damaged files; it has no one class for it.
@@ -91,7 +92,8 @@ def _seen(image: Image, where: str) -> Array:
     from PIL import ImageOps
 
     _refuse_frames(image, where)
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:  # else there is nothing to copy
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith(DEEP_MODES):
         return _deep_grey(image, where)
     is_grey = image.mode in GREY_MODES

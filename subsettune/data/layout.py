@@ -90,8 +90,9 @@ def taken_for(shape: tuple[int, ...], found: np.dtype[Any]) -> str:
         found: type of its numbers.
 
     Returns:
-        `grey`, an image of one channel; `channels_last`, an image that was turned round; `channels_first`, an image
-        that was not, though no axis looks like its channels, or two do; `numbers`, whole ones that may be ids.
+        `grey`, an image of one channel; `channels_last`, an image that was turned round, of other numbers than bytes;
+        `channels_first`, an image that was not, though no axis looks like its channels, or two do; `numbers`, whole
+        ones that may be ids.
     """
     if len(shape) == 1:
         return "numbers" if found.kind in "iu" and shape[0] > 1 else ""
@@ -100,7 +101,7 @@ def taken_for(shape: tuple[int, ...], found: np.dtype[Any]) -> str:
     if len(shape) != 3:
         return ""
     if _has_channels_last(shape):
-        return "channels_last"
+        return "" if found == np.uint8 else "channels_last"
     return "" if shape[0] in CHANNELS and shape[-1] not in CHANNELS else "channels_first"
 
 

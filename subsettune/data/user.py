@@ -167,17 +167,28 @@ def _is_pillow(x: Any) -> bool:
 
 
 def _array(x: Any) -> Array:
-    if isinstance(x, torch.Tensor):
-        x = x.detach().cpu()
-        x = (x.float() if x.is_floating_point() else x).numpy()  # NumPy knows no bfloat16
+    """As NumPy has it; an object of what no array of numbers can be."""
     try:
-        return np.asarray(x)
-    except (ValueError, OverflowError):  # lists of several lengths, or a whole number that no type of NumPy holds
+        if isinstance(x, torch.Tensor):
+            x = x.detach().cpu()
+            x = (x.float() if x.is_floating_point() else x).numpy()  # NumPy knows no bfloat16
+        array = np.asarray(x)
+    except (
+        ValueError,
+        OverflowError,
+        TypeError,
+        RuntimeError,
+    ):  # lists of several lengths, sparse or quantised tensors
         return np.empty((), dtype=object)
+    return np.empty((), dtype=object) if np.ma.is_masked(x) else array  # what is masked has no number
 
 
 def _kind(x: Any) -> str:
-    return f"an array of {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
+    if np.ma.is_masked(x):
+        return "an array with masked numbers"
+    if isinstance(x, np.ndarray | torch.Tensor):
+        return f"{'a sparse ' if getattr(x, 'is_sparse', False) else 'an '}array of {x.dtype}"
+    return type(x).__name__
 
 
 def _taken(x: Any) -> str:

@@ -252,11 +252,15 @@ def test_guesses_are_told(tmp_path: Path, make: Maker) -> None:
     assert told(IDS, layout="tokens") == "tokens (12,): 12 places, 50 ids (ids as they are, 0 the padding)"
     assert told(SERIES[:, 0]) == "16 numbers, each standardised on its own"
     assert told(SERIES[:, 0, 0]) == "1 number, each standardised on its own"
-    assert told(PHOTOS) == (
+    assert (
+        told(PHOTOS)
+        == told(PHOTOS.transpose(0, 3, 1, 2))
+        == "image (3, 8, 8): 3 channels of 8 x 8 pixels, standardised by channel"
+    )
+    assert told(PHOTOS / 255) == (
         "image (3, 8, 8): 3 channels of 8 x 8 pixels, standardised by channel (taken for channels last, and turned "
         "round: where the last axis holds no channels, transpose the arrays)"
     )
-    assert told(PHOTOS.transpose(0, 3, 1, 2)) == "image (3, 8, 8): 3 channels of 8 x 8 pixels, standardised by channel"
     assert told(np.concatenate([PHOTOS] * 2, axis=3)) == (
         "image (8, 8, 6): 8 channels of 8 x 6 pixels, standardised by channel (taken for channels first: where the "
         "channels are last, move them to the front)"
@@ -292,9 +296,14 @@ def test_lists_of_lists_need_a_layout(tmp_path: Path, make: Maker) -> None:
     ("shape", "dtype", "expected"),
     [
         *(((), np.int64, ""), ((1,), np.int64, ""), ((2,), np.uint8, "numbers"), ((2,), np.float64, "")),
-        *(((2, 2), np.float32, "grey"), ((3, 8, 8), np.uint8, ""), ((8, 8, 3), np.uint8, "channels_last")),
+        *(((2, 2), np.float32, "grey"), ((3, 8, 8), np.uint8, ""), ((8, 8, 3), np.uint8, "")),
         *(((3, 8, 3), np.uint8, "channels_first"), ((1, 8, 3), np.uint8, "channels_first")),
-        *(((8, 8, 2), np.float32, "channels_first"), ((1, 8, 8), np.float32, ""), ((2, 3, 4, 5), np.float32, "")),
+        *(
+            ((8, 8, 2), np.float32, "channels_first"),
+            ((1, 8, 8), np.float32, ""),
+            ((8, 8, 3), np.float64, "channels_last"),
+            ((2, 3, 4, 5), np.float32, ""),
+        ),
     ],
 )
 def test_what_shapes_leave_open(shape: tuple[int, ...], dtype: Any, expected: str) -> None:
