@@ -55,8 +55,13 @@ class Data:
             `bytes` of UTF-8.
         max_tokens: longest text; longer ones are cut, and all are shorter where the training part's are.
         vocabulary: words that are told apart, the most frequent of the training part; others are one unknown word.
+        layout: what an example is, of arrays, lists and functions: `image` (height, width), (channels, height, width)
+            or (height, width, channels); `series` (time,) or (channels, time); `tokens`, a row of whole numbers that a
+            network embeds, 0 the padding of those that know one; `flat`, numbers that stand for themselves. Images and
+            series are standardised by channel, flat numbers each, tokens not. Default: two and three dimensions are an
+            image, all else is flat; the plan of a study says what that made of an example.
 
-    Only `options` means anything to functions, and only `source` to named data sets.
+    Only `options` and `layout` mean anything to functions, and only `source` to named data sets.
     """
 
     source: str = setting(
@@ -75,6 +80,7 @@ class Data:
     tokens: Literal["words", "bytes"] = "words"
     max_tokens: int = setting(64, rule=AT_LEAST_ONE)
     vocabulary: int = setting(20_000, rule=AT_LEAST_ONE)
+    layout: Literal["image", "series", "tokens", "flat"] | None = None
 
     def __post_init__(self) -> None:
         config.check(self)
@@ -88,6 +94,10 @@ class Data:
             if self.text in (self.label, self.embeddings):
                 message = config.must("text", "a column of its own", self.text, "Name another for it, or for the rest.")
                 mistakes.append(Mistake(("text",), message))
+        if self.layout is not None and (self.text is not None or self.categorical):
+            other = "categorical" if self.text is None else "text"
+            message = f"layout must be left out beside {other}, which says what an example is. Remove one of them."
+            mistakes.append(Mistake(("layout",), message))
         if self.tokens == "bytes" and "vocabulary" in self.text_keys:
             message = "vocabulary means nothing to tokens: bytes, of which there are 256. Remove the key."
             mistakes.append(Mistake(("vocabulary",), message))
@@ -102,7 +112,7 @@ class Data:
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain form. What is new stands in it where it is given: what does nothing changes no key."""
-        names = [*(name for name in ("categorical", "embeddings") if getattr(self, name)), *self.text_keys]
+        names = [*(name for name in ("categorical", "embeddings", "layout") if getattr(self, name)), *self.text_keys]
         given = {name: getattr(self, name) for name in names}
         always = {name: getattr(self, name) for name in ("source", "label", "features", "options")}
         return {name: config.to_plain(value) for name, value in {**always, **given}.items()}

@@ -193,12 +193,12 @@ def test_transformers_that_cannot_be_made(options: dict[str, Any], message: str)
 
 def test_texts_and_numbers_need_their_networks() -> None:
     message = (
-        "model 'transformer' needs texts (a row of token ids for each example), got inputs of shape (1, 8, 8). Set "
-        "data.text, or use another model."
+        "model 'transformer' needs texts (a row of token ids for each example), got numbers of shape (1, 8, 8). Set "
+        "data.text, or data.layout to tokens, or use another model."
     )
     with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
         make("transformer")
-    message = "model 'mlp' needs numbers, got texts. Use transformer, or a network of your own."
+    message = "model 'mlp' needs numbers, got texts or other token ids. Use transformer, or a network of your own."
     with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
         make("mlp", (T,), 3, VOCABULARY)
 
@@ -333,7 +333,10 @@ def test_models_that_cannot_be_made(name: str, options: dict[str, Any], error: t
 
 @pytest.mark.parametrize("name", ["cnn", "resnet18"])
 def test_images_are_needed(name: str) -> None:
-    with pytest.raises(ModelError, match=rf"^model '{name}' needs images .*, got inputs of shape \(64,\).$"):
+    with pytest.raises(
+        ModelError,
+        match=rf"^model '{name}' needs images .*, got inputs of shape \(64,\). Use mlp, or a network of your own\.$",
+    ):
         make(name, (64,))
 
 

@@ -136,14 +136,18 @@ def export_bundle(options: argparse.Namespace) -> int:
 def train_once(options: argparse.Namespace) -> int:
     """Train by a policy, a bundle or the recipe, and print the result; 2 where the training diverged."""
     from subsettune.data import load
+    from subsettune.data.example import guess_of
     from subsettune.train import transitions
     from subsettune.train.loop import RunOptions, facts, run
 
     study = _study(options)
     places = _places(options)
     _check_save(options.save)
-    known = facts(study.task, places)
-    policy = _policy(options, known, load(study.task, places).fingerprint)
+    known, data = facts(study.task, places), load(study.task, places)
+    guess = guess_of(data, study.task.data)
+    if guess:
+        print(f"An example was {guess}.", file=sys.stderr)
+    policy = _policy(options, known, data.fingerprint)
     settings = RunOptions(
         splits=("validation", "test"),
         device=options.device,

@@ -30,7 +30,10 @@ from subsettune.errors import DataError
 META_KEY = b"subsettune.data"
 HASH_BLOCK_BYTES = 2**24
 # Left out where empty, as in files of versions that lack them.
-SINCE = ("columns", "categories", "num_embedding", "tokens", "vocabulary", "shift", "exponent", "notes")
+SINCE = (
+    *("columns", "categories", "num_embedding", "tokens", "vocabulary"),
+    *("shift", "exponent", "notes", "num_ids", "taken"),
+)
 # Without it Linux counts a copy-on-write mapping as memory, and refuses files larger than that. New in mmap in 3.13.
 MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
 
@@ -42,7 +45,7 @@ class Meta:
     Args:
         source: where they came from, for people.
         kind: `classification` or `regression`.
-        shape: of one input: (channels, height, width), (features,) or (tokens,).
+        shape: of one input: (channels, height, width), (channels, time), (features,) or (tokens,).
         num_train: rows of the training file; the rest are the official test file's.
         classes: their names, empty for a regression.
         fingerprint: SHA-256 of arrays, shapes, classes, categories and vocabulary.
@@ -50,11 +53,15 @@ class Meta:
         categories: of each column their names in the order of their codes, None for what is missing; empty for a column
             of numbers.
         num_embedding: numbers in the embedding of an example; 0 without embeddings.
-        tokens: what texts were cut into, `words` or `bytes`; empty where the inputs are no texts.
+        tokens: what texts were cut into, `words` or `bytes`, or `ids` of the user's own; empty where the inputs are
+            numbers.
         vocabulary: the words that have an id of their own, in the order of their ids.
         shift: of each column or channel: stored is (value - shift) / 2 ** exponent; empty where it is the value.
         exponent: of each column or channel, likewise.
         notes: sentences about inputs that are not what they seem.
+        num_ids: one more than the largest of the user's own token ids.
+        taken: what an example was taken for, where its shape leaves that open: see `layout.taken_for`. Not in the file,
+            since it is the source's.
     """
 
     source: str
@@ -71,11 +78,13 @@ class Meta:
     shift: tuple[int | float, ...] = ()
     exponent: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    num_ids: int = 0
+    taken: str = ""
 
     @property
     def num_tokens(self) -> int:
-        """Token ids that there are, padding and unknown included; 0 where the inputs are no texts."""
-        return num_tokens(self.tokens, self.vocabulary) if self.tokens else 0
+        """Token ids that there are, padding and unknown included; 0 where the inputs are numbers."""
+        return self.num_ids or (num_tokens(self.tokens, self.vocabulary) if self.tokens else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

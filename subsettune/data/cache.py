@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from subsettune.data import arrays, raw, sources
+from subsettune.data.layout import OWN_IDS
 from subsettune.data.places import DataPaths
 from subsettune.errors import DataError, StorageError
 from subsettune.storage import Folder
@@ -66,13 +67,13 @@ def fetch(data: Data, kind: str, places: DataPaths) -> arrays.Arrays:
         if known is not None:
             return known
         try:
-            content = _make(source, kind, folder)
+            content, taken = _make(source, kind, folder)
         finally:
             _remove_leftovers(folder, key)
         # Reading may have fetched files: index the source as it is now, too.
         for each in {key, source.key_now()[:32] if source.key_now is not None else key}:
-            _index(folder, each, content)
-        return arrays.read(folder / f"{content}.arrow")
+            _index(folder, each, content, taken)
+        return _with_taken(arrays.read(folder / f"{content}.arrow"), taken)
 
 
 def recall(fingerprint: str, places: DataPaths) -> arrays.Arrays | None:
@@ -141,8 +142,13 @@ def _folder(places: DataPaths) -> Path:
     return Path(places.cache_folder) / "data"
 
 
-def _make(source: sources.Source, kind: str, folder: Path) -> str:
-    """Read a source and write its Arrow file; returns the fingerprint of its content."""
+def _make(source: sources.Source, kind: str, folder: Path) -> tuple[str, str]:
+    """Read a source and write its Arrow file.
+
+    Returns:
+        The fingerprint of its content, and what its examples were taken for, which other sources of that content may
+        leave no doubt of: it stands in the index.
+    """
     key = source.key[:32]
     _remove_leftovers(folder, key)
     read = source.read(folder / f"{key}.unpacked")
@@ -161,6 +167,7 @@ def _make(source: sources.Source, kind: str, folder: Path) -> str:
         shift=read.scaling.shift,
         exponent=read.scaling.exponent,
         notes=read.scaling.notes,
+        num_ids=int(inputs.max()) + 1 if read.tokens == OWN_IDS else 0,
     )
     meta = replace(meta, fingerprint=arrays.fingerprint(inputs, targets, meta, read.embeddings))
     path, partial = folder / f"{meta.fingerprint}.arrow", folder / f"{key}.partial"
@@ -169,12 +176,18 @@ def _make(source: sources.Source, kind: str, folder: Path) -> str:
         partial.replace(path)  # the same content under another source, perhaps: whole in any case
     except OSError as error:
         raise _unwritable(folder, error) from error
-    return meta.fingerprint
+    is_sure = read.taken == "numbers" and inputs.min() < 0  # no ids are below 0
+    return meta.fingerprint, "" if is_sure else read.taken
 
 
-def _index(folder: Path, key: str, content: str) -> None:
+def _with_taken(found: arrays.Arrays, taken: str) -> arrays.Arrays:
+    return replace(found, meta=replace(found.meta, taken=taken)) if taken else found
+
+
+def _index(folder: Path, key: str, content: str, taken: str = "") -> None:
     stat = (folder / f"{content}.arrow").stat()
     entry = {"fingerprint": content, "num_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    entry |= {"taken": taken} if taken else {}
     Folder.at(folder).write(f"{key}.json", json.dumps(entry).encode())
 
 
@@ -195,8 +208,8 @@ def _recalled(folder: Path, key: str) -> arrays.Arrays | None:
     if (stat.st_size, stat.st_mtime_ns) != (entry.get("num_bytes"), entry.get("mtime_ns")):
         arrays.verify(path, found)
         with contextlib.suppress(OSError):  # a cache that cannot be written is hashed at each load
-            _index(folder, key, entry["fingerprint"])
-    return found
+            _index(folder, key, entry["fingerprint"], str(entry.get("taken", "")))
+    return _with_taken(found, str(entry.get("taken", "")))
 
 
 def _read_entry(entry: Path) -> dict[str, Any]:

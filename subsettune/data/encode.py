@@ -17,6 +17,7 @@ from torch import Tensor
 from subsettune.data.text import PADDING, SPECIAL_WORDS, UNKNOWN
 
 STATISTICS_BYTES = 2**21  # of float64 looked at in one go: fits the cache of a core; 60,000 MNIST images take 0.07 s
+PLACES = {3: (2,), 4: (2, 3)}  # axes of series (n, c, t) and images (n, c, h, w) that share a channel's mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,8 @@ class Normalizer:
     """Subtracts a mean and divides by a standard deviation, both of the training part.
 
     Args:
-        mean: float32, broadcastable over a batch: (1, c, 1, 1) for images, (1, ...) else; in units of stored inputs.
+        mean: float32, broadcastable over a batch: (1, c, 1, 1) for images, (1, c, 1) for series, (1, ...) else; in
+            units of stored inputs.
         scale: float32, of the shape of `mean`: 1 / standard deviation, and 1 where the training part is constant.
     """
 
@@ -33,13 +35,14 @@ class Normalizer:
 
     @classmethod
     def fit(cls, inputs: Tensor, rows: Tensor) -> Normalizer:
-        """Mean and spread by channel of images, else by number, in float64 over `rows` of `inputs`.
+        """Mean and spread by channel of images and series, else by number, in float64 over `rows` of `inputs`.
 
         NumPy sums in one order whatever the number of threads, so that every process gets the same bits.
         """
         array, chosen = inputs.numpy(), rows.numpy()
-        axes = (0, 2, 3) if array.ndim == 4 else (0,)
-        corner = array[chosen[0]][:, :1, :1] if array.ndim == 4 else array[chosen[0]]
+        places = PLACES.get(array.ndim, ())
+        axes = (0, *places)
+        corner = array[chosen[0]][(slice(None), *[slice(1)] * len(places))]
         shift = corner[None].astype(np.float64)  # near the data, so that squares lose no digits; of constants exact
         first, second = np.zeros_like(shift), np.zeros_like(shift)
         block = max(1, STATISTICS_BYTES // (8 * max(1, array[0].size)))

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from subsettune.data import precision
-from subsettune.data.images import channels_first
 from subsettune.data.labels import decoded
+from subsettune.data.layout import OWN_IDS, arranged, check_ids, stored_type, taken_for
 from subsettune.data.raw import Array, Raw
 from subsettune.data.scratch import allocate
 from subsettune.errors import DataError
@@ -48,7 +48,10 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
         has_test = _has_test(names, x_name, y_name, path)
         suffixes = ("", "_test") if has_test else ("",)
         labels = [decoded(_array(archive, f"{y_name}{suffix}", path)) for suffix in suffixes]
-        inputs, num_train, scaling = _inputs(archive, [f"{x_name}{suffix}" for suffix in suffixes], path, scratch)
+        parts, taken = _inputs(archive, [f"{x_name}{suffix}" for suffix in suffixes], data, path)
+        stored = stored_type(parts[0].dtype, data.layout)
+        inputs, num_train = _filled(parts, sum(map(len, parts)), stored, scratch), len(parts[0])
+        scaling = _kept(parts, inputs)
         embeddings = _embeddings(archive, (x_name, y_name), suffixes, data, path, scratch)
     _refuse_kinds(labels, path)
     if len({y.shape[1:] for y in labels}) > 1:
@@ -59,7 +62,13 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
             "Mend the data."
         )
     return Raw(
-        inputs=inputs, labels=np.concatenate(labels), num_train=num_train, embeddings=embeddings, scaling=scaling
+        inputs=inputs,
+        labels=np.concatenate(labels),
+        num_train=num_train,
+        embeddings=embeddings,
+        tokens=OWN_IDS if data.layout == "tokens" else "",
+        scaling=scaling,
+        taken=taken,
     )
 
 
@@ -101,23 +110,25 @@ def _embeddings(
     return _filled(parts, sum(map(len, parts)), np.dtype(np.float32), scratch)
 
 
-def _inputs(archive: Any, names: list[str], path: Path, scratch: Path) -> tuple[Array, int, precision.Scaling]:
-    """All inputs in their stored form, how many are for training, and how they are stored; each array is held once."""
-    first = _examples(archive, names[0], path)
-    stored = np.dtype(np.uint8 if first.dtype == np.uint8 else np.float32)
-    if len(names) == 1:
-        return _kept([first], _filled([first], len(first), stored, scratch))
-    rest = _examples(archive, names[1], path)
-    if rest.shape[1:] != first.shape[1:] or (rest.dtype == np.uint8) != (first.dtype == np.uint8):
-        got = f"{first.dtype} {first.shape[1:]} and {rest.dtype} {rest.shape[1:]}"
-        raise DataError(f"inputs of {path} must have one type and shape in training and test, got {got}. Mend them.")
-    return _kept([first, rest], _filled([first, rest], len(first) + len(rest), stored, scratch))
+def _inputs(archive: Any, names: list[str], data: Data, path: Path) -> tuple[list[Array], str]:
+    """The arrays of inputs, and what they were taken for without a layout."""
+    first, taken = _examples(archive, names[0], data, path)
+    parts = [first, *(_examples(archive, name, data, path)[0] for name in names[1:])]
+    stored = stored_type(first.dtype, data.layout)
+    for rest in parts[1:]:
+        if rest.shape[1:] != first.shape[1:] or stored_type(rest.dtype, data.layout) != stored:
+            got = f"{first.dtype} {first.shape[1:]} and {rest.dtype} {rest.shape[1:]}"
+            raise DataError(
+                f"inputs of {path} must have one type and shape in training and test, got {got}. Mend them."
+            )
+    return parts, taken
 
 
-def _kept(parts: list[Array], inputs: Array) -> tuple[Array, int, precision.Scaling]:
+def _kept(parts: list[Array], inputs: Array) -> precision.Scaling:
+    """How the inputs are stored: those that float32 would spoil are overwritten."""
     if inputs.dtype != np.float32:
-        return inputs, len(parts[0]), precision.Scaling()
-    return inputs, len(parts[0]), precision.kept(inputs, partial(_blocks, parts), len(parts[0]))
+        return precision.Scaling()
+    return precision.kept(inputs, partial(_blocks, parts), len(parts[0]))
 
 
 def _blocks(parts: list[Array]) -> Iterator[tuple[int, int, Array]]:
@@ -144,11 +155,14 @@ def _filled(parts: list[Array], num_rows: int, stored: np.dtype[Any], scratch: P
     return inputs
 
 
-def _examples(archive: Any, name: str, path: Path) -> Array:
-    x = _array(archive, name, path)
+def _examples(archive: Any, name: str, data: Data, path: Path) -> tuple[Array, str]:
+    """The examples (n, ...) in the shape that networks get, and what they were taken for without a layout."""
+    x, where = _array(archive, name, path), f"array {name!r} of {path}"
     if x.dtype.kind not in "fiub":
-        raise DataError(f"array {name!r} of {path} must hold numbers, got {x.dtype}. Encode them.")
-    return x[:, None] if x.ndim == 1 else channels_first(x, axis=1)
+        raise DataError(f"{where} must hold numbers, got {x.dtype}. Encode them.")
+    if data.layout == "tokens":
+        check_ids(x, where)
+    return arranged(x, data.layout, where, axis=1), taken_for(x.shape[1:], x.dtype)
 
 
 def _open(file: BinaryIO, path: Path) -> Any:

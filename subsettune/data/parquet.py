@@ -22,6 +22,8 @@ from subsettune.data import precision
 from subsettune.data.categories import Vocabulary, can_be_marked, codes, is_text
 from subsettune.data.images import check_shape, decode
 from subsettune.data.labels import joined, named, renumbered
+from subsettune.data.layout import OWN_IDS, arranged_image
+from subsettune.data.lists import Lists, depth, is_shaped, numbers_of, read_lists
 from subsettune.data.raw import Array, Categories, Raw
 from subsettune.data.scratch import allocate
 from subsettune.data.text import read_texts
@@ -97,17 +99,23 @@ def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
     columns: tuple[_Column, ...] = ()
     scaling = precision.Scaling()
     vocabulary: list[str] = []
+    taken = ""
     names = () if data.text is not None else _feature_names(schema, data, path)
     if data.text is not None:
         inputs, vocabulary = _read_texts(files, data, num_train, scratch)
     elif _is_image(schema.field(names[0]).type):
-        inputs = _read_images(files, names[0], scratch)
+        inputs = _read_images(files, names[0], data.layout, scratch)
+    elif _is_shaped(schema, names, data):
+        lists = _read_lists(files, names[0], data, num_train, scratch)
+        inputs, scaling, taken = lists.inputs, lists.scaling, lists.taken
     else:
         _check_roles(files, names, data)
         columns = _columns(files, names, data)
         inputs = _read_columns(files, columns, scratch)
-        stored = [name for column in columns for name in column.names]
-        scaling = precision.kept(inputs, partial(_exact, files, columns), num_train, stored)
+        if data.layout != "tokens":
+            stored = [name for column in columns for name in column.names]
+            scaling = precision.kept(inputs, partial(_exact, files, columns), num_train, stored)
+        taken = "numbers" if _may_be_ids(schema, columns) else ""
     labels, classes = _labels(files, data.label, kind)
     return Raw(
         inputs=inputs,
@@ -117,9 +125,10 @@ def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
         columns=tuple(name for column in columns for name in column.names),
         categories=_all_categories(columns),
         embeddings=_read_embeddings(files, data.embeddings, scratch),
-        tokens="" if data.text is None else data.tokens,
+        tokens=OWN_IDS if data.layout == "tokens" else "" if data.text is None else data.tokens,
         vocabulary=tuple(vocabulary),
         scaling=scaling,
+        taken=taken,
     )
 
 
@@ -199,7 +208,7 @@ def _with_text(schema: pa.Schema, data: Data) -> Data:
     is_open = data.text is None and data.features is None and not data.categorical
     is_there = "text" in schema.names and "image" not in schema.names and "text" not in (data.label, data.embeddings)
     if is_open and is_there and is_text(schema.field("text").type):
-        return replace(data, text="text")
+        return replace(data, text="text")  # refuses a layout beside it
     if data.text is None and data.text_keys:
         raise DataError(f"data.{data.text_keys[0]} means nothing where no texts are read. Set data.text, or remove it.")
     return data
@@ -231,6 +240,8 @@ def _feature_names(schema: pa.Schema, data: Data, path: Path) -> tuple[str, ...]
         if data.categorical:
             raise DataError(f"data.categorical means nothing to images, got {data.categorical[0]!r}. Remove the key.")
         return names
+    if len(names) == 1 and is_shaped(kinds[0]) and _is_number(numbers_of(kinds[0])):
+        return names
     odd = [
         f"{name} ({kind})" for name, kind in zip(names, kinds, strict=True) if not (_is_numeric(kind) or is_text(kind))
     ]
@@ -240,6 +251,41 @@ def _feature_names(schema: pa.Schema, data: Data, path: Path) -> tuple[str, ...]
             "Encode them as numbers, or name others in data.features."
         )
     return names
+
+
+def _is_shaped(schema: pa.Schema, names: tuple[str, ...], data: Data) -> bool:
+    """Whether the input is a column of lists that have a shape; of plain lists, only where a layout says so."""
+    dims = depth(schema.field(names[0]).type) if len(names) == 1 else 0
+    if data.layout not in (None, "flat") and dims == 0:
+        got = f"{len(names)} columns" if len(names) > 1 else f"numbers in {names[0]!r}"
+        raise DataError(
+            f"data.layout {data.layout} needs one column of lists, got {got}. Name one in data.features, or remove the "
+            "key."
+        )
+    return dims > 0 and (is_shaped(schema.field(names[0]).type) or data.layout not in (None, "flat"))
+
+
+def _read_lists(files: list[_File], name: str, data: Data, num_train: int, scratch: Path) -> Lists:
+    for file in files:
+        _check_there(file, (name,), "Write all files alike.")
+        first, kind = (f.schema.field(name).type for f in (files[0], file))
+        if depth(kind) != depth(first) or not _is_number(numbers_of(kind)):
+            raise DataError(
+                f"column {name!r} must hold like lists of numbers in all files, got {first} and {kind} in {file.path}. "
+                "Write them alike."
+            )
+
+    def blocks() -> Iterator[tuple[int, pa.Array]]:
+        return ((row, batch.column(0)) for row, batch in _batches(files, [name], IMAGE_ROWS))
+
+    return read_lists(blocks, name, (sum(file.num_rows for file in files), num_train), data, scratch)
+
+
+def _may_be_ids(schema: pa.Schema, columns: tuple[_Column, ...]) -> bool:
+    """Whether the input is one column of lists of whole numbers."""
+    if len(columns) != 1 or (columns[0].width or 1) < 2:
+        return False
+    return bool(pa.types.is_integer(schema.field(columns[0].name).type.value_type))
 
 
 def _check_roles(files: list[_File], names: tuple[str, ...], data: Data) -> None:
@@ -386,28 +432,45 @@ def _numbers(column: pa.Array, width: int | None, name: str, row: int) -> Array:
         if (lengths != width).any():
             i = int(np.argmax(lengths != width))
             got = "nothing" if lengths[i] < 0 else int(lengths[i])
-            raise DataError(f"lists of column {name!r} must have one length, got {width} and {got} (row {row + i}).")
+            raise DataError(
+                f"lists of column {name!r} must have one length, got {width} and {got} (row {row + i}). Cut or drop "
+                "them."
+            )
         values = column.flatten()
     numbers = values.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
     return np.asarray(numbers).reshape(len(column), -1 if width is None else width)
 
 
-def _read_images(files: list[_File], name: str, scratch: Path) -> Array:
+def _read_images(files: list[_File], name: str, layout: str | None, scratch: Path) -> Array:
     inputs: Array | None = None
     for row, batch in _batches(files, [name], IMAGE_ROWS):
         column = batch.column(name)
         encoded = column.field("bytes") if pa.types.is_struct(column.type) else column
         for i, item in enumerate(encoded, start=row):
-            content = item.as_py()
+            where, content = _place(files, i), item.as_py()
             if content is None:
-                raise DataError(f"column {name!r} must hold encoded bytes, got nothing in row {i}. Embed the files.")
-            image = decode(content, f"row {i}")
+                raise DataError(f"column {name!r} must hold encoded bytes, got nothing in {where}. Embed the files.")
+            image = arranged_image(decode(content, where), layout, where)
             if inputs is None:
-                inputs = allocate((sum(file.num_rows for file in files), *image.shape), np.uint8, scratch)
-            check_shape(image.shape, inputs.shape[1:], f"row {i}")
+                inputs = allocate((sum(file.num_rows for file in files), *image.shape), image.dtype, scratch)
+            check_shape(image.shape, inputs.shape[1:], where)
+            if image.dtype != inputs.dtype:
+                raise DataError(
+                    f"images must have 8 bits a channel in all rows, or more in all, got both ({where}). Convert them "
+                    "beforehand."
+                )
             inputs[i] = image
     assert inputs is not None
     return inputs
+
+
+def _place(files: list[_File], row: int) -> str:
+    """A row of all files in words: which row of which file."""
+    for file in files:
+        if row < file.num_rows:
+            return f"row {row} of {file.path.name}"
+        row -= file.num_rows
+    raise AssertionError("no file has the row")
 
 
 # --- labels ------------------------------------------------------------------------------------------------------

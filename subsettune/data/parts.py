@@ -17,6 +17,7 @@ from subsettune.data.arrays import Arrays, Meta
 from subsettune.data.distort import distorted
 from subsettune.data.encode import Encoder, Normalizer, TokenIds, float32
 from subsettune.data.labels import category_suspicions, suspicions
+from subsettune.data.layout import OWN_IDS
 from subsettune.task import Corruption
 
 # Examples that go through a network at a time where nothing is trained. MNIST cnn [16, 32] on one core: 128 take
@@ -127,6 +128,8 @@ class TaskData:
         num_embedding: numbers in the embedding of an example; 0 without embeddings.
         num_tokens: size of the vocabulary, padding and unknown included, where the inputs are token ids; else 0.
         notes: sentences about names of classes and about inputs that are not what they seem.
+        tokens: what they are ids of: `words` or `bytes` of texts, or `ids` of the user's own; else empty.
+        taken: what an example was taken for, where its shape leaves that open: see `layout.taken_for`.
     """
 
     train: Part
@@ -144,6 +147,8 @@ class TaskData:
     num_embedding: int = 0
     num_tokens: int = 0
     notes: tuple[str, ...] = ()
+    tokens: str = ""
+    taken: str = ""
 
     @property
     def num_features(self) -> int:
@@ -197,6 +202,8 @@ def assemble(
         num_embedding=arrays.meta.num_embedding,
         num_tokens=encoder.size if isinstance(encoder, TokenIds) else 0,
         notes=_notes(arrays.meta),
+        tokens=arrays.meta.tokens,
+        taken=arrays.meta.taken,
     )
     return data if num_classes else _with_target_scale(data)
 
@@ -213,6 +220,8 @@ def _shape(arrays: Arrays, encoder: Normalizer | Encoder | TokenIds) -> tuple[in
 
 def _encoder(arrays: Arrays, rows: Tensor, vocabulary: int | None) -> Normalizer | Encoder | TokenIds:
     meta = arrays.meta
+    if meta.tokens == OWN_IDS:  # of a network that may have been made for just these
+        return TokenIds(torch.arange(meta.num_tokens), meta.shape[0], meta.num_tokens)
     if meta.tokens:
         return TokenIds.fit(arrays.inputs, rows, meta.num_tokens, vocabulary if meta.tokens == "words" else None)
     if not arrays.meta.categories:

@@ -219,7 +219,7 @@ def _training(blocks: Blocks, num_train: int) -> Iterator[tuple[Array, int]]:
     """Training rows (b, c) of the blocks that float32 may not hold; pixels of images are rows of their channel."""
     for row, left, block in blocks():
         some = block[: max(0, num_train - row)]
-        if len(some) and str(block.dtype) not in EXACT_TYPES:
+        if some.size and str(block.dtype) not in EXACT_TYPES:
             yield (some if some.ndim == 2 else np.moveaxis(some, 1, -1).reshape(-1, some.shape[1])), left
 
 

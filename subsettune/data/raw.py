@@ -32,9 +32,10 @@ class Raw:
         columns: names of the inputs, where they are columns.
         categories: of each column, empty for one of numbers; () where all are numbers.
         embeddings: (n, e) float32 beside the inputs, for selectors.
-        tokens: what the inputs' texts were cut into; empty where they are no texts.
+        tokens: what the inputs' texts were cut into, or `ids` of the user's own token ids; empty of numbers.
         vocabulary: the words that have an id of their own, in the order of their ids.
         scaling: how the inputs are stored, where float32 alone would lose what varies in them.
+        taken: what an example was taken for, where its shape leaves that open: see `layout.taken_for`.
     """
 
     inputs: Array
@@ -47,6 +48,7 @@ class Raw:
     tokens: str = ""
     vocabulary: tuple[str, ...] = ()
     scaling: precision.Scaling = precision.Scaling()
+    taken: str = ""
 
 
 def checked(raw: Raw, kind: str) -> tuple[Array, Array, tuple[str, ...]]:
@@ -78,6 +80,7 @@ def checked(raw: Raw, kind: str) -> tuple[Array, Array, tuple[str, ...]]:
         _refuse_not_finite(inputs, "features", raw.columns)
     if raw.embeddings is not None:
         _check_embeddings(raw.embeddings, len(inputs))
+    _refuse_constant(inputs)
     if kind == "regression":
         return inputs, _values(raw), ()
     return inputs, *_classes(raw)
@@ -102,9 +105,21 @@ def _refuse_not_finite(inputs: Array, what: str, columns: tuple[str, ...]) -> No
             continue
         row, column = (int(i) for i in np.argwhere(~finite)[0])
         name = repr(columns[column]) if columns else str(column)
+        place = tuple(int(i) for i in np.unravel_index(column, inputs.shape[1:]))
+        where = f"column {name}" if len(place) == 1 else f"place {place} of an example {inputs.shape[1:]}"
         raise DataError(
-            f"{what} must be finite float32 numbers, got NaN, infinity or nothing in column {name}, row "
+            f"{what} must be finite float32 numbers, got NaN, infinity or nothing in {where}, row "
             f"{start + row}. Fill it, or drop the row or the column."
+        )
+
+
+def _refuse_constant(inputs: Array) -> None:
+    """Examples that are all the same tell nothing of their labels. Looks no further than the first that differs."""
+    flat = inputs.reshape(len(inputs), -1)
+    block = max(1, CHECK_BYTES // flat[0].nbytes)
+    if all((flat[start : start + block] == flat[0]).all() for start in range(0, len(flat), block)):
+        raise DataError(
+            f"inputs must vary, got the same example {len(inputs):,} times. There is nothing to learn. Mend the data."
         )
 
 

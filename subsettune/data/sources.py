@@ -68,7 +68,7 @@ ABSENT = (
     "File not found",
 )  # RuntimeErrors of torchvision
 SILENCE_S = 30.0
-READING = 4  # raise it when the same files come to give other arrays: caches made before are then passed over
+READING = 5  # raise it when the same files come to give other arrays: caches made before are then passed over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +133,7 @@ def _refuse_ignored(data: Data) -> None:
         "categorical": bool(data.categorical),
         "embeddings": data.embeddings is not None,
         **dict.fromkeys(data.text_keys, True),
+        "layout": data.layout is not None and not function,
     }
     given = [key for key in is_set if is_set[key]]
     if given and (named or function):

@@ -54,7 +54,7 @@ def read_tsv(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
     Raises:
         DataError: a file is empty or damaged, or lacks a column; a text is empty; labels are missing or of no use.
     """
-    refused = [key for key in ("features", "categorical", "embeddings") if getattr(data, key)]
+    refused = [key for key in ("features", "categorical", "embeddings", "layout") if getattr(data, key)]
     if refused:
         raise DataError(f"data.{refused[0]} means nothing to .tsv files: texts are their input. Write Parquet instead.")
     data = data if data.text is not None else replace(data, text="text")

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from subsettune.data import precision
-from subsettune.data.images import channels_first, check_shape, pixels
+from subsettune.data.images import check_shape, pixels
 from subsettune.data.labels import joined, renumbered
+from subsettune.data.layout import OWN_IDS, arranged, arranged_image, check_ids, stored_type, taken_for
 from subsettune.data.raw import Array, Raw
 from subsettune.data.scratch import allocate
 from subsettune.errors import ConfigError, DataError
@@ -42,7 +43,7 @@ class UserData:
     """
 
     def __init__(self, function: Callable[..., Any], data: Data) -> None:
-        self.source = data.source
+        self.source, self.layout = data.source, data.layout
         self.datasets = _datasets(function, data)
         self.sizes = [len(dataset) for dataset in self.datasets]
         for size, which in zip(self.sizes, ("training", "test"), strict=False):
@@ -56,6 +57,7 @@ class UserData:
         """Hash of a sample of the examples: a cache that goes by the user's code alone would miss changed files."""
         result = hashlib.sha256(repr(self.sizes).encode())
         with _same_random_state():
+            result.update(_taken(self._item(0)[0]).encode())
             for i in self.sample:
                 result.update(_bytes(*self._example(i)))
         return result.hexdigest()
@@ -70,6 +72,7 @@ class UserData:
             DataError: an example cannot be read or is unlike the others, or two readings differ.
         """
         with _same_random_state():
+            taken = _taken(self._item(0)[0])
             x, label = self._example(0)
             inputs = allocate((sum(self.sizes), *x.shape), x.dtype, scratch)
             labels = []
@@ -83,7 +86,15 @@ class UserData:
             self._refuse_random(inputs, labels)
         stored, scaling = self._stored(inputs, scratch)
         array, classes = self._by_name(self._label_array(labels))
-        return Raw(inputs=stored, labels=array, num_train=self.sizes[0], classes=classes, scaling=scaling)
+        return Raw(
+            inputs=stored,
+            labels=array,
+            num_train=self.sizes[0],
+            classes=classes,
+            tokens=OWN_IDS if self.layout == "tokens" else "",
+            scaling=scaling,
+            taken=taken,
+        )
 
     def _by_name(self, labels: Array) -> tuple[Array, tuple[str, ...]]:
         """Class numbers by the names in `classes` of the two datasets, where these differ, as of folders of images."""
@@ -107,8 +118,8 @@ class UserData:
         return wide
 
     def _stored(self, inputs: Array, scratch: Path) -> tuple[Array, precision.Scaling]:
-        """Inputs that were read, as uint8 or float32."""
-        if inputs.dtype == np.uint8:
+        """Inputs that were read, as they are stored."""
+        if inputs.dtype == stored_type(inputs.dtype, self.layout) != np.float32:
             return inputs, precision.Scaling()
 
         def blocks() -> Iterator[tuple[int, int, Array]]:
@@ -131,19 +142,25 @@ class UserData:
                 )
 
     def _example(self, i: int) -> tuple[Array, Any]:
-        """Input (uint8, float32 or a wider type, channels first) and label of example i, training set first."""
-        first = i < self.sizes[0]
-        dataset, where = self.datasets[0 if first else 1], f"example {i} of {self.source!r}"
+        """Input (as it is stored, in the shape that networks get) and label of example i, training set first."""
+        x, label = self._item(i)
+        return _input(x, self.layout, self._where(i)), label.tolist() if hasattr(label, "tolist") else label
+
+    def _where(self, i: int) -> str:
+        return f"example {i} of {self.source!r}"
+
+    def _item(self, i: int) -> tuple[Any, Any]:
+        """Input and label of example i, as the Dataset gives them."""
+        first, where = i < self.sizes[0], self._where(i)
+        dataset = self.datasets[0 if first else 1]
         try:
             item = dataset[i if first else i - self.sizes[0]]
         except Exception as error:
             raise DataError(f"{where} cannot be read: {type(error).__name__}: {error}. Mend the Dataset.") from error
         if not isinstance(item, tuple | list) or len(item) != 2:
-            raise DataError(
-                f"examples must be pairs (input, label), got {type(item).__name__} ({where}). Return pairs."
-            )
-        label = item[1]
-        return _input(item[0], where), label.tolist() if hasattr(label, "tolist") else label
+            got = f"{type(item).__name__}{f' of {len(item)}' if isinstance(item, tuple | list) else ''}"
+            raise DataError(f"examples must be pairs (input, label), got {got} ({where}). Return pairs.")
+        return item[0], item[1]
 
     def _label_array(self, labels: list[Any]) -> Array:
         try:
@@ -180,25 +197,57 @@ def _listed(dataset: Any) -> tuple[str, ...]:
     return tuple(found) if is_list and found is not None else ()
 
 
-def _input(x: Any, where: str) -> Array:
-    pillow = sys.modules.get("PIL.Image")  # no one has an image of a package that is not loaded
-    if pillow is not None and isinstance(x, pillow.Image):
-        return pixels(x, where)
-    if isinstance(x, torch.Tensor):
-        x = x.detach().cpu()
-        x = (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # NumPy knows no bfloat16
-    array = np.asarray(x)
+def _input(x: Any, layout: str | None, where: str) -> Array:
+    if _is_pillow(x):
+        return arranged_image(pixels(x, where), layout, where)
+    array = _array(x)
     if array.dtype.kind not in "fiub":
-        raise DataError(f"inputs must be tensors, arrays or images, got {type(x).__name__} ({where}). Convert them.")
-    array = channels_first(array) if array.ndim else array[None]
-    return array if array.dtype == np.uint8 else array.astype(_kept_type(array.dtype), copy=False)
+        raise DataError(f"inputs must be tensors, arrays or images, got {_kind(x)} ({where}). Convert them.")
+    array = arranged(array, layout, where)
+    if layout == "tokens":
+        check_ids(array, where)
+    return array.astype(_read_type(array.dtype, layout), copy=False)
 
 
-def _kept_type(given: np.dtype[Any]) -> type:
-    """The type in which an example is read: numbers that float32 holds are float32."""
-    if given == np.float32 or str(given) in precision.EXACT_TYPES:
-        return np.float32
-    return np.float64 if given.kind == "f" else np.uint64 if given == np.uint64 else np.int64
+def _read_type(given: np.dtype[Any], layout: str | None) -> np.dtype[Any]:
+    """The type in which an example is read: wider than it is stored, where float32 may not hold its numbers."""
+    stored = stored_type(given, layout)
+    if stored != np.float32 or given == np.float32 or str(given) in precision.EXACT_TYPES:
+        return stored
+    return np.dtype(np.float64 if given.kind == "f" else np.uint64 if given == np.uint64 else np.int64)
+
+
+def _is_pillow(x: Any) -> bool:
+    pillow = sys.modules.get("PIL.Image")  # no one has an image of a package that is not loaded
+    return pillow is not None and isinstance(x, pillow.Image)
+
+
+def _array(x: Any) -> Array:
+    """As NumPy has it; an object of what no array of numbers can be."""
+    try:
+        if isinstance(x, torch.Tensor):
+            x = x.detach().cpu()
+            x = (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # NumPy knows no bfloat16
+        array = np.asarray(x)
+    except (ValueError, OverflowError, TypeError, RuntimeError):  # lists of several lengths, sparse tensors
+        return np.empty((), dtype=object)
+    return np.empty((), dtype=object) if np.ma.is_masked(x) else array  # what is masked has no number
+
+
+def _kind(x: Any) -> str:
+    if np.ma.is_masked(x):
+        return "an array with masked numbers"
+    if isinstance(x, np.ndarray | torch.Tensor):
+        return f"{'a sparse ' if getattr(x, 'is_sparse', False) else 'an '}array of {x.dtype}"
+    return type(x).__name__
+
+
+def _taken(x: Any) -> str:
+    """What an input without a layout is taken for; images, and what is refused later, are sure."""
+    if _is_pillow(x):
+        return ""
+    array = _array(x)
+    return taken_for(array.shape, array.dtype)
 
 
 def _bytes(x: Array, label: Any) -> bytes:

@@ -103,13 +103,21 @@ def make(model: Model, input_shape: Shape, num_outputs: int, num_tokens: int = 0
     """
     if num_tokens and model.name in MODELS and model.name not in FOR_TOKENS:
         raise ModelError(
-            f"model {model.name!r} needs numbers, got texts. Use {' or '.join(FOR_TOKENS)}, or a network of your own."
+            f"model {model.name!r} needs numbers, got texts or other token ids. Use {' or '.join(FOR_TOKENS)}, or a "
+            "network of your own."
         )
     builder = MODELS.load(model.name)
     offered: dict[str, Any] = {"input_shape": tuple(input_shape), "num_outputs": num_outputs}
     offered |= {"num_tokens": num_tokens} if num_tokens else {}
     try:
         network = call(builder, f"model {model.name!r}", model.options, offered)
+    except ConfigError as error:
+        if num_tokens or "num_tokens" not in str(error):
+            raise
+        raise ModelError(
+            f"model {model.name!r} needs token ids (num_tokens), got numbers of shape {tuple(input_shape)}. Set "
+            "data.layout to tokens, or data.text."
+        ) from error
     except SubsettuneError:
         raise
     except Exception as error:  # whatever a builder raises: its options or the data do not suit it
@@ -150,7 +158,10 @@ def num_parameters(network: nn.Module) -> int:
 
 def _image_shape(input_shape: Shape, name: str) -> tuple[int, int, int]:
     if len(input_shape) != 3:
-        raise ModelError(f"model {name!r} needs images (channels, height, width), got inputs of shape {input_shape}.")
+        raise ModelError(
+            f"model {name!r} needs images (channels, height, width), got inputs of shape {input_shape}. Use mlp, or a "
+            "network of your own."
+        )
     c, h, w = input_shape
     return c, h, w
 

@@ -203,8 +203,8 @@ def transformer(
     """
     if num_tokens < 1 or len(input_shape) != 1:
         raise ModelError(
-            f"model 'transformer' needs texts (a row of token ids for each example), got inputs of shape "
-            f"{tuple(input_shape)}. Set data.text, or use another model."
+            f"model 'transformer' needs texts (a row of token ids for each example), got numbers of shape "
+            f"{tuple(input_shape)}. Set data.text, or data.layout to tokens, or use another model."
         )
     sizes = {"width": width, "depth": depth, "heads": heads, "feedforward": feedforward}
     for name, value in sizes.items():

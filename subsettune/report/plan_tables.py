@@ -18,12 +18,14 @@ def plan_blocks(plan: Mapping[str, Any]) -> list[Block]:
     """What a study is about and will cost, before anything is trained.
 
     Args:
-        plan: `task` (one line), `num_examples`, `num_outputs`, `num_parameters`, `q`, `num_validation`, `num_test`,
-            `forward_flops` and `backward_flops` of a pass, `pass_flops`, `reference_passes`, `reference_flops`,
-            `runs`: by kind, each `{runs, passes, flops}` with the passes it takes at most, `passes` and `flops` in
-            all, `seconds` projected or null, `parallel`, `expectations`: sentences. What is absent is left out.
+        plan: `task` (one line), `example` (what one is), `num_examples`, `num_outputs`, `num_parameters`, `q`,
+            `num_validation`, `num_test`, `forward_flops` and `backward_flops` of a pass, `pass_flops`,
+            `reference_passes`, `reference_flops`, `runs`: by kind, each `{runs, passes, flops}` with the passes it
+            takes at most, `passes` and `flops` in all, `seconds` projected or null, `parallel`, `expectations`:
+            sentences. What is absent is left out.
     """
     blocks: list[Block] = [str(plan["task"])] if plan.get("task") else []
+    blocks += [f"An example: {plan['example']}."] if plan.get("example") else []
     rows = tuple((name, words, meaning) for name, words, meaning in _fact_rows(plan) if words != NOTHING)
     meaning = Column(title="", wrap=True)
     blocks.append(Table(columns=(Column(title=""), Column(title="", align="right"), meaning), rows=rows))

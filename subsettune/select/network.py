@@ -35,11 +35,13 @@ class Anatomy:
         layers: numbers that each named layer gives for an example, by name.
         head: name of the linear layer whose output is that of the network; empty if there is none.
         head_features: its inputs, H; 0 without.
+        maps: names of the layers whose outputs of three dimensions are (b, w, t), as convolutions over time give them.
     """
 
     layers: dict[str, int]
     head: str
     head_features: int
+    maps: frozenset[str] = frozenset()
 
 
 def anatomy(network: nn.Module, inputs: Tensor) -> Anatomy:
@@ -51,11 +53,20 @@ def anatomy(network: nn.Module, inputs: Tensor) -> Anatomy:
     """
     layers: dict[str, int] = {}
     heads: dict[int, str] = {}
+    maps: set[str] = set()
+    is_map = {id(inputs): True} if inputs.dim() == 3 and inputs.is_floating_point() else {}  # a series is (b, c, t)
 
     def look(name: str, module: nn.Module) -> Callable[..., None]:
-        def hook(_: nn.Module, __: tuple[object, ...], output: object) -> None:
+        def hook(_: nn.Module, given: tuple[object, ...], output: object) -> None:
+            if isinstance(output, tuple) and output and isinstance(output[0], Tensor):  # recurrent: (b, t, w)
+                is_map[id(output[0])] = False
+                kept.append(output[0])
+            if isinstance(output, Tensor) and output.dim() == 3:
+                is_map[id(output)] = _is_map(module, given, output, is_map)
+                maps.update([name] if is_map[id(output)] else [])
+                kept.append(output)
             if isinstance(output, Tensor) and output.dim() >= 2 and output.is_floating_point():
-                layers[name] = pooled(output, inputs).shape[1]
+                layers[name] = pooled(output, inputs, is_map=name in maps).shape[1]
             if isinstance(module, nn.Linear) and isinstance(output, Tensor) and output.dim() == 2:
                 heads[id(output)] = name
                 kept.append(output)
@@ -74,24 +85,55 @@ def anatomy(network: nn.Module, inputs: Tensor) -> Anatomy:
             handle.remove()
     head = heads.get(id(output), "")
     features = network.get_submodule(head).in_features if head else 0
-    return Anatomy(layers=layers, head=head, head_features=int(features))  # type: ignore[arg-type]
+    return Anatomy(
+        layers=layers,
+        head=head,
+        head_features=int(features),  # type: ignore[arg-type]
+        maps=frozenset(maps),
+    )
 
 
-def pooled(output: Tensor, inputs: Tensor) -> Tensor:
+# Over time channels come first, (b, w, t), in these layers, and last, (b, t, w), in those; others keep what they get.
+OVER_TIME = (
+    *(nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.InstanceNorm1d, nn.GroupNorm, nn.MaxPool1d, nn.AvgPool1d),
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, nn.LPPool1d, nn.Upsample, nn.ConstantPad1d, nn.ReflectionPad1d),
+)
+CHANNELS_LAST = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.TransformerEncoderLayer, nn.TransformerEncoder)
+
+
+def _is_map(module: nn.Module, given: tuple[object, ...], output: Tensor, known: dict[int, bool]) -> bool:
+    """Whether an output of three dimensions is (b, w, t), by its layer, by what the layer was given, or by its insides.
+
+    Args:
+        module: the layer.
+        given: what it was called with.
+        output: of it.
+        known: of the tensors so far, by id, in the order of their making.
+    """
+    if isinstance(module, (*OVER_TIME, *CHANNELS_LAST)):
+        return isinstance(module, OVER_TIME)
+    source = given[0] if given else None
+    same = [source] if isinstance(source, Tensor) and source.shape == output.shape else []
+    found = next((known[id(tensor)] for tensor in (output, *same) if id(tensor) in known), None)
+    return next(reversed(known.values()), False) if found is None else found
+
+
+def pooled(output: Tensor, inputs: Tensor, *, is_map: bool = False) -> Tensor:
     """(b, w) numbers of a layer's output: maps (b, w, ...) and sequences (b, t, w) are averaged over their places.
 
     Args:
         output: of the layer.
         inputs: (b, ...) that the network got; where they are token ids (b, t), padding is left out of the average.
+        is_map: whether an output of three dimensions is (b, w, t).
     """
     if output.dim() == 2:
         return output
-    if output.dim() > 3:
+    if output.dim() > 3 or is_map:
         return output.flatten(2).mean(dim=2)
     if inputs.is_floating_point() or inputs.shape != output.shape[:2]:
         return output.mean(dim=1)
     there = (inputs != PADDING).unsqueeze(2)
-    return output.masked_fill(~there, 0.0).sum(dim=1) / there.sum(dim=1)
+    return output.masked_fill(~there, 0.0).sum(dim=1) / there.sum(dim=1).clamp(min=1)
 
 
 class ModelView:
@@ -204,10 +246,14 @@ class ModelView:
             raise ModelError(f"layer must be one of {known}, got {name!r}. Name a layer as named_modules() does.")
         fed: list[Tensor] = []
         taken: list[Tensor] = []
-        module = self.network.get_submodule(name)
+        module, is_map = self.network.get_submodule(name), name in self._anatomy.maps
+
+        def keep(_: nn.Module, __: tuple[object, ...], output: Tensor) -> None:
+            taken.append(pooled(output.detach(), fed[-1], is_map=is_map).float())
+
         handles = [
             self.network.register_forward_pre_hook(lambda _, given: fed.append(given[0])),
-            module.register_forward_hook(lambda _, __, output: taken.append(pooled(output.detach(), fed[-1]).float())),
+            module.register_forward_hook(keep),
         ]
         try:
             blocks = []

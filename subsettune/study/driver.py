@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 
 from subsettune import config
+from subsettune.data.example import guess_of
 from subsettune.errors import StudyError
 from subsettune.study.context import StudyContext
 from subsettune.study.execute.inline import InlineExecutor
@@ -130,6 +131,9 @@ class StudyDriver:
         if context.options.command:
             where = f"Study {folder.run_id} in {context.options.storage}"
             context.observer.note(f"{where}. Stop it with Ctrl-C; to go on: {context.options.command}")
+        guess = guess_of(context.data, context.study.task.data)
+        if guess:
+            context.observer.note(f"An example was {guess}.")
         try:
             with sigterm_as_sigint():
                 if not self._is_complete():

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from subsettune.data import DataPaths, TaskData
+from subsettune.data.example import describe_example
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
 from subsettune.policy import SUBSET, Policy
@@ -50,6 +51,7 @@ def plan(
     pass_s = _seconds_per_pass(study, data, known, clock)
     return {
         "task": f"{task.model.name} on {task.data.source}, {task.metric} within {task.tolerance:g}",
+        "example": describe_example(data, task.data),
         "num_examples": known.num_examples,
         "num_validation": len(data.validation),
         "num_test": len(data.test),

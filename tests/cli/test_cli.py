@@ -394,6 +394,29 @@ def test_files_that_cannot_be_read(run: Run) -> None:
         assert error.endswith(".")
 
 
+def test_what_an_example_is_taken_for_is_told(run: Run) -> None:
+    """By `plan` and `train`; sensors by time look like a grey image, and a network for them would not fit."""
+    np.savez("sensors.npz", x=np.random.default_rng(0).normal(size=(60, 2, 16)), y=np.arange(60) % 2)
+    guess = (
+        "taken for an image because it has two dimensions: set data.layout to series for sensors or channels by time"
+    )
+    for layout, words in ((None, "image (1, 2, 16): "), ("series", "series (2, 16): 2 channels of 16 steps, ")):
+        own = {"task.data": {"source": "sensors.npz", **({"layout": layout} if layout else {})}}
+        done = run("plan", write(Path("s.yaml"), own), "--json")
+        assert done.code == 0
+        example = json.loads(done.out)["example"]
+        assert example.startswith(words)
+        assert (guess in example) == (layout is None)
+        told = run("train", "s.yaml").err
+        assert (guess in told) == (layout is None)
+    text = run("plan", "s.yaml").out
+    assert "An example: series (2, 16): 2 channels of 16 steps, standardised by channel." in text
+    (error,) = _errors(run("plan", write(Path("s.yaml"), {**own, "task.model": {"name": "cnn"}})))
+    assert error.startswith("model 'cnn' needs images (channels, height, width), got inputs of shape (2, 16). Use mlp")
+    (error,) = _errors(run("plan", write(Path("s.yaml"), {"task.data": {"source": "sensors.npz", "layout": "wave"}})))
+    assert error.endswith("task.data.layout: layout must be one of image, series, tokens, flat, got 'wave'.")
+
+
 def test_texts_are_no_targets_of_a_regression(run: Run) -> None:
     pq.write_table(_table(label=["cat", "dog"] * 30), "pets.parquet")
     changes = {"task.data.source": "pets.parquet", "task.metric": "mse"}

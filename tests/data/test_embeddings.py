@@ -72,9 +72,12 @@ def test_images_may_have_embeddings(tmp_path: Path) -> None:
 
     from PIL import Image
 
-    buffer = io.BytesIO()
-    Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4)).save(buffer, format="PNG")
-    path = write(tmp_path, table(image=pa.array([buffer.getvalue()] * N)))
+    encoded = []
+    for i in range(N):
+        buffer = io.BytesIO()
+        Image.fromarray(np.full((4, 4), i, dtype=np.uint8)).save(buffer, format="PNG")
+        encoded.append(buffer.getvalue())
+    path = write(tmp_path, table(image=pa.array(encoded)))
     data = load_file(path, embeddings="vector")
     assert data.input_shape == (1, 4, 4)
     check_rows(data, VECTORS)
@@ -87,7 +90,7 @@ def test_training_and_test_file(tmp_path: Path) -> None:
 
 
 def test_arrays_of_an_npz_file(tmp_path: Path) -> None:
-    arrays = {"x": np.zeros((N, 2, 2)), "y": np.arange(N) % 2, "e": VECTORS.astype(np.float64)}
+    arrays = {"x": np.arange(4.0 * N).reshape(N, 2, 2), "y": np.arange(N) % 2, "e": VECTORS.astype(np.float64)}
     np.savez(tmp_path / "one.npz", **arrays)
     check_rows(load_file(tmp_path / "one.npz", embeddings="e"), VECTORS)
     np.savez(tmp_path / "two.npz", **arrays, **{f"{name}_test": array for name, array in arrays.items()})
@@ -159,12 +162,12 @@ BAD: dict[str, tuple[pa.Table, dict[str, Any], str]] = {
     "length": (
         table([*VECTORS[:9], VECTORS[9, :2], *VECTORS[10:]]),
         {"embeddings": "vector"},
-        "lists of column 'vector' must have one length, got 3 and 2 (row 9).",
+        "lists of column 'vector' must have one length, got 3 and 2 (row 9). Cut or drop them.",
     ),
     "no_list": (
         table([*VECTORS[:9], None, *VECTORS[10:]]),
         {"embeddings": "vector"},
-        "lists of column 'vector' must have one length, got 3 and nothing (row 9).",
+        "lists of column 'vector' must have one length, got 3 and nothing (row 9). Cut or drop them.",
     ),
     "empty": (
         table([[]] * N),

@@ -125,10 +125,12 @@ def test_every_kind_of_image_is_what_pillow_makes_of_it(tmp_path: Path, mode: st
 
 
 def test_a_palette_with_transparency_raises_no_warning(tmp_path: Path) -> None:
-    image = Image.fromarray(RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8)).convert("P")
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", transparency=bytes([0, 128, 255]))
-    assert load_file(write(tmp_path, images_table([buffer.getvalue()] * 20, [0, 1] * 10))).input_shape == (3, 8, 8)
+    encoded = []
+    for pixels in RNG.integers(0, 256, (20, 8, 8, 3), dtype=np.uint8):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).convert("P").save(buffer, format="PNG", transparency=bytes([0, 128, 255]))
+        encoded.append(buffer.getvalue())
+    assert load_file(write(tmp_path, images_table(encoded, [0, 1] * 10))).input_shape == (3, 8, 8)
 
 
 def test_an_image_column_of_another_name(tmp_path: Path) -> None:
@@ -141,19 +143,20 @@ GREY = encode(np.zeros((4, 4), dtype=np.uint8))
 BAD_IMAGES = {
     "size": (
         [GREY, encode(np.zeros((5, 4), dtype=np.uint8))],
-        "inputs must have one shape, got (1, 4, 4) and (1, 5, 4) (row 1). Resize them beforehand.",
+        "inputs must have one shape, got (1, 4, 4) and (1, 5, 4) (row 1 of data.parquet). Resize them beforehand.",
     ),
     "channels": (
         [GREY, encode(np.zeros((4, 4, 3), dtype=np.uint8))],
-        "images must be all grey or all RGB, got 1 and 3 channels (row 1). Convert them beforehand.",
+        "images must be all grey or all RGB, got 1 and 3 channels (row 1 of data.parquet). Convert them beforehand.",
     ),
     "missing": (
         [GREY, None],
-        "column 'image' must hold encoded bytes, got nothing in row 1. Embed the files.",
+        "column 'image' must hold encoded bytes, got nothing in row 1 of data.parquet. Embed the files.",
     ),
     "depth": (
-        [encode(np.zeros((4, 4), dtype=np.uint16))] * 2,
-        "images must have 8 bits a channel, got mode 'I;16' (row 0). Convert them beforehand.",
+        [GREY, encode(np.zeros((4, 4), dtype=np.uint16))],
+        "images must have 8 bits a channel in all rows, or more in all, got both (row 1 of data.parquet). Convert them "
+        "beforehand.",
     ),
 }
 
@@ -170,7 +173,9 @@ def test_bad_images(tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize("content", [b"", b"no image", GREY[:20], GREY[:45]], ids=["empty", "text", "head", "half"])
 def test_undecodable_images_name_their_row(tmp_path: Path, content: bytes) -> None:
     path = write(tmp_path, images_table([GREY, content], [0, 1]))
-    with pytest.raises(DataError, match=r"^image in row 1 cannot be decoded: .*\. Write it again, as PNG or JPEG\.$"):
+    with pytest.raises(
+        DataError, match=r"^image in row 1 of data.parquet cannot be decoded: .*\. Write it again, as PNG or JPEG\.$"
+    ):
         load_file(path)
 
 
@@ -306,7 +311,7 @@ BAD_TABLES: dict[str, tuple[pa.Table, dict[str, Any], str]] = {
     "ragged": (
         numbers_table(a=[[1.0, 2.0]] * 5 + [[1.0]] + [[1.0, 2.0]] * 54),
         {},
-        "lists of column 'a' must have one length, got 2 and 1 (row 5).",
+        "lists of column 'a' must have one length, got 2 and 1 (row 5). Cut or drop them.",
     ),
     "no_list": (
         numbers_table(a=[None] + [[1.0, 2.0]] * 59),

@@ -38,7 +38,7 @@ def slow_normalised(inputs: Tensor, train: Tensor, index: int) -> np.ndarray:
     x = inputs.numpy().astype(np.float64)
     result = np.empty(x.shape[1:])
     for place in np.ndindex(*x.shape[1:]):
-        column = x[train.numpy()][:, place[0]] if x.ndim == 4 else x[train.numpy()][(slice(None), *place)]
+        column = x[train.numpy()][:, place[0]] if x.ndim in (3, 4) else x[train.numpy()][(slice(None), *place)]
         mean = column.mean()
         std = np.sqrt(((column - mean) ** 2).mean())
         result[place] = (x[index][place] - mean) / (std if std > 0 else 1.0)

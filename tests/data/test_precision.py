@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from subsettune.data import DataPaths, TaskData, arrays, load
+from subsettune.data.cache import fetch
 from subsettune.data.precision import Scaling, Spreads, kept, less, targets
 from subsettune.errors import DataError
 from subsettune.task import Data, Model, Recipe, Task
@@ -87,7 +88,8 @@ def test_numbers_beyond_float32(tmp_path: Path, size: float) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.float16, np.bool_])
 def test_what_float32_holds_is_stored_as_it_is(tmp_path: Path, dtype: Any) -> None:
-    x = RNG.normal(size=(N, 3)).astype(dtype) if dtype != np.int64 else RNG.integers(-(2**24), 2**24, (N, 3))
+    x = RNG.normal(size=(N, 3)) if dtype != np.int64 else RNG.integers(-(2**24), 2**24, (N, 3))
+    x = x > 0 if dtype == np.bool_ else x.astype(dtype)
     (tmp_path / "wide").mkdir()
     data, wide = load_npz(tmp_path, x), load_npz(tmp_path / "wide", x.astype(np.float64))
     np.testing.assert_array_equal(data.train.inputs.numpy(), x.astype(np.float32))
@@ -332,3 +334,15 @@ def test_spreads_come_block_by_block_and_pass_over_what_is_not_finite(size: floa
         spreads.add(block)
     np.testing.assert_allclose(spreads.std / size, values.std(axis=0), rtol=1e-12)
     np.testing.assert_allclose(np.array(spreads.mean) / size, values.mean(axis=0), rtol=1e-9, atol=1e-12)
+
+
+def test_series_in_lists_keep_what_varies(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = 1e9 + rng.normal(size=(200, 3, 5))
+    table = pa.table({"x": x.tolist(), "label": (x[:, 0, 0] > 1e9).astype(int)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    data = Data(source=str(tmp_path / "a.parquet"), layout="series")
+    found = fetch(data, "classification", DataPaths(cache=str(tmp_path / "cache")))
+    shift = np.array(found.meta.shift)[:, None]
+    stored = found.inputs.numpy().astype(np.float64) * 2.0 ** np.array(found.meta.exponent)[:, None] + shift
+    assert np.abs(stored - x).max() < 1e-5

@@ -588,8 +588,8 @@ def test_the_hardest_texts_are_those_with_a_wrong_label(tmp_path: Path, places: 
 def test_token_ids_are_no_numbers_to_measure_on(reviews: Path, places: DataPaths, features: str) -> None:
     facts = train.facts(make_task(reviews), places)
     assert select.make("kcenter", {"features": features}).why_not(facts, 9) == (
-        f"features: {features} of kcenter need numbers, and the inputs are texts. Use features: layer:NAME, gradients "
-        "or embeddings."
+        f"features: {features} of kcenter need numbers, and the inputs are token ids. Use features: layer:NAME, "
+        "gradients or embeddings."
     )
     assert select.make("kcenter", {"features": "gradients"}).why_not(facts, 9) is None
     assert select.make("kcenter", {"features": features}).why_not(dataclasses.replace(facts, num_tokens=0), 9) is None
@@ -631,8 +631,18 @@ def test_a_network_of_one_s_own_gets_token_ids(reviews: Path, places: DataPaths)
 @pytest.mark.parametrize(
     ("model", "recipe", "error", "message"),
     [
-        ("mlp", {}, ModelError, "model 'mlp' needs numbers, got texts. Use transformer, or a network of your own."),
-        ("cnn", {}, ModelError, "model 'cnn' needs numbers, got texts. Use transformer, or a network of your own."),
+        (
+            "mlp",
+            {},
+            ModelError,
+            "model 'mlp' needs numbers, got texts or other token ids. Use transformer, or a network of your own.",
+        ),
+        (
+            "cnn",
+            {},
+            ModelError,
+            "model 'cnn' needs numbers, got texts or other token ids. Use transformer, or a network of your own.",
+        ),
         (
             "transformer",
             {"augment": {"flip": True}},

@@ -64,6 +64,12 @@ random_numpy = changed(lambda i, x, y: (x + np.random.rand(), y))
 random_label = changed(lambda i, x, y: (x, random.randrange(1000)))
 random_flip = changed(lambda i, x, y: (x if random.random() < 0.5 else x.flip(0), y))
 
+masked = changed(lambda i, x, y: (np.ma.masked_array([1.0 * i, 2.0], mask=[False, i == 5]), y))
+sparse = changed(lambda i, x, y: (x.to_sparse(), y))
+complex_numbers = changed(lambda i, x, y: (x + 1j, y))
+objects = changed(lambda i, x, y: (np.array([i, "a"], dtype=object), y))
+beyond = changed(lambda i, x, y: ([10**30 + i, 1], y))
+ragged_input = changed(lambda i, x, y: ([[1.0], [1.0, i]], y))
 not_pairs = changed(lambda i, x, y: {"x": x, "y": y})
 triples = changed(lambda i, x, y: (x, y, i))
 words = changed(lambda i, x, y: ("word", y))
@@ -170,7 +176,15 @@ def test_the_random_state_stays_although_the_dataset_draws(tmp_path: Path) -> No
 WHERE = "example 0 of 'own_data:{name}'"
 BAD_DATASETS = {
     "not_pairs": f"examples must be pairs (input, label), got dict ({WHERE}). Return pairs.",
-    "triples": f"examples must be pairs (input, label), got tuple ({WHERE}). Return pairs.",
+    "masked": "inputs must be tensors, arrays or images, got an array with masked numbers (example 5 of "
+    "'own_data:{name}'). Convert them.",
+    "sparse": f"inputs must be tensors, arrays or images, got a sparse array of torch.float32 ({WHERE}). Convert them.",
+    "complex_numbers": f"inputs must be tensors, arrays or images, got an array of torch.complex64 ({WHERE}). Convert "
+    "them.",
+    "objects": f"inputs must be tensors, arrays or images, got an array of object ({WHERE}). Convert them.",
+    "beyond": f"inputs must be tensors, arrays or images, got list ({WHERE}). Convert them.",
+    "ragged_input": f"inputs must be tensors, arrays or images, got list ({WHERE}). Convert them.",
+    "triples": f"examples must be pairs (input, label), got tuple of 3 ({WHERE}). Return pairs.",
     "words": f"inputs must be tensors, arrays or images, got str ({WHERE}). Convert them.",
     "ragged": "inputs must have one shape, got (3,) and (2,) (example 7 of 'own_data:{name}'). Resize them beforehand.",
     "mixed": "inputs of 'own_data:{name}' must have one type, got uint8 and float32 (example 1). Convert them alike.",

@@ -90,8 +90,8 @@ class Features:
         """Why there are no such features of such data, in one sentence with a remedy; None if there are."""
         if facts.num_tokens and self.name in ("raw", "projection"):
             return (
-                f"features: {self.name} of {who} need numbers, and the inputs are texts. Use features: {LAYER}NAME, "
-                "gradients or embeddings."
+                f"features: {self.name} of {who} need numbers, and the inputs are token ids. Use features: "
+                f"{LAYER}NAME, gradients or embeddings."
             )
         if self.name == "embeddings" and facts.num_embedding == 0:
             return f"features: embeddings of {who} need embeddings in the data, and there are none. Use raw features."

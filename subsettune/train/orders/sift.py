@@ -159,6 +159,7 @@ class SiftStream(HardestStream):
     def __init__(self, order: Sift, num_examples: int, batch_size: int, seed: int) -> None:
         super().__init__(order, num_examples, batch_size, seed)
         self._last_layer = ""
+        self._maps: frozenset[str] = frozenset()
         self._learner: Learner | None = None
         self._head: Head | None = None
 
@@ -167,7 +168,8 @@ class SiftStream(HardestStream):
         super().attach(learner)
         with preserved():
             inputs, _ = learner.part.batch(torch.arange(min(2, len(learner.part)), device=learner.device))
-            self._last_layer = anatomy(learner.network, inputs).head
+            found = anatomy(learner.network, inputs)
+            self._last_layer, self._maps = found.head, found.maps
         self._learner = learner
 
     def losses(self, learner: Learner, inputs: Tensor, targets: Tensor, facts: TaskFacts) -> Tensor:
@@ -194,18 +196,18 @@ class SiftStream(HardestStream):
         if left.head != AUXILIARY or now.share >= self.order.stop:
             learner.fit(inputs, targets, weights, now.lr)
             return
-        with listening(learner.network, left.layer, inputs) as heard:
+        with listening(learner.network, left.layer, inputs, is_map=left.layer in self._maps) as heard:
             learner.fit(inputs, targets, weights, now.lr)
         self._of(left).fit(heard[0], targets, weights, now.lr)
 
     def _outputs(self, network: nn.Module, left: Exit, hidden: Tensor, inputs: Tensor) -> Tensor:
-        read_out = getattr(network, "read_out", None)
+        read_out, is_map = getattr(network, "read_out", None), left.layer in self._maps
         if left.head == AUXILIARY:
-            outputs = self._of(left).linear(pooled(hidden, inputs))
+            outputs = self._of(left).linear(pooled(hidden, inputs, is_map=is_map))
         elif read_out is not None:
             outputs = read_out(hidden, inputs)
         else:
-            outputs = network.get_submodule(self._last_layer)(pooled(hidden, inputs))
+            outputs = network.get_submodule(self._last_layer)(pooled(hidden, inputs, is_map=is_map))
         assert isinstance(outputs, Tensor), "heads give tensors"
         return outputs
 
@@ -302,15 +304,15 @@ def output_of(learner: Learner, layer: str, inputs: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def listening(network: nn.Module, layer: str, inputs: Tensor) -> Iterator[list[Tensor]]:
+def listening(network: nn.Module, layer: str, inputs: Tensor, *, is_map: bool = False) -> Iterator[list[Tensor]]:
     """What a named layer gives for inputs in the forward passes inside: (b, width) float32, pooled and detached.
 
-    Copied, for the next layer may work in place.
+    Copied, for the next layer may work in place. `is_map`: see `pooled`.
     """
     heard: list[Tensor] = []
 
     def hear(_: nn.Module, __: tuple[object, ...], output: Tensor) -> None:
-        heard.append(pooled(output.detach().float(), inputs).clone())
+        heard.append(pooled(output.detach().float(), inputs, is_map=is_map).clone())
 
     handle = network.get_submodule(layer).register_forward_hook(hear)
     try:

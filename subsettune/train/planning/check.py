@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from subsettune import config, models, plugins, registry
 from subsettune.config import FrozenDict
 from subsettune.data import DataPaths, TaskData, load
 from subsettune.data.augment import make_augment
+from subsettune.data.example import guess_of
+from subsettune.data.layout import OWN_IDS
+from subsettune.data.text import PADDING
+from subsettune.errors import ModelError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
 from subsettune.select.network import anatomy
@@ -20,6 +27,7 @@ from subsettune.train.planning.phases import ResolvedPolicy, resolve
 from subsettune.train.pruning.layers import blocks, chain, has_running_statistics, inner
 from subsettune.train.randomness import generator, isolated, preserved
 
+LOOKED_AT = 4096  # rows of token ids in one go
 _FACTS: dict[tuple[str, str], TaskFacts] = {}  # a worker trains many policies of one task
 
 
@@ -47,10 +55,13 @@ def facts_of(task: Task, data: TaskData) -> TaskFacts:
 
 
 def _count_facts(task: Task, data: TaskData) -> TaskFacts:
+    if data.tokens == OWN_IDS and task.model.name in models.FOR_TOKENS:
+        _refuse_padding_inside(data.train.inputs, task.model.name)
+    dtype = models.input_dtype(data.num_tokens)
     with isolated(0, torch.get_num_threads()):  # initialising the network draws random numbers
-        network = models.make(task.model, data.input_shape, data.num_outputs, data.num_tokens)
-        dtype = models.input_dtype(data.num_tokens)
-        forward, backward = flops.count(network, data.input_shape, data.num_outputs, task.model.name, dtype)
+        with _guess_told(task, data):
+            network = models.make(task.model, data.input_shape, data.num_outputs, data.num_tokens)
+            forward, backward = flops.count(network, data.input_shape, data.num_outputs, task.model.name, dtype)
         visits = flops.visits(network, data.input_shape, dtype)
         parts = anatomy(network, models.fresh_input(data.input_shape, 2, dtype=dtype))
         optimizers.make(task.recipe, network)  # a recipe that cannot be carried out is told here, not in a worker
@@ -79,6 +90,30 @@ def _count_facts(task: Task, data: TaskData) -> TaskFacts:
         num_tokens=data.num_tokens,
         image_channels=_image_channels(data),
     )
+
+
+@contextlib.contextmanager
+def _guess_told(task: Task, data: TaskData) -> Iterator[None]:
+    """A network that does not fit examples may fit what they are: the sentence says what they were taken for."""
+    try:
+        yield
+    except ModelError as error:
+        if not guess_of(data, task.data):
+            raise
+        raise ModelError(f"{error} An example was {guess_of(data, task.data)}.") from error
+
+
+def _refuse_padding_inside(inputs: Tensor, model: str) -> None:
+    """An id 0 with ids on both sides is no padding, and a network that knows padding would not see it."""
+    for start in range(0, len(inputs), LOOKED_AT):
+        is_id = inputs[start : start + LOOKED_AT] != PADDING
+        inside = ~is_id & (is_id.cumsum(dim=1) > 0) & (is_id.flip(1).cumsum(dim=1).flip(1) > 0)
+        if bool(inside.any()):
+            row = start + int(inside.any(dim=1).int().argmax())
+            raise ModelError(
+                f"model {model!r} takes id {PADDING} for padding, and in example {row} it stands between other ids. "
+                "Add 1 to all ids, or use a network of your own."
+            )
 
 
 def _image_channels(data: TaskData) -> int:
