@@ -42,7 +42,8 @@ class Data:
             test).
         label: column of the label (Parquet) or name of the array (.npz).
         features: columns or arrays that make up the input; default: `image` or `text` if there is one, else all other
-            columns. Columns of numbers are standardised, those of texts are categories and become one-hot, both as the
+            columns, but for the index that pandas writes and for an exact second copy of the label: these are left out,
+            and named by `plan`. Columns of numbers are standardised, those of texts are categories and become one-hot, both as the
             training part has them.
         options: keyword arguments of the function.
         categorical: columns of whole numbers, booleans or texts (Parquet) that are categories; texts always are.
@@ -53,6 +54,7 @@ class Data:
             `bytes` of UTF-8.
         max_tokens: longest text; longer ones are cut, and all are shorter where the training part's are.
         vocabulary: words that are told apart, the most frequent of the training part; others are one unknown word.
+        exclude: columns (Parquet) that are no features, where all others are.
 
     Only `options` means anything to functions, and only `source` to named data sets.
     """
@@ -61,7 +63,10 @@ class Data:
         rule=Rule(
             "a data set, a path of a .parquet, .tsv or .npz file or a folder, or package.module:function",
             _is_source,
-            lambda: f"Known data sets: {', '.join(DATASETS)}.",
+            lambda: (
+                f"Known data sets: {', '.join(DATASETS)}. A folder in the working folder is written with a slash, as "
+                "./photos."
+            ),
         )
     )
     label: str = "label"
@@ -73,6 +78,7 @@ class Data:
     tokens: Literal["words", "bytes"] = "words"
     max_tokens: int = setting(64, rule=AT_LEAST_ONE)
     vocabulary: int = setting(20_000, rule=AT_LEAST_ONE)
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         config.check(self)
@@ -86,11 +92,29 @@ class Data:
             if self.text in (self.label, self.embeddings):
                 message = config.must("text", "a column of its own", self.text, "Name another for it, or for the rest.")
                 mistakes.append(Mistake(("text",), message))
+        mistakes += [Mistake(("exclude",), message) for message in self._wrongly_excluded()]
         if self.tokens == "bytes" and "vocabulary" in self.text_keys:
             message = "vocabulary means nothing to tokens: bytes, of which there are 256. Remove the key."
             mistakes.append(Mistake(("vocabulary",), message))
         if mistakes:
             raise ConfigError(tuple(mistakes))
+
+    def _wrongly_excluded(self) -> list[str]:
+        """A sentence for each column that is left out and has a part to play."""
+        if self.exclude and self.features is not None:
+            return ["exclude must be left out beside features, which names all inputs. Remove one of them."]
+        used = {
+            "label": (self.label,),
+            "embeddings": (self.embeddings,),
+            "text": (self.text,),
+            "categorical": self.categorical,
+        }
+        return [
+            config.must("exclude", f"other columns than {key}", name, "Remove it from one of them.")
+            for name in self.exclude
+            for key, names in used.items()
+            if name in names
+        ]
 
     @property
     def text_keys(self) -> tuple[str, ...]:
@@ -100,7 +124,7 @@ class Data:
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain form. What is new stands in it where it is given: what does nothing changes no key."""
-        names = [*(name for name in ("categorical", "embeddings") if getattr(self, name)), *self.text_keys]
+        names = [*(name for name in ("categorical", "embeddings", "exclude") if getattr(self, name)), *self.text_keys]
         given = {name: getattr(self, name) for name in names}
         always = {name: getattr(self, name) for name in ("source", "label", "features", "options")}
         return {name: config.to_plain(value) for name, value in {**always, **given}.items()}

@@ -136,6 +136,7 @@ def export_bundle(options: argparse.Namespace) -> int:
 def train_once(options: argparse.Namespace) -> int:
     """Train by a policy, a bundle or the recipe, and print the result; 2 where the training diverged."""
     from subsettune.data import load
+    from subsettune.data.audit import audit
     from subsettune.train import transitions
     from subsettune.train.loop import RunOptions, facts, run
 
@@ -143,7 +144,10 @@ def train_once(options: argparse.Namespace) -> int:
     places = _places(options)
     _check_save(options.save)
     known = facts(study.task, places)
-    policy = _policy(options, known, load(study.task, places).fingerprint)
+    data = load(study.task, places)
+    for warning in audit(data, study.task.split).warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    policy = _policy(options, known, data.fingerprint)
     settings = RunOptions(
         splits=("validation", "test"),
         device=options.device,

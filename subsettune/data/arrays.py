@@ -23,6 +23,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from subsettune.data.columns import SourceFacts
 from subsettune.data.raw import Array, Categories
 from subsettune.data.text import num_tokens
 from subsettune.errors import DataError
@@ -81,12 +82,14 @@ class Arrays:
         targets: (n,) int64 classes, or (n,) or (n, m) float32 values.
         meta: what they are.
         embeddings: (n, e) float32, if there are any.
+        facts: what was found in the source, where it was asked for; no part of the file.
     """
 
     inputs: Tensor
     targets: Tensor
     meta: Meta
     embeddings: Tensor | None = None
+    facts: SourceFacts | None = None
 
 
 def fingerprint(inputs: Array, targets: Array, meta: Meta, embeddings: Array | None = None) -> str:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from subsettune.data.columns import ColumnFacts, Role, SourceFacts
 from subsettune.data.images import channels_first
 from subsettune.data.raw import Array, Raw
 from subsettune.data.scratch import allocate
@@ -44,6 +45,8 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
         has_test = _has_test(names, x_name, y_name, path)
         suffixes = ("", "_test") if has_test else ("",)
         labels = [_array(archive, f"{y_name}{suffix}", path) for suffix in suffixes]
+        for suffix, y in zip(suffixes[1:], labels[1:], strict=True):
+            _refuse_empty(y, f"{y_name}{suffix}", path)
         inputs, num_train = _inputs(archive, [f"{x_name}{suffix}" for suffix in suffixes], path, scratch)
         embeddings = _embeddings(archive, (x_name, y_name), suffixes, data, path, scratch)
     if len({y.shape[1:] for y in labels}) > 1:
@@ -53,7 +56,53 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
             f"inputs and labels must be as many, got {num_train} in {x_name!r} and {len(labels[0])} in {y_name!r}. "
             "Mend the data."
         )
-    return Raw(inputs=inputs, labels=np.concatenate(labels), num_train=num_train, embeddings=embeddings)
+    if has_test and len(labels[1]) != len(inputs) - num_train:
+        raise DataError(
+            f"inputs and labels must be as many, got {len(inputs) - num_train} in '{x_name}_test' and {len(labels[1])} in "
+            f"'{y_name}_test'. Mend the data."
+        )
+    read = [f"{name}{suffix}" for suffix in suffixes for name in (x_name, y_name)]
+    return Raw(
+        inputs=inputs,
+        labels=np.concatenate(labels),
+        num_train=num_train,
+        embeddings=embeddings,
+        facts=_facts(names, read, inputs, data),
+    )
+
+
+def _facts(names: tuple[str, ...], read: list[str], inputs: Array, data: Data) -> SourceFacts:
+    """Which arrays are read, and what lies beside them."""
+    embeddings = () if data.embeddings is None else (data.embeddings, f"{data.embeddings}_test")
+    left = tuple(name for name in names if name not in (*read, *embeddings))
+    stray = [name for name in left if "test" in name.lower()]
+    role: Role = "image" if inputs.ndim == 4 else "feature"
+    return SourceFacts(
+        files=tuple(read[:2]),
+        test_files=tuple(read[2:]),
+        left_alone=left,
+        columns=(
+            ColumnFacts(name=read[0], role=role, width=int(inputs[0].size)),
+            ColumnFacts(name=read[1], role="label"),
+            *(ColumnFacts(name=name, role="embeddings") for name in embeddings[:1]),
+        ),
+        warnings=(
+            *(_not_read(name, read) for name in (stray[:1] if len(read) == 2 else ())),
+            *(_other(name, read[0], "features") for name in left if name in INPUT_NAMES),
+            *(_other(name, read[1], "label") for name in left if name in LABEL_NAMES),
+        ),
+    )
+
+
+def _other(name: str, read: str, key: str) -> str:
+    return f"array {name!r} is not read, as {read!r} is. Name the one that is meant in data.{key}."
+
+
+def _not_read(stray: str, read: list[str]) -> str:
+    return (
+        f"array {stray!r} is not read: a test set must be called '{read[0]}_test' and '{read[1]}_test', or the test part "
+        "is drawn from the training set. Rename the arrays, or leave them out."
+    )
 
 
 def _embeddings(
@@ -93,6 +142,7 @@ def _inputs(archive: Any, names: list[str], path: Path, scratch: Path) -> tuple[
     if len(names) == 1:
         return _filled([first], len(first), stored, scratch), len(first)
     rest = _examples(archive, names[1], path)
+    _refuse_empty(rest, names[1], path)
     if rest.shape[1:] != first.shape[1:] or (rest.dtype == np.uint8) != (first.dtype == np.uint8):
         got = f"{first.dtype} {first.shape[1:]} and {rest.dtype} {rest.shape[1:]}"
         raise DataError(f"inputs of {path} must have one type and shape in training and test, got {got}. Mend them.")
@@ -171,6 +221,14 @@ def _has_test(names: tuple[str, ...], x_name: str, y_name: str, path: Path) -> b
         there, missing = (x_name, y_name) if has_x else (y_name, x_name)
         raise DataError(f"{path} holds {there}_test but no {missing}_test. Add it, or leave both out.")
     return has_x
+
+
+def _refuse_empty(array: Array, name: str, path: Path) -> None:
+    if len(array) == 0:
+        raise DataError(
+            f"array {name!r} of {path} must have a row for each example, got none. Give a test set with examples, or "
+            "leave it out: a test part is then drawn from the training set."
+        )
 
 
 def _shapes(arrays: list[Array]) -> str:

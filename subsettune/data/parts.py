@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from subsettune.data.arrays import Arrays
+from subsettune.data.columns import SourceFacts
 from subsettune.data.distort import distorted
 from subsettune.data.encode import Encoder, Normalizer, TokenIds, float32
 from subsettune.task import Corruption
@@ -125,6 +126,7 @@ class TaskData:
         target_std: standard deviation of the training part's targets; 1 for a classification.
         num_embedding: numbers in the embedding of an example; 0 without embeddings.
         num_tokens: size of the vocabulary, padding and unknown included, where the inputs are token ids; else 0.
+        facts: what was found in the source; None where the data were loaded by their fingerprint.
     """
 
     train: Part
@@ -141,6 +143,7 @@ class TaskData:
     target_std: float | Tensor = 1.0
     num_embedding: int = 0
     num_tokens: int = 0
+    facts: SourceFacts | None = None
 
     @property
     def num_features(self) -> int:
@@ -193,6 +196,7 @@ def assemble(
         num_source_examples=arrays.meta.num_train,
         num_embedding=arrays.meta.num_embedding,
         num_tokens=encoder.size if isinstance(encoder, TokenIds) else 0,
+        facts=arrays.facts,
     )
     return data if num_classes else _with_target_scale(data)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from subsettune.data.columns import SourceFacts
 from subsettune.errors import DataError
 
 Array = np.ndarray[Any, Any]
@@ -32,6 +33,7 @@ class Raw:
         embeddings: (n, e) float32 beside the inputs, for selectors.
         tokens: what the inputs' texts were cut into; empty where they are no texts.
         vocabulary: the words that have an id of their own, in the order of their ids.
+        facts: of the source, as far as its reader knows more than the arrays say.
     """
 
     inputs: Array
@@ -43,6 +45,7 @@ class Raw:
     embeddings: Array | None = None
     tokens: str = ""
     vocabulary: tuple[str, ...] = ()
+    facts: SourceFacts | None = None
 
 
 def checked(raw: Raw, kind: str) -> tuple[Array, Array, tuple[str, ...]]:

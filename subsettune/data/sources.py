@@ -68,7 +68,7 @@ ABSENT = (
     "File not found",
 )  # RuntimeErrors of torchvision
 SILENCE_S = 30.0
-READING = 3  # raise it when the same files come to give other arrays: caches made before are then passed over
+READING = 4  # raise it when the same files come to give other arrays: caches made before are then passed over
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +132,7 @@ def _refuse_ignored(data: Data) -> None:
         "label": data.label != "label",
         "categorical": bool(data.categorical),
         "embeddings": data.embeddings is not None,
+        "exclude": bool(data.exclude),
         **dict.fromkeys(data.text_keys, True),
     }
     given = [key for key in is_set if is_set[key]]
@@ -264,6 +265,8 @@ def _files(data: Data, kind: str, places: DataPaths) -> Source:
     if path.suffix == ".npz":
         if data.categorical:
             raise DataError("data.categorical means nothing to .npz files. Write Parquet, or one-hot arrays.")
+        if data.exclude:
+            raise DataError("data.exclude means nothing to .npz files: only the arrays that it names are read. Remove it.")
         if data.text_keys:
             raise DataError(f"data.{data.text_keys[0]} means nothing to .npz files. Write texts as Parquet or .tsv.")
         return Source(name=str(path), key=key, read=lambda scratch: read_npz(path, data, scratch))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from subsettune.data import DataPaths, TaskData
+from subsettune.data.audit import audit
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
 from subsettune.policy import SUBSET, Policy
@@ -48,6 +49,7 @@ def plan(
     runs = _runs(study, admitted)
     passes = sum(kind["passes"] for kind in runs.values())
     pass_s = _seconds_per_pass(study, data, known, clock)
+    found = audit(data, task.split).to_mapping()
     return {
         "task": f"{task.model.name} on {task.data.source}, {task.metric} within {task.tolerance:g}",
         "num_examples": known.num_examples,
@@ -67,6 +69,9 @@ def plan(
         "seconds": None if pass_s is None else passes * pass_s / settings.parallel,
         "parallel": settings.parallel,
         "expectations": [*_expectations(study, pass_s), *_too_dear(study, admitted)],
+        "example": found["example"],
+        "warnings": found.pop("warnings"),
+        "data": found,
     }
 
 

@@ -1,0 +1,265 @@
+"""A look at the columns of a table before they are read as features: what they hold, and whether they are features.
+
+What is surely none is left out: the index that pandas writes, and an exact second copy of the label. What may be none
+(row numbers, ids, dates, constants) stays, with a sentence that says what to do.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from subsettune.data.categories import Vocabulary
+from subsettune.data.columns import ColumnFacts, leave_out
+from subsettune.data.raw import Array
+from subsettune.task import Data
+
+PANDAS = re.compile(r"__index_level_\d+__")  # of an index without a name
+UNNAMED = re.compile(r"Unnamed: \d+")  # of one that went through a .csv file
+ID_NAME = re.compile(r"(?i)(?:.*[_\W])?(?:id|uid|uuid|guid)|.*[a-z](?:Id|ID)")
+DATE_TEXT = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}([ T].*)?")
+FEW_ROWS = 20  # with fewer, numbers that all differ mean nothing
+FEW_VALUES = 3  # with fewer, numbers in the range of times or dates do not either
+# Seconds from 2000 to 2050 since 1970; larger powers are milliseconds, microseconds and nanoseconds.
+TIMES_S = (946_684_800, 2_524_608_000)
+TIME_UNITS = {1: "seconds", 10**3: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}
+DAYS = (19_000_101, 21_001_231)  # 2024-05-31 written as 20240531
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a column holds.
+
+    Args:
+        name: of it.
+        distinct: values that differ, without missing ones; None where they were not counted, as of lists.
+        missing: rows without a value; NaN is one.
+        least: smallest number; None where it holds texts, or nothing.
+        most: largest number, likewise.
+        is_whole: whether all are whole numbers.
+        is_sorted: whether no number is less than the one before it in its file.
+        is_unique: whether every row of a file has a number of its own.
+        is_copy: whether it is a second copy of the label.
+        is_text: whether it holds categories.
+        texts: the categories.
+        has_days: whether all whole numbers read as 20240531 does.
+    """
+
+    name: str
+    distinct: int | None = None
+    missing: int = 0
+    least: float | None = None
+    most: float | None = None
+    is_whole: bool = False
+    is_sorted: bool = False
+    is_unique: bool = False
+    is_copy: bool = False
+    is_text: bool = False
+    texts: tuple[str, ...] = ()
+    has_days: bool = False
+
+
+def pandas_index(schema: pa.Schema) -> frozenset[str]:
+    """Names of the columns that hold the index of the DataFrame that was written, as far as the file tells."""
+    told: object = []
+    try:
+        told = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
+    except (ValueError, KeyError, TypeError):  # not written by pandas
+        pass
+    listed = [name for name in told if isinstance(name, str)] if isinstance(told, list) else []
+    return frozenset(listed) | {name for name in schema.names if PANDAS.fullmatch(name)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labels:
+    """The labels of all rows, as other columns are compared with them.
+
+    Args:
+        values: (n,) as they were read; None where each row has several.
+        codes: (n,) int64 class of each row; None of a regression.
+        num_classes: how many differ.
+    """
+
+    values: Array | None
+    codes: Array | None = None
+    num_classes: int = 0
+
+    @classmethod
+    def of(cls, labels: Array, kind: str) -> Labels:
+        """The labels of a `classification` or `regression`."""
+        if labels.ndim != 1:
+            return cls(None)
+        if kind == "regression":
+            return cls(labels)
+        classes, codes = np.unique(labels, return_inverse=True)
+        return cls(labels, codes.astype(np.int64), len(classes))
+
+    def are(self, values: Array, distinct: int) -> bool:
+        """Whether values of all rows, of which so many differ, are the labels, or stand one for one for classes."""
+        if self.values is None or distinct < 2:
+            return False
+        if self.codes is None:
+            return bool(np.array_equal(values, self.values))
+        if distinct != self.num_classes:
+            return False
+        _, found = np.unique(values, return_inverse=True)
+        return len(np.unique(found.astype(np.int64) * distinct + self.codes)) == distinct
+
+
+# --- looking ----------------------------------------------------------------------------------------------------------
+
+
+def look_at_numbers(name: str, files: Sequence[Array], labels: Labels) -> Look:
+    """What a column of numbers holds.
+
+    Args:
+        name: of it.
+        files: (n_f,) integers, booleans or floats of each file; NaN is missing.
+        labels: of the rows of all files.
+    """
+    values = np.concatenate([each.astype(np.uint8) if each.dtype.kind == "b" else each for each in files])
+    there = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    distinct = np.unique(there)
+    if not len(distinct) or not np.isfinite(distinct[[0, -1]].astype(np.float64)).all():
+        return Look(name=name, distinct=len(distinct), missing=len(values) - len(there))  # refused later
+    is_whole = there.dtype.kind in "iu" or bool((distinct == np.floor(distinct)).all())
+    return Look(
+        name=name,
+        distinct=len(distinct),
+        missing=len(values) - len(there),
+        least=float(distinct[0]),
+        most=float(distinct[-1]),
+        is_whole=is_whole,
+        is_sorted=all(bool((each[1:] >= each[:-1]).all()) for each in files),
+        is_unique=len(distinct) == len(values) or all(len(np.unique(each)) == len(each) for each in files),
+        is_copy=len(there) == len(values) and labels.are(values, len(distinct)),
+        has_days=is_whole and _are_days(distinct),
+    )
+
+
+def look_at_texts(vocabulary: Vocabulary, labels: Labels, read: Callable[[], pa.ChunkedArray]) -> Look:
+    """What a column of categories holds; `read` gives all of its texts, and is called where they may be the labels."""
+    texts = tuple(text for text in vocabulary.names() if text is not None)
+    is_copy = False
+    if len(texts) == labels.num_classes and not vocabulary.missing:
+        is_copy = labels.are(pc.index_in(read(), value_set=pa.array(texts, pa.large_string())).to_numpy(), len(texts))
+    return Look(
+        name=vocabulary.name,
+        distinct=len(texts),
+        missing=vocabulary.missing,
+        is_copy=is_copy,
+        is_text=True,
+        texts=texts,
+    )
+
+
+def _are_days(distinct: Array) -> bool:
+    """Whether sorted whole numbers read as 20240531 does."""
+    if len(distinct) < FEW_VALUES or not (DAYS[0] <= distinct[0] and distinct[-1] <= DAYS[1]):
+        return False
+    months, days = distinct.astype(np.int64) // 100 % 100, distinct.astype(np.int64) % 100
+    return bool(((months >= 1) & (months <= 12) & (days >= 1) & (days <= 31)).all())
+
+
+# --- judging ----------------------------------------------------------------------------------------------------------
+
+
+def why_not_read(is_index: bool, is_copy: bool = False) -> str:
+    """Why a column is surely no feature; empty where it may be one."""
+    use = "To use it all the same, name it in data.features with the others."
+    if is_index:
+        return f"it is the index that pandas wrote, the numbers or names of the rows. {use}"
+    return f"it is a second copy of the label. {use}" if is_copy else ""
+
+
+def facts_of(look: Look, width: int, data: Data, index: frozenset[str]) -> ColumnFacts:
+    """What is told of a column that was looked at: whether it is read, and what is suspicious about it.
+
+    Args:
+        look: at the column.
+        width: numbers that it becomes, or categories that it has.
+        data: of the task.
+        index: names of the columns that hold the index of pandas.
+    """
+    is_index = look.name in index or bool(UNNAMED.fullmatch(look.name) and look.is_whole and look.is_unique)
+    why = why_not_read(is_index, look.is_copy)
+    told = ColumnFacts(
+        name=look.name,
+        role="categories" if look.is_text else "feature",
+        width=width,
+        distinct=look.distinct,
+        least=look.least,
+        most=look.most,
+        missing=look.missing,
+    )
+    if why and data.features is None:
+        return replace(told, role="ignored", width=0, why=why)
+    if why:
+        return replace(told, warnings=(f"column {look.name!r} is read as data.features names it, but {_first(why)}.",))
+    found = _about_texts(look, data) if look.is_text else about_numbers(look, data)
+    remedy = f"If it is no feature, {leave_out([look.name], data)}."
+    return replace(told, warnings=(f"column {look.name!r} {found} {remedy}",)) if found else told
+
+
+def _first(sentences: str) -> str:
+    return sentences.partition(". ")[0]
+
+
+def _about_texts(look: Look, data: Data) -> str:
+    if look.name in data.categorical:
+        return ""
+    if all(DATE_TEXT.fullmatch(text) for text in look.texts):
+        return "holds dates as texts, and each is read as a category of its own. Convert it to numbers."
+    if len(look.texts) >= FEW_VALUES and all(map(_is_number, look.texts)):
+        return (
+            "holds numbers written as texts, and each is read as a category of its own. Convert it to numbers, or name "
+            "it in data.categorical."
+        )
+    return "holds one value only." if len(look.texts) == 1 and not look.missing else ""
+
+
+def about_numbers(look: Look, data: Data) -> str:
+    """What is suspicious about a column of numbers, to be read after its name; empty for nothing."""
+    if look.distinct is None or look.least is None or look.most is None:
+        return ""
+    if look.distinct == 1:
+        return "holds one value only."
+    if look.name in data.categorical:
+        return ""
+    time = _time_unit(look)
+    if time:
+        return f"looks like a time in {time} since 1970. Convert it to what matters: hour, weekday, age."
+    if look.has_days:
+        return "looks like a date written as 20240531. Convert it to what matters: month, weekday, age."
+    if look.is_whole and look.is_unique and look.distinct >= FEW_ROWS:
+        order = ", in order," if look.is_sorted else ","
+        return f"holds another whole number in each row{order} as row numbers and ids do."
+    if look.is_whole and ID_NAME.fullmatch(look.name) and look.distinct >= FEW_VALUES:
+        return "is called an id, and is read as a number. If it stands for names, put it into data.categorical."
+    if look.is_whole and look.is_sorted and look.distinct >= FEW_ROWS:
+        return "grows from row to row, as the numbers of groups and times do."
+    return ""
+
+
+def _time_unit(look: Look) -> str:
+    assert look.least is not None and look.most is not None
+    fits = [
+        unit
+        for scale, unit in TIME_UNITS.items()
+        if TIMES_S[0] * scale <= look.least and look.most <= TIMES_S[1] * scale
+    ]
+    return fits[0] if fits and (look.distinct or 0) >= FEW_VALUES else ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
