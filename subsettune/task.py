@@ -42,9 +42,9 @@ class Data:
             test).
         label: column of the label (Parquet) or name of the array (.npz).
         features: columns or arrays that make up the input; default: `image` or `text` if there is one, else all other
-            columns, but for the index that pandas writes and for an exact second copy of the label: these are left out,
-            and named by `plan`. Columns of numbers are standardised, those of texts are categories and become one-hot, both as the
-            training part has them.
+            columns, but for the index that pandas writes and for an exact second copy of the label: these are not read,
+            and `plan` says so. Columns of numbers are standardised, those of texts are categories and become one-hot,
+            both as the training part has them.
         options: keyword arguments of the function.
         categorical: columns of whole numbers, booleans or texts (Parquet) that are categories; texts always are.
         embeddings: column of lists (Parquet) or name of the array (.npz) that holds a vector for each example; it is

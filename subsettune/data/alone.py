@@ -1,4 +1,4 @@
-"""How well a single column tells the label: one that tells nearly all of it was made from it, or is known only after it.
+"""How well a single column tells the label: what tells nearly all was made from it, or is known only after it.
 
 A column is judged by its nearest neighbour in it: rows of one half of a sample get the most frequent class, or the mean
 value, of the nearest value in the other half. No column of noise does well at that, and no monotone one fails.
@@ -97,4 +97,5 @@ def _nearest(values: Array, column: Array) -> Array:
     if len(values) == 1:
         return np.zeros(len(column), dtype=np.int64)
     left = values[right - 1].astype(np.float64)
-    return right - (column - left <= values[right] - column)
+    is_left = column - left <= values[right] - column
+    return np.where(is_left, right - 1, right)

@@ -24,10 +24,11 @@ def plain(kind: pa.DataType) -> pa.DataType:
     if types.is_decimal(kind):
         return pa.float64()
     if types.is_fixed_size_list(kind):
-        return pa.list_(plain(kind.value_type), kind.list_size)
-    if types.is_large_list(kind) or types.is_list(kind):
-        make = pa.large_list if types.is_large_list(kind) else pa.list_
-        return make(plain(kind.value_type))
+        return pa.list_(kind.value_field.with_type(plain(kind.value_type)), kind.list_size)
+    if types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(plain(kind.value_type)))
+    if types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(plain(kind.value_type)))
     if types.is_struct(kind):
         return pa.struct([field.with_type(plain(field.type)) for field in kind])
     return kind

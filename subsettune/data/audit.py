@@ -1,4 +1,4 @@
-"""What a study is trained and judged on, for people: columns, classes, parts, and what to look at before it is believed."""
+"""What a study is trained and judged on, for people: columns, classes, parts, and what to look at before believing."""
 
 from __future__ import annotations
 
@@ -105,13 +105,18 @@ def _shared(parts: dict[str, Part]) -> dict[tuple[str, str], int]:
 
 
 def _about_twins(twins: dict[tuple[str, str], int], sizes: dict[str, int]) -> list[str]:
-    """A sentence for each part that shares inputs with another."""
-    return [
-        f"{count:,} of {sizes[part]:,} {CALLED[part]} examples ({100 * count / sizes[part]:.2g} %) stand in the "
-        f"{CALLED[other]} part too, input for input. What is learnt by heart counts as right there: drop the copies, or "
-        "know that they are chance, as in a table of few values."
+    """A sentence about the parts that share inputs with another; none where no part does."""
+    found = [
+        f"{count:,} of {sizes[part]:,} {CALLED[part]} examples ({100 * count / sizes[part]:.2g} %) in the {CALLED[other]} "
+        "part"
         for (part, other), count in twins.items()
         if count
+    ]
+    if not found:
+        return []
+    return [
+        f"Some inputs stand in two parts: {', '.join(found)}. What is learnt by heart counts as right there. Drop the "
+        "copies, or know that they are chance, as in a table of few values."
     ]
 
 

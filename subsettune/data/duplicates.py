@@ -1,7 +1,7 @@
 """Examples that stand in two parts: what was trained on is no test of what was learnt.
 
-Rows are hashed a block at a time, and those with one hash are compared byte by byte, so that none is counted that is not
-there twice. Of very wide rows some words are hashed, evenly spaced.
+Rows are hashed a block at a time, and those with one hash are compared number by number, so that none is counted that
+is not there twice. Of very wide rows some words are hashed, evenly spaced.
 
 Symbols: n rows, w words of 8 bytes that are hashed of each.
 """
@@ -17,7 +17,7 @@ MOST_WORDS = 1024  # of a row; 60,000 MNIST images have 98 and take 0.1 s
 
 
 def shared(inputs: Array, parts: dict[str, Array], pairs: list[tuple[str, str]]) -> list[int]:
-    """How many rows of one part have a twin in another, equal in every byte; every row is hashed once.
+    """How many rows of one part have a twin in another, equal in every number; every row is hashed once.
 
     Args:
         inputs: (n_all, ...) as they are stored, C-contiguous.

@@ -34,8 +34,8 @@ def completed(raw: Raw, inputs: Array, targets: Array, data: Data) -> SourceFact
     found = {} if raw.tokens else alone(inputs, targets, raw.num_train)
     if len(found) > MOST_TOLD:
         warnings.append(
-            f"{len(found):,} of {inputs.shape[1]:,} columns tell the label almost perfectly, each alone: the task is easy, "
-            "or its inputs were made from the label."
+            f"{len(found):,} of {inputs.shape[1]:,} columns tell the label almost perfectly, each alone: the task is "
+            "easy, or its inputs were made from the label."
         )
         return replace(told, columns=tuple(columns), warnings=tuple(warnings))
     for j, what in found.items():
@@ -88,9 +88,9 @@ def _with_range(column: ColumnFacts, inputs: Array, targets: Array) -> ColumnFac
 
 def _gives_away(name: str, what: Alone, data: Data, *, is_column: bool) -> str:
     if what.guess:
-        score = f"it is right in {_percent(what.score)} of the rows that were held back, a guess in {_percent(what.guess)}"
+        score = f"it is right in {_percent(what.score)} of the rows held back, a guess in {_percent(what.guess)}"
     else:
-        score = f"it explains {_percent(what.score)} of the variance in the rows that were held back"
+        score = f"it explains {_percent(what.score)} of the variance in the rows held back"
     remedy = leave_out([name], data) if is_column else "take it out of the inputs"
     return (
         f"column {name!r} alone tells the label almost perfectly: {score}. If it is made from the label, or known only "

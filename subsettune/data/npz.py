@@ -5,6 +5,7 @@ Names are found (`x`, `images`, ...; `y`, `label`, ...) or given in the task; no
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from pathlib import Path
@@ -58,8 +59,8 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
         )
     if has_test and len(labels[1]) != len(inputs) - num_train:
         raise DataError(
-            f"inputs and labels must be as many, got {len(inputs) - num_train} in '{x_name}_test' and {len(labels[1])} in "
-            f"'{y_name}_test'. Mend the data."
+            f"inputs and labels must be as many, got {len(inputs) - num_train} in '{x_name}_test' and {len(labels[1])} "
+            f"in '{y_name}_test'. Mend the data."
         )
     read = [f"{name}{suffix}" for suffix in suffixes for name in (x_name, y_name)]
     return Raw(
@@ -82,7 +83,7 @@ def _facts(names: tuple[str, ...], read: list[str], inputs: Array, data: Data) -
         test_files=tuple(read[2:]),
         left_alone=left,
         columns=(
-            ColumnFacts(name=read[0], role=role, width=int(inputs[0].size)),
+            ColumnFacts(name=read[0], role=role, width=math.prod(inputs.shape[1:])),
             ColumnFacts(name=read[1], role="label"),
             *(ColumnFacts(name=name, role="embeddings") for name in embeddings[:1]),
         ),
@@ -100,8 +101,8 @@ def _other(name: str, read: str, key: str) -> str:
 
 def _not_read(stray: str, read: list[str]) -> str:
     return (
-        f"array {stray!r} is not read: a test set must be called '{read[0]}_test' and '{read[1]}_test', or the test part "
-        "is drawn from the training set. Rename the arrays, or leave them out."
+        f"array {stray!r} is not read: a test set must be called '{read[0]}_test' and '{read[1]}_test', or the test "
+        "part is drawn from the training set. Rename the arrays, or leave them out."
     )
 
 

@@ -114,7 +114,7 @@ def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
     found = _parquet_files(path)
     train, test = ([_open(file) for file in files] for files in (found.train, found.test))
     files = [*train, *test]
-    _check_there(files[0], (data.label,), "Set data.label.")
+    _check_there(files[0], (data.label,), "Set data.label and data.features.")
     for file in test:
         refuse_unlabelled(file.path, file.column(data.label) if data.label in file.schema.names else None, data.label)
     _check_files(files, data)
@@ -265,7 +265,7 @@ def _feature_names(schema: pa.Schema, data: Data, path: Path) -> tuple[str, ...]
     if data.features is None and "image" in used:
         names: tuple[str, ...] = ("image",)
     else:
-        names = data.features or tuple(name for name in used if name not in index)
+        names = data.features or tuple(name for name in used if name not in index or name in data.categorical)
     if not names:
         gone = f", data.exclude and the index of pandas, {', '.join(index)}" if index & set(used) else ""
         raise DataError(f"{path} has no column besides the label {data.label!r}{gone}. Add the features.")

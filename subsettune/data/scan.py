@@ -6,6 +6,7 @@ What is surely none is left out: the index that pandas writes, and an exact seco
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -68,10 +69,8 @@ class Look:
 def pandas_index(schema: pa.Schema) -> frozenset[str]:
     """Names of the columns that hold the index of the DataFrame that was written, as far as the file tells."""
     told: object = []
-    try:
+    with contextlib.suppress(ValueError, KeyError, TypeError):  # where pandas did not write it
         told = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
-    except (ValueError, KeyError, TypeError):  # not written by pandas
-        pass
     listed = [name for name in told if isinstance(name, str)] if isinstance(told, list) else []
     return frozenset(listed) | {name for name in schema.names if PANDAS.fullmatch(name)}
 
@@ -123,24 +122,30 @@ def look_at_numbers(name: str, files: Sequence[Array], labels: Labels) -> Look:
         files: (n_f,) integers, booleans or floats of each file; NaN is missing.
         labels: of the rows of all files.
     """
-    values = np.concatenate([each.astype(np.uint8) if each.dtype.kind == "b" else each for each in files])
-    there = values[~np.isnan(values)] if values.dtype.kind == "f" else values
-    distinct = np.unique(there)
-    if not len(distinct) or not np.isfinite(distinct[[0, -1]].astype(np.float64)).all():
-        return Look(name=name, distinct=len(distinct), missing=len(values) - len(there))  # refused later
-    is_whole = there.dtype.kind in "iu" or bool((distinct == np.floor(distinct)).all())
+    values = np.concatenate(files) if len(files) > 1 else files[0]
+    ordered = np.sort(values)  # NaN comes last
+    num_missing = int(np.isnan(ordered).sum()) if ordered.dtype.kind == "f" else 0
+    ordered = ordered[: len(ordered) - num_missing]
+    distinct = _distinct(ordered)
+    if not distinct or not np.isfinite(ordered[[0, -1]].astype(np.float64)).all():
+        return Look(name=name, distinct=distinct, missing=num_missing)  # refused later
+    is_whole = ordered.dtype.kind in "biu" or bool((ordered == np.floor(ordered)).all())
     return Look(
         name=name,
-        distinct=len(distinct),
-        missing=len(values) - len(there),
-        least=float(distinct[0]),
-        most=float(distinct[-1]),
+        distinct=distinct,
+        missing=num_missing,
+        least=float(ordered[0]),
+        most=float(ordered[-1]),
         is_whole=is_whole,
         is_sorted=all(bool((each[1:] >= each[:-1]).all()) for each in files),
-        is_unique=len(distinct) == len(values) or all(len(np.unique(each)) == len(each) for each in files),
-        is_copy=len(there) == len(values) and labels.are(values, len(distinct)),
-        has_days=is_whole and _are_days(distinct),
+        is_unique=distinct == len(values) or all(_distinct(np.sort(each)) == len(each) for each in files),
+        is_copy=not num_missing and labels.are(values, distinct),
+        has_days=is_whole and distinct >= FEW_VALUES and _are_days(ordered),
     )
+
+
+def _distinct(ordered: Array) -> int:
+    return int((ordered[1:] != ordered[:-1]).sum()) + 1 if len(ordered) else 0
 
 
 def look_at_texts(vocabulary: Vocabulary, labels: Labels, read: Callable[[], pa.ChunkedArray]) -> Look:
@@ -159,11 +164,12 @@ def look_at_texts(vocabulary: Vocabulary, labels: Labels, read: Callable[[], pa.
     )
 
 
-def _are_days(distinct: Array) -> bool:
+def _are_days(ordered: Array) -> bool:
     """Whether sorted whole numbers read as 20240531 does."""
-    if len(distinct) < FEW_VALUES or not (DAYS[0] <= distinct[0] and distinct[-1] <= DAYS[1]):
+    if not (DAYS[0] <= ordered[0] and ordered[-1] <= DAYS[1]):
         return False
-    months, days = distinct.astype(np.int64) // 100 % 100, distinct.astype(np.int64) % 100
+    numbers = ordered.astype(np.int64)
+    months, days = numbers // 100 % 100, numbers % 100
     return bool(((months >= 1) & (months <= 12) & (days >= 1) & (days <= 31)).all())
 
 
@@ -198,10 +204,11 @@ def facts_of(look: Look, width: int, data: Data, index: frozenset[str]) -> Colum
         most=look.most,
         missing=look.missing,
     )
-    if why and data.features is None:
+    key = "features" if data.features is not None else "categorical" if look.name in data.categorical else ""
+    if why and not key:
         return replace(told, role="ignored", width=0, why=why)
     if why:
-        return replace(told, warnings=(f"column {look.name!r} is read as data.features names it, but {_first(why)}.",))
+        return replace(told, warnings=(f"column {look.name!r} is read as data.{key} names it, but {_first(why)}.",))
     found = _about_texts(look, data) if look.is_text else about_numbers(look, data)
     remedy = f"If it is no feature, {leave_out([look.name], data)}."
     return replace(told, warnings=(f"column {look.name!r} {found} {remedy}",)) if found else told
@@ -232,8 +239,8 @@ def about_numbers(look: Look, data: Data) -> str:
         return "holds one value only."
     if look.name in data.categorical:
         return ""
-    time = _time_unit(look)
-    if time:
+    time = _time_unit(look.least, look.most)
+    if time and look.distinct >= FEW_VALUES:
         return f"looks like a time in {time} since 1970. Convert it to what matters: hour, weekday, age."
     if look.has_days:
         return "looks like a date written as 20240531. Convert it to what matters: month, weekday, age."
@@ -247,14 +254,10 @@ def about_numbers(look: Look, data: Data) -> str:
     return ""
 
 
-def _time_unit(look: Look) -> str:
-    assert look.least is not None and look.most is not None
-    fits = [
-        unit
-        for scale, unit in TIME_UNITS.items()
-        if TIMES_S[0] * scale <= look.least and look.most <= TIMES_S[1] * scale
-    ]
-    return fits[0] if fits and (look.distinct or 0) >= FEW_VALUES else ""
+def _time_unit(least: float, most: float) -> str:
+    """The unit in which numbers look like times since 1970; empty for none."""
+    fits = [unit for scale, unit in TIME_UNITS.items() if TIMES_S[0] * scale <= least and most <= TIMES_S[1] * scale]
+    return fits[0] if fits else ""
 
 
 def _is_number(text: str) -> bool:

@@ -266,7 +266,7 @@ def _files(data: Data, kind: str, places: DataPaths) -> Source:
         if data.categorical:
             raise DataError("data.categorical means nothing to .npz files. Write Parquet, or one-hot arrays.")
         if data.exclude:
-            raise DataError("data.exclude means nothing to .npz files: only the arrays that it names are read. Remove it.")
+            raise DataError("data.exclude means nothing to .npz files, of which one array is the input. Remove it.")
         if data.text_keys:
             raise DataError(f"data.{data.text_keys[0]} means nothing to .npz files. Write texts as Parquet or .tsv.")
         return Source(name=str(path), key=key, read=lambda scratch: read_npz(path, data, scratch))

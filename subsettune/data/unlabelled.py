@@ -41,6 +41,6 @@ def refuse_unlabelled(path: Path, labels: pa.ChunkedArray | None, name: str) -> 
 
 def _refusal(path: Path, why: str) -> DataError:
     return DataError(
-        f"{path} has no labels: {why}. Nothing can be verified on it: move it out of the folder, and a test part is drawn "
-        "from the training file, of the share task.split.test."
+        f"{path} has no labels: {why}. Nothing can be verified on it: move it out of the folder, and a test part is "
+        "drawn from the training file, of the share task.split.test."
     )

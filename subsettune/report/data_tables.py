@@ -19,8 +19,8 @@ def data_blocks(told: Mapping[str, Any]) -> list[Block]:
 
     Args:
         told: `example`: what one is, in words; `source`: `files`, `test_files`, `left_alone` and `columns`, as
-            `subsettune.data.columns` has them; `sizes` of the parts; `split`, a sentence; `classes`: by name, examples by
-            part; `shared`: by `part, other part`, examples of the first that stand in the other too.
+            `subsettune.data.columns` has them; `sizes` of the parts; `split`, a sentence; `classes`: by name, examples
+            by part; `shared`: by `part, other part`, examples of the first that stand in the other too.
     """
     source = told.get("source") or {}
     lines = [f"Example: {told['example']}." if told.get("example") else "", told.get("split") or "", _files(source)]

@@ -22,8 +22,8 @@ def plan_blocks(plan: Mapping[str, Any]) -> list[Block]:
         plan: `task` (one line), `num_examples`, `num_outputs`, `num_parameters`, `q`, `num_validation`, `num_test`,
             `forward_flops` and `backward_flops` of a pass, `pass_flops`, `reference_passes`, `reference_flops`,
             `runs`: by kind, each `{runs, passes, flops}` with the passes it takes at most, `passes` and `flops` in
-            all, `seconds` projected or null, `parallel`, `expectations`: sentences. `data`, of which `data_blocks` tells
-            more, and `warnings` about it: sentences. What is absent is left out.
+            all, `seconds` projected or null, `parallel`, `expectations`: sentences. `data`, of which `data_blocks`
+            tells more, and `warnings` about it: sentences. What is absent is left out.
     """
     blocks: list[Block] = [str(plan["task"])] if plan.get("task") else []
     rows = tuple((name, words, meaning) for name, words, meaning in _fact_rows(plan) if words != NOTHING)

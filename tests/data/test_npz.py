@@ -145,7 +145,7 @@ BAD_ARRAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "fewer_test_labels": (
         {"x": X, "y": Y, "x_test": X, "y_test": Y[:-1]},
         {},
-        "inputs and labels must be as many, got 120 and 119. Mend the data.",
+        "inputs and labels must be as many, got 60 in 'x_test' and 59 in 'y_test'. Mend the data.",
     ),
     "texts": ({"x": X.astype(str), "y": Y}, {}, "array 'x' of {path} must hold numbers, got <U32. Encode them."),
     "single_value": (
