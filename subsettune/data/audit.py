@@ -107,8 +107,8 @@ def _shared(parts: dict[str, Part]) -> dict[tuple[str, str], int]:
 def _about_twins(twins: dict[tuple[str, str], int], sizes: dict[str, int]) -> list[str]:
     """A sentence about the parts that share inputs with another; none where no part does."""
     found = [
-        f"{count:,} of {sizes[part]:,} {CALLED[part]} examples ({100 * count / sizes[part]:.2g} %) in the {CALLED[other]} "
-        "part"
+        f"{count:,} of {sizes[part]:,} {CALLED[part]} examples ({100 * count / sizes[part]:.3g} %) in the "
+        f"{CALLED[other]} part"
         for (part, other), count in twins.items()
         if count
     ]

@@ -1,7 +1,8 @@
 """The user's own Parquet files, as the Hugging Face hub lays them out, read a batch at a time.
 
-One file, or a folder of train*.parquet and perhaps test*.parquet. A column `image` or `text` is the input; without one
-all columns but the label are, numbers and categories together.
+One file, or a folder of train.parquet and perhaps test.parquet, or of numbered shards of them. A column `image` or `text`
+is the input; without one all columns but the label are, numbers and categories together, and what is surely no feature is
+left out: `scan` says what that is.
 """
 
 from __future__ import annotations
@@ -95,9 +96,9 @@ class _Column:
 
 
 def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
-    """Read a Parquet file, or a folder with `train*.parquet` and perhaps `test*.parquet`.
+    """Read a Parquet file, or a folder with `train.parquet` and perhaps `test.parquet`, or numbered shards of them.
 
-    Other files of a folder, `validation*.parquet` among them, are left alone: validation is drawn from training rows.
+    Other files of a folder, `validation.parquet` among them, are left alone: validation is drawn from training rows.
 
     Args:
         path: of the file or folder.
@@ -109,7 +110,8 @@ def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
         scratch: folder for large arrays.
 
     Raises:
-        DataError: a file is empty, truncated, or lacks a column; images differ in size; a column is of no use.
+        DataError: a file is empty, truncated, or lacks a column, or has two of one name; a test file has no labels;
+            images differ in size; a column is of no use.
     """
     found = _parquet_files(path)
     train, test = ([_open(file) for file in files] for files in (found.train, found.test))

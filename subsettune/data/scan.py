@@ -25,6 +25,7 @@ PANDAS = re.compile(r"__index_level_\d+__")  # of an index without a name
 UNNAMED = re.compile(r"Unnamed: \d+")  # of one that went through a .csv file
 ID_NAME = re.compile(r"(?i)(?:.*[_\W])?(?:id|uid|uuid|guid)|.*[a-z](?:Id|ID)")
 DATE_TEXT = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}([ T].*)?")
+BLOCK_ROWS = 2**16  # that are compared with the labels in one go
 FEW_ROWS = 20  # with fewer, numbers that all differ mean nothing
 FEW_VALUES = 3  # with fewer, numbers in the range of times or dates do not either
 # Seconds from 2000 to 2050 since 1970; larger powers are milliseconds, microseconds and nanoseconds.
@@ -81,34 +82,36 @@ class Labels:
 
     Args:
         values: (n,) as they were read; None where each row has several.
-        codes: (n,) int64 class of each row; None of a regression.
-        num_classes: how many differ.
+        classes: of a classification, sorted; None of a regression.
     """
 
     values: Array | None
-    codes: Array | None = None
-    num_classes: int = 0
+    classes: Array | None = None
 
     @classmethod
     def of(cls, labels: Array, kind: str) -> Labels:
         """The labels of a `classification` or `regression`."""
         if labels.ndim != 1:
             return cls(None)
-        if kind == "regression":
-            return cls(labels)
-        classes, codes = np.unique(labels, return_inverse=True)
-        return cls(labels, codes.astype(np.int64), len(classes))
+        return cls(labels, np.unique(labels) if kind == "classification" else None)
 
     def are(self, values: Array, distinct: int) -> bool:
         """Whether values of all rows, of which so many differ, are the labels, or stand one for one for classes."""
         if self.values is None or distinct < 2:
             return False
-        if self.codes is None:
+        if self.classes is None:
             return bool(np.array_equal(values, self.values))
-        if distinct != self.num_classes:
+        if distinct != len(self.classes):
             return False
-        _, found = np.unique(values, return_inverse=True)
-        return len(np.unique(found.astype(np.int64) * distinct + self.codes)) == distinct
+        known, twins = np.unique(values), np.full(distinct, -1)  # of each class the place of its value
+        for start in range(0, len(values), BLOCK_ROWS):
+            codes = np.searchsorted(self.classes, self.values[start : start + BLOCK_ROWS])
+            found = np.searchsorted(known, values[start : start + BLOCK_ROWS])
+            is_new = twins[codes] < 0
+            twins[codes[is_new]] = found[is_new]
+            if (twins[codes] != found).any():
+                return False
+        return len(np.unique(twins)) == distinct
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------
@@ -152,7 +155,7 @@ def look_at_texts(vocabulary: Vocabulary, labels: Labels, read: Callable[[], pa.
     """What a column of categories holds; `read` gives all of its texts, and is called where they may be the labels."""
     texts = tuple(text for text in vocabulary.names() if text is not None)
     is_copy = False
-    if len(texts) == labels.num_classes and not vocabulary.missing:
+    if labels.classes is not None and len(texts) == len(labels.classes) and not vocabulary.missing:
         is_copy = labels.are(pc.index_in(read(), value_set=pa.array(texts, pa.large_string())).to_numpy(), len(texts))
     return Look(
         name=vocabulary.name,

@@ -44,9 +44,9 @@ def is_tsv(path: Path) -> bool:
 
 
 def read_tsv(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
-    """Read a .tsv file, or a folder with `train*.tsv` and perhaps `test*.tsv`, gzipped or not.
+    """Read a .tsv file, or a folder with `train.tsv` and perhaps `test.tsv`, or numbered shards of them, gzipped or not.
 
-    Other files of a folder, `dev*.tsv` among them, are left alone: validation is drawn from training rows.
+    Other files of a folder, `dev.tsv` among them, are left alone: validation is drawn from training rows.
 
     Args:
         path: of the file or folder.

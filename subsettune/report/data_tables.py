@@ -10,6 +10,7 @@ from subsettune.text import NOTHING
 
 MOST_COLUMNS = 30  # of a table; those that are not read, or are suspicious, always stand in it
 MOST_CLASSES = 20
+NAME_WIDTH = 28  # of a name; longer ones are cut
 PARTS = ("train", "validation", "test")
 SINGULAR = {"label": "label", "image": "image", "text": "text", "embeddings": "embeddings"}
 
@@ -43,7 +44,7 @@ def warning_blocks(warnings: Sequence[str]) -> list[Block]:
 def columns_table(columns: Sequence[Mapping[str, Any]]) -> Table:
     """What each column is read as, and what it holds."""
     shown = [c for i, c in enumerate(columns) if i < MOST_COLUMNS or c["role"] == "ignored" or c["warnings"]]
-    rows = tuple((c["name"], _role(c), _values(c), _missing(c), _remark(c)) for c in shown)
+    rows = tuple((_cut(c["name"]), _role(c), _values(c), _missing(c), _remark(c)) for c in shown)
     titles = (
         Column(title="column"),
         Column(title="read as"),
@@ -96,7 +97,9 @@ def _remark(column: Mapping[str, Any]) -> str:
 def parts_table(told: Mapping[str, Any]) -> Table:
     """Examples of each class in each part, and how many stand in two parts."""
     classes, sizes, shared = told.get("classes") or {}, told["sizes"], told.get("shared") or {}
-    rows = [(name, *(f"{counts[part]:,}" for part in PARTS)) for name, counts in list(classes.items())[:MOST_CLASSES]]
+    rows = [
+        (_cut(name), *(f"{counts[part]:,}" for part in PARTS)) for name, counts in list(classes.items())[:MOST_CLASSES]
+    ]
     rows.append(("all", *(f"{sizes[part]:,}" for part in PARTS)))
     for other, words in (("train", "of them in training too"), ("validation", "of them in validation too")):
         counts = [shared.get(f"{part}, {other}") for part in PARTS]
@@ -109,6 +112,10 @@ def parts_table(told: Mapping[str, Any]) -> Table:
         rows=tuple(rows),
         note=f"And {more:,} more classes: --json lists all." if more > 0 else "",
     )
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 2]}.."
 
 
 def _files(source: Mapping[str, Any]) -> str:

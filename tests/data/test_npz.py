@@ -153,6 +153,18 @@ BAD_ARRAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {},
         "array 'x' of {path} must have a row for each example, got a single value. Write it again.",
     ),
+    "no_test_rows": (
+        {"x": X, "y": Y, "x_test": X[:0], "y_test": Y[:0]},
+        {},
+        "array 'y_test' of {path} must have a row for each example, got none. Give a test set with examples, or leave "
+        "it out: a test part is then drawn from the training set.",
+    ),
+    "no_test_inputs": (
+        {"x": X, "y": Y, "x_test": X[:0], "y_test": Y},
+        {},
+        "array 'x_test' of {path} must have a row for each example, got none. Give a test set with examples, or leave "
+        "it out: a test part is then drawn from the training set.",
+    ),
     "no_rows": ({"x": X[:0], "y": Y[:0]}, {}, "data must have at least 2 examples to train on, got 0. Add examples."),
     "no_columns": (
         {"x": X[:, :0], "y": Y},
@@ -368,3 +380,36 @@ def test_keys_that_nobody_would_read(tmp_path: Path, data: dict[str, Any], messa
     with pytest.raises(DataError) as caught:
         load(task, DataPaths(cache=str(tmp_path)))
     assert str(caught.value) == message
+
+
+def test_a_test_set_by_another_name_is_not_read_and_told(tmp_path: Path) -> None:
+    names = {"train_x": X, "train_y": Y, "test_x": X, "test_y": Y}
+    data = load_arrays(tmp_path, data={"features": ["train_x"], "label": "train_y"}, **names)
+    assert data.facts is not None
+    assert (data.facts.files, data.facts.left_alone) == (("train_x", "train_y"), ("test_x", "test_y"))
+    assert data.facts.sentences == (
+        "array 'test_x' is not read: a test set must be called 'train_x_test' and 'train_y_test', or the test part is "
+        "drawn from the training set. Rename the arrays, or leave them out.",
+    )
+
+
+def test_of_two_arrays_that_may_be_meant_the_other_is_told(tmp_path: Path) -> None:
+    data = load_arrays(tmp_path, x=X, images=X + 1, y=Y, targets=Y[::-1])
+    assert data.facts is not None
+    assert data.facts.sentences == (
+        "array 'images' is not read, as 'x' is. Name the one that is meant in data.features.",
+        "array 'targets' is not read, as 'y' is. Name the one that is meant in data.label.",
+    )
+
+
+def test_all_arrays_that_are_read_are_told(tmp_path: Path) -> None:
+    given = {"embeddings": "v"}
+    arrays = {"x": X, "y": Y, "x_test": X + 1, "y_test": Y, "v": X, "v_test": X, "notes": Y}
+    data = load_arrays(tmp_path, data=given, **arrays)
+    assert data.facts is not None
+    assert (data.facts.test_files, data.facts.left_alone) == (("x_test", "y_test"), ("notes",))
+    assert data.facts.sentences == ()
+    inputs, label, vectors = data.facts.columns
+    assert (inputs.name, inputs.role, inputs.width) == ("x", "feature", 4)
+    assert (inputs.least, inputs.most) == (float(X.min()), float((X + 1).max()))
+    assert (label.distinct, vectors.role) == (3, "embeddings")
