@@ -1,8 +1,8 @@
 """The user's own Parquet files, as the Hugging Face hub lays them out, read a batch at a time.
 
-One file, or a folder of train.parquet and perhaps test.parquet, or of numbered shards of them. A column `image` or `text`
-is the input; without one all columns but the label are, numbers and categories together, and what is surely no feature is
-left out: `scan` says what that is.
+One file, or a folder of train.parquet and perhaps test.parquet, or of numbered shards of them. A column `image` or
+`text` is the input; without one all columns but the label are, numbers and categories together, and what is surely no
+feature is left out: `scan` says what that is.
 """
 
 from __future__ import annotations

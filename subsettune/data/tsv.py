@@ -35,7 +35,8 @@ def is_tsv(path: Path) -> bool:
     """
     if not path.is_dir():
         return path.name.endswith(SUFFIXES)
-    found, others = (sorted(f for s in kind for f in path.glob(f"train*{s}")) for kind in (SUFFIXES, (".parquet",)))
+    found = sorted(file for suffix in SUFFIXES for file in path.glob(f"train*{suffix}"))
+    others = sorted(path.glob("train*.parquet"))
     if found and others:
         raise DataError(
             f"folder {path} must hold training files of one kind, got {found[0].name} and {others[0].name}. Remove one."
@@ -44,7 +45,7 @@ def is_tsv(path: Path) -> bool:
 
 
 def read_tsv(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
-    """Read a .tsv file, or a folder with `train.tsv` and perhaps `test.tsv`, or numbered shards of them, gzipped or not.
+    """Read a .tsv file, or a folder with `train.tsv` and perhaps `test.tsv`, or numbered shards; gzipped or not.
 
     Other files of a folder, `dev.tsv` among them, are left alone: validation is drawn from training rows.
 
