@@ -20,13 +20,13 @@ from subsettune.data.scratch import allocate
 from subsettune.errors import DataError
 from subsettune.task import Data
 
-INPUT_NAMES = ("x", "features", "inputs", "images")
-LABEL_NAMES = ("label", "y", "labels", "targets")
+INPUT_NAMES = ("x", "features", "inputs", "images", "x_train", "train_x")
+LABEL_NAMES = ("label", "y", "labels", "targets", "y_train", "train_y")
 COPY_ROWS = 4096
 
 
 def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
-    """Read an .npz file: inputs `x` and labels `y`, and perhaps `x_test` and `y_test`.
+    """Read an .npz file: inputs `x` and labels `y` (or `x_train`, `y_train`), and perhaps `x_test` and `y_test`.
 
     Args:
         path: of a file that numpy.savez wrote.
@@ -44,12 +44,12 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
         if x_name == y_name:
             raise DataError(f"data.label must not be among data.features, got {y_name!r} for both. Name two arrays.")
         has_test = _has_test(names, x_name, y_name, path)
-        suffixes = ("", "_test") if has_test else ("",)
-        labels = [_array(archive, f"{y_name}{suffix}", path) for suffix in suffixes]
-        for suffix, y in zip(suffixes[1:], labels[1:], strict=True):
-            _refuse_empty(y, f"{y_name}{suffix}", path)
-        inputs, num_train = _inputs(archive, [f"{x_name}{suffix}" for suffix in suffixes], path, scratch)
-        embeddings = _embeddings(archive, (x_name, y_name), suffixes, data, path, scratch)
+        x_names, y_names = (_with_twin(name, names, has_test) for name in (x_name, y_name))
+        labels = [_array(archive, name, path) for name in y_names]
+        for name, y in zip(y_names[1:], labels[1:], strict=True):
+            _refuse_empty(y, name, path)
+        inputs, num_train = _inputs(archive, x_names, path, scratch)
+        embeddings = _embeddings(archive, (x_name, y_name), has_test, data, path, scratch)
     if len({y.shape[1:] for y in labels}) > 1:
         raise DataError(f"labels of {path} must have one shape in training and test, got {_shapes(labels)}. Mend them.")
     if len(labels[0]) != num_train:
@@ -59,10 +59,10 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
         )
     if has_test and len(labels[1]) != len(inputs) - num_train:
         raise DataError(
-            f"inputs and labels must be as many, got {len(inputs) - num_train} in '{x_name}_test' and {len(labels[1])} "
-            f"in '{y_name}_test'. Mend the data."
+            f"inputs and labels must be as many, got {len(inputs) - num_train} in {x_names[1]!r} and {len(labels[1])} "
+            f"in {y_names[1]!r}. Mend the data."
         )
-    read = [f"{name}{suffix}" for suffix in suffixes for name in (x_name, y_name)]
+    read = [name for pair in zip(x_names, y_names, strict=True) for name in pair]
     return Raw(
         inputs=inputs,
         labels=np.concatenate(labels),
@@ -74,7 +74,7 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
 
 def _facts(names: tuple[str, ...], read: list[str], inputs: Array, data: Data) -> SourceFacts:
     """Which arrays are read, and what lies beside them."""
-    embeddings = () if data.embeddings is None else (data.embeddings, f"{data.embeddings}_test")
+    embeddings = () if data.embeddings is None else (data.embeddings, _twin(data.embeddings, names))
     left = tuple(name for name in names if name not in (*read, *embeddings))
     stray = [name for name in left if "test" in name.lower()]
     role: Role = "image" if inputs.ndim == 4 else "feature"
@@ -101,13 +101,13 @@ def _other(name: str, read: str, key: str) -> str:
 
 def _not_read(stray: str, read: list[str]) -> str:
     return (
-        f"array {stray!r} is not read: a test set must be called '{read[0]}_test' and '{read[1]}_test', or the test "
-        "part is drawn from the training set. Rename the arrays, or leave them out."
+        f"array {stray!r} is not read: a test set must be called {_twin(read[0], ())!r} and {_twin(read[1], ())!r}, or "
+        "the test part is drawn from the training set. Rename the arrays, or leave them out."
     )
 
 
 def _embeddings(
-    archive: Any, taken: tuple[str, ...], suffixes: tuple[str, ...], data: Data, path: Path, scratch: Path
+    archive: Any, taken: tuple[str, ...], has_test: bool, data: Data, path: Path, scratch: Path
 ) -> Array | None:
     """Embeddings as float32, training first; each array of the file is held once."""
     if data.embeddings is None:
@@ -118,7 +118,7 @@ def _embeddings(
             "another."
         )
     parts = []
-    for name in (f"{data.embeddings}{suffix}" for suffix in suffixes):
+    for name in _with_twin(data.embeddings, tuple(archive.files), has_test):
         if name not in archive.files:
             raise DataError(
                 f"{path} must hold the embeddings {name}, got {', '.join(archive.files)}. Mend data.embeddings."
@@ -217,11 +217,21 @@ def _name(names: tuple[str, ...], wanted: tuple[str, ...], what: str, path: Path
 
 
 def _has_test(names: tuple[str, ...], x_name: str, y_name: str, path: Path) -> bool:
-    has_x, has_y = (f"{name}_test" in names for name in (x_name, y_name))
+    has_x, has_y = (_twin(name, names) in names for name in (x_name, y_name))
     if has_x != has_y:
-        there, missing = (x_name, y_name) if has_x else (y_name, x_name)
-        raise DataError(f"{path} holds {there}_test but no {missing}_test. Add it, or leave both out.")
+        there, missing = (_twin(name, names) for name in ((x_name, y_name) if has_x else (y_name, x_name)))
+        raise DataError(f"{path} holds {there} but no {missing}. Add it, or leave both out.")
     return has_x
+
+
+def _twin(name: str, names: tuple[str, ...]) -> str:
+    """What the test array to a training array is called: `x_test` to `x`, and to `x_train`."""
+    longer, replaced = f"{name}_test", name.replace("train", "test")
+    return replaced if "train" in name and longer not in names else longer
+
+
+def _with_twin(name: str, names: tuple[str, ...], has_test: bool) -> list[str]:
+    return [name, _twin(name, names)] if has_test else [name]
 
 
 def _refuse_empty(array: Array, name: str, path: Path) -> None:

@@ -339,8 +339,8 @@ def _batches(files: Sequence[_File], columns: list[str], num_rows: int) -> Itera
     for file in files:
         try:
             for batch in file.content.iter_batches(batch_size=num_rows, columns=columns):
-                plain = [plain_column(batch.column(name)) for name in batch.schema.names]
-                yield row, pa.RecordBatch.from_arrays(plain, batch.schema.names)
+                plain = [plain_column(batch.column(name)) for name in columns]
+                yield row, pa.RecordBatch.from_arrays(plain, columns)
                 row += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             raise _damaged(file.path, error) from error

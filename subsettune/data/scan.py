@@ -23,7 +23,7 @@ from subsettune.task import Data
 
 PANDAS = re.compile(r"__index_level_\d+__")  # of an index without a name
 UNNAMED = re.compile(r"Unnamed: \d+")  # of one that went through a .csv file
-ID_NAME = re.compile(r"(?i)(?:.*[_\W])?(?:id|uid|uuid|guid)|.*[a-z](?:Id|ID)")
+ID_NAME = re.compile(r"(?i:(?:.*[_\W])?(?:id|uid|uuid|guid))|.*[a-z]I[dD]")
 DATE_TEXT = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}([ T].*)?")
 BLOCK_ROWS = 2**16  # that are compared with the labels in one go
 FEW_ROWS = 20  # with fewer, numbers that all differ mean nothing

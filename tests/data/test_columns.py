@@ -354,6 +354,7 @@ def test_what_may_be_no_feature_is_read_with_a_warning(tmp_path: Path, case: str
 
 INNOCENT: dict[str, Any] = {
     "measurements": RNG.normal(size=N),
+    "paid": RNG.integers(0, 9, N),
     "counts": RNG.integers(0, 99, N),
     "years": RNG.integers(1990, 2024, N),
     "millions": RNG.integers(0, 10**9, N) // 1000 * 1000,
@@ -366,7 +367,7 @@ INNOCENT: dict[str, Any] = {
 
 @pytest.mark.parametrize("case", INNOCENT)
 def test_ordinary_columns_are_no_cause_for_alarm(tmp_path: Path, case: str) -> None:
-    assert told(load_table(tmp_path, table(v=INNOCENT[case]))).sentences == ()
+    assert told(load_table(tmp_path, table(**{case: INNOCENT[case]}))).sentences == ()
 
 
 def test_categories_that_are_marked_are_meant(tmp_path: Path) -> None:

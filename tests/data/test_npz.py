@@ -97,13 +97,14 @@ BAD_ARRAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no_inputs": (
         {"z": X, "y": Y},
         {},
-        "{path} must hold inputs as x or features or inputs or images, got z, y. "
+        "{path} must hold inputs as x or features or inputs or images or x_train or train_x, got z, y. "
         "Set data.features to the array's name.",
     ),
     "no_labels": (
         {"x": X},
         {},
-        "{path} must hold labels as label or y or labels or targets, got x. Set data.label to the array's name.",
+        "{path} must hold labels as label or y or labels or targets or y_train or train_y, got x. "
+        "Set data.label to the array's name.",
     ),
     "label_of_that_name": (  # y is there, but another was asked for
         {"x": X, "y": Y},
@@ -383,14 +384,31 @@ def test_keys_that_nobody_would_read(tmp_path: Path, data: dict[str, Any], messa
 
 
 def test_a_test_set_by_another_name_is_not_read_and_told(tmp_path: Path) -> None:
-    names = {"train_x": X, "train_y": Y, "test_x": X, "test_y": Y}
-    data = load_arrays(tmp_path, data={"features": ["train_x"], "label": "train_y"}, **names)
+    names = {"a": X, "b": Y, "x_test": X, "y_test": Y}
+    data = load_arrays(tmp_path, data={"features": ["a"], "label": "b"}, **names)
     assert data.facts is not None
-    assert (data.facts.files, data.facts.left_alone) == (("train_x", "train_y"), ("test_x", "test_y"))
+    assert (data.facts.files, data.facts.left_alone) == (("a", "b"), ("x_test", "y_test"))
     assert data.facts.sentences == (
-        "array 'test_x' is not read: a test set must be called 'train_x_test' and 'train_y_test', or the test part is "
-        "drawn from the training set. Rename the arrays, or leave them out.",
+        "array 'x_test' is not read: a test set must be called 'a_test' and 'b_test', or the test part is drawn from "
+        "the training set. Rename the arrays, or leave them out.",
     )
+
+
+@pytest.mark.parametrize(("training", "test"), [("x_train", "x_test"), ("train_x", "test_x")])
+@pytest.mark.parametrize("is_named", [False, True])
+def test_a_training_array_has_a_test_array(tmp_path: Path, training: str, test: str, is_named: bool) -> None:
+    """As Keras publishes MNIST. Where the names were given, the test part was drawn from the training set."""
+    labels = training.replace("x", "y"), test.replace("x", "y")
+    given = {"features": [training], "label": labels[0], "embeddings": "train_v"} if is_named else {}
+    arrays = {training: X, labels[0]: Y, test: X + 1, labels[1]: Y[::-1], "train_v": X, "test_v": X + 2}
+    data = load_arrays(tmp_path, data=given, **arrays)
+    np.testing.assert_array_equal(data.test.inputs[data.test.rows].numpy(), X + 1)
+    np.testing.assert_array_equal(data.test.targets.numpy(), Y[::-1])
+    assert data.facts is not None
+    assert (data.facts.test_files, data.facts.sentences) == ((test, labels[1]), ())
+    if is_named:
+        assert data.test.embeddings is not None
+        np.testing.assert_array_equal(data.test.embeddings.numpy(), X + 2)
 
 
 def test_of_two_arrays_that_may_be_meant_the_other_is_told(tmp_path: Path) -> None:
