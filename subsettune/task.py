@@ -93,6 +93,9 @@ class Data:
                 message = config.must("text", "a column of its own", self.text, "Name another for it, or for the rest.")
                 mistakes.append(Mistake(("text",), message))
         mistakes += [Mistake(("exclude",), message) for message in self._wrongly_excluded()]
+        if self.features is not None and len(set(self.features)) != max(1, len(self.features)):
+            message = config.must("features", "different columns, one at least", list(self.features), "Mend the list.")
+            mistakes.append(Mistake(("features",), message))
         if self.tokens == "bytes" and "vocabulary" in self.text_keys:
             message = "vocabulary means nothing to tokens: bytes, of which there are 256. Remove the key."
             mistakes.append(Mistake(("vocabulary",), message))

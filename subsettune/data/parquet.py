@@ -42,7 +42,6 @@ from subsettune.task import Data
 
 NUMBER_ROWS = 8192  # read in one go
 LOOK_BYTES = 2**26  # of columns that are looked at in one go
-SINGLE = ("text", "image")  # an input that stands alone
 IMAGE_ROWS = 256
 
 
@@ -419,7 +418,8 @@ def _all_texts(files: list[_File], name: str) -> pa.ChunkedArray:
 def _in_order(schema: pa.Schema, told: list[ColumnFacts], data: Data) -> Iterator[ColumnFacts]:
     """What is known of all columns of a file: those that are read, and why others are not."""
     known, index = {facts.name: facts for facts in told}, pandas_index(schema)
-    only = next((f"the {facts.role} {facts.name!r} alone is the input." for facts in told if facts.role in SINGLE), "")
+    is_alone = data.features is None and len(told) == 1 and told[0].name in ("image", data.text)
+    only = f"the column {told[0].name!r} alone is the input." if is_alone else ""
     for name in schema.names:
         facts = ColumnFacts(name=name, role="excluded", kind=_kind(schema, name), width=0)
         if name in known:

@@ -222,6 +222,8 @@ def _first(sentences: str) -> str:
 
 
 def _about_texts(look: Look, data: Data) -> str:
+    if not look.texts:
+        return "holds nothing: every value is missing."
     if look.name in data.categorical:
         return ""
     if all(DATE_TEXT.fullmatch(text) for text in look.texts):

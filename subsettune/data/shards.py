@@ -23,7 +23,7 @@ class Parts:
     Args:
         train: of the training set, in the order of their names.
         test: of the official test set, likewise; empty where there is none.
-        left_alone: files whose names begin with `train` or `test`, and are neither.
+        left_alone: files that are neither, and whose names begin as theirs do, or as those of validation sets.
     """
 
     train: tuple[Path, ...]
@@ -75,6 +75,7 @@ def parts(folder: Path, suffixes: Sequence[str]) -> Parts:
         _check_shards(folder, part, {path: files[path] for path in meant})
         others += sorted(files.keys() - set(found[part]))
     _refuse_other_kind(folder, found, suffixes)
+    others += sorted(path for suffix in suffixes for part in ("val", "dev") for path in folder.glob(f"{part}*{suffix}"))
     return Parts(train=found["train"], test=found["test"], left_alone=tuple(others))
 
 

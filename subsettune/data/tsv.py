@@ -95,7 +95,7 @@ def _facts(names: Sequence[str], data: Data, length: int) -> Iterator[ColumnFact
         elif name == data.label:
             yield ColumnFacts(name=name, role="label", kind="text")
         else:
-            why = f"the text {data.text!r} alone is the input."
+            why = f"the column {data.text!r} alone is the input."
             yield ColumnFacts(name=name, role="ignored", kind="text", width=0, why=why)
 
 

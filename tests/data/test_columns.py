@@ -264,6 +264,11 @@ def test_what_cannot_be_excluded(tmp_path: Path, data: dict[str, Any], message: 
             {"exclude": ["c"], "categorical": ["c"]},
             "exclude: exclude must be other columns than categorical, got 'c'. Remove it from one of them.",
         ),
+        ({"features": []}, "features: features must be different columns, one at least, got []. Mend the list."),
+        (
+            {"features": ["a", "b", "a"]},
+            "features: features must be different columns, one at least, got ['a', 'b', 'a']. Mend the list.",
+        ),
         (
             {"exclude": ["c"], "features": ["a"]},
             "exclude: exclude must be left out beside features, which names all inputs. Remove one of them.",
@@ -324,6 +329,7 @@ SUSPICIOUS: dict[str, tuple[str, Any, str]] = {
         "is called an id, and is read as a number. If it stands for names, put it into data.categorical.",
     ),
     "constant": ("c", np.full(N, 7), "holds one value only."),
+    "nothing": ("c", pa.nulls(N, pa.string()), "holds nothing: every value is missing."),
     "constant_text": ("c", ["x"] * N, "holds one value only."),
     "seconds": ("when", SECONDS, TIME.format("seconds")),
     "seconds_as_float": ("when", SECONDS + 0.25, TIME.format("seconds")),
@@ -418,8 +424,18 @@ def test_columns_beside_a_text_or_an_image_are_told(tmp_path: Path) -> None:
     data = load_table(tmp_path, table(text=[f"word{i % 9} more" for i in range(N)]))
     assert (data.num_tokens > 0, about(data, "text").role, about(data, "text").width) == (True, "text", 2)
     assert told(data).sentences == (
-        "column 'a' is not read: the text 'text' alone is the input.",
-        "column 'b' is not read: the text 'text' alone is the input.",
+        "column 'a' is not read: the column 'text' alone is the input.",
+        "column 'b' is not read: the column 'text' alone is the input.",
+    )
+
+
+def test_columns_beside_a_column_of_pixels_are_told(tmp_path: Path) -> None:
+    """A column of that name is the input alone, whatever it holds."""
+    data = load_table(tmp_path, table(image=list(RNG.normal(size=(N, 4)))))
+    assert (data.input_shape, about(data, "image").width) == ((4,), 4)
+    assert told(data).sentences == (
+        "column 'a' is not read: the column 'image' alone is the input.",
+        "column 'b' is not read: the column 'image' alone is the input.",
     )
 
 

@@ -40,20 +40,21 @@ READ: list[tuple[list[str], list[str], list[str]]] = [  # training files, test f
     (["train-0.parquet", "train-1.parquet"], [], ["train-tiny.parquet"]),
     (["train_clean.parquet"], ["test_clean.parquet"], []),  # the only ones
     (["train.parquet"], [], ["training.parquet", "testimony.parquet"]),
+    (["train.parquet"], [], ["val.parquet", "validation-00000-of-00001.parquet"]),
 ]
 
 
 @pytest.mark.parametrize(("train", "test", "left"), READ)
 def test_which_files_are_read(tmp_path: Path, train: list[str], test: list[str], left: list[str]) -> None:
-    folder = touched(tmp_path, *train, *test, *left, "validation.parquet", "README.md")
+    folder = touched(tmp_path, *train, *test, *left, "README.md", "notes.parquet")
     assert names_of(parts(folder, (".parquet",))) == (train, test, left)
-    assert bool(parts(folder, (".parquet",)).warnings) == bool(left)
+    assert bool(parts(folder, (".parquet",)).warnings) == any(name.startswith("t") for name in left)
 
 
 def test_tsv_files_gzipped_or_not(tmp_path: Path) -> None:
     folder = touched(tmp_path, "train-1.tsv", "train-0.tsv.gz", "test.tsv.gz", "train_small.tsv.gz", "dev.tsv")
     found = names_of(parts(folder, (".tsv", ".tsv.gz")))
-    assert found == (["train-0.tsv.gz", "train-1.tsv"], ["test.tsv.gz"], ["train_small.tsv.gz"])
+    assert found == (["train-0.tsv.gz", "train-1.tsv"], ["test.tsv.gz"], ["train_small.tsv.gz", "dev.tsv"])
 
 
 REFUSED: list[tuple[list[str], str]] = [
