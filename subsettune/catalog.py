@@ -11,9 +11,9 @@ from subsettune.registry import DATASETS, MODELS, ORDERS, SELECTORS, TRANSITIONS
 
 DATA = {
     **DATASETS,
-    "PATH.parquet, FOLDER": "Parquet: `image`, `text` or numeric columns, and `label`; train*, test* in a folder",
-    "PATH.tsv, PATH.tsv.gz, FOLDER": "tab-separated texts (`text: COLUMN`) and `label`; train*, test* in a folder",
-    "PATH.npz": "arrays x and y, and x_test and y_test if there are any",
+    "PATH.parquet, FOLDER": "Parquet: `image`, `text` or numeric columns, `label`; train, test, or shards in a folder",
+    "PATH.tsv, PATH.tsv.gz, FOLDER": "tab-separated `text: COLUMN` and `label`; train, test, or shards in a folder",
+    "PATH.npz": "arrays x and y (or x_train and y_train), and x_test and y_test if there are any",
     "package.module:function": "returns a map-style torch Dataset, or a pair of them: training, test",
 }
 

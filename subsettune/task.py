@@ -44,8 +44,10 @@ class Data:
             them in another order, by those of each file; without the space around them. In .tsv files labels are
             numbers where all are decimal ones without leading zeros, else names. The classes -1 and 1 are two.
         features: columns or arrays that make up the input; default: `image` or `text` if there is one, else all other
-            columns. Columns of numbers are standardised, those of texts are categories and become one-hot, both as the
-            training part has them. Numbers keep what varies in them, whatever their size: times, ids, offsets.
+            columns, but for the index that pandas writes and for an exact second copy of the label: these are not read,
+            and `plan` says so. Columns of numbers are standardised, those of texts are categories and become one-hot,
+            both as the training part has them. Numbers keep what varies in them, whatever their size: times, ids,
+            offsets.
         options: keyword arguments of the function.
         categorical: columns of whole numbers, booleans or texts (Parquet) that are categories; texts always are.
         embeddings: column of lists (Parquet) or name of the array (.npz) that holds a vector for each example; it is
@@ -60,6 +62,7 @@ class Data:
             network embeds, 0 the padding of those that know one; `flat`, numbers that stand for themselves. Images and
             series are standardised by channel, flat numbers each, tokens not. Default: two and three dimensions are an
             image, all else is flat; the plan of a study says what that made of an example.
+        exclude: columns (Parquet) that are no features, where all others are.
 
     Only `options` and `layout` mean anything to functions, and only `source` to named data sets.
     """
@@ -68,7 +71,10 @@ class Data:
         rule=Rule(
             "a data set, a path of a .parquet, .tsv or .npz file or a folder, or package.module:function",
             _is_source,
-            lambda: f"Known data sets: {', '.join(DATASETS)}.",
+            lambda: (
+                f"Known data sets: {', '.join(DATASETS)}. A folder in the working folder is written with a slash, as "
+                "./photos."
+            ),
         )
     )
     label: str = "label"
@@ -81,6 +87,7 @@ class Data:
     max_tokens: int = setting(64, rule=AT_LEAST_ONE)
     vocabulary: int = setting(20_000, rule=AT_LEAST_ONE)
     layout: Literal["image", "series", "tokens", "flat"] | None = None
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         config.check(self)
@@ -98,11 +105,32 @@ class Data:
             other = "categorical" if self.text is None else "text"
             message = f"layout must be left out beside {other}, which says what an example is. Remove one of them."
             mistakes.append(Mistake(("layout",), message))
+        mistakes += [Mistake(("exclude",), message) for message in self._wrongly_excluded()]
+        if self.features is not None and len(set(self.features)) != max(1, len(self.features)):
+            message = config.must("features", "different columns, one at least", list(self.features), "Mend the list.")
+            mistakes.append(Mistake(("features",), message))
         if self.tokens == "bytes" and "vocabulary" in self.text_keys:
             message = "vocabulary means nothing to tokens: bytes, of which there are 256. Remove the key."
             mistakes.append(Mistake(("vocabulary",), message))
         if mistakes:
             raise ConfigError(tuple(mistakes))
+
+    def _wrongly_excluded(self) -> list[str]:
+        """A sentence for each column that is left out and has a part to play."""
+        if self.exclude and self.features is not None:
+            return ["exclude must be left out beside features, which names all inputs. Remove one of them."]
+        used = {
+            "label": (self.label,),
+            "embeddings": (self.embeddings,),
+            "text": (self.text,),
+            "categorical": self.categorical,
+        }
+        return [
+            config.must("exclude", f"other columns than {key}", name, "Remove it from one of them.")
+            for name in self.exclude
+            for key, names in used.items()
+            if name in names
+        ]
 
     @property
     def text_keys(self) -> tuple[str, ...]:
@@ -112,7 +140,8 @@ class Data:
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain form. What is new stands in it where it is given: what does nothing changes no key."""
-        names = [*(name for name in ("categorical", "embeddings", "layout") if getattr(self, name)), *self.text_keys]
+        new = ("categorical", "embeddings", "layout", "exclude")
+        names = [*(name for name in new if getattr(self, name)), *self.text_keys]
         given = {name: getattr(self, name) for name in names}
         always = {name: getattr(self, name) for name in ("source", "label", "features", "options")}
         return {name: config.to_plain(value) for name, value in {**always, **given}.items()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import logging
 import os
 import shlex
 import sys
@@ -136,6 +137,7 @@ def export_bundle(options: argparse.Namespace) -> int:
 def train_once(options: argparse.Namespace) -> int:
     """Train by a policy, a bundle or the recipe, and print the result; 2 where the training diverged."""
     from subsettune.data import load
+    from subsettune.data.audit import audit
     from subsettune.data.example import guess_of
     from subsettune.train import transitions
     from subsettune.train.loop import RunOptions, facts, run
@@ -147,6 +149,8 @@ def train_once(options: argparse.Namespace) -> int:
     guess = guess_of(data, study.task.data)
     if guess:
         print(f"An example was {guess}.", file=sys.stderr)
+    for warning in audit(data, study.task.split).warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     policy = _policy(options, known, data.fingerprint)
     settings = RunOptions(
         splits=("validation", "test"),
@@ -306,6 +310,7 @@ def list_names(options: argparse.Namespace) -> int:
 
 
 def _study(options: argparse.Namespace) -> Study:
+    logging.getLogger("subsettune.data").setLevel(logging.ERROR)  # commands tell people themselves
     from subsettune.study.spec.yaml_file import read
 
     names = ("trials", "parallel", "seeds", "time_limit_s")

@@ -23,7 +23,7 @@ from subsettune.task import Task
 
 __all__ = ["CachedData", "DataPaths", "Part", "TaskData", "cached", "load", "remove_cached"]
 
-_LOG = logging.getLogger("subsettune")
+_LOG = logging.getLogger("subsettune.data")
 _LOADED: dict[tuple[str, str, str], tuple[object, TaskData]] = {}
 
 
@@ -52,14 +52,20 @@ def load(task: Task, places: DataPaths | None = None, *, fingerprint: str | None
     if data is None or (data.fingerprint != fingerprint if fingerprint is not None else known_stamp != stamp):
         data = _load(task, places, fingerprint)
         _LOADED[memo] = (stamp, data)
-        for note in data.notes if fingerprint is None else ():  # workers know the fingerprint: nobody reads theirs
-            _LOG.warning("%s", note)
+        if fingerprint is None:  # workers know it, and nobody reads what they say
+            _say(data)
     if fingerprint is not None and data.fingerprint != fingerprint:
         raise DataError(
             f"the data here have the fingerprint {data.fingerprint[:16]}, and {fingerprint[:16]} were expected. "
             "Give every machine the same data."
         )
     return data
+
+
+def _say(data: TaskData) -> None:
+    """Log what is not what it seems; `audit` tells it to people who look."""
+    for note in (*(data.facts.sentences if data.facts is not None else ()), *data.notes):
+        _LOG.warning("%s", note)
 
 
 def _load(task: Task, places: DataPaths, fingerprint: str | None) -> TaskData:

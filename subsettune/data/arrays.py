@@ -23,6 +23,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from subsettune.data.columns import SourceFacts
 from subsettune.data.raw import Array, Categories
 from subsettune.data.text import num_tokens
 from subsettune.errors import DataError
@@ -32,7 +33,7 @@ HASH_BLOCK_BYTES = 2**24
 # Left out where empty, as in files of versions that lack them.
 SINCE = (
     *("columns", "categories", "num_embedding", "tokens", "vocabulary"),
-    *("shift", "exponent", "notes", "num_ids", "taken"),
+    *("shift", "exponent", "notes", "num_ids"),
 )
 # Without it Linux counts a copy-on-write mapping as memory, and refuses files larger than that. New in mmap in 3.13.
 MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
@@ -60,8 +61,6 @@ class Meta:
         exponent: of each column or channel, likewise.
         notes: sentences about inputs that are not what they seem.
         num_ids: one more than the largest of the user's own token ids.
-        taken: what an example was taken for, where its shape leaves that open: see `layout.taken_for`. Not in the file,
-            since it is the source's.
     """
 
     source: str
@@ -79,7 +78,6 @@ class Meta:
     exponent: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     num_ids: int = 0
-    taken: str = ""
 
     @property
     def num_tokens(self) -> int:
@@ -96,12 +94,14 @@ class Arrays:
         targets: (n,) int64 classes, or (n,) or (n, m) float32 or float64 values.
         meta: what they are.
         embeddings: (n, e) float32, if there are any.
+        facts: what was found in the source, where it was asked for; no part of the file.
     """
 
     inputs: Tensor
     targets: Tensor
     meta: Meta
     embeddings: Tensor | None = None
+    facts: SourceFacts | None = None
 
 
 def fingerprint(inputs: Array, targets: Array, meta: Meta, embeddings: Array | None = None) -> str:

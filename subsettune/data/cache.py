@@ -1,7 +1,8 @@
 """The cache of data on this machine: Arrow files by content, and an index from sources and tasks to contents.
 
 <cache>/data/<content>.arrow      the examples; written under another name, then renamed
-<cache>/data/<key>.json           which content a source, or the data of a task, has; and the file's size and time
+<cache>/data/<key>.json           which content a source, or the data of a task, has; the file's size and time; and of a
+                                  source what was found when it was read
 <cache>/data/<key>.lock           held while a source is read; it goes with the process that holds it
 <cache>/data/<key>.partial, .unpacked    what a process works on, or a killed one left; the next one writes over it
 """
@@ -19,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from subsettune.data import arrays, raw, sources
+from subsettune.data.columns import SourceFacts
+from subsettune.data.facts import completed
 from subsettune.data.layout import OWN_IDS
 from subsettune.data.places import DataPaths
-from subsettune.errors import DataError, StorageError
+from subsettune.errors import ConfigError, DataError, StorageError
 from subsettune.storage import Folder
 from subsettune.task import Data
 
@@ -67,13 +70,13 @@ def fetch(data: Data, kind: str, places: DataPaths) -> arrays.Arrays:
         if known is not None:
             return known
         try:
-            content, taken = _make(source, kind, folder)
+            content, told = _make(source, data, kind, folder)
         finally:
             _remove_leftovers(folder, key)
         # Reading may have fetched files: index the source as it is now, too.
         for each in {key, source.key_now()[:32] if source.key_now is not None else key}:
-            _index(folder, each, content, taken)
-        return _with_taken(arrays.read(folder / f"{content}.arrow"), taken)
+            _index(folder, each, content, told)
+        return replace(arrays.read(folder / f"{content}.arrow"), facts=told)
 
 
 def recall(fingerprint: str, places: DataPaths) -> arrays.Arrays | None:
@@ -142,17 +145,13 @@ def _folder(places: DataPaths) -> Path:
     return Path(places.cache_folder) / "data"
 
 
-def _make(source: sources.Source, kind: str, folder: Path) -> tuple[str, str]:
-    """Read a source and write its Arrow file.
-
-    Returns:
-        The fingerprint of its content, and what its examples were taken for, which other sources of that content may
-        leave no doubt of: it stands in the index.
-    """
+def _make(source: sources.Source, data: Data, kind: str, folder: Path) -> tuple[str, SourceFacts]:
+    """Read a source and write its Arrow file; returns the fingerprint of its content, and what was found in it."""
     key = source.key[:32]
     _remove_leftovers(folder, key)
     read = source.read(folder / f"{key}.unpacked")
     inputs, targets, classes = raw.checked(read, kind)
+    told = completed(read, inputs, targets, data)
     meta = arrays.Meta(
         source=source.name,
         kind=kind,
@@ -176,18 +175,14 @@ def _make(source: sources.Source, kind: str, folder: Path) -> tuple[str, str]:
         partial.replace(path)  # the same content under another source, perhaps: whole in any case
     except OSError as error:
         raise _unwritable(folder, error) from error
-    is_sure = read.taken == "numbers" and inputs.min() < 0  # no ids are below 0
-    return meta.fingerprint, "" if is_sure else read.taken
+    return meta.fingerprint, told
 
 
-def _with_taken(found: arrays.Arrays, taken: str) -> arrays.Arrays:
-    return replace(found, meta=replace(found.meta, taken=taken)) if taken else found
-
-
-def _index(folder: Path, key: str, content: str, taken: str = "") -> None:
+def _index(folder: Path, key: str, content: str, told: SourceFacts | None = None) -> None:
     stat = (folder / f"{content}.arrow").stat()
-    entry = {"fingerprint": content, "num_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    entry |= {"taken": taken} if taken else {}
+    entry: dict[str, Any] = {"fingerprint": content, "num_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    if told is not None:  # not in the Arrow file: another source may have the same content, and other columns
+        entry["facts"] = told.to_mapping()
     Folder.at(folder).write(f"{key}.json", json.dumps(entry).encode())
 
 
@@ -202,14 +197,15 @@ def _recalled(folder: Path, key: str) -> arrays.Arrays | None:
         return None
     path = folder / f"{entry['fingerprint']}.arrow"
     try:
+        told = SourceFacts.from_mapping(entry["facts"]) if "facts" in entry else None
         stat, found = path.stat(), arrays.read(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, ConfigError):
         return None
     if (stat.st_size, stat.st_mtime_ns) != (entry.get("num_bytes"), entry.get("mtime_ns")):
         arrays.verify(path, found)
         with contextlib.suppress(OSError):  # a cache that cannot be written is hashed at each load
-            _index(folder, key, entry["fingerprint"], str(entry.get("taken", "")))
-    return _with_taken(found, str(entry.get("taken", "")))
+            _index(folder, key, entry["fingerprint"], told)
+    return replace(found, facts=told)
 
 
 def _read_entry(entry: Path) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class Vocabulary:
         self.name, self.num_rows = name, num_rows
         self._by_number = bool(pa.types.is_integer(kind))
         self._found: set[str | None] = set()
+        self.missing = 0  # rows without a value so far
 
     def add(self, column: pa.Array) -> None:
         """Take in the categories of some rows.
@@ -47,6 +48,7 @@ class Vocabulary:
         Raises:
             DataError: there are too many by now.
         """
+        self.missing += column.null_count
         self._found.update(pc.unique(_texts(column)).to_pylist())
         if len(self._found) > MOST_CATEGORIES:
             self._refuse(f"at most {MOST_CATEGORIES:,} categories", f"{len(self._found):,} or more")
@@ -66,8 +68,8 @@ class Vocabulary:
 
     def _refuse(self, rule: str, got: str) -> None:
         raise DataError(
-            f"column {self.name!r} must have {rule} to be an input, got {got}. Group them, or drop the column: name "
-            "the others in data.features."
+            f"column {self.name!r} must have {rule} to be an input, got {got}. Group them, or leave the column out "
+            "(data.exclude)."
         )
 
 

@@ -5,6 +5,7 @@ Names are found (`x`, `images`, ...; `y`, `label`, ...) or given in the task; no
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from subsettune.data import precision
+from subsettune.data.columns import ColumnFacts, Role, SourceFacts
 from subsettune.data.labels import decoded
 from subsettune.data.layout import OWN_IDS, arranged, check_ids, stored_type, taken_for
 from subsettune.data.raw import Array, Raw
@@ -22,13 +24,13 @@ from subsettune.data.scratch import allocate
 from subsettune.errors import DataError
 from subsettune.task import Data
 
-INPUT_NAMES = ("x", "features", "inputs", "images")
-LABEL_NAMES = ("label", "y", "labels", "targets")
+INPUT_NAMES = ("x", "features", "inputs", "images", "x_train", "train_x")
+LABEL_NAMES = ("label", "y", "labels", "targets", "y_train", "train_y")
 COPY_ROWS = 4096
 
 
 def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
-    """Read an .npz file: inputs `x` and labels `y`, and perhaps `x_test` and `y_test`.
+    """Read an .npz file: inputs `x` and labels `y` (or `x_train`, `y_train`), and perhaps `x_test` and `y_test`.
 
     Args:
         path: of a file that numpy.savez wrote.
@@ -46,13 +48,15 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
         if x_name == y_name:
             raise DataError(f"data.label must not be among data.features, got {y_name!r} for both. Name two arrays.")
         has_test = _has_test(names, x_name, y_name, path)
-        suffixes = ("", "_test") if has_test else ("",)
-        labels = [decoded(_array(archive, f"{y_name}{suffix}", path)) for suffix in suffixes]
-        parts, taken = _inputs(archive, [f"{x_name}{suffix}" for suffix in suffixes], data, path)
+        x_names, y_names = (_with_twin(name, names, has_test) for name in (x_name, y_name))
+        labels = [decoded(_array(archive, name, path)) for name in y_names]
+        for name, y in zip(y_names[1:], labels[1:], strict=True):
+            _refuse_empty(y, name, path)
+        parts, taken = _inputs(archive, x_names, data, path)
         stored = stored_type(parts[0].dtype, data.layout)
         inputs, num_train = _filled(parts, sum(map(len, parts)), stored, scratch), len(parts[0])
         scaling = _kept(parts, inputs)
-        embeddings = _embeddings(archive, (x_name, y_name), suffixes, data, path, scratch)
+        embeddings = _embeddings(archive, (x_name, y_name), has_test, data, path, scratch)
     _refuse_kinds(labels, path)
     if len({y.shape[1:] for y in labels}) > 1:
         raise DataError(f"labels of {path} must have one shape in training and test, got {_shapes(labels)}. Mend them.")
@@ -61,6 +65,12 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
             f"inputs and labels must be as many, got {num_train} in {x_name!r} and {len(labels[0])} in {y_name!r}. "
             "Mend the data."
         )
+    if has_test and len(labels[1]) != len(inputs) - num_train:
+        raise DataError(
+            f"inputs and labels must be as many, got {len(inputs) - num_train} in {x_names[1]!r} and {len(labels[1])} "
+            f"in {y_names[1]!r}. Mend the data."
+        )
+    read = [name for pair in zip(x_names, y_names, strict=True) for name in pair]
     return Raw(
         inputs=inputs,
         labels=np.concatenate(labels),
@@ -69,6 +79,7 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
         tokens=OWN_IDS if data.layout == "tokens" else "",
         scaling=scaling,
         taken=taken,
+        facts=_facts(names, read, inputs, data),
     )
 
 
@@ -79,8 +90,42 @@ def _refuse_kinds(labels: list[Array], path: Path) -> None:
         raise DataError(f"labels of {path} must be numbers or texts in training and test, got {got}. Write them alike.")
 
 
+def _facts(names: tuple[str, ...], read: list[str], inputs: Array, data: Data) -> SourceFacts:
+    """Which arrays are read, and what lies beside them."""
+    embeddings = () if data.embeddings is None else (data.embeddings, _twin(data.embeddings, names))
+    left = tuple(name for name in names if name not in (*read, *embeddings))
+    stray = [name for name in left if "test" in name.lower()]
+    role: Role = "image" if inputs.ndim == 4 else "feature"
+    return SourceFacts(
+        files=tuple(read[:2]),
+        test_files=tuple(read[2:]),
+        left_alone=left,
+        columns=(
+            ColumnFacts(name=read[0], role=role, width=math.prod(inputs.shape[1:])),
+            ColumnFacts(name=read[1], role="label"),
+            *(ColumnFacts(name=name, role="embeddings") for name in embeddings[:1]),
+        ),
+        warnings=(
+            *(_not_read(name, read) for name in (stray[:1] if len(read) == 2 else ())),
+            *(_other(name, read[0], "features") for name in left if name in INPUT_NAMES),
+            *(_other(name, read[1], "label") for name in left if name in LABEL_NAMES),
+        ),
+    )
+
+
+def _other(name: str, read: str, key: str) -> str:
+    return f"array {name!r} is not read, as {read!r} is. Name the one that is meant in data.{key}."
+
+
+def _not_read(stray: str, read: list[str]) -> str:
+    return (
+        f"array {stray!r} is not read: a test set must be called {_twin(read[0], ())!r} and {_twin(read[1], ())!r}, or "
+        "the test part is drawn from the training set. Rename the arrays, or leave them out."
+    )
+
+
 def _embeddings(
-    archive: Any, taken: tuple[str, ...], suffixes: tuple[str, ...], data: Data, path: Path, scratch: Path
+    archive: Any, taken: tuple[str, ...], has_test: bool, data: Data, path: Path, scratch: Path
 ) -> Array | None:
     """Embeddings as float32, training first; each array of the file is held once."""
     if data.embeddings is None:
@@ -91,7 +136,7 @@ def _embeddings(
             "another."
         )
     parts = []
-    for name in (f"{data.embeddings}{suffix}" for suffix in suffixes):
+    for name in _with_twin(data.embeddings, tuple(archive.files), has_test):
         if name not in archive.files:
             raise DataError(
                 f"{path} must hold the embeddings {name}, got {', '.join(archive.files)}. Mend data.embeddings."
@@ -115,7 +160,8 @@ def _inputs(archive: Any, names: list[str], data: Data, path: Path) -> tuple[lis
     first, taken = _examples(archive, names[0], data, path)
     parts = [first, *(_examples(archive, name, data, path)[0] for name in names[1:])]
     stored = stored_type(first.dtype, data.layout)
-    for rest in parts[1:]:
+    for name, rest in zip(names[1:], parts[1:], strict=True):
+        _refuse_empty(rest, name, path)
         if rest.shape[1:] != first.shape[1:] or stored_type(rest.dtype, data.layout) != stored:
             got = f"{first.dtype} {first.shape[1:]} and {rest.dtype} {rest.shape[1:]}"
             raise DataError(
@@ -210,11 +256,29 @@ def _name(names: tuple[str, ...], wanted: tuple[str, ...], what: str, path: Path
 
 
 def _has_test(names: tuple[str, ...], x_name: str, y_name: str, path: Path) -> bool:
-    has_x, has_y = (f"{name}_test" in names for name in (x_name, y_name))
+    has_x, has_y = (_twin(name, names) in names for name in (x_name, y_name))
     if has_x != has_y:
-        there, missing = (x_name, y_name) if has_x else (y_name, x_name)
-        raise DataError(f"{path} holds {there}_test but no {missing}_test. Add it, or leave both out.")
+        there, missing = (_twin(name, names) for name in ((x_name, y_name) if has_x else (y_name, x_name)))
+        raise DataError(f"{path} holds {there} but no {missing}. Add it, or leave both out.")
     return has_x
+
+
+def _twin(name: str, names: tuple[str, ...]) -> str:
+    """What the test array to a training array is called: `x_test` to `x`, and to `x_train`."""
+    longer, replaced = f"{name}_test", name.replace("train", "test")
+    return replaced if "train" in name and longer not in names else longer
+
+
+def _with_twin(name: str, names: tuple[str, ...], has_test: bool) -> list[str]:
+    return [name, _twin(name, names)] if has_test else [name]
+
+
+def _refuse_empty(array: Array, name: str, path: Path) -> None:
+    if len(array) == 0:
+        raise DataError(
+            f"array {name!r} of {path} must have a row for each example, got none. Give a test set with examples, or "
+            "leave it out: a test part is then drawn from the training set."
+        )
 
 
 def _shapes(arrays: list[Array]) -> str:

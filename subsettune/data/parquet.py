@@ -1,7 +1,8 @@
 """The user's own Parquet files, as the Hugging Face hub lays them out, read a batch at a time.
 
-One file, or a folder of train*.parquet and perhaps test*.parquet. A column `image` or `text` is the input; without one
-all columns but the label are, numbers and categories together.
+One file, or a folder of train.parquet and perhaps test.parquet, or of numbered shards of them. A column `image` or
+`text` is the input; without one all columns but the label are, numbers and categories together, and what is surely no
+feature is left out: `scan` says what that is.
 """
 
 from __future__ import annotations
@@ -19,35 +20,58 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from subsettune.data import precision
+from subsettune.data.arrow_types import plain_chunks, plain_column, plain_schema
 from subsettune.data.categories import Vocabulary, can_be_marked, codes, is_text
+from subsettune.data.columns import ColumnFacts, SourceFacts, leave_out
 from subsettune.data.images import check_shape, decode
 from subsettune.data.labels import joined, named, renumbered
 from subsettune.data.layout import OWN_IDS, arranged_image
 from subsettune.data.lists import Lists, depth, is_shaped, numbers_of, read_lists
 from subsettune.data.raw import Array, Categories, Raw
+from subsettune.data.scan import (
+    Labels,
+    Look,
+    facts_of,
+    look_at_numbers,
+    look_at_texts,
+    pandas_index,
+    why_not_read,
+)
 from subsettune.data.scratch import allocate
+from subsettune.data.shards import Parts, parts
 from subsettune.data.text import read_texts
+from subsettune.data.unlabelled import refuse_unlabelled
 from subsettune.errors import DataError
 from subsettune.task import Data
 
 NUMBER_ROWS = 8192  # read in one go
+LOOK_BYTES = 2**26  # of columns that are looked at in one go
 IMAGE_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """An open Parquet file and its path, for messages."""
+    """An open Parquet file, its path for messages, and its schema in plain types."""
 
     path: Path
     content: pq.ParquetFile
+    schema: pa.Schema
 
     @property
     def num_rows(self) -> int:
         return int(self.content.metadata.num_rows)
 
-    @property
-    def schema(self) -> pa.Schema:
-        return self.content.schema_arrow
+    def column(self, name: str) -> pa.ChunkedArray:
+        """All of a column."""
+        return self.read([name])[name]
+
+    def read(self, names: Sequence[str]) -> dict[str, pa.ChunkedArray]:
+        """All of some columns, in plain types."""
+        try:
+            found = self.content.read(columns=list(names))
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(self.path, error) from error
+        return {name: plain_chunks(found.column(name)) for name in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +99,9 @@ class _Column:
 
 
 def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
-    """Read a Parquet file, or a folder with `train*.parquet` and perhaps `test*.parquet`.
+    """Read a Parquet file, or a folder with `train.parquet` and perhaps `test.parquet`, or numbered shards of them.
 
-    Other files of a folder, `validation*.parquet` among them, are left alone: validation is drawn from training rows.
+    Other files of a folder, `validation.parquet` among them, are left alone: validation is drawn from training rows.
 
     Args:
         path: of the file or folder.
@@ -89,34 +113,43 @@ def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
         scratch: folder for large arrays.
 
     Raises:
-        DataError: a file is empty, truncated, or lacks a column; images differ in size; a column is of no use.
+        DataError: a file is empty, truncated, or lacks a column, or has two of one name; a test file has no labels;
+            images differ in size; a column is of no use.
     """
-    train, test = ([_open(file) for file in files] for files in _parquet_files(path))
+    found = _parquet_files(path)
+    train, test = ([_open(file) for file in files] for files in (found.train, found.test))
     files = [*train, *test]
+    _check_there(files[0], (data.label,), "Set data.label and data.features.")
+    for file in test:
+        refuse_unlabelled(file.path, file.column(data.label) if data.label in file.schema.names else None, data.label)
     _check_files(files, data)
     schema, num_train = files[0].schema, sum(file.num_rows for file in train)
     data = _with_text(schema, data)
     columns: tuple[_Column, ...] = ()
     scaling = precision.Scaling()
+    told: list[ColumnFacts] = []
     vocabulary: list[str] = []
     taken = ""
     names = () if data.text is not None else _feature_names(schema, data, path)
+    labels, classes = _labels(files, data.label, kind)
     if data.text is not None:
         inputs, vocabulary = _read_texts(files, data, num_train, scratch)
+        told = [ColumnFacts(name=data.text, role="text", kind=_kind(schema, data.text), width=inputs.shape[1])]
     elif _is_image(schema.field(names[0]).type):
         inputs = _read_images(files, names[0], data.layout, scratch)
+        told = [ColumnFacts(name=names[0], role="image", kind=_kind(schema, names[0]), width=inputs[0].size)]
     elif _is_shaped(schema, names, data):
         lists = _read_lists(files, names[0], data, num_train, scratch)
         inputs, scaling, taken = lists.inputs, lists.scaling, lists.taken
+        told = [ColumnFacts(name=names[0], role="feature", kind=_kind(schema, names[0]), width=inputs[0].size)]
     else:
         _check_roles(files, names, data)
-        columns = _columns(files, names, data)
+        columns, told = _surveyed(files, names, data, Labels.of(labels, kind))
         inputs = _read_columns(files, columns, scratch)
         if data.layout != "tokens":
             stored = [name for column in columns for name in column.names]
             scaling = precision.kept(inputs, partial(_exact, files, columns), num_train, stored)
         taken = "numbers" if _may_be_ids(schema, columns) else ""
-    labels, classes = _labels(files, data.label, kind)
     return Raw(
         inputs=inputs,
         labels=labels,
@@ -129,26 +162,39 @@ def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
         vocabulary=tuple(vocabulary),
         scaling=scaling,
         taken=taken,
+        facts=SourceFacts(
+            files=tuple(file.path.name for file in train),
+            test_files=tuple(file.path.name for file in test),
+            left_alone=tuple(file.name for file in found.left_alone),
+            columns=tuple(_in_order(schema, told, data)),
+            warnings=found.warnings,
+        ),
     )
 
 
-def _parquet_files(path: Path) -> tuple[list[Path], list[Path]]:
+def _parquet_files(path: Path) -> Parts:
     if path.is_file():
-        return [path], []
-    train = sorted(path.glob("train*.parquet"))
-    if not train:
-        found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
+        return Parts(train=(path,))
+    found = parts(path, (".parquet",))
+    if not found.train:
+        names = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
         raise DataError(
-            f"folder {path} must hold train*.parquet or train*.tsv (and may hold test* likewise), got {found}."
+            f"folder {path} must hold train*.parquet or train*.tsv (and may hold test* likewise), got {names}."
         )
-    return train, sorted(path.glob("test*.parquet"))
+    return found
 
 
 def _open(path: Path) -> _File:
     try:
-        return _File(path, pq.ParquetFile(path, memory_map=True))
+        content = pq.ParquetFile(path, memory_map=True)
+        file = _File(path, content, plain_schema(content.schema_arrow))
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
+    names = file.schema.names
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{path} has more than one column {twice[0]!r}. Rename or drop all but one of them.")
+    return file
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
@@ -159,6 +205,7 @@ def _damaged(path: Path, error: Exception) -> DataError:
 def _check_files(files: list[_File], data: Data) -> None:
     """Rows and the named columns must be in every file, and the labels of one type."""
     _check_names(data)
+    _check_there(files[0], data.exclude, "Set data.exclude.")
     for file in files:
         if file.num_rows == 0:
             raise DataError(f"{file.path} has no rows. Give a file with examples, or remove it.")
@@ -206,7 +253,8 @@ def _with_text(schema: pa.Schema, data: Data) -> Data:
         DataError: something is said about texts, and there are none.
     """
     is_open = data.text is None and data.features is None and not data.categorical
-    is_there = "text" in schema.names and "image" not in schema.names and "text" not in (data.label, data.embeddings)
+    names = [name for name in schema.names if name not in data.exclude]
+    is_there = "text" in names and "image" not in names and "text" not in (data.label, data.embeddings)
     if is_open and is_there and is_text(schema.field("text").type):
         return replace(data, text="text")  # refuses a layout beside it
     if data.text is None and data.text_keys:
@@ -229,12 +277,15 @@ def _read_texts(files: list[_File], data: Data, num_train: int, scratch: Path) -
 
 
 def _feature_names(schema: pa.Schema, data: Data, path: Path) -> tuple[str, ...]:
-    if data.features is None and "image" in schema.names and data.label != "image":
+    index = pandas_index(schema)
+    used = [n for n in schema.names if n not in (data.label, data.embeddings, *data.exclude)]
+    if data.features is None and "image" in used:
         names: tuple[str, ...] = ("image",)
     else:
-        names = data.features or tuple(name for name in schema.names if name not in (data.label, data.embeddings))
+        names = data.features or tuple(name for name in used if name not in index or name in data.categorical)
     if not names:
-        raise DataError(f"{path} has no column besides the label {data.label!r}. Add the features.")
+        gone = f", data.exclude and the index of pandas, {', '.join(index)}" if index & set(used) else ""
+        raise DataError(f"{path} has no column besides the label {data.label!r}{gone}. Add the features.")
     kinds = [schema.field(name).type for name in names]
     if len(names) == 1 and _is_image(kinds[0]):
         if data.categorical:
@@ -242,15 +293,25 @@ def _feature_names(schema: pa.Schema, data: Data, path: Path) -> tuple[str, ...]
         return names
     if len(names) == 1 and is_shaped(kinds[0]) and _is_number(numbers_of(kinds[0])):
         return names
-    odd = [
-        f"{name} ({kind})" for name, kind in zip(names, kinds, strict=True) if not (_is_numeric(kind) or is_text(kind))
-    ]
-    if odd:
-        raise DataError(
-            f"columns of {path} must be numbers, texts, or one column of encoded images, got {', '.join(odd)}. "
-            "Encode them as numbers, or name others in data.features."
-        )
+    _refuse_odd(dict(zip(names, kinds, strict=True)), path, data)
     return names
+
+
+def _refuse_odd(kinds: dict[str, pa.DataType], path: Path, data: Data) -> None:
+    """Columns must be of types that can be features."""
+    odd = {name: kind for name, kind in kinds.items() if not (_is_numeric(kind) or is_text(kind))}
+    if not odd:
+        return
+    told = ", ".join(f"{name} ({kind})" for name, kind in odd.items())
+    if all(pa.types.is_temporal(kind) for kind in odd.values()):
+        raise DataError(
+            f"columns of {path} must be numbers or texts, got dates or times in {told}. Convert them to what matters, "
+            f"as numbers (month, weekday, hour, age), or {leave_out(list(odd), data)}."
+        )
+    raise DataError(
+        f"columns of {path} must be numbers, texts, or one column of encoded images, got {told}. Encode them as "
+        f"numbers, or {leave_out(list(odd), data)}."
+    )
 
 
 def _is_shaped(schema: pa.Schema, names: tuple[str, ...], data: Data) -> bool:
@@ -335,7 +396,8 @@ def _batches(files: Sequence[_File], columns: list[str], num_rows: int) -> Itera
     for file in files:
         try:
             for batch in file.content.iter_batches(batch_size=num_rows, columns=columns):
-                yield row, batch
+                plain = [plain_column(batch.column(name)) for name in columns]
+                yield row, pa.RecordBatch.from_arrays(plain, columns)
                 row += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             raise _damaged(file.path, error) from error
@@ -353,8 +415,32 @@ def _widths(file: _File, names: Sequence[str]) -> dict[str, int | None]:
     return {name: len(value) if isinstance(value, list) else None for name, value in values.items()}
 
 
-def _columns(files: list[_File], names: tuple[str, ...], data: Data) -> tuple[_Column, ...]:
-    """Width and categories of each input column; the categories are those of all files."""
+def _surveyed(
+    files: list[_File], names: tuple[str, ...], data: Data, labels: Labels
+) -> tuple[tuple[_Column, ...], list[ColumnFacts]]:
+    """The input columns, without what is surely none unless it is named, and what is known of each."""
+    vocabularies = _vocabularies(files, names, data)
+    widths = _widths(files[0], [name for name in names if name not in vocabularies])
+    looks = dict(_looks(files, [name for name, width in widths.items() if width is None], labels))
+    looks |= {
+        name: look_at_texts(vocabulary, labels, partial(_all_texts, files, name))
+        for name, vocabulary in vocabularies.items()
+    }
+    index = pandas_index(files[0].schema)
+    columns, told = [], []
+    for name in names:
+        categories = vocabularies[name].names() if name in vocabularies else ()
+        column = _Column(name=name, width=widths.get(name), categories=categories)
+        look, width = looks.get(name, Look(name=name)), len(categories) or len(column.names)
+        told.append(replace(facts_of(look, width, data, index), kind=_kind(files[0].schema, name)))
+        columns += [] if told[-1].role == "ignored" else [column]
+    if not columns:
+        raise DataError(f"{files[0].path} has no feature: column {names[0]!r} is not read, as {told[0].why}")
+    return tuple(columns), told
+
+
+def _vocabularies(files: list[_File], names: tuple[str, ...], data: Data) -> dict[str, Vocabulary]:
+    """The categories of all files, of each column that has any."""
     schema, num_rows = files[0].schema, sum(file.num_rows for file in files)
     kinds = {name: schema.field(name).type for name in names}
     found = {
@@ -365,11 +451,49 @@ def _columns(files: list[_File], names: tuple[str, ...], data: Data) -> tuple[_C
     for _, batch in _batches(files, list(found), NUMBER_ROWS) if found else ():
         for name, vocabulary in found.items():
             vocabulary.add(batch.column(name))
-    widths = _widths(files[0], [name for name in names if name not in found])
-    return tuple(
-        _Column(name=name, categories=found[name].names()) if name in found else _Column(name=name, width=widths[name])
-        for name in kinds
-    )
+    return found
+
+
+def _looks(files: list[_File], names: list[str], labels: Labels) -> Iterator[tuple[str, Look]]:
+    """A look at each column of plain numbers, some columns in memory at a time."""
+    step = max(1, LOOK_BYTES // (8 * max(1, sum(file.num_rows for file in files))))
+    for start in range(0, len(names), step):
+        group = names[start : start + step]
+        tables = [file.read(group) for file in files]
+        for name in group:
+            yield name, look_at_numbers(name, [_plain_numbers(table[name]) for table in tables], labels)
+
+
+def _plain_numbers(column: pa.ChunkedArray) -> Array:
+    """(n,) numbers; NaN for what is missing."""
+    return np.asarray((column.cast(pa.uint8()) if pa.types.is_boolean(column.type) else column).to_numpy())
+
+
+def _all_texts(files: list[_File], name: str) -> pa.ChunkedArray:
+    return pa.chunked_array([chunk.cast(pa.large_string()) for file in files for chunk in file.column(name).chunks])
+
+
+def _in_order(schema: pa.Schema, told: list[ColumnFacts], data: Data) -> Iterator[ColumnFacts]:
+    """What is known of all columns of a file: those that are read, and why others are not."""
+    known, index = {facts.name: facts for facts in told}, pandas_index(schema)
+    is_alone = data.features is None and len(told) == 1 and told[0].name in ("image", data.text)
+    only = f"the column {told[0].name!r} alone is the input." if is_alone else ""
+    for name in schema.names:
+        facts = ColumnFacts(name=name, role="excluded", kind=_kind(schema, name), width=0)
+        if name in known:
+            yield known[name]
+        elif name in (data.label, data.embeddings):
+            yield replace(facts, role="label" if name == data.label else "embeddings", width=1)
+        elif name in data.exclude:
+            yield replace(facts, why="data.exclude names it")
+        elif data.features is not None:
+            yield replace(facts, why="data.features does not name it")
+        else:
+            yield replace(facts, role="ignored", why=only or why_not_read(is_index=name in index))
+
+
+def _kind(schema: pa.Schema, name: str) -> str:
+    return str(schema.field(name).type)
 
 
 def _all_categories(columns: tuple[_Column, ...]) -> tuple[Categories, ...]:
@@ -482,7 +606,7 @@ def _labels(files: list[_File], name: str, kind: str) -> tuple[Array, tuple[str,
     Returns:
         (n,) numbers, or class numbers of texts in the order of the texts; (n, m) of lists.
     """
-    column = pa.chunked_array([chunk for file in files for chunk in _column(file, name).chunks])
+    column = pa.chunked_array([chunk for file in files for chunk in file.column(name).chunks])
     if column.null_count:
         raise DataError(f"column {name!r} must have no missing labels, got {column.null_count}. Drop those rows.")
     if _is_image(column.type) and not pa.types.is_struct(column.type):
@@ -497,14 +621,6 @@ def _labels(files: list[_File], name: str, kind: str) -> tuple[Array, tuple[str,
     if kind == "classification" and pa.types.is_integer(column.type):
         return _listed(files, name)
     return np.asarray(column.to_numpy()), ()
-
-
-def _column(file: _File, name: str) -> pa.ChunkedArray:
-    try:
-        column = file.content.read(columns=[name]).column(name)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(file.path, error) from error
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def _texts(column: pa.ChunkedArray, name: str, kind: str) -> tuple[Array, tuple[str, ...]]:
@@ -531,7 +647,7 @@ def _listed(files: list[_File], name: str) -> tuple[Array, tuple[str, ...]]:
     listed, paths = [_class_names(file.schema, name) for file in files], [file.path for file in files]
     classes = joined(listed, paths)
     numbers = [
-        renumbered(np.asarray(_column(file, name).to_numpy()), names, classes, file.path)
+        renumbered(np.asarray(file.column(name).to_numpy()), names, classes, file.path)
         for file, names in zip(files, listed, strict=True)
     ]
     return np.concatenate(numbers), classes

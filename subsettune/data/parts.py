@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from subsettune.data.arrays import Arrays, Meta
+from subsettune.data.columns import SourceFacts
 from subsettune.data.distort import distorted
 from subsettune.data.encode import Encoder, Normalizer, TokenIds, float32
 from subsettune.data.labels import category_suspicions, suspicions
@@ -130,6 +131,7 @@ class TaskData:
         notes: sentences about names of classes and about inputs that are not what they seem.
         tokens: what they are ids of: `words` or `bytes` of texts, or `ids` of the user's own; else empty.
         taken: what an example was taken for, where its shape leaves that open: see `layout.taken_for`.
+        facts: what was found in the source; None where the data were loaded by their fingerprint.
     """
 
     train: Part
@@ -149,6 +151,7 @@ class TaskData:
     notes: tuple[str, ...] = ()
     tokens: str = ""
     taken: str = ""
+    facts: SourceFacts | None = None
 
     @property
     def num_features(self) -> int:
@@ -203,7 +206,8 @@ def assemble(
         num_tokens=encoder.size if isinstance(encoder, TokenIds) else 0,
         notes=_notes(arrays.meta),
         tokens=arrays.meta.tokens,
-        taken=arrays.meta.taken,
+        taken="" if arrays.facts is None else arrays.facts.taken,
+        facts=arrays.facts,
     )
     return data if num_classes else _with_target_scale(data)
 

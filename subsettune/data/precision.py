@@ -46,13 +46,18 @@ class Scaling:
     exponent: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def restored(self, stored: Array) -> Array:
-        """(b, c, ...) float64 numbers in the units of the source, as float64 holds them, of (b, c, ...) stored ones."""
+    def restored(self, stored: Array, first: int = 0) -> Array:
+        """(b, c, ...) float64 numbers in the units of the source, as float64 holds them, of (b, c, ...) stored ones.
+
+        Args:
+            stored: some columns.
+            first: the first of them.
+        """
         if not self.shift:
             return stored.astype(np.float64)
-        form = (-1, *[1] * (stored.ndim - 2))
-        shift = np.array([float(number) for number in self.shift]).reshape(form)
-        return np.asarray(np.ldexp(stored.astype(np.float64), np.array(self.exponent).reshape(form)) + shift)
+        form, end = (-1, *[1] * (stored.ndim - 2)), first + stored.shape[1]
+        shift = np.array([float(number) for number in self.shift[first:end]]).reshape(form)
+        return np.asarray(np.ldexp(stored.astype(np.float64), np.array(self.exponent[first:end]).reshape(form)) + shift)
 
 
 class Spreads:

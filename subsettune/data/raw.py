@@ -13,6 +13,7 @@ import numpy as np
 
 from subsettune.data import labels as labelling
 from subsettune.data import precision
+from subsettune.data.columns import SourceFacts
 from subsettune.errors import DataError
 
 Array = np.ndarray[Any, Any]
@@ -36,6 +37,7 @@ class Raw:
         vocabulary: the words that have an id of their own, in the order of their ids.
         scaling: how the inputs are stored, where float32 alone would lose what varies in them.
         taken: what an example was taken for, where its shape leaves that open: see `layout.taken_for`.
+        facts: of the source, as far as its reader knows more than the arrays say.
     """
 
     inputs: Array
@@ -49,6 +51,7 @@ class Raw:
     vocabulary: tuple[str, ...] = ()
     scaling: precision.Scaling = precision.Scaling()
     taken: str = ""
+    facts: SourceFacts | None = None
 
 
 def checked(raw: Raw, kind: str) -> tuple[Array, Array, tuple[str, ...]]:

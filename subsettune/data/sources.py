@@ -132,6 +132,7 @@ def _refuse_ignored(data: Data) -> None:
         "label": data.label != "label",
         "categorical": bool(data.categorical),
         "embeddings": data.embeddings is not None,
+        "exclude": bool(data.exclude),
         **dict.fromkeys(data.text_keys, True),
         "layout": data.layout is not None and not function,
     }
@@ -265,6 +266,8 @@ def _files(data: Data, kind: str, places: DataPaths) -> Source:
     if path.suffix == ".npz":
         if data.categorical:
             raise DataError("data.categorical means nothing to .npz files. Write Parquet, or one-hot arrays.")
+        if data.exclude:
+            raise DataError("data.exclude means nothing to .npz files, of which one array is the input. Remove it.")
         if data.text_keys:
             raise DataError(f"data.{data.text_keys[0]} means nothing to .npz files. Write texts as Parquet or .tsv.")
         return Source(name=str(path), key=key, read=lambda scratch: read_npz(path, data, scratch))

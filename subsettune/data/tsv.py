@@ -5,7 +5,7 @@ As GLUE has them: no sign is special but tab and line break, so that a quotation
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
+from subsettune.data.columns import ColumnFacts, SourceFacts
 from subsettune.data.labels import typed
 from subsettune.data.raw import Raw
+from subsettune.data.shards import Parts, parts
 from subsettune.data.text import read_texts
+from subsettune.data.unlabelled import refuse_unlabelled
 from subsettune.errors import DataError
 from subsettune.task import Data
 
@@ -32,7 +35,8 @@ def is_tsv(path: Path) -> bool:
     """
     if not path.is_dir():
         return path.name.endswith(SUFFIXES)
-    found, others = _parts(path, "train"), sorted(path.glob("train*.parquet"))
+    found = sorted(file for suffix in SUFFIXES for file in path.glob(f"train*{suffix}"))
+    others = sorted(path.glob("train*.parquet"))
     if found and others:
         raise DataError(
             f"folder {path} must hold training files of one kind, got {found[0].name} and {others[0].name}. Remove one."
@@ -41,9 +45,9 @@ def is_tsv(path: Path) -> bool:
 
 
 def read_tsv(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
-    """Read a .tsv file, or a folder with `train*.tsv` and perhaps `test*.tsv`, gzipped or not.
+    """Read a .tsv file, or a folder with `train.tsv` and perhaps `test.tsv`, or numbered shards; gzipped or not.
 
-    Other files of a folder, `dev*.tsv` among them, are left alone: validation is drawn from training rows.
+    Other files of a folder, `dev.tsv` among them, are left alone: validation is drawn from training rows.
 
     Args:
         path: of the file or folder.
@@ -54,15 +58,16 @@ def read_tsv(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
     Raises:
         DataError: a file is empty or damaged, or lacks a column; a text is empty; labels are missing or of no use.
     """
-    refused = [key for key in ("features", "categorical", "embeddings", "layout") if getattr(data, key)]
+    keys = ("features", "categorical", "embeddings", "exclude", "layout")
+    refused = [key for key in keys if getattr(data, key)]
     if refused:
         raise DataError(f"data.{refused[0]} means nothing to .tsv files: texts are their input. Write Parquet instead.")
     data = data if data.text is not None else replace(data, text="text")
-    train, test = ([path], []) if path.is_file() else (_parts(path, part) for part in ("train", "test"))
+    found = Parts(train=(path,)) if path.is_file() else parts(path, SUFFIXES)
+    train, test = found.train, found.test
     files = [*train, *test]
-    for file in files:
-        _check_header(file, data)
-    columns = [_labels(file, data.label) for file in files]
+    headers = [_checked_header(file, data, may_lack_labels=file in test) for file in files]
+    columns = [_labels(file, data.label, is_test=file in test) for file in files]
     num_rows = [len(column) for column in columns]
     inputs, vocabulary = read_texts(
         lambda: _blocks(files, str(data.text)), sum(num_rows), sum(num_rows[: len(train)]), data, scratch
@@ -73,11 +78,26 @@ def read_tsv(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
         num_train=sum(num_rows[: len(train)]),
         tokens=data.tokens,
         vocabulary=tuple(vocabulary),
+        facts=SourceFacts(
+            files=tuple(file.name for file in train),
+            test_files=tuple(file.name for file in test),
+            left_alone=tuple(file.name for file in found.left_alone),
+            columns=tuple(_facts(headers[0], data, inputs.shape[1])),
+            warnings=found.warnings,
+        ),
     )
 
 
-def _parts(folder: Path, part: str) -> list[Path]:
-    return sorted(file for suffix in SUFFIXES for file in folder.glob(f"{part}*{suffix}"))
+def _facts(names: Sequence[str], data: Data, length: int) -> Iterator[ColumnFacts]:
+    """What each column is read as: one is the text, one the label."""
+    for name in names:
+        if name == data.text:
+            yield ColumnFacts(name=name, role="text", kind="text", width=length)
+        elif name == data.label:
+            yield ColumnFacts(name=name, role="label", kind="text")
+        else:
+            why = f"the column {data.text!r} alone is the input."
+            yield ColumnFacts(name=name, role="ignored", kind="text", width=0, why=why)
 
 
 def _open(file: Path, columns: list[str]) -> csv.CSVStreamingReader:
@@ -97,14 +117,18 @@ def _damaged(file: Path, error: Exception) -> DataError:
     return DataError(f"{file} is empty, damaged or no file of tab-separated values: {reason}. Write it again.")
 
 
-def _check_header(file: Path, data: Data) -> None:
+def _checked_header(file: Path, data: Data, *, may_lack_labels: bool) -> list[str]:
+    """The names of the columns; text and label must be among them once each."""
     with _open(file, []) as reader:
-        names = reader.schema.names
+        names: list[str] = reader.schema.names
+    if may_lack_labels and data.label not in names:
+        refuse_unlabelled(file, None, data.label)
     for key, name in (("text", str(data.text)), ("label", data.label)):
         if names.count(name) != 1:
             have = f"its columns: {', '.join(names)}"
             number = "no" if name not in names else "more than one"
             raise DataError(f"{file} has {number} column {name!r} ({have}). Set data.{key}, or mend the first line.")
+    return names
 
 
 def _batches(file: Path, column: str) -> Iterator[pa.Array]:
@@ -128,10 +152,12 @@ def _blocks(files: list[Path], column: str) -> Iterator[tuple[int, pa.Array]]:
             row += len(values)
 
 
-def _labels(file: Path, name: str) -> pa.ChunkedArray:
+def _labels(file: Path, name: str, *, is_test: bool) -> pa.ChunkedArray:
     column = pa.chunked_array(list(_batches(file, name)), pa.string())
     if len(column) == 0:
         raise DataError(f"{file} has no rows. Give a file with examples, or remove it.")
+    if is_test:
+        refuse_unlabelled(file, column, name)
     missing = pc.index(pc.utf8_trim_whitespace(column), "").as_py()
     if missing >= 0:
         raise DataError(f"column {name!r} must have no missing labels, got none in row {missing} of {file}. Fill it.")

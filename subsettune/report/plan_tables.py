@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from subsettune.report.data_tables import data_blocks, warning_blocks
 from subsettune.report.render import WIDTH, Block, Column, Table, render
 from subsettune.text import NOTHING, flops_words, is_number, passes_words, seconds_words
 
@@ -22,19 +23,22 @@ def plan_blocks(plan: Mapping[str, Any]) -> list[Block]:
             `num_validation`, `num_test`, `forward_flops` and `backward_flops` of a pass, `pass_flops`,
             `reference_passes`, `reference_flops`, `runs`: by kind, each `{runs, passes, flops}` with the passes it
             takes at most, `passes` and `flops` in all, `seconds` projected or null, `parallel`, `expectations`:
-            sentences. What is absent is left out.
+            sentences. `data`, of which `data_blocks` tells more, and `warnings` about it: sentences. What is absent is
+            left out.
     """
     blocks: list[Block] = [str(plan["task"])] if plan.get("task") else []
     blocks += [f"An example: {plan['example']}."] if plan.get("example") else []
     rows = tuple((name, words, meaning) for name, words, meaning in _fact_rows(plan) if words != NOTHING)
     meaning = Column(title="", wrap=True)
     blocks.append(Table(columns=(Column(title=""), Column(title="", align="right"), meaning), rows=rows))
+    blocks += data_blocks(plan["data"]) if plan.get("data") else []
     if plan.get("runs"):
         blocks.append(_runs_table(plan))
     blocks.append(_projection(plan))
     expectations = plan.get("expectations") or ()
     sentences = [expectations] if isinstance(expectations, str) else list(expectations)
-    return blocks + (["\n".join(sentences)] if sentences else [])
+    blocks += ["\n".join(sentences)] if sentences else []
+    return blocks + warning_blocks(plan.get("warnings") or ())
 
 
 def _fact_rows(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:

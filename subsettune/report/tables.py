@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from subsettune.report.components import components_table
+from subsettune.report.data_tables import warning_blocks
 from subsettune.report.render import WIDTH, Block, Column, Table, render
 from subsettune.study.results.headline import verdict_words
 from subsettune.study.results.summary import PolicyRow, ReferenceRow
@@ -265,6 +266,7 @@ def result_blocks(view: StudyView, report: str | None = None) -> list[Block]:
     if view.trials and view.summary.components:
         blocks.append(components_table(view))
     blocks.append(f"{counts_text(view)}\n{tuning_text(view)}")
+    blocks += warning_blocks(view.manifest.data_warnings)
     places = {"Report": report, "Bundle": view.summary.bundle}
     paths = [f"{name}: {path}" for name, path in places.items() if path]
     return [*blocks, "\n".join(paths)] if paths else blocks

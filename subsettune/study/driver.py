@@ -16,6 +16,8 @@ from typing import Protocol
 import torch
 
 from subsettune import config
+from subsettune.data import TaskData
+from subsettune.data.audit import audit
 from subsettune.data.example import guess_of
 from subsettune.errors import StudyError
 from subsettune.study.context import StudyContext
@@ -99,9 +101,7 @@ class StudyDriver:
         first = study.study.seed * SEEDS_APART
         self.lock = DriverLock(folder.folder, folder.run_id)
         try:
-            _open(
-                study, folder, options, DataOrigin(fingerprint=resolved.data.fingerprint, source=study.task.data.source)
-            )
+            _open(study, folder, options, _origin(study, resolved.data))
             folder.note(facts=resolved.facts)
             gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
             folder.started(options.command, gpus, torch.cuda.get_device_name() if gpus else "")
@@ -134,6 +134,8 @@ class StudyDriver:
         guess = guess_of(context.data, context.study.task.data)
         if guess:
             context.observer.note(f"An example was {guess}.")
+        for warning in folder.manifest.data_warnings:
+            context.observer.note(f"Look at the data: {warning}")
         try:
             with sigterm_as_sigint():
                 if not self._is_complete():
@@ -220,6 +222,11 @@ class StudyDriver:
         words += ["--device", options.device, "--cache", options.places.cache_folder]
         words += ["--data-root", options.places.data_root] if options.places.data_root is not None else []
         return tuple(words)
+
+
+def _origin(study: Study, data: TaskData) -> DataOrigin:
+    warnings = audit(data, study.task.split).warnings
+    return DataOrigin(fingerprint=data.fingerprint, source=study.task.data.source, warnings=warnings)
 
 
 def _open(study: Study, folder: StudyFolder, options: TuneOptions, data: DataOrigin) -> None:

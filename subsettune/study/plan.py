@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from subsettune.data import DataPaths, TaskData
+from subsettune.data.audit import audit
 from subsettune.data.example import describe_example
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
@@ -49,6 +50,7 @@ def plan(
     runs = _runs(study, admitted)
     passes = sum(kind["passes"] for kind in runs.values())
     pass_s = _seconds_per_pass(study, data, known, clock)
+    found = audit(data, task.split).to_mapping()
     return {
         "task": f"{task.model.name} on {task.data.source}, {task.metric} within {task.tolerance:g}",
         "example": describe_example(data, task.data),
@@ -68,7 +70,9 @@ def plan(
         "flops": round(passes * known.pass_flops),
         "seconds": None if pass_s is None else passes * pass_s / settings.parallel,
         "parallel": settings.parallel,
-        "expectations": [*data.notes, *_expectations(study, pass_s), *_too_dear(study, admitted)],
+        "expectations": [*_expectations(study, pass_s), *_too_dear(study, admitted)],
+        "warnings": found.pop("warnings"),
+        "data": found,
     }
 
 

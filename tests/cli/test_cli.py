@@ -145,6 +145,47 @@ def test_plan_prints_and_gives_json(run: Run, made: Path) -> None:
     assert plan["seconds"] > 0
 
 
+def test_what_is_wrong_with_the_data_is_told_wherever_a_number_is(run: Run, tmp_path: Path) -> None:
+    """In the plan, in the log of a study, with its result, in its report and manifest, and by a single training."""
+    rng = np.random.default_rng(0)
+    columns = {"a": rng.normal(size=300), "__index_level_0__": np.arange(300), "label": np.arange(300) % 3}
+    columns["near"] = np.where(np.arange(300) == 0, 2, columns["label"])
+    pq.write_table(pa.table(columns), tmp_path / "data.parquet")
+    data = {"source": "./data.parquet"}
+    study = write(tmp_path / "study.yaml", {"task.data": data, "study.trials": 2, "study.seeds": 2})
+    index = "Column '__index_level_0__' is not read: it is the index that pandas wrote"
+    near = "Column 'near' alone tells the label almost perfectly"
+
+    plan = run("plan", study)
+    for words in ("Look at the data before you believe a number:", f"- {index}", f"- {near}"):
+        assert words in " ".join(plan.out.split())
+    plain = json.loads(run("plan", study, "--json").out)
+    assert [warning[: len(words)] for warning, words in zip(plain["warnings"], (index, near), strict=True)] == [
+        index,
+        near,
+    ]
+    assert (plain["example"], plain["data"]["sizes"]) == (
+        "2 numbers, each standardised on its own",
+        {"train": 150, "validation": 60, "test": 90},
+    )
+
+    tuned = run("tune", study, "--inline", "--storage", "runs", "--run-id", "one", "--device", "cpu")
+    assert tuned.code in (0, 3)
+    assert f"Look at the data: {near}" in tuned.err
+    assert near in " ".join(tuned.out.split())
+    assert near in " ".join(run("show", "one").out.split())
+    manifest = json.loads((tmp_path / "runs/one/manifest.json").read_text())
+    assert manifest["data"]["warnings"] == plain["warnings"]
+    page = (tmp_path / "runs/one/report.html").read_text()
+    assert "<h2>Look at the data before you believe a number</h2>" in page
+    assert "alone tells the label almost perfectly" in page
+
+    assert f"warning: {near}" in run("train", study, "--device", "cpu").err
+    write(tmp_path / "study.yaml", {"task.data": {**data, "exclude": ["near", "__index_level_0__"]}})
+    assert "Look at the data" not in run("plan", study).out
+    assert "warning" not in run("train", study, "--device", "cpu").err
+
+
 def test_show_list_report_and_export(run: Run, studies: Path, tmp_path: Path) -> None:
     shown = run("show", "good")
     assert shown.code == 0

@@ -245,7 +245,7 @@ BAD: dict[str, tuple[pa.Table, dict[str, Any], str]] = {
         mixed(name=[f"person {i}" for i in range(N)]),
         {},
         "column 'name' must have at least 2 rows for each category on average to be an input, got 60 categories in 60 "
-        "rows. Group them, or drop the column: name the others in data.features.",
+        "rows. Group them, or leave the column out (data.exclude).",
     ),
     "missing_number": (
         mixed(height=[1.0] * 7 + [None] * 53),
@@ -284,7 +284,7 @@ BAD: dict[str, tuple[pa.Table, dict[str, Any], str]] = {
         mixed(empty=pa.nulls(N)),
         {},
         "columns of {path} must be numbers, texts, or one column of encoded images, got empty (null). "
-        "Encode them as numbers, or name others in data.features.",
+        "Encode them as numbers, or leave it out: data.exclude: [empty].",
     ),
     "image": (
         pa.table({"image": pa.array([b"png"] * N), "label": LABELS, "grade": GRADES}),
@@ -313,8 +313,8 @@ def test_too_many_categories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(DataError) as caught:
         load_table(path)
     assert str(caught.value) == (
-        "column 'town' must have at most 28 categories to be an input, got 29 or more. Group them, or drop the column: "
-        "name the others in data.features."
+        "column 'town' must have at most 28 categories to be an input, got 29 or more. Group them, or leave the column "
+        "out (data.exclude)."
     )
 
 

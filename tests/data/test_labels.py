@@ -351,7 +351,7 @@ SAID: dict[str, tuple[list[str], str]] = {
 def test_names_that_look_wrong_are_said_once(tmp_path: Path, case: str, caplog: pytest.LogCaptureFixture) -> None:
     names, start = SAID[case]
     path = folder(tmp_path, train=table(names * 10))
-    with caplog.at_level(logging.WARNING, "subsettune"):
+    with caplog.at_level(logging.WARNING, "subsettune.data"):
         data = load_data(path)
         load_data(path)
     assert names_of(data) == names * 10

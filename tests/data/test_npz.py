@@ -97,13 +97,14 @@ BAD_ARRAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no_inputs": (
         {"z": X, "y": Y},
         {},
-        "{path} must hold inputs as x or features or inputs or images, got z, y. "
+        "{path} must hold inputs as x or features or inputs or images or x_train or train_x, got z, y. "
         "Set data.features to the array's name.",
     ),
     "no_labels": (
         {"x": X},
         {},
-        "{path} must hold labels as label or y or labels or targets, got x. Set data.label to the array's name.",
+        "{path} must hold labels as label or y or labels or targets or y_train or train_y, got x. "
+        "Set data.label to the array's name.",
     ),
     "label_of_that_name": (  # y is there, but another was asked for
         {"x": X, "y": Y},
@@ -145,13 +146,25 @@ BAD_ARRAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "fewer_test_labels": (
         {"x": X, "y": Y, "x_test": X, "y_test": Y[:-1]},
         {},
-        "inputs and labels must be as many, got 120 and 119. Mend the data.",
+        "inputs and labels must be as many, got 60 in 'x_test' and 59 in 'y_test'. Mend the data.",
     ),
     "texts": ({"x": X.astype(str), "y": Y}, {}, "array 'x' of {path} must hold numbers, got <U32. Encode them."),
     "single_value": (
         {"x": np.float32(1), "y": Y},
         {},
         "array 'x' of {path} must have a row for each example, got a single value. Write it again.",
+    ),
+    "no_test_rows": (
+        {"x": X, "y": Y, "x_test": X[:0], "y_test": Y[:0]},
+        {},
+        "array 'y_test' of {path} must have a row for each example, got none. Give a test set with examples, or leave "
+        "it out: a test part is then drawn from the training set.",
+    ),
+    "no_test_inputs": (
+        {"x": X, "y": Y, "x_test": X[:0], "y_test": Y},
+        {},
+        "array 'x_test' of {path} must have a row for each example, got none. Give a test set with examples, or leave "
+        "it out: a test part is then drawn from the training set.",
     ),
     "no_rows": ({"x": X[:0], "y": Y[:0]}, {}, "data must have at least 2 examples to train on, got 0. Add examples."),
     "no_columns": (
@@ -369,3 +382,53 @@ def test_keys_that_nobody_would_read(tmp_path: Path, data: dict[str, Any], messa
     with pytest.raises(DataError) as caught:
         load(task, DataPaths(cache=str(tmp_path)))
     assert str(caught.value) == message
+
+
+def test_a_test_set_by_another_name_is_not_read_and_told(tmp_path: Path) -> None:
+    names = {"a": X, "b": Y, "x_test": X, "y_test": Y}
+    data = load_arrays(tmp_path, data={"features": ["a"], "label": "b"}, **names)
+    assert data.facts is not None
+    assert (data.facts.files, data.facts.left_alone) == (("a", "b"), ("x_test", "y_test"))
+    assert data.facts.sentences == (
+        "array 'x_test' is not read: a test set must be called 'a_test' and 'b_test', or the test part is drawn from "
+        "the training set. Rename the arrays, or leave them out.",
+    )
+
+
+@pytest.mark.parametrize(("training", "test"), [("x_train", "x_test"), ("train_x", "test_x")])
+@pytest.mark.parametrize("is_named", [False, True])
+def test_a_training_array_has_a_test_array(tmp_path: Path, training: str, test: str, is_named: bool) -> None:
+    """As Keras publishes MNIST. Where the names were given, the test part was drawn from the training set."""
+    labels = training.replace("x", "y"), test.replace("x", "y")
+    given = {"features": [training], "label": labels[0], "embeddings": "train_v"} if is_named else {}
+    arrays = {training: X, labels[0]: Y, test: X + 1, labels[1]: Y[::-1], "train_v": X, "test_v": X + 2}
+    data = load_arrays(tmp_path, data=given, **arrays)
+    np.testing.assert_array_equal(data.test.inputs[data.test.rows].numpy(), X + 1)
+    np.testing.assert_array_equal(data.test.targets.numpy(), Y[::-1])
+    assert data.facts is not None
+    assert (data.facts.test_files, data.facts.sentences) == ((test, labels[1]), ())
+    if is_named:
+        assert data.test.embeddings is not None
+        np.testing.assert_array_equal(data.test.embeddings.numpy(), X + 2)
+
+
+def test_of_two_arrays_that_may_be_meant_the_other_is_told(tmp_path: Path) -> None:
+    data = load_arrays(tmp_path, x=X, images=X + 1, y=Y, targets=Y[::-1])
+    assert data.facts is not None
+    assert data.facts.sentences == (
+        "array 'images' is not read, as 'x' is. Name the one that is meant in data.features.",
+        "array 'targets' is not read, as 'y' is. Name the one that is meant in data.label.",
+    )
+
+
+def test_all_arrays_that_are_read_are_told(tmp_path: Path) -> None:
+    given = {"embeddings": "v"}
+    arrays = {"x": X, "y": Y, "x_test": X + 1, "y_test": Y, "v": X, "v_test": X, "notes": Y}
+    data = load_arrays(tmp_path, data=given, **arrays)
+    assert data.facts is not None
+    assert (data.facts.test_files, data.facts.left_alone) == (("x_test", "y_test"), ("notes",))
+    assert data.facts.sentences == ()
+    inputs, label, vectors = data.facts.columns
+    assert (inputs.name, inputs.role, inputs.width) == ("x", "feature", 4)
+    assert (inputs.least, inputs.most) == (float(X.min()), float((X + 1).max()))
+    assert (label.distinct, vectors.role) == (3, "embeddings")

@@ -287,8 +287,8 @@ BAD_TABLES: dict[str, tuple[pa.Table, dict[str, Any], str]] = {
     "date": (
         numbers_table(day=pa.array([0] * 60, pa.date32())),
         {},
-        "columns of {path} must be numbers, texts, or one column of encoded images, got day (date32[day]). "
-        "Encode them as numbers, or name others in data.features.",
+        "columns of {path} must be numbers or texts, got dates or times in day (date32[day]). Convert them to what "
+        "matters, as numbers (month, weekday, hour, age), or leave it out: data.exclude: [day].",
     ),
     "nan": (
         numbers_table(a=[1.0] * 7 + [float("nan")] + [1.0] * 52),

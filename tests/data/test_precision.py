@@ -156,7 +156,7 @@ def test_a_column_of_rounding_errors_is_constant_and_said_to_be(tmp_path: Path) 
 
 
 def test_float32_numbers_that_were_more_exact_once_are_said_to_be_coarse(tmp_path: Path) -> None:
-    column = (1e9 + np.resize([0.0, 64.0, 192.0], N)).astype(np.float32)  # float32 has steps of 64 there
+    column = (1e9 + np.resize([0.0, 64.0, 192.0, 64.0], N)).astype(np.float32)  # float32 has steps of 64 there
     data = load_data(parquet(tmp_path, a=column, b=Z[:, 0]), tmp_path)
     np.testing.assert_array_equal(data.train.inputs.numpy()[:, 0], column)
     assert data.notes == (

@@ -77,7 +77,7 @@ class FlopMeter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.by_operation: Counter[str] = Counter()
 
     @property

@@ -42,10 +42,12 @@ class DataOrigin:
     Args:
         fingerprint: content hash of data and split.
         source: as the study file names it.
+        warnings: sentences about them that should be read before a number of the study is believed.
     """
 
     fingerprint: str
     source: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +203,13 @@ class Manifest:
     def origin(self) -> dict[str, Any]:
         """Versions, hardware and data, plain, as far as they are known: where the numbers come from."""
         plain = self.to_mapping()
+        plain.get("data", {}).pop("warnings", None)  # which a report tells by themselves
         return {key: plain[key] for key in ORIGIN_KEYS if key in plain}
+
+    @property
+    def data_warnings(self) -> tuple[str, ...]:
+        """Sentences about the data to read before a number is believed."""
+        return () if self.data is None else self.data.warnings
 
     @property
     def details(self) -> dict[str, Any]:
@@ -230,6 +238,8 @@ class Manifest:
                 plain[name] = config.to_plain(getattr(self, name))
         if self.data is not None:
             plain["data"] = {"fingerprint": self.data.fingerprint, "source": self.data.source}
+            if self.data.warnings:
+                plain["data"]["warnings"] = list(self.data.warnings)
         if self.ablation is not None:
             plain["ablation"] = self.ablation.to_mapping()
         return plain
@@ -259,7 +269,11 @@ class Manifest:
             known["ablation"] = AblationState.from_mapping(ablation)
         known["status"] = former_names.ROLES.get(known["status"], known["status"])
         if "data" in raw:
-            known["data"] = DataOrigin(fingerprint=raw["data"]["fingerprint"], source=raw["data"].get("source", ""))
+            known["data"] = DataOrigin(
+                fingerprint=raw["data"]["fingerprint"],
+                source=raw["data"].get("source", ""),
+                warnings=tuple(raw["data"].get("warnings", ())),
+            )
         if "facts" in raw:
             known["facts"] = config.build(TaskFacts, raw["facts"])
         return cls(

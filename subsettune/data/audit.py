@@ -1,0 +1,109 @@
+"""What a study is trained and judged on, for people: columns, classes, parts, and what to look at before believing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from subsettune import config
+from subsettune.data.columns import SourceFacts
+from subsettune.data.duplicates import shared
+from subsettune.data.parts import Part, TaskData
+from subsettune.data.split import DEFAULT_TEST
+from subsettune.task import Split
+
+PAIRS = [("validation", "train"), ("test", "train"), ("test", "validation")]
+CALLED = {"train": "training", "validation": "validation", "test": "test"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """What is told of a task's data.
+
+    Args:
+        source: what was found when the source was read.
+        sizes: examples of each part.
+        split: where validation and test part come from, in a sentence.
+        classes: by name, its examples in each part; empty for a regression.
+        shared: by `part, other part`: examples of the first whose input stands in the other too.
+        warnings: sentences that somebody should read before a number of the study is believed.
+    """
+
+    source: SourceFacts
+    sizes: dict[str, int]
+    split: str
+    classes: dict[str, dict[str, int]]
+    shared: dict[str, int]
+    warnings: tuple[str, ...]
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain form."""
+        return {name: config.to_plain(getattr(self, name)) for name in self.__dataclass_fields__}
+
+
+def audit(data: TaskData, split: Split) -> Audit:
+    """Look at a task's data as a whole; takes about as long as reading them from the cache once.
+
+    Args:
+        data: loaded from their source.
+        split: of the task.
+    """
+    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    sizes = {name: len(part) for name, part in parts.items()}
+    facts = data.facts or SourceFacts()
+    twins = _shared(parts)
+    return Audit(
+        source=facts,
+        sizes=sizes,
+        split=_split_words(facts, data, split),
+        classes=_classes(data, parts),
+        shared={f"{a}, {b}": count for (a, b), count in twins.items()},
+        warnings=(*map(_sentence, (*facts.sentences, *data.notes)), *_about_twins(twins, sizes)),
+    )
+
+
+def _classes(data: TaskData, parts: dict[str, Part]) -> dict[str, dict[str, int]]:
+    counts = {
+        name: torch.bincount(part.targets, minlength=data.num_classes).tolist()
+        for name, part in (parts.items() if data.num_classes else ())
+    }
+    return {label: {name: each[i] for name, each in counts.items()} for i, label in enumerate(data.class_names)}
+
+
+def _split_words(facts: SourceFacts, data: TaskData, split: Split) -> str:
+    drawn = f"drawn by class, seed {split.seed}" if data.num_classes else f"drawn, seed {split.seed}"
+    of_all = f"of {data.num_source_examples:,} examples"
+    has_test_file = len(data.train.inputs) > data.num_source_examples
+    if has_test_file:
+        where = f" ({', '.join(facts.test_files)})" if 0 < len(facts.test_files) <= 3 else ""
+        return f"Test part: the official test set{where}. Validation part: {split.validation:g} {of_all}, {drawn}."
+    test = DEFAULT_TEST if split.test is None else split.test
+    return f"No official test set. Test part: {test:g}, and validation part: {split.validation:g} {of_all}, {drawn}."
+
+
+def _shared(parts: dict[str, Part]) -> dict[tuple[str, str], int]:
+    inputs = parts["train"].inputs.cpu().numpy()
+    rows = {name: part.rows.unique().numpy() for name, part in parts.items()}
+    return dict(zip(PAIRS, shared(inputs, rows, PAIRS), strict=True))
+
+
+def _about_twins(twins: dict[tuple[str, str], int], sizes: dict[str, int]) -> list[str]:
+    """A sentence about the parts that share inputs with another; none where no part does."""
+    found = [
+        f"{count:,} of {sizes[part]:,} {CALLED[part]} examples ({100 * count / sizes[part]:.3g} %) in the "
+        f"{CALLED[other]} part"
+        for (part, other), count in twins.items()
+        if count
+    ]
+    if not found:
+        return []
+    return [
+        f"Some inputs stand in two parts: {', '.join(found)}. What is learnt by heart counts as right there. Drop the "
+        "copies, or know that they are chance, as in a table of few values."
+    ]
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,108 @@
+"""What is known of a source, put together once its arrays have been read: the same for every format."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from subsettune.data.alone import Alone, alone
+from subsettune.data.columns import ColumnFacts, Role, SourceFacts, leave_out
+from subsettune.data.precision import Scaling
+from subsettune.data.raw import Array, Raw
+from subsettune.data.scan import TIMES_S, Labels, about_numbers, look_at_numbers
+from subsettune.task import Data
+
+MOST_TOLD = 5  # columns that a warning names
+BLOCK_BYTES = 2**24  # looked at in one go
+SAMPLE_ROWS = 1024  # that tell whether a column without a name deserves a look
+
+
+def completed(raw: Raw, inputs: Array, targets: Array, data: Data) -> SourceFacts:
+    """What the reader of a format knows, with the range of inputs and labels, and the columns that give the label away.
+
+    Args:
+        raw: as it was read.
+        inputs: (n, ...) as they are stored.
+        targets: (n,) classes, or (n,) or (n, m) values.
+        data: of the task.
+    """
+    told = raw.facts or SourceFacts(columns=(_only_input(raw, inputs), ColumnFacts(name="label", role="label")))
+    is_sure = raw.taken == "numbers" and inputs.min() < 0  # no ids are below 0
+    told = replace(told, taken="" if is_sure else raw.taken)
+    columns = [_with_range(column, inputs, targets, raw.scaling) for column in told.columns]
+    warnings = list(told.warnings)
+    if not raw.columns and inputs.ndim == 2 and inputs.dtype == np.float32:
+        warnings += _about_unnamed(columns[0].name, inputs, raw, data)
+    found = {} if raw.tokens else alone(inputs, targets, raw.num_train)
+    if len(found) > MOST_TOLD:
+        warnings.append(
+            f"{len(found):,} of {inputs.shape[1]:,} columns tell the label almost perfectly, each alone: the task is "
+            "easy, or its inputs were made from the label."
+        )
+        return replace(told, columns=tuple(columns), warnings=tuple(warnings))
+    for j, what in found.items():
+        name = raw.columns[j] if raw.columns else ""
+        place = next((i for i, column in enumerate(columns) if column.name == name), None)
+        sentence = _gives_away(name or _unnamed(columns, j), what, data, is_column=place is not None)
+        if place is None:
+            warnings.append(sentence)
+        else:
+            columns[place] = replace(columns[place], warnings=(*columns[place].warnings, sentence))
+    return replace(told, columns=tuple(columns), warnings=tuple(warnings))
+
+
+def _only_input(raw: Raw, inputs: Array) -> ColumnFacts:
+    role: Role = "text" if raw.tokens else "image" if inputs.ndim == 4 else "feature"
+    return ColumnFacts(name=role if role != "feature" else "input", role=role, width=int(inputs[0].size))
+
+
+def _about_unnamed(name: str, inputs: Array, raw: Raw, data: Data) -> list[str]:
+    """Sentences about row numbers, ids and times among columns that have no names of their own."""
+    num_train, scaling = raw.num_train, raw.scaling
+    sample = scaling.restored(inputs[:SAMPLE_ROWS])
+    is_whole = (sample == np.floor(sample)).all(axis=0)
+    differs = (np.diff(np.sort(sample, axis=0), axis=0) > 0).all(axis=0)
+    is_time = sample.min(axis=0) >= TIMES_S[0]
+    found = []
+    for j in np.flatnonzero(is_whole & (differs | is_time)).tolist():
+        column = scaling.restored(inputs[:, j : j + 1], j)[:, 0]
+        files = [column[:num_train], column[num_train:]]
+        said = about_numbers(look_at_numbers(f"{name}[{j}]", files, Labels(None)), data)
+        found += [f"column '{name}[{j}]' {said} If it is no feature, take it out of the array."] if said else []
+    return found[:MOST_TOLD]
+
+
+def _unnamed(columns: list[ColumnFacts], j: int) -> str:
+    return f"{columns[0].name}[{j}]"
+
+
+def _with_range(column: ColumnFacts, inputs: Array, targets: Array, scaling: Scaling) -> ColumnFacts:
+    """The label's range, and that of an input that is all of the inputs."""
+    if column.role == "label" and column.distinct is None and targets.ndim == 1:
+        is_class = targets.dtype.kind == "i"
+        least, most = (None, None) if is_class else (float(targets.min()), float(targets.max()))
+        return replace(column, distinct=len(np.unique(targets)), least=least, most=most)
+    is_all = column.role in ("image", "feature") and column.width == inputs[0].size and inputs.dtype != np.int32
+    if is_all and column.least is None:
+        step = max(1, BLOCK_BYTES // inputs[0].nbytes)
+        blocks = (scaling.restored(inputs[i : i + step]) for i in range(0, len(inputs), step))
+        ends = [(block.min(), block.max()) for block in blocks]
+        return replace(column, least=float(min(e[0] for e in ends)), most=float(max(e[1] for e in ends)))
+    return column
+
+
+def _gives_away(name: str, what: Alone, data: Data, *, is_column: bool) -> str:
+    if what.guess:
+        score = f"it is right in {_percent(what.score)} of the rows held back, a guess in {_percent(what.guess)}"
+    else:
+        score = f"it explains {_percent(what.score)} of the variance in the rows held back"
+    remedy = leave_out([name], data) if is_column else "take it out of the inputs"
+    return (
+        f"column {name!r} alone tells the label almost perfectly: {score}. If it is made from the label, or known only "
+        f"after it, {remedy}."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
