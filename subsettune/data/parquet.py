@@ -549,9 +549,13 @@ def _read_embeddings(files: list[_File], name: str | None, scratch: Path) -> Arr
 
 def _numbers(column: pa.Array, width: int | None, name: str, row: int) -> Array:
     """(b, 1) or (b, width) float32; what is missing becomes NaN, which is refused later, with its place."""
-    if width is None:
-        values = column
-    else:
+    numbers = _flat(column, width, name, row).cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+    return np.asarray(numbers).reshape(len(column), -1 if width is None else width)
+
+
+def _flat(column: pa.Array, width: int | None, name: str, row: int) -> pa.Array:
+    """The numbers of a column, of lists one after the other, in their own type."""
+    if width is not None:
         lengths = pc.fill_null(pc.list_value_length(column), -1).to_numpy(zero_copy_only=False)
         if (lengths != width).any():
             i = int(np.argmax(lengths != width))
@@ -560,9 +564,7 @@ def _numbers(column: pa.Array, width: int | None, name: str, row: int) -> Array:
                 f"lists of column {name!r} must have one length, got {width} and {got} (row {row + i}). Cut or drop "
                 "them."
             )
-        values = column.flatten()
-    numbers = values.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
-    return np.asarray(numbers).reshape(len(column), -1 if width is None else width)
+    return column if width is None else column.flatten()
 
 
 def _read_images(files: list[_File], name: str, layout: str | None, scratch: Path) -> Array:
@@ -614,8 +616,9 @@ def _labels(files: list[_File], name: str, kind: str) -> tuple[Array, tuple[str,
     if is_text(column.type):
         return _texts(column, name, kind)
     if _is_list(column.type) and _is_numeric(column.type):
-        first = column[0].as_py()
-        return np.concatenate([_numbers(chunk, len(first), name, 0) for chunk in column.chunks]), ()
+        width = len(column[0].as_py())
+        chunks = [_flat(chunk, width, name, 0).to_numpy(zero_copy_only=False) for chunk in column.chunks]
+        return np.concatenate(chunks).reshape(len(column), width), ()
     if not _is_number(column.type):
         raise DataError(f"column {name!r} must hold numbers or texts, got {column.type}. Name another in data.label.")
     if kind == "classification" and pa.types.is_integer(column.type):

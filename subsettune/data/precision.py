@@ -88,7 +88,8 @@ class Spreads:
     def _add(self, values: Array) -> None:
         finite = np.isfinite(values)
         if not self.origin:
-            self.origin = np.where(finite[0], values[0], np.zeros((), values.dtype)).tolist()
+            first = np.where(finite[0], values[0], np.zeros((), values.dtype))
+            self.origin = (first.astype(np.float64) if values.dtype.kind == "f" else first).tolist()
         self.is_float = self.is_float or values.dtype.kind == "f"
         with np.errstate(over="ignore", invalid="ignore"):
             difference = np.where(finite, less(values, self.origin), 0.0)
@@ -150,7 +151,8 @@ def less(values: Array, origin: Sequence[Number]) -> Array:
         return near
     bits = np.array([int(number) % 2**64 for number in origin], np.uint64).view(np.int64)
     wide = np.ascontiguousarray(values.astype(np.uint64 if values.dtype.kind == "u" else np.int64))
-    exact: Array = (wide.view(np.int64) - bits).astype(np.float64)
+    beyond = np.array([float(number) - int(number) for number in origin])  # of a column that is not whole in all files
+    exact: Array = (wide.view(np.int64) - bits).astype(np.float64) - beyond
     return np.asarray(np.where(np.abs(near) < 2.0**62, exact, near))
 
 

@@ -165,8 +165,8 @@ def _classes(raw: Raw) -> tuple[Array, tuple[str, ...]]:
 
 def _refuse_range(labels: Array) -> None:
     """Numbers beyond int64 would come out as others."""
-    most = labels.max()
-    if labels.dtype.kind in "fu" and (most >= 2**63 or labels.min() < -(2.0**63)):
+    least, most = float(labels.min()), float(labels.max())
+    if labels.dtype.kind in "fu" and (most >= 2.0**63 or least < -(2.0**63)):
         raise DataError(
             f"labels must be class numbers 0, 1, 2, ..., got {most:g}. Number the classes, or write them as texts."
         )

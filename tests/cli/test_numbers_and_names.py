@@ -98,6 +98,39 @@ def test_targets_are_judged_in_their_own_units(train: Train, offset: float, size
         assert got["test"] / size**power == pytest.approx(plain["test"], rel=0.01)
 
 
+POLICIES = {
+    "soup": {"phases": [{"passes": 2, "soup": {"workers": 2, "density": 0.5}}, {"passes": 2}]},
+    "el2n": {"phases": [{"share": 0.5, "passes": 2, "selector": "el2n"}, {"passes": 2}]},
+    "grand": {"phases": [{"share": 0.5, "passes": 2, "selector": "grand"}, {"passes": 2}]},
+    "infobatch": {"phases": [{"passes": 4, "order": "infobatch"}]},
+    "prune": {
+        "phases": [
+            {"share": 0.5, "passes": 2},
+            {"passes": 8, "transition": "prune", "transition_options": {"keep": 0.5}},
+        ]
+    },
+    "lbfgs": {"phases": [{"passes": 4}], "recipe": {"optimizer": "lbfgs", "lr": 1.0, "batch_size": N}},
+}
+
+
+@pytest.mark.parametrize("name", list(POLICIES))
+def test_every_user_of_losses_sees_the_same_on_an_offset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Losses of selectors, orders, soups, pruning and line searches are those of standardised labels."""
+    monkeypatch.chdir(tmp_path)
+    Path("policy.json").write_text(json.dumps(POLICIES[name]))
+    found = []
+    for offset in (0.0, 1e9):
+        np.savez("data.npz", x=Z, y=offset + Z @ WEIGHTS)
+        given = {"task.data.source": "data.npz", "task.metric": "mae", **LINEAR, "task.model": {"name": "mlp"}}
+        command = ["train", write(Path("s.yaml"), given), "--json", "--device", "cpu", "--cache", f"cache-{offset:g}"]
+        capfd.readouterr()
+        assert main([*command, "--policy", "policy.json"]) == 0
+        found.append(json.loads(capfd.readouterr().out)["metrics"]["test"])
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
+
+
 def test_predictions_are_not_rounded_to_the_targets(train: Train) -> None:
     """Steps of 64, of which a linear model misses a quarter on average; in float32 predictions fall onto them."""
     np.savez("data.npz", x=Z, y=(1e9 + 64 * np.round(Z @ WEIGHTS * 10)).astype(np.float32))

@@ -271,6 +271,7 @@ TYPES: dict[str, tuple[Any, list[str]]] = {
     "view": (pa.array(["b", "a"] * 15).cast(pa.string_view()), ["b", "a"]),
     "spaces": (["a ", "a", "b"] * 10, ["a", "a", "b"]),
     "signs": ([-1, 1] * 15, ["-1", "1"]),
+    "half": (pa.array(np.array([1, 0] * 15, np.float16)), ["1", "0"]),
     "boolean": ([True, False] * 15, ["1", "0"]),
 }
 

@@ -48,7 +48,7 @@ def seen(data: TaskData) -> np.ndarray:
 
 def standardised(x: np.ndarray, rows: torch.Tensor) -> np.ndarray:
     """The oracle: in exact fractions, but for the root."""
-    exact = [[Fraction(v.item()) for v in row] for row in x[rows.numpy()]]
+    exact = [[Fraction(int(v) if x.dtype.kind in "iu" else float(v)) for v in row] for row in x[rows.numpy()]]
     columns = []
     for column in zip(*exact, strict=True):
         mean = sum(column, Fraction(0)) / len(column)
@@ -66,6 +66,8 @@ FEATURES: dict[str, np.ndarray] = {
     "int32": (Z // 100 + 2**30).astype(np.int32),
     "tiny": Z * 1e-40,
     "denormal_float32": (Z * 1e-43).astype(np.float32),
+    "long_double": Z.astype(np.longdouble) + 2**40,
+    "big_endian": (Z + 2**60).astype(">i8"),
     "one_of_two": np.stack([Z[:, 0] + 2.0**50, Z[:, 1] * 1.0], axis=1),
 }
 
@@ -143,6 +145,19 @@ def test_columns_of_parquet(tmp_path: Path) -> None:
     x = np.column_stack([Z[:, 0], lists, plain])  # differences to a whole number are exact
     np.testing.assert_allclose(seen(data)[:, [0, 3, 4, 5]], standardised(x, data.train.rows), atol=1e-5)
     np.testing.assert_array_equal(data.train.inputs.numpy()[:, 4], plain.astype(np.float32))
+
+
+def test_a_column_that_is_whole_in_one_file_only(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    whole, rest = Z[:60, 0] + 2**40, Z[60:, 0] / 1000 + 2.0**40 + 0.5
+    for i, column in enumerate((whole, rest)):
+        pq.write_table(pa.table({"a": column, "b": Z[:60, 1], "label": Y[:60]}), folder / f"train-{i}.parquet")
+    data = load_data(folder, tmp_path)
+    x = np.concatenate([whole.astype(np.float64), rest])[:, None]  # both are exact in float64
+    np.testing.assert_allclose(seen(data)[:, :1], standardised(x, data.train.rows), atol=1e-5)
+    shifts = np.diff(np.append(data.train.inputs.numpy()[59:61, 0], 0))[:1]
+    np.testing.assert_allclose(shifts, rest[0] - whole[-1], rtol=1e-5)
 
 
 def test_a_column_of_rounding_errors_is_constant_and_said_to_be(tmp_path: Path) -> None:
@@ -270,6 +285,14 @@ def test_mean_and_spread_of_wide_targets(tmp_path: Path, columns: int) -> None:
     np.testing.assert_array_equal(np.asarray(data.target_std), train.std(axis=0))
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.int64])
+def test_lists_of_wide_targets(tmp_path: Path, dtype: Any) -> None:
+    y = (1e9 + Z).astype(dtype)
+    pq.write_table(pa.table({"a": Z[:, 0], "label": list(y)}), tmp_path / "data.parquet", row_group_size=50)
+    data = load_data(tmp_path / "data.parquet", tmp_path, "mae")
+    np.testing.assert_array_equal(data.train.all_targets.numpy(), y)
+
+
 BAD_TARGETS: dict[str, tuple[np.ndarray, str]] = {
     "ids": (
         Z[:, 0] + 2**60,
@@ -320,8 +343,8 @@ def test_stored_numbers_come_back_in_their_units(shape: tuple[int, ...]) -> None
 def test_differences_of_whole_numbers_are_exact(dtype: Any) -> None:
     info = np.iinfo(dtype)
     values = np.array([[info.min], [info.max], [info.max - 1], [2**62], [2**53 + 1]], dtype)
-    for origin in (info.max - 3, 0, 2**53):
-        expected = [float(int(value) - origin) for value in values[:, 0]]
+    for origin in (info.max - 3, 0, 2**53, 2**40 + 0.5):
+        expected = [float(int(value) - Fraction(origin)) for value in values[:, 0]]
         np.testing.assert_allclose(less(values, [origin])[:, 0], expected, rtol=2**-52)
     assert less(values, [info.max - 3])[1:3, 0].tolist() == [3.0, 2.0]
 
