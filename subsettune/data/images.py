@@ -185,7 +185,7 @@ def _deep_colour(image: Image, content: bytes, where: str) -> Array:
     if len(x) == 3:
         return _key_on_white(x, image.info.get("transparency"))
     colour, alpha = x[:-1], x[-1] / np.float32(WHITE_16)
-    shown = colour * alpha + np.float32(WHITE_16) * (1 - alpha)
+    shown: Array = colour * alpha + np.float32(WHITE_16) * (1 - alpha)
     if not _varies(shown.transpose(1, 2, 0)) and _varies(alpha[..., None]):
         raise _lost_on_white(where)
     return shown
