@@ -36,7 +36,15 @@ def describe_example(data: TaskData, asked: Data) -> str:
 
 
 def guess_of(data: TaskData, asked: Data) -> str:
-    """What an example was taken for because nothing else was said, and the key for where that is wrong; else empty."""
+    """What an example was taken for, and what to do where that is wrong; empty where it is sure.
+
+    Args:
+        data: of a task.
+        asked: what the task says of them; with a layout nothing was guessed but which axis of a series is time.
+    """
+    if asked.layout == "series" and data.input_shape[0] > data.input_shape[1]:
+        c, t = data.input_shape
+        return f"taken for {_count(c, 'channel')} of {_count(t, 'step')}: where time comes first, transpose the arrays"
     return GUESSES.get(data.taken, "") if asked.layout is None else ""
 
 

@@ -126,6 +126,8 @@ def _array(column: pa.Array, name: str, row: int) -> Array:
         values = values.flatten()
         if shape[-1] == 0:
             raise _empty(name, row)
+    if pa.types.is_integer(values.type):  # NumPy would make floats of them; those have NaN, which is refused later
+        _refuse_missing(values, name, row, math.prod(shape[1:]))
     return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(shape)
 
 
@@ -146,10 +148,14 @@ def _padded(column: pa.Array, length: int, name: str, row: int) -> Array:
     counts = pc.list_value_length(column).to_numpy(zero_copy_only=False)
     if (counts == 0).any():
         raise _empty(name, row + int(np.argmin(counts)))
-    ids = np.asarray(column.flatten().to_numpy(zero_copy_only=False))
+    values, rows = column.flatten(), np.repeat(np.arange(len(column)), counts)
+    if values.null_count:
+        odd = row + int(rows[np.argmax(values.is_null().to_numpy(zero_copy_only=False))])
+        raise DataError(f"lists of column {name!r} must hold numbers, got nothing in row {odd}. Drop such rows.")
+    ids = np.asarray(values.to_numpy(zero_copy_only=False))
     check_ids(ids, f"column {name!r}")
     if (ids == PADDING).any():
-        odd = row + int(np.repeat(np.arange(len(column)), counts)[np.argmax(ids == PADDING)])
+        odd = row + int(rows[np.argmax(ids == PADDING)])
         raise DataError(
             f"lists of column {name!r} have several lengths, and shorter ones are filled up with {PADDING}, an id in "
             f"row {odd}. Add 1 to all ids, or fill the lists up beforehand."
@@ -167,7 +173,7 @@ def _refuse_missing(values: pa.Array, name: str, row: int, inner: int) -> None:
     if values.null_count:
         i = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
         raise DataError(
-            f"lists of column {name!r} must be there, got nothing in row {row + i // inner}. Drop such rows."
+            f"lists of column {name!r} must be whole, got nothing in row {row + i // inner}. Drop such rows."
         )
 
 

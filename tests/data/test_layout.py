@@ -269,6 +269,14 @@ def test_guesses_are_told(tmp_path: Path, make: Maker) -> None:
     assert told(RNG.normal(size=(N, 1, 8, 8, 8))) == volumes
 
 
+def test_a_series_of_more_channels_than_steps_may_be_the_wrong_way_round(tmp_path: Path) -> None:
+    made = npz(tmp_path, SERIES.transpose(0, 2, 1), layout="series")
+    assert describe_example(loaded(tmp_path, made), Data(**made)) == (
+        "series (16, 2): 16 channels of 2 steps, standardised by channel (taken for 16 channels of 2 steps: where time "
+        "comes first, transpose the arrays)"
+    )
+
+
 def test_guesses_of_lists_are_told(tmp_path: Path) -> None:
     made = lists(tmp_path, IDS)
     assert describe_example(loaded(tmp_path, made), Data(**made)) == WHOLE
@@ -353,7 +361,15 @@ REFUSED: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     ),
     "missing": (
         lambda tmp: column(tmp, pa.array([[1, 2], None, *[[5, 6]] * 58]), layout="series"),
-        "lists of column 'x' must be there, got nothing in row 1. Drop such rows.",
+        "lists of column 'x' must be whole, got nothing in row 1. Drop such rows.",
+    ),
+    "missing id": (
+        lambda tmp: column(tmp, pa.array([[1, 2], [3, None], *[[5, 6]] * 58]), layout="tokens"),
+        "lists of column 'x' must be whole, got nothing in row 1. Drop such rows.",
+    ),
+    "missing id of several lengths": (
+        lambda tmp: column(tmp, pa.array([[1, 2, 3], [3, None], *[[5, 6]] * 58]), layout="tokens"),
+        "lists of column 'x' must hold numbers, got nothing in row 1. Drop such rows.",
     ),
     "ragged": (
         lambda tmp: column(tmp, pa.array([[[1.0, 2.0]], [[1.0]], *[[[5.0, 6.0]]] * 58]), layout="series"),
