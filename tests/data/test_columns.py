@@ -398,6 +398,18 @@ def test_dates_are_refused_with_the_remedy(tmp_path: Path) -> None:
     assert load_table(tmp_path, made, exclude=["day", "time"]).input_shape == (2,)
 
 
+def test_periods_that_pandas_writes_are_dates(tmp_path: Path) -> None:
+    """They lie in the file as days since 1970, and were read as numbers; their type is known where pandas is loaded."""
+    remark = {"ARROW:extension:name": "pandas.period", "ARROW:extension:metadata": '{"freq": "D"}'}
+    field = pa.field("when", pa.int64(), metadata=remark)
+    made = table().append_column(field, pa.array(10_957 + np.arange(N) % 40))
+    with pytest.raises(DataError, match=r"got dates or times in when \(int64\)\. Convert them to what matters, as "):
+        load_table(tmp_path, made)
+    assert load_table(tmp_path, made, exclude=["when"]).input_shape == (2,)
+    with pytest.raises(DataError, match=r"or remove it from data\.features\.$"):
+        load_table(tmp_path, made, features=["a", "when"])
+
+
 # --- what is told -----------------------------------------------------------------------------------------------------
 
 
