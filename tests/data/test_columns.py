@@ -133,6 +133,14 @@ ALMOST: dict[str, Any] = {
 }
 
 
+def test_columns_that_differ_in_every_row_are_no_copies_of_labels_that_do(tmp_path: Path) -> None:
+    """They stand one for one for each other, and that means nothing."""
+    with pytest.raises(DataError, match=r"^labels of a classification must be whole numbers, got "):
+        load_table(tmp_path, pa.table({**NOISE, "label": RNG.normal(size=N)}))
+    with pytest.raises(DataError, match=r"must have at least 3 examples, one for each part"):
+        load_table(tmp_path / "b", pa.table({**NOISE, "label": RNG.permutation(N)}))
+
+
 @pytest.mark.parametrize("case", [case for case in ALMOST if case != "one_is_missing"])
 def test_what_is_almost_a_copy_stays(tmp_path: Path, case: str) -> None:
     data = load_table(tmp_path, table(target=ALMOST[case]))
