@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+EXTENSION = b"ARROW:extension:name"  # how files and schemas name a type that is not registered here
+PERIOD = b"pandas.period"
+
 
 def plain(kind: pa.DataType) -> pa.DataType:
     """The plain type: views, dictionaries and decimals become texts, bytes and numbers; others stay.
@@ -36,9 +39,21 @@ def plain(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
+def is_time(field: pa.Field) -> bool:
+    """Whether a column of a plain schema holds dates, times or spans of time; pandas writes periods as numbers."""
+    return bool(pa.types.is_temporal(field.type)) or (field.metadata or {}).get(EXTENSION) == PERIOD
+
+
 def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema of a file with plain types, metadata kept."""
-    return pa.schema([field.with_type(plain(field.type)) for field in schema], metadata=schema.metadata)
+    """The schema of a file with plain types, metadata kept; of an extension type its name becomes a remark."""
+    return pa.schema([_plain_field(field) for field in schema], metadata=schema.metadata)
+
+
+def _plain_field(field: pa.Field) -> pa.Field:
+    made = field.with_type(plain(field.type))
+    if isinstance(field.type, pa.BaseExtensionType):
+        return made.with_metadata({**(field.metadata or {}), EXTENSION: field.type.extension_name})
+    return made
 
 
 def plain_column(column: pa.Array) -> pa.Array:

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from subsettune.data import precision
-from subsettune.data.arrow_types import plain_chunks, plain_column, plain_schema
+from subsettune.data.arrow_types import is_time, plain_chunks, plain_column, plain_schema
 from subsettune.data.categories import Vocabulary, can_be_marked, codes, is_text
 from subsettune.data.columns import ColumnFacts, SourceFacts, leave_out
 from subsettune.data.images import check_shape, decode
@@ -293,24 +293,25 @@ def _feature_names(schema: pa.Schema, data: Data, path: Path) -> tuple[str, ...]
         return names
     if len(names) == 1 and is_shaped(kinds[0]) and _is_number(numbers_of(kinds[0])):
         return names
-    _refuse_odd(dict(zip(names, kinds, strict=True)), path, data)
+    _refuse_odd([schema.field(name) for name in names], path, data)
     return names
 
 
-def _refuse_odd(kinds: dict[str, pa.DataType], path: Path, data: Data) -> None:
+def _refuse_odd(fields: list[pa.Field], path: Path, data: Data) -> None:
     """Columns must be of types that can be features."""
-    odd = {name: kind for name, kind in kinds.items() if not (_is_numeric(kind) or is_text(kind))}
+    odd = [field for field in fields if is_time(field) or not (_is_numeric(field.type) or is_text(field.type))]
     if not odd:
         return
-    told = ", ".join(f"{name} ({kind})" for name, kind in odd.items())
-    if all(pa.types.is_temporal(kind) for kind in odd.values()):
+    told = ", ".join(f"{field.name} ({field.type})" for field in odd)
+    remedy = leave_out([field.name for field in odd], data)
+    if all(map(is_time, odd)):
         raise DataError(
             f"columns of {path} must be numbers or texts, got dates or times in {told}. Convert them to what matters, "
-            f"as numbers (month, weekday, hour, age), or {leave_out(list(odd), data)}."
+            f"as numbers (month, weekday, hour, age), or {remedy}."
         )
     raise DataError(
         f"columns of {path} must be numbers, texts, or one column of encoded images, got {told}. Encode them as "
-        f"numbers, or {leave_out(list(odd), data)}."
+        f"numbers, or {remedy}."
     )
 
 

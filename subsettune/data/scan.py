@@ -25,6 +25,7 @@ PANDAS = re.compile(r"__index_level_\d+__")  # of an index without a name
 UNNAMED = re.compile(r"Unnamed: \d+")  # of one that went through a .csv file
 ID_NAME = re.compile(r"(?i:(?:.*[_\W])?(?:id|uid|uuid|guid))|.*[a-z]I[dD]")
 DATE_TEXT = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}([ T].*)?")
+ROWS_EACH = 2  # of a class on average: with one, all columns of numbers that differ stand one for one for it
 BLOCK_ROWS = 2**16  # that are compared with the labels in one go
 FEW_ROWS = 20  # with fewer, numbers that all differ mean nothing
 FEW_VALUES = 3  # with fewer, numbers in the range of times or dates do not either
@@ -101,7 +102,7 @@ class Labels:
             return False
         if self.classes is None:
             return bool(np.array_equal(values, self.values))
-        if distinct != len(self.classes):
+        if distinct != len(self.classes) or ROWS_EACH * distinct > len(values):
             return False
         known, twins = np.unique(values), np.full(distinct, -1)  # of each class the place of its value
         for start in range(0, len(values), BLOCK_ROWS):

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from subsettune.data import DataPaths, TaskData, load
-from subsettune.data.arrow_types import plain, plain_column
+from subsettune.data.arrow_types import is_time, plain, plain_column, plain_schema
 from subsettune.errors import DataError
 from subsettune.task import Data, Model, Recipe, Task
 
@@ -105,6 +105,33 @@ def test_lists_and_structs_are_plain_all_the_way_down() -> None:
     assert plain(pa.large_list(inner)) == pa.large_list(
         pa.struct([("a", pa.list_(pa.large_string())), ("b", pa.list_(pa.float64(), 3))])
     )
+
+
+class Period(pa.ExtensionType):
+    """As pandas defines it; not registered."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.int64(), "pandas.period")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        (pa.field("a", pa.date32()), True),
+        (pa.field("a", pa.duration("s")), True),
+        (pa.field("a", pa.int64(), metadata={"ARROW:extension:name": "pandas.period"}), True),
+        (pa.field("a", Period()), True),
+        (pa.field("a", pa.int64(), metadata={"ARROW:extension:name": "arrow.uuid"}), False),
+        (pa.field("a", pa.int64()), False),
+    ],
+)
+def test_times_are_known_whether_their_type_is_registered_or_not(field: pa.Field, expected: bool) -> None:
+    found = plain_schema(pa.schema([field])).field("a")
+    assert is_time(found) == expected
+    assert not isinstance(found.type, pa.BaseExtensionType)
 
 
 def test_two_columns_of_one_name(tmp_path: Path) -> None:

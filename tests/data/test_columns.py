@@ -133,6 +133,14 @@ ALMOST: dict[str, Any] = {
 }
 
 
+def test_columns_that_differ_in_every_row_are_no_copies_of_labels_that_do(tmp_path: Path) -> None:
+    """They stand one for one for each other, and that means nothing."""
+    with pytest.raises(DataError, match=r"^labels of a classification must be whole numbers, got "):
+        load_table(tmp_path, pa.table({**NOISE, "label": RNG.normal(size=N)}))
+    with pytest.raises(DataError, match=r"must have at least 3 examples, one for each part"):
+        load_table(tmp_path / "b", pa.table({**NOISE, "label": RNG.permutation(N)}))
+
+
 @pytest.mark.parametrize("case", [case for case in ALMOST if case != "one_is_missing"])
 def test_what_is_almost_a_copy_stays(tmp_path: Path, case: str) -> None:
     data = load_table(tmp_path, table(target=ALMOST[case]))
@@ -396,6 +404,18 @@ def test_dates_are_refused_with_the_remedy(tmp_path: Path) -> None:
         "data.exclude: [day, time]."
     )
     assert load_table(tmp_path, made, exclude=["day", "time"]).input_shape == (2,)
+
+
+def test_periods_that_pandas_writes_are_dates(tmp_path: Path) -> None:
+    """They lie in the file as days since 1970, and were read as numbers; their type is known where pandas is loaded."""
+    remark = {"ARROW:extension:name": "pandas.period", "ARROW:extension:metadata": '{"freq": "D"}'}
+    field = pa.field("when", pa.int64(), metadata=remark)
+    made = table().append_column(field, pa.array(10_957 + np.arange(N) % 40))
+    with pytest.raises(DataError, match=r"got dates or times in when \(int64\)\. Convert them to what matters, as "):
+        load_table(tmp_path, made)
+    assert load_table(tmp_path, made, exclude=["when"]).input_shape == (2,)
+    with pytest.raises(DataError, match=r"or remove it from data\.features\.$"):
+        load_table(tmp_path, made, features=["a", "when"])
 
 
 # --- what is told -----------------------------------------------------------------------------------------------------
