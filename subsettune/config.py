@@ -167,6 +167,7 @@ def _hints(cls: type) -> dict[str, Any]:
 def convert(hint: Any, raw: Any, path: Path, mistakes: list[Mistake]) -> Any:
     """Convert `raw` to the type `hint`; on failure append to `mistakes` and return a sentinel."""
     origin = typing.get_origin(hint)
+    raw = _unpacked(raw)
     if hint is Any:
         return _frozen(raw)
     if origin in (typing.Union, types.UnionType):
@@ -177,7 +178,7 @@ def convert(hint: Any, raw: Any, path: Path, mistakes: list[Mistake]) -> Any:
     if origin is tuple:
         return _convert_tuple(typing.get_args(hint)[0], raw, path, mistakes)
     if hint is FrozenDict or origin is Mapping:
-        return _frozen(raw) if isinstance(raw, Mapping) else _bad(path, "a mapping of names to values", raw, mistakes)
+        return _convert_mapping(raw, path, mistakes)
     if dataclasses.is_dataclass(hint):
         return _convert_dataclass(typing.cast(type, hint), raw, path, mistakes)
     return _convert_scalar(hint, raw, path, mistakes)
@@ -224,6 +225,38 @@ def _convert_tuple(inner: Any, raw: Any, path: Path, mistakes: list[Mistake]) ->
     before = len(mistakes)
     values = tuple(convert(inner, item, (*path, str(i)), mistakes) for i, item in enumerate(raw))
     return values if len(mistakes) == before else _BAD
+
+
+def _convert_mapping(raw: Any, path: Path, mistakes: list[Mistake]) -> Any:
+    """A free mapping: whatever a file can hold and JSON can tell apart from everything else."""
+    if not isinstance(raw, Mapping):
+        return _bad(path, "a mapping of names to values", raw, mistakes)
+    before = len(mistakes)
+    value = _frozen_plain(raw, path, mistakes)
+    return value if len(mistakes) == before else _BAD
+
+
+def _frozen_plain(raw: Any, path: Path, mistakes: list[Mistake]) -> Any:
+    """Plain data, frozen; what is none, or is not equal to itself, is a mistake."""
+    raw = _unpacked(raw)
+    if isinstance(raw, Mapping):
+        if len({str(key) for key in raw}) < len(raw):
+            _bad(path, "a mapping whose keys differ as texts", sorted(map(repr, raw)), mistakes)
+        return FrozenDict({str(key): _frozen_plain(value, (*path, str(key)), mistakes) for key, value in raw.items()})
+    if isinstance(raw, list | tuple):
+        return tuple(_frozen_plain(value, (*path, str(i)), mistakes) for i, value in enumerate(raw))
+    if isinstance(raw, float) and not abs(raw) <= sys.float_info.max:
+        return _bad(path, "a finite number", raw, mistakes, "Leave it out, or write null or a text for it.")
+    if raw is None or isinstance(raw, bool | int | float | str):
+        return raw
+    advice = "Name it by a text that your code understands."
+    return _bad(path, "a text, a number, true, false, null, a list or a mapping", raw, mistakes, advice)
+
+
+def _unpacked(raw: Any) -> Any:
+    """Numbers and arrays of NumPy and torch as Python's own; all else as it is."""
+    is_array = hasattr(raw, "dtype") and hasattr(raw, "shape") and hasattr(raw, "tolist")
+    return raw.tolist() if is_array else raw
 
 
 def _convert_dataclass(cls: type, raw: Any, path: Path, mistakes: list[Mistake]) -> Any:
@@ -276,9 +309,12 @@ def _bad(path: Path, rule: str, raw: Any, mistakes: list[Mistake], advice: str =
 def _unquote(raw: object) -> str:
     """What to do about a text where a number must be."""
     try:
-        return "Write it without quotes." if isinstance(raw, str) and abs(float(raw)) <= sys.float_info.max else ""
+        is_number = isinstance(raw, str) and abs(float(raw)) <= sys.float_info.max
     except ValueError:
         return ""
+    if not is_number:
+        return ""
+    return "Write it without underscores." if "_" in str(raw) else "Write it without quotes."
 
 
 def _frozen(raw: Any) -> Any:

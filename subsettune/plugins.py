@@ -55,12 +55,13 @@ def _load_module(name: str, what: str, *, is_installed: bool = False) -> Any:
     return module
 
 
-def source_digest(name: str, options: Mapping[str, Any] | None = None) -> str:
+def source_digest(name: str, options: Mapping[str, Any] | None = None, what: str = "code") -> str:
     """Content hash of the user's code in `package.module:name`, as it was when first asked for or last reloaded.
 
     Args:
         name: the module, a colon, and what is in it.
         options: that it is called with; the files that they name are part of the hash.
+        what: what it is for, for the message.
 
     Returns:
         SHA-256 of the module's source file where it imports nothing of the user's and its options name no file; of all
@@ -72,7 +73,7 @@ def source_digest(name: str, options: Mapping[str, Any] | None = None) -> str:
         DataError: a file that an option names cannot be read.
     """
     module = name.partition(":")[0]
-    _load_module(module, f"module {module!r}")
+    _load_module(module, f"{what} {name!r}")
     code, files = user_code.digest_of(module), user_code.digest_of_files(options or {})
     return config.digest([code, files]) if files else code
 

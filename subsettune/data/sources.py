@@ -312,7 +312,7 @@ def _function(data: Data, kind: str, places: DataPaths) -> Source:
     files: set[str] = set()
     with observed(files):
         function = load_object(data.source, "data")
-    key = config.digest([data.source, data, kind, READING, source_digest(data.source)])
+    key = config.digest([data.source, data, kind, READING, source_digest(data.source, what="data")])
     user = _ObservedFunction(UserData(function, data), places, files)
     return Source(name=data.source, key=key, read=user.read, witness=user)
 

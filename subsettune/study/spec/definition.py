@@ -128,6 +128,7 @@ def parse(raw: object) -> Study:
         return config.build(Study, raw)
     except ConfigError as error:
         mistakes = dict.fromkeys(error.mistakes)  # in order, each once
-    if isinstance(raw, Mapping) and isinstance(raw.get("space"), Mapping):
+    is_read = not any(mistake.path[:1] == ("space",) for mistake in mistakes)  # else its mistakes are told
+    if is_read and isinstance(raw, Mapping) and isinstance(raw.get("space"), Mapping):
         mistakes |= dict.fromkeys(mistakes_in_space(raw["space"], None))  # unseen where the task has mistakes
     raise ConfigError(tuple(mistakes))

@@ -124,7 +124,7 @@ def user_code_of(task: Task, policy: Policy | None = None) -> dict[str, str]:
     for kind, name, options in named:
         target = kind.code_of(name)
         if target is not None:
-            digest = plugins.source_digest(target, options)
+            digest = plugins.source_digest(target, options, kind.what)
             found[name] = digest if found.get(name, digest) == digest else config.digest([found[name], digest])
     return found
 
@@ -140,7 +140,7 @@ def study_code(task: Task, named: Iterable[tuple[Registry, str]]) -> dict[str, s
     for kind, name in named:
         target = kind.code_of(name)
         if target is not None and name not in found:
-            found[name] = plugins.source_digest(target)
+            found[name] = plugins.source_digest(target, what=kind.what)
     return found
 
 
