@@ -37,14 +37,20 @@ Command = Callable[[argparse.Namespace], int]
 
 def tune_study(options: argparse.Namespace) -> int:
     """Run a study, or go on with one, and print its result; 3 where no policy passed."""
-    from subsettune.api import tune
-    from subsettune.report import progress, render, tables
-    from subsettune.study.options import TuneOptions, fresh_run_id
+    from subsettune.study.options import fresh_run_id
 
     study = _study(options)
-    fresh = options.run_id is None
-    run_id = fresh_run_id(options.storage, Path(options.study).stem) if fresh else options.run_id
-    again = f"{options.command_line} --run-id {shlex.quote(run_id)}" if fresh else options.command_line
+    if options.run_id is not None:
+        return _tune(study, options, options.run_id, options.command_line)
+    with fresh_run_id(options.storage, Path(options.study).stem) as run_id:
+        return _tune(study, options, run_id, f"{options.command_line} --run-id {shlex.quote(run_id)}")
+
+
+def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) -> int:
+    from subsettune.api import tune
+    from subsettune.report import progress, render, tables
+    from subsettune.study.options import TuneOptions
+
     where = TuneOptions(
         storage=options.storage,
         places=_places(options),

@@ -1,4 +1,4 @@
-"""Data that were replaced behind the cache's back: what is trained on is what is there, whatever sizes and times say."""
+"""Data that were replaced behind the cache's back: what is there is trained on, whatever sizes and times say."""
 
 from __future__ import annotations
 

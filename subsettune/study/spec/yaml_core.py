@@ -1,6 +1,6 @@
 """YAML 1.2 as study files have it: the core schema, anchors and merge keys, from ruamel's events to plain data.
 
-The core schema (https://yaml.org/spec/1.2.2/#103-core-schema) knows null, true, false, whole numbers in three bases, and
+The core schema (https://yaml.org/spec/1.2.2/#103-core-schema) knows null, true, false, whole numbers in three bases and
 floating-point numbers. All else that is not quoted is a text as it stands: `yes`, `1_000`, `1:30`, `2024-05-01`. Merge
 keys (`<<: *base`) are no part of YAML 1.2, but people write them, and mean what YAML 1.1 made of them.
 """
@@ -178,10 +178,8 @@ def _refuse_tag(event: NodeEvent) -> None:
     if tag in ("", "!") or tag.removeprefix(_CORE) in _SHAPES:
         return
     shown = f"!!{tag.removeprefix(_CORE)}" if tag.startswith(_CORE) else tag
-    message = (
-        f"tag {shown} means nothing here. Write texts, numbers, true, false, null, lists and mappings, without it."
-    )
-    raise _not_yaml(message, _line(event))
+    advice = "Write texts, numbers, true, false, null, lists and mappings, without it."
+    raise _not_yaml(f"tag {shown} means nothing here. {advice}", _line(event))
 
 
 def _scalar(event: ScalarEvent) -> Any:
@@ -227,7 +225,7 @@ def _plain(node: _Node, path: Path, lines: dict[Path, int]) -> Any:
 
 
 def _merged(node: _Node) -> dict[str, tuple[_Node, int]]:
-    """Keys with nodes and lines, those of `<<` first; a key of the mapping's own wins, then one of an earlier source."""
+    """Keys with nodes and lines, those of `<<` first; its own win, then those of an earlier source."""
     found: dict[str, tuple[_Node, int]] = {}
     for key, inner, line in node.value:
         if key == MERGE:
