@@ -11,7 +11,7 @@ from typing import Any
 
 from subsettune import config, user_code
 from subsettune.config import must
-from subsettune.errors import ConfigError
+from subsettune.errors import ConfigError, did_you_mean
 
 
 def load_object(name: str, what: str, *, is_installed: bool = False) -> Any:
@@ -102,8 +102,10 @@ def call(function: Any, name: str, options: Mapping[str, Any], offered: Mapping[
         signature.bind(**known, **options)
     except TypeError as error:
         names = [p for p in signature.parameters if p not in (offered or {})]
+        strange = next((option for option in options if option not in names), None)
+        guess = "" if strange is None or takes_any else f"{did_you_mean(strange, names)} ".lstrip()
         raise ConfigError(
-            f"{name} does not fit its options: {error}. It takes: {', '.join(names) or 'none'}."
+            f"{name} does not fit its options: {error}. {guess}It takes: {', '.join(names) or 'none'}."
         ) from error
     return function(**known, **options)
 

@@ -62,6 +62,7 @@ class Data:
             "a data set, a path of a .parquet, .tsv or .npz file or a folder, or package.module:function",
             _is_source,
             lambda: f"Known data sets: {', '.join(DATASETS)}.",
+            lambda: DATASETS,
         )
     )
     label: str = "label"
@@ -302,7 +303,9 @@ class Task:
     split: Split = setting(Split())
     model: Model
     recipe: Recipe
-    metric: str = setting("accuracy", rule=Rule(f"one of {', '.join(METRICS)}", lambda name: name in METRICS))
+    metric: str = setting(
+        "accuracy", rule=Rule(f"one of {', '.join(METRICS)}", lambda name: name in METRICS, known=lambda: METRICS)
+    )
     tolerance: float = setting(rule=POSITIVE)
     distortion: Corruption = setting(Corruption())
 

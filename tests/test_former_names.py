@@ -11,7 +11,7 @@ import pytest
 from fake_inputs import changed, write
 
 from subsettune import Policy, bundle
-from subsettune.cli.commands import _read_policy
+from subsettune.cli.policy_file import read_policy
 from subsettune.errors import ConfigError
 from subsettune.study.search.journal import Journal
 from subsettune.study.spec.definition import parse
@@ -90,7 +90,7 @@ def test_a_policy_file_of_a_person_is_told_of_and_one_of_ours_is_not(
     with caplog.at_level(logging.WARNING):
         assert bundle.read_policy(ours).key == KEY
         assert _told(caplog) == []
-        assert bundle.read_policy(theirs).key == _read_policy(str(yaml)).key == KEY
+        assert bundle.read_policy(theirs).key == read_policy(str(yaml)).key == KEY
     assert [line.split(": ")[:2] for line in _told(caplog)] == [
         [str(theirs), "entry is called transition now. The old name is read for one more release"],
         [str(theirs), "entry_options is called transition_options now. The old name is read for one more release"],
