@@ -33,10 +33,10 @@ def did_you_mean(word: object, known: Iterable[object]) -> str:
     return f"Did you mean {near!r}?" if near is not None else ""
 
 
-def nearest(word: object, known: Iterable[object]) -> str | None:
-    """The known name that is most like a mistyped one; None where none is."""
+def nearest(word: object, known: Iterable[object], likeness: float = 0.6) -> str | None:
+    """The known name that is most like a mistyped one; None where none is as like as 0.6, or as is asked for."""
     names = {_folded(name): str(name) for name in known}
-    found = difflib.get_close_matches(_folded(word), sorted(names), n=1)
+    found = difflib.get_close_matches(_folded(word), sorted(names), n=1, cutoff=likeness)
     return names[found[0]] if found else None
 
 

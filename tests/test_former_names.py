@@ -13,6 +13,7 @@ from fake_inputs import changed, write
 from subsettune import Policy, bundle
 from subsettune.cli.policy_file import read_policy
 from subsettune.errors import ConfigError
+from subsettune.study.results.folder import StudyFolder
 from subsettune.study.search.journal import Journal
 from subsettune.study.spec.definition import parse
 from subsettune.study.spec.space import Space
@@ -105,3 +106,30 @@ def test_a_journal_of_the_old_space_goes_on(tmp_path: Path) -> None:
     storage = optuna.storages.InMemoryStorage()
     Journal(storage, "a", {"space": {"budget": 0.5, **OLD}})
     Journal(storage, "a", {"space": {"budget": 0.5, **NEW}})  # the same identity
+
+
+def test_an_objective_that_no_search_ever_minimised(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Compute in either unit was what it said and did; seconds were never minimised, whatever the file said."""
+    for written in ("flops", "passes"):
+        caplog.clear()
+        study = read(write(tmp_path / "s.yaml", {"study.objective": written}))
+        assert study == parse(changed({}))
+        assert caplog.messages == [
+            f"{tmp_path}/s.yaml: objective means nothing any more: compute is what is minimised. Remove it."
+        ]
+    with pytest.raises(ConfigError) as caught:
+        parse(changed({"study.objective": "seconds"}))
+    assert str(caught.value) == (
+        "study.objective: objective must be one of flops, passes, got 'seconds'. Studies minimise training compute, "
+        "and never did another thing. Remove the key."
+    )
+
+
+def test_a_study_on_record_opens_whatever_objective_it_named(tmp_path: Path) -> None:
+    study = parse(changed({}))
+    folder = StudyFolder(str(tmp_path), "a")
+    folder.begin(study)
+    manifest = json.loads(folder.folder.read("manifest.json"))
+    manifest["study"]["study"]["objective"] = "seconds"
+    folder.folder.write("manifest.json", json.dumps(manifest).encode())
+    assert StudyFolder(str(tmp_path), "a").open().manifest.study == study

@@ -266,7 +266,7 @@ class Manifest:
             known["facts"] = config.build(TaskFacts, raw["facts"])
         return cls(
             **known,
-            study=config.build(Study, raw["study"]),
+            study=config.build(Study, former_names.without_objective(raw["study"])),
             starts=tuple(Start(at=start["at"], command=start.get("command", "")) for start in raw["starts"]),
             rounds=tuple(RoundState.from_mapping(plain) for plain in raw["rounds"] if plain),
         )

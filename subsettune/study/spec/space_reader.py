@@ -128,7 +128,7 @@ class _Reader:
             self._say((key,), "epochs cannot be searched: the budget decides how long a policy trains. Remove it.")
             return False
         if self._recipe_keys is None:
-            if nearest(key, COORDINATES) is not None:
+            if nearest(key, COORDINATES, likeness=0.8) is not None:  # else it may be a key of some recipe
                 self._say((key,), unknown_key(key, COORDINATES))
                 return False
             return True
