@@ -7,6 +7,7 @@ import json
 import mmap
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class Watched(FileDigests):
     """Counts the files whose content is read."""
 
     def __init__(self, memory: Path | None, monkeypatch: pytest.MonkeyPatch, ahead_ns: int = LATER_NS) -> None:
-        super().__init__(memory, now_ns=lambda: digests.time.time_ns() + ahead_ns)
+        super().__init__(memory, now_ns=lambda: time.time_ns() + ahead_ns)
         self.reads = 0
         read = digests._read
 

@@ -16,7 +16,7 @@ from pyarrow import csv
 
 from subsettune.data.raw import Array, Raw
 from subsettune.data.text import read_texts
-from subsettune.errors import DataError
+from subsettune.errors import DataError, did_you_mean
 from subsettune.task import Data
 
 SUFFIXES = (".tsv", ".tsv.gz")
@@ -104,7 +104,9 @@ def _check_header(file: Path, data: Data) -> None:
         if names.count(name) != 1:
             have = f"its columns: {', '.join(names)}"
             number = "no" if name not in names else "more than one"
-            raise DataError(f"{file} has {number} column {name!r} ({have}). Set data.{key}, or mend the first line.")
+            guess = f" {did_you_mean(name, names)}".rstrip() if number == "no" else ""
+            advice = f"Set data.{key}, or mend the first line."
+            raise DataError(f"{file} has {number} column {name!r} ({have}).{guess} {advice}")
 
 
 def _batches(file: Path, column: str) -> Iterator[pa.Array]:

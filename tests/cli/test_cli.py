@@ -540,9 +540,9 @@ def test_a_damaged_bundle_is_not_followed(run: Run, studies: Path, tmp_path: Pat
         ),
         (
             ["--policy", "between.yaml"],
-            "between.yaml: line 1, phases.1.transition_options.between: unknown key. Known keys: candidates, examples, keep, layers, repeats. In a "
-            "space, prune.between prunes each layer in a phase of its own: it is the share of the compute after the "
-            "switch that all but the last of them take.",
+            "between.yaml: line 1, phases.1.transition_options.between: unknown key. Known keys: candidates, examples, "
+            "keep, layers, repeats. In a space, prune.between prunes each layer in a phase of its own: it is the share "
+            "of the compute after the switch that all but the last of them take.",
         ),
         (
             ["--policy", "order.yaml"],

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import subsettune.data as data_module
-from subsettune.data import DataPaths, cache, load, user
+from subsettune.data import DataPaths, cache, load, sources, user
+from subsettune.data import npz as npz_reader
 from subsettune.errors import DataError
 from subsettune.task import Data, Model, Recipe, Split, Task
 
@@ -133,7 +134,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused_and_not_cached(
     places: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     npz(tmp_path / "a.npz", 1.0)
-    read = data_module.cache.sources.read_npz
+    read = npz_reader.read_npz
 
     def slow(path: Path, data: Data, scratch: Path) -> object:
         found = read(path, data, scratch)
@@ -142,7 +143,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused_and_not_cached(
         return found
 
     with monkeypatch.context() as patched:
-        patched.setattr(data_module.cache.sources, "read_npz", slow)
+        patched.setattr(sources, "read_npz", slow)
         with pytest.raises(DataError) as caught:
             raw_sum("a.npz", places, same_process=False)
     said = str(caught.value)
@@ -215,7 +216,7 @@ def test_a_function_s_data_that_did_not_change_are_read_once(
     (tmp_path / "made.py").write_text(MADE)
     (tmp_path / "made_helper.py").write_text("SCALE = 1\n")
     npz(tmp_path / "a.npz", 1.0)
-    monkeypatch.setattr(data_module.cache.sources, "CLOCKS_DIFFER_NS", -(10**9))  # the file is settled
+    monkeypatch.setattr(sources, "CLOCKS_DIFFER_NS", -(10**9))  # the file is settled
     reads = []
     read = user.UserData.read
     monkeypatch.setattr(user.UserData, "read", lambda self, scratch: reads.append(1) or read(self, scratch))

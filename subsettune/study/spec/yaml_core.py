@@ -174,7 +174,8 @@ def _line(event: Event) -> int:
 
 
 def _refuse_tag(event: NodeEvent) -> None:
-    tag = str(event.tag) if event.tag is not None else ""
+    found = getattr(event, "tag", None)
+    tag = "" if found is None else str(found)
     if tag in ("", "!") or tag.removeprefix(_CORE) in _SHAPES:
         return
     shown = f"!!{tag.removeprefix(_CORE)}" if tag.startswith(_CORE) else tag
