@@ -44,9 +44,13 @@ def options(folder: Path) -> TuneOptions:
     return TuneOptions(storage=str(folder / "runs"), places=places, executor="inline", device="cpu")
 
 
-def edit(folder: Path, width: int) -> None:
-    """Another width, in a file that the model's module imports; what was imported is forgotten, as in a new process."""
-    (folder / "edited_width.py").write_text(f"WIDTH = {width}\n")
+def edit(folder: Path, width: int, *, in_import: bool = True) -> None:
+    """Another width, in a file that the model's module imports or in its own; what was imported is forgotten, as in a
+    new process.
+    """
+    (folder / "edited_width.py").write_text(f"WIDTH = {width if in_import else 1}\n")
+    own = "" if in_import else f"WIDTH = {width}\n"
+    (folder / "edited_net.py").write_text(NET.replace("WIDTH\n", f"WIDTH\n{own}", 1) + BODY)
     for name in ("edited_net", "edited_width"):
         sys.modules.pop(name, None)
     importlib.invalidate_caches()
@@ -70,13 +74,14 @@ def reference_of(run_id: str, options: TuneOptions, monkeypatch: pytest.MonkeyPa
     return [[record.metric, record.ledger.spent, record.cached] for record in records]
 
 
+@pytest.mark.parametrize("in_import", [True, False])
 def test_a_reference_of_other_code_is_not_taken_for_that_of_this(
-    folder: Path, options: TuneOptions, monkeypatch: pytest.MonkeyPatch
+    folder: Path, options: TuneOptions, monkeypatch: pytest.MonkeyPatch, in_import: bool
 ) -> None:
     """Nor after an edit was taken back: the cache then holds both."""
     found = []
     for number, width in enumerate((2, 24, 2, 24)):
-        edit(folder, width)
+        edit(folder, width, in_import=in_import)
         found.append(reference_of(f"study-{number}", options, monkeypatch))
     narrow, wide, narrow_again, wide_again = found
     assert [cached for _, _, cached in (*narrow, *wide)] == [False] * 4
