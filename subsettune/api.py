@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,8 +48,11 @@ def tune(
     options = options or TuneOptions()
     name = Path(study).stem if isinstance(study, str | Path) else "study"
     resolved = study if isinstance(study, Study) else read(study) if isinstance(study, str | Path) else parse(study)
-    folder = StudyFolder(options.storage, fresh_run_id(options.storage, name) if run_id is None else run_id)
-    with progress.make_progress(sys.stderr, quiet=True) as silent:
+    with contextlib.ExitStack() as stack:
+        if run_id is None:
+            run_id = stack.enter_context(fresh_run_id(options.storage, name))
+        folder = StudyFolder(options.storage, run_id)
+        silent = stack.enter_context(progress.make_progress(sys.stderr, quiet=True))
         driver = StudyDriver(resolved, folder, observer or silent, options)
         try:
             return driver.run(Delivery(export=_export, report=_report))

@@ -8,7 +8,6 @@ and raises one `ConfigError` that holds every mistake found, nested ones include
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import sys
@@ -18,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
-from subsettune.errors import ConfigError, Mistake
+from subsettune.errors import ConfigError, Mistake, did_you_mean, nearest
 
 T = TypeVar("T")
 Path = tuple[str, ...]
@@ -43,16 +42,18 @@ class FrozenDict(dict[str, Any]):
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value must be, in words and as a test, with what to do when it is not."""
+    """What a value must be, in words and as a test, with what to do when it is not, and the names that it may be."""
 
     text: str
     holds: Callable[[Any], bool]
     advice: str | Callable[[], str] = ""
+    known: Callable[[], typing.Iterable[str]] = tuple
 
     def find(self, name: str, value: Any, path: Path, mistakes: list[Mistake]) -> None:
         """Append a mistake if `value` breaks the rule; None means "not given" and breaks none."""
         if value is not _BAD and value is not None and not self.holds(value):
             advice = self.advice if isinstance(self.advice, str) else self.advice()
+            advice = f"{advice} {did_you_mean(value, self.known())}".strip()
             mistakes.append(Mistake(path, must(name, self.text, value, advice)))
 
 
@@ -71,6 +72,7 @@ def one_of(known: Callable[[], typing.Iterable[str]], what: str) -> Rule:
         f"a known {what} or package.module:name",
         lambda name: ":" in name or name in set(known()),
         lambda: f"Known: {', '.join(sorted(known()))}.",
+        known,
     )
 
 
@@ -150,9 +152,8 @@ def digest(value: Any) -> str:
 def unknown_key(key: object, known: typing.Iterable[str]) -> str:
     """The message for a key that nobody reads: it names the known ones, and the nearest of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(str(key), names, n=1)
-    guess = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown key.{guess} Known keys: {', '.join(names) or 'none, there are no options'}."
+    guess = f"{did_you_mean(key, names)} ".lstrip()
+    return f"unknown key. {guess}Known keys: {', '.join(names) or 'none, there are no options'}."
 
 
 _HINTS: dict[type, dict[str, Any]] = {}
@@ -167,17 +168,18 @@ def _hints(cls: type) -> dict[str, Any]:
 def convert(hint: Any, raw: Any, path: Path, mistakes: list[Mistake]) -> Any:
     """Convert `raw` to the type `hint`; on failure append to `mistakes` and return a sentinel."""
     origin = typing.get_origin(hint)
+    raw = _unpacked(raw)
     if hint is Any:
         return _frozen(raw)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(hint, raw, path, mistakes)
     if origin is typing.Literal:
         choices = typing.get_args(hint)
-        return raw if raw in choices else _bad(path, f"one of {', '.join(map(str, choices))}", raw, mistakes)
+        return raw if raw in choices else _bad_choice(path, choices, raw, mistakes)
     if origin is tuple:
         return _convert_tuple(typing.get_args(hint)[0], raw, path, mistakes)
     if hint is FrozenDict or origin is Mapping:
-        return _frozen(raw) if isinstance(raw, Mapping) else _bad(path, "a mapping of names to values", raw, mistakes)
+        return _convert_mapping(raw, path, mistakes)
     if dataclasses.is_dataclass(hint):
         return _convert_dataclass(typing.cast(type, hint), raw, path, mistakes)
     return _convert_scalar(hint, raw, path, mistakes)
@@ -226,6 +228,38 @@ def _convert_tuple(inner: Any, raw: Any, path: Path, mistakes: list[Mistake]) ->
     return values if len(mistakes) == before else _BAD
 
 
+def _convert_mapping(raw: Any, path: Path, mistakes: list[Mistake]) -> Any:
+    """A free mapping: whatever a file can hold and JSON can tell apart from everything else."""
+    if not isinstance(raw, Mapping):
+        return _bad(path, "a mapping of names to values", raw, mistakes)
+    before = len(mistakes)
+    value = _frozen_plain(raw, path, mistakes)
+    return value if len(mistakes) == before else _BAD
+
+
+def _frozen_plain(raw: Any, path: Path, mistakes: list[Mistake]) -> Any:
+    """Plain data, frozen; what is none, or is not equal to itself, is a mistake."""
+    raw = _unpacked(raw)
+    if isinstance(raw, Mapping):
+        if len({str(key) for key in raw}) < len(raw):
+            _bad(path, "a mapping whose keys differ as texts", sorted(map(repr, raw)), mistakes)
+        return FrozenDict({str(key): _frozen_plain(value, (*path, str(key)), mistakes) for key, value in raw.items()})
+    if isinstance(raw, list | tuple):
+        return tuple(_frozen_plain(value, (*path, str(i)), mistakes) for i, value in enumerate(raw))
+    if isinstance(raw, float) and not abs(raw) <= sys.float_info.max:
+        return _bad(path, "a finite number", raw, mistakes, "Leave it out, or write null or a text for it.")
+    if raw is None or isinstance(raw, bool | int | float | str):
+        return raw
+    advice = "Name it by a text that your code understands."
+    return _bad(path, "a text, a number, true, false, null, a list or a mapping", raw, mistakes, advice)
+
+
+def _unpacked(raw: Any) -> Any:
+    """Numbers and arrays of NumPy and torch as Python's own; all else as it is."""
+    is_array = hasattr(raw, "dtype") and hasattr(raw, "shape") and hasattr(raw, "tolist")
+    return raw.tolist() if is_array else raw
+
+
 def _convert_dataclass(cls: type, raw: Any, path: Path, mistakes: list[Mistake]) -> Any:
     if isinstance(raw, cls):
         return raw
@@ -239,8 +273,11 @@ def _convert_dataclass(cls: type, raw: Any, path: Path, mistakes: list[Mistake])
             mistakes.extend(Mistake((*path, *m.path), m.message) for m in error.mistakes)
             return _BAD
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    mistakes.extend(Mistake((*path, str(key)), unknown_key(key, fields)) for key in raw if key not in fields)
-    mistakes.extend(Mistake(path, f"key {name!r} is missing.") for name in _required(fields) if name not in raw)
+    strange = [key for key in raw if key not in fields]
+    mistakes.extend(Mistake((*path, str(key)), unknown_key(key, fields)) for key in strange)
+    meant = {nearest(key, fields) for key in strange}  # a mistyped key is one mistake, not two
+    missing = [name for name in _required(fields) if name not in raw and name not in meant]
+    mistakes.extend(Mistake(path, f"key {name!r} is missing.") for name in missing)
     known = {key: value for key, value in raw.items() if key in fields}
     try:
         value = cls(**known) if len(mistakes) == before else _probe(cls, known, fields)
@@ -273,12 +310,20 @@ def _bad(path: Path, rule: str, raw: Any, mistakes: list[Mistake], advice: str =
     return _BAD
 
 
+def _bad_choice(path: Path, choices: tuple[Any, ...], raw: Any, mistakes: list[Mistake]) -> Any:
+    guess = did_you_mean(raw, choices) if isinstance(raw, str) else ""
+    return _bad(path, f"one of {', '.join(map(str, choices))}", raw, mistakes, guess)
+
+
 def _unquote(raw: object) -> str:
     """What to do about a text where a number must be."""
     try:
-        return "Write it without quotes." if isinstance(raw, str) and abs(float(raw)) <= sys.float_info.max else ""
+        is_number = isinstance(raw, str) and abs(float(raw)) <= sys.float_info.max
     except ValueError:
         return ""
+    if not is_number:
+        return ""
+    return "Write it without underscores." if "_" in str(raw) else "Write it without quotes."
 
 
 def _frozen(raw: Any) -> Any:

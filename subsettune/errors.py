@@ -19,7 +19,29 @@ The command line prints the sentence and exits with 2. Bugs of our own are `asse
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+
+def did_you_mean(word: object, known: Iterable[object]) -> str:
+    """`Did you mean 'lr'?`, of the known name that is most like a mistyped one; empty where none is.
+
+    Upper and lower case, and `-` and `_`, are one. The sentence that it is put into lists all known names.
+    """
+    near = nearest(word, known)
+    return f"Did you mean {near!r}?" if near is not None else ""
+
+
+def nearest(word: object, known: Iterable[object], likeness: float = 0.6) -> str | None:
+    """The known name that is most like a mistyped one; None where none is as like as 0.6, or as is asked for."""
+    names = {_folded(name): str(name) for name in known}
+    found = difflib.get_close_matches(_folded(word), sorted(names), n=1, cutoff=likeness)
+    return names[found[0]] if found else None
+
+
+def _folded(name: object) -> str:
+    return str(name).lower().replace("-", "_")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from subsettune.config import must
 from subsettune.errors import ConfigError, Mistake
 
 PHASE_KEYS = {"entry": "transition", "entry_options": "transition_options"}
@@ -21,6 +22,7 @@ RESULT_KEYS = {
 }
 ABLATION = "comparison"  # what the ablation was called, in the manifest and as the name of its table
 ROLES = {ABLATION: "ablation"}
+COMPUTE = ("flops", "passes")  # what `objective` could say of a study, in two units
 _LOG = logging.getLogger("subsettune")
 
 
@@ -44,8 +46,20 @@ def current_space(raw: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def current_settings(raw: Mapping[Any, Any]) -> dict[Any, Any]:
-    """What stands under `study:`, with today's keys; errors as of `current_phase`."""
-    return _renamed(raw, SETTINGS)
+    """What stands under `study:`, with today's keys; errors as of `current_phase`, and an `objective` but compute."""
+    if raw.get("objective", COMPUTE[0]) not in COMPUTE:
+        advice = "Studies minimise training compute, and never did another thing. Remove the key."
+        message = must("objective", f"one of {', '.join(COMPUTE)}", raw["objective"], advice)
+        raise ConfigError((Mistake(("objective",), message),))
+    return _renamed({key: value for key, value in raw.items() if key != "objective"}, SETTINGS)
+
+
+def without_objective(study: Any) -> Any:
+    """A study of version 0.1 on record, whatever objective it named: its search minimised compute all the same."""
+    settings = study.get("study") if isinstance(study, Mapping) else None
+    if not isinstance(settings, Mapping):
+        return study
+    return {**study, "study": {key: value for key, value in settings.items() if key != "objective"}}
 
 
 def current_result(raw: Mapping[str, Any]) -> dict[Any, Any]:
@@ -68,6 +82,8 @@ def say(raw: object, source: str) -> None:
     """Tell a person, on the log, which names in a file of theirs will not be read for long; not of what we wrote."""
     if isinstance(raw, Mapping) and "schema" in raw:
         return
+    if isinstance(raw, Mapping) and isinstance(raw.get("study"), Mapping) and "objective" in raw["study"]:
+        _LOG.warning("%s: objective means nothing any more: compute is what is minimised. Remove it.", source)
     for old, new in sorted(_found(raw)):
         _LOG.warning("%s: %s is called %s now. The old name is read for one more release: rename it.", source, old, new)
 

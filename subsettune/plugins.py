@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import importlib
 import inspect
 import sys
@@ -11,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from subsettune import config, user_code
 from subsettune.config import must
-from subsettune.errors import ConfigError
+from subsettune.errors import ConfigError, did_you_mean
 
 
 def load_object(name: str, what: str, *, is_installed: bool = False) -> Any:
@@ -42,31 +41,41 @@ def _load_module(name: str, what: str, *, is_installed: bool = False) -> Any:
     here = str(Path.cwd())
     if not is_installed and here not in sys.path:
         sys.path.insert(0, here)
+    is_new = name not in sys.modules
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ImportError as error:
         advice = "Run from the folder that holds the module, or install it."
         raise ConfigError(f"{what} cannot be imported: {error}. {advice}") from error
     except Exception as error:  # whatever the user's module does while it is imported
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(f"{what} cannot be imported: module {name} fails with {reason}. Mend it.") from error
+    if is_new and not is_installed:
+        user_code.digest_of(name)  # now, while the file is what was loaded
+    return module
 
 
-def source_digest(name: str) -> str:
-    """SHA-256 of the source file of the module in `package.module:name`, as it was when first asked for.
+def source_digest(name: str, options: Mapping[str, Any] | None = None, what: str = "code") -> str:
+    """Content hash of the user's code in `package.module:name`, as it was when first asked for or last reloaded.
 
-    What that module imports is not covered. A module without a file (built in, or typed at a prompt) gives "".
+    Args:
+        name: the module, a colon, and what is in it.
+        options: that it is called with; the files that they name are part of the hash.
+        what: what it is for, for the message.
+
+    Returns:
+        SHA-256 of the module's source file where it imports nothing of the user's and its options name no file; of all
+        of these otherwise, as `user_code` finds them. A module without a file (built in, or typed at a prompt) gives
+        "".
 
     Raises:
         ConfigError: the module cannot be imported.
+        DataError: a file that an option names cannot be read.
     """
-    return _digest_of_module(name.partition(":")[0])
-
-
-@functools.cache  # a process runs the code that it has loaded, whatever becomes of the file
-def _digest_of_module(name: str) -> str:
-    file = getattr(_load_module(name, f"module {name!r}"), "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file is not None and Path(file).is_file() else ""
+    module = name.partition(":")[0]
+    _load_module(module, f"{what} {name!r}")
+    code, files = user_code.digest_of(module), user_code.digest_of_files(options or {})
+    return config.digest([code, files]) if files else code
 
 
 def call(function: Any, name: str, options: Mapping[str, Any], offered: Mapping[str, Any] | None = None) -> Any:
@@ -93,8 +102,10 @@ def call(function: Any, name: str, options: Mapping[str, Any], offered: Mapping[
         signature.bind(**known, **options)
     except TypeError as error:
         names = [p for p in signature.parameters if p not in (offered or {})]
+        strange = next((option for option in options if option not in names), None)
+        guess = "" if strange is None or takes_any else f"{did_you_mean(strange, names)} ".lstrip()
         raise ConfigError(
-            f"{name} does not fit its options: {error}. It takes: {', '.join(names) or 'none'}."
+            f"{name} does not fit its options: {error}. {guess}It takes: {', '.join(names) or 'none'}."
         ) from error
     return function(**known, **options)
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from subsettune import config
 from subsettune.config import Rule, must
-from subsettune.errors import ConfigError, Mistake
+from subsettune.errors import ConfigError, Mistake, did_you_mean
 from subsettune.plugins import load_object
 
 
@@ -87,7 +87,7 @@ class Registry(Mapping[str, Any]):
         """What a field of a file must be that names one."""
         if self.user_code:
             return config.one_of(self.names, self.what)
-        return Rule(f"one of {', '.join(self.builtin)}", lambda name: name in self.builtin)
+        return Rule(f"one of {', '.join(self.builtin)}", lambda name: name in self.builtin, known=lambda: self.builtin)
 
     def code_of(self, name: str) -> str | None:
         """`module:Class` of one that is not ours, so that its source is part of what a run depends on; else None."""
@@ -104,7 +104,7 @@ class Registry(Mapping[str, Any]):
         target = self.code_of(name) if self.user_code else None
         if target is None:
             own = f" or {self.user_code}" if self.user_code else ""
-            raise ConfigError(must(self.what, f"one of {', '.join(self)}{own}", name))
+            raise ConfigError(must(self.what, f"one of {', '.join(self)}{own}", name, did_you_mean(name, self)))
         found = load_object(target, self.what, is_installed=target != name)
         if self.base:
             self._check_class(found, name)

@@ -93,11 +93,34 @@ class Folder:
             advice = "Give a --storage folder that can be written."
             raise StorageError(f"{self}/{name} cannot be written: {error}. {advice}") from error
 
+    def claim(self, name: str) -> bool:
+        """Make a folder on this machine's file systems; false if somebody else has, at whatever moment.
+
+        Raises:
+            StorageError: it cannot be made.
+        """
+        assert self.is_local, "an object store has no folders to make"
+        path = Path(self._join(name))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+        except FileExistsError:
+            if not path.parent.is_dir():
+                advice = "Give a --storage folder."
+                raise StorageError(f"{path.parent} cannot be written: it is a file. {advice}") from None
+            return False
+        except OSError as error:
+            advice = "Give a --storage folder that can be written."
+            raise StorageError(f"{path} cannot be written: {error}. {advice}") from error
+        return True
+
     def names(self, name: str = "") -> list[str]:
         """Names of the files and folders in a folder, sorted; empty if it is not there."""
         selector = fs.FileSelector(self._join(name), allow_not_found=True)
         try:
             return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+        except FileNotFoundError:  # it is made, or removed, at this very moment
+            return []
         except (OSError, ArrowException) as error:
             where = self._join(name)
             raise StorageError(f"{where} cannot be listed: {error}. Give a --storage folder.") from error

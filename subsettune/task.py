@@ -75,6 +75,7 @@ class Data:
                 f"Known data sets: {', '.join(DATASETS)}. A folder in the working folder is written with a slash, as "
                 "./photos."
             ),
+            lambda: DATASETS,
         )
     )
     label: str = "label"
@@ -343,7 +344,9 @@ class Task:
     split: Split = setting(Split())
     model: Model
     recipe: Recipe
-    metric: str = setting("accuracy", rule=Rule(f"one of {', '.join(METRICS)}", lambda name: name in METRICS))
+    metric: str = setting(
+        "accuracy", rule=Rule(f"one of {', '.join(METRICS)}", lambda name: name in METRICS, known=lambda: METRICS)
+    )
     tolerance: float = setting(rule=POSITIVE)
     distortion: Corruption = setting(Corruption())
 

@@ -11,8 +11,9 @@ import pytest
 from fake_inputs import changed, write
 
 from subsettune import Policy, bundle
-from subsettune.cli.commands import _read_policy
+from subsettune.cli.policy_file import read_policy
 from subsettune.errors import ConfigError
+from subsettune.study.results.folder import StudyFolder
 from subsettune.study.search.journal import Journal
 from subsettune.study.spec.definition import parse
 from subsettune.study.spec.space import Space
@@ -90,7 +91,7 @@ def test_a_policy_file_of_a_person_is_told_of_and_one_of_ours_is_not(
     with caplog.at_level(logging.WARNING):
         assert bundle.read_policy(ours).key == KEY
         assert _told(caplog) == []
-        assert bundle.read_policy(theirs).key == _read_policy(str(yaml)).key == KEY
+        assert bundle.read_policy(theirs).key == read_policy(str(yaml)).key == KEY
     assert [line.split(": ")[:2] for line in _told(caplog)] == [
         [str(theirs), "entry is called transition now. The old name is read for one more release"],
         [str(theirs), "entry_options is called transition_options now. The old name is read for one more release"],
@@ -105,3 +106,30 @@ def test_a_journal_of_the_old_space_goes_on(tmp_path: Path) -> None:
     storage = optuna.storages.InMemoryStorage()
     Journal(storage, "a", {"space": {"budget": 0.5, **OLD}})
     Journal(storage, "a", {"space": {"budget": 0.5, **NEW}})  # the same identity
+
+
+def test_an_objective_that_no_search_ever_minimised(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Compute in either unit was what it said and did; seconds were never minimised, whatever the file said."""
+    for written in ("flops", "passes"):
+        caplog.clear()
+        study = read(write(tmp_path / "s.yaml", {"study.objective": written}))
+        assert study == parse(changed({}))
+        assert caplog.messages == [
+            f"{tmp_path}/s.yaml: objective means nothing any more: compute is what is minimised. Remove it."
+        ]
+    with pytest.raises(ConfigError) as caught:
+        parse(changed({"study.objective": "seconds"}))
+    assert str(caught.value) == (
+        "study.objective: objective must be one of flops, passes, got 'seconds'. Studies minimise training compute, "
+        "and never did another thing. Remove the key."
+    )
+
+
+def test_a_study_on_record_opens_whatever_objective_it_named(tmp_path: Path) -> None:
+    study = parse(changed({}))
+    folder = StudyFolder(str(tmp_path), "a")
+    folder.begin(study)
+    manifest = json.loads(folder.folder.read("manifest.json"))
+    manifest["study"]["study"]["objective"] = "seconds"
+    folder.folder.write("manifest.json", json.dumps(manifest).encode())
+    assert StudyFolder(str(tmp_path), "a").open().manifest.study == study

@@ -64,7 +64,7 @@ def test_source_digest() -> None:
     expected = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     assert plugins.source_digest("tests.test_plugins:function") == expected
     assert plugins.source_digest("builtins:dict") == ""
-    with pytest.raises(ConfigError, match=r"^module 'nowhere' cannot be imported"):
+    with pytest.raises(ConfigError, match=r"^code 'nowhere:x' cannot be imported"):
         plugins.source_digest("nowhere:x")
 
 

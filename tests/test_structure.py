@@ -29,7 +29,10 @@ SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
 # From the ground up: a room may import itself and those below, and of those beside it only what is together with it.
 LAYERS = (
     Layer(
-        rooms=("", "errors", "extras", "config", "former_names", "storage", "facts", "registry", "plugins", "ledger"),
+        rooms=(
+            *("", "errors", "extras", "config", "former_names", "storage", "digests", "facts", "registry", "plugins"),
+            *("user_code", "ledger"),
+        ),
         is_together=True,
     ),
     Layer(rooms=("policy", "task", "models", "text"), is_together=True),  # text: costs and policies in words

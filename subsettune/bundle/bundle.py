@@ -229,7 +229,8 @@ def read_policy(source: str | Path) -> Policy:
     try:
         plain = json.loads(Folder.at(folder or ".").read(name))
     except (StorageError, ValueError) as error:
-        raise ConfigError(f"{path} holds no policy: {error}. Give a bundle or a policy.json.") from error
+        reason = str(error).rstrip(".")
+        raise ConfigError(f"{path} holds no policy: {reason}. Give a bundle or a policy.json.") from error
     inner = plain["policy"] if isinstance(plain, Mapping) and "policy" in plain else plain
     former_names.say(inner, path)
     return Policy.from_mapping(inner, source=path)

@@ -17,9 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from subsettune import former_names
 from subsettune.config import must
-from subsettune.errors import ConfigError, Mistake, StorageError, StudyError, SubsettuneError
+from subsettune.errors import ConfigError, Mistake, StorageError, StudyError, SubsettuneError, did_you_mean
 
 if TYPE_CHECKING:
     from subsettune.data import DataPaths
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from subsettune.policy import Policy
     from subsettune.study.results.view import StudyView
     from subsettune.study.spec.definition import Study
+    from subsettune.task import Task
 
 DONE, WRONG_INPUT, NOT_VERIFIED, INTERRUPTED = 0, 2, 3, 130
 REPORT = "report.html"
@@ -38,14 +38,20 @@ Command = Callable[[argparse.Namespace], int]
 
 def tune_study(options: argparse.Namespace) -> int:
     """Run a study, or go on with one, and print its result; 3 where no policy passed."""
-    from subsettune.api import tune
-    from subsettune.report import progress, render, tables
-    from subsettune.study.options import TuneOptions, fresh_run_id
+    from subsettune.study.options import fresh_run_id
 
     study = _study(options)
-    fresh = options.run_id is None
-    run_id = fresh_run_id(options.storage, Path(options.study).stem) if fresh else options.run_id
-    again = f"{options.command_line} --run-id {shlex.quote(run_id)}" if fresh else options.command_line
+    if options.run_id is not None:
+        return _tune(study, options, options.run_id, options.command_line)
+    with fresh_run_id(options.storage, Path(options.study).stem) as run_id:
+        return _tune(study, options, run_id, f"{options.command_line} --run-id {shlex.quote(run_id)}")
+
+
+def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) -> int:
+    from subsettune.api import tune
+    from subsettune.report import progress, render, tables
+    from subsettune.study.options import TuneOptions
+
     where = TuneOptions(
         storage=options.storage,
         places=_places(options),
@@ -151,7 +157,7 @@ def train_once(options: argparse.Namespace) -> int:
         print(f"An example was {guess}.", file=sys.stderr)
     for warning in audit(data, study.task.split).warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    policy = _policy(options, known, data.fingerprint)
+    policy = _policy(options, study.task, known, data.fingerprint)
     settings = RunOptions(
         splits=("validation", "test"),
         device=options.device,
@@ -205,10 +211,12 @@ def _save(network: Any, path: str) -> None:
         raise StorageError(f"{path} cannot be written: {error.strerror}. Train again with another --save.") from error
 
 
-def _policy(options: argparse.Namespace, known: TaskFacts, fingerprint: str) -> Policy:
+def _policy(options: argparse.Namespace, task: Task, known: TaskFacts, fingerprint: str) -> Policy:
     """The policy of a file or bundle, or the conventional recipe."""
     from subsettune import bundle
+    from subsettune.cli.policy_file import read_policy
     from subsettune.policy import check_written, conventional
+    from subsettune.train.loop import check
 
     is_bundle = options.policy is not None and not _is_file(options.policy)
     if options.transfer and not is_bundle:
@@ -223,28 +231,22 @@ def _policy(options: argparse.Namespace, known: TaskFacts, fingerprint: str) -> 
             return policy
         made.check(fingerprint)
         return made.policy
-    policy = _read_policy(options.policy)
+    policy = read_policy(options.policy, task)
     check_written(policy, known, options.policy)
+    try:
+        check(task, policy, known)
+    except ConfigError as error:
+        raise ConfigError(error.mistakes, options.policy) from error
     return policy
 
 
 def _is_file(path: str) -> bool:
     there = Path(path)
+    if not there.exists() and "://" not in path and there.suffix not in (".json", ".yaml", ".yml"):
+        guess = did_you_mean(there.name, (p.name for p in there.parent.iterdir())) if there.parent.is_dir() else ""
+        advice = f"{guess} Give the path of one that is there.".lstrip()
+        raise ConfigError(must("--policy", "a bundle or a file with a policy", path, f"Nothing is there. {advice}"))
     return not there.is_dir() and (there.exists() or there.suffix in (".json", ".yaml", ".yml"))
-
-
-def _read_policy(path: str) -> Policy:
-    """The policy in a JSON or YAML file, alone or as a bundle's policy.json has it."""
-    from subsettune import bundle
-    from subsettune.policy import Policy
-    from subsettune.study.spec.yaml_file import read_yaml
-
-    if path.endswith(".json"):  # which may lie in an object store
-        return bundle.read_policy(path)
-    plain, _ = read_yaml(Path(path))
-    inner = plain["policy"] if isinstance(plain, dict) and "policy" in plain else plain
-    former_names.say(inner, path)
-    return Policy.from_mapping(inner, source=path)
 
 
 def _say_point(point: Any) -> bool:

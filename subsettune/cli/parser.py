@@ -3,19 +3,51 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Any, NoReturn
 
 from subsettune import __version__
 from subsettune.cli import commands
+from subsettune.errors import did_you_mean
 
+FEW = 3  # choices that are read at a glance: of auto, cpu and cuda, who writes gpu does not mean what is most like it
 FORMER_COMMANDS = {"transitions": ("entries",)}  # what version 0.1 called them, for one release more
 
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong with a command line as it is said of any other input."""
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and say of what is left over what that command takes."""
+        found, strange = self.parse_known_args(args, namespace)
+        if strange:
+            _command(self, found).error(f"unrecognized arguments: {' '.join(strange)}")
+        return found
+
     def error(self, message: str) -> NoReturn:
-        self.exit(commands.WRONG_INPUT, f"error: {message}. See: {self.prog} --help\n")
+        sentences = [f"{message}.", *self._advice(message), f"See: {self.prog} --help"]
+        self.exit(commands.WRONG_INPUT, f"error: {' '.join(sentences)}\n")
+
+    def _advice(self, message: str) -> list[str]:
+        """What was meant, and what else is known where argparse does not say it."""
+        flag = re.match(r"unrecognized arguments: (--?[^\s=]+)", message)
+        if flag is not None:
+            flags = sorted(name for name in self._option_string_actions if name.startswith("--"))
+            return [*filter(None, [did_you_mean(flag[1], flags)]), f"Known: {', '.join(flags)}."]
+        choice = re.match(r"argument .*?: invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        names = [] if choice is None else [name.strip("' ") for name in choice[2].split(",")]
+        if choice is None or len(names) <= FEW:
+            return []
+        return [*filter(None, [did_you_mean(choice[1], names)])]
+
+
+def _command(parser: argparse.ArgumentParser, found: argparse.Namespace) -> argparse.ArgumentParser:
+    """The parser of the command that was given."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            command: argparse.ArgumentParser = action.choices[found.command_name]
+            return command
+    return parser
 
 
 def make_parser() -> argparse.ArgumentParser:

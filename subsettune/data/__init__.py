@@ -12,9 +12,9 @@ import logging
 import torch
 
 from subsettune import config
-from subsettune.data import distort, sources
+from subsettune.data import distort
 from subsettune.data.arrays import Arrays
-from subsettune.data.cache import CachedData, cached, fetch, recall, remember, remove_cached
+from subsettune.data.cache import CachedData, as_read, cached, fetch, recall, remember, remove_cached, stamp
 from subsettune.data.parts import Part, TaskData, assemble
 from subsettune.data.places import DataPaths
 from subsettune.data.split import VERSION, check_test_file, divide
@@ -47,11 +47,11 @@ def load(task: Task, places: DataPaths | None = None, *, fingerprint: str | None
     places = places or DataPaths()
     what = config.digest([task.data, task.split, task.kind, task.distortion])
     memo = (what, str(places.data_root), places.cache_folder)
-    stamp = sources.stamp(task.data, places) if fingerprint is None else None
+    now = stamp(task.data, task.kind, places) if fingerprint is None else None
     known_stamp, data = _LOADED.get(memo, (None, None))
-    if data is None or (data.fingerprint != fingerprint if fingerprint is not None else known_stamp != stamp):
+    if data is None or (data.fingerprint != fingerprint if fingerprint is not None else known_stamp != now):
         data = _load(task, places, fingerprint)
-        _LOADED[memo] = (stamp, data)
+        _LOADED[memo] = (now if now is None else as_read(now, task.data, task.kind, places), data)
         if fingerprint is None:  # workers know it, and nobody reads what they say
             _say(data)
     if fingerprint is not None and data.fingerprint != fingerprint:

@@ -24,6 +24,7 @@ from subsettune.data.columns import SourceFacts
 from subsettune.data.facts import completed
 from subsettune.data.layout import OWN_IDS
 from subsettune.data.places import DataPaths
+from subsettune.digests import changing
 from subsettune.errors import ConfigError, DataError, StorageError
 from subsettune.storage import Folder
 from subsettune.task import Data
@@ -62,21 +63,45 @@ def fetch(data: Data, kind: str, places: DataPaths) -> arrays.Arrays:
     source = sources.find(data, kind, places)
     folder = _folder(places)
     key = source.key[:32]
-    known = _recalled(folder, key)
+    known = _recalled(folder, key, source.witness)
     if known is not None:
         return known
     with locked(folder / f"{key}.lock"):
-        known = _recalled(folder, key)  # another process may have made it while this one waited
+        known = _recalled(folder, key, source.witness)  # another process may have made it while this one waited
         if known is not None:
             return known
         try:
-            content, told = _make(source, data, kind, folder)
+            content, keys, told = _make(source, data, kind, folder)
         finally:
             _remove_leftovers(folder, key)
-        # Reading may have fetched files: index the source as it is now, too.
-        for each in {key, source.key_now()[:32] if source.key_now is not None else key}:
-            _index(folder, each, content, told)
+        for each in keys:
+            _index(folder, each, content, told, source.witness)
         return replace(arrays.read(folder / f"{content}.arrow"), facts=told)
+
+
+def stamp(data: Data, kind: str, places: DataPaths) -> list[Any]:
+    """What changes when a source does, for a look at its files and without reading it; errors as of `fetch`."""
+    source = sources.find(data, kind, places)
+    if source.witness is None:
+        return [source.key]
+    return [source.key, source.witness.files_now(_read_entry(_entry(source, places)))]
+
+
+def as_read(before: list[Any], data: Data, kind: str, places: DataPaths) -> list[Any]:
+    """The stamp that a source had when it was read, which may be another by now; errors as of `fetch`.
+
+    Args:
+        before: its stamp before; which files a function reads is known only afterwards.
+        data: of the task.
+        kind: of the task.
+        places: where this machine keeps the cache.
+    """
+    source = sources.find(data, kind, places)
+    return before if source.witness is None else [source.key, _read_entry(_entry(source, places)).get("files", [])]
+
+
+def _entry(source: sources.Source, places: DataPaths) -> Path:
+    return _folder(places) / f"{source.key[:32]}.json"
 
 
 def recall(fingerprint: str, places: DataPaths) -> arrays.Arrays | None:
@@ -145,8 +170,12 @@ def _folder(places: DataPaths) -> Path:
     return Path(places.cache_folder) / "data"
 
 
-def _make(source: sources.Source, data: Data, kind: str, folder: Path) -> tuple[str, SourceFacts]:
-    """Read a source and write its Arrow file; returns the fingerprint of its content, and what was found in it."""
+def _make(source: sources.Source, data: Data, kind: str, folder: Path) -> tuple[str, set[str], SourceFacts]:
+    """Read a source and write its Arrow file.
+
+    Returns:
+        The fingerprint of its content, the keys that it has, and what was found in it.
+    """
     key = source.key[:32]
     _remove_leftovers(folder, key)
     read = source.read(folder / f"{key}.unpacked")
@@ -172,28 +201,50 @@ def _make(source: sources.Source, data: Data, kind: str, folder: Path) -> tuple[
     path, partial = folder / f"{meta.fingerprint}.arrow", folder / f"{key}.partial"
     try:
         arrays.write(partial, inputs, targets, meta, read.embeddings)
+        keys = _keys(source)  # now that nothing is read any more
         partial.replace(path)  # the same content under another source, perhaps: whole in any case
+    except DataError:
+        raise
     except OSError as error:
         raise _unwritable(folder, error) from error
-    return meta.fingerprint, told
+    return meta.fingerprint, keys, told
 
 
-def _index(folder: Path, key: str, content: str, told: SourceFacts | None = None) -> None:
+def _keys(source: sources.Source) -> set[str]:
+    """The keys of a source that was just read: before it fetched files, and after.
+
+    Raises:
+        DataError: it has changed meanwhile, so that nobody knows what was read.
+    """
+    now = source.key if source.key_now is None else source.key_now()
+    if now != source.key and not source.may_fetch:
+        raise changing(source.name)
+    return {source.key[:32], now[:32]}
+
+
+def _index(
+    folder: Path,
+    key: str,
+    content: str,
+    told: SourceFacts | None = None,
+    witness: sources.Witness | None = None,
+) -> None:
     stat = (folder / f"{content}.arrow").stat()
     entry: dict[str, Any] = {"fingerprint": content, "num_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     if told is not None:  # not in the Arrow file: another source may have the same content, and other columns
         entry["facts"] = told.to_mapping()
+    entry |= {} if witness is None else witness.evidence()
     Folder.at(folder).write(f"{key}.json", json.dumps(entry).encode())
 
 
-def _recalled(folder: Path, key: str) -> arrays.Arrays | None:
-    """The arrays that an entry of the index names; None without entry or file.
+def _recalled(folder: Path, key: str, witness: sources.Witness | None = None) -> arrays.Arrays | None:
+    """The arrays that an entry of the index names; None without entry or file, or where its source has changed.
 
     Hashing everything at each load would cost what the cache saves. A file with the size and time that it was written
     with is taken as it is; any other is hashed.
     """
     entry = _read_entry(folder / f"{key}.json")
-    if not entry:
+    if not entry or (witness is not None and not witness.holds(entry)):
         return None
     path = folder / f"{entry['fingerprint']}.arrow"
     try:
@@ -204,7 +255,7 @@ def _recalled(folder: Path, key: str) -> arrays.Arrays | None:
     if (stat.st_size, stat.st_mtime_ns) != (entry.get("num_bytes"), entry.get("mtime_ns")):
         arrays.verify(path, found)
         with contextlib.suppress(OSError):  # a cache that cannot be written is hashed at each load
-            _index(folder, key, entry["fingerprint"], told)
+            _index(folder, key, entry["fingerprint"], told, witness)
     return replace(found, facts=told)
 
 

@@ -41,7 +41,7 @@ from subsettune.data.scratch import allocate
 from subsettune.data.shards import Parts, parts
 from subsettune.data.text import read_texts
 from subsettune.data.unlabelled import refuse_unlabelled
-from subsettune.errors import DataError
+from subsettune.errors import DataError, did_you_mean
 from subsettune.task import Data
 
 NUMBER_ROWS = 8192  # read in one go
@@ -240,7 +240,8 @@ def _check_there(file: _File, wanted: Sequence[str], advice: str) -> None:
     names = file.schema.names
     missing = [name for name in wanted if name not in names]
     if missing:
-        raise DataError(f"{file.path} has no column {missing[0]!r}. Its columns: {', '.join(names)}. {advice}")
+        guess = f"{did_you_mean(missing[0], names)} ".lstrip()
+        raise DataError(f"{file.path} has no column {missing[0]!r}. {guess}Its columns: {', '.join(names)}. {advice}")
 
 
 # --- inputs ------------------------------------------------------------------------------------------------------

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import inspect
 import pickle
 import socket
-import sys
 import tarfile
+import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from subsettune import config
 from subsettune.data.npz import read_npz
+from subsettune.data.observed import data_files, observed
 from subsettune.data.parquet import read_parquet
 from subsettune.data.places import DataPaths
 from subsettune.data.raw import Raw
 from subsettune.data.tsv import is_tsv, read_tsv
 from subsettune.data.user import UserData
+from subsettune.digests import FileDigests
 from subsettune.errors import DataError, DataNotFoundError
 from subsettune.extras import needed_for
-from subsettune.plugins import load_object
+from subsettune.plugins import load_object, source_digest
 from subsettune.registry import DATASETS
 from subsettune.task import Data
+from subsettune.user_code import digest_of_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,7 @@ ABSENT = (
     "File not found",
 )  # RuntimeErrors of torchvision
 SILENCE_S = 30.0
+CLOCKS_DIFFER_NS = 2 * 10**9  # between this machine and a file server, and the coarsest times of files
 READING = 5  # raise it when the same files come to give other arrays: caches made before are then passed over
 
 
@@ -77,16 +79,32 @@ class Source:
 
     Args:
         name: for people.
-        key: changes when the source changes: paths, sizes and times of its files, or the user's code, options and a
-            sample of the examples.
+        key: changes when the source changes: paths and contents of its files, or the user's code and options.
         read: reads all of it; takes a folder, not there yet, that it may use and that is removed afterwards.
-        key_now: the key after reading, where that may fetch files.
+        key_now: the key after reading, which may fetch files or take long enough for somebody to change them.
+        may_fetch: whether reading it may fetch files; another key afterwards is otherwise a mistake.
+        witness: what else a cached copy must agree with; null for nothing.
     """
 
     name: str
     key: str
     read: Callable[[Path], Raw]
     key_now: Callable[[], str] | None = None
+    may_fetch: bool = False
+    witness: Witness | None = None
+
+
+class Witness(Protocol):
+    """Tells whether what was once read from a source is what would be read now."""
+
+    def evidence(self) -> dict[str, Any]:
+        """What to keep beside a copy that was just read, for JSON."""
+
+    def files_now(self, kept: Mapping[str, Any]) -> list[Any]:
+        """The files of evidence as they are now, for comparison with `kept["files"]`; a look, and no more."""
+
+    def holds(self, kept: Mapping[str, Any]) -> bool:
+        """Whether evidence still holds."""
 
 
 def find(data: Data, kind: str, places: DataPaths) -> Source:
@@ -107,19 +125,13 @@ def find(data: Data, kind: str, places: DataPaths) -> Source:
     if "://" in data.source:
         raise DataError(f"data.source must be a local path, got {data.source!r}. Copy it to a folder of every machine.")
     if is_function(data.source):
-        return _function(data, kind)
+        return _function(data, kind, places)
     return _files(data, kind, places)
 
 
 def is_function(source: str) -> bool:
     """Whether a source is `package.module:function`, and no path with a colon in it."""
     return ":" in source and "/" not in source
-
-
-def stamp(data: Data, places: DataPaths) -> list[list[Any]]:
-    """What shows that a file of the user's has changed, at the price of a look at the folder; else empty."""
-    own = data.source not in DATASETS and not is_function(data.source) and "://" not in data.source
-    return _stat(places.own(data.source)) if own else []
 
 
 def _refuse_ignored(data: Data) -> None:
@@ -149,10 +161,15 @@ def _named(name: str, kind: str, places: DataPaths) -> Source:
     root, published = places.torchvision_root(), TORCHVISION[name]
 
     def key() -> str:
-        files = [_stat(root / published.folder), *(_stat(root / archive) for archive in published.archives)]
-        return config.digest([name, kind, READING, files, str(root)])
+        files = [root / archive for archive in published.archives]
+        if not all(file.is_file() for file in files):  # else they alone are read
+            files = sorted(file for file in (root / published.folder).glob("*") if file.is_file())
+        return config.digest([name, kind, READING, _digests(places, f"{root}/{name}", files), str(root)])
 
-    return Source(name=name, key=key(), read=lambda scratch: _read_torchvision(name, places, scratch), key_now=key)
+    def read(scratch: Path) -> Raw:
+        return _read_torchvision(name, places, scratch)
+
+    return Source(name=name, key=key(), read=read, key_now=key, may_fetch=True)
 
 
 def _read_digits() -> Raw:
@@ -262,7 +279,13 @@ def _files(data: Data, kind: str, places: DataPaths) -> Source:
             "relative paths."
         )
         raise DataNotFoundError(f"data {str(path)!r} are not there. {advice}")
-    key = config.digest([str(path), _stat(path), data, kind, READING])
+
+    def key() -> str:
+        return config.digest([str(path), _digests(places, str(path), _own_files(path)), data, kind, READING])
+
+    def source(read: Callable[[Path], Raw]) -> Source:
+        return Source(name=str(path), key=key(), read=read, key_now=key)
+
     if path.suffix == ".npz":
         if data.categorical:
             raise DataError("data.categorical means nothing to .npz files. Write Parquet, or one-hot arrays.")
@@ -270,24 +293,72 @@ def _files(data: Data, kind: str, places: DataPaths) -> Source:
             raise DataError("data.exclude means nothing to .npz files, of which one array is the input. Remove it.")
         if data.text_keys:
             raise DataError(f"data.{data.text_keys[0]} means nothing to .npz files. Write texts as Parquet or .tsv.")
-        return Source(name=str(path), key=key, read=lambda scratch: read_npz(path, data, scratch))
+        return source(lambda scratch: read_npz(path, data, scratch))
     if is_tsv(path):
-        return Source(name=str(path), key=key, read=lambda scratch: read_tsv(path, data, kind, scratch))
-    return Source(name=str(path), key=key, read=lambda scratch: read_parquet(path, data, kind, scratch))
+        return source(lambda scratch: read_tsv(path, data, kind, scratch))
+    return source(lambda scratch: read_parquet(path, data, kind, scratch))
 
 
-def _function(data: Data, kind: str) -> Source:
-    function = load_object(data.source, "data")
-    try:
-        code = Path(inspect.getfile(function)).read_bytes()
-    except (OSError, TypeError):  # built in or made at run time: its module's name must do
-        code = str(sys.modules.get(getattr(function, "__module__", ""), "")).encode()
-    user = UserData(function, data)
-    key = config.digest([data.source, data, kind, READING, hashlib.sha256(code).hexdigest(), user.digest()])
-    return Source(name=data.source, key=key, read=user.read)
+def _own_files(path: Path) -> list[Path]:
+    """A file, or the files in a folder that may be read: those of the training and of the test part."""
+    if path.is_file():
+        return [path]
+    return sorted(file for part in ("train*", "test*") for file in path.glob(part) if file.is_file())
 
 
-def _stat(path: Path) -> list[list[Any]]:
-    """Names, sizes and times of a file, or of the files in a folder."""
-    files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.is_file()) if path.is_dir() else []
-    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+def _digests(places: DataPaths, name: str, files: Iterable[Path]) -> list[list[str]]:
+    """Path and content hash of the files of a source, which the cache remembers under its name."""
+    memory = Path(places.cache_folder) / "digests" / f"{config.digest(name)[:32]}.json"
+    return FileDigests(memory).of(files)
+
+
+def _function(data: Data, kind: str, places: DataPaths) -> Source:
+    files: set[str] = set()
+    with observed(files):
+        function = load_object(data.source, "data")
+    key = config.digest([data.source, data, kind, READING, source_digest(data.source, what="data")])
+    user = _ObservedFunction(UserData(function, data), places, files)
+    return Source(name=data.source, key=key, read=user.read, witness=user)
+
+
+class _ObservedFunction:
+    """A user's function, and the files that it reads.
+
+    Args:
+        user: what it returns, not asked for yet.
+        places: whose cache remembers their hashes.
+        files: opened so far.
+    """
+
+    def __init__(self, user: UserData, places: DataPaths, files: set[str]) -> None:
+        self._user, self._places, self._files = user, places, files
+        self._start_ns = time.time_ns()
+
+    def read(self, scratch: Path) -> Raw:
+        self._start_ns = time.time_ns()
+        with observed(self._files):
+            return self._user.read(scratch)
+
+    def evidence(self) -> dict[str, Any]:
+        """Hash of a sample of the examples, and of each file; none of one that changed while it was read."""
+        named = {str(Path(name).expanduser().absolute()) for name, _ in digest_of_files(self._user.options)}
+        files = data_files(self._files | named, Path(self._places.cache_folder))
+        since_ns = self._start_ns - CLOCKS_DIFFER_NS
+        settled = [max(file.stat().st_mtime_ns, file.stat().st_ctime_ns) < since_ns for file in files]
+        found = zip(self._now(files), settled, strict=True)
+        return {
+            "sample": self._user.digest(),
+            "files": [[path, digest if is_settled else None] for (path, digest), is_settled in found],
+        }
+
+    def files_now(self, kept: Mapping[str, Any]) -> list[Any]:
+        return self._now([Path(path) for path, _ in kept.get("files", ())])
+
+    def holds(self, kept: Mapping[str, Any]) -> bool:
+        if "sample" not in kept or self.files_now(kept) != kept["files"]:
+            return False
+        with observed(self._files):
+            return bool(self._user.digest() == kept["sample"])
+
+    def _now(self, files: Iterable[Path]) -> list[list[str]]:
+        return _digests(self._places, self._user.source, files)

@@ -19,7 +19,7 @@ from subsettune.data.raw import Raw
 from subsettune.data.shards import Parts, parts
 from subsettune.data.text import read_texts
 from subsettune.data.unlabelled import refuse_unlabelled
-from subsettune.errors import DataError
+from subsettune.errors import DataError, did_you_mean
 from subsettune.task import Data
 
 SUFFIXES = (".tsv", ".tsv.gz")
@@ -127,7 +127,9 @@ def _checked_header(file: Path, data: Data, *, may_lack_labels: bool) -> list[st
         if names.count(name) != 1:
             have = f"its columns: {', '.join(names)}"
             number = "no" if name not in names else "more than one"
-            raise DataError(f"{file} has {number} column {name!r} ({have}). Set data.{key}, or mend the first line.")
+            guess = f" {did_you_mean(name, names)}".rstrip() if number == "no" else ""
+            advice = f"Set data.{key}, or mend the first line."
+            raise DataError(f"{file} has {number} column {name!r} ({have}).{guess} {advice}")
     return names
 
 

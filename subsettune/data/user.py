@@ -6,6 +6,7 @@ A random transform inside would be frozen by that, so some examples are read twi
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import random
 import sys
@@ -31,27 +32,40 @@ READ_TWICE = 32  # examples; a transform that changes one in ten inputs slips th
 
 
 class UserData:
-    """What the user's function returned: a training set, and perhaps a test set.
+    """What the user's function returns: a training set, and perhaps a test set. It is called when they are needed.
 
     Args:
         function: returns a map-style Dataset, or a pair of them.
         data: its name and options.
 
-    Raises:
+    All methods raise:
         DataError: it fails, or returns something else.
         ConfigError: its options do not fit it.
     """
 
     def __init__(self, function: Callable[..., Any], data: Data) -> None:
-        self.source, self.layout = data.source, data.layout
-        self.datasets = _datasets(function, data)
-        self.sizes = [len(dataset) for dataset in self.datasets]
-        for size, which in zip(self.sizes, ("training", "test"), strict=False):
+        self.source, self.layout, self.options = data.source, data.layout, data.options
+        self._function, self._data = function, data
+
+    @functools.cached_property
+    def datasets(self) -> tuple[Any, ...]:
+        """What the function returned, made when it is first asked for."""
+        return _datasets(self._function, self._data)
+
+    @functools.cached_property
+    def sizes(self) -> list[int]:
+        """Examples of each of the datasets."""
+        sizes = [len(dataset) for dataset in self.datasets]
+        for size, which in zip(sizes, ("training", "test"), strict=False):
             if size == 0:
                 raise DataError(f"{which} set of {self.source!r} is empty. Return a Dataset with examples.")
-        rng = np.random.default_rng(0)
-        total = sum(self.sizes)
-        self.sample = sorted(rng.choice(total, size=min(READ_TWICE, total), replace=False).tolist())
+        return sizes
+
+    @functools.cached_property
+    def sample(self) -> list[int]:
+        """Indices of the examples that are read twice, the same whenever the sizes are."""
+        rng, total = np.random.default_rng(0), sum(self.sizes)
+        return sorted(rng.choice(total, size=min(READ_TWICE, total), replace=False).tolist())
 
     def digest(self) -> str:
         """Hash of a sample of the examples: a cache that goes by the user's code alone would miss changed files."""

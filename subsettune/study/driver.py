@@ -9,13 +9,14 @@ What becomes of the winner and of the finished study is the caller's affair: `su
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 from subsettune import config
+from subsettune.config import FrozenDict
 from subsettune.data import TaskData
 from subsettune.data.audit import audit
 from subsettune.data.example import guess_of
@@ -27,8 +28,8 @@ from subsettune.study.execute.signals import sigterm_as_sigint
 from subsettune.study.execute.worker import Worker
 from subsettune.study.observer import Observer
 from subsettune.study.options import TuneOptions, device_of
-from subsettune.study.preflight import check_here, resolve_study
-from subsettune.study.results.folder import StudyFolder
+from subsettune.study.preflight import check_here, resolve_study, user_code
+from subsettune.study.results.folder import TABLES, StudyFolder
 from subsettune.study.results.lock import DriverLock
 from subsettune.study.results.manifest import DataOrigin
 from subsettune.study.results.view import StudyView
@@ -192,7 +193,13 @@ class StudyDriver:
 
     def _executor(self) -> Executor:
         context, options = self.context, self.context.run_options()
-        worker = Worker(task=context.task, options=options, logs=context.uri("tune/logs"), alone=self._alone(options))
+        worker = Worker(
+            task=context.task,
+            options=options,
+            logs=context.uri("tune/logs"),
+            alone=self._alone(options),
+            code=context.folder.manifest.code,
+        )
         num_validation = len(context.data.validation)
         if context.options.executor == "inline":
             return InlineExecutor(worker, context.facts, num_validation, context.clock)
@@ -231,16 +238,30 @@ def _origin(study: Study, data: TaskData) -> DataOrigin:
 
 def _open(study: Study, folder: StudyFolder, options: TuneOptions, data: DataOrigin) -> None:
     """Begin the study, or open the one that has begun under its run id."""
+    code = user_code(study)
     if not folder.exists:
         folder.begin(study)
     else:
         folder.open()
         _refuse_another(study, folder, data)
+        _refuse_other_code(folder, code)
         journal_at(folder.folder, JOURNAL)  # a damaged one is told before anything runs
         if study.study.trials >= len(folder.records("trial")):  # else it is as it was: nothing is undone
             folder.takes(study)
             folder.note(command=options.command)
-    folder.note(data=data)
+    folder.note(data=data, code=FrozenDict(code))
+
+
+def _refuse_other_code(folder: StudyFolder, code: Mapping[str, str]) -> None:
+    """Runs of one study must run one code; as long as none is on record, a mistake in it may be mended."""
+    before = folder.manifest.code
+    changed = [name for name in sorted(code) if before.get(name, code[name]) != code[name]]
+    if changed and any(folder.records(role) for role in TABLES):
+        raise StudyError(
+            f"the code of {changed[0]!r}, a file that it imports or one that its options name, has changed since run "
+            f"id {folder.run_id!r} began: its runs would not be comparable. Put the old one back, or choose another "
+            "--run-id."
+        )
 
 
 def _refuse_another(study: Study, folder: StudyFolder, data: DataOrigin) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import secrets
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from subsettune import config
@@ -36,13 +41,38 @@ class TuneOptions:
         config.check(self)
 
 
-def fresh_run_id(storage: str, name: str) -> str:
-    """`name-1`, or the first number that no study in the storage has."""
-    taken = set(Folder.at(storage).names())
-    number = 1
-    while f"{name}-{number}" in taken:
-        number += 1
-    return f"{name}-{number}"
+@contextlib.contextmanager
+def fresh_run_id(storage: str, name: str) -> Iterator[str]:
+    """`name-1`, or the first number that no study in the storage has: kept from others, and given back by an error.
+
+    Two studies that start at once get one each, because a folder can be made only once. An object store has no folders
+    to make: there the name ends in something drawn.
+
+    Args:
+        storage: folder or URI that holds studies.
+        name: of the study file.
+
+    Raises:
+        StorageError: the storage cannot be written.
+    """
+    folder = Folder.at(storage)
+    if not folder.is_local:
+        yield f"{_numbered(name, folder.names())}-{secrets.token_hex(3)}"
+        return
+    run_id = _numbered(name, folder.names())
+    while not folder.claim(run_id):
+        run_id = _numbered(name, [*folder.names(), run_id])
+    try:
+        yield run_id
+    except BaseException:
+        with contextlib.suppress(OSError):  # something is in it: the study had begun
+            Path(folder.path, run_id).rmdir()
+        raise
+
+
+def _numbered(name: str, taken: Iterable[str]) -> str:
+    known = set(taken)
+    return next(f"{name}-{number}" for number in itertools.count(1) if f"{name}-{number}" not in known)
 
 
 def device_of(study: Study, options: TuneOptions) -> str:

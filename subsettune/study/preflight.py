@@ -15,6 +15,7 @@ from subsettune.data import DataPaths, TaskData, load
 from subsettune.errors import ConfigError, Mistake
 from subsettune.facts import TaskFacts
 from subsettune.policy import SUBSET, Phase, Policy, conventional
+from subsettune.registry import OPTIMIZERS, ORDERS, SELECTORS, TRANSITIONS
 from subsettune.study.spec import components
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.coordinate import Coordinate
@@ -24,7 +25,7 @@ from subsettune.study.spec.space import Space
 from subsettune.study.spec.space_check import read_space
 from subsettune.task import RECIPE_KEYS, Recipe
 from subsettune.train import optimizers, schedule
-from subsettune.train.loop import check, facts
+from subsettune.train.loop import check, facts, study_code
 from subsettune.train.orders.base import lengths
 from subsettune.train.randomness import isolated
 
@@ -69,6 +70,19 @@ def resolve_study(study: Study, places: DataPaths) -> Admitted:
     if mistakes:
         raise ConfigError(tuple(Mistake(("space", *m.path), m.message) for m in mistakes))
     return Admitted(data=data, facts=known, space=space)
+
+
+def user_code(study: Study) -> dict[str, str]:
+    """Content hashes of the user's own code that runs of a study depend on, by name as the study file has it.
+
+    Raises:
+        ConfigError: a module of the user's cannot be imported.
+    """
+    space = read_space(study.space)
+    kinds = {registry.what: registry for registry in (SELECTORS, ORDERS, TRANSITIONS)}
+    named = [(OPTIMIZERS, name) for name in (space["optimizer"].values if "optimizer" in space else ())]
+    named += [(kinds[one.kind], one.name) for one in components.of_space(space) if one.kind in kinds]
+    return study_code(study.task, named)
 
 
 def check_here(study: Study, device: str) -> None:

@@ -34,13 +34,25 @@ from subsettune.train.job import RunJob, find_device
 from subsettune.train.learner import Learner, predict
 from subsettune.train.options import RunOptions
 from subsettune.train.phase_switch import PhaseSwitch
-from subsettune.train.planning.check import check, facts, facts_of, resolve_checked, run_key
+from subsettune.train.planning.check import check, facts, facts_of, resolve_checked, run_key, study_code, user_code_of
 from subsettune.train.randomness import capture, isolated, preserved, restore
 from subsettune.train.result import Cause, RunResult
 from subsettune.train.run_state import RunState
 from subsettune.train.selection.chooser import SubsetProvider
 
-__all__ = ["Report", "RunJob", "RunOptions", "SubsetProvider", "check", "facts", "predict", "run", "run_key"]
+__all__ = [
+    "Report",
+    "RunJob",
+    "RunOptions",
+    "SubsetProvider",
+    "check",
+    "facts",
+    "predict",
+    "run",
+    "run_key",
+    "study_code",
+    "user_code_of",
+]
 
 CHECK_EVERY = 25  # updates between looks at the running loss, which would force a device to synchronise
 UNFIT = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError)  # what a foreign checkpoint raises

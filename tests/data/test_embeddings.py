@@ -137,7 +137,7 @@ BAD: dict[str, tuple[pa.Table, dict[str, Any], str]] = {
     "missing": (
         table(),
         {"embeddings": "vectors"},
-        "{path} has no column 'vectors'. Its columns: vector, a, label. Set data.embeddings.",
+        "{path} has no column 'vectors'. Did you mean 'vector'? Its columns: vector, a, label. Set data.embeddings.",
     ),
     "input": (
         table(),

@@ -282,7 +282,9 @@ def test_guesses_of_lists_are_told(tmp_path: Path) -> None:
     assert describe_example(loaded(tmp_path, made), Data(**made)) == WHOLE
     made = lists(tmp_path, SERIES[:, 0])
     assert describe_example(loaded(tmp_path, made), Data(**made)) == "16 numbers, each standardised on its own"
-    pq.write_table(pa.table({"a": np.arange(N) % 7 + 0.5, "b": np.arange(N) // 5, "label": Y}), tmp_path / "table.parquet")
+    pq.write_table(
+        pa.table({"a": np.arange(N) % 7 + 0.5, "b": np.arange(N) // 5, "label": Y}), tmp_path / "table.parquet"
+    )
     made = {"source": str(tmp_path / "table.parquet")}
     assert describe_example(loaded(tmp_path, made), Data(**made)) == "2 numbers, each standardised on its own"
     made |= {"categorical": ["b"]}

@@ -401,7 +401,10 @@ def test_missing_texts_and_columns_of_parquet(tmp_path: Path) -> None:
     assert str(caught.value) == message
     with pytest.raises(DataError) as caught:
         load_file(path, text="label2")
-    assert str(caught.value) == f"{path} has no column 'label2'. Its columns: text, label. Set data.text."
+    assert (
+        str(caught.value)
+        == f"{path} has no column 'label2'. Did you mean 'label'? Its columns: text, label. Set data.text."
+    )
     numbers = parquet(tmp_path / "b.parquet", [1, 2, 3])
     with pytest.raises(DataError) as caught:
         load_file(numbers, text="text")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from fakes import image_task, options, same_bits, two_phases
 from interrupts import ADAM, ALWAYS, NEVER, POLICY, InterruptedRunError, assert_same, interrupt_after, noisy_task, run
 from places import SUPPORT
 
-from subsettune import config, plugins, train
+from subsettune import config, train
 from subsettune.errors import CheckpointError
 from subsettune.policy import Phase, Policy
 from subsettune.task import Task
@@ -268,17 +270,66 @@ def test_what_a_key_depends_on(tiny_data: Data) -> None:
     assert len({*same, *other}) == 1 + len(other)
 
 
-def test_a_user_s_code_is_part_of_the_key(tiny_data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint made before an edit must not be gone on from; modules stand for one that is edited."""
-    body = "from subsettune.models import mlp as net\n"
+@pytest.fixture
+def user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of the user's, where code of theirs is found; what was imported from it is forgotten afterwards."""
     folder = tmp_path / "code"
     folder.mkdir()
+    monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
+    before = set(sys.modules)
+    yield folder
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+NET = "import edited_layers\ndef net(**options):\n    return edited_layers.mlp(hidden=(8,))\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("edited_net.py", NET + "# edited\n"),
+        ("edited_layers.py", "from subsettune.models import mlp\nWIDTH = 4\n"),  # imported by the module
+        ("edited_more/deep.py", "DEPTH = 3\n"),  # imported by what it imports, in a function
+        ("start.bin", "1"),  # named by an option
+    ],
+)
+def test_a_user_s_code_is_part_of_the_key(tiny_data: Data, user_folder: Path, file: str, content: str) -> None:
+    """A checkpoint made before an edit must not be gone on from, whichever of the user's files was edited."""
+    files = {
+        "edited_net.py": NET,
+        "edited_layers.py": "from subsettune.models import mlp\ndef late():\n    from edited_more import deep\n",
+        "edited_more/__init__.py": "",
+        "edited_more/deep.py": "DEPTH = 2\n",
+        "start.bin": "0",
+    }
+    model = {"name": "edited_net:net", "start": "start.bin"}
     keys = []
-    for edited in (body, body, body + "# edited\n"):
-        (folder / "edited_net.py").write_text(edited)
-        plugins._digest_of_module.cache_clear()
-        keys.append(train.run_key(image_task(tiny_data, {"name": "edited_net:net"}), "f", POLICY, 3))
-    sys.modules.pop("edited_net")
-    plugins._digest_of_module.cache_clear()
+    for edit in ({}, {}, {file: content}, {}):
+        for name, text in {**files, **edit}.items():
+            (user_folder / name).parent.mkdir(exist_ok=True)
+            (user_folder / name).write_text(text)
+        for name in [name for name in sys.modules if name.startswith("edited_")]:
+            del sys.modules[name]  # as in another process
+        importlib.invalidate_caches()
+        keys.append(train.run_key(image_task(tiny_data, model), "f", POLICY, 3))
+    assert keys[0] == keys[1] == keys[3] != keys[2]
+
+
+def test_a_process_goes_by_the_code_that_it_has_loaded(tiny_data: Data, user_folder: Path) -> None:
+    """An edited file means nothing until it is reloaded, as a notebook does; then its key and its facts are new."""
+    file = user_folder / "edited_net.py"
+    body = "from subsettune.models import mlp\ndef net(input_shape, num_outputs):\n"
+    file.write_text(f"{body}    return mlp(input_shape=input_shape, num_outputs=num_outputs, hidden=(4,))\n")
+    task = image_task(tiny_data, {"name": "edited_net:net"})
+    keys, sizes = [train.run_key(task, "f", POLICY, 3)], [train.facts(task).num_parameters]
+    file.write_text(f"{body}    return mlp(input_shape=input_shape, num_outputs=num_outputs, hidden=(16,))\n")
+    os.utime(file, (2, 2))  # else Python's own cache of compiled code, which goes by seconds, would hide the edit
+    for reload in (False, True):
+        if reload:
+            importlib.reload(sys.modules["edited_net"])
+        keys.append(train.run_key(task, "f", POLICY, 3))
+        sizes.append(train.facts(task).num_parameters)
     assert keys[0] == keys[1] != keys[2]
+    assert sizes[0] == sizes[1] < sizes[2]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from subsettune.config import must
-from subsettune.errors import SelectionError
+from subsettune.errors import SelectionError, did_you_mean
 from subsettune.facts import TaskFacts
 from subsettune.select.base import ModelNeed, ModelSource
 from subsettune.select.examples import SelectionContext
@@ -97,7 +97,8 @@ class Features:
             return f"features: embeddings of {who} need embeddings in the data, and there are none. Use raw features."
         layer = self.name.removeprefix(LAYER)
         if self.name.startswith(LAYER) and layer not in facts.layers:
-            return must("layer", f"one of {', '.join(facts.layers)}", layer, "Name a layer as named_modules() does.")
+            advice = f"Name a layer as named_modules() does. {did_you_mean(layer, facts.layers)}"
+            return must("layer", f"one of {', '.join(facts.layers)}", layer, advice)
         return None
 
     def compute(self, context: SelectionContext) -> Tensor:

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from subsettune import config
-from subsettune.errors import StorageError
+from subsettune.config import FrozenDict, setting
+from subsettune.errors import StorageError, StudyError
+from subsettune.registry import OPTIMIZERS, ORDERS, SELECTORS, TRANSITIONS
 from subsettune.storage import Folder, inside
 from subsettune.study.execute.outcomes import PartialRun
 from subsettune.study.execute.requests import INFRASTRUCTURE_ERRORS, Failure, RunRequest
 from subsettune.task import Task
 from subsettune.train.checkpoint import Checkpoints, ProgressMarker
-from subsettune.train.loop import RunOptions, run, run_key
+from subsettune.train.loop import RunOptions, run, run_key, study_code
 from subsettune.train.result import CurvePoint, RunResult
 
 T = TypeVar("T")
@@ -32,12 +34,15 @@ class Worker:
         options: of the runs; each request sets its own splits.
         logs: folder or URI for the traces of failed runs.
         alone: words of the command that trains the task by itself; policy and seed are added to them.
+        code: content hashes of the user's own code as the study's driver has it, by name; a process that has other code
+            does not train with it.
     """
 
     task: Task
     options: RunOptions
     logs: str
     alone: tuple[str, ...] = ("subsettune", "train", "STUDY.yaml")
+    code: FrozenDict = setting(FrozenDict())
 
     def __post_init__(self) -> None:
         config.check(self)
@@ -46,6 +51,7 @@ class Worker:
         """Carry out a request; an error of the run becomes a `Failure` whose trace is in the logs."""
         options = dataclasses.replace(self.options, splits=request.splits)
         try:
+            self._check_code(request)
             return run(self.task, request.policy, request.seed, report=report, options=options)
         except tuple(INFRASTRUCTURE_ERRORS.values()) as error:
             kind = next(name for name, cls in INFRASTRUCTURE_ERRORS.items() if isinstance(error, cls))
@@ -55,6 +61,23 @@ class Worker:
             return self.failure(
                 request, words[0] if words else type(error).__name__, "".join(traceback.format_exception(error))
             )
+
+    def _check_code(self, request: RunRequest) -> None:
+        """A process that starts while the user edits a file would train another network than those before it."""
+        phases, optimizer = request.policy.phases, request.policy.recipe.get("optimizer")
+        named = [(OPTIMIZERS, str(optimizer))] if optimizer is not None else []
+        named += [(SELECTORS, phase.selector) for phase in phases] + [(ORDERS, phase.order) for phase in phases]
+        here = study_code(self.task, [*named, *((TRANSITIONS, phase.transition) for phase in phases)])
+        changed = [name for name in sorted(here) if self._is_other(name, here[name])]
+        if changed:
+            raise StudyError(
+                f"the code of {changed[0]!r} here is not that of the study: a file of it was changed meanwhile, or the "
+                "machines have different ones. Put the old one back and start the same command again, or choose "
+                "another --run-id."
+            )
+
+    def _is_other(self, name: str, digest: str) -> bool:
+        return bool(self.code.get(name, digest) != digest)
 
     def failure(self, request: RunRequest, reason: str, trace: str) -> Failure:
         """Write down why a run failed and how to repeat it.

@@ -9,7 +9,7 @@ from typing import Any
 from subsettune.data import DataPaths, cached, remove_cached
 from subsettune.errors import StudyError
 from subsettune.storage import Folder
-from subsettune.study.results.folder import StudyFolder
+from subsettune.study.results.folder import StudyFolder, not_there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ def find(storage: str, places: DataPaths, *, runs: Sequence[str], caches: bool) 
     for run in runs:
         study = StudyFolder(storage, run)
         if not study.folder.exists():
-            raise StudyError(f"study {run!r} is not in {storage}. See: subsettune list")
+            raise StudyError(not_there(storage, run))
         found.append(_folder("study", study.folder))
     if caches:
         references = Folder.at(places.cache_folder) / "references"

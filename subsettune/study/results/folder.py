@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from subsettune import config, former_names
 from subsettune.config import FrozenDict
-from subsettune.errors import ConfigError, StudyError
+from subsettune.errors import ConfigError, StudyError, did_you_mean
 from subsettune.storage import Folder, parsed
 from subsettune.study.results.manifest import Manifest, OtherSchemaError, Start
 from subsettune.study.results.records import Role, RunRecord, from_table, to_table
@@ -93,8 +93,7 @@ class StudyFolder:
             StudyError: it is not there, or a file of it is damaged; the sentence names the file.
         """
         if not self.exists:
-            advice = f"See: subsettune list --storage {self.storage}"
-            raise StudyError(f"study {self.run_id!r} is not in {self.storage}. {advice}")
+            raise StudyError(not_there(self.storage, self.run_id))
         try:
             self._manifest = Manifest.from_json(self.folder.read("manifest.json"))
         except OtherSchemaError as error:
@@ -167,6 +166,13 @@ class StudyFolder:
             ablation=manifest.ablation_results,
         )
         return summarised(records)
+
+
+def not_there(storage: str, run_id: str) -> str:
+    """The sentence for a study that is not in a storage; it names the one that is most like it."""
+    names = [name for name in Folder.at(storage).names() if not name.startswith(".")]
+    guess = f"{did_you_mean(run_id, names)} ".lstrip()
+    return f"study {run_id!r} is not in {storage}. {guess}See: subsettune list --storage {storage}"
 
 
 def now() -> str:

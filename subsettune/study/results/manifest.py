@@ -144,6 +144,7 @@ class Manifest:
         hardware: of the driver's machine, likewise.
         facts: of the task, once they are known.
         data: which data, likewise.
+        code: content hashes of the user's own code that the study runs, by name; none where an older version began it.
         target: the worst validation metric that still counts as matched, once the reference is known.
         noise: spread of the reference's metric over seeds, likewise.
         search: counts of the search, once it is over.
@@ -168,6 +169,7 @@ class Manifest:
     hardware: FrozenDict = FrozenDict()
     facts: TaskFacts | None = None
     data: DataOrigin | None = None
+    code: FrozenDict = FrozenDict()
     target: float | None = None
     noise: float | None = None
     search: FrozenDict = FrozenDict()
@@ -233,7 +235,7 @@ class Manifest:
         for name in ("command", "facts", "target", "noise", "sampler", "bundle"):
             if getattr(self, name) is not None:
                 plain[name] = config.to_plain(getattr(self, name))
-        for name in ("versions", "hardware", "search", "trials_asked", "interrupted"):
+        for name in ("versions", "hardware", "code", "search", "trials_asked", "interrupted"):
             if getattr(self, name):
                 plain[name] = config.to_plain(getattr(self, name))
         if self.data is not None:
@@ -262,7 +264,7 @@ class Manifest:
         for name in ("command", "target", "noise", "sampler", "winner", "trials_asked", "bundle", "interrupted"):
             if name in raw:
                 known[name] = raw[name]
-        for name in ("versions", "hardware", "search"):
+        for name in ("versions", "hardware", "code", "search"):
             known[name] = FrozenDict(raw.get(name, {}))
         ablation = raw.get("ablation", raw.get(former_names.ABLATION))
         if ablation is not None:
@@ -278,7 +280,7 @@ class Manifest:
             known["facts"] = config.build(TaskFacts, raw["facts"])
         return cls(
             **known,
-            study=config.build(Study, raw["study"]),
+            study=config.build(Study, former_names.without_objective(raw["study"])),
             starts=tuple(Start(at=start["at"], command=start.get("command", "")) for start in raw["starts"]),
             rounds=tuple(RoundState.from_mapping(plain) for plain in raw["rounds"] if plain),
         )

@@ -17,7 +17,7 @@ from subsettune.study.spec.kinds import KINDS, SELECTOR, Kind, chooses
 from subsettune.study.spec.space import Space
 from subsettune.task import Recipe
 
-KIND_RULE = Rule(f"one of {', '.join(KINDS)}", lambda name: name in KINDS)
+KIND_RULE = Rule(f"one of {', '.join(KINDS)}", lambda name: name in KINDS, known=lambda: KINDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from subsettune import config, former_names
 from subsettune.config import AT_LEAST_ONE, NOT_EMPTY, NOT_NEGATIVE, POSITIVE, FrozenDict, Rule, setting
@@ -36,7 +36,6 @@ class StudySettings:
         ablation_seeds: runs of the best policy of each selector, order and transition and of the soup, and of the
             same without it; 0 compares none.
         sampler: where trials come from; `auto` is `frontier` for up to 100 trials and `tpe` above.
-        objective: what is minimised; `seconds` are projected from the reference's measured rate.
         seed: of the search and of all runs.
         time_limit_s: no new trial starts after so many seconds of search; what is found by then is verified.
     """
@@ -51,7 +50,6 @@ class StudySettings:
     candidates: int = setting(3, rule=AT_LEAST_ONE)
     ablation_seeds: int = setting(3, rule=Rule("0 or at least 2", lambda v: v == 0 or v >= 2, "0 compares nothing."))
     sampler: SamplerName = "auto"
-    objective: Literal["flops", "passes", "seconds"] = "flops"
     seed: int = setting(0, rule=NOT_NEGATIVE)
     time_limit_s: float | None = setting(None, rule=POSITIVE)
 
@@ -128,6 +126,7 @@ def parse(raw: object) -> Study:
         return config.build(Study, raw)
     except ConfigError as error:
         mistakes = dict.fromkeys(error.mistakes)  # in order, each once
-    if isinstance(raw, Mapping) and isinstance(raw.get("space"), Mapping):
+    is_read = not any(mistake.path[:1] == ("space",) for mistake in mistakes)  # else its mistakes are told
+    if is_read and isinstance(raw, Mapping) and isinstance(raw.get("space"), Mapping):
         mistakes |= dict.fromkeys(mistakes_in_space(raw["space"], None))  # unseen where the task has mistakes
     raise ConfigError(tuple(mistakes))

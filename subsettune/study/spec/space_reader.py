@@ -5,7 +5,6 @@ Every mistake is found before any is told.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 
 from subsettune import config
 from subsettune.config import FrozenDict, Path, must, unknown_key
-from subsettune.errors import ConfigError, Mistake
+from subsettune.errors import ConfigError, Mistake, did_you_mean, nearest
 from subsettune.policy import FULL, PRUNE, SOUP, SUBSET
 from subsettune.study.spec.coordinate import SELECTION_ONLY, Coordinate, Scale, implied, kind_of
 from subsettune.study.spec.kinds import KINDS, ORDER, OWNING, TRANSITION
@@ -103,6 +102,8 @@ class _Reader:
             if self._is_known(key):
                 self._seen.add(key)
                 self._read_axis(key, value)
+            elif (meant := nearest(key, COORDINATES)) is not None:
+                self._seen.add(meant)  # a mistyped key is one mistake, not two
         self._complete_arm()
         for name, axis in self._axes.items():
             self._axes[name] = replace(axis, when=FrozenDict(implied(name, self._axes) | axis.when))
@@ -127,7 +128,7 @@ class _Reader:
             self._say((key,), "epochs cannot be searched: the budget decides how long a policy trains. Remove it.")
             return False
         if self._recipe_keys is None:
-            if difflib.get_close_matches(key, COORDINATES, n=1, cutoff=0.8):
+            if nearest(key, COORDINATES, likeness=0.8) is not None:  # else it may be a key of some recipe
                 self._say((key,), unknown_key(key, COORDINATES))
                 return False
             return True
@@ -225,9 +226,7 @@ class _Reader:
             self._say(path, must(name, "a name", value))
         elif names is not None and value not in names and not (":" in value and name != "arm"):
             own = "" if name == "arm" else " or package.module:name"
-            near = difflib.get_close_matches(value, names, n=1)
-            guess = f" Did you mean {near[0]!r}?" if near else ""
-            advice = f"Known: {', '.join(sorted(names))}.{guess}"
+            advice = f"Known: {', '.join(sorted(names))}. {did_you_mean(value, names)}"
             self._say(path, must(name, f"a known {name}{own}", value, advice))
 
     def _read_when(self, name: str, raw: Any) -> dict[str, Any] | None:
@@ -311,9 +310,7 @@ class _Reader:
         kind = next((kind for kind, names in known.items() if owner in names), None)
         everyone = [*itertools.chain(*known.values()), SOUP]
         if kind is None and ":" not in owner and len(everyone) > 1:
-            near = difflib.get_close_matches(owner, everyone, n=1)
-            guess = f" Did you mean {near[0]!r}?" if near else ""
-            return must(name, f"an option of {_ANY_OWNER}", owner, guess.strip())
+            return must(name, f"an option of {_ANY_OWNER}", owner, did_you_mean(owner, everyone))
         kind = kind or next(iter(OWNING))
         have = self._axes[kind].values if kind in self._axes else (KINDS[kind].neutral,)
         advice = f"{KINDS[kind].plural.capitalize()} of this space: {', '.join(have)}. Add {owner}, or remove {name}."
@@ -327,7 +324,9 @@ class _Reader:
             self._say(path, f"{name} cannot depend on itself.")
         elif key not in self._axes:
             if key not in self._seen:
-                self._say(path, f"unknown key. Keys of this space: {', '.join(sorted({*self._seen, 'arm'}))}.")
+                names = sorted({*self._seen, "arm"})
+                guess = f"{did_you_mean(key, names)} ".lstrip()
+                self._say(path, f"unknown key. {guess}Keys of this space: {', '.join(names)}.")
         elif not self._axes[key].values:
             self._say(path, f"{key} is a range; a condition needs a choice or a fixed value.")
         else:
@@ -335,7 +334,7 @@ class _Reader:
             for value in allowed:
                 if value not in have:
                     rule = f"one of {', '.join(map(str, have))}"
-                    self._say(path, must(f"{key} in when of {name}", rule, value))
+                    self._say(path, must(f"{key} in when of {name}", rule, value, did_you_mean(value, have)))
 
     def _ordered(self) -> tuple[Coordinate, ...]:
         """Parents before children, otherwise the order of the file."""

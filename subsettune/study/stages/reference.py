@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from subsettune import config
+from subsettune import __version__, config
 from subsettune.errors import ConfigError, LearningError
 from subsettune.facts import TaskFacts
 from subsettune.policy import conventional
@@ -28,6 +28,7 @@ from subsettune.study.execute.sequence import FixedRuns, RunSource
 from subsettune.study.results.records import RunRecord, from_table, to_table
 from subsettune.task import Task
 from subsettune.train import metrics
+from subsettune.train.loop import user_code_of
 
 
 class ReferenceStage:
@@ -76,7 +77,13 @@ class ReferenceStage:
     def _cache(self) -> ReferenceCache:
         context = self.context
         threads = context.settings.cpus_per_trial
-        environment = {"torch": torch.__version__, "threads": threads, "device": context.device_kind()}
+        environment = {
+            "subsettune": __version__,
+            "torch": torch.__version__,
+            "threads": threads,
+            "device": context.device_kind(),
+            "code": user_code_of(context.task, conventional(context.facts)),
+        }
         cache = context.options.places.cache_folder
         return ReferenceCache.of(cache, context.task, context.data.fingerprint, environment)
 
@@ -106,7 +113,7 @@ class ReferenceCache:
             cache: this machine's cache folder.
             task: what is trained.
             fingerprint: of the data and split.
-            environment: what else changes results, such as the version of torch and the number of threads.
+            environment: what else changes results: the user's code, versions, and the number of threads.
         """
         parts = {name: config.to_plain(getattr(task, name)) for name in ("data", "split", "model", "recipe", "metric")}
         key = config.digest({**parts, "fingerprint": fingerprint, **environment})

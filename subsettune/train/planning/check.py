@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from subsettune.data.text import PADDING
 from subsettune.errors import ModelError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
+from subsettune.registry import Registry
 from subsettune.select.network import anatomy
 from subsettune.task import Recipe, Task
 from subsettune.train import flops, optimizers, schedule
@@ -28,7 +30,7 @@ from subsettune.train.pruning.layers import blocks, chain, has_running_statistic
 from subsettune.train.randomness import generator, isolated, preserved
 
 LOOKED_AT = 4096  # rows of token ids in one go
-_FACTS: dict[tuple[str, str], TaskFacts] = {}  # a worker trains many policies of one task
+_FACTS: dict[tuple[str, str, str], TaskFacts] = {}  # a worker trains many policies of one task
 
 
 def facts(task: Task, places: DataPaths | None = None, fingerprint: str | None = None) -> TaskFacts:
@@ -48,7 +50,7 @@ def facts(task: Task, places: DataPaths | None = None, fingerprint: str | None =
 
 def facts_of(task: Task, data: TaskData) -> TaskFacts:
     """As `facts`, for data that are loaded; counted once a process."""
-    key = (task.key, data.fingerprint)
+    key = (task.key, data.fingerprint, config.digest(user_code_of(task)))  # a notebook may reload the user's module
     if key not in _FACTS:
         _FACTS[key] = _count_facts(task, data)
     return _FACTS[key]
@@ -124,21 +126,56 @@ def _image_channels(data: TaskData) -> int:
 def run_key(task: Task, fingerprint: str, policy: Policy, seed: int) -> str:
     """Content hash that names the checkpoint of a run: of all that its result depends on but torch and the machine.
 
-    The tolerance is no part of it, since it does not change a run. The source of the user's own modules is, so that a
-    network that was edited starts over instead of loading weights of another one.
+    The tolerance is no part of it, since it does not change a run. The source of the user's own modules is, with what
+    they import and the files that their options name, so that a network that was edited starts over instead of loading
+    weights of another one.
 
     Raises:
         ConfigError: a module of the user's cannot be imported.
+        DataError: a file that an option names cannot be read.
     """
-    optimizer = policy.recipe.get("optimizer", task.recipe.optimizer)
-    named = {(registry.MODELS, task.model.name), (registry.OPTIMIZERS, optimizer)}
-    for phase in policy.phases:
-        named |= {(registry.SELECTORS, phase.selector), (registry.ORDERS, phase.order)}
-        named.add((registry.TRANSITIONS, phase.transition))
-    own = {name: target for kind, name in named if (target := kind.code_of(name)) is not None}
     told = {name: getattr(task, name) for name in ("data", "split", "model", "recipe", "metric")}
-    code = {name: plugins.source_digest(target) for name, target in own.items()}
+    code = user_code_of(task, policy)
     return config.digest({**told, "fingerprint": fingerprint, "policy": policy.identity, "seed": seed, "code": code})
+
+
+def user_code_of(task: Task, policy: Policy | None = None) -> dict[str, str]:
+    """Content hashes of the user's own code that a run depends on, by name as files have it; errors as of `run_key`.
+
+    Args:
+        task: whose model and optimizer.
+        policy: whose components; null for none.
+    """
+    recipe: Mapping[str, Any] = {} if policy is None else policy.recipe
+    optimizer = recipe.get("optimizer", task.recipe.optimizer)
+    own_options = recipe.get("optimizer_options", task.recipe.optimizer_options)
+    named = [(registry.MODELS, task.model.name, task.model.options), (registry.OPTIMIZERS, optimizer, own_options)]
+    for phase in () if policy is None else policy.phases:
+        named.append((registry.SELECTORS, phase.selector, phase.selector_options))
+        named.append((registry.ORDERS, phase.order, phase.order_options))
+        named.append((registry.TRANSITIONS, phase.transition, phase.transition_options))
+    found: dict[str, str] = {}
+    for kind, name, options in named:
+        target = kind.code_of(name)
+        if target is not None:
+            digest = plugins.source_digest(target, options, kind.what)
+            found[name] = digest if found.get(name, digest) == digest else config.digest([found[name], digest])
+    return found
+
+
+def study_code(task: Task, named: Iterable[tuple[Registry, str]]) -> dict[str, str]:
+    """As `user_code_of`, of the task and of components, whose options are left out: a study has many of each.
+
+    Args:
+        task: whose model and optimizer.
+        named: components, each with the registry of its kind.
+    """
+    found = user_code_of(task)
+    for kind, name in named:
+        target = kind.code_of(name)
+        if target is not None and name not in found:
+            found[name] = plugins.source_digest(target, what=kind.what)
+    return found
 
 
 def check(task: Task, policy: Policy, facts: TaskFacts) -> Recipe:

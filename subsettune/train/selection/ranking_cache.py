@@ -59,7 +59,7 @@ class CacheKey:
         """
         drawn = [] if selector.is_deterministic else [seed, phase.draw]
         code = SELECTORS.code_of(phase.selector)
-        own = "" if code is None else plugins.source_digest(code)
+        own = "" if code is None else plugins.source_digest(code, phase.selector_options)
         where = [device.type, torch.get_num_threads()]
         told = [VERSION, fingerprint, phase.selector, phase.selector_options, own, drawn, where]
         return cls(text=config.digest(told)[:32], seed=seed, draw=phase.draw)

@@ -116,7 +116,8 @@ PAST_RECIPE: list[tuple[dict[str, Any], str]] = [
     ({"space.momentum": {"choice": [0.9, 2]}}, "space.momentum: momentum must be in [0, 1), got 2.0."),
     (
         {"space.schedule": "cosin"},
-        "space.schedule: schedule must be one of constant, step, cosine, one_cycle, warmup_stable_decay, got 'cosin'.",
+        "space.schedule: schedule must be one of constant, step, cosine, one_cycle, warmup_stable_decay, got 'cosin'. "
+        "Did you mean 'cosine'?",
     ),
     (
         {"space.optimizer": {"choice": ["sgd", "adam"]}, "space.momentum": {"uniform": [0.5, 0.9]}},
