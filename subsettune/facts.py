@@ -68,6 +68,7 @@ class TaskFacts:
         has_batch_norm: whether the network keeps running statistics.
         num_tokens: size of the vocabulary where an example is a sequence of token ids; 0 where it is numbers.
         image_channels: channels of an example that is stored as an image of bytes; 0 for other data.
+        notes: sentences about what the FLOPs do not tell, e.g. that they depend on the values of the inputs.
     """
 
     num_examples: int = setting(rule=AT_LEAST_ONE)
@@ -90,6 +91,7 @@ class TaskFacts:
     has_batch_norm: bool = False
     num_tokens: int = setting(0, rule=NOT_NEGATIVE)
     image_channels: int = setting(0, rule=NOT_NEGATIVE)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         config.check(self)

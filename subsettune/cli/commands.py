@@ -143,6 +143,8 @@ def train_once(options: argparse.Namespace) -> int:
     places = _places(options)
     _check_save(options.save)
     known = facts(study.task, places)
+    for note in known.notes:
+        print(f"warning: {note}", file=sys.stderr)
     policy = _policy(options, known, load(study.task, places).fingerprint)
     settings = RunOptions(
         splits=("validation", "test"),

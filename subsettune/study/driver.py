@@ -17,6 +17,7 @@ import torch
 
 from subsettune import config
 from subsettune.errors import StudyError
+from subsettune.facts import TaskFacts
 from subsettune.study.context import StudyContext
 from subsettune.study.execute.inline import InlineExecutor
 from subsettune.study.execute.sequence import ObservedSource, RunSource, StageSequence, stopwatch
@@ -35,6 +36,7 @@ from subsettune.study.stages.ablation import AblationStage, contenders
 from subsettune.study.stages.reference import ReferenceStage
 from subsettune.study.stages.search import JOURNAL, SearchStage
 from subsettune.study.stages.verification import VerificationStage
+from subsettune.text import flops_words
 from subsettune.train.loop import RunOptions
 
 # Settings that a study may go on with another value of; the others are part of what its evidence says.
@@ -101,6 +103,7 @@ class StudyDriver:
             _open(
                 study, folder, options, DataOrigin(fingerprint=resolved.data.fingerprint, source=study.task.data.source)
             )
+            _refuse_another_count(folder, resolved.facts)
             folder.note(facts=resolved.facts)
             gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
             folder.started(options.command, gpus, torch.cuda.get_device_name() if gpus else "")
@@ -130,6 +133,8 @@ class StudyDriver:
         if context.options.command:
             where = f"Study {folder.run_id} in {context.options.storage}"
             context.observer.note(f"{where}. Stop it with Ctrl-C; to go on: {context.options.command}")
+        for note in context.facts.notes:
+            context.observer.note(note)
         try:
             with sigterm_as_sigint():
                 if not self._is_complete():
@@ -230,6 +235,30 @@ def _open(study: Study, folder: StudyFolder, options: TuneOptions, data: DataOri
             folder.takes(study)
             folder.note(command=options.command)
     folder.note(data=data)
+
+
+def _refuse_another_count(folder: StudyFolder, facts: TaskFacts) -> None:
+    """What a study has spent must mean the same as what it goes on to spend.
+
+    Another version of subsettune or torch may count other FLOPs for the same network, and so may a changed one.
+    """
+    known = folder.manifest.facts
+    if known is None:
+        return
+    before, now = ((f.forward_flops, f.backward_flops) for f in (known, facts))
+    if before == now and all(facts.exits.get(name, at) == at for name, at in known.exits.items()):
+        return
+    was, now_is = (f"{flops_words(f)} forward and {flops_words(b)} backward" for f, b in (before, now))
+    counted = f"an example as {was}, and here it is {now_is}" if before != now else "the layers inside in another way"
+    raise StudyError(
+        f"run id {folder.run_id!r} counts {counted}: its costs cannot be compared with new ones. Go on with the "
+        f"versions that began it ({_versions(folder)}), or choose another --run-id; `show` and `report` still read it."
+    )
+
+
+def _versions(folder: StudyFolder) -> str:
+    known = folder.manifest.versions
+    return ", ".join(f"{name} {known[name]}" for name in ("subsettune", "torch") if name in known) or "not noted"
 
 
 def _refuse_another(study: Study, folder: StudyFolder, data: DataOrigin) -> None:

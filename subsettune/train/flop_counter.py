@@ -25,21 +25,23 @@ Formula = Callable[[tuple[Any, ...], Mapping[str, Any], Any], int]
 
 COUNTABLE_NAMESPACES = ("aten", "prim", "prims", "profiler")  # what a custom kernel costs, nobody here knows
 # Words of the names of operations, between underscores.
-HEAVY = frozenset(
-    "linalg mm bmm mv dot vdot addmm addbmm baddbmm addmv matmul einsum trilinear cdist pdist euclidean cholesky inverse "
-    "triangular lu svd eig qr ormqr geqrf orgqr conv conv1d conv2d conv3d convolution attention transformer lstm gru "
-    "rnn sparse quantized fbgemm mkldnn fft".split()
-)
-LIGHT = frozenset(  # operations that are not what a word of theirs says: norms, and element-wise parts of cells
-    "linalg_vector_norm linalg_cross linalg_diagonal _thnn_fused_lstm_cell _thnn_fused_gru_cell "
-    "_thnn_fused_lstm_cell_backward _thnn_fused_lstm_cell_backward_impl _thnn_fused_gru_cell_backward".split()
-)
+_HEAVY = """
+linalg mm bmm mv dot vdot addmm addbmm baddbmm addmv matmul einsum trilinear cdist pdist euclidean cholesky inverse
+triangular lu svd eig qr ormqr geqrf orgqr conv conv1d conv2d conv3d convolution attention transformer lstm gru rnn
+sparse quantized fbgemm mkldnn fft
+"""
+# Operations that are not what a word of theirs says: norms, and element-wise parts of cells.
+_LIGHT = """
+linalg_vector_norm linalg_cross linalg_diagonal _thnn_fused_lstm_cell _thnn_fused_gru_cell
+_thnn_fused_lstm_cell_backward _thnn_fused_lstm_cell_backward_impl _thnn_fused_gru_cell_backward
+"""
 # What meets a parameter number by number, looks it up or moves it, beside what torch itself calls pointwise.
-ELEMENTWISE = frozenset(
-    "norm embedding index gather scatter cat stack copy where slice select lerp masked put take prelu fill complex polar "
-    "grid dropout addr ger outer repeat interleave expand view reshape strided set roll diff cross cell bucketize "
-    "searchsorted isin noise foreach lift".split()
-)
+_ELEMENTWISE = """
+norm embedding index gather scatter cat stack copy where slice select lerp masked put take prelu fill complex polar grid
+dropout addr ger outer repeat interleave expand view reshape strided set roll diff cross cell bucketize searchsorted
+isin noise foreach lift
+"""
+HEAVY, LIGHT, ELEMENTWISE = (frozenset(words.split()) for words in (_HEAVY, _LIGHT, _ELEMENTWISE))
 PRODUCTS = ("mul", "mul_", "addcmul", "addcmul_")
 
 
@@ -171,7 +173,7 @@ def _complex_factor(output: Any) -> int:
     return 4 if first is not None and first.is_complex() else 1
 
 
-# --- formulas: arguments, keyword arguments and output of an operation -> FLOPs ------------------------------------------
+# --- formulas: arguments, keyword arguments and output of an operation -> FLOPs ---------------------------------------
 
 
 def _of_torch(formula: Any) -> Formula:

@@ -3,8 +3,8 @@
 Counting runs on the meta device, which has shapes and no values: nothing is computed, recurrent layers fall apart into
 countable products, and a network that can be counted there costs the same whatever the values of its inputs are. Other
 networks, such as those with packed sequences, masks or early exits, are counted on the CPU on a sample of the training
-examples, and charged the mean. Where the cost differs, from batch to batch or from draw to draw of a network that leaves
-out layers at random, `Cost.varies` says from where to where.
+examples, and charged the mean. Where the cost differs, from batch to batch or from draw to draw of a network that
+leaves out layers at random, `Cost.varies` says from where to where.
 The math attention backend is used, and the fast path of the transformer encoder, compiled code and fused LSTMs are off,
 which hide FLOPs otherwise. What is counted, and what is refused, is in `flop_counter`.
 """
@@ -159,10 +159,11 @@ def _on_meta(network: nn.Module, probe: Probe, counted: _Counted) -> tuple[list[
     other = SMALLEST if size > SMALLEST else 2 * SMALLEST
     first, second = counted(twin, probe.shapes(size), 0), counted(twin, probe.shapes(other), DRAWS)
     is_plain = first.forward * other == second.forward * size and first.backward * other == second.backward * size
-    if is_plain and not first.draws:
+    may_vary = first.draws or first.used != second.used
+    if is_plain and not may_vary:
         return [first], None
     passes = [first, counted(twin, probe.shapes(size), 1)]
-    if first.draws or _differ(passes):
+    if may_vary or _differ(passes):
         passes += [counted(twin, probe.shapes(size), seed) for seed in range(2, DRAWS)]
     return (passes, None) if _differ(passes) else (passes[:1], None if is_plain else second)
 
@@ -245,7 +246,8 @@ def _disproportion(other: _Pass | None, charged: _Pass) -> str:
 def _idle(network: nn.Module, passes: Sequence[_Pass]) -> str:
     """A sentence where parameters met no operation in any pass; empty else."""
     used = frozenset[str]().union(*(one.used for one in passes))
-    idle = list(dict.fromkeys(path.rpartition(".")[0] or path for path, _ in network.named_parameters() if path not in used))
+    paths = [path for path, _ in network.named_parameters() if path not in used]
+    idle = list(dict.fromkeys(path.rpartition(".")[0] or path for path in paths))
     if not idle:
         return ""
     shown = ", ".join(idle[:SHOWN]) + (f" and {len(idle) - SHOWN} more" if len(idle) > SHOWN else "")
@@ -274,7 +276,7 @@ def _evaluation(network: nn.Module, probe: Probe, forward: int, name: str) -> st
 
 def _evaluated(twin: nn.Module, inputs: Tensor, name: str) -> int:
     with _countable(twin.eval(), 0), torch.no_grad(), FlopCounter(twin.parameters()) as counter:
-        _forward(twin, inputs, f"{name}")
+        _forward(twin, inputs, name)
     return counter.flops
 
 
@@ -314,8 +316,9 @@ def visits(network: nn.Module, probe: Probe, cost: Cost) -> dict[str, Visit]:
     sizes = cost.batches
     given = [probe.shapes(size) for size in sizes] if cost.device == "meta" else probe.examples(sizes)
     seen = [_visits(_twin(network, cost.device).train(), inputs, seed) for seed, inputs in enumerate(given)]
+    pairs = list(zip(seen, sizes, strict=True))
     names = dict.fromkeys(name for found in seen for name in found)
-    return {name: _mean([(found[name], size) for found, size in zip(seen, sizes, strict=True) if name in found]) for name in names}
+    return {name: _mean([(found[name], size) for found, size in pairs if name in found]) for name in names}
 
 
 def _mean(those: Sequence[tuple[Visit, int]]) -> Visit:
@@ -394,7 +397,8 @@ def _forward(network: nn.Module, inputs: Tensor, name: str) -> Tensor:
     except Exception as error:  # whatever the user's network raises
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         shape = tuple(inputs.shape)
-        raise ModelError(f"model {name!r} fails on inputs of shape {shape}: {reason.rstrip('.')}.") from error
+        mode = "" if network.training else " in evaluation mode"
+        raise ModelError(f"model {name!r}{mode} fails on inputs of shape {shape}: {reason.rstrip('.')}.") from error
     return output
 
 

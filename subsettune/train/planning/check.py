@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 
@@ -10,6 +11,7 @@ from subsettune import config, models, plugins, registry
 from subsettune.config import FrozenDict
 from subsettune.data import DataPaths, TaskData, load
 from subsettune.data.augment import make_augment
+from subsettune.errors import CostWarning
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
 from subsettune.select.network import anatomy
@@ -55,6 +57,8 @@ def _count_facts(task: Task, data: TaskData) -> TaskFacts:
         parts = anatomy(network, probe.examples([2])[0])
         optimizers.make(task.recipe, network)  # a recipe that cannot be carried out is told here, not in a worker
         make_augment(task.recipe.augment, data.input_shape, generator(0))
+    if cost.varies:
+        warnings.warn(cost.varies, CostWarning, stacklevel=2)
     named = {name: visit for name, visit in visits.items() if name in parts.layers}
     counts = [int(c) for c in data.class_counts] if data.num_classes else []
     return TaskFacts(
@@ -78,6 +82,7 @@ def _count_facts(task: Task, data: TaskData) -> TaskFacts:
         has_batch_norm=has_running_statistics(network),
         num_tokens=data.num_tokens,
         image_channels=_image_channels(data),
+        notes=(*([cost.varies] if cost.varies else []), *cost.notes),
     )
 
 
