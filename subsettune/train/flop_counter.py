@@ -100,7 +100,8 @@ class FlopCounter(TorchDispatchMode):
         if prod(output.shape) > max(map(_num_own, factors)):
             flops = 2 * prod(output.shape) * _complex_factor(output)
             self.flops += flops
-            self.later += flops * sum(t.requires_grad for t in factors)
+            if torch.is_grad_enabled():
+                self.later += flops * sum(t.requires_grad for t in factors)
 
 
 def _num_own(tensor: Tensor) -> int:

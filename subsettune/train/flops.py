@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -139,17 +138,15 @@ def count(network: nn.Module, probe: Probe, num_outputs: int, name: str = "model
     except ModelError:  # perhaps only for want of values: the CPU decides
         device, passes, odd = "cpu", _on_cpu(network, probe, counted), None
     examples = sum(one.batch for one in passes)
-    forward = -(-sum(one.forward for one in passes) // examples)
-    backward = -(-sum(one.backward for one in passes) // examples)
-    notes = (_disproportion(odd, passes[0]), _idle(network, passes), _evaluation(network, probe, forward, name))
-    return Cost(
-        forward=forward,
-        backward=backward,
+    cost = Cost(
+        forward=-(-sum(one.forward for one in passes) // examples),
+        backward=-(-sum(one.backward for one in passes) // examples),
         device=device,
         batches=tuple(one.batch for one in passes),
         varies=_range(passes, name),
-        notes=tuple(note for note in notes if note),
     )
+    notes = (_disproportion(odd, passes[0]), _idle(network, passes), _evaluation(network, probe, cost, name))
+    return replace(cost, notes=tuple(note for note in notes if note))
 
 
 def _on_meta(network: nn.Module, probe: Probe, counted: _Counted) -> tuple[list[_Pass], _Pass | None]:
@@ -177,7 +174,8 @@ def _on_cpu(network: nn.Module, probe: Probe, counted: _Counted) -> list[_Pass]:
     """Passes of batches of training examples, as many as can be counted in some seconds, in batches as in training."""
     twin = _twin(network, "cpu").train()
     first = counted(twin, probe.examples([SMALLEST])[0], 0)
-    sample = max(2 * SMALLEST, min(SAMPLE, int(SAMPLE_FLOPS / max(1.0, first.example))))
+    most = min(SAMPLE, probe.num_examples, int(SAMPLE_FLOPS / max(1.0, first.example)))
+    sample = max(2 * SMALLEST, most)
     size = max(SMALLEST, min(probe.batch_size, LARGEST_ON_CPU, sample // 2))
     return [counted(twin, batch, seed) for seed, batch in enumerate(probe.examples([size] * (sample // size)))]
 
@@ -254,29 +252,33 @@ def _idle(network: nn.Module, passes: Sequence[_Pass]) -> str:
     return f"Not used where FLOPs were counted, and charged nothing if training uses it all the same: {shown}."
 
 
-def _evaluation(network: nn.Module, probe: Probe, forward: int, name: str) -> str:
+def _evaluation(network: nn.Module, probe: Probe, cost: Cost, name: str) -> str:
     """A sentence where the forward pass costs something else in evaluation; empty else.
 
     Raises:
         ModelError: the network fails in evaluation mode.
     """
-    size = max(SMALLEST, min(probe.batch_size, LARGEST))
-    try:
-        flops = _evaluated(_twin(network, "meta"), probe.shapes(size), name) / size
-    except ModelError:
-        batches = probe.examples([SMALLEST] * 2)
-        flops = sum(_evaluated(_twin(network, "cpu"), some, name) for some in batches) / sum(map(len, batches))
-    if math.ceil(flops) == forward:
+    sizes, flops = cost.batches if cost.device == "cpu" else cost.batches[:1], None
+    if cost.device == "meta":
+        with contextlib.suppress(ModelError):  # perhaps only for want of values, as in `count`
+            flops = _evaluated(_twin(network, "meta"), [probe.shapes(sizes[0])], name)
+    if flops is None:
+        flops = _evaluated(_twin(network, "cpu"), probe.examples(sizes), name)
+    examples = sum(sizes)
+    if -(-flops // examples) == cost.forward:
         return ""
     return (
-        f"The forward pass of an example takes {flops_words(flops)} in evaluation and {flops_words(forward)} in "
-        "training. Evaluation and selection are charged as in training."
+        f"The forward pass of an example takes {flops_words(flops / examples)} in evaluation and "
+        f"{flops_words(cost.forward)} in training. Evaluation and selection are charged as in training."
     )
 
 
-def _evaluated(twin: nn.Module, inputs: Tensor, name: str) -> int:
-    with _countable(twin.eval(), 0), torch.no_grad(), FlopCounter(twin.parameters()) as counter:
-        _forward(twin, inputs, name)
+def _evaluated(twin: nn.Module, batches: Sequence[Tensor], name: str) -> int:
+    """FLOPs of the forward passes of batches in evaluation mode."""
+    counter = FlopCounter(twin.eval().parameters())
+    for inputs in batches:
+        with _countable(twin, 0), torch.no_grad(), counter:
+            _forward(twin, inputs, name)
     return counter.flops
 
 

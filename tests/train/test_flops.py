@@ -285,6 +285,7 @@ def test_packed_sequences_cost_what_real_texts_cost() -> None:
         r"[\d.]+ kFLOP to [\d.]+ kFLOP an example. Every example is charged the mean of these batches, [\d.]+ kFLOP.",
         cost.varies,
     )
+    assert cost.notes == ()
     assert flops.count(Packed(), reading(inputs, 32), 3, "m") == cost  # whatever the draws before
 
 
@@ -323,7 +324,7 @@ def test_experts_cost_what_the_examples_ask_for_and_one_that_none_asks_for_is_to
     inputs = torch.ones(n, WIDTH)
     inputs[: n // 4, 0] = -1
     cost = flops.count(Experts(), reading(inputs, 32), 3, "m")
-    assert cost.forward == (small + 3 * large) // 4  # 256 examples, each twice
+    assert cost.forward == (small + 3 * large) // 4  # all 128 examples, once
     assert cost.varies
     assert (
         cost.notes[0]
