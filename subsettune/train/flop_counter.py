@@ -56,7 +56,7 @@ class FlopCounter(TorchDispatchMode):
 
     def __init__(self, parameters: Iterable[nn.Parameter] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.flops = 0
+        self.flops = self.operations = 0
         self.later = 0  # FLOPs of backward passes that only the forward pass shows to be products
         self.uncounted: set[str] = set()
         self.used: set[int] = set()  # ids of the parameters that an operation was given
@@ -72,6 +72,7 @@ class FlopCounter(TorchDispatchMode):
             with self:
                 return func.decompose(*args, **kwargs)
         output = func(*args, **kwargs)
+        self.operations += 1
         if kind.formula is not None:
             factor = _complex_factor(output) if kind.is_product else 1
             self.flops += factor * kind.formula(args, kwargs, output)
@@ -188,14 +189,14 @@ def _convolution(args: tuple[Any, ...], _: Mapping[str, Any], output: Tensor) ->
     """
     inputs, weight, transposed = args[0], args[1], args[6]
     places = (inputs if transposed else output).shape[2:]
-    return 2 * len(inputs) * prod(places) * prod(weight.shape)
+    return int(2 * len(inputs) * prod(places) * prod(weight.shape))
 
 
 def _convolution_backward(args: tuple[Any, ...], _: Mapping[str, Any], __: Any) -> int:
     """As many products again for the gradient of the input, and for that of the weight, whatever the groups."""
     gradient, inputs, weight, transposed, wanted = args[0], args[1], args[2], args[7], args[10]
     places = (inputs if transposed else gradient).shape[2:]
-    return (int(wanted[0]) + int(wanted[1])) * 2 * len(inputs) * prod(places) * prod(weight.shape)
+    return (int(wanted[0]) + int(wanted[1])) * int(2 * len(inputs) * prod(places) * prod(weight.shape))
 
 
 def _vector(place: int) -> Formula:
@@ -205,22 +206,22 @@ def _vector(place: int) -> Formula:
 
 def _batched_sum(args: tuple[Any, ...], _: Mapping[str, Any], __: Any) -> int:
     """Of addbmm, a sum of products (b, m, k) x (b, k, n)."""
-    return 2 * args[1].numel() * args[2].shape[-1]
+    return int(2 * args[1].numel() * args[2].shape[-1])
 
 
 def _distances(args: tuple[Any, ...], _: Mapping[str, Any], output: Tensor) -> int:
     """A subtraction, a power and an addition for each number of each pair."""
-    return 3 * output.numel() * args[0].shape[-1]
+    return int(3 * output.numel() * args[0].shape[-1])
 
 
 def _distances_backward(args: tuple[Any, ...], _: Mapping[str, Any], __: Any) -> int:
     """Of the gradient of one side: gradient, one side, the other."""
-    return 3 * args[0].numel() * args[1].shape[-1]
+    return int(3 * args[0].numel() * args[1].shape[-1])
 
 
 def _euclidean(args: tuple[Any, ...], _: Mapping[str, Any], output: Tensor) -> int:
     """By a matrix product, to which two columns are added."""
-    return 2 * output.numel() * (args[0].shape[-1] + 2)
+    return int(2 * output.numel() * (args[0].shape[-1] + 2))
 
 
 def _trilinear(args: tuple[Any, ...], _: Mapping[str, Any], __: Any) -> int:

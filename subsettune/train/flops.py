@@ -31,7 +31,8 @@ from subsettune.train.randomness import capture, generator, isolated
 SMALLEST = 2  # examples of a batch; batch norm needs as many
 LARGEST = 256  # of a batch that is counted: what an update costs beside its examples is spread over these
 LARGEST_ON_CPU = 32
-DRAWS = 8  # batches on which a network that draws random numbers is counted
+DRAWS = (8, 256)  # batches, at least and at most, on which a network that draws random numbers is counted, and
+DRAWN_OPERATIONS = 30_000  # the operations that they may take: some seconds
 SAMPLE = 256  # examples at most that a network is counted on whose cost may depend on values, and
 SAMPLE_FLOPS = 10**11  # about what that may take: some seconds of a core
 FREE = (nn.Embedding, nn.EmbeddingBag)  # table look-ups: weights with a matrix shape and no arithmetic
@@ -111,6 +112,7 @@ class _Pass:
     batch: int
     forward: int
     backward: int
+    operations: int
     draws: bool  # whether it took random numbers that can decide what is computed
     used: frozenset[str]  # names of the parameters that met an operation
 
@@ -145,6 +147,8 @@ def count(network: nn.Module, probe: Probe, num_outputs: int, name: str = "model
         batches=tuple(one.batch for one in passes),
         varies=_range(passes, name),
     )
+    if not cost.forward:
+        raise ModelError(f"model {name!r} must multiply by its parameters, and shows no FLOPs. {ADVICE}")
     notes = (_disproportion(odd, passes[0]), _idle(network, passes), _evaluation(network, probe, cost, name))
     return replace(cost, notes=tuple(note for note in notes if note))
 
@@ -154,14 +158,15 @@ def _on_meta(network: nn.Module, probe: Probe, counted: _Counted) -> tuple[list[
     twin = _twin(network, "meta").train()
     size = max(SMALLEST, min(probe.batch_size, LARGEST))
     other = SMALLEST if size > SMALLEST else 2 * SMALLEST
-    first, second = counted(twin, probe.shapes(size), 0), counted(twin, probe.shapes(other), DRAWS)
+    first, second = counted(twin, probe.shapes(size), 0), counted(twin, probe.shapes(other), DRAWS[1])
     is_plain = first.forward * other == second.forward * size and first.backward * other == second.backward * size
     may_vary = first.draws or first.used != second.used
     if is_plain and not may_vary:
         return [first], None
     passes = [first, counted(twin, probe.shapes(size), 1)]
     if may_vary or _differ(passes):
-        passes += [counted(twin, probe.shapes(size), seed) for seed in range(2, DRAWS)]
+        draws = min(max(DRAWN_OPERATIONS // first.operations, DRAWS[0]), DRAWS[1])
+        passes += [counted(twin, probe.shapes(size), seed) for seed in range(2, draws)]
     return (passes, None) if _differ(passes) else (passes[:1], None if is_plain else second)
 
 
@@ -204,7 +209,14 @@ class _Counted:
         self._check(output, counter)
         used = frozenset(named[one] for one in counter.used)
         backward = counter.flops - forward + counter.later
-        return _Pass(batch=len(inputs), forward=forward, backward=backward, draws=draws, used=used)
+        return _Pass(
+            batch=len(inputs),
+            forward=forward,
+            backward=backward,
+            operations=counter.operations,
+            draws=draws,
+            used=used,
+        )
 
     def _check(self, output: Tensor, counter: FlopCounter) -> None:
         if not output.requires_grad:
@@ -265,7 +277,7 @@ def _evaluation(network: nn.Module, probe: Probe, cost: Cost, name: str) -> str:
     if flops is None:
         flops = _evaluated(_twin(network, "cpu"), probe.examples(sizes), name)
     examples = sum(sizes)
-    if -(-flops // examples) == cost.forward:
+    if abs(flops / examples - cost.forward) < NEGLIGIBLE * cost.forward:
         return ""
     return (
         f"The forward pass of an example takes {flops_words(flops / examples)} in evaluation and "

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import ceil, prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torchvision.models.maxvit import RelativePositionalMultiHeadAttention
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 Product = tuple[int, int]  # FLOPs of a product, and how many of its two factors need a gradient
-Rule = Callable[[nn.Module, Tensor, Tensor], Iterator[Product]]
+Rule = Callable[[Any, Tensor, Tensor], Iterator[Product]]
 
 
 def _weighted(flops: int, inputs: Tensor) -> Product:

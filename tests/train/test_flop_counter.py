@@ -44,7 +44,7 @@ class With(nn.Module):
 def counted(network: nn.Module, shape: tuple[int, ...], batch: int = B) -> tuple[int, int]:
     """FLOPs of an example without those of the head, which has an input that needs a gradient."""
     cost = flops.count(network, flops.Probe(input_shape=shape, batch_size=batch), 3, "m")
-    head = 2 * network.head.in_features * 3
+    head = 2 * int(network.head.in_features) * 3
     return cost.forward - head, cost.backward - 2 * head
 
 
