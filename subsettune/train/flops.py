@@ -34,9 +34,10 @@ LARGEST_ON_CPU = 32
 DRAWS = (8, 256)  # batches, at least and at most, on which a network that draws random numbers is counted, and
 DRAWN_OPERATIONS = 30_000  # the operations that they may take: some seconds
 SAMPLE = 256  # examples at most that a network is counted on whose cost may depend on values, and
-SAMPLE_FLOPS = 10**11  # about what that may take: some seconds of a core
+SAMPLE_FLOPS = 3 * 10**10  # about what that may take: some seconds of a core
 FREE = (nn.Embedding, nn.EmbeddingBag)  # table look-ups: weights with a matrix shape and no arithmetic
 ADVICE = "Build it from linear, convolution, matrix-product or attention operations."
+LOPSIDED = 4  # FLOPs of a backward pass by those of its forward pass: more are told
 NEGLIGIBLE = 0.01  # of the FLOPs of an example
 SHOWN = 4  # names in a sentence
 
@@ -149,7 +150,8 @@ def count(network: nn.Module, probe: Probe, num_outputs: int, name: str = "model
     )
     if not cost.forward:
         raise ModelError(f"model {name!r} must multiply by its parameters, and shows no FLOPs. {ADVICE}")
-    notes = (_disproportion(odd, passes[0]), _idle(network, passes), _evaluation(network, probe, cost, name))
+    notes = [_lopsided(cost), _disproportion(odd, passes[0]), _idle(network, passes)]
+    notes.append(_evaluation(network, probe, cost, name))
     return replace(cost, notes=tuple(note for note in notes if note))
 
 
@@ -241,6 +243,17 @@ def _range(passes: Sequence[_Pass], name: str) -> str:
         f"The FLOPs of model {name!r} depend on the values of its inputs or on random draws: in {len(passes)} batches "
         f"of {passes[0].batch} they were {flops_words(lowest)} to {flops_words(highest)} an example. Every example is "
         f"charged the mean of these batches, {flops_words(mean)}."
+    )
+
+
+def _lopsided(cost: Cost) -> str:
+    """A sentence where the forward pass is too cheap for the backward pass to be all of it; empty else."""
+    if cost.backward <= LOPSIDED * cost.forward:
+        return ""
+    return (
+        f"The backward pass takes {cost.backward / cost.forward:.1f} times the FLOPs of the forward pass, where 2 are "
+        "usual, and 3 where activations are computed again: a part of the forward pass may run where FLOPs cannot be "
+        "seen, e.g. in NumPy."
     )
 
 

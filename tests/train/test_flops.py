@@ -400,3 +400,43 @@ def test_a_step_counter_that_changes_the_cost_is_seen() -> None:
 
     cost = flops.count(Alternating(), flops.Probe(input_shape=(WIDTH,), batch_size=4), 3, "m")
     assert cost.varies
+
+
+class InNumPy(torch.autograd.Function):
+    """A product whose forward pass torch does not see."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.from_numpy(x.detach().numpy() @ weight.detach().numpy())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return gradient @ weight.T, x.T @ gradient
+
+
+def test_a_forward_pass_of_which_a_part_is_hidden_is_told() -> None:
+    class Hidden(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.weight = nn.Linear(8, 4), nn.Parameter(torch.randn(4, 16))
+            self.head = nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(InNumPy.apply(self.first(x), self.weight))
+
+    cost = flops.count(Hidden(), flops.Probe(input_shape=(8,)), 3, "m")
+    seen, hidden, head = 2 * 8 * 4, 2 * 4 * 16, 2 * 16 * 3
+    assert (cost.forward, cost.backward) == (seen + head, seen + 2 * hidden + 2 * head)
+    assert cost.notes == ()  # 3.2 times: it could be activations that are computed again
+    wide = Hidden()
+    wide.first, wide.weight = nn.Linear(8, 64), nn.Parameter(torch.randn(64, 16))
+    cost = flops.count(wide, flops.Probe(input_shape=(8,)), 3, "m")
+    seen, hidden = 2 * 8 * 64, 2 * 64 * 16
+    times = (seen + 2 * hidden + 2 * head) / (seen + head)
+    assert times > 4
+    assert cost.notes == (
+        f"The backward pass takes {times:.1f} times the FLOPs of the forward pass, where 2 are usual, and 3 where "
+        "activations are computed again: a part of the forward pass may run where FLOPs cannot be seen, e.g. in NumPy.",
+    )
