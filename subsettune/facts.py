@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from subsettune import config
 from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, FrozenDict, setting
@@ -95,6 +97,11 @@ class TaskFacts:
 
     def __post_init__(self) -> None:
         config.check(self)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain; notes stand there only where there are some, so that earlier versions read files without."""
+        plain = {field.name: config.to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return plain if self.notes else {name: value for name, value in plain.items() if name != "notes"}
 
     @property
     def chains(self) -> tuple[tuple[ChainLayer, ...], ...]:

@@ -342,7 +342,8 @@ def visits(network: nn.Module, probe: Probe, cost: Cost) -> dict[str, Visit]:
     """
     sizes = cost.batches
     given = [probe.shapes(size) for size in sizes] if cost.device == "meta" else probe.examples(sizes)
-    seen = [_visits(_twin(network, cost.device).train(), inputs, seed) for seed, inputs in enumerate(given)]
+    twin = _twin(network, cost.device).train()
+    seen = [_visits(twin, inputs, seed) for seed, inputs in enumerate(given)]
     pairs = list(zip(seen, sizes, strict=True))
     names = dict.fromkeys(name for found in seen for name in found)
     return {name: _mean([(found[name], size) for found, size in pairs if name in found]) for name in names}
@@ -380,12 +381,14 @@ def _visits(twin: nn.Module, inputs: Tensor, seed: int) -> dict[str, Visit]:
 
         return hook
 
+    handles = []
     for name, module in twin.named_modules():
         if name:
-            module.register_forward_pre_hook(before(name))
-            module.register_forward_hook(after(name))
+            handles += [module.register_forward_pre_hook(before(name)), module.register_forward_hook(after(name))]
     with _countable(twin, seed), counter:
         _forward(twin, inputs, "model")
+    for handle in handles:
+        handle.remove()
     return found
 
 

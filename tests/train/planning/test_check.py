@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import os
 import random
 import re
@@ -253,6 +254,9 @@ def test_a_network_whose_cost_depends_on_values_is_told_and_pays_what_its_policy
     assert shortest < known.forward_flops < longest
     assert [re.match(sentence, note) is not None for note in known.notes] == [True]
     assert known.exits["head"] == known.forward_flops
+    plain = json.loads(config.canonical_json(known))
+    assert config.build(type(known), plain) == known
+    assert "notes" not in config.to_plain(dataclasses.replace(known, notes=()))  # earlier versions know no such key
     for order in ("uniform", "sift"):
         phases = [{"share": 0.5, "passes": 0.5, "order": order}, {"passes": 1.0, "order": order}]
         policy = Policy.from_mapping({"phases": phases})
