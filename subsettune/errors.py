@@ -107,6 +107,10 @@ class ModelDivergedError(SelectionError):
     """The network that a selector looks at left the finite numbers: an outcome of the run, as a diverged loss is."""
 
 
+class CostWarning(UserWarning):
+    """Examples do not cost the same, and each is charged the mean; the command line says so in lines of its own."""
+
+
 class LearningError(SubsettuneError, ValueError):
     """The conventional recipe does not learn the task, so there is nothing to match."""
 

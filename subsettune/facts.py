@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from subsettune import config
 from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, FrozenDict, setting
@@ -68,6 +70,7 @@ class TaskFacts:
         has_batch_norm: whether the network keeps running statistics.
         num_tokens: size of the vocabulary where an example is a sequence of token ids; 0 where it is numbers.
         image_channels: channels of an example that is stored as an image of bytes; 0 for other data.
+        notes: sentences about what the FLOPs do not tell, e.g. that they depend on the values of the inputs.
     """
 
     num_examples: int = setting(rule=AT_LEAST_ONE)
@@ -90,9 +93,15 @@ class TaskFacts:
     has_batch_norm: bool = False
     num_tokens: int = setting(0, rule=NOT_NEGATIVE)
     image_channels: int = setting(0, rule=NOT_NEGATIVE)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         config.check(self)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain; notes stand there only where there are some, so that earlier versions read files without."""
+        plain = {field.name: config.to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return plain if self.notes else {name: value for name, value in plain.items() if name != "notes"}
 
     @property
     def chains(self) -> tuple[tuple[ChainLayer, ...], ...]:

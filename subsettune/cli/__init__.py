@@ -10,12 +10,13 @@ import os
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from subsettune.cli.commands import DONE, INTERRUPTED, WRONG_INPUT, Command
 from subsettune.cli.parser import make_parser
-from subsettune.errors import ConfigError, SubsettuneError
+from subsettune.errors import ConfigError, CostWarning, SubsettuneError
 from subsettune.extras import needed_for
 
 __all__ = ["main"]
@@ -29,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Command = options.command
     before = signal.signal(signal.SIGTERM, _interrupt)  # what a cluster sends before it kills: stop as Ctrl-C does
     try:
-        with needed_for(f"subsettune {options.command_name}"):
+        with needed_for(f"subsettune {options.command_name}"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", CostWarning)  # commands print it
             code = command(options)
         sys.stdout.flush()
     except SubsettuneError as error:

@@ -155,7 +155,7 @@ def train_once(options: argparse.Namespace) -> int:
     guess = guess_of(data, study.task.data)
     if guess:
         print(f"An example was {guess}.", file=sys.stderr)
-    for warning in audit(data, study.task.split).warnings:
+    for warning in (*known.notes, *audit(data, study.task.split).warnings):
         print(f"warning: {warning}", file=sys.stderr)
     policy = _policy(options, study.task, known, data.fingerprint)
     settings = RunOptions(

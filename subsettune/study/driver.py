@@ -21,6 +21,7 @@ from subsettune.data import TaskData
 from subsettune.data.audit import audit
 from subsettune.data.example import guess_of
 from subsettune.errors import StudyError
+from subsettune.facts import TaskFacts
 from subsettune.study.context import StudyContext
 from subsettune.study.execute.inline import InlineExecutor
 from subsettune.study.execute.sequence import ObservedSource, RunSource, StageSequence, stopwatch
@@ -39,6 +40,7 @@ from subsettune.study.stages.ablation import AblationStage, contenders
 from subsettune.study.stages.reference import ReferenceStage
 from subsettune.study.stages.search import JOURNAL, SearchStage
 from subsettune.study.stages.verification import VerificationStage
+from subsettune.text import flops_words
 from subsettune.train.loop import RunOptions
 
 # Settings that a study may go on with another value of; the others are part of what its evidence says.
@@ -103,6 +105,7 @@ class StudyDriver:
         self.lock = DriverLock(folder.folder, folder.run_id)
         try:
             _open(study, folder, options, _origin(study, resolved.data))
+            _refuse_another_count(folder, resolved.facts)
             folder.note(facts=resolved.facts)
             gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
             folder.started(options.command, gpus, torch.cuda.get_device_name() if gpus else "")
@@ -137,6 +140,8 @@ class StudyDriver:
             context.observer.note(f"An example was {guess}.")
         for warning in folder.manifest.data_warnings:
             context.observer.note(f"Look at the data: {warning}")
+        for note in context.facts.notes:
+            context.observer.note(note)
         try:
             with sigterm_as_sigint():
                 if not self._is_complete():
@@ -262,6 +267,30 @@ def _refuse_other_code(folder: StudyFolder, code: Mapping[str, str]) -> None:
             f"id {folder.run_id!r} began: its runs would not be comparable. Put the old one back, or choose another "
             "--run-id."
         )
+
+
+def _refuse_another_count(folder: StudyFolder, facts: TaskFacts) -> None:
+    """What a study has spent must mean the same as what it goes on to spend.
+
+    Another version of subsettune or torch may count other FLOPs for the same network, and so may a changed one.
+    """
+    known = folder.manifest.facts
+    if known is None:
+        return
+    before, now = ((f.forward_flops, f.backward_flops) for f in (known, facts))
+    if before == now and all(facts.exits.get(name, at) == at for name, at in known.exits.items()):
+        return
+    was, now_is = (f"{flops_words(f)} forward and {flops_words(b)} backward" for f, b in (before, now))
+    counted = f"an example as {was}, and here it is {now_is}" if before != now else "the layers inside in another way"
+    raise StudyError(
+        f"run id {folder.run_id!r} counts {counted}: its costs cannot be compared with new ones. Go on with the "
+        f"versions that began it ({_versions(folder)}), or choose another --run-id; `show` and `report` still read it."
+    )
+
+
+def _versions(folder: StudyFolder) -> str:
+    known = folder.manifest.versions
+    return ", ".join(f"{name} {known[name]}" for name in ("subsettune", "torch") if name in known) or "not noted"
 
 
 def _refuse_another(study: Study, folder: StudyFolder, data: DataOrigin) -> None:

@@ -70,7 +70,7 @@ def plan(
         "flops": round(passes * known.pass_flops),
         "seconds": None if pass_s is None else passes * pass_s / settings.parallel,
         "parallel": settings.parallel,
-        "expectations": [*_expectations(study, pass_s), *_too_dear(study, admitted)],
+        "expectations": [*_expectations(study, pass_s), *known.notes, *_too_dear(study, admitted)],
         "warnings": found.pop("warnings"),
         "data": found,
     }

@@ -66,8 +66,8 @@ class Learner:
         Raises:
             ModelError: it does not.
         """
-        dtype = models.input_dtype(self.data.num_tokens)
-        flops.check_batch(self.network, self.data.input_shape, num_examples, self.task.model.name, dtype, advice=advice)
+        probe = flops.Probe.of(self.data, num_examples)
+        flops.check_batch(self.network, probe, num_examples, self.task.model.name, advice=advice)
 
     def update(
         self, batch: Tensor, lr: float, weights: Tensor | None, *, most: int | None = None, watch: Watch | None = None

@@ -23,9 +23,10 @@ from subsettune.config import FrozenDict
 from subsettune.data import load
 from subsettune.errors import ModelDivergedError, StorageError
 from subsettune.facts import Price
-from subsettune.policy import Policy
+from subsettune.policy import PRUNE, Policy
 from subsettune.storage import Folder
 from subsettune.task import Task
+from subsettune.text import flops_words
 from subsettune.train import orders, schedule
 from subsettune.train.account import Stopwatch
 from subsettune.train.checkpoint import Checkpoints, CheckpointWriter
@@ -275,9 +276,15 @@ class _Run:
             "learner": self.learner.state(),
             "order": self.stream.state(),
             "random": capture(),
+            "price": self._price,
             "num_threads": torch.get_num_threads(),
             "device": self.job.device.type,
         }
+
+    @property
+    def _price(self) -> tuple[int, int]:
+        """FLOPs of an example, forward and backward, by which the run is charged."""
+        return self.resolved.facts.forward_flops, self.resolved.facts.backward_flops
 
     def _resume(self) -> None:
         """Go on from the checkpoint, if there is one; what was done after it is lost, and counted as repeated."""
@@ -291,6 +298,7 @@ class _Run:
 
     def _load(self, saved: dict[str, Any]) -> None:
         state, device = self.state, self.job.device
+        self._refuse_another_price(saved)
         state.load(saved)
         self.learner.load(saved["learner"], weights_only=state.done)
         if state.done:
@@ -305,6 +313,21 @@ class _Run:
             self.switch.workers.load(saved["workers"])
         self.stream.load(saved["order"], state.pool)
         restore(saved["random"])
+
+    def _refuse_another_price(self, saved: dict[str, Any]) -> None:
+        """What was spent must mean the same as what is left; other versions may count other FLOPs.
+
+        Earlier versions did not keep the price, which shows in their account where each update paid that alone.
+        """
+        now, account = self._price, saved["account"]
+        before = saved.get("price")
+        if before is not None and tuple(before) != now:
+            told = (" and ".join(map(flops_words, each)) for each in (before, now))
+            raise ValueError("it counts an example as {} forward and backward, and here it is {}.".format(*told))
+        phases = self.job.policy.phases
+        is_plain = all(p.order == "uniform" and p.transition != PRUNE and p.active_soup is None for p in phases)
+        if before is None and is_plain and account["forward"] * now[1] != account["backward"] * now[0]:
+            raise ValueError("it counts the FLOPs of an example in another way.")
 
     # --- the result ----------------------------------------------------------------------------------------------
 

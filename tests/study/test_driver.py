@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from subsettune import Bundle, DataPaths, TuneOptions, api, tune
 from subsettune.bundle import export as exporting
+from subsettune.config import FrozenDict
 from subsettune.data import Part
 from subsettune.errors import CheckpointError, LearningError, StudyError
 from subsettune.facts import TaskFacts
@@ -30,7 +31,7 @@ from subsettune.study.results.folder import StudyFolder
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import StudyView
 from subsettune.study.verification import candidates
-from subsettune.train import SubsetProvider
+from subsettune.train import SubsetProvider, facts
 
 PASSES = {"task.tolerance": 0.5}  # so wide that every policy passes
 FAILS = {"task.tolerance": 1e-6}
@@ -396,6 +397,32 @@ def test_a_run_id_keeps_its_meaning(options: TuneOptions, changes: dict[str, Any
         tune(changed(changes), run_id="a", options=options)
     assert str(caught.value).startswith(message)
     assert folder.folder.read("manifest.json") == before
+
+
+def test_a_study_that_counted_other_flops_is_not_gone_on_with(options: TuneOptions) -> None:
+    """As version 0.1 did for grouped convolutions: what was spent then cannot be added to what is spent now."""
+    from subsettune.study.spec.definition import parse
+
+    study = parse(changed({}))
+    known = facts(study.task, options.places)
+    folder = StudyFolder(options.storage, "a")
+    folder.begin(study)
+    folder.note(facts=replace(known, backward_flops=40 * known.forward_flops), versions=FrozenDict({"torch": "2.1"}))
+    folder.save()
+    before = folder.folder.read("manifest.json")
+    message = (
+        r"^run id 'a' counts an example as 2.37 kFLOP forward and 94.7 kFLOP backward, and here it is 2.37 kFLOP "
+        r"forward and 2.69 kFLOP backward: its costs cannot be compared with new ones. Go on with the "
+        r"versions that began it \(torch 2.1\), or choose another --run-id; `show` and `report` still read it.$"
+    )
+    with pytest.raises(StudyError, match=message):
+        tune(changed({}), run_id="a", options=options)
+    assert folder.folder.read("manifest.json") == before
+    exits = FrozenDict({name: at + 2 for name, at in known.exits.items()})
+    folder.note(facts=replace(known, exits=exits))
+    folder.save()
+    with pytest.raises(StudyError, match=r"^run id 'a' counts the layers inside in another way: its costs cannot be"):
+        tune(changed({}), run_id="a", options=options)
 
 
 def test_a_damaged_checkpoint_is_named_and_nothing_else_is_lost(options: TuneOptions, counting: Counting) -> None:

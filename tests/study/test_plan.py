@@ -464,3 +464,25 @@ def test_a_gpu_that_is_not_here_is_told_before_anything_runs() -> None:
     made = plan(_study({"study.gpus_per_trial": 1}))
     assert made["seconds"] is None
     assert made["expectations"][0].startswith("A run asks for 1 GPU, and there is none here")
+
+
+def two_heads(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    class TwoHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.train_head, self.large_head = nn.Linear(FEATURES, M), nn.Linear(2 * FEATURES, M)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x.flatten(1)
+            return self.train_head(x) if self.training else self.large_head(torch.cat([x, x], dim=1))
+
+    return TwoHeads()
+
+
+def test_what_the_flops_do_not_tell_is_in_the_plan() -> None:
+    made = plan(_study({"task.model": {"name": f"{__name__}:two_heads"}}))
+    assert made["expectations"][1:] == [
+        "Not used where FLOPs were counted, and charged nothing if training uses it all the same: large_head.",
+        "The forward pass of an example takes 2.56 kFLOP in evaluation and 1.28 kFLOP in training. Evaluation and "
+        "selection are charged as in training.",
+    ]

@@ -212,6 +212,14 @@ def checkpoints(task: Task, folder: Path) -> Checkpoints:
         (lambda state: state["learner"]["network"].pop("head.2.bias"), "Error.s. in loading state_dict for Noisy:"),
         (lambda state: state.update(device="cuda"), "it was made on cuda, and the device is cpu now."),
         (lambda state: state.update(curve=[{"share": 1}]), "key 'flops' is missing."),
+        (
+            lambda state: state.update(price=(1000, 40_000)),
+            r"it counts an example as 1.00 kFLOP and 40.0 kFLOP forward and backward, and here it is .* and .*FLOP.",
+        ),
+        (  # of an earlier version, which kept no price
+            lambda state: (state.pop("price"), state["account"].update(backward=state["account"]["backward"] + 64)),
+            "it counts the FLOPs of an example in another way.",
+        ),
     ],
 )
 def test_a_checkpoint_of_another_shape_is_refused(tiny_data: Data, tmp_path: Path, change: Any, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from subsettune.data.augment import make_augment
 from subsettune.data.example import guess_of
 from subsettune.data.layout import OWN_IDS
 from subsettune.data.text import PADDING
-from subsettune.errors import ModelError
+from subsettune.errors import CostWarning, ModelError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
 from subsettune.registry import Registry
@@ -59,23 +60,25 @@ def facts_of(task: Task, data: TaskData) -> TaskFacts:
 def _count_facts(task: Task, data: TaskData) -> TaskFacts:
     if data.tokens == OWN_IDS and task.model.name in models.FOR_TOKENS:
         _refuse_padding_inside(data.train.inputs, task.model.name)
-    dtype = models.input_dtype(data.num_tokens)
     with isolated(0, torch.get_num_threads()):  # initialising the network draws random numbers
+        probe = flops.Probe.of(data, task.recipe.batch_size)
         with _guess_told(task, data):
             network = models.make(task.model, data.input_shape, data.num_outputs, data.num_tokens)
-            forward, backward = flops.count(network, data.input_shape, data.num_outputs, task.model.name, dtype)
-        visits = flops.visits(network, data.input_shape, dtype)
-        parts = anatomy(network, models.fresh_input(data.input_shape, 2, dtype=dtype))
+            cost = flops.count(network, probe, data.num_outputs, task.model.name)
+        visits = flops.visits(network, probe, cost)
+        parts = anatomy(network, probe.examples([2])[0])
         optimizers.make(task.recipe, network)  # a recipe that cannot be carried out is told here, not in a worker
         make_augment(task.recipe.augment, data.input_shape, generator(0))
+    if cost.varies:
+        warnings.warn(cost.varies, CostWarning, stacklevel=2)
     named = {name: visit for name, visit in visits.items() if name in parts.layers}
     counts = [int(c) for c in data.class_counts] if data.num_classes else []
     return TaskFacts(
         num_examples=len(data.train),
         num_outputs=data.num_outputs,
         num_parameters=models.num_parameters(network),
-        forward_flops=forward,
-        backward_flops=backward,
+        forward_flops=cost.forward,
+        backward_flops=cost.backward,
         reference_passes=task.recipe.epochs,
         num_features=math.prod(data.input_shape),
         num_classes=data.num_classes,
@@ -84,13 +87,14 @@ def _count_facts(task: Task, data: TaskData) -> TaskFacts:
         head_features=parts.head_features,
         layers=FrozenDict(parts.layers),
         num_embedding=data.num_embedding,
-        exits=FrozenDict({name: min(visit.end, forward) for name, visit in named.items()}),
+        exits=FrozenDict({name: min(visit.end, cost.forward) for name, visit in named.items()}),
         blocks=tuple(name for name in blocks(network) if name in named),
-        chain=chain(network, named, forward, backward),
+        chain=chain(network, named, cost.forward, cost.backward),
         inner=inner(network, named),
         has_batch_norm=has_running_statistics(network),
         num_tokens=data.num_tokens,
         image_channels=_image_channels(data),
+        notes=(*([cost.varies] if cost.varies else []), *cost.notes),
     )
 
 

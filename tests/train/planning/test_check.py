@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import os
 import random
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,14 @@ import pytest
 import torch
 from contracts import random_state
 from fakes import image_task, options, two_phases, value_task
+from odd_networks import Packed
 from places import BENCHMARKS
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from subsettune import config, train
 from subsettune.data import DataPaths, load
-from subsettune.errors import ConfigError, DataError, ModelError
+from subsettune.errors import ConfigError, CostWarning, DataError, ModelError
 from subsettune.policy import Phase, Policy, conventional
 from subsettune.task import Task
 
@@ -66,6 +69,7 @@ def test_facts_of_a_classification(tiny_data: Data) -> None:
         "has_batch_norm": False,
         "num_tokens": 0,
         "image_channels": 1,
+        "notes": (),
     }
 
 
@@ -215,3 +219,47 @@ def test_the_benchmark_s_bare_loop_still_does_the_same_work(
     assert "clock: median ratio " in printed
     assert "processor: median ratio " in printed
     assert "2 pairs on digits, cnn [16, 32] + 64, batch 128, 0.2 passes, 10 evaluations; one thread of " in printed
+
+
+def _texts_task(folder: Path) -> Task:
+    """Sixty texts of 1 to 12 words for a network that leaves padding out."""
+    words = [" ".join(["good", "bad"][i % 2] for _ in range(1 + i % 12)) for i in range(60)]
+    rows = "".join(f"{text}\t{i % 2}\n" for i, text in enumerate(words))
+    (folder / "texts.tsv").write_text(f"text\tlabel\n{rows}")
+    return Task(
+        data={
+            "source": str(folder / "texts.tsv"),
+            "text": "text",
+            "label": "label",
+            "tokens": "words",
+            "max_tokens": 12,
+        },
+        model={"name": "odd_networks:packed"},
+        recipe={"lr": 0.1, "batch_size": 8, "epochs": 2},
+        tolerance=0.1,
+    )
+
+
+def test_a_network_whose_cost_depends_on_values_is_told_and_pays_what_its_policy_says(tmp_path: Path) -> None:
+    places = DataPaths(cache=str(tmp_path / "cache"), download=False)
+    task = _texts_task(tmp_path)
+    sentence = (
+        r"^The FLOPs of model 'odd_networks:packed' depend on the values of its inputs or on random draws: in 5 "
+        r"batches of 8 they were [\d.]+ kFLOP to [\d.]+ kFLOP an example. Every example is charged the mean of these "
+    )
+    with pytest.warns(CostWarning, match=sentence):
+        known = train.facts(task, places)
+    lengths = (load(task, places).train.inputs != 0).sum(1)
+    shortest, longest = (Packed.flops(int(length)) for length in (lengths.min(), lengths.max()))
+    assert shortest < known.forward_flops < longest
+    assert [re.match(sentence, note) is not None for note in known.notes] == [True]
+    assert known.exits["head"] == known.forward_flops
+    plain = json.loads(config.canonical_json(known))
+    assert config.build(type(known), plain) == known
+    assert "notes" not in config.to_plain(dataclasses.replace(known, notes=()))  # earlier versions know no such key
+    for order in ("uniform", "sift"):
+        phases = [{"share": 0.5, "passes": 0.5, "order": order}, {"passes": 1.0, "order": order}]
+        policy = Policy.from_mapping({"phases": phases})
+        result = train.run(task, policy, 0, options=options(places=places))
+        assert result.cause == "finished"
+        assert 0 <= policy.cost(known) - result.ledger.spent < 8 * 2 * known.example_flops

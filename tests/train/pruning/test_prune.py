@@ -109,20 +109,21 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def facts_of(network: nn.Module) -> TaskFacts:
     """Facts as a task has them, of a network as it stands."""
-    forward, backward = flops.count(network, SHAPE, NUM_OUTPUTS)
+    probe = flops.Probe(input_shape=SHAPE)
+    cost = flops.count(network, probe, NUM_OUTPUTS)
     parts = anatomy(network, torch.zeros(2, *SHAPE))
-    visits = {name: visit for name, visit in flops.visits(network, SHAPE).items() if name in parts.layers}
+    visits = {name: visit for name, visit in flops.visits(network, probe, cost).items() if name in parts.layers}
     return TaskFacts(
         num_examples=100,
         num_outputs=NUM_OUTPUTS,
         num_parameters=1000,
-        forward_flops=forward,
-        backward_flops=backward,
+        forward_flops=cost.forward,
+        backward_flops=cost.backward,
         reference_passes=4,
         exits=FrozenDict({name: visit.end for name, visit in visits.items()}),
         layers=FrozenDict(parts.layers),
         head_features=parts.head_features,
-        chain=chain.chain(network, visits, forward, backward),
+        chain=chain.chain(network, visits, cost.forward, cost.backward),
         inner=chain.inner(network, visits),
     )
 

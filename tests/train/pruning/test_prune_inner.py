@@ -176,20 +176,21 @@ def facts_of(
     network: nn.Module, shape: tuple[int, ...] = IMAGE, dtype: torch.dtype = torch.float32, outputs: int = NUM_OUTPUTS
 ) -> TaskFacts:
     """Facts as a task has them, of a network as it stands."""
-    forward, backward = flops.count(network, shape, outputs, dtype=dtype)
+    probe = flops.Probe(input_shape=shape, dtype=dtype)
+    cost = flops.count(network, probe, outputs)
     parts = anatomy(network, torch.zeros(2, *shape, dtype=dtype))
-    visits = {name: v for name, v in flops.visits(network, shape, dtype).items() if name in parts.layers}
+    visits = {name: v for name, v in flops.visits(network, probe, cost).items() if name in parts.layers}
     return TaskFacts(
         num_examples=100,
         num_outputs=outputs,
         num_parameters=1000,
-        forward_flops=forward,
-        backward_flops=backward,
+        forward_flops=cost.forward,
+        backward_flops=cost.backward,
         reference_passes=4,
         exits=FrozenDict({name: visit.end for name, visit in visits.items()}),
         layers=FrozenDict(parts.layers),
         head_features=parts.head_features,
-        chain=chain.chain(network, visits, forward, backward),
+        chain=chain.chain(network, visits, cost.forward, cost.backward),
         inner=chain.inner(network, visits),
     )
 
