@@ -85,6 +85,11 @@ def saving_words(saving: float | None) -> str:
     return f"{100 * saving:.0f} %" if saving <= -0.9995 else f"{100 * saving:.1f} %"
 
 
+def more_words(saving: float) -> str:
+    """A negative saving as what it costs more: `12.3 % more`."""
+    return f"{saving_words(-saving) if saving > -0.9995 else f'{-100 * saving:.0f} %'} more"
+
+
 def metric_words(value: float | None, tolerance: float, *, signed: bool = False) -> str:
     """A metric, or a difference of two, with two more digits than the tolerance has."""
     if value is None or not is_number(value):
@@ -101,6 +106,16 @@ def metric_name(name: str) -> str:
 def sentence(text: str) -> str:
     """The text with its first letter in upper case, the others as they are."""
     return text[:1].upper() + text[1:]
+
+
+def joined(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def counted(number: int, word: str) -> str:
+    """`1 run`, `2,000 runs`."""
+    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def describe(policy: Policy, facts: TaskFacts | None = None) -> str:

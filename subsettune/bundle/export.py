@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -150,6 +151,8 @@ def evidence_of(view: StudyView, winner: str) -> Evidence:
         versions=view.manifest.versions,
         hardware=view.manifest.hardware,
         command=view.manifest.command or "",
+        num_threads=view.study.study.cpus_per_trial,
+        test_from=cast(Literal["", "file", "split"], view.manifest.data.test_from if view.manifest.data else ""),
     )
 
 

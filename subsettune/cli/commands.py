@@ -7,6 +7,7 @@ torch, Ray or the rest, and an install without some package runs the commands th
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import json
 import os
@@ -122,13 +123,15 @@ def write_report(options: argparse.Namespace) -> int:
 def export_bundle(options: argparse.Namespace) -> int:
     """Copy a study's bundle, and print where it went; an error where no policy passed."""
     from subsettune.bundle import Bundle
+    from subsettune.bundle.readme import page
     from subsettune.study.results.folder import StudyFolder
 
     view = StudyFolder(options.storage, options.run).open().view()
     source = view.summary.bundle
     if source is None:
         raise StudyError(f"study {options.run!r} has no bundle: {view.summary.headline} Nothing was exported.")
-    Bundle.load(source).write(options.directory)
+    made = Bundle.load(source)
+    dataclasses.replace(made, readme=page(made, options.directory)).write(options.directory)
     print(options.directory)
     return 0
 

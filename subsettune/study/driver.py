@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 
 from subsettune import config
+from subsettune.data import TaskData
 from subsettune.errors import StudyError
 from subsettune.study.context import StudyContext
 from subsettune.study.execute.inline import InlineExecutor
@@ -98,9 +99,7 @@ class StudyDriver:
         first = study.study.seed * SEEDS_APART
         self.lock = DriverLock(folder.folder, folder.run_id)
         try:
-            _open(
-                study, folder, options, DataOrigin(fingerprint=resolved.data.fingerprint, source=study.task.data.source)
-            )
+            _open(study, folder, options, _origin(study, resolved.data))
             folder.note(facts=resolved.facts)
             gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
             folder.started(options.command, gpus, torch.cuda.get_device_name() if gpus else "")
@@ -216,6 +215,13 @@ class StudyDriver:
         words += ["--device", options.device, "--cache", options.places.cache_folder]
         words += ["--data-root", options.places.data_root] if options.places.data_root is not None else []
         return tuple(words)
+
+
+def _origin(study: Study, data: TaskData) -> DataOrigin:
+    """Which data these are."""
+    has_test_file = int(data.test.rows.min()) >= data.num_source_examples
+    test_from = "file" if has_test_file else "split"
+    return DataOrigin(fingerprint=data.fingerprint, source=study.task.data.source, test_from=test_from)
 
 
 def _open(study: Study, folder: StudyFolder, options: TuneOptions, data: DataOrigin) -> None:

@@ -42,10 +42,18 @@ class DataOrigin:
     Args:
         fingerprint: content hash of data and split.
         source: as the study file names it.
+        test_from: where the test part comes from: `file`, an official test file, or `split`, drawn from the training
+            file; empty in a study of before this was noted.
     """
 
     fingerprint: str
     source: str = ""
+    test_from: str = ""
+
+    def to_mapping(self) -> dict[str, str]:
+        """Its JSON form."""
+        plain = {"fingerprint": self.fingerprint, "source": self.source}
+        return {**plain, "test_from": self.test_from} if self.test_from else plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +237,7 @@ class Manifest:
             if getattr(self, name):
                 plain[name] = config.to_plain(getattr(self, name))
         if self.data is not None:
-            plain["data"] = {"fingerprint": self.data.fingerprint, "source": self.data.source}
+            plain["data"] = self.data.to_mapping()
         if self.ablation is not None:
             plain["ablation"] = self.ablation.to_mapping()
         return plain
@@ -259,7 +267,7 @@ class Manifest:
             known["ablation"] = AblationState.from_mapping(ablation)
         known["status"] = former_names.ROLES.get(known["status"], known["status"])
         if "data" in raw:
-            known["data"] = DataOrigin(fingerprint=raw["data"]["fingerprint"], source=raw["data"].get("source", ""))
+            known["data"] = DataOrigin(**{"source": "", **raw["data"]})
         if "facts" in raw:
             known["facts"] = config.build(TaskFacts, raw["facts"])
         return cls(
