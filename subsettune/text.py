@@ -72,8 +72,10 @@ def passes_words(passes: float | None) -> str:
 
 
 def share_words(share: float | None) -> str:
-    """A fraction as per cent, three digits: `12.3 %`."""
-    return NOTHING if share is None or not is_number(share) else f"{100 * share:.3g} %"
+    """A fraction as per cent, three digits: `12.3 %`; beyond 1,000 % in whole numbers."""
+    if share is None or not is_number(share):
+        return NOTHING
+    return f"{100 * share:,.0f} %" if abs(share) >= 9.995 else f"{100 * share:.3g} %"
 
 
 def saving_words(saving: float | None) -> str:

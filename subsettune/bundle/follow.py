@@ -141,7 +141,7 @@ class _Follower:
         return Step(rows=self.rows[batch.positions], weights=weights, lr=lr, phase=self.phase)
 
     def _advance(self, update: int) -> None:
-        """Move on to the phase that the compute spent so far belongs to; one of which nothing is left is passed over."""
+        """Move on to the phase that the compute spent so far belongs to; one with nothing left is passed over."""
         ends, last = self.resolved.ends, len(self.resolved.ends) - 1
         while self.phase < 0 or (self.phase < last and self.selected + self.trained >= ends[self.phase]):
             self.phase += 1

@@ -179,7 +179,7 @@ def _row(entry: PolicyEvidence, evidence: Evidence) -> list[str]:
         text.passes_words(entry.passes),
         text.flops_words(entry.flops),
         text.seconds_words(entry.seconds),
-        text.NOTHING if is_reference else text.saving_words(entry.saving),
+        text.saving_words(entry.saving) if entry.passed and not is_reference else text.NOTHING,
         text.NOTHING if is_reference else verdict_words(verdict, margin),
     ]
 

@@ -253,14 +253,14 @@ def _say_point(point: Any) -> bool:
 
 
 def _say_result(result: Any, known: TaskFacts, metric: str) -> None:
-    from subsettune.text import flops_words
+    from subsettune.text import counted, flops_words, passes_words, share_words
 
     scores = ", ".join(f"{split} {value:.4f}" for split, value in result.metrics.items())
     passes = result.ledger.spent / known.pass_flops
-    percent = 100 * result.ledger.spent / known.reference_flops
+    spent = share_words(result.ledger.spent / known.reference_flops)
     print(f"{metric}: {scores or '-'}")
-    compute = f"{passes:.3g} passes ({percent:.3g} % of the recipe's compute)"
-    print(f"{compute}, {result.seconds:.1f} s, {result.updates} updates")
+    compute = f"{passes_words(passes)} passes ({spent} of the recipe's compute)"
+    print(f"{compute}, {result.seconds:.1f} s, {counted(result.updates, 'update')}")
     for soup in result.soups:
         all_of_them, longest = (flops_words(flops) for flops in (soup.flops, soup.longest_flops))
         seconds = "" if soup.longest_s is None else f" ({soup.seconds:.1f} s and {soup.longest_s:.1f} s)"

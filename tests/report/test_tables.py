@@ -116,7 +116,9 @@ def test_the_result_table_holds_the_numbers_of_the_summary() -> None:
 def test_one_line_where_the_best_shorter_schedule_is_that_of_equal_compute() -> None:
     view = make_view("subset_wins")
     assert view.summary.equal is not None
-    summary = dataclasses.replace(view.summary, shorter=dataclasses.replace(view.summary.equal, passed=True))
+    summary = dataclasses.replace(
+        view.summary, shorter=dataclasses.replace(view.summary.equal, passed=True, saving=0.9)
+    )
     rows = tables.result_rows(dataclasses.replace(view, summary=summary))
     assert [row.role for row in rows] == ["reference", "best", "shorter", "random"]
     assert rows[1].saving_shorter == pytest.approx(0, abs=1e-6)
