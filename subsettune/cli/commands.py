@@ -69,7 +69,7 @@ def plan_study(options: argparse.Namespace) -> int:
     from subsettune.report import plan_tables, render
     from subsettune.study.plan import plan
 
-    made = plan(_study(options), _places(options))
+    made = plan(_study(options), _places(options), address=options.address)
     if options.json:
         print(json.dumps(made, indent=2))
     else:

@@ -93,7 +93,7 @@ class StudyDriver:
     def __init__(self, study: Study, folder: StudyFolder, observer: Observer, options: TuneOptions) -> None:
         self.address = options.address or os.environ.get("RAY_ADDRESS")  # Ray sets it in the jobs of a cluster
         if self.address is None:
-            check_here(study, options.device)
+            check_here(study, options.device, is_inline=options.executor == "inline")
         device = device_of(study, options)
         resolved = resolve_study(study, options.places)
         first = study.study.seed * SEEDS_APART

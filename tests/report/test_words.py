@@ -358,6 +358,20 @@ def test_the_headline_of_an_unfinished_study(state: str, text: str) -> None:
     assert make_view(state).summary.headline == text
 
 
+def test_the_headline_of_a_study_whose_reference_diverged() -> None:
+    view = make_view("reference")
+    first, second = view.reference
+    lost = dataclasses.replace(first, cause="diverged", metric=None)
+    text = _told(dataclasses.replace(view, reference=(lost, second)))
+    assert text == ("Not finished: 1 of 2 runs of the reference diverged or failed, so that there is nothing to match.")
+
+
+def test_what_has_not_run_saves_nothing() -> None:
+    rows = {row.role: row for row in result_rows(make_view("verification"))}
+    assert rows["random"].metric is rows["random"].saving is rows["random"].saving_shorter is None
+    assert rows["shorter"].saving is not None  # a trial that reached the target, not verified yet
+
+
 def test_the_headline_of_an_interrupted_study() -> None:
     view = make_view("interrupted")
     assert view.summary.headline.startswith("Interrupted: 15 of 30 trials done; the best policy so far, not ")

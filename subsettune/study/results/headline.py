@@ -147,6 +147,10 @@ def _none_found(records: StudyRecords) -> str:
 def _unfinished(records: StudyRecords, summary: Summary) -> str:
     done, asked = len(records.trials), records.study.study.trials
     stopped = "Interrupted" if summary.status == "interrupted" else "Not finished"
+    broken = [run for run in records.reference if run.metric is None]
+    if records.target is None and broken:
+        of = f"{len(broken)} of {counted(len(records.reference), 'run')} of the reference"
+        return f"{stopped}: {of} diverged or failed, so that there is nothing to match."
     if records.target is None:
         return f"{stopped}: the reference has {len(records.reference)} of {records.study.study.seeds} runs."
     if candidates := [one for one in records.candidates.values() if not one.is_control]:

@@ -117,14 +117,15 @@ def _candidate_row(records: StudyRecords, candidate: Candidate | None) -> Policy
     verdict = records.verdicts.get(candidate.name)
     tested = bool(runs) and verdict is not None and verdict.is_tested
     trials = [t for t in records.trials if t.number in candidate.trials and t.metric is not None]
-    is_void = verdict is not None and not verdict.passed
+    metric = _mean([r.test_metric for r in runs] if tested else [t.metric for t in trials])
+    is_void = metric is None or (verdict is not None and not verdict.passed)  # it matches nothing, or did not run
     return PolicyRow(
         policy=candidate.policy,
         passes=candidate.policy.passes,
         flops=candidate.cost_flops,
         saving=None if is_void else saving(candidate.cost_flops, records.facts.reference_flops),
         name=candidate.name,
-        metric=_mean([r.test_metric for r in runs] if tested else [t.metric for t in trials]),
+        metric=metric,
         interval=_finite(verdict.lower_bound) if tested and verdict is not None else None,
         seconds=_mean(r.seconds for r in (runs or trials)),
         seeds=len(runs),

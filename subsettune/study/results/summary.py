@@ -39,8 +39,8 @@ class PolicyRow:
         policy: what is trained.
         passes: compute of one training.
         flops: likewise.
-        saving: share of the reference's compute that it does not need; negative if it needs more; None where
-            verification has judged, and it did not pass: what does not match saves nothing.
+        saving: share of the reference's compute that it does not need; negative if it needs more; None where it has no
+            metric, or verification has judged and it did not pass: what does not match saves nothing.
         name: of the candidate; None for a trial, before verification.
         metric: mean on the test split, or before verification on the validation split.
         interval: one-sided lower bound on metric minus reference, oriented; None before verification.
