@@ -127,12 +127,11 @@ def _process(given: dict[str, Any], paths: str) -> Any:
     words = [sys.executable, "-m", "subsettune.study.timing", json.dumps(given)]
     environment = {**os.environ, "PYTHONPATH": paths}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(words, text=True, env=environment, **pipes)  # type: ignore[call-overload]
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(words, text=True, env=environment, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _now(device: torch.device, clock: Callable[[], float]) -> float:
