@@ -81,7 +81,8 @@ def _yours(bundle: Bundle) -> str:
     return (
         "Rows, weights and rates are those of `train.run` with the same seed, update by update."
         f"{changes} What an update does is yours: the loss is the mean over the batch of the {kind} times "
-        f"`step.weights` (None: all are 1){_with(loss)}; the optimizer has the settings above{_with(also)}."
+        f"`step.weights` (None: all are 1){_with(loss)}; the optimizer has the settings above{_with(also)}. "
+        "The study trained on inputs as `.train.batch(positions)` of its data gives them, scaled and encoded."
     )
 
 

@@ -26,6 +26,7 @@ from subsettune.bundle.export import export_policy, export_study
 from subsettune.errors import BundleError, ConfigError, StorageError
 from subsettune.policy import Phase, Policy, Soup
 from subsettune.storage import Folder
+from subsettune.study.results.summarise import summarised
 
 
 @pytest.mark.parametrize("state", ["subset_wins", "random_wins", "full_wins"])
@@ -322,6 +323,31 @@ def test_readme_says_what_other_code_cannot_do_and_names_the_call(
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert "train.run(bundle.task, bundle.policy, seed=bundle.seed" in code
     assert f"Bundle.load({str(tmp_path)!r})" in code
+
+
+def test_a_control_that_is_exported_says_by_which_error_rate(tmp_path: Path) -> None:
+    """`equal` passed as a control: after all candidates it is the next test, after a failure it is one more."""
+    view = view_of("subset_wins", "accuracy")
+    passed = dataclasses.replace(view.verdicts["equal"], passed=True, nominal=0.02)
+    for has_failure in (False, True):
+        verdicts = {**view.verdicts, "equal": passed}
+        if has_failure:
+            verdicts["shorter"] = dataclasses.replace(view.verdicts["shorter"], passed=False)
+        state = {"winner": "candidate-1", "alpha_spent": 0.04, "controls": ["equal", "random"]}
+        tested = dataclasses.replace(view.manifest.rounds[0], verdicts=verdicts, state=state)
+        manifest = dataclasses.replace(view.manifest, rounds=(tested,), winner="equal")
+        now = summarised(dataclasses.replace(view, verdicts=verdicts, manifest=manifest))
+        made = export_study(now, "equal", [], seed=7, target=tmp_path)
+        text = (tmp_path / "README.md").read_text()
+        assert made.policy.arm == "full"
+        assert made.evidence.winner == "equal"
+        assert made.evidence.alpha == pytest.approx(0.07 if has_failure else 0.05)
+        assert re.search(rf"errs with\s+probability {made.evidence.alpha:.2g} at most", text)
+        assert ("verification errs with probability 0.07 at most, instead of 0.05." in text) == has_failure
+        assert now.summary.headline.startswith("No subset policy wins here: a shorter schedule on all data matches")
+        assert "; candidate-1, of the subset arm, passed too, for 1.07 passes." in now.summary.headline
+        assert now.summary.equal is None  # it is the best itself
+        assert text.count("| - | missed by ") == 1 + has_failure  # what missed saves nothing: random, and shorter
 
 
 def test_readme_of_a_soup_says_what_it_is(tmp_path: Path) -> None:

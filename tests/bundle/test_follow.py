@@ -248,6 +248,7 @@ def test_the_page_says_what_an_update_has_to_do(followed: dict[str, Followed]) -
     assert "`cosine` schedule (warmup 0.2) over the share of training compute" in pages["warmup"]
     assert "a policy and the evidence" not in pages["subset"]
     assert "the subset it trains on" not in pages["full"]
+    assert "Found by subsettune: a policy and the evidence" in pages["full"]
     assert "drawn at random with seed 0" in pages["regression"]
 
 
