@@ -62,6 +62,8 @@ def plan(
     slots = settings.parallel if address is not None else machine.slots(settings)
     timed = _timed(study, data, places, slots, clock, beside)
     stages = {} if timed is None else wall_clock.project(runs, timed, known, _parts(data), slots)
+    if stages and settings.time_limit_s is not None:
+        stages["search"] = wall_clock.limited(stages["search"], settings.time_limit_s, settings.trials, slots)
     return {
         "task": f"{task.model.name} on {task.data.source}, {task.metric} within {task.tolerance:g}",
         "num_examples": known.num_examples,

@@ -136,6 +136,15 @@ def project(
     return {"start-up": Seconds(expected=start_s, most=start_s), **found}
 
 
+def limited(search: Seconds, limit_s: float, trials: int, slots: int) -> Seconds:
+    """Seconds of a search after whose limit no trial starts: those that are under way end."""
+    rounds = math.ceil(trials / slots)
+    return Seconds(
+        expected=min(search.expected, limit_s + search.expected / rounds),
+        most=min(search.most, limit_s + search.most / rounds),
+    )
+
+
 def to_plain(seconds: Mapping[str, Seconds]) -> dict[str, Any]:
     """The seconds of stages for JSON."""
     return {stage: {"expected": one.expected, "at_most": one.most} for stage, one in seconds.items()}

@@ -120,6 +120,17 @@ def test_the_time_of_each_stage_by_hand(monkeypatch: pytest.MonkeyPatch) -> None
     )
 
 
+def test_a_time_limit_ends_the_search_with_the_trials_under_way() -> None:
+    slow, changes = _beside(1e-2, 1e-5), {"study.parallel": 2, "study.trials": 7}
+    free = plan(_study(changes), beside=slow)["stages"]
+    held = plan(_study({**changes, "study.time_limit_s": 30}), beside=slow)["stages"]
+    rounds = math.ceil(7 / plan(_study(changes), beside=slow)["parallel"])
+    assert held["search"]["at_most"] == pytest.approx(30 + free["search"]["at_most"] / rounds)
+    assert held["search"]["expected"] < free["search"]["expected"]
+    late = plan(_study({**changes, "study.time_limit_s": 1e6}), beside=slow)["stages"]
+    assert late == free
+
+
 @pytest.mark.parametrize(
     ("budget", "mean"),
     [(0.3, 0.3), ({"choice": [0.2, 0.5, 0.8]}, 0.5), ({"uniform": [0.2, 0.4]}, 0.3), ({"log": [0.1, 0.1]}, 0.1)],
