@@ -73,8 +73,10 @@ def passes_words(passes: float | None) -> str:
 
 
 def share_words(share: float | None) -> str:
-    """A fraction as per cent, three digits: `12.3 %`."""
-    return NOTHING if share is None or not is_number(share) else f"{100 * share:.3g} %"
+    """A fraction as per cent, three digits: `12.3 %`; beyond 1,000 % in whole numbers."""
+    if share is None or not is_number(share):
+        return NOTHING
+    return f"{100 * share:,.0f} %" if abs(share) >= 9.995 else f"{100 * share:.3g} %"
 
 
 def saving_words(saving: float | None) -> str:
@@ -84,6 +86,11 @@ def saving_words(saving: float | None) -> str:
     if 0.9995 <= saving < 1:
         return ">99.9 %"
     return f"{100 * saving:.0f} %" if saving <= -0.9995 else f"{100 * saving:.1f} %"
+
+
+def more_words(saving: float) -> str:
+    """A negative saving as what it costs more: `12.3 % more`."""
+    return f"{saving_words(-saving) if saving > -0.9995 else f'{-100 * saving:.0f} %'} more"
 
 
 def metric_words(value: float | None, tolerance: float, *, signed: bool = False) -> str:
@@ -112,6 +119,16 @@ def metric_name(name: str) -> str:
 def sentence(text: str) -> str:
     """The text with its first letter in upper case, the others as they are."""
     return text[:1].upper() + text[1:]
+
+
+def joined(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def counted(number: int, word: str) -> str:
+    """`1 run`, `2,000 runs`."""
+    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def describe(policy: Policy, facts: TaskFacts | None = None) -> str:

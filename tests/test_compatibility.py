@@ -109,8 +109,9 @@ def test_seeded_runs_have_the_keys_the_compute_and_the_curves_that_they_had() ->
 
 
 HEADLINE = (
-    "Matches the recipe with 45.5 % less training compute (6.54 of 12.0 passes), 13.0 % less than the best shorter "
-    "schedule on all data; its subset is itself a random one."
+    "Matches the recipe (accuracy 0.9190 against 0.9400 on the test split over 3 seeds, within 0.05) with 45.5 % less "
+    "training compute (6.54 of 12.0 passes), 13.0 % less than the best shorter schedule on all data; its subset is "
+    "itself a random one."
 )
 
 

@@ -65,7 +65,10 @@ def test_the_example_of_a_host_hands_out_the_batches_of_the_policy() -> None:
     host = importlib.import_module("my_host")
     chosen = bundle.subset(0).index.tolist()
     rows = [*chosen, *(row for row in range(10_000, 10_000 + bundle.facts.num_examples - len(chosen)))]
-    batches = list(host.PolicyBatches(bundle, rows, seed=0))
+    network = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    batches = list(host.PolicyBatches(bundle, rows, network, optimizer))
+    assert optimizer.param_groups[0]["lr"] < 0.1 * bundle.recipe.lr
     lengths = [len(batch) for batch in batches]
     first = next(i for i in range(len(lengths)) if sum(lengths[:i]) >= bundle.visits[0])
     assert sum(lengths[:first]) == bundle.visits[0]

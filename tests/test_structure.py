@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import ast
 import importlib
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 import arrows
 import numpy as np
 import pytest
 from arrows import Import, Layer
+from bare import bare_packages
 from facts import made_up_facts
 from fake_inputs import changed
 from places import ROOT
@@ -275,25 +274,6 @@ def test_what_is_light_loads_nothing_heavy() -> None:
     assert _loaded("from subsettune import train, Bundle", heavy - {"torch"}) == set()
 
 
-def _bare(folder: Path) -> Path:
-    """A folder of links to torch, numpy, pyarrow and what they require, as if nothing else were installed."""
-    waiting, seen = ["torch", "numpy", "pyarrow"], set[str]()
-    folder.mkdir()
-    while waiting:
-        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
-        try:
-            found = metadata.distribution(name)
-        except metadata.PackageNotFoundError:
-            continue  # for another platform
-        seen.add(name)
-        for top in {file.parts[0] for file in found.files or [] if file.parts[0] not in ("..", "__pycache__")}:
-            if not (folder / top).exists():
-                (folder / top).symlink_to(Path(str(found.locate_file(top))))
-        required = [re.match(r"[\w.-]+", line) for line in found.requires or [] if "extra ==" not in line]
-        waiting += [match[0] for match in required if match and re.sub(r"[-_.]+", "-", match[0]).lower() not in seen]
-    return folder
-
-
 FOLLOW = """
 import sys
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
@@ -315,7 +295,7 @@ def test_a_bundle_is_followed_with_torch_numpy_and_pyarrow_alone(tmp_path: Path,
     study = changed({"task.data": {"source": tiny_data["images"]}, "task.tolerance": 0.7, "study.trials": 2})
     view = subsettune.tune(study, run_id="a", options=where)
     found = subsettune.Bundle.load(view.summary.bundle)
-    arguments = [str(_bare(tmp_path / "bare")), str(ROOT), view.summary.bundle, str(tmp_path / "fresh")]
+    arguments = [str(bare_packages(tmp_path / "bare")), str(ROOT), view.summary.bundle, str(tmp_path / "fresh")]
     done = subprocess.run([sys.executable, "-S", "-c", FOLLOW, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = {run.seed: run.metric for run in found.evidence.best.runs}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from subsettune import config
 from subsettune.config import NOT_NEGATIVE, POSITIVE, FrozenDict, setting
@@ -92,6 +93,9 @@ class Evidence:
         versions: of the packages.
         hardware: that the study ran on.
         command: that ran it.
+        num_threads: CPU threads of each run, on which the bits of a result depend; null where that was not noted.
+        test_from: where the test part comes from: `file`, an official test file, or `split`, drawn from the training
+            file; empty where that was not noted.
     """
 
     run_id: str
@@ -112,6 +116,8 @@ class Evidence:
     versions: FrozenDict
     hardware: FrozenDict
     command: str
+    num_threads: int | None = setting(None, rule=config.AT_LEAST_ONE)
+    test_from: Literal["", "file", "split"] = ""
 
     def __post_init__(self) -> None:
         config.check(self)

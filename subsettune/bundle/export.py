@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import StudyView
 from subsettune.study.verification.noninferiority import Rules
 from subsettune.study.verification.verification import statement
+from subsettune.study.verification.winner import is_outside_sequence
 from subsettune.task import Task
 from subsettune.train.planning.phases import resolve
 from subsettune.train.planning.projection import project
@@ -137,7 +139,7 @@ def evidence_of(view: StudyView, winner: str) -> Evidence:
         metric=task.metric,
         higher_is_better=task.higher_is_better,
         margin=task.tolerance,
-        alpha=view.study.study.alpha,
+        alpha=_error_rate(view, winner),
         target=view.target,
         winner=winner,
         statement=_statement(view, winner),
@@ -150,6 +152,8 @@ def evidence_of(view: StudyView, winner: str) -> Evidence:
         versions=view.manifest.versions,
         hardware=view.manifest.hardware,
         command=view.manifest.command or "",
+        num_threads=view.study.study.cpus_per_trial,
+        test_from=cast(Literal["", "file", "split"], view.manifest.data.test_from if view.manifest.data else ""),
     )
 
 
@@ -162,7 +166,27 @@ def _statement(view: StudyView, winner: str) -> str:
         max_seeds=study.seed_cap,
         higher_is_better=view.study.task.higher_is_better,
     )
-    return statement(view.verdicts[winner], rules)
+    told = statement(view.verdicts[winner], rules)
+    if _extra_level(view, winner) == 0:
+        return told
+    return (
+        f"{told} It was tested as a control, after a candidate had failed, and is exported because no policy with a "
+        f"subset that passed costs less: with that test, verification errs with probability "
+        f"{_error_rate(view, winner):.3g} at most, instead of {study.alpha:g}."
+    )
+
+
+def _error_rate(view: StudyView, winner: str) -> float:
+    """Of the verification, and of the test of a control beside it where that is what is exported."""
+    return view.study.study.alpha + _extra_level(view, winner)
+
+
+def _extra_level(view: StudyView, winner: str) -> float:
+    """Level of the winner's own test, where it is none of the sequence."""
+    for each in view.manifest.rounds:
+        if winner in each.candidates and is_outside_sequence(winner, each):
+            return view.verdicts[winner].nominal
+    return 0.0
 
 
 def _cheapest_shorter(view: StudyView) -> Candidate | None:

@@ -10,10 +10,13 @@ from markupsafe import Markup
 from subsettune import config, text
 from subsettune.bundle.bundle import Bundle
 from subsettune.bundle.evidence import REFERENCE, Evidence, PolicyEvidence
+from subsettune.bundle.follow import is_blind
 from subsettune.bundle.usage import how
 from subsettune.config import FrozenDict
+from subsettune.data.split import DEFAULT_TEST
 from subsettune.policy import FULL, Phase, Soup
 from subsettune.study.results.headline import verdict_words
+from subsettune.train.planning.phases import resolve
 
 
 def page(bundle: Bundle, place: str) -> str:
@@ -32,17 +35,18 @@ def page(bundle: Bundle, place: str) -> str:
         phases="\n".join(_phase_line(bundle, number) for number in range(len(bundle.policy.phases))),
         recipe=_recipe(bundle),
         overridden=f"The policy's own: {changed}." if changed else "All are those of the conventional recipe.",
-        schedule=bundle.recipe.schedule,
+        schedule=f"`{bundle.recipe.schedule}` schedule{_options(bundle.recipe.schedule_options)}",
+        content="a policy " if bundle.table.num_rows == 0 else "a policy, the subset it trains on, ",
         num_examples=f"{facts.num_examples:,}",
         table=_table(evidence),
         metric=text.metric_name(evidence.metric),
         margin=f"{evidence.margin:g}",
-        alpha=f"{evidence.alpha:g}",
-        saving_recipe=text.saving_words(evidence.saving_recipe),
+        alpha=f"{evidence.alpha:.3g}",
+        saving_recipe=_saved(evidence.saving_recipe, "the compute"),
         saving_shorter=_shorter_words(bundle),
         break_even=_break_even(evidence),
         place=place,
-        how=how(bundle, _held_out(bundle)),
+        how=how(bundle, place, _held_out(bundle)),
         statement=evidence.statement,
         chosen=_chosen(bundle),
         run_id=evidence.run_id,
@@ -75,15 +79,25 @@ def _phase_line(bundle: Bundle, number: int) -> str:
     opening = (
         "" if phase.transition == "keep" else f"Open with `{phase.transition}`{_options(phase.transition_options)}. "
     )
-    passes = f"{phase.passes:.4g} passes"
+    resolved = resolve(bundle.policy, bundle.recipe, bundle.facts).phases[number]
+    passes = f"{phase.passes:.4g} pass{'es' * (phase.passes != 1)}"
+    if resolved.flops:
+        passes += f", {resolved.flops / bundle.facts.pass_flops:.3g} of them before its first update"
+    about = "" if _is_exact(bundle) else "about "
     if phase.active_soup is not None:
         who = _soup(phase.active_soup)
         return f"{number + 1}. {opening}{who} {_pool(phase, n)} for {passes}: {visits:,} examples in all."
-    length, order = f"{visits:,} examples go through the network", ""
+    length, order = f"{about}{visits:,} examples go through the network, repeats counted", ""
     if phase.order != "uniform":
-        length = f"batches of {visits:,} examples in all"
+        length = f"batches of {about}{visits:,} examples in all"
         order = f" Order: `{phase.order}`{_options(phase.order_options)}."
     return f"{number + 1}. {opening}Train on {_pool(phase, n)} for {passes}: {length}.{order}"
+
+
+def _is_exact(bundle: Bundle) -> bool:
+    """Whether the visits of the phases are those of every run: a line search or what a network does changes them."""
+    order = resolve(bundle.policy, bundle.recipe, bundle.facts).order
+    return is_blind(order) and bundle.recipe.optimizer != "lbfgs"
 
 
 def _soup(soup: Soup) -> str:
@@ -109,23 +123,33 @@ def _options(options: FrozenDict) -> str:
 
 def _recipe(bundle: Bundle) -> str:
     recipe = config.to_plain(bundle.recipe)
-    given = {key: value for key, value in recipe.items() if key not in ("epochs", "schedule") and value}
-    return ", ".join(f"{key} {_value(value)}" for key, value in given.items() if _value(value))
+    elsewhere = ("epochs", "schedule", "schedule_options")
+    given = {key: value for key, value in recipe.items() if key not in elsewhere and value}
+    augment = given.pop("augment", {})
+    given |= {key: value for key, value in augment.items() if value}  # what is switched off is left out
+    return ", ".join(f"{key} {_value(value)}" for key, value in given.items())
 
 
 def _value(value: object) -> str:
-    """A setting in words; what is switched off is left out."""
+    """A setting in words."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_value(inner)}" for key, inner in value.items() if inner)
-    if value is True:
-        return "on"
+        return f"({', '.join(f'{key} {_value(inner)}' for key, inner in value.items())})"
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _held_out(bundle: Bundle) -> str:
-    split = bundle.task.split
-    test = "an official test file" if split.test is None else f"{split.test:.3g} for the test"
-    return f"{split.validation:.3g} for validation, {test}, drawn by class with seed {split.seed}"
+    split, test_from = bundle.task.split, bundle.evidence.test_from
+    share = DEFAULT_TEST if split.test is None else split.test
+    drawn = "by class" if bundle.task.kind == "classification" else "at random"
+    how_drawn = f"drawn {drawn} with seed {split.seed}"
+    if test_from == "split" or split.test is not None:
+        return f"{split.validation:.3g} for validation and {share:.3g} for the test, {how_drawn}"
+    validation = f"{split.validation:.3g} for validation, {how_drawn}"
+    if test_from == "file":
+        return f"{validation}; the test has an official file"
+    return f"{validation}, and for the test, where it has no official file, {share:.3g}"
 
 
 def _hardware(evidence: Evidence) -> str:
@@ -149,41 +173,49 @@ def _row(entry: PolicyEvidence, evidence: Evidence) -> list[str]:
     is_reference = entry.name == REFERENCE
     return [
         f"**{entry.name}**" if entry.name == evidence.winner else entry.name,
-        str(len(entry.runs)),
+        str(sum(run.metric is not None for run in entry.runs)),
         text.metric_words(entry.metric, margin),
         *(text.metric_words(bound, margin, signed=True) for bound in bounds),
         text.passes_words(entry.passes),
         text.flops_words(entry.flops),
         text.seconds_words(entry.seconds),
-        text.NOTHING if is_reference else text.saving_words(entry.saving),
+        text.saving_words(entry.saving) if entry.passed and not is_reference else text.NOTHING,
         text.NOTHING if is_reference else verdict_words(verdict, margin),
     ]
 
 
 def _shorter_words(bundle: Bundle) -> str:
     if bundle.policy.arm == FULL:
-        return "this policy is one; no subset policy wins here"
+        return "this policy is one; no subset policy was shown to be cheaper"
     saving = bundle.evidence.saving_shorter
     if saving is None:
         return "none passed, so there is nothing to compare with"
-    if saving >= 0:
-        return f"{text.saving_words(saving)} of its compute saved"
-    return f"it costs {text.saving_words(-saving)} more"
+    if saving == 0:
+        return "one of the same compute passed too"
+    return _saved(saving, "its compute")
+
+
+def _saved(saving: float, compute: str) -> str:
+    """`12.0 % of its compute saved`, or that it costs more, or the same."""
+    if saving == 0:
+        return "it costs the same"
+    return f"{text.saving_words(saving)} of {compute} saved" if saving > 0 else f"it costs {text.more_words(saving)}"
 
 
 def _break_even(evidence: Evidence) -> str:
     spent = f"The study itself spent {text.flops_words(evidence.tuning_flops)}"
     if evidence.break_even is None:
         return f"{spent}; no number of trainings repays it."
-    return f"{spent}, which {evidence.break_even:,} future trainings with this policy repay."
+    repay = "repays" if evidence.break_even == 1 else "repay"
+    return f"{spent}, which {text.counted(evidence.break_even, 'future training')} with this policy {repay}."
 
 
 def _chosen(bundle: Bundle) -> str:
     if all(phase.is_full for phase in bundle.policy.phases):
         return "No subset is chosen, so the table of rows is empty."
     told = (
-        f"The rows in `subset.parquet` are those that a run with seed {bundle.seed} chooses; the runs behind the "
-        "numbers chose with their own seeds, so they speak for the way of choosing, not for these rows alone."
+        f"The rows in `subset.parquet` are those that a run with seed {bundle.seed} chooses; each run behind the "
+        "numbers chose with its own seed, so they speak for the way of choosing, not for these rows alone."
     )
     if bundle.task.distortion.is_off:
         return told

@@ -1,7 +1,8 @@
 """How other training code follows a policy, as the page of a bundle says it: what it can do by itself, and what not.
 
-Ordinary training on rows takes nothing but the table of rows and the lengths of the phases. So does an order that never
-looks at the network. An order that goes by losses, a soup and a pruned network are work of subsettune's own loop.
+Every policy is followed by subsettune's own loop. Ordinary training on rows is followed by other code, too, to which
+`follow` hands out rows, weights and rates. An order that goes by losses, a soup, a pruned network and a line search are
+work of the loop alone.
 """
 
 from __future__ import annotations
@@ -9,106 +10,98 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from subsettune.bundle.bundle import Bundle
-from subsettune.policy import Policy
-from subsettune.train.orders.base import Order, Stream
-from subsettune.train.planning.phases import resolve_phases
-
-_PLAIN = """from subsettune.bundle import Bundle
-from subsettune.train import schedule
-
-bundle = Bundle.load(PATH)
-recipe, seen, total = bundle.recipe, 0, sum(bundle.visits)
-factor = schedule.make(recipe.schedule, recipe.schedule_options)
-for number, phase in enumerate(bundle.policy.phases):
-    rows = ALL_ROWS if phase.is_full else bundle.subset(number).index  # .weight multiplies the losses
-    end = seen + bundle.visits[number]  # examples that go through the network; first apply phase.transition
-    while seen < end:
-        seen += train_on_next_batch(rows, lr=recipe.lr * factor(seen / total))  # yours; gives the batch's size"""
-
-_ORDERED = """import torch
-from subsettune.bundle import Bundle
-from subsettune.train import orders, schedule
-
-bundle = Bundle.load(PATH)
-recipe, seen, total = bundle.recipe, 0, sum(bundle.visits)
-factor = schedule.make(recipe.schedule, recipe.schedule_options)
-stream = orders.of(bundle.policy.phases[0]).stream(len(ALL_ROWS), recipe.batch_size, SEED)
-place = {row: position for position, row in enumerate(ALL_ROWS)}
-for number, phase in enumerate(bundle.policy.phases):
-    pool = None if phase.is_full else torch.tensor([place[row] for row in bundle.subset(number).index])
-    stream.enter(pool)  # bundle.subset(number).weight multiplies the losses; first apply phase.transition
-    end = seen + bundle.visits[number]  # examples in the batches
-    while seen < end:
-        batch = stream.next(seen / total)  # positions in ALL_ROWS, and weights of the losses or None
-        train_on_batch(batch.positions, batch.weights, lr=recipe.lr * factor(seen / total))  # yours
-        seen += len(batch)"""
+from subsettune.bundle.follow import why_not
+from subsettune.text import joined
 
 _OWN_LOOP = """from subsettune import Bundle, DataPaths, train
 
-bundle = Bundle.load(PATH)
-options = train.RunOptions(keep_model=True, places=DataPaths())  # where this machine keeps data
-result = train.run(bundle.task, bundle.policy, seed=0, options=options)
+bundle = Bundle.load({place!r})
+places = DataPaths()  # where this machine keeps data
+options = train.RunOptions(keep_model=True, {threads}fingerprint=bundle.fingerprint, places=places)
+result = train.run(bundle.task, bundle.policy, seed=bundle.seed, options=options)
 network = result.model"""
 
-_OWN_CODE = (
-    "In training code of your own, with torch, NumPy and pyarrow alone. `ALL_ROWS` are the rows that you train on; in "
-    "the study {num_examples:,}, all but those that were held out ({held_out})."
-)
+_OWN_CODE = """from subsettune import Bundle
+from subsettune.bundle.follow import follow
+
+bundle = Bundle.load({place!r})
+for step in follow(bundle, ROWS, network, optimizer):
+    for group in optimizer.param_groups:
+        group["lr"] = step.lr
+    train_on_batch(step.rows, step.weights)  # yours: one update"""
 
 
-def how(bundle: Bundle, held_out: str) -> str:
-    """The paragraph that says how, and the code.
+def how(bundle: Bundle, place: str, held_out: str) -> str:
+    """The paragraphs that say how, and the code.
 
     Args:
         bundle: to be followed.
+        place: where it lies.
         held_out: which rows are not trained on, in words.
     """
-    own_code = _OWN_CODE.format(num_examples=bundle.facts.num_examples, held_out=held_out)
-    needs = _needs(bundle)
+    threads = bundle.evidence.num_threads
+    given = "" if threads is None else f"num_threads={threads}, "
+    loop = _OWN_LOOP.format(place=place, threads=given)
+    parts = [
+        "In Python, by subsettune's own loop, without Ray or Optuna. The same seed, number of threads and version of "
+        "torch give the same bits on a CPU; other data than those of the fingerprint are refused:",
+        f"```python\n{loop}\n```",
+    ]
+    needs = why_not(bundle)
     if needs:
-        return f"{_honest(bundle.policy, needs)}\n\n```python\n{_OWN_LOOP}\n```"
-    if bundle.policy.phases[0].order == "uniform":
-        return f"{own_code}\n\n```python\n{_PLAIN}\n```"
-    order = bundle.policy.phases[0].order
-    more = f"Batches come from the stream of the order `{order}`, which does not look at the network."
-    return f"{own_code} {more}\n\n```python\n{_ORDERED}\n```"
+        return "\n\n".join([*parts, _honest(len(bundle.policy.phases), needs)])
+    code = _OWN_CODE.format(place=place)
+    return "\n\n".join([*parts, _own_code(bundle, held_out), f"```python\n{code}\n```", _yours(bundle)])
 
 
-def _needs(bundle: Bundle) -> dict[int, str]:
-    """Phases that only subsettune's own loop carries out, each with what it needs it for."""
-    found: dict[int, str] = {}
-    for index, phase in enumerate(resolve_phases(bundle.policy, bundle.recipe, bundle.facts)):
-        if phase.is_soup:
-            found[index] = "trains workers apart and averages them"
-        elif not _is_blind(phase.order):
-            name = phase.phase.order
-            found[index] = f"takes its batches in the order `{name}`, which goes by what the network does"
-        elif phase.facts != bundle.facts:
-            found[index] = "trains a network that was made narrower, unit by unit, by its own activations"
-    return found
-
-
-def _is_blind(order: Order) -> bool:
-    """Whether which examples an update is on follows from the seed alone."""
-    kind = type(order.stream(1, 1, 0))
-    return kind.update is Stream.update and kind.attach is Stream.attach
-
-
-def _honest(policy: Policy, needs: dict[int, str]) -> str:
-    """Which phases other code can follow, which not and why, and the call that follows all of them."""
-    reasons = [f"{_numbered(_of(needs, reason))} {reason}" for reason in dict.fromkeys(needs.values())]
-    free = [index for index in range(len(policy.phases)) if index not in needs]
-    alone = (
-        f"{_numbered(free).capitalize()} is ordinary training on the rows of the table, or on all of them, which other "
-        "code can do by itself."
-        if free
-        else "No phase is ordinary training that other code could do by itself."
-    )
+def _own_code(bundle: Bundle, held_out: str) -> str:
     return (
-        f"Not by training code of your own alone: {'; '.join(reasons)}. {alone} One learning-rate schedule goes "
-        "through all phases, so the whole policy is best left to subsettune's own loop, here with torch, NumPy and "
-        "pyarrow alone:"
+        "In training code of your own, with torch, NumPy and pyarrow alone. `ROWS` are the rows of the training file "
+        f"that are trained on, in ascending order; in the study {bundle.facts.num_examples:,}, all but those that were "
+        f"held out ({held_out}), as `subsettune.data.load(bundle.task, DataPaths()).train.rows` has them:"
     )
+
+
+def _yours(bundle: Bundle) -> str:
+    """What is left to the reader's code."""
+    recipe, policy = bundle.recipe, bundle.policy
+    opening = [f"`{p.transition}` where phase {i + 1} opens" for i, p in enumerate(policy.phases)]
+    opening = [words for words, p in zip(opening, policy.phases, strict=True) if p.transition != "keep"]
+    changes = f" It changes `network` and `optimizer` itself: {joined(opening)}." if opening else ""
+    loss = [
+        *(["the targets minus their mean, over their standard deviation"] if bundle.task.kind == "regression" else []),
+        *([f"labels smoothed by {recipe.label_smoothing:g}"] if recipe.label_smoothing else []),
+    ]
+    also = [
+        *(["images augmented as `task.recipe.augment` says"] if not recipe.augment.is_off else []),
+        *([f"the norm of the gradient clipped to {recipe.grad_clip:g}"] if recipe.grad_clip is not None else []),
+        *([f"precision `{recipe.precision}`"] if recipe.precision != "float32" else []),
+    ]
+    kind = "squared error" if bundle.task.kind == "regression" else "cross-entropy"
+    return (
+        "Rows, weights and rates are those of `train.run` with the same seed, update by update."
+        f"{changes} What an update does is yours: the loss is the mean over the batch of the {kind} times "
+        f"`step.weights` (None: all are 1){_with(loss)}; the optimizer has the settings above{_with(also)}. "
+        "The study trained on inputs as `.train.batch(positions)` of its data gives them, scaled and encoded."
+    )
+
+
+def _with(words: Sequence[str]) -> str:
+    return f", with {joined(words)}" if words else ""
+
+
+def _honest(num_phases: int, needs: dict[int, str]) -> str:
+    """Which phases other code can follow, which not and why."""
+    reasons = [f"{_numbered(_of(needs, reason))} {reason}" for reason in dict.fromkeys(needs.values())]
+    others = [index for index in range(num_phases) if index not in needs]
+    alone = "No phase is ordinary training that other code could do by itself."
+    if others:
+        phases = _numbered(others)
+        alone = (
+            f"{phases[0].upper()}{phases[1:]} is ordinary training on the rows of the table, or on all of them, which "
+            "other code can do by itself, but one learning-rate schedule goes through all phases."
+        )
+    return f"Not by training code of your own alone: {'; '.join(reasons)}. {alone}"
 
 
 def _of(needs: dict[int, str], reason: str) -> list[int]:

@@ -7,6 +7,7 @@ torch, Ray or the rest, and an install without some package runs the commands th
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import json
 import logging
@@ -75,7 +76,7 @@ def plan_study(options: argparse.Namespace) -> int:
     from subsettune.report import plan_tables, render
     from subsettune.study.plan import plan
 
-    made = plan(_study(options), _places(options))
+    made = plan(_study(options), _places(options), address=options.address)
     if options.json:
         print(json.dumps(made, indent=2))
     else:
@@ -129,13 +130,15 @@ def write_report(options: argparse.Namespace) -> int:
 def export_bundle(options: argparse.Namespace) -> int:
     """Copy a study's bundle, and print where it went; an error where no policy passed."""
     from subsettune.bundle import Bundle
+    from subsettune.bundle.readme import page
     from subsettune.study.results.folder import StudyFolder
 
     view = StudyFolder(options.storage, options.run).open().view()
     source = view.summary.bundle
     if source is None:
         raise StudyError(f"study {options.run!r} has no bundle: {view.summary.headline} Nothing was exported.")
-    Bundle.load(source).write(options.directory)
+    made = Bundle.load(source)
+    dataclasses.replace(made, readme=page(made, options.directory)).write(options.directory)
     print(options.directory)
     return 0
 
@@ -261,14 +264,14 @@ def _say_point(point: Any) -> bool:
 
 
 def _say_result(result: Any, known: TaskFacts, metric: str) -> None:
-    from subsettune.text import flops_words, score_words
+    from subsettune.text import counted, flops_words, passes_words, score_words, share_words
 
     scores = ", ".join(f"{split} {score_words(value)}" for split, value in result.metrics.items())
     passes = result.ledger.spent / known.pass_flops
-    percent = 100 * result.ledger.spent / known.reference_flops
+    spent = share_words(result.ledger.spent / known.reference_flops)
     print(f"{metric}: {scores or '-'}")
-    compute = f"{passes:.3g} passes ({percent:.3g} % of the recipe's compute)"
-    print(f"{compute}, {result.seconds:.1f} s, {result.updates} updates")
+    compute = f"{passes_words(passes)} passes ({spent} of the recipe's compute)"
+    print(f"{compute}, {result.seconds:.1f} s, {counted(result.updates, 'update')}")
     for soup in result.soups:
         all_of_them, longest = (flops_words(flops) for flops in (soup.flops, soup.longest_flops))
         seconds = "" if soup.longest_s is None else f" ({soup.seconds:.1f} s and {soup.longest_s:.1f} s)"

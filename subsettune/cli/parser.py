@@ -111,6 +111,7 @@ def _add_study_commands(to: Any) -> None:
         "subsettune plan search_spaces/digits.yaml",
     )
     _study_options(plan)
+    plan.add_argument("--address", help="Ray cluster that will run it, as of tune (default: this machine)")
     plan.add_argument("--json", action="store_true", help="one JSON object")
     _add_train(to)
 

@@ -97,8 +97,7 @@ def seed_differences(view: StudyView, name: str) -> dict[int, float]:
 
 def test_metrics(view: StudyView, name: str) -> dict[int, float]:
     """Test metric of a candidate, or of the reference, by seed."""
-    runs = [run for run in view.verification if run.candidate == name]
-    return {run.seed: run.test_metric for run in runs if run.test_metric is not None and is_number(run.test_metric)}
+    return {seed: metric for seed, metric in view.test_metrics(name).items() if is_number(metric)}
 
 
 def _interval_trace(view: StudyView, name: str, row: int) -> Json:

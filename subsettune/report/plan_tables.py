@@ -22,9 +22,9 @@ def plan_blocks(plan: Mapping[str, Any]) -> list[Block]:
         plan: `task` (one line), `example` (what one is), `num_examples`, `num_outputs`, `num_parameters`, `q`,
             `num_validation`, `num_test`, `forward_flops` and `backward_flops` of a pass, `pass_flops`,
             `reference_passes`, `reference_flops`, `runs`: by kind, each `{runs, passes, flops}` with the passes it
-            takes at most, `passes` and `flops` in all, `seconds` projected or null, `parallel`, `expectations`:
-            sentences. `data`, of which `data_blocks` tells more, and `warnings` about it: sentences. What is absent is
-            left out.
+            takes at most, `passes` and `flops` in all, `stages`: by name, the projected wall-clock seconds `{expected,
+            at_most}`, `expected_seconds` and `seconds` of all of them or null, `parallel`, `expectations`: sentences.
+            `data`, of which `data_blocks` tells more, and `warnings` about it: sentences. What is absent is left out.
     """
     blocks: list[Block] = [str(plan["task"])] if plan.get("task") else []
     blocks += [f"An example: {plan['example']}."] if plan.get("example") else []
@@ -34,6 +34,8 @@ def plan_blocks(plan: Mapping[str, Any]) -> list[Block]:
     blocks += data_blocks(plan["data"]) if plan.get("data") else []
     if plan.get("runs"):
         blocks.append(_runs_table(plan))
+    if plan.get("stages"):
+        blocks.append(_time_table(plan))
     blocks.append(_projection(plan))
     expectations = plan.get("expectations") or ()
     sentences = [expectations] if isinstance(expectations, str) else list(expectations)
@@ -77,9 +79,22 @@ def _picked(plan: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: plan.get(key) for key in keys}
 
 
+def _time_table(plan: Mapping[str, Any]) -> Table:
+    total = {"expected": plan.get("expected_seconds"), "at_most": plan.get("seconds")}
+    rows = tuple(
+        (stage, seconds_words(one.get("expected")), seconds_words(one.get("at_most")))
+        for stage, one in {**plan["stages"], "all": total}.items()
+    )
+    titles = ("stage", "expected", "at most")
+    columns = tuple(Column(title=title, align="right" if i else "left") for i, title in enumerate(titles))
+    return Table(title="Time, projected", columns=columns, rows=rows)
+
+
 def _projection(plan: Mapping[str, Any]) -> str:
     seconds, parallel = plan.get("seconds"), plan.get("parallel")
     at_a_time = f" with {parallel} run{'s' * (parallel != 1)} at a time" if parallel else ""
     if not is_number(seconds):
         return f"Time{at_a_time}: unknown until the reference has run."
-    return f"Time{at_a_time}: {float(seconds or 0) / 3600:.2g} hours ({seconds_words(seconds)}) at most, projected."
+    expected = plan.get("expected_seconds")
+    about = f"about {seconds_words(expected)}, " if is_number(expected) else ""
+    return f"Time{at_a_time}: {about}{seconds_words(seconds)} at most, projected."

@@ -276,7 +276,8 @@ def _labelled(rows: Mapping[str, str]) -> RichTable:
 
 
 def _best_words(cost_share: float, gap: float) -> str:
-    return f"{share_words(cost_share)} of the reference's compute, metric {gap:+.4g} against it"
+    against = "equal to its" if gap == 0 else f"{abs(gap):.4g} {'better' if gap > 0 else 'worse'} than its"
+    return f"{share_words(cost_share)} of the reference's compute, metric {against}"
 
 
 def _ended_words(records: list[RunRecord]) -> str:

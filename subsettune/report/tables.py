@@ -13,6 +13,7 @@ from subsettune.study.results.summary import PolicyRow, ReferenceRow
 from subsettune.study.results.view import StudyView
 from subsettune.text import (
     NOTHING,
+    counted,
     describe,
     flops_words,
     is_number,
@@ -121,9 +122,9 @@ def _policy_row(view: StudyView, role: str, row: PolicyRow) -> ResultRow:
 
 
 def _saving_shorter(view: StudyView, role: str, row: PolicyRow) -> float | None:
-    """Against the best shorter schedule, where that is one to compare with: a schedule that missed saves nothing."""
+    """Against the best shorter schedule: neither what did not match saves anything, nor is that one to compare with."""
     shorter = view.summary.shorter
-    if role == "shorter" or shorter is None or shorter.passed is False:
+    if role == "shorter" or shorter is None or shorter.saving is None or row.saving is None:
         return None
     return 1 - row.flops / shorter.flops
 
@@ -193,9 +194,10 @@ def legend(view: StudyView) -> str:
     direction = "" if view.study.task.higher_is_better else ", its sign turned so that more is better"
     return (
         f"{metric} mean of n seeds on the {split} split. bound: one-sided lower bound on the difference to the "
-        f"reference{direction}, at a level that keeps the error rate of all tests within {view.study.study.alpha:g}; a "
-        f"policy passes when it is above {-view.study.task.tolerance:g}. time: of one training, selection included. "
-        "saved: compute against the recipe; vs short: against the best shorter schedule on all data."
+        f"reference with the same seeds{direction}, at a level that keeps the error rate of the candidates' tests "
+        f"within {view.study.study.alpha:g}; a policy passes when it is above {-view.study.task.tolerance:g}. time: of "
+        "one training, selection included. saved: compute against the recipe; vs short: against the best shorter "
+        "schedule on all data; what missed saves nothing."
     )
 
 
@@ -235,7 +237,7 @@ def counts_text(view: StudyView) -> str:
     trials, stops = view.summary.trials, view.summary.false_stops
     text = (
         f"Trials: {trials.finished} finished, {trials.stopped} stopped early, {trials.skipped} skipped untrained, "
-        f"{trials.failed} failed."
+        f"{trials.failed} failed or diverged."
     )
     if stops.checked:
         text += f" False stops: {stops.false} of {stops.checked} stopped trials that were run out."
@@ -253,7 +255,8 @@ def tuning_text(view: StudyView) -> str:
         text += f": as much as {tuning.flops / reference.flops:.1f} conventional trainings"
     if tuning.break_even is None:
         return f"{text}. Without a verified saving it is not repaid."
-    return f"{text}. It is repaid after {tuning.break_even:,.0f} trainings by the best policy instead of the recipe."
+    trainings = counted(tuning.break_even, "training")
+    return f"{text}. It is repaid after {trainings} by the best policy instead of the recipe."
 
 
 def result_blocks(view: StudyView, report: str | None = None) -> list[Block]:

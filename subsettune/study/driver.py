@@ -98,7 +98,7 @@ class StudyDriver:
     def __init__(self, study: Study, folder: StudyFolder, observer: Observer, options: TuneOptions) -> None:
         self.address = options.address or os.environ.get("RAY_ADDRESS")  # Ray sets it in the jobs of a cluster
         if self.address is None:
-            check_here(study, options.device)
+            check_here(study, options.device, is_inline=options.executor == "inline")
         device = device_of(study, options)
         resolved = resolve_study(study, options.places)
         first = study.study.seed * SEEDS_APART
@@ -237,8 +237,14 @@ class StudyDriver:
 
 
 def _origin(study: Study, data: TaskData) -> DataOrigin:
-    warnings = audit(data, study.task.split).warnings
-    return DataOrigin(fingerprint=data.fingerprint, source=study.task.data.source, warnings=warnings)
+    """Which data these are, and what to know of them."""
+    has_test_file = int(data.test.rows.min()) >= data.num_source_examples
+    return DataOrigin(
+        fingerprint=data.fingerprint,
+        source=study.task.data.source,
+        test_from="file" if has_test_file else "split",
+        warnings=audit(data, study.task.split).warnings,
+    )
 
 
 def _open(study: Study, folder: StudyFolder, options: TuneOptions, data: DataOrigin) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,43 +14,58 @@ from subsettune.data.audit import audit
 from subsettune.data.example import describe_example
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
-from subsettune.policy import SUBSET, Policy
+from subsettune.policy import Policy
+from subsettune.study import machine, timing, wall_clock
 from subsettune.study.ablation.choose import Ground, unaffordable
-from subsettune.study.preflight import Admitted, dearest_budget, resolve_study
+from subsettune.study.preflight import Admitted, check_here, resolve_study
 from subsettune.study.spec.definition import Study
-from subsettune.train.learner import Learner
+from subsettune.study.timing import Timing
+from subsettune.study.wall_clock import Runs, Seconds
+from subsettune.text import counted
 from subsettune.train.loop import check
-from subsettune.train.randomness import isolated
-
-WARM_UP_UPDATES = 2  # the first ones allocate
-TIMED_UPDATES = 50  # at most; a network that needs a second for an update shows it in fewer
-TIMED_S = 0.5
 
 
 def plan(
-    study: Study, places: DataPaths | None = None, *, clock: Callable[[], float] = time.perf_counter
+    study: Study,
+    places: DataPaths | None = None,
+    *,
+    address: str | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+    beside: timing.Beside = timing.side_by_side,
 ) -> dict[str, Any]:
-    """Check a study and project what it costs at most.
+    """Check a study and project what it costs, as expected and at most.
 
     Args:
         study: to plan.
         places: where this machine keeps data.
+        address: of a Ray cluster that will carry it out; default: this machine does, and is held against the study.
         clock: seconds.
+        beside: times runs that go side by side.
 
     Returns:
-        A mapping with N, M, P, Q, FLOPs, the number of runs by kind and the projected time; its keys are those of
-        `subsettune.report.plan_tables.plan_blocks`. Costs are upper bounds: the search and verification end early when
-        nothing more can be learned. Evaluation, and the search's own time, are left out.
+        A mapping with N, M, P, Q, FLOPs, the number of runs by kind and the projected time of each stage; its keys are
+        those of `subsettune.report.plan_tables.plan_blocks`. `runs`, `passes`, `flops` and `seconds` are upper bounds:
+        search and verification end early when nothing more can be learned. What is expected is in `stages` and
+        `expected_seconds`.
 
     Raises:
-        ConfigError, DataError, ModelError: the study cannot be run.
+        ConfigError, DataError, ModelError: the study cannot be run, or not here.
     """
     task, settings = study.task, study.study
-    admitted = resolve_study(study, places or DataPaths())
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        check_here(study, "auto")
+    places = places or DataPaths()
+    admitted = resolve_study(study, places)
     known, data = admitted.facts, admitted.data
-    runs = _runs(study, admitted)
-    passes = sum(kind["passes"] for kind in runs.values())
-    pass_s = _seconds_per_pass(study, data, known, clock)
+    runs = wall_clock.count_runs(study, admitted.space, known)
+    at_most = _at_most(runs, known)
+    passes = sum(kind["passes"] for kind in at_most.values())
+    slots = settings.parallel if address is not None else machine.slots(settings)
+    timed = _timed(study, data, places, slots, clock, beside)
+    stages = {} if timed is None else wall_clock.project(runs, timed, known, _parts(data), slots)
+    if stages and settings.time_limit_s is not None:
+        stages["search"] = wall_clock.limited(stages["search"], settings.time_limit_s, settings.trials, slots)
     found = audit(data, task.split).to_mapping()
     return {
         "task": f"{task.model.name} on {task.data.source}, {task.metric} within {task.tolerance:g}",
@@ -65,35 +81,41 @@ def plan(
         "pass_flops": known.pass_flops,
         "reference_passes": known.reference_passes,
         "reference_flops": known.reference_flops,
-        "runs": runs,
+        "runs": at_most,
         "passes": passes,
         "flops": round(passes * known.pass_flops),
-        "seconds": None if pass_s is None else passes * pass_s / settings.parallel,
-        "parallel": settings.parallel,
-        "expectations": [*_expectations(study, pass_s), *known.notes, *_too_dear(study, admitted)],
+        "stages": wall_clock.to_plain(stages),
+        "expected_seconds": _total(stages, "expected"),
+        "seconds": _total(stages, "most"),
+        "parallel": slots,
+        "expectations": [
+            *_expectations(study, known, timed, slots, address),
+            *known.notes,
+            *_too_dear(study, admitted),
+        ],
         "warnings": found.pop("warnings"),
         "data": found,
     }
 
 
-def _runs(study: Study, admitted: Admitted) -> dict[str, dict[str, Any]]:
+def _parts(data: TaskData) -> dict[str, int]:
+    return {"validation": len(data.validation), "test": len(data.test)}
+
+
+def _total(stages: dict[str, Seconds], which: str) -> float | None:
+    """Seconds of all stages; None where nothing was timed."""
+    return sum(getattr(one, which) for one in stages.values()) if stages else None
+
+
+def _at_most(runs: dict[str, Runs], known: TaskFacts) -> dict[str, dict[str, Any]]:
     """How many runs of each kind there are at most, and what they cost."""
-    settings, known = study.study, admitted.facts
-    dearest = dearest_budget(admitted.space) * known.reference_passes
-    controls = 2 if SUBSET in admitted.space.arms else 0  # of a winner with a subset
-    policies = settings.candidates + 1 + controls  # the one is the best of the full arm
-    counts = {
-        "reference": (settings.seeds, known.reference_passes),
-        "search": (settings.trials, dearest),
-        "verification": (policies * settings.seed_cap, dearest),
-        "more seeds of the reference": (settings.seed_cap - settings.seeds, known.reference_passes),
-    }
-    contenders = len(study.contenders)
-    if contenders and settings.ablation_seeds:
-        counts["ablation"] = (2 * contenders * settings.ablation_seeds, dearest)  # each with its baseline
     return {
-        kind: {"runs": runs, "passes": runs * passes, "flops": round(runs * passes * known.pass_flops)}
-        for kind, (runs, passes) in counts.items()
+        kind: {
+            "runs": one.most,
+            "passes": one.most * one.most_passes,
+            "flops": round(one.most * one.most_passes * known.pass_flops),
+        }
+        for kind, one in runs.items()
     }
 
 
@@ -112,37 +134,37 @@ def _too_dear(study: Study, admitted: Admitted) -> list[str]:
     return [f"No policy will {one.doing}: {reason}" for one, reason in reasons.items() if reason is not None]
 
 
-def _seconds_per_pass(study: Study, data: TaskData, known: TaskFacts, clock: Callable[[], float]) -> float | None:
-    """Time some updates of the recipe on a network that is then thrown away; None without the GPU that is asked for."""
+def _timed(
+    study: Study, data: TaskData, places: DataPaths, slots: int, clock: Callable[[], float], beside: timing.Beside
+) -> Timing | None:
+    """What updates and measurements take here, side by side where runs are; None without the GPU that is asked for."""
     wants_gpu = study.study.gpus_per_trial > 0
-    if wants_gpu and not torch.cuda.is_available():
+    if wants_gpu and machine.num_gpus() == 0:
         return None
     device = torch.device("cuda" if wants_gpu else "cpu")
-    batch = torch.arange(min(study.task.recipe.batch_size, known.num_examples))
-    with isolated(0, study.study.cpus_per_trial):
-        learner = Learner(study.task, study.task.recipe, data, device, 0)
-        for _ in range(WARM_UP_UPDATES):
-            learner.update(batch, study.task.recipe.lr, None)
-        start, updates = _now(device, clock), 0
-        while updates == 0 or (updates < TIMED_UPDATES and _now(device, clock) - start < TIMED_S):
-            learner.update(batch, study.task.recipe.lr, None)
-            updates += 1
-        update_s = (_now(device, clock) - start) / updates
-    return update_s * known.num_examples / len(batch)
+    if slots > 1 and not wants_gpu:
+        together = beside(study, places, data.fingerprint, slots)
+        if together is not None:
+            return together
+    return timing.time_here(study.task, data, study.study.cpus_per_trial, device, clock)
 
 
-def _now(device: torch.device, clock: Callable[[], float]) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return clock()
-
-
-def _expectations(study: Study, pass_s: float | None) -> list[str]:
-    if pass_s is None:
-        gpus = study.study.gpus_per_trial
-        return [
-            f"A run asks for {gpus:g} GPU, and there is none here: plan on the machine that trains to see the time."
-        ]
-    threads = study.study.cpus_per_trial
-    runs_on = "a GPU" if study.study.gpus_per_trial > 0 else f"{threads} CPU thread{'s' * (threads > 1)}"
-    return [f"A pass takes {pass_s:.3g} s on {runs_on} of this machine, by a few updates that were timed alone."]
+def _expectations(study: Study, known: TaskFacts, timed: Timing | None, slots: int, address: str | None) -> list[str]:
+    settings = study.study
+    if timed is None:
+        advice = "plan on the machine that trains to see the time."
+        return [f"A run asks for {settings.gpus_per_trial:g} GPU, and there is none here: {advice}"]
+    pass_s = known.num_examples * timed.example_s
+    runs_on = "a GPU" if settings.gpus_per_trial > 0 else counted(settings.cpus_per_trial, "CPU thread")
+    how = "alone" if timed.at_once == 1 else f"in {timed.at_once} processes at once"
+    told = [f"A pass takes {pass_s:.3g} s on {runs_on} of this machine, by a few updates that were timed {how}."]
+    if slots < settings.parallel:
+        cores = counted(machine.num_cores(), "CPU core")
+        told.append(f"{slots} of {settings.parallel} runs at a time fit here, with {cores} for this process.")
+    if address is not None:
+        told.append(f"The cluster at {address} was not asked: its machines may be faster or slower than this one.")
+    told.append(
+        "Expected: trials over the whole range of budgets, candidates and ablation in its middle, half of the seeds "
+        "that verification may add. Choosing subsets is counted at the speed of training."
+    )
+    return told

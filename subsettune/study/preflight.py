@@ -16,6 +16,7 @@ from subsettune.errors import ConfigError, Mistake
 from subsettune.facts import TaskFacts
 from subsettune.policy import SUBSET, Phase, Policy, conventional
 from subsettune.registry import OPTIMIZERS, ORDERS, SELECTORS, TRANSITIONS
+from subsettune.study import machine
 from subsettune.study.spec import components
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.coordinate import Coordinate
@@ -24,6 +25,7 @@ from subsettune.study.spec.kinds import Conditions
 from subsettune.study.spec.space import Space
 from subsettune.study.spec.space_check import read_space
 from subsettune.task import RECIPE_KEYS, Recipe
+from subsettune.text import counted
 from subsettune.train import optimizers, schedule
 from subsettune.train.loop import check, facts, study_code
 from subsettune.train.orders.base import lengths
@@ -85,13 +87,26 @@ def user_code(study: Study) -> dict[str, str]:
     return study_code(study.task, named)
 
 
-def check_here(study: Study, device: str) -> None:
-    """Check that this machine has the device that a study asks for.
+def check_here(study: Study, device: str, *, is_inline: bool = False) -> None:
+    """Check that this machine has what a run of a study asks for.
+
+    Args:
+        study: to be run or planned.
+        device: as the user gave it.
+        is_inline: whether runs take turns in this process, with as many threads as they ask for, cores or not.
 
     Raises:
-        ConfigError: it has none, or the study asks for no GPU and for one at once.
+        ConfigError: it has not the device, the GPUs or the CPU cores.
     """
-    gpus, num_gpus = study.study.gpus_per_trial, torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpus, num_gpus = study.study.gpus_per_trial, machine.num_gpus()
+    cpus, num_cores = study.study.cpus_per_trial, machine.num_cores()
+    if cpus > num_cores and not is_inline:
+        advice = (
+            f"This process may use {counted(num_cores, 'CPU core')}. Set it to {num_cores}, give --address of a "
+            "cluster that has them, or tune with --inline, where runs share what there is."
+        )
+        message = config.must("cpus_per_trial", f"at most {num_cores} here", cpus, advice)
+        raise ConfigError((Mistake(("study", "cpus_per_trial"), message),))
     if device.startswith("cuda") and num_gpus == 0:
         raise ConfigError(config.must("device", "auto or cpu here", device, "torch finds no GPU on this machine."))
     if gpus > num_gpus:

@@ -26,6 +26,7 @@ from subsettune.bundle.export import export_policy, export_study
 from subsettune.errors import BundleError, ConfigError, StorageError
 from subsettune.policy import Phase, Policy, Soup
 from subsettune.storage import Folder
+from subsettune.study.results.summarise import summarised
 
 
 @pytest.mark.parametrize("state", ["subset_wins", "random_wins", "full_wins"])
@@ -271,27 +272,8 @@ def test_readme_tells_the_policy_and_the_numbers(tmp_path: Path) -> None:
 def test_readme_of_other_winners(tmp_path: Path, state: str) -> None:
     export(tmp_path, state)
     text = (tmp_path / "README.md").read_text()
-    assert ("this policy is one; no subset policy wins here" in text) == (state == "full_wins")
+    assert ("this policy is one; no subset policy was shown to be cheaper" in text) == (state == "full_wins")
     assert ("the table of rows is empty" in text) == (state == "full_wins")
-
-
-def test_readmes_code_runs(tmp_path: Path) -> None:
-    made, _ = export(tmp_path)
-    code = re.findall(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(), re.DOTALL)[0]
-    assert len([line for line in code.splitlines() if line and not line.startswith(("from", "import"))]) <= 10
-    rates: list[float] = []
-    pools: list[int] = []
-
-    def train_on_next_batch(rows: Any, lr: float) -> int:
-        rates.append(lr)
-        pools.append(len(rows))
-        return min(made.recipe.batch_size, len(rows))
-
-    exec(code, {"PATH": str(tmp_path), "ALL_ROWS": range(1257), "train_on_next_batch": train_on_next_batch})
-    assert sorted(set(pools)) == [len(made.subset()), 1257]
-    assert rates[0] == made.recipe.lr  # a cosine begins at the peak
-    assert rates[-1] < 0.1 * made.recipe.lr
-    assert len(rates) == pytest.approx(sum(made.visits) / 64, abs=2)
 
 
 def _page(policy: Policy, tmp_path: Path) -> str:
@@ -304,31 +286,6 @@ def _page(policy: Policy, tmp_path: Path) -> str:
     view = dataclasses.replace(view, candidates=candidates)
     export_study(view, "candidate-1", subsets, seed=7, target=tmp_path)
     return (tmp_path / "README.md").read_text()
-
-
-def test_readme_of_an_order_that_follows_from_the_seed_gives_its_batches(tmp_path: Path) -> None:
-    order: dict[str, Any] = {"order": "rs2", "order_options": {"share": 0.5}}
-    text = _page(Policy(phases=(Phase(share=0.2, passes=1, **order), Phase(passes=2, **order))), tmp_path)
-    made = Bundle.load(tmp_path)
-    assert f"batches of {made.visits[0]:,} examples in all. Order: `rs2` (share 0.5)." in text
-    assert "Batches come from the stream of the order `rs2`, which does not look at the network." in text
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    seen: list[torch.Tensor] = []
-
-    def train_on_batch(positions: torch.Tensor, weights: torch.Tensor | None, lr: float) -> None:
-        assert weights is None
-        assert 0 <= lr <= made.recipe.lr
-        seen.append(positions)
-
-    rows = Part.rows.tolist()
-    exec(code, {"PATH": str(tmp_path), "ALL_ROWS": rows, "SEED": 3, "train_on_batch": train_on_batch})
-    assert sum(map(len, seen)) == sum(made.visits)
-    pool = {rows.index(row) for row in made.subset().index}
-    taken = round(0.5 * len(pool))
-    first = torch.cat(seen[: -(-taken // made.recipe.batch_size)]).tolist()
-    assert len(first) == len(set(first)) == taken
-    assert set(first) < pool
-    assert not set(seen[-1].tolist()) <= pool
 
 
 SIFT: dict[str, Any] = {"order": "sift", "order_options": {"exit": 1.0}}  # the network of the facts has no exit
@@ -347,14 +304,14 @@ SIFT: dict[str, Any] = {"order": "sift", "order_options": {"exit": 1.0}}  # the 
             (Phase(share=0.2, passes=1, soup=Soup(workers=4)), Phase(share=0.2, passes=1), Phase(passes=2)),
             "Not by training code of your own alone: phase 1 trains workers apart and averages them.",
             "Each of the phases 2, 3 is ordinary training on the rows of the table, or on all of them, which other "
-            "code can do by itself.",
+            "code can do by itself, but one learning-rate schedule goes through all phases.",
         ),
         (
             (Phase(share=0.2, passes=1), Phase(passes=2, transition="prune")),
             "Not by training code of your own alone: phase 2 trains a network that was made narrower, unit by unit, by "
             "its own activations.",
             "Phase 1 is ordinary training on the rows of the table, or on all of them, which other code can do by "
-            "itself.",
+            "itself, but one learning-rate schedule goes through all phases.",
         ),
     ],
 )
@@ -362,10 +319,35 @@ def test_readme_says_what_other_code_cannot_do_and_names_the_call(
     phases: tuple[Phase, ...], why: str, alone: str, tmp_path: Path
 ) -> None:
     text = _page(Policy(phases=phases), tmp_path)
-    assert f"{why} {alone} One learning-rate schedule goes through all phases" in text
+    assert f"{why} {alone}" in text
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert "train.run(bundle.task, bundle.policy, seed=0" in code
-    compile(code, "README.md", "exec")
+    assert "train.run(bundle.task, bundle.policy, seed=bundle.seed" in code
+    assert f"Bundle.load({str(tmp_path)!r})" in code
+
+
+def test_a_control_that_is_exported_says_by_which_error_rate(tmp_path: Path) -> None:
+    """`equal` passed as a control: after all candidates it is the next test, after a failure it is one more."""
+    view = view_of("subset_wins", "accuracy")
+    passed = dataclasses.replace(view.verdicts["equal"], passed=True, nominal=0.02)
+    for has_failure in (False, True):
+        verdicts = {**view.verdicts, "equal": passed}
+        if has_failure:
+            verdicts["shorter"] = dataclasses.replace(view.verdicts["shorter"], passed=False)
+        state = {"winner": "candidate-1", "alpha_spent": 0.04, "controls": ["equal", "random"]}
+        tested = dataclasses.replace(view.manifest.rounds[0], verdicts=verdicts, state=state)
+        manifest = dataclasses.replace(view.manifest, rounds=(tested,), winner="equal")
+        now = summarised(dataclasses.replace(view, verdicts=verdicts, manifest=manifest))
+        made = export_study(now, "equal", [], seed=7, target=tmp_path)
+        text = (tmp_path / "README.md").read_text()
+        assert made.policy.arm == "full"
+        assert made.evidence.winner == "equal"
+        assert made.evidence.alpha == pytest.approx(0.07 if has_failure else 0.05)
+        assert re.search(rf"errs with\s+probability {made.evidence.alpha:.2g} at most", text)
+        assert ("verification errs with probability 0.07 at most, instead of 0.05." in text) == has_failure
+        assert now.summary.headline.startswith("No subset policy wins here: a shorter schedule on all data matches")
+        assert "; candidate-1, of the subset arm, passed too, for 1.07 passes." in now.summary.headline
+        assert now.summary.equal is None  # it is the best itself
+        assert text.count("| - | missed by ") == 1 + has_failure  # what missed saves nothing: random, and shorter
 
 
 def test_readme_of_a_soup_says_what_it_is(tmp_path: Path) -> None:
@@ -373,7 +355,7 @@ def test_readme_of_a_soup_says_what_it_is(tmp_path: Path) -> None:
     text = _page(Policy(phases=(soup, Phase(passes=2))), tmp_path)
     assert (
         "1. Make a soup (density 0.5, masks erk, uncovered init, rand_augment 0): average 4 workers that train apart "
-        "on disjoint shards of 251 of 1,257 examples (share 0.2), chosen by `random`, for 1 passes: " in text
+        "on disjoint shards of 251 of 1,257 examples (share 0.2), chosen by `random`, for 1 pass: " in text
     )
 
 
@@ -381,7 +363,7 @@ def test_readme_of_an_order_without_a_subset(tmp_path: Path) -> None:
     order: dict[str, Any] = {"order": "sift", "order_options": {"keep": 0.5, "exit": 1.0}}
     text = _page(Policy(phases=(Phase(passes=1, **order), Phase(passes=2, **order))), tmp_path)
     assert "No subset is chosen, so the table of rows is empty." in text
-    assert "this policy is one; no subset policy wins here" not in text
+    assert "this policy is one" not in text
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------

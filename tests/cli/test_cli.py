@@ -204,6 +204,14 @@ def test_show_list_report_and_export(run: Run, studies: Path, tmp_path: Path) ->
     assert {"policy.json", "subset.parquet", "evidence.json", "README.md"} <= {
         path.name for path in Path("mine").iterdir()
     }
+    text = Path("mine/README.md").read_text()
+    assert "Bundle.load('mine')" in text  # the page tells its own place, not that of the study
+    assert "runs/good" not in text.replace(_command_of(text), "")
+
+
+def _command_of(text: str) -> str:
+    """The command of the study on a page, which may name any folder."""
+    return re.search(r"^Study .*$", text, re.MULTILINE)[0]  # type: ignore[index]
 
 
 def test_train_repeats_a_run_of_verification_to_the_bit(run: Run, studies: Path) -> None:

@@ -113,7 +113,9 @@ def test_the_best_policy_is_told_once(clock: Clock) -> None:
     policy = records()[0].policy
     for _ in range(3):
         progress.best(policy, 0.061, 0.0012)
-    assert stream.getvalue().count("best so far: 6.1 % of the reference's compute, metric +0.0012 against it: ") == 1
+    assert (
+        stream.getvalue().count("best so far: 6.1 % of the reference's compute, metric 0.0012 better than its: ") == 1
+    )
 
 
 def test_a_long_silence_is_broken(clock: Clock) -> None:
@@ -189,7 +191,7 @@ def test_the_live_display_shows_everything(clock: Clock) -> None:
     progress.run_progress(runs[1].name, 0.43, 0.9)
     progress.best(runs[0].policy, 0.061, -0.0031)
     text = draw(progress)
-    for part in ("search", "1/4", "2:30 elapsed", "about  0:30 left", "6.1 % of the reference's compute", "-0.0031"):
+    for part in ("search", "1/4", "2:30 elapsed", "about  0:30 left", "6.1 % of the reference's", "0.0031 worse"):
         assert part in text
     assert f"{runs[1].name} 43 %" in text
 

@@ -116,7 +116,9 @@ def test_the_result_table_holds_the_numbers_of_the_summary() -> None:
 def test_one_line_where_the_best_shorter_schedule_is_that_of_equal_compute() -> None:
     view = make_view("subset_wins")
     assert view.summary.equal is not None
-    summary = dataclasses.replace(view.summary, shorter=dataclasses.replace(view.summary.equal, passed=True))
+    summary = dataclasses.replace(
+        view.summary, shorter=dataclasses.replace(view.summary.equal, passed=True, saving=0.9)
+    )
     rows = tables.result_rows(dataclasses.replace(view, summary=summary))
     assert [row.role for row in rows] == ["reference", "best", "shorter", "random"]
     assert rows[1].saving_shorter == pytest.approx(0, abs=1e-6)
@@ -275,7 +277,18 @@ def test_a_plan_names_everything_and_admits_what_it_does_not_know() -> None:
 
 
 def test_a_plan_projects_hours_when_the_rate_is_known() -> None:
-    assert "1.5 hours (90 min 00 s) at most" in plan_tables.plan_text({**PLAN, "seconds": 5400.0})
+    assert ": 90 min 00 s at most, projected." in plan_tables.plan_text({**PLAN, "seconds": 5400.0})
+
+
+def test_a_plan_has_the_time_of_each_stage() -> None:
+    stages = {"start-up": {"expected": 11.0, "at_most": 11.0}, "search": {"expected": 60.0, "at_most": 600.0}}
+    made = {**PLAN, "stages": stages, "expected_seconds": 71.0, "seconds": 611.0}
+    lines = plan_tables.plan_text(made).splitlines()
+    cells = [line.split("  ") for line in lines]
+    assert ["start-up", "11.0 s", "11.0 s"] in [[cell.strip() for cell in row if cell.strip()] for row in cells]
+    assert ["search", "60.0 s", "10 min 00 s"] in [[cell.strip() for cell in row if cell.strip()] for row in cells]
+    assert ["all", "71.0 s", "10 min 11 s"] in [[cell.strip() for cell in row if cell.strip()] for row in cells]
+    assert any(line.endswith("about 71.0 s, 10 min 11 s at most, projected.") for line in lines)
 
 
 def test_an_empty_plan_is_still_a_text() -> None:

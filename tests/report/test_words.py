@@ -12,6 +12,7 @@ from fake_study import FACTS, STATES, make_view, not_tested
 
 from subsettune import text as words
 from subsettune.policy import Phase, Policy, Soup, conventional
+from subsettune.report.tables import result_rows
 from subsettune.study.results import headline as told
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.results.view import StudyView
@@ -71,6 +72,8 @@ def test_short_durations_fit_a_column() -> None:
 def test_passes_shares_and_savings() -> None:
     assert [words.passes_words(p) for p in (0.0412, 0.5, 1.826, 30, 1234)] == ["0.041", "0.50", "1.83", "30.0", "1,234"]
     assert [words.share_words(s) for s in (0.1234, 0.02, 1.0, None)] == ["12.3 %", "2 %", "100 %", "-"]
+    assert [words.share_words(s) for s in (9.99, 10, 1234.5)] == ["999 %", "1,000 %", "123,450 %"]
+    assert [words.more_words(s) for s in (-0.123, -1, -12)] == ["12.3 % more", "100 % more", "1200 % more"]
     assert [words.saving_words(s) for s in (0.9394, -0.12, -1.5, 0.9997)] == ["93.9 %", "-12.0 %", "-150 %", ">99.9 %"]
 
 
@@ -219,14 +222,19 @@ def test_the_headline_names_both_comparisons() -> None:
     best, shorter, text = view.summary.best, view.summary.shorter, view.summary.headline
     assert best is not None
     assert shorter is not None
-    assert text.startswith(f"Matches the recipe with {100 * best.saving:.1f} % less training compute (")
+    pair = "(accuracy 0.9673 against 0.9657 on the test split over 5 seeds, within 0.01)"
+    rows = {row.role: row.metric for row in result_rows(view)}
+    assert [f"{rows[role]:.4f}" for role in ("best", "reference")] == ["0.9673", "0.9657"]
+    assert text.startswith(f"Matches the recipe {pair} with {100 * best.saving:.1f} % less training compute (")
     assert f", {100 * (1 - best.flops / shorter.flops):.1f} % less than the best shorter schedule on" in text
     assert "; a random subset of the same size missed by 0." in text
 
 
 def test_the_headline_says_when_a_shorter_schedule_does_as_well() -> None:
     text = make_view("full_wins").summary.headline
-    assert text.startswith("No subset policy wins here: a shorter schedule on all data matches the recipe with ")
+    assert text.startswith(
+        "No subset policy wins here: a shorter schedule on all data matches the recipe (accuracy 0.9"
+    )
 
 
 def test_the_headline_says_when_all_data_for_the_same_compute_do_as_well() -> None:
@@ -236,10 +244,13 @@ def test_the_headline_says_when_all_data_for_the_same_compute_do_as_well() -> No
     best, equal = view.summary.best, dataclasses.replace(view.summary.equal, passed=True)
     text = _told(view, shorter=equal, equal=equal)
     assert text.startswith(
-        f"No subset policy is shown to win here: one matches the recipe with {100 * best.saving:.1f} % less "
+        "No subset policy is shown to win here: one matches the recipe (accuracy 0.9673 against 0.9657 on the test "
+        f"split over 5 seeds, within 0.01) with {100 * best.saving:.1f} % less "
     )
     assert ", but a shorter schedule on all data of the same compute does too; a random subset" in text
-    cheaper = dataclasses.replace(equal, passes=equal.passes / 2)  # of another winner, in an earlier round
+    cheaper = dataclasses.replace(
+        equal, passes=equal.passes / 2, flops=equal.flops // 2
+    )  # of another winner, in an earlier round
     text = _told(view, shorter=cheaper)
     assert ", but a shorter schedule on all data of less compute does too; a random subset" in text
 
@@ -255,6 +266,74 @@ def test_the_headline_says_when_nothing_passed_and_by_how_much() -> None:
     view = make_view("none_passed")
     shortfall = view.verdicts["shorter"].shortfall
     assert view.summary.headline == f"No policy passed: shorter missed by {shortfall:.4f}."
+
+
+def test_nothing_that_passed_stands_in_a_headline_where_no_policy_passed() -> None:
+    view = make_view("none_passed")
+    shortfall = view.verdicts["shorter"].shortfall
+    beside = dataclasses.replace(view.verdicts["shorter"], name="candidate-1", passed=None, shortfall=0.0)
+    for passed in (None, True):  # a manifest of before says that such a control passed
+        verdicts = {**view.verdicts, "candidate-1": dataclasses.replace(beside, passed=passed)}
+        assert _told(dataclasses.replace(view, verdicts=verdicts)) == (
+            f"No policy passed: shorter missed by {shortfall:.4f}; candidate-1 was within the tolerance, but tested "
+            "after a failure, so that nothing is claimed."
+        )
+
+
+def test_the_headline_says_why_there_was_nothing_to_test() -> None:
+    view = make_view("none_passed")
+    bare = dataclasses.replace(view, verdicts={}, candidates={})
+    assert _told(bare) == "No policy passed: the search found none that reached the target."
+    failed = tuple(dataclasses.replace(trial, cause="diverged", metric=None) for trial in view.trials[:1])
+    text = _told(dataclasses.replace(bare, trials=failed))
+    assert text == "No policy passed: 1 trial failed or diverged, and no other was made."
+
+
+def test_the_headline_of_a_plain_schedule_names_the_subset_policy_that_passed_too() -> None:
+    view = make_view("subset_wins")
+    equal = dataclasses.replace(view.summary.equal, passed=True)  # type: ignore[type-var]
+    text = _told(view, best=equal, shorter=equal, equal=None)
+    assert text.startswith(
+        "No subset policy wins here: a shorter schedule on all data matches the recipe (accuracy 0.9"
+    )
+    assert text.endswith("; candidate-1, of the subset arm, passed too, for 1.07 passes.")
+
+
+@pytest.mark.parametrize(
+    ("factor", "words", "end"),
+    [
+        (1.0, "a schedule on all data matches", "with the same training compute (30.0 of 30.0 passes)."),
+        (1.25, "a schedule on all data matches", "with 25.0 % more training compute (37.5 of 30.0 passes)."),
+        (12.0, "a schedule on all data matches", "with 1100 % more training compute (360.0 of 30.0 passes)."),
+        (0.5, "a shorter schedule on all data matches", "with 50.0 % less training compute (15.0 of 30.0 passes)."),
+    ],
+)
+def test_a_schedule_that_saves_nothing_is_not_called_shorter(factor: float, words: str, end: str) -> None:
+    view = make_view("full_wins")
+    best, reference = view.summary.best, view.summary.reference
+    assert best is not None
+    assert reference is not None
+    flops, passes = round(factor * reference.flops), factor * reference.passes
+    text = _told(view, best=dataclasses.replace(best, flops=flops, passes=passes, saving=1 - factor))
+    assert words in text
+    assert text.endswith(end)
+
+
+def test_an_error_is_told_in_its_own_direction() -> None:
+    view = make_view("subset_wins", metric="mse")
+    rows = {row.role: row for row in result_rows(view)}
+    own, theirs = rows["best"].metric, rows["reference"].metric
+    assert f"(MSE {own:.4f} against {theirs:.4f} on the test split over 5 seeds, within 0.01)" in view.summary.headline
+
+
+def test_what_missed_saves_nothing() -> None:
+    for state in ("subset_wins", "full_wins", "none_passed"):
+        view = make_view(state)
+        for row in result_rows(view):
+            missed = row.verdict.startswith(("missed", "undecided", "not tested"))
+            assert (row.saving is None) == (missed or row.role == "reference"), (state, row.role)
+            assert not missed or row.saving_shorter is None
+    assert make_view("none_passed").summary.random.saving is None  # type: ignore[union-attr]
 
 
 def test_the_headline_says_when_the_subset_is_a_random_one() -> None:
@@ -289,9 +368,23 @@ def test_the_headline_of_an_unfinished_study(state: str, text: str) -> None:
     assert make_view(state).summary.headline == text
 
 
+def test_the_headline_of_a_study_whose_reference_diverged() -> None:
+    view = make_view("reference")
+    first, second = view.reference
+    lost = dataclasses.replace(first, cause="diverged", metric=None)
+    text = _told(dataclasses.replace(view, reference=(lost, second)))
+    assert text == ("Not finished: 1 of 2 runs of the reference diverged or failed, so that there is nothing to match.")
+
+
+def test_what_has_not_run_saves_nothing() -> None:
+    rows = {row.role: row for row in result_rows(make_view("verification"))}
+    assert rows["random"].metric is rows["random"].saving is rows["random"].saving_shorter is None
+    assert rows["shorter"].saving is not None  # a trial that reached the target, not verified yet
+
+
 def test_the_headline_of_an_interrupted_study() -> None:
     view = make_view("interrupted")
-    assert view.summary.headline.startswith("Interrupted: 15 of 30 trials done; the best policy so far takes ")
+    assert view.summary.headline.startswith("Interrupted: 15 of 30 trials done; the best policy so far, not ")
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
 import pytest
@@ -10,17 +13,21 @@ import torch
 from fake_inputs import REMOVED, changed
 from torch import nn
 
-from subsettune.data import DataPaths
+from subsettune.data import DataPaths, load
 from subsettune.errors import ConfigError, SubsettuneError
 from subsettune.facts import TaskFacts
 from subsettune.select import SelectionContext, Selector, Subset
+from subsettune.study import machine, timing
 from subsettune.study.plan import plan
 from subsettune.study.preflight import check_here, resolve_study
 from subsettune.study.spec.definition import Study, parse
 from subsettune.study.spec.point_to_policy import from_coordinates
 from subsettune.study.spec.space_check import read_space
+from subsettune.study.timing import Timing, side_by_side
+from subsettune.study.wall_clock import mean_budget
 from subsettune.task import Recipe
 from subsettune.train import transitions
+from subsettune.train.learner import Learner
 from subsettune.train.loop import check
 from subsettune.train.transitions.prune import Prune
 
@@ -50,11 +57,11 @@ def test_runs_are_upper_bounds_and_add_up() -> None:
     assert {kind: row["runs"] for kind, row in made["runs"].items()} == {
         "reference": 3,
         "search": 6,
-        "verification": (1 + 3) * 5,  # one candidate, the best of the full arm, two controls of a winner
+        "verification": (1 + 4) * 5,  # one candidate, the best of the full arm, it again as a control, two of a winner
         "more seeds of the reference": 2,
     }
     dearest = 0.8 * 6
-    assert made["passes"] == pytest.approx(3 * 6 + 6 * dearest + 20 * dearest + 2 * 6)
+    assert made["passes"] == pytest.approx(3 * 6 + 6 * dearest + 25 * dearest + 2 * 6)
     assert made["flops"] == pytest.approx(made["passes"] * made["pass_flops"], rel=1e-9)
 
 
@@ -62,20 +69,156 @@ def test_a_fixed_budget_is_planned_as_it_is() -> None:
     assert plan(_study({"space.budget": 0.25}))["runs"]["search"]["passes"] == pytest.approx(6 * 0.25 * 6)
 
 
-def test_time_is_projected_from_updates_timed_on_the_clock() -> None:
+def test_an_update_is_timed_on_the_clock() -> None:
     ticks = iter(range(10_000))
-    made = plan(_study({"study.parallel": 2}), clock=lambda: float(next(ticks)))
+    made = plan(_study({}), clock=lambda: float(next(ticks)))
     # One tick to start, one to see that half a second has passed, one at the end: 2 s for one update of 64 examples.
-    assert made["seconds"] == pytest.approx(made["passes"] * 2 * 899 / 64 / 2)
-    assert made["expectations"] == [
+    assert made["expectations"][0] == (
         "A pass takes 28.1 s on 1 CPU thread of this machine, by a few updates that were timed alone."
-    ]
+    )
+
+
+def _beside(example_s: float, measured_s: float, start_s: float = 3.0) -> Any:
+    """Runs side by side that were timed beforehand."""
+
+    def timed(study: Study, places: DataPaths, fingerprint: str, at_once: int) -> Timing:
+        return Timing(example_s=example_s, measured_s=measured_s, start_s=start_s, at_once=at_once)
+
+    return timed
+
+
+def test_the_time_of_each_stage_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Budgets of 0.1 to 0.8 of 6 passes over 899 examples, on 2 of 8 cores; 0.1 ms an example in an update."""
+    monkeypatch.setattr(machine, "num_cores", lambda: 8)
+    changes = {"study.parallel": 2, "study.trials": 7, "study.max_seeds": 4, "study.ablation_seeds": 2}
+    made = plan(_study(changes), beside=_beside(1e-4, 1e-5))
+    pass_s, overhead_s = 899e-4, 0.1
+    curve_s, test_s = 10 * 359e-5, 539e-5  # ten points on the validation split
+    mean, middle, dearest = (6 * share for share in (0.7 / math.log(8), 0.45, 0.8))
+    more = 1 * (6 * pass_s + curve_s + test_s + overhead_s)  # one more seed of the reference; half of one is a run, too
+    expected = {
+        "start-up": 8.0 + 3.0,
+        "reference": 2 * (6 * pass_s + curve_s) + 3 * overhead_s,  # three runs are two rounds of two
+        "search": 4 * (mean * pass_s + curve_s) + 7 * overhead_s,
+        "verification": 7 * (middle * pass_s + curve_s + test_s) + 14 * overhead_s + more - 0.5 * overhead_s,
+        "ablation": 2 * (middle * pass_s + curve_s) + 4 * overhead_s,
+    }
+    at_most = {
+        **{stage: expected[stage] for stage in ("start-up", "reference")},
+        "search": 4 * (dearest * pass_s + curve_s) + 7 * overhead_s,
+        "verification": 10 * (dearest * pass_s + curve_s + test_s) + 20 * overhead_s + more,
+        "ablation": 2 * (dearest * pass_s + curve_s) + 4 * overhead_s,
+    }
+    assert {stage: row["expected"] for stage, row in made["stages"].items()} == pytest.approx(expected)
+    assert {stage: row["at_most"] for stage, row in made["stages"].items()} == pytest.approx(at_most)
+    assert made["expected_seconds"] == pytest.approx(sum(expected.values()))
+    assert made["seconds"] == pytest.approx(sum(at_most.values()))
+    assert made["parallel"] == 2
+    assert made["expectations"][0] == (
+        "A pass takes 0.0899 s on 1 CPU thread of this machine, by a few updates that were timed in 2 processes at "
+        "once."
+    )
+
+
+def test_a_time_limit_ends_the_search_with_the_trials_under_way() -> None:
+    slow, changes = _beside(1e-2, 1e-5), {"study.parallel": 2, "study.trials": 7}
+    free = plan(_study(changes), beside=slow)["stages"]
+    held = plan(_study({**changes, "study.time_limit_s": 30}), beside=slow)["stages"]
+    rounds = math.ceil(7 / plan(_study(changes), beside=slow)["parallel"])
+    assert held["search"]["at_most"] == pytest.approx(30 + free["search"]["at_most"] / rounds)
+    assert held["search"]["expected"] < free["search"]["expected"]
+    late = plan(_study({**changes, "study.time_limit_s": 1e6}), beside=slow)["stages"]
+    assert late == free
+
+
+@pytest.mark.parametrize(
+    ("budget", "mean"),
+    [(0.3, 0.3), ({"choice": [0.2, 0.5, 0.8]}, 0.5), ({"uniform": [0.2, 0.4]}, 0.3), ({"log": [0.1, 0.1]}, 0.1)],
+)
+def test_the_mean_budget_of_a_space(budget: object, mean: float) -> None:
+    assert mean_budget(read_space({**_study({}).space, "budget": budget})["budget"]) == pytest.approx(mean)
+
+
+def test_runs_that_do_not_fit_side_by_side_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "num_cores", lambda: 4)
+    made = plan(_study({"study.parallel": 16, "study.cpus_per_trial": 2}), beside=_beside(1e-4, 1e-5))
+    assert made["parallel"] == 2
+    assert made["expectations"][1] == "2 of 16 runs at a time fit here, with 4 CPU cores for this process."
+
+
+def test_where_processes_fail_the_time_alone_has_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "num_cores", lambda: 2)
+    made = plan(_study({"study.parallel": 2}), beside=lambda *_: None)
+    assert made["expectations"][0].endswith("timed alone.")
+
+
+@pytest.mark.slow
+def test_processes_are_timed_side_by_side(tmp_path: Path) -> None:
+    study, places = _study({"study.parallel": 2}), DataPaths(cache=str(tmp_path))
+    fingerprint = load(study.task, places).fingerprint
+    found = side_by_side(study, places, fingerprint, 2)
+    assert found is not None
+    assert found.at_once == 2
+    assert 0 < found.measured_s < found.example_s
+    assert found.start_s > 0.3  # torch alone takes longer to import
+    assert side_by_side(study, places, "no such data", 1) is None
+
+
+def test_an_update_of_a_line_search_counts_its_evaluations() -> None:
+    recipe = {"optimizer": "lbfgs", "lr": 1.0, "batch_size": 899, "epochs": 6, "schedule": "constant"}
+    study, data = _study({"task.recipe": recipe}), load(_study({}).task)
+    ticks = iter(range(10_000))
+    evaluations: list[int] = []
+
+    class Counting(Learner):
+        def update(self, *given: Any, **more: Any) -> int:
+            evaluations.append(super().update(*given, **more))
+            return evaluations[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "Learner", Counting)
+        found = timing.time_here(study.task, data, 1, torch.device("cpu"), lambda: float(next(ticks)))
+    assert evaluations[-1] > 1
+    assert found.example_s == pytest.approx(2 / (899 * evaluations[-1]))
+
+
+def test_what_is_not_here_is_refused_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "num_cores", lambda: 2)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    changes = {"study.cpus_per_trial": 3, "task.data.source": "nowhere.parquet"}
+    message = (
+        r"^study\.cpus_per_trial: cpus_per_trial must be at most 2 here, got 3\. This process may use 2 CPU cores\. "
+        r"Set it to 2, give --address of a cluster that has them, or tune with --inline"
+    )
+    with pytest.raises(ConfigError, match=message):
+        plan(_study(changes))
+    check_here(_study(changes), "auto", is_inline=True)
+    made = plan(_study({"study.cpus_per_trial": 3, "study.parallel": 9}), address="auto", beside=_beside(1e-4, 1e-5))
+    assert made["parallel"] == 9
+    assert (
+        "The cluster at auto was not asked: its machines may be faster or slower than this one."
+        in (made["expectations"])
+    )
+
+
+def test_cores_are_those_of_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 5, 7})
+    version_2, version_1 = tmp_path / "cpu.max", tmp_path / "cpu.cfs_quota_us"
+    monkeypatch.setattr(machine, "_QUOTAS", (str(version_2), str(version_1)))
+    assert machine.num_cores() == 4
+    (tmp_path / "cpu.cfs_period_us").write_text("100000\n")
+    for quota, cores in (("-1", 4), ("250000", 3), ("50000", 1)):
+        version_1.write_text(f"{quota}\n")
+        assert machine.num_cores() == cores
+    for text, cores in (("max 100000", 4), ("150000 100000", 2), ("900000 100000", 4)):
+        version_2.write_text(f"{text}\n")
+        assert machine.num_cores() == cores
 
 
 def test_a_selector_that_no_budget_pays_for_is_told() -> None:
     space = {"space.budget": {"log": [0.1, 0.2]}, "space.switch": 0.5, "space.subset_share": 0.5}
     made = plan(_study(space | {"space.selector": {"choice": ["random", "glister", "el2n"]}}))
-    glister, el2n = made["expectations"][1:]
+    glister, el2n = made["expectations"][2:]
     assert glister.startswith("No policy will choose by glister: Choosing 450 of 899 examples with glister costs ")
     assert el2n == (
         "No policy will choose by el2n: Choosing 450 of 899 examples with el2n costs 1.47 passes, more than the 0.6 "
@@ -89,7 +232,7 @@ def test_an_entry_that_no_budget_pays_for_is_told() -> None:
         "space.switch": 0.99,
         "space.transition": {"choice": ["keep", "prune"]},
     }
-    (message,) = plan(_study(space))["expectations"][1:]
+    (message,) = plan(_study(space))["expectations"][2:]
     assert message.startswith(
         "No policy will have the transition prune: phase 2 has 0.012 passes, and its transition prune needs "
     )
@@ -461,8 +604,11 @@ def test_a_gpu_that_is_not_here_is_told_before_anything_runs() -> None:
     with pytest.raises(ConfigError, match=r"^device must be auto or cpu here, got 'cuda'\. "):
         check_here(_study({}), "cuda")
     check_here(_study({}), "auto")
-    made = plan(_study({"study.gpus_per_trial": 1}))
+    with pytest.raises(ConfigError, match=r"^study\.gpus_per_trial: gpus_per_trial must be at most 0 here, got 1"):
+        plan(_study({"study.gpus_per_trial": 1}))
+    made = plan(_study({"study.gpus_per_trial": 1}), address="auto")
     assert made["seconds"] is None
+    assert made["stages"] == {}
     assert made["expectations"][0].startswith("A run asks for 1 GPU, and there is none here")
 
 

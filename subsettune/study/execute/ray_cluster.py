@@ -19,6 +19,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
 from subsettune import config
 from subsettune.errors import ConfigError, StudyError
+from subsettune.study.machine import num_cores
 
 OBJECT_STORE_BYTES = 128 * 2**20  # nothing large passes through it: data are mapped from files
 ANSWER_S = 10.0  # what a cluster gets to answer; Ray itself tries for a minute, then ends the process
@@ -138,7 +139,8 @@ def _quiet() -> Iterator[None]:
 def _connect(address: str) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
     if address == "local":
-        ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+        quiet |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        ray.init(address="local", num_cpus=num_cores(), **quiet)  # those of this process, as the plan counts them
         return
     try:
         _knock(address)

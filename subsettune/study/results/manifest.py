@@ -43,11 +43,25 @@ class DataOrigin:
         fingerprint: content hash of data and split.
         source: as the study file names it.
         warnings: sentences about them that should be read before a number of the study is believed.
+        test_from: where the test part comes from: `file`, an official test file, or `split`, drawn from the training
+            file; empty in a study of before this was noted.
     """
 
     fingerprint: str
     source: str = ""
+    test_from: str = ""
     warnings: tuple[str, ...] = ()
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Its JSON form."""
+        plain: dict[str, Any] = {"fingerprint": self.fingerprint, "source": self.source}
+        plain |= {"test_from": self.test_from} if self.test_from else {}
+        return {**plain, "warnings": list(self.warnings)} if self.warnings else plain
+
+    @classmethod
+    def from_mapping(cls, raw: Mapping[str, Any]) -> DataOrigin:
+        """Read what `to_mapping` wrote."""
+        return cls(**{"source": "", **raw, "warnings": tuple(raw.get("warnings", ()))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,9 +253,7 @@ class Manifest:
             if getattr(self, name):
                 plain[name] = config.to_plain(getattr(self, name))
         if self.data is not None:
-            plain["data"] = {"fingerprint": self.data.fingerprint, "source": self.data.source}
-            if self.data.warnings:
-                plain["data"]["warnings"] = list(self.data.warnings)
+            plain["data"] = self.data.to_mapping()
         if self.ablation is not None:
             plain["ablation"] = self.ablation.to_mapping()
         return plain
@@ -271,11 +283,7 @@ class Manifest:
             known["ablation"] = AblationState.from_mapping(ablation)
         known["status"] = former_names.ROLES.get(known["status"], known["status"])
         if "data" in raw:
-            known["data"] = DataOrigin(
-                fingerprint=raw["data"]["fingerprint"],
-                source=raw["data"].get("source", ""),
-                warnings=tuple(raw["data"].get("warnings", ())),
-            )
+            known["data"] = DataOrigin.from_mapping(raw["data"])
         if "facts" in raw:
             known["facts"] = config.build(TaskFacts, raw["facts"])
         return cls(

@@ -41,7 +41,7 @@ def summarise(records: StudyRecords) -> Summary:
         target=records.target,
         reference=_reference(records),
         best=best,
-        shorter=_shorter(records),
+        shorter=_shorter(records, winner),
         equal=_candidate_row(records, _equal(records, winner)),
         random=_candidate_row(records, _latest(records, "random")),
         trials=_counts(records),
@@ -84,8 +84,10 @@ def _best(records: StudyRecords, winner: str | None) -> PolicyRow | None:
     return _cheapest_trial(records, records.trials)
 
 
-def _shorter(records: StudyRecords) -> PolicyRow | None:
-    """The best of the full arm: cheapest passed, else the last one tested, else the cheapest feasible trial."""
+def _shorter(records: StudyRecords, winner: str | None) -> PolicyRow | None:
+    """The best of the full arm: winner, cheapest passed, last one tested, or cheapest feasible trial."""
+    if winner is not None and records.candidates[winner].policy.arm == FULL:
+        return _candidate_row(records, records.candidates[winner])
     full = [c for c in records.candidates.values() if c.policy.arm == FULL and c.role != "random"]
     if not full:
         return _cheapest_trial(records, [t for t in records.trials if t.policy.arm == FULL])
@@ -97,7 +99,9 @@ def _shorter(records: StudyRecords) -> PolicyRow | None:
 def _equal(records: StudyRecords, winner: str | None) -> Candidate | None:
     """All data for the winner's compute; an earlier round may have tested that of another winner."""
     found, best = _latest(records, "equal"), records.candidates.get(winner or "")
-    return found if found is not None and best is not None and found.policy.passes == best.policy.passes else None
+    if found is None or best is None or best.policy.arm == FULL:
+        return None
+    return found if found.policy.passes == best.policy.passes else None
 
 
 def _latest(records: StudyRecords, role: CandidateRole) -> Candidate | None:
@@ -113,13 +117,15 @@ def _candidate_row(records: StudyRecords, candidate: Candidate | None) -> Policy
     verdict = records.verdicts.get(candidate.name)
     tested = bool(runs) and verdict is not None and verdict.is_tested
     trials = [t for t in records.trials if t.number in candidate.trials and t.metric is not None]
+    metric = _mean([r.test_metric for r in runs] if tested else [t.metric for t in trials])
+    is_void = metric is None or (verdict is not None and not verdict.passed)  # it matches nothing, or did not run
     return PolicyRow(
         policy=candidate.policy,
         passes=candidate.policy.passes,
         flops=candidate.cost_flops,
-        saving=saving(candidate.cost_flops, records.facts.reference_flops),
+        saving=None if is_void else saving(candidate.cost_flops, records.facts.reference_flops),
         name=candidate.name,
-        metric=_mean([r.test_metric for r in runs] if tested else [t.metric for t in trials]),
+        metric=metric,
         interval=_finite(verdict.lower_bound) if tested and verdict is not None else None,
         seconds=_mean(r.seconds for r in (runs or trials)),
         seeds=len(runs),

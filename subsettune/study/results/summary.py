@@ -39,7 +39,8 @@ class PolicyRow:
         policy: what is trained.
         passes: compute of one training.
         flops: likewise.
-        saving: share of the reference's compute that it does not need; negative if it needs more.
+        saving: share of the reference's compute that it does not need; negative if it needs more; None where it has no
+            metric, or verification has judged and it did not pass: what does not match saves nothing.
         name: of the candidate; None for a trial, before verification.
         metric: mean on the test split, or before verification on the validation split.
         interval: one-sided lower bound on metric minus reference, oriented; None before verification.
@@ -51,7 +52,7 @@ class PolicyRow:
     policy: Policy
     passes: float
     flops: int
-    saving: float
+    saving: float | None
     name: str | None = None
     metric: float | None
     interval: float | None = None

@@ -61,6 +61,11 @@ class StudyRecords:
         verdict = self.verdicts.get(candidate.name)
         return verdict is not None and verdict.passed is True
 
+    def test_metrics(self, name: str | None) -> dict[int, float]:
+        """Test metric of a candidate, or of `reference`, by seed; of the runs that have one."""
+        runs = (run for run in self.verification if run.candidate == name)
+        return {run.seed: run.test_metric for run in runs if run.test_metric is not None}
+
     @property
     def tested(self) -> tuple[Verdict, ...]:
         """Verdicts on candidates, controls left out, that rest on runs."""

@@ -19,6 +19,12 @@ from subsettune.study.spec.samplers import SamplerName
 from subsettune.study.spec.space_check import mistakes_in_space, read_space
 from subsettune.task import Task
 
+_GPUS = Rule(
+    "0, a share below 1, or a whole number",
+    lambda v: 0 <= v < 1 or (v > 0 and float(v).is_integer()),
+    "No run has one GPU and a half.",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudySettings:
@@ -43,7 +49,7 @@ class StudySettings:
     trials: int = setting(30, rule=AT_LEAST_ONE)
     parallel: int = setting(1, rule=AT_LEAST_ONE)
     cpus_per_trial: int = setting(1, rule=AT_LEAST_ONE)
-    gpus_per_trial: float = setting(0.0, rule=NOT_NEGATIVE)
+    gpus_per_trial: float = setting(0.0, rule=_GPUS)
     seeds: int = setting(5, rule=Rule("at least 2", lambda v: v >= 2, "One run tells nothing of the spread."))
     max_seeds: int | None = setting(None, rule=Rule("at least 2", lambda v: v >= 2))
     alpha: float = setting(0.05, rule=Rule("in (0, 0.5]", lambda v: 0 < v <= 0.5))

@@ -16,12 +16,12 @@ from subsettune.study.preflight import dearest_budget
 from subsettune.study.results.candidate import Candidate, CandidateRole
 from subsettune.study.results.manifest import RoundState
 from subsettune.study.results.records import RunRecord
-from subsettune.study.results.verdict import Verdict
 from subsettune.study.search.search import Search
 from subsettune.study.spec.components import randomised, selects
 from subsettune.study.verification import candidates as choosing
 from subsettune.study.verification.noninferiority import Rules
 from subsettune.study.verification.verification import Verification
+from subsettune.study.verification.winner import claimed, exported
 from subsettune.train.result import CurvePoint
 
 
@@ -57,13 +57,8 @@ class VerificationStage:
         return source
 
     def finish(self) -> None:
-        """Note the cheapest candidate that passed, of all rounds."""
-        passed = [
-            (each.candidates[each.winner].cost_flops, each.winner)
-            for each in self.context.folder.manifest.rounds
-            if each.winner is not None
-        ]
-        self.context.note(winner=min(passed)[1] if passed else None)
+        """Note which policy is exported, of all rounds."""
+        self.context.note(winner=exported(self.context.folder.manifest.rounds))
 
     def _go_on(self, opened: RoundState) -> tuple[Verification, dict[str, Candidate]]:
         return Verification.from_mapping(opened.state), dict(opened.candidates)
@@ -278,18 +273,14 @@ def to_round(source: VerificationSource, trials_asked: int) -> RoundState:
     """A round of verification as the manifest holds it."""
     verification = source.verification
     names = (*verification.order, *verification.controls)
-    verdicts = {name: _claimed(source.candidates[name], verdict) for name, verdict in verification.verdicts.items()}
+    has_winner, controls = verification.winner is not None, verification.controls
+    verdicts = {
+        name: claimed(verdict, is_control=name in controls, has_winner=has_winner)
+        for name, verdict in verification.verdicts.items()
+    }
     return RoundState(
         candidates={name: source.candidates[name] for name in names},
         verdicts=verdicts,
         state=verification.to_mapping(),
         trials_asked=trials_asked,
     )
-
-
-def _claimed(candidate: Candidate, verdict: Verdict) -> Verdict:
-    """The verdict as it may be told: what was tested after a failure in the sequence cannot claim to have passed."""
-    if not candidate.is_repeat or not verdict.passed:
-        return verdict
-    reason = "its bound is above the margin, but a dearer candidate failed before it, so nothing is claimed"
-    return replace(verdict, passed=None, reason=reason)

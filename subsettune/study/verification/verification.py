@@ -41,20 +41,31 @@ def statement(verdict: Verdict, rules: Rules) -> str:
     """What the evidence says and what it does not, in plain words, for the bundle and the report."""
     if not math.isfinite(verdict.lower_bound):
         return f"There is no evidence for {verdict.name}: {verdict.reason}"
-    worse = "below" if rules.higher_is_better else "above"
+    worse, better = ("below", "above") if rules.higher_is_better else ("above", "below")
+    bound = verdict.lower_bound
+    at_worst = f"at least {bound:.4g} {better}" if bound > 0 else f"no more than {abs(bound):.4g} {worse}"
     return (
         f"{verdict.num_seeds} runs of {verdict.name}, each paired with a conventional run of the same seed: its mean "
-        f"test metric is {abs(verdict.mean_difference):.4g} {_side(verdict.mean_difference, rules)} the reference's, "
-        f"and at one-sided level {verdict.nominal:.3g} no more than {max(0.0, -verdict.lower_bound):.4g} {worse} it; "
-        f"{rules.margin:g} is tolerated. This covers the noise of training (initial weights, order of examples, "
-        "augmentation), not the sampling of the test set: all runs are judged on the same test examples, and other "
-        "examples may rank policy and reference otherwise. It takes the paired differences to be roughly symmetric: "
-        "a policy that fails badly in a few runs of a hundred is not ruled out by so few seeds."
+        f"test metric is {_side(verdict.mean_difference, rules)} the reference's, and at one-sided level "
+        f"{verdict.nominal:.3g} {at_worst} it; {rules.margin:g} {worse} it is tolerated. This covers the noise of "
+        "training (initial weights, order of examples, augmentation), not the sampling of the test set: all runs are "
+        "judged on the same test examples, and other examples may rank policy and reference otherwise. It takes the "
+        "paired differences to be roughly symmetric: a policy that fails badly in a few runs of a hundred is not ruled "
+        "out by so few seeds."
     )
 
 
 def _side(difference: float, rules: Rules) -> str:
-    return "above" if (difference >= 0) == rules.higher_is_better else "below"
+    if difference == 0:
+        return "equal to"
+    return f"{abs(difference):.4g} {'above' if (difference > 0) == rules.higher_is_better else 'below'}"
+
+
+def _at_worst(bound: float) -> str:
+    """What an oriented lower bound says of a policy, before `the reference`."""
+    if bound == 0:
+        return "not worse than"
+    return f"at least {bound:.4g} better than" if bound > 0 else f"at most {-bound:.4g} worse than"
 
 
 class Verification:
@@ -307,7 +318,7 @@ class Verification:
     ) -> str:
         n, margin = look.num_seeds, self.rules.margin
         if passed:
-            return f"passed with {n} seeds: at most {max(0.0, -bound):.4g} worse than the reference, {margin:g} allowed"
+            return f"passed with {n} seeds: {_at_worst(bound)} the reference, {margin:g} worse allowed"
         missed = f"missed by {-margin - bound:.4g} with {n} seeds"
         if passed is None:
             return f"open: {missed}; up to {last.num_seeds} seeds may be used"
@@ -315,7 +326,7 @@ class Verification:
         if seeds_needed is not None and seeds_needed <= n:
             return f"{missed}{futile}; a policy that equals the reference would have passed, with this spread"
         enough = f"more than {MOST_SEEDS}" if seeds_needed is None else str(seeds_needed)
-        return f"{missed}{futile}; with this spread a policy that equals the reference would need {enough}"
+        return f"{missed}{futile}; with this spread a policy that equals the reference would need {enough} seeds"
 
     def _diverged(self, name: str, look: Look) -> Verdict | None:
         """A failure for good: a run of the policy gave no number, or one of the reference within this look."""

@@ -28,6 +28,7 @@ from subsettune.errors import CheckpointError, ConfigError, StudyError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy, conventional
 from subsettune.storage import Folder
+from subsettune.study.execute import ray_cluster
 from subsettune.study.execute.inline import InlineExecutor
 from subsettune.study.execute.ray import RayExecutor
 from subsettune.study.execute.ray_cluster import Resources, cluster
@@ -203,6 +204,15 @@ def test_no_more_runs_at_a_time_than_asked_for_or_fit(bench: Bench, resources: d
     assert bench.most_at_once(0.4) == most
     assert len(bench.records) == 4
     assert (f"{most} runs at a time fit here, not 8." in bench.notes) == (resources["parallel"] == 8)
+
+
+def test_a_cluster_of_our_own_has_the_cores_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the plan counts them; Ray by itself counts those of the machine."""
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(ray, "init", lambda **options: given.update(options))
+    monkeypatch.setattr(ray_cluster, "num_cores", lambda: 3)
+    ray_cluster._connect("local")
+    assert (given["address"], given["num_cpus"]) == ("local", 3)
 
 
 def test_a_share_of_a_gpu_is_counted_per_gpu() -> None:

@@ -210,3 +210,11 @@ def test_an_option_that_cannot_stand_beside_the_others_is_told() -> None:
     assert str(caught.value) == (
         "space.el2n.skip: skip must be 0 with keep: easiest, got 0.3. The hardest examples come last as it is."
     )
+
+
+@pytest.mark.parametrize("gpus", [1.5, -1, float("inf")])
+def test_gpus_are_shared_or_whole(gpus: float) -> None:
+    (message,) = _mistakes({"study.gpus_per_trial": gpus})
+    assert message.startswith("study.gpus_per_trial: gpus_per_trial must be ")
+    for fits in (0, 0.25, 1, 4):
+        assert parse(changed({"study.gpus_per_trial": fits})).study.gpus_per_trial == fits

@@ -390,7 +390,7 @@ def test_a_failure_says_how_many_seeds_would_do() -> None:
     assert verdict.passed is False
     assert verdict.seeds_needed == required_seeds(made.rules, verdict.spread, spent=made.alpha_spent)
     assert verdict.reason.endswith(
-        f"with 5 seeds; with this spread a policy that equals the reference would need {verdict.seeds_needed}"
+        f"with 5 seeds; with this spread a policy that equals the reference would need {verdict.seeds_needed} seeds"
     )
 
 
@@ -625,7 +625,7 @@ def test_the_statement_follows_the_direction_of_the_metric() -> None:
     play(made, steady({"a": 0.002}))
     text = statement(made.verdicts["a"], made.rules)
     assert " above the reference's, and at one-sided level 0.02 no more than " in text
-    assert " above it; 0.01 is tolerated." in text
+    assert " above it; 0.01 above it is tolerated." in text
 
 
 def test_verdict_mapping_has_null_for_what_is_not_finite() -> None:

@@ -1,0 +1,150 @@
+"""How long a study will take as its machine sees it, stage by stage: what is expected, and what is the most.
+
+A stage's runs go side by side in so many slots, each as slow as it is beside the others; on top of its training, a run
+measures the validation split at points of its curve, and the driver takes its time for it. What is expected rests on
+assumptions that the search may well break, and the most on none but that a pass takes what it took when it was timed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from subsettune.facts import TaskFacts
+from subsettune.policy import SUBSET
+from subsettune.study.spec.coordinate import Coordinate
+from subsettune.study.spec.definition import Study
+from subsettune.study.spec.space import Space
+from subsettune.study.timing import Timing
+from subsettune.train.options import RunOptions
+
+# Of Ray and Tune's import, the cluster's start and its end, on 2 cores of a Xeon. The workers' start is timed.
+CLUSTER_START_S = 8.0
+# Of the driver for each run: `benchmarks/trial_overhead.py` finds 0.07 s at one at a time, 0.19 s at two, on 2 cores.
+RUN_OVERHEAD_S = 0.1
+MORE_SEEDS = "more seeds of the reference"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runs:
+    """Runs of one kind.
+
+    Args:
+        expected: how many there will be.
+        most: how many there may be.
+        expected_passes: compute of one, as expected.
+        most_passes: compute of the dearest.
+    """
+
+    expected: float
+    most: int
+    expected_passes: float
+    most_passes: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seconds:
+    """Wall-clock seconds of a stage."""
+
+    expected: float
+    most: float
+
+
+def count_runs(study: Study, space: Space, facts: TaskFacts) -> dict[str, Runs]:
+    """How many runs of each kind there are, and what they cost.
+
+    Expected are: budgets of trials as the space draws them; candidates and ablation at the middle of its range, because
+    what matches lies above what the search tries; the first look of verification, and half of what it may add.
+    """
+    settings, passes = study.study, facts.reference_passes
+    low, high = budget_ends(space["budget"])
+    middle, dearest = 0.5 * (low + high) * passes, high * passes
+    has_subset = SUBSET in space.arms
+    controls = 2 if has_subset else 0  # of a winner with a subset
+    tested = settings.candidates + 1  # the one is the best of the full arm
+    most_tested = tested + 1 + controls  # which may be tested beside a full ladder, as a control
+    seeds = 0.5 * (settings.seeds + settings.seed_cap)
+    more = settings.seed_cap - settings.seeds
+    found = {
+        "reference": Runs(expected=settings.seeds, most=settings.seeds, expected_passes=passes, most_passes=passes),
+        "search": Runs(
+            expected=settings.trials,
+            most=settings.trials,
+            expected_passes=mean_budget(space["budget"]) * passes,
+            most_passes=dearest,
+        ),
+        "verification": Runs(
+            expected=(tested + controls) * seeds,
+            most=most_tested * settings.seed_cap,
+            expected_passes=middle,
+            most_passes=dearest,
+        ),
+        MORE_SEEDS: Runs(expected=0.5 * more, most=more, expected_passes=passes, most_passes=passes),
+    }
+    compared = 2 * len(study.contenders) * settings.ablation_seeds  # each with its baseline
+    if compared:
+        found["ablation"] = Runs(expected=compared, most=compared, expected_passes=middle, most_passes=dearest)
+    return found
+
+
+def mean_budget(axis: Coordinate) -> float:
+    """Mean of a budget as the space draws it: of its choices, or of a uniform or log-uniform range."""
+    if axis.values:
+        return math.fsum(float(value) for value in axis.values) / len(axis.values)
+    low, high = float(axis.lo), float(axis.hi)
+    return (high - low) / math.log(high / low) if axis.log and high > low else 0.5 * (low + high)
+
+
+def budget_ends(axis: Coordinate) -> tuple[float, float]:
+    """The smallest and the largest budget."""
+    values = axis.values or (axis.lo, axis.hi)
+    return float(min(values)), float(max(values))
+
+
+def project(
+    runs: Mapping[str, Runs], timing: Timing, facts: TaskFacts, parts: Mapping[str, int], slots: int
+) -> dict[str, Seconds]:
+    """Seconds of each stage; those of reference runs that verification adds are part of verification.
+
+    Args:
+        runs: of each kind.
+        timing: of this machine.
+        facts: of the task.
+        parts: examples of `validation` and `test`.
+        slots: runs at a time.
+    """
+    pass_s = facts.num_examples * timing.example_s
+    points = RunOptions().evaluations
+    measured_s = points * parts["validation"] * timing.measured_s
+
+    def of(kind: Runs, extra_s: float) -> Seconds:
+        each = [passes * pass_s + measured_s + extra_s for passes in (kind.expected_passes, kind.most_passes)]
+        counts = (kind.expected, kind.most)
+        walls = [
+            math.ceil(count / slots) * run_s + count * RUN_OVERHEAD_S for count, run_s in zip(counts, each, strict=True)
+        ]
+        return Seconds(expected=walls[0], most=walls[1])
+
+    test_s = parts["test"] * timing.measured_s
+    found = {kind: of(one, test_s if kind in ("verification", MORE_SEEDS) else 0.0) for kind, one in runs.items()}
+    more = found.pop(MORE_SEEDS)
+    verified = found["verification"]
+    found["verification"] = Seconds(expected=verified.expected + more.expected, most=verified.most + more.most)
+    start_s = CLUSTER_START_S + timing.start_s
+    return {"start-up": Seconds(expected=start_s, most=start_s), **found}
+
+
+def limited(search: Seconds, limit_s: float, trials: int, slots: int) -> Seconds:
+    """Seconds of a search after whose limit no trial starts: those that are under way end."""
+    rounds = math.ceil(trials / slots)
+    return Seconds(
+        expected=min(search.expected, limit_s + search.expected / rounds),
+        most=min(search.most, limit_s + search.most / rounds),
+    )
+
+
+def to_plain(seconds: Mapping[str, Seconds]) -> dict[str, Any]:
+    """The seconds of stages for JSON."""
+    return {stage: {"expected": one.expected, "at_most": one.most} for stage, one in seconds.items()}
