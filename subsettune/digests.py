@@ -12,13 +12,13 @@ import functools
 import hashlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from subsettune.errors import DataError, StorageError
-from subsettune.storage import Folder
+from subsettune.errors import DataError
 
 # A write through a memory map sets the times when a page becomes dirty, and Linux writes it back within half a minute;
 # until then further writes leave no trace. FAT's times are coarser than most: 2 s. Twice the longest of these.
@@ -96,8 +96,14 @@ class FileDigests:
 
     def _keep(self, memory: Path) -> None:
         rows = [[path, values, digest] for path, (values, digest) in sorted(self._known.items())]
-        with contextlib.suppress(StorageError):  # the next process takes them anew
-            Folder.at(memory.parent).write(memory.name, json.dumps(rows).encode())
+        temporary = memory.with_name(f".{memory.name}.{secrets.token_hex(8)}.tmp")
+        with contextlib.suppress(OSError):  # the next process takes them anew
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            try:  # not by `storage`, which needs pyarrow: names are known without it
+                temporary.write_text(json.dumps(rows))
+                temporary.replace(memory)
+            finally:
+                temporary.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> tuple[Stamp, str]:
