@@ -17,6 +17,7 @@ from subsettune.study.preflight import Admitted, dearest_budget, resolve_study
 from subsettune.study.spec.definition import Study
 from subsettune.train.learner import Learner
 from subsettune.train.loop import check
+from subsettune.train.planning import own_code
 from subsettune.train.randomness import isolated
 
 WARM_UP_UPDATES = 2  # the first ones allocate
@@ -66,7 +67,11 @@ def plan(
         "flops": round(passes * known.pass_flops),
         "seconds": None if pass_s is None else passes * pass_s / settings.parallel,
         "parallel": settings.parallel,
-        "expectations": [*_expectations(study, pass_s), *_too_dear(study, admitted)],
+        "expectations": [
+            *own_code.check(task, task.recipe, data),
+            *_expectations(study, pass_s),
+            *_too_dear(study, admitted),
+        ],
     }
 
 

@@ -11,7 +11,6 @@ A multiplication and an addition are two FLOPs; element-wise work is not counted
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -99,7 +98,7 @@ def visits(network: nn.Module, input_shape: tuple[int, ...], dtype: torch.dtype 
 
 
 def _visits(network: nn.Module, inputs: Tensor) -> dict[str, Visit]:
-    twin = copy.deepcopy(network).to(inputs.device).train()
+    twin = models.in_training(models.copy_of(network).to(inputs.device))
     begun: dict[str, tuple[int, bool]] = {}
     found: dict[str, Visit] = {}
     counter = FlopCounterMode(display=False)
@@ -150,7 +149,7 @@ def check_batch(
     """
     advice = advice or f"Choose subsets and a batch_size of more than {num_examples}."
     for device in ("meta", "cpu"):
-        twin = copy.deepcopy(network).to(device).train()
+        twin = models.in_training(models.copy_of(network).to(device))
         try:
             with torch.random.fork_rng(devices=[]):
                 _forward(twin, models.fresh_input(input_shape, num_examples, device, dtype), name)
@@ -168,7 +167,7 @@ def _count_batch(network: nn.Module, inputs: Tensor, num_outputs: int, name: str
 
 
 def _count_on(network: nn.Module, inputs: Tensor, num_outputs: int, name: str) -> tuple[int, int]:
-    twin = copy.deepcopy(network).to(inputs.device).train()
+    twin = models.in_training(models.copy_of(network).to(inputs.device))
     called: set[nn.Module] = set()
     for module in twin.modules():
         module.register_forward_hook(lambda module, *_: called.add(module))

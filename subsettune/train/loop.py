@@ -24,6 +24,7 @@ from subsettune.data import load
 from subsettune.errors import ModelDivergedError, StorageError
 from subsettune.facts import Price
 from subsettune.policy import Policy
+from subsettune.registry import OPTIMIZERS
 from subsettune.storage import Folder
 from subsettune.task import Task
 from subsettune.train import orders, schedule
@@ -34,6 +35,7 @@ from subsettune.train.job import RunJob, find_device
 from subsettune.train.learner import Learner, predict
 from subsettune.train.options import RunOptions
 from subsettune.train.phase_switch import PhaseSwitch
+from subsettune.train.planning import own_code
 from subsettune.train.planning.check import check, facts, facts_of, resolve_checked, run_key
 from subsettune.train.randomness import capture, isolated, preserved, restore
 from subsettune.train.result import Cause, RunResult
@@ -80,8 +82,12 @@ def run(
     device = find_device(options.device)
     with preserved():  # reading data imports other packages, and one of them draws from Python's state
         data = load(task, options.places, fingerprint=options.fingerprint)
-    with isolated(seed, options.num_threads or torch.get_num_threads()):
+        is_tried = options.fingerprint is not None  # by a caller who knows the data, such as a study
+        if not is_tried:
+            own_code.check(task, task.recipe.override(policy.recipe), data)
         resolved = resolve_checked(task, policy, facts_of(task, data))
+        OPTIMIZERS.load(resolved.recipe.optimizer)  # like all of the user's modules: imports may draw random numbers
+    with isolated(seed, options.num_threads or torch.get_num_threads()):
         job = RunJob(task=task, resolved=resolved, seed=seed, data=data, device=device)
         return _Run(job, options, clock, report).train()
 

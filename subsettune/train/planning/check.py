@@ -15,7 +15,7 @@ from subsettune.policy import Policy
 from subsettune.select.network import anatomy
 from subsettune.task import Recipe, Task
 from subsettune.train import flops, optimizers, schedule
-from subsettune.train.planning import compute
+from subsettune.train.planning import compute, own_code
 from subsettune.train.planning.phases import ResolvedPolicy, resolve
 from subsettune.train.pruning.layers import blocks, chain, has_running_statistics, inner
 from subsettune.train.randomness import generator, isolated, preserved
@@ -32,10 +32,12 @@ def facts(task: Task, places: DataPaths | None = None, fingerprint: str | None =
         fingerprint: of the data as the caller knows it; data with another one are refused.
 
     Raises:
-        DataError, ModelError, ConfigError: the task cannot be trained.
+        DataError, ModelError, ConfigError: the task cannot be trained, or its runs would not be independent.
     """
     with preserved():
-        return facts_of(task, load(task, places or DataPaths(), fingerprint=fingerprint))
+        data = load(task, places or DataPaths(), fingerprint=fingerprint)
+        own_code.check(task, task.recipe, data)
+        return facts_of(task, data)
 
 
 def facts_of(task: Task, data: TaskData) -> TaskFacts:
