@@ -35,8 +35,8 @@ from subsettune.train.job import RunJob, find_device
 from subsettune.train.learner import Learner, predict
 from subsettune.train.options import RunOptions
 from subsettune.train.phase_switch import PhaseSwitch
-from subsettune.train.planning import own_code
-from subsettune.train.planning.check import check, facts, facts_of, resolve_checked, run_key
+from subsettune.train.planning import own_code, own_state
+from subsettune.train.planning.check import check, facts, facts_of, own_components, resolve_checked, run_key
 from subsettune.train.randomness import capture, isolated, preserved, restore
 from subsettune.train.result import Cause, RunResult
 from subsettune.train.run_state import RunState
@@ -89,7 +89,11 @@ def run(
         OPTIMIZERS.load(resolved.recipe.optimizer)  # like all of the user's modules: imports may draw random numbers
     with isolated(seed, options.num_threads or torch.get_num_threads()):
         job = RunJob(task=task, resolved=resolved, seed=seed, data=data, device=device)
-        return _Run(job, options, clock, report).train()
+        own = own_components(task, policy).values()
+        before = own_state.snapshot(own)
+        result = _Run(job, options, clock, report).train()
+        own_state.tell(before, own_state.snapshot(own))
+        return result
 
 
 class _Run:

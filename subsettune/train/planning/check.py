@@ -97,15 +97,20 @@ def run_key(task: Task, fingerprint: str, policy: Policy, seed: int) -> str:
     Raises:
         ConfigError: a module of the user's cannot be imported.
     """
+    own = own_components(task, policy)
+    told = {name: getattr(task, name) for name in ("data", "split", "model", "recipe", "metric")}
+    code = {name: plugins.source_digest(target) for name, target in own.items()}
+    return config.digest({**told, "fingerprint": fingerprint, "policy": policy.identity, "seed": seed, "code": code})
+
+
+def own_components(task: Task, policy: Policy) -> dict[str, str]:
+    """`module:name` of the components of a run that are not ours, by their names."""
     optimizer = policy.recipe.get("optimizer", task.recipe.optimizer)
     named = {(registry.MODELS, task.model.name), (registry.OPTIMIZERS, optimizer)}
     for phase in policy.phases:
         named |= {(registry.SELECTORS, phase.selector), (registry.ORDERS, phase.order)}
         named.add((registry.TRANSITIONS, phase.transition))
-    own = {name: target for kind, name in named if (target := kind.code_of(name)) is not None}
-    told = {name: getattr(task, name) for name in ("data", "split", "model", "recipe", "metric")}
-    code = {name: plugins.source_digest(target) for name, target in own.items()}
-    return config.digest({**told, "fingerprint": fingerprint, "policy": policy.identity, "seed": seed, "code": code})
+    return {name: target for kind, name in named if (target := kind.code_of(name)) is not None}
 
 
 def check(task: Task, policy: Policy, facts: TaskFacts) -> Recipe:
