@@ -60,7 +60,8 @@ def run(
     """Train the task's network by a policy.
 
     The same task, data, policy, seed and number of threads give the same bits on the CPU, interrupted or not. The
-    caller's global random state and number of threads come back as they were.
+    caller's global random state and number of threads come back as they were. Neither `torch.autocast`, `no_grad`, a
+    default type or device, nor a run in another thread changes a run: see `subsettune.train.surroundings`.
 
     Args:
         task: what is trained.

@@ -7,6 +7,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from subsettune import train
+from subsettune.data import load
 from subsettune.errors import ConfigError
 from subsettune.policy import Phase, Policy
 from subsettune.train.planning import check
@@ -237,3 +239,33 @@ def test_a_child_that_is_forked_during_another_thread_s_run_can_run() -> None:
 def _enter_and_leave() -> None:
     with neutral():
         os._exit(7)
+
+
+# --- imports ---------------------------------------------------------------------------------------------------------
+
+DRAWS = """
+import random, numpy, torch
+DRAWN = torch.rand(1), random.random(), numpy.random.rand()
+def sgd(params, lr):
+    {first_call}
+    return torch.optim.SGD(params, lr=lr)
+"""
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_module_that_draws_when_it_is_imported_does_not_change_the_first_run(
+    tiny_data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    """Also where the caller has tried it, as a study has, and this process has not imported it."""
+    name, late = f"draws_{is_known}", "import draws_late"
+    (tmp_path / f"{name}.py").write_text(DRAWS.format(first_call="" if is_known else late))
+    (tmp_path / "draws_late.py").write_text("import torch\ntorch.rand(1)")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    task = image_task(tiny_data, CNN)
+    policy = Policy(phases=(Phase(passes=2),), recipe={"optimizer": f"{name}:sgd"})
+    settings = options(keep_model=True, fingerprint=load(task).fingerprint if is_known else None)
+    assert name not in sys.modules
+    first, again = (train.run(task, policy, 0, options=settings).model for _ in range(2))
+    assert first is not None
+    assert again is not None
+    assert same_bits(first, again)

@@ -208,15 +208,24 @@ def _are_probabilities(output: Tensor) -> bool:
 def _try_training(task: Task, recipe: Recipe, data: TaskData) -> None:
     """Update twice with seeds 0, 0 and 1, and compare."""
     what = f"model {task.model.name!r} or optimizer {recipe.optimizer!r}"
-    (first, left), (again, _), (_, left_by_other) = (_updated(task, recipe, data, seed) for seed in (0, 0, 1))
-    one, two = models.tensors(first), models.tensors(again)
-    for path, values in one.items():
-        if not torch.allclose(values, two[path], rtol=0.0, atol=0.0, equal_nan=True):
-            raise ModelError(
-                f"{what} must train alike with the same seed, got other values in {path} when two updates were made "
-                "again. Keep nothing in classes or modules, and draw from torch's random state alone."
-            )
+    OPTIMIZERS.load(recipe.optimizer)  # imports may draw random numbers
+    (first, _), (again, left), (_, left_by_other) = (_updated(task, recipe, data, seed) for seed in (0, 0, 1))
+    if _differing(first, again):  # the first may have imported something too
+        first, again = again, _updated(task, recipe, data, 0)[0]
+    path = _differing(first, again)
+    if path:
+        raise ModelError(
+            f"{what} must train alike with the same seed, got other values in {path} when two updates were made "
+            "again. Keep nothing in classes or modules, and draw from torch's random state alone."
+        )
     _check_seeding(left, left_by_other, what)
+
+
+def _differing(first: nn.Module, again: nn.Module) -> str:
+    """Name of a parameter or buffer that differs; "" if none does."""
+    one, two = models.tensors(first), models.tensors(again)
+    same = {path: torch.allclose(v, two[path], rtol=0.0, atol=0.0, equal_nan=True) for path, v in one.items()}
+    return next((path for path, is_same in same.items() if not is_same), "")
 
 
 def _updated(task: Task, recipe: Recipe, data: TaskData, seed: int) -> tuple[nn.Module, dict[str, Any]]:
