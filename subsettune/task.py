@@ -250,7 +250,8 @@ class Recipe:
     """The conventional training. A policy may override any key but `epochs`, which its budget replaces.
 
     Args:
-        optimizer: sgd, adam, adamw, adadelta, lbfgs (full batches only), or `package.module:Class`.
+        optimizer: sgd, adam, adamw, adadelta, lbfgs (full batches only), or `package.module:name` of a class or
+            function, called as `subsettune.train.optimizers.make` says.
         lr: peak learning rate.
         batch_size: examples per update.
         epochs: passes over the training examples.

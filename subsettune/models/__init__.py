@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from subsettune.models.copies import copy_of, in_training, tensors
 from subsettune.models.networks import (
     FOR_TOKENS,
     Shape,
@@ -23,10 +24,13 @@ __all__ = [
     "Shape",
     "check_output",
     "cnn",
+    "copy_of",
     "fresh_input",
+    "in_training",
     "input_dtype",
     "make",
     "mlp",
     "num_parameters",
     "resnet18",
+    "tensors",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from subsettune.config import must
 from subsettune.errors import ConfigError, ModelError, SubsettuneError
 from subsettune.extras import needed_for
+from subsettune.models.copies import remember, tensors
 from subsettune.plugins import call
 from subsettune.registry import MODELS
 from subsettune.task import Model
@@ -109,8 +110,12 @@ def make(model: Model, input_shape: Shape, num_outputs: int, num_tokens: int = 0
     builder = MODELS.load(model.name)
     offered: dict[str, Any] = {"input_shape": tuple(input_shape), "num_outputs": num_outputs}
     offered |= {"num_tokens": num_tokens} if num_tokens else {}
+
+    def build() -> Any:
+        return call(builder, f"model {model.name!r}", model.options, offered)
+
     try:
-        network = call(builder, f"model {model.name!r}", model.options, offered)
+        network = build()
     except ConfigError as error:
         if num_tokens or "num_tokens" not in str(error):
             raise
@@ -123,32 +128,67 @@ def make(model: Model, input_shape: Shape, num_outputs: int, num_tokens: int = 0
     except Exception as error:  # whatever a builder raises: its options or the data do not suit it
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise ConfigError(f"model {model.name!r} cannot be built with {dict(model.options)}: {reason}.") from error
-    return _checked_network(network, model.name)
+    return remember(_checked_network(network, model.name), build)
 
 
 def _checked_network(network: object, name: str) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise ModelError(f"model {name!r} must return a torch.nn.Module, got {type(network).__name__}.")
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ModelError(f"model {name!r} is scripted, which hides its FLOPs. Return it without torch.jit.")
     parameters = list(network.parameters())
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in parameters):
         raise ModelError(f"model {name!r} has lazy layers, whose size is not known. Give all layers their input size.")
     if not any(p.requires_grad for p in parameters):
         raise ModelError(f"model {name!r} has no trainable parameters. Give it some.")
+    for path, values in tensors(network).items():
+        _check_values(values, path, name)
     return network
 
 
-def check_output(output: Tensor, batch: int, num_outputs: int, name: str) -> None:
+def _check_values(values: Tensor, path: str, name: str) -> None:
+    """Refuse weights and buffers without numbers."""
+    if values.is_meta:
+        raise ModelError(f"{path} of model {name!r} is on the meta device, without values. Build it on the CPU.")
+    if values.is_floating_point() and bool(values.isnan().any()):
+        raise ModelError(f"{path} of model {name!r} holds NaN before it is trained. Initialise all of it.")
+
+
+def check_output(output: object, batch: int, num_outputs: int, name: str, *, mode: str = "") -> None:
     """Check that a network's output fits the targets.
+
+    Args:
+        output: what it gave.
+        batch: examples that it was given.
+        num_outputs: classes or target columns.
+        name: of the model, for the message.
+        mode: in which it was, for the message, if not in training.
 
     Raises:
         ModelError: it is not (batch, num_outputs), nor (batch,) where one output is wanted.
     """
+    where = f" in {mode}" if mode else ""
     if not isinstance(output, Tensor):
-        raise ModelError(f"model {name!r} must return a tensor, got {type(output).__name__}.")
+        kind, advice = type(output).__name__, _way_to_tensor(output)
+        raise ModelError(f"model {name!r} must return a tensor{where}, got {kind}. {advice}")
     fits = tuple(output.shape) == (batch, num_outputs) or (num_outputs == 1 and tuple(output.shape) == (batch,))
     if not fits:
         want = f"({batch}, {num_outputs}) for {batch} examples and {num_outputs} classes or targets"
-        raise ModelError(f"output of model {name!r} must be {want}, got {tuple(output.shape)}. Fit its last layer.")
+        got = f"{tuple(output.shape)}{where}"
+        raise ModelError(f"output of model {name!r} must be {want}, got {got}. Fit its last layer.")
+
+
+def _way_to_tensor(output: object) -> str:
+    """What to do about an output that is no tensor."""
+    if isinstance(getattr(output, "logits", None), Tensor):
+        what = "its logits, outputs.logits"
+    elif isinstance(output, Mapping):
+        what = f"the entry with the logits or values, one of {', '.join(map(str, output))}"
+    elif isinstance(output, list | tuple):
+        what = "the entry with the logits or values, e.g. outputs[0]"
+    else:
+        return "Return the logits or values, (batch, outputs)."
+    return f"Wrap it in a module whose forward returns {what}."
 
 
 def num_parameters(network: nn.Module) -> int:

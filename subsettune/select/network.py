@@ -78,7 +78,8 @@ def anatomy(network: nn.Module, inputs: Tensor) -> Anatomy:
     was_training = network.training
     try:
         with torch.no_grad():
-            output = network.eval()(inputs)
+            network.eval()
+            output = network(inputs)
     finally:
         network.train(was_training)
         for handle in handles:

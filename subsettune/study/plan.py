@@ -23,6 +23,7 @@ from subsettune.study.timing import Timing
 from subsettune.study.wall_clock import Runs, Seconds
 from subsettune.text import counted
 from subsettune.train.loop import check
+from subsettune.train.planning.check import check_own_code
 
 
 def plan(
@@ -89,6 +90,7 @@ def plan(
         "seconds": _total(stages, "most"),
         "parallel": slots,
         "expectations": [
+            *check_own_code(task, task.recipe, data),
             *_expectations(study, known, timed, slots, address),
             *known.notes,
             *_too_dear(study, admitted),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from subsettune import config, models
 from subsettune.data import DataPaths, TaskData, load
@@ -24,11 +25,12 @@ from subsettune.study.spec.definition import Study
 from subsettune.study.spec.kinds import Conditions
 from subsettune.study.spec.space import Space
 from subsettune.study.spec.space_check import read_space
-from subsettune.task import RECIPE_KEYS, Recipe
+from subsettune.task import RECIPE_KEYS, Recipe, Task
 from subsettune.text import counted
 from subsettune.train import optimizers, schedule
 from subsettune.train.loop import check, facts, study_code
 from subsettune.train.orders.base import lengths
+from subsettune.train.planning.check import check_own_code
 from subsettune.train.randomness import isolated
 
 DEFAULT = object()  # of an option that is not given
@@ -145,7 +147,7 @@ def _broken(space: Space, study: Study, data: TaskData, known: TaskFacts) -> Ite
         network = models.make(study.task.model, data.input_shape, data.num_outputs, data.num_tokens)
     makers: dict[str, Callable[[Any], object]] = {
         "schedule": lambda name: schedule.make(name, study.task.recipe.schedule_options),
-        "optimizer": lambda name: optimizers.make(study.task.recipe.override({"optimizer": name}), network),
+        "optimizer": lambda name: _try_optimizer(study.task, name, network, data),
     }
     for name, make in makers.items():
         for value in space[name].values if name in space else ():
@@ -158,6 +160,12 @@ def _broken(space: Space, study: Study, data: TaskData, known: TaskFacts) -> Ite
         if component.kind in space and (component.name in space[component.kind].values or not component.is_neutral):
             yield from checker.mistakes(component)
             yield from _idle(component, space, known)
+
+
+def _try_optimizer(task: Task, name: str, network: nn.Module, data: TaskData) -> None:
+    recipe = task.recipe.override({"optimizer": name})
+    optimizers.make(recipe, network)
+    check_own_code(task, recipe, data)
 
 
 class ComponentChecker:

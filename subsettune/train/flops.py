@@ -12,7 +12,6 @@ which hide FLOPs otherwise. What is counted, and what is refused, is in `flop_co
 from __future__ import annotations
 
 import contextlib
-import copy
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -157,7 +156,7 @@ def count(network: nn.Module, probe: Probe, num_outputs: int, name: str = "model
 
 def _on_meta(network: nn.Module, probe: Probe, counted: _Counted) -> tuple[list[_Pass], _Pass | None]:
     """Passes of batches that count, and one of another size where the cost is not proportional to it."""
-    twin = _twin(network, "meta").train()
+    twin = models.in_training(_twin(network, "meta"))
     size = max(SMALLEST, min(probe.batch_size, LARGEST))
     other = SMALLEST if size > SMALLEST else 2 * SMALLEST
     first, second = counted(twin, probe.shapes(size), 0), counted(twin, probe.shapes(other), DRAWS[1])
@@ -179,7 +178,7 @@ def _differ(passes: Sequence[_Pass]) -> bool:
 
 def _on_cpu(network: nn.Module, probe: Probe, counted: _Counted) -> list[_Pass]:
     """Passes of batches of training examples, as many as can be counted in some seconds, in batches as in training."""
-    twin = _twin(network, "cpu").train()
+    twin = models.in_training(_twin(network, "cpu"))
     first = counted(twin, probe.examples([SMALLEST])[0], 0)
     most = min(SAMPLE, probe.num_examples, int(SAMPLE_FLOPS / max(1.0, first.example)))
     sample = max(2 * SMALLEST, most)
@@ -300,7 +299,8 @@ def _evaluation(network: nn.Module, probe: Probe, cost: Cost, name: str) -> str:
 
 def _evaluated(twin: nn.Module, batches: Sequence[Tensor], name: str) -> int:
     """FLOPs of the forward passes of batches in evaluation mode."""
-    counter = FlopCounter(twin.eval().parameters())
+    twin.eval()  # may return nothing, where a network has a `train` of its own
+    counter = FlopCounter(twin.parameters())
     for inputs in batches:
         with _countable(twin, 0), torch.no_grad(), counter:
             _forward(twin, inputs, name)
@@ -342,7 +342,7 @@ def visits(network: nn.Module, probe: Probe, cost: Cost) -> dict[str, Visit]:
     """
     sizes = cost.batches
     given = [probe.shapes(size) for size in sizes] if cost.device == "meta" else probe.examples(sizes)
-    twin = _twin(network, cost.device).train()
+    twin = models.in_training(_twin(network, cost.device))
     seen = [_visits(twin, inputs, seed) for seed, inputs in enumerate(given)]
     pairs = list(zip(seen, sizes, strict=True))
     names = dict.fromkeys(name for found in seen for name in found)
@@ -406,7 +406,7 @@ def check_batch(
     advice = advice or f"Choose subsets and a batch_size of more than {num_examples}."
     for device in ("meta", "cpu"):
         inputs = probe.shapes(num_examples) if device == "meta" else probe.examples([num_examples])[0]
-        twin = _twin(network, device).train()
+        twin = models.in_training(_twin(network, device))
         try:
             with torch.random.fork_rng(devices=[]):
                 _forward(twin, inputs, name)
@@ -418,7 +418,7 @@ def check_batch(
 
 def _twin(network: nn.Module, device: str) -> nn.Module:
     """A copy on a device."""
-    return copy.deepcopy(network).to(device)
+    return models.copy_of(network).to(device)
 
 
 def _forward(network: nn.Module, inputs: Tensor, name: str) -> Tensor:

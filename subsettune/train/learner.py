@@ -46,8 +46,9 @@ class Learner:
         self.scales = transitions.scales(network)
         images_on_gpu = device.type == "cuda" and len(data.input_shape) == 3
         self.layout = torch.channels_last if images_on_gpu else torch.contiguous_format
-        self.network: nn.Module = network.to(device).to(memory_format=self.layout).train()
+        self.network: nn.Module = models.in_training(network.to(device).to(memory_format=self.layout))
         self.optimizer = optimizers.make(recipe, self.network)
+        self._rates = optimizers.Rates(self.optimizer, recipe.lr)
         self.searches = optimizers.needs_closure(self.optimizer)  # evaluates the loss several times an update
         self.low_precision = recipe.precision == "bfloat16" or (recipe.precision == "auto" and device.type == "cuda")
         self.part = data.train.to(device)
@@ -104,8 +105,7 @@ class Learner:
         Returns:
             The number of evaluations, and the first outputs (b, M) float32, detached.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        self._rates.set(lr)
         chosen = None if weights is None else weights.to(self.device)
         if self.searches:
             loss, evaluations, outputs = self._search(inputs, targets, chosen, most)

@@ -24,6 +24,7 @@ from subsettune.data import load
 from subsettune.errors import ModelDivergedError, StorageError
 from subsettune.facts import Price
 from subsettune.policy import PRUNE, Policy
+from subsettune.registry import OPTIMIZERS
 from subsettune.storage import Folder
 from subsettune.task import Task
 from subsettune.text import flops_words
@@ -35,7 +36,18 @@ from subsettune.train.job import RunJob, find_device
 from subsettune.train.learner import Learner, predict
 from subsettune.train.options import RunOptions
 from subsettune.train.phase_switch import PhaseSwitch
-from subsettune.train.planning.check import check, facts, facts_of, resolve_checked, run_key, study_code, user_code_of
+from subsettune.train.planning import own_state
+from subsettune.train.planning.check import (
+    check,
+    check_own_code,
+    facts,
+    facts_of,
+    own_components,
+    resolve_checked,
+    run_key,
+    study_code,
+    user_code_of,
+)
 from subsettune.train.randomness import capture, isolated, preserved, restore
 from subsettune.train.result import Cause, RunResult
 from subsettune.train.run_state import RunState
@@ -71,7 +83,8 @@ def run(
     """Train the task's network by a policy.
 
     The same task, data, policy, seed and number of threads give the same bits on the CPU, interrupted or not. The
-    caller's global random state and number of threads come back as they were.
+    caller's global random state and number of threads come back as they were. Neither `torch.autocast`, `no_grad`, a
+    default type or device, nor a run in another thread changes a run: see `subsettune.train.surroundings`.
 
     Args:
         task: what is trained.
@@ -93,10 +106,18 @@ def run(
     device = find_device(options.device)
     with preserved():  # reading data imports other packages, and one of them draws from Python's state
         data = load(task, options.places, fingerprint=options.fingerprint)
-    with isolated(seed, options.num_threads or torch.get_num_threads()):
+        is_tried = options.fingerprint is not None  # by a caller who knows the data, such as a study
+        if not is_tried:
+            check_own_code(task, task.recipe.override(policy.recipe), data)
         resolved = resolve_checked(task, policy, facts_of(task, data))
+        OPTIMIZERS.load(resolved.recipe.optimizer)  # like all of the user's modules: imports may draw random numbers
+    with isolated(seed, options.num_threads or torch.get_num_threads()):
         job = RunJob(task=task, resolved=resolved, seed=seed, data=data, device=device)
-        return _Run(job, options, clock, report).train()
+        own = own_components(task, policy).values()
+        before = own_state.snapshot(own)
+        result = _Run(job, options, clock, report).train()
+        own_state.tell(before, own_state.snapshot(own))
+        return result
 
 
 class _Run:

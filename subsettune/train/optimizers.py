@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 from collections import defaultdict
@@ -53,19 +54,22 @@ class LbfgsOptions:
 def make(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
     """The recipe's optimizer over the trainable parameters of a network.
 
-    A user's `package.module:Class` is called with the parameters, `lr`, the options, with `momentum` and `nesterov`
-    where the recipe sets them, and with `weight_decay` where it is not 0 or the class takes it.
+    A user's `package.module:name`, a class or a function, is called with `params`, the trainable parameters, or with
+    `named_parameters`, pairs of a name and one of them, if it has an argument of that name; with `lr`, the options,
+    with `momentum` and `nesterov` where the recipe sets them, and with `weight_decay` where it is not 0 or is taken.
+    Groups with rates of their own keep their ratio to `lr`, see `Rates`.
 
     Raises:
-        ConfigError: an option that the optimizer does not take, or refuses.
+        ConfigError: an option that the optimizer does not take, or refuses; or it leaves out trainable parameters, or
+            has others than the network's.
     """
     cls = OPTIMIZERS.load(recipe.optimizer)
     asked = {"weight_decay": recipe.weight_decay, "momentum": recipe.momentum, "nesterov": recipe.nesterov or None}
     neutral = {key: value for key, value in asked.items() if value == 0}  # passed where the class takes it
     options = {"lr": recipe.lr, **_own_options(recipe), **{key: value for key, value in asked.items() if value}}
-    parameters = [p for p in network.parameters() if p.requires_grad]
+    given = _parameters_for(cls, network)
     try:
-        optimizer = call(cls, f"optimizer {recipe.optimizer!r}", {"params": parameters, **options}, neutral)
+        optimizer = call(cls, f"optimizer {recipe.optimizer!r}", {**given, **options}, neutral)
     except ConfigError:
         raise
     except (TypeError, ValueError) as error:
@@ -74,7 +78,65 @@ def make(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
         raise ConfigError(
             f"optimizer {recipe.optimizer!r} must be a torch.optim.Optimizer, got {type(optimizer).__name__}."
         )
+    _check_parameters(optimizer, network, recipe.optimizer)
     return optimizer
+
+
+def _parameters_for(cls: Any, network: nn.Module) -> dict[str, Any]:
+    """What an optimizer is given to train, by the name of the argument."""
+    named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    with contextlib.suppress(ValueError, TypeError):  # some built-in classes do not tell their arguments
+        arguments = inspect.signature(cls).parameters
+        if "named_parameters" in arguments:
+            also = {"params": [p for _, p in named]} if "params" in arguments else {}
+            return {"named_parameters": named, **also}
+    return {"params": [p for _, p in named]}
+
+
+def _check_parameters(optimizer: torch.optim.Optimizer, network: nn.Module, name: str) -> None:
+    """Refuse an optimizer that trains other parameters than those of the network that can be trained."""
+    theirs = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    ours = {id(p): path for path, p in network.named_parameters() if p.requires_grad}
+    left_out = [path for key, path in ours.items() if key not in theirs]
+    if left_out:
+        more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+        raise ConfigError(
+            f"optimizer {name!r} must have all trainable parameters, got none for {', '.join(left_out[:3])}{more}. "
+            "Give them to it, with lr 0 perhaps, or set requires_grad to False where the network is built."
+        )
+    if theirs - {id(p) for p in network.parameters()}:
+        advice = "Make it anew in each call, from the parameters that it is given."
+        raise ConfigError(f"optimizer {name!r} must have no parameters but the network's, got others. {advice}")
+
+
+class Rates:
+    """Learning rates of an optimizer's groups, which keep the ratios to the recipe's that they were made with.
+
+    A group that was made with a tenth of the recipe's `lr` always has a tenth of what the schedule says. A group that
+    names no number, as of optimizers that find their own, follows the schedule as it is.
+
+    Args:
+        optimizer: as `make` gave it, before its first step.
+        lr: that of the recipe.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, lr: float) -> None:
+        self._optimizer = optimizer
+        self._ratios = [_ratio(group.get("lr"), lr) for group in optimizer.param_groups]
+
+    def set(self, lr: float) -> None:
+        """Give each group its rate for the next step.
+
+        Args:
+            lr: what the schedule says for the recipe's rate.
+        """
+        for group, ratio in zip(self._optimizer.param_groups, self._ratios, strict=True):
+            group["lr"] = lr * ratio
+
+
+def _ratio(own: object, lr: float) -> float:
+    rate = float(own) if isinstance(own, int | float | Tensor) else lr
+    return 1.0 if rate == lr or not lr else rate / lr
 
 
 def _own_options(recipe: Recipe) -> dict[str, Any]:

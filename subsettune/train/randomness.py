@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from subsettune.train.surroundings import neutral
+
 
 def derive(seed: int, *purpose: str | int) -> int:
     """A seed of 63 bits for one purpose of a run; different purposes get unrelated streams."""
@@ -25,12 +27,16 @@ def generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu"
 
 @contextlib.contextmanager
 def preserved() -> Iterator[None]:
-    """Give the global random state back as it was, whatever happens inside: imports draw from it, and so may users."""
-    before = capture()
-    try:
-        yield
-    finally:
-        restore(before)
+    """Give the global random state back as it was, whatever happens inside: imports draw from it, and so may users.
+
+    Inside, torch's other global settings are those of a fresh process, and other threads that come here wait.
+    """
+    with neutral():
+        before = capture()
+        try:
+            yield
+        finally:
+            restore(before)
 
 
 @contextlib.contextmanager
@@ -40,8 +46,8 @@ def isolated(seed: int, num_threads: int) -> Iterator[None]:
     Dropout and initialisers take no generator, so a run needs the global state; nobody else's may change by it. GPUs
     are seeded if CUDA is initialised: `torch.manual_seed` would leave a seed behind for a later initialisation.
     """
-    threads = torch.get_num_threads()
     with preserved():
+        threads = torch.get_num_threads()
         try:
             torch.set_num_threads(num_threads)
             torch.default_generator.manual_seed(derive(seed, "torch"))

@@ -214,7 +214,7 @@ def test_a_cost_that_does_not_grow_with_the_batch_is_rounded_up() -> None:
             r"^output of model 'm' must be \(2, 3\) for 2 examples and 3 classes or targets, got \(2, 2\)",
         ),
         (nn.Unflatten(1, (2, 2)), r"^output of model 'm' must be \(2, 3\).*, got \(2, 2, 2\). Fit its last layer.$"),
-        (nn.RNN(4, 3), r"^model 'm' must return a tensor, got tuple.$"),
+        (nn.RNN(4, 3), r"^model 'm' must return a tensor, got tuple\. Wrap it in a module whose forward returns"),
     ],
 )
 def test_networks_that_do_not_fit(network: nn.Module, message: str) -> None:

@@ -252,11 +252,11 @@ class Head:
                 parameter.uniform_(-bound, bound, generator=rng)
         self.linear: nn.Linear = linear.to(learner.device)
         self.optimizer = optimizers.make(learner.recipe, self.linear)
+        self._rates = optimizers.Rates(self.optimizer, learner.recipe.lr)
 
     def fit(self, features: Tensor, targets: Tensor, weights: Tensor | None, lr: float) -> None:
         """One step on (b, width) averages of what the exit gave for examples; arguments as of `Learner.fit`."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        self._rates.set(lr)
         losses = self.learner.example_losses(self.linear(features), targets)
         self.optimizer.zero_grad(set_to_none=True)
         (losses if weights is None else losses * weights).mean().backward()

@@ -25,7 +25,7 @@ from subsettune.registry import Registry
 from subsettune.select.network import anatomy
 from subsettune.task import Recipe, Task
 from subsettune.train import flops, optimizers, schedule
-from subsettune.train.planning import compute
+from subsettune.train.planning import compute, own_code
 from subsettune.train.planning.phases import ResolvedPolicy, resolve
 from subsettune.train.pruning.layers import blocks, chain, has_running_statistics, inner
 from subsettune.train.randomness import generator, isolated, preserved
@@ -43,10 +43,18 @@ def facts(task: Task, places: DataPaths | None = None, fingerprint: str | None =
         fingerprint: of the data as the caller knows it; data with another one are refused.
 
     Raises:
-        DataError, ModelError, ConfigError: the task cannot be trained.
+        DataError, ModelError, ConfigError: the task cannot be trained, or its runs would not be independent.
     """
     with preserved():
-        return facts_of(task, load(task, places or DataPaths(), fingerprint=fingerprint))
+        data = load(task, places or DataPaths(), fingerprint=fingerprint)
+        check_own_code(task, task.recipe, data)
+        return facts_of(task, data)
+
+
+def check_own_code(task: Task, recipe: Recipe, data: TaskData) -> tuple[str, ...]:
+    """As `own_code.check`; where a network does not fit, what an example was taken for is told."""
+    with _guess_told(task, data):
+        return own_code.check(task, recipe, data)
 
 
 def facts_of(task: Task, data: TaskData) -> TaskFacts:
@@ -143,13 +151,14 @@ def run_key(task: Task, fingerprint: str, policy: Policy, seed: int) -> str:
     return config.digest({**told, "fingerprint": fingerprint, "policy": policy.identity, "seed": seed, "code": code})
 
 
-def user_code_of(task: Task, policy: Policy | None = None) -> dict[str, str]:
-    """Content hashes of the user's own code that a run depends on, by name as files have it; errors as of `run_key`.
+def own_components(task: Task, policy: Policy) -> dict[str, str]:
+    """`module:name` of the components of a run that are not ours, by their names."""
+    named = ((kind, name) for kind, name, _ in _named(task, policy))
+    return {name: target for kind, name in named if (target := kind.code_of(name)) is not None}
 
-    Args:
-        task: whose model and optimizer.
-        policy: whose components; null for none.
-    """
+
+def _named(task: Task, policy: Policy | None) -> list[tuple[Registry, str, Any]]:
+    """Model, optimizer and components of a run, each with its registry and its options."""
     recipe: Mapping[str, Any] = {} if policy is None else policy.recipe
     optimizer = recipe.get("optimizer", task.recipe.optimizer)
     own_options = recipe.get("optimizer_options", task.recipe.optimizer_options)
@@ -158,8 +167,18 @@ def user_code_of(task: Task, policy: Policy | None = None) -> dict[str, str]:
         named.append((registry.SELECTORS, phase.selector, phase.selector_options))
         named.append((registry.ORDERS, phase.order, phase.order_options))
         named.append((registry.TRANSITIONS, phase.transition, phase.transition_options))
+    return named
+
+
+def user_code_of(task: Task, policy: Policy | None = None) -> dict[str, str]:
+    """Content hashes of the user's own code that a run depends on, by name as files have it; errors as of `run_key`.
+
+    Args:
+        task: whose model and optimizer.
+        policy: whose components; null for none.
+    """
     found: dict[str, str] = {}
-    for kind, name, options in named:
+    for kind, name, options in _named(task, policy):
         target = kind.code_of(name)
         if target is not None:
             digest = plugins.source_digest(target, options, kind.what)

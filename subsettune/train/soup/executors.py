@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from subsettune import models
 from subsettune.config import must
 from subsettune.errors import ConfigError
 from subsettune.train import optimizers
@@ -82,6 +82,7 @@ class Sequential(WorkerExecutor):
         super().__init__(learner, networks, masks)
         self.clock, self.networks = clock, networks
         self.optimizers = [optimizers.make(learner.recipe, network) for network in networks]
+        self._rates = [optimizers.Rates(optimizer, learner.recipe.lr) for optimizer in self.optimizers]
         self._zero()
 
     def step(self, read: Read, lr: float, seconds: list[float] | None) -> Tensor:
@@ -98,8 +99,7 @@ class Sequential(WorkerExecutor):
     def _step(self, worker: int, examples: Examples, lr: float) -> Tensor:
         inputs, targets, weights = examples
         network, optimizer = self.networks[worker], self.optimizers[worker]
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        self._rates[worker].set(lr)
         loss = self._loss(self.learner.outputs(inputs, network), targets, weights)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -158,6 +158,7 @@ class Vectorized(WorkerExecutor):
         }
         self.buffers = dict(buffers)
         self.optimizer = optimizers.make(learner.recipe, nn.ParameterList(self.parameters.values()))
+        self._rates = optimizers.Rates(self.optimizer, learner.recipe.lr)
         self._zero()
 
     def losses(self, inputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
@@ -177,8 +178,7 @@ class Vectorized(WorkerExecutor):
 
     def step(self, read: Read, lr: float, seconds: list[float] | None) -> Tensor:
         """See `WorkerExecutor.step`; the workers have no times of their own."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        self._rates.set(lr)
         inputs, targets, weights = zip(*map(read, range(self._num_workers)), strict=True)
         factors = None if weights[0] is None else torch.stack(weights)
         losses = self.losses(torch.stack(inputs), torch.stack(targets), factors)
@@ -272,7 +272,7 @@ def _problem_together(learner: Learner) -> str | None:
         warnings.simplefilter("error")  # vmap warns where it loops
         try:
             inputs, targets = learner.part.batch(index.to(learner.device))
-            executor = Vectorized(learner, [copy.deepcopy(learner.network) for _ in range(2)], {})
+            executor = Vectorized(learner, [models.copy_of(learner.network) for _ in range(2)], {})
             executor.losses(torch.stack([inputs] * 2), torch.stack([targets] * 2), None).sum().backward()
         except Exception as error:  # whatever the user's network raises
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

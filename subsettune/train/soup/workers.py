@@ -27,7 +27,6 @@ Source: Ro, Wang, Chidambaram & Akella 2023 (LiPT, ICML); averaging as in Wortsm
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from subsettune import models
 from subsettune.data.augment import make_augment
 from subsettune.data.rand_augment import rand_augment
 from subsettune.facts import TaskFacts
@@ -121,7 +121,7 @@ class Workers:
         self._total_s += self.place.clock() - start
 
     def _gather(self, masks: dict[str, Tensor]) -> WorkerExecutor:
-        networks = [copy.deepcopy(self.learner.network).train() for _ in self.shards]
+        networks = [models.in_training(models.copy_of(self.learner.network)) for _ in self.shards]
         if self.mode == "together":
             return executors.Vectorized(self.learner, networks, masks)
         return executors.Sequential(self.learner, networks, masks, self.place.clock)
@@ -186,7 +186,7 @@ class Workers:
         """|weight * gradient| of every maskable weight on the first examples of a worker's shard."""
         index = self.shards[worker, : costs.MASK_EXAMPLES].to(self.learner.device)
         inputs, targets = self.learner.part.batch(index)
-        network = copy.deepcopy(self.learner.network).train()  # running statistics of the run's own stay
+        network = models.in_training(models.copy_of(self.learner.network))  # running statistics of the run's own stay
         losses = self.learner.example_losses(self.learner.outputs(inputs, network), targets)
         factors = self._factors(index)
         loss = losses.mean() if factors is None else (losses * factors).mean()

@@ -238,9 +238,10 @@ PAIRS = [(0.1, 0.0), (0.2, 1.0), (0.3, 2.0), (0.4, 3.0), (0.2, 4.0), (0.3, 5.0)]
 
 @pytest.fixture
 def failing(tmp_path: Path, tiny_data: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Inline:
-    (tmp_path / "order").write_text("raise")
     monkeypatch.delitem(sys.modules, "unruly", raising=False)
-    return Inline(tmp_path, tiny_data, {"name": "unruly:Unruly", "folder": str(tmp_path)})
+    made = Inline(tmp_path, tiny_data, {"name": "unruly:Unruly", "folder": str(tmp_path)})
+    (tmp_path / "order").write_text("raise")  # not before: what always raises is told before a study
+    return made
 
 
 def test_a_run_that_raises_is_tried_twice_then_recorded_with_log_and_command(failing: Inline) -> None:
