@@ -223,3 +223,26 @@ def test_a_function_s_data_that_did_not_change_are_read_once(
     for same_process in (False, False, True, True):
         assert total("made:make", places, same_process=same_process) == 1200.0
     assert len(reads) == 1
+
+
+@pytest.mark.parametrize("has_archives", [True, False])
+def test_a_named_data_set_goes_by_the_files_that_are_read(
+    places: DataPaths, tmp_path: Path, has_archives: bool
+) -> None:
+    """The archives where all of them are there, else the unpacked files; the others decide nothing."""
+    archives = [tmp_path / archive for archive in sources.TORCHVISION["mnist"].archives]
+    unpacked = [archive.with_suffix("") for archive in archives]
+    for file in (*(archives if has_archives else ()), *unpacked):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"old")
+        os.utime(file, (10**9, 10**9))
+    where = DataPaths(data_root=str(tmp_path), cache=places.cache)
+    keys = [sources.find(Data(source="mnist"), "classification", where).key]
+    for file in (unpacked[0], archives[0] if has_archives else unpacked[1]):
+        new = tmp_path / "new"
+        new.write_bytes(b"new")
+        os.utime(new, (10**9, 10**9))
+        by_copy(new, file)
+        keys.append(sources.find(Data(source="mnist"), "classification", where).key)
+    assert (keys[0] == keys[1]) is has_archives
+    assert keys[1] != keys[2]
