@@ -90,7 +90,7 @@ class StudyDriver:
     """
 
     def __init__(self, study: Study, folder: StudyFolder, observer: Observer, options: TuneOptions) -> None:
-        self.address = options.address or os.environ.get("RAY_ADDRESS")  # Ray sets it in the jobs of a cluster
+        self.address, self.address_origin = _address(options)
         if self.address is None:
             check_here(study, options.device)
         device = device_of(study, options)
@@ -199,6 +199,7 @@ class StudyDriver:
             cpus=settings.cpus_per_trial,
             gpus=settings.gpus_per_trial,
             address=self.address,
+            origin=self.address_origin,
         )
         return RayExecutor(
             worker,
@@ -216,6 +217,15 @@ class StudyDriver:
         words += ["--device", options.device, "--cache", options.places.cache_folder]
         words += ["--data-root", options.places.data_root] if options.places.data_root is not None else []
         return tuple(words)
+
+
+def _address(options: TuneOptions) -> tuple[str | None, str]:
+    """The address of the cluster, null where runs stay on this machine, and where it was given."""
+    if options.executor == "inline":
+        return None, ""
+    if options.address:
+        return options.address, "--address"
+    return os.environ.get("RAY_ADDRESS") or None, "RAY_ADDRESS"  # Ray sets it in the jobs of a cluster
 
 
 def _open(study: Study, folder: StudyFolder, options: TuneOptions, data: DataOrigin) -> None:

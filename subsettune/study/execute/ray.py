@@ -83,7 +83,7 @@ class RayExecutor:
             the first error of a stage.
         """
         searcher = SequenceSearcher(chain, self._worker, self._facts, self._num_validation, self._clock, self._note)
-        with cluster(self._resources) as slots, staging(), handlers_restored():
+        with cluster(self._resources, self._note) as slots, staging(), handlers_restored():
             if slots is not None and slots < self._resources.parallel:
                 self._note(f"{slots} runs at a time fit here, not {self._resources.parallel}.")
             folder = Folder.at(self._storage)
