@@ -9,8 +9,10 @@ What becomes of the winner and of the finished study is the caller's affair: `su
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -24,6 +26,7 @@ from subsettune.study.execute.signals import sigterm_as_sigint
 from subsettune.study.execute.worker import Worker
 from subsettune.study.observer import Observer
 from subsettune.study.options import TuneOptions, device_of
+from subsettune.study.own_code import check_importable, own_code
 from subsettune.study.preflight import check_here, resolve_study
 from subsettune.study.results.folder import StudyFolder
 from subsettune.study.results.lock import DriverLock
@@ -90,6 +93,8 @@ class StudyDriver:
     """
 
     def __init__(self, study: Study, folder: StudyFolder, observer: Observer, options: TuneOptions) -> None:
+        if options.executor == "ray":
+            check_importable(study)
         self.address, self.address_origin = _address(options)
         if self.address is None:
             check_here(study, options.device)
@@ -190,6 +195,7 @@ class StudyDriver:
         num_validation = len(context.data.validation)
         if context.options.executor == "inline":
             return InlineExecutor(worker, context.facts, num_validation, context.clock)
+        _provide_home()
         from subsettune.study.execute.ray import RayExecutor
         from subsettune.study.execute.ray_cluster import Resources  # Ray takes seconds to load
 
@@ -209,6 +215,7 @@ class StudyDriver:
             resources=resources,
             storage=context.uri("tune"),
             note=context.observer.note,
+            code=own_code(context.study),
         )
 
     def _alone(self, options: RunOptions) -> tuple[str, ...]:
@@ -217,6 +224,14 @@ class StudyDriver:
         words += ["--device", options.device, "--cache", options.places.cache_folder]
         words += ["--data-root", options.places.data_root] if options.places.data_root is not None else []
         return tuple(words)
+
+
+def _provide_home() -> None:
+    """Give Ray a home folder where this user has none, as in containers: it asks for one while it is imported."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.gettempdir()
 
 
 def _address(options: TuneOptions) -> tuple[str | None, str]:

@@ -1,4 +1,4 @@
-"""Connecting to a Ray cluster that is there: what is wrong with an address is told in one sentence, within half a minute.
+"""Connecting to a Ray cluster that is there: a wrong address is told in one sentence, in half a minute.
 
 Ray's own way with an address that leads elsewhere is to try for a minute and more, with lines of its C++ code on the
 terminal. So whatever listens there is first asked whether it speaks gRPC at all.
@@ -70,9 +70,7 @@ class Address:
             return StudyError(f"the cluster at {self.text!r} ({self.origin}) has {there}; here is {here}. {advice}")
         words = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         advice = f"Start one with `ray start --head`, or {self.way_out} to run on this machine."
-        return StudyError(
-            f"no Ray cluster answers at {self.text!r} ({self.origin}): {words.rstrip('.')}. {advice}"
-        )
+        return StudyError(f"no Ray cluster answers at {self.text!r} ({self.origin}): {words.rstrip('.')}. {advice}")
 
     def _knock(self) -> None:
         """Raise an OSError or ValueError unless what listens there speaks HTTP/2, as every part of a cluster does."""

@@ -90,11 +90,11 @@ def session_folder(note: Callable[[str], None]) -> str | None:
 
 def _default_folder() -> Path:
     """As Ray has it: below RAY_TMPDIR, else TMPDIR, else /tmp."""
-    return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp").absolute() / "ray"  # noqa: S108
+    return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp").absolute() / "ray"
 
 
 def _other_folders() -> Iterator[Path]:
-    for name in ("/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108
+    for name in ("/tmp", "/var/tmp", "/dev/shm"):
         yield Path(name) / "ray"
         yield Path(name) / f"ray-{os.getuid()}"  # where the first is another user's
 

@@ -1,0 +1,66 @@
+"""What every node of a cluster must reach, asked of each before the first run: the user's code and the study's folder.
+
+A run that cannot import its network would fail, as would all others, and the study would end with the wrong news that
+no policy is good enough.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from subsettune.errors import StudyError
+from subsettune.storage import Folder
+from subsettune.study.own_code import why_not_here
+
+ANSWER_S = 60.0  # a worker starts, and the user's code may import much; a node that takes longer is not waited for
+
+
+def check_nodes(code: Mapping[str, str], storage: str) -> None:
+    """Ask each node that is alive for what it cannot reach.
+
+    Args:
+        code: of the study, not ours, with its keys.
+        storage: folder or URI that all nodes share.
+
+    Raises:
+        StudyError: a node cannot import the code, or does not see the folder.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    if not code and len(nodes) == 1:  # this machine's own, with nothing to import
+        return
+    folder, mark = Folder.at(storage), f".seen-{secrets.token_hex(8)}"
+    folder.write(mark, b"")
+    try:
+        asked = {_ask(node["NodeID"], dict(code), storage, mark): str(node["NodeManagerAddress"]) for node in nodes}
+        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S)
+        for answer in answered:
+            with contextlib.suppress(RayError):  # the node was lost meanwhile: its runs go elsewhere
+                problem = ray.get(answer)
+                if problem is not None:
+                    raise StudyError(f"the worker on node {asked[answer]} cannot train: {problem}")
+    finally:
+        folder.remove(mark)
+
+
+def _ask(node: str, code: dict[str, str], storage: str, mark: str) -> Any:
+    there = NodeAffinitySchedulingStrategy(node, soft=False)  # type: ignore[no-untyped-call]
+    question = ray.remote(num_cpus=0, max_retries=0)(_why_not_there).options(scheduling_strategy=there)
+    return question.remote(code, storage, mark, str(Path.cwd()))
+
+
+def _why_not_there(code: dict[str, str], storage: str, mark: str, home: str) -> str | None:
+    """What a worker lacks; runs on its node."""
+    with contextlib.suppress(OSError):  # on another node the driver's folder may not exist
+        os.chdir(home)
+    if not Folder.at(storage).exists(mark):
+        return f"it does not see {storage}. Give a --storage that all nodes share, such as NFS or s3://BUCKET/runs."
+    return why_not_here(code)
