@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subsettune import former_names
+from subsettune.cli.interrupt import INTERRUPTED
 from subsettune.config import must
 from subsettune.errors import ConfigError, Mistake, StorageError, StudyError, SubsettuneError
+from subsettune.report.patience import Patience
 
 if TYPE_CHECKING:
     from subsettune.data import DataPaths
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
     from subsettune.study.results.view import StudyView
     from subsettune.study.spec.definition import Study
 
-DONE, WRONG_INPUT, NOT_VERIFIED, INTERRUPTED = 0, 2, 3, 130
+DONE, WRONG_INPUT, NOT_VERIFIED = 0, 2, 3
 REPORT = "report.html"
+LOADING = "loading packages"
 FIT_SHAPES = (
     "Call subsettune.train.pruning.surgery.fit_shapes(network, weights) before network.load_state_dict(weights)."
 )
@@ -37,14 +40,16 @@ Command = Callable[[argparse.Namespace], int]
 
 def tune_study(options: argparse.Namespace) -> int:
     """Run a study, or go on with one, and print its result; 3 where no policy passed."""
-    from subsettune.api import tune
-    from subsettune.report import progress, render, tables
-    from subsettune.study.options import TuneOptions, fresh_run_id
+    with Patience(sys.stderr, LOADING):
+        from subsettune.api import tune
+        from subsettune.report import progress, render, tables
+        from subsettune.study.options import TuneOptions, fresh_run_id
 
     study = _study(options)
     fresh = options.run_id is None
     run_id = fresh_run_id(options.storage, Path(options.study).stem) if fresh else options.run_id
     again = f"{options.command_line} --run-id {shlex.quote(run_id)}" if fresh else options.command_line
+    options.answer.go_on = f"What is finished is kept; to go on: {again}"
     where = TuneOptions(
         storage=options.storage,
         places=_places(options),
@@ -65,10 +70,11 @@ def tune_study(options: argparse.Namespace) -> int:
 
 def plan_study(options: argparse.Namespace) -> int:
     """Print what a study would do and cost."""
-    from subsettune.report import plan_tables, render
-    from subsettune.study.plan import plan
+    with Patience(sys.stderr, LOADING) as patience:
+        from subsettune.report import plan_tables, render
+        from subsettune.study.plan import plan
 
-    made = plan(_study(options), _places(options))
+        made = plan(_study(options), _places(options), stage=patience.stage)
     if options.json:
         print(json.dumps(made, indent=2))
     else:
@@ -135,15 +141,21 @@ def export_bundle(options: argparse.Namespace) -> int:
 
 def train_once(options: argparse.Namespace) -> int:
     """Train by a policy, a bundle or the recipe, and print the result; 2 where the training diverged."""
-    from subsettune.data import load
-    from subsettune.train import transitions
-    from subsettune.train.loop import RunOptions, facts, run
+    with Patience(sys.stderr, LOADING) as patience:
+        from subsettune.data import load
+        from subsettune.train import transitions
+        from subsettune.train.loop import RunOptions, facts, run
 
-    study = _study(options)
-    places = _places(options)
-    _check_save(options.save)
-    known = facts(study.task, places)
-    policy = _policy(options, known, load(study.task, places).fingerprint)
+        study = _study(options)
+        places = _places(options)
+        _check_save(options.save)
+        patience.stage("reading data")
+        data = load(study.task, places)
+        patience.stage("counting FLOPs")
+        known = facts(study.task, places)
+        policy = _policy(options, known, data.fingerprint)
+    if options.checkpoints is not None:
+        options.answer.go_on = f"To go on from the last checkpoint: {options.command_line}"
     settings = RunOptions(
         splits=("validation", "test"),
         device=options.device,

@@ -99,7 +99,7 @@ class StudyDriver:
         if self.address is None:
             check_here(study, options.device)
         device = device_of(study, options)
-        resolved = resolve_study(study, options.places)
+        resolved = resolve_study(study, options.places, lambda name: observer.stage(name, None))
         first = study.study.seed * SEEDS_APART
         self.lock = DriverLock(folder.folder, folder.run_id)
         try:
@@ -141,6 +141,7 @@ class StudyDriver:
                     self._executor().execute(StageSequence(self.sources()))
                     self._export(delivery)
                 context.set_status("finished")
+                context.observer.stage("report", None)
         except KeyboardInterrupt:
             context.note(interrupted=True)
             delivery.report(context, folder.view())
@@ -195,6 +196,7 @@ class StudyDriver:
         num_validation = len(context.data.validation)
         if context.options.executor == "inline":
             return InlineExecutor(worker, context.facts, num_validation, context.clock)
+        context.observer.stage("starting Ray" if self.address is None else "connecting to Ray", None)
         _provide_home()
         from subsettune.study.execute.ray import RayExecutor
         from subsettune.study.execute.ray_cluster import Resources  # Ray takes seconds to load

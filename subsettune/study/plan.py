@@ -13,7 +13,7 @@ from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
 from subsettune.policy import SUBSET, Policy
 from subsettune.study.ablation.choose import Ground, unaffordable
-from subsettune.study.preflight import Admitted, dearest_budget, resolve_study
+from subsettune.study.preflight import Admitted, Stage, dearest_budget, resolve_study, unwatched
 from subsettune.study.spec.definition import Study
 from subsettune.train.learner import Learner
 from subsettune.train.loop import check
@@ -25,7 +25,11 @@ TIMED_S = 0.5
 
 
 def plan(
-    study: Study, places: DataPaths | None = None, *, clock: Callable[[], float] = time.perf_counter
+    study: Study,
+    places: DataPaths | None = None,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    stage: Stage = unwatched,
 ) -> dict[str, Any]:
     """Check a study and project what it costs at most.
 
@@ -33,6 +37,7 @@ def plan(
         study: to plan.
         places: where this machine keeps data.
         clock: seconds.
+        stage: told what it is busy with.
 
     Returns:
         A mapping with N, M, P, Q, FLOPs, the number of runs by kind and the projected time; its keys are those of
@@ -43,10 +48,11 @@ def plan(
         ConfigError, DataError, ModelError: the study cannot be run.
     """
     task, settings = study.task, study.study
-    admitted = resolve_study(study, places or DataPaths())
+    admitted = resolve_study(study, places or DataPaths(), stage)
     known, data = admitted.facts, admitted.data
     runs = _runs(study, admitted)
     passes = sum(kind["passes"] for kind in runs.values())
+    stage("timing updates")
     pass_s = _seconds_per_pass(study, data, known, clock)
     return {
         "task": f"{task.model.name} on {task.data.source}, {task.metric} within {task.tolerance:g}",

@@ -83,8 +83,8 @@ class RayExecutor:
 
         Raises:
             KeyboardInterrupt: SIGINT; what was finished is on record.
-            StudyError: the cluster cannot be reached, has not the resources for one run, or is lost; or a node lacks what
-                a run needs.
+            StudyError: the cluster cannot be reached, has not the resources for one run, or is lost, or a node lacks
+                what a run needs.
             the first error of a stage.
         """
         searcher = SequenceSearcher(chain, self._worker, self._facts, self._num_validation, self._clock, self._note)
