@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-KEPT = "A study is kept; see it with: subsettune show RUN_ID"
+KEPT = {"tune": " The study is kept; see it with: subsettune show RUN_ID"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = INTERRUPTED
         out.flush()
         if out.failure is not None and not isinstance(out.failure, BrokenPipeError):  # `head` has seen enough
-            print(f"error: the result cannot be printed: {out.failure.strerror}. {KEPT}", file=errors)
+            kept = KEPT.get(given[0], "")
+            print(f"error: the result cannot be printed: {out.failure.strerror}.{kept}", file=errors)
             code = 2
     return code
 

@@ -17,11 +17,12 @@ class Patience:
     Args:
         stream: where it is said.
         first: the stage that it begins in.
-        patience_s: how long a stage may last in silence.
+        patience_s: how long a stage may last in silence; null for the usual time.
     """
 
-    def __init__(self, stream: TextIO, first: str, patience_s: float = PATIENCE_S) -> None:
-        self._stream, self._name, self._patience_s = stream, first, patience_s
+    def __init__(self, stream: TextIO, first: str, patience_s: float | None = None) -> None:
+        self._stream, self._name = stream, first
+        self._patience_s = PATIENCE_S if patience_s is None else patience_s
         self._began_s = time.monotonic()
         self._changed, self._is_over = threading.Condition(), False
         self._thread = threading.Thread(target=self._wait, name="patience", daemon=True)
