@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import subprocess
 import sys
 import threading
@@ -22,9 +23,7 @@ def test_a_full_disk_is_remembered_and_not_raised() -> None:
         assert stream.failure is not None
         assert stream.failure.errno == errno.ENOSPC
         stream.write("more\n")  # the disk may have room again: it is tried, and never raises
-        with pytest.raises(OSError, match="No space"):
-            full.flush()
-        full.detach()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())  # where Python brings the rest when it closes the file
 
 
 def test_a_closed_stream_is_remembered() -> None:

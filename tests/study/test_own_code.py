@@ -39,8 +39,8 @@ def test_code_of_the_running_script_is_refused_where_workers_are_other_processes
     """Each trial would fail on its own, and the study end with the news that no policy is good enough."""
     study = changed({"task.model": {"name": "__main__:net"}})
     words = (
-        "task.model.name: name must be importable by workers, got '__main__:net'. Put it into a file of its own and write "
-        "module:name, or run without Ray: executor='inline', --inline."
+        "task.model.name: name must be importable by workers, got '__main__:net'. Put it into a file of its own and "
+        "write module:name, or run without Ray: executor='inline', --inline."
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(words)}$"):
         tune(study, run_id="main", options=TuneOptions(storage="/nowhere"))

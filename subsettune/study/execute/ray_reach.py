@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from subsettune.errors import StudyError
@@ -35,7 +36,8 @@ def check_nodes(code: Mapping[str, str], storage: str) -> None:
         StudyError: a node cannot import the code, or does not see the folder.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    if not code and len(nodes) == 1:  # this machine's own, with nothing to import
+    odd = _odd_files()
+    if not code and not odd and len(nodes) == 1:  # this machine's own, with nothing to import
         return
     folder, mark = Folder.at(storage), f".seen-{secrets.token_hex(8)}"
     folder.write(mark, b"")
@@ -43,12 +45,37 @@ def check_nodes(code: Mapping[str, str], storage: str) -> None:
         asked = {_ask(node["NodeID"], dict(code), storage, mark): str(node["NodeManagerAddress"]) for node in nodes}
         answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S)
         for answer in answered:
-            with contextlib.suppress(RayError):  # the node was lost meanwhile: its runs go elsewhere
-                problem = ray.get(answer)
-                if problem is not None:
-                    raise StudyError(f"the worker on node {asked[answer]} cannot train: {problem}")
+            problem = _answer(answer, odd)
+            if problem is not None:
+                raise StudyError(f"the worker on node {asked[answer]} cannot train: {problem}")
     finally:
         folder.remove(mark)
+
+
+def _odd_files() -> list[str]:
+    """Files of the working folder named like modules that are loaded here, from elsewhere.
+
+    Ray puts that folder first where its workers look for modules, so a `torch.py` there is what they get for torch.
+    """
+    here = [path for path in Path.cwd().glob("*.py") if path.stem in sys.modules]
+    loaded = {path: getattr(sys.modules[path.stem], "__file__", None) for path in here}
+    return sorted(path.name for path, file in loaded.items() if file is None or Path(file).resolve() != path.resolve())
+
+
+def _answer(answer: Any, odd: list[str]) -> str | None:
+    try:
+        problem = ray.get(answer)
+    except RayTaskError as error:
+        if not odd:
+            raise
+        words = str(error).strip().splitlines()[-1]
+        advice = "Rename it, or run from another folder."
+        return (
+            f"{words} The working folder holds {', '.join(odd)}, where Python's or a package's own is meant. {advice}"
+        )
+    except RayError:  # the node was lost meanwhile: its runs go elsewhere
+        return None
+    return None if problem is None else str(problem)
 
 
 def _ask(node: str, code: dict[str, str], storage: str, mark: str) -> Any:

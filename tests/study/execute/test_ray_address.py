@@ -79,6 +79,6 @@ def test_a_study_in_this_process_looks_at_this_machine(monkeypatch: pytest.Monke
     """RAY_ADDRESS names a cluster that such a study does not use: its GPUs count for nothing."""
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    study = changed({"study.gpus_per_trial": 1})
     with pytest.raises(ValueError, match="gpus_per_trial must be at most 0 here, got 1"):
-        study = changed({"study.gpus_per_trial": 1})
         tune(study, run_id="gpu", options=TuneOptions(storage=str(tmp_path), executor="inline"))

@@ -115,7 +115,7 @@ def test_a_study_in_poor_surroundings(tmp_path: Path) -> None:
     """Ray: whether it comes up is the question. All at once, so that one cluster will do."""
     path = write(tmp_path / "study.yaml", {"study.trials": 2, "study.parallel": 4, "task.tolerance": 0.5})
     (tmp_path / LONG).mkdir()
-    for name in ("random", "types", "ray", "torch"):  # each would end whatever imports it
+    for name in ("random", "types", "ray"):  # each would end whatever imports it
         (tmp_path / f"{name}.py").write_text("raise RuntimeError")
     environment = {"TMPDIR": str(tmp_path / LONG), "HOME": "/dev/null", "RAY_ADDRESS": "", "OMP_NUM_THREADS": "0"}
     environment |= {"SUBSETTUNE_CACHE": str(tmp_path / "cache"), "SUBSETTUNE_ROOT": str(ROOT)}
