@@ -7,6 +7,7 @@ no policy is good enough.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import secrets
 import sys
@@ -22,6 +23,7 @@ from subsettune.errors import StudyError
 from subsettune.storage import Folder
 from subsettune.study.own_code import why_not_here
 
+TRAINING = "subsettune.study.execute.worker"  # brings torch and all else that a run takes
 ANSWER_S = 60.0  # a worker starts, and the user's code may import much; a node that takes longer is not waited for
 
 
@@ -66,16 +68,13 @@ def _answer(answer: Any, odd: list[str]) -> str | None:
     try:
         problem = ray.get(answer)
     except RayTaskError as error:
-        if not odd:
-            raise
-        words = str(error).strip().splitlines()[-1]
-        advice = "Rename it, or run from another folder."
-        return (
-            f"{words} The working folder holds {', '.join(odd)}, where Python's or a package's own is meant. {advice}"
-        )
+        problem = f"{str(error).strip().splitlines()[-1].rstrip('.')}."
     except RayError:  # the node was lost meanwhile: its runs go elsewhere
         return None
-    return None if problem is None else str(problem)
+    if problem is None or not odd:
+        return None if problem is None else str(problem)
+    advice = "If it is meant to be Python's or a package's own, rename the file, or run from another folder."
+    return f"{problem} The working folder holds {', '.join(odd)}, which workers take. {advice}"
 
 
 def _ask(node: str, code: dict[str, str], storage: str, mark: str) -> Any:
@@ -90,4 +89,8 @@ def _why_not_there(code: dict[str, str], storage: str, mark: str, home: str) -> 
         os.chdir(home)
     if not Folder.at(storage).exists(mark):
         return f"it does not see {storage}. Give a --storage that all nodes share, such as NFS or s3://BUCKET/runs."
+    try:
+        importlib.import_module(TRAINING)
+    except Exception as error:  # whatever stands in the way of a package
+        return f"it cannot load {TRAINING}: {type(error).__name__}: {error}."
     return why_not_here(code)

@@ -361,7 +361,7 @@ def test_code_that_a_node_cannot_import_is_told_before_anything_runs(
 def test_a_file_that_workers_take_for_a_package_is_named(bench: Bench) -> None:
     """Ray: it puts the working folder first where workers look."""
     (bench.folder / "torch.py").write_text("raise RuntimeError('not torch')")
-    with pytest.raises(StudyError, match=r"cannot train: .* The working folder holds torch\.py, where Python's or a"):
+    with pytest.raises(StudyError, match=r"it cannot load .*: not torch\. The working folder holds torch\.py,"):
         bench.execute(requests(bench, 1))
     assert bench.records == []
 
