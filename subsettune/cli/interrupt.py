@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from typing import TextIO
 
+from subsettune.report.streams import ForgivingStream
+
 INTERRUPTED = 130
 SAME_S = 0.3  # `timeout` and some shells send a signal to the program and to its group: it is one Ctrl-C
 
@@ -25,7 +27,7 @@ class Answer:
         stream: where it is said.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | ForgivingStream) -> None:
         self._stream = stream
         self.go_on = ""  # a sentence: how to go on; commands set it once they know
         self._heard_s = -1.0

@@ -78,7 +78,7 @@ def _answer(answer: Any, odd: list[str]) -> str | None:
 
 
 def _ask(node: str, code: dict[str, str], storage: str, mark: str) -> Any:
-    there = NodeAffinitySchedulingStrategy(node, soft=False)  # type: ignore[no-untyped-call]
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
     question = ray.remote(num_cpus=0, max_retries=0)(_why_not_there).options(scheduling_strategy=there)
     return question.remote(code, storage, mark, str(Path.cwd()))
 

@@ -68,7 +68,7 @@ def test_the_longest_path_that_linux_allows(notes: list[str], tmp_path: Path, mo
 
 def test_no_folder_has_room(notes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", "/tmp")
-    monkeypatch.setattr(ray_start.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(100, 100, 0))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(100, 100, 0))
     words = (
         "^Ray cannot start on this machine: /tmp/ray is full \\(0 MiB are left\\). Set TMPDIR to a short path that can"
     )
