@@ -81,6 +81,8 @@ def _against_random(records: StudyRecords, summary: Summary, best: PolicyRow) ->
 
 
 def _lost(records: StudyRecords) -> str:
+    if records.trials and all(trial.cause == "failed" for trial in records.trials):
+        return f"Nothing is known of any policy: all {len(records.trials)} trials failed. See their logs."
     if not records.tested:
         return "No policy passed: the search found none that reached the target."
     misses = [f"{v.name} {_was(v.words(records.study.task.tolerance))}" for v in records.tested]
