@@ -15,7 +15,6 @@ from typing import Any
 
 from subsettune.config import must
 from subsettune.errors import ConfigError
-from subsettune.storage import absolute
 
 MAIN = "__main__"  # the script or notebook that runs; in a worker it is another one
 _importing: list[str] = []  # modules of the user's that are being imported, the innermost last
@@ -69,7 +68,7 @@ def _working_folder_first() -> Iterator[None]:
     First for good, a file `random.py` or `platform.py` there would take the place of Python's own in what we, torch and
     Ray import later.
     """
-    here = str(absolute("."))
+    here = str(Path.cwd())
     if here in sys.path or "" in sys.path:
         yield
         return
