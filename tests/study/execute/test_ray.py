@@ -54,7 +54,9 @@ pytestmark = [
 ]
 SUBSETTUNE = [sys.executable, "-m", "subsettune.cli"]
 CLIENT_PORT = 20000 + os.getpid() % 10000
-OURS = re.compile(r"\[ ?\d+:\d\d\] .+|")  # a line of progress
+OURS = re.compile(
+    r"\[ ?\d+:\d\d\] .+|loading packages \.\.\.|Stopping; Ctrl-C again ends at once\. .+|"
+)  # what a user reads
 
 
 @pytest.fixture(scope="module")
