@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from subsettune.bundle.export import chosen, export_study
+from subsettune.plugins import refuse_within_import
 from subsettune.report import html, progress
 from subsettune.study.context import StudyContext
 from subsettune.study.driver import Delivery, StudyDriver
@@ -45,6 +46,7 @@ def tune(
         ConfigError, DataError, ModelError, LearningError, StudyError: see `subsettune.errors`.
         KeyboardInterrupt: interrupted; the same call goes on.
     """
+    refuse_within_import()
     options = options or TuneOptions()
     name = Path(study).stem if isinstance(study, str | Path) else "study"
     resolved = study if isinstance(study, Study) else read(study) if isinstance(study, str | Path) else parse(study)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from subsettune import config, user_code
 from subsettune.config import must
 from subsettune.errors import ConfigError, did_you_mean
+
+MAIN = "__main__"  # the script or notebook that runs; in a worker it is another one
+_importing: list[str] = []  # modules of the user's that are being imported, the innermost last
 
 
 def load_object(name: str, what: str, *, is_installed: bool = False) -> Any:
@@ -28,31 +33,74 @@ def load_object(name: str, what: str, *, is_installed: bool = False) -> Any:
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
         raise ConfigError(must(what, "package.module:name", name, "Name both the module and what is in it."))
-    value = _load_module(module_name, f"{what} {name!r}", is_installed=is_installed)
+    value = module = _load_module(module_name, f"{what} {name!r}", is_installed=is_installed)
     try:
         for part in attribute.split("."):
             value = getattr(value, part)
     except AttributeError as error:
-        raise ConfigError(f"{what} {name!r} cannot be found: {error}. Check the name after the colon.") from error
+        advice = _shadowed(module) or " Check the name after the colon."
+        raise ConfigError(f"{what} {name!r} cannot be found: {error}.{advice}") from error
     return value
 
 
 def _load_module(name: str, what: str, *, is_installed: bool = False) -> Any:
-    here = str(Path.cwd())
-    if not is_installed and here not in sys.path:
-        sys.path.insert(0, here)
+    _importing.append(name)
     is_new = name not in sys.modules
     try:
-        module = importlib.import_module(name)
+        with contextlib.nullcontext() if is_installed else _working_folder_first():
+            module = importlib.import_module(name)
+    except ConfigError:
+        raise
     except ImportError as error:
         advice = "Run from the folder that holds the module, or install it."
         raise ConfigError(f"{what} cannot be imported: {error}. {advice}") from error
     except Exception as error:  # whatever the user's module does while it is imported
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(f"{what} cannot be imported: module {name} fails with {reason}. Mend it.") from error
+    finally:
+        _importing.pop()
     if is_new and not is_installed:
         user_code.digest_of(name)  # now, while the file is what was loaded
     return module
+
+
+@contextlib.contextmanager
+def _working_folder_first() -> Iterator[None]:
+    """Look into the working folder first while the user's module is imported, and last from then on.
+
+    First for good, a file `random.py` or `platform.py` there would take the place of Python's own in what we, torch and
+    Ray import later.
+    """
+    here = str(Path.cwd())
+    if here in sys.path or "" in sys.path:
+        yield
+        return
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if here in sys.path:
+            sys.path.remove(here)
+        sys.path.append(here)
+
+
+def refuse_within_import() -> None:
+    """Refuse to start a study out of a module that is imported for its functions: it would start within itself.
+
+    Raises:
+        ConfigError: a module that a study names is being imported right now.
+    """
+    if _importing:
+        advice = 'Put the call under `if __name__ == "__main__":`, so that the module can be imported.'
+        raise ConfigError(f"module {_importing[-1]} starts a study while it is imported for one. {advice}")
+
+
+def _shadowed(module: ModuleType) -> str:
+    """A hint where the working folder holds a file of a module's name that is not what was imported."""
+    file, mine = getattr(module, "__file__", None), Path(f"{module.__name__.replace('.', '/')}.py")
+    if not mine.is_file() or (file is not None and Path(file).resolve() == mine.resolve()):
+        return ""
+    return f" It is Python's or another package's, not {mine}: give that file another name."
 
 
 def source_digest(name: str, options: Mapping[str, Any] | None = None, what: str = "code") -> str:

@@ -16,6 +16,8 @@ from pyarrow import ArrowException, fs, parquet
 
 from subsettune.errors import StorageError
 
+GONE = "The working folder is not there any more."
+
 
 @dataclass(frozen=True, slots=True)
 class Folder:
@@ -38,7 +40,7 @@ class Folder:
         """
         text = os.fspath(uri)
         if "://" not in text:
-            return cls(fs.LocalFileSystem(), str(Path(text).expanduser().absolute()))
+            return cls(fs.LocalFileSystem(), str(absolute(text)))
         try:
             filesystem, path = fs.FileSystem.from_uri(text)
         except (OSError, ArrowException, ValueError) as error:
@@ -177,9 +179,23 @@ def _write_local(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def absolute(path: str | Path) -> Path:
+    """A local path as every process understands it: `~` and the working folder written out.
+
+    Raises:
+        StorageError: there is no such home folder, or the working folder was removed.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise StorageError(f"{str(path)!r} names a home folder that is not there. Write the path in full.") from error
+    except FileNotFoundError as error:
+        raise StorageError(f"{GONE} Change to one that is there, or write {str(path)!r} in full.") from error
+
+
 def inside(folder: str, name: str) -> str:
     """Path or URI of something in a folder; the query of a URI (`s3://bucket/runs?region=...`) stays at its end."""
     if "://" not in folder:
-        return f"{Path(folder).expanduser().absolute()}/{name}"
+        return f"{absolute(folder)}/{name}"
     path, mark, query = folder.partition("?")
     return f"{path.rstrip('/')}/{name}{mark}{query}"

@@ -60,6 +60,42 @@ def test_a_module_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bo
         plugins.load_object("failing_module:x", "thing")
 
 
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder that Python does not look into by itself."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    return tmp_path
+
+
+def test_files_named_like_pythons_own_take_no_ones_place(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's module finds what lies beside it; what others import afterwards is what it was."""
+    (here / "beside.py").write_text("value = 1")
+    (here / "with_neighbour.py").write_text("from beside import value")
+    (here / "tabnanny.py").write_text("raise RuntimeError")
+    for name in ("beside", "with_neighbour", "tabnanny"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert plugins.load_object("with_neighbour:value", "thing") == 1
+    assert sys.path[-1] == str(here)
+    import tabnanny
+
+    assert callable(tabnanny.check)
+
+
+def test_a_file_that_python_does_not_take_is_named(here: Path) -> None:
+    (here / "json.py").write_text("def net(): ...")
+    words = "module 'json' has no attribute 'net'. It is Python's or another package's, not json.py: give that file"
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        plugins.load_object("json:net", "model")
+
+
+def test_a_script_that_starts_a_study_wherever_it_is_imported(here: Path) -> None:
+    (here / "unguarded.py").write_text("import subsettune\nsubsettune.tune({})\ndef net(): ...")
+    words = "^module unguarded starts a study while it is imported for one. Put the call under `if __name__ =="
+    with pytest.raises(ConfigError, match=words):
+        plugins.load_object("unguarded:net", "model")
+
+
 def test_source_digest() -> None:
     expected = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     assert plugins.source_digest("tests.test_plugins:function") == expected

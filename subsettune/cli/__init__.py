@@ -5,55 +5,77 @@ Exit codes: 0 done, 2 wrong input, 3 no policy passed verification, 130 interrup
 
 from __future__ import annotations
 
-import argparse
 import os
-import shlex
-import signal
 import sys
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from subsettune.cli.commands import DONE, INTERRUPTED, WRONG_INPUT, Command
-from subsettune.cli.parser import make_parser
-from subsettune.errors import ConfigError, CostWarning, SubsettuneError
-from subsettune.extras import needed_for
+from subsettune.cli.interrupt import INTERRUPTED, Answer, answered
+from subsettune.report.streams import forgiving_output
+
+if TYPE_CHECKING:
+    import argparse
+
+    from subsettune.errors import ConfigError, SubsettuneError
 
 __all__ = ["main"]
+
+KEPT = {"tune": " The study is kept; see it with: subsettune show RUN_ID"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = make_parser().parse_args(given)
-    options.command_line = shlex.join(["subsettune", *given])
-    command: Command = options.command
-    before = signal.signal(signal.SIGTERM, _interrupt)  # what a cluster sends before it kills: stop as Ctrl-C does
-    try:
-        with needed_for(f"subsettune {options.command_name}"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", CostWarning)  # commands print it
-            code = command(options)
-        sys.stdout.flush()
-    except SubsettuneError as error:
-        _say_error(error, options)
-        code = WRONG_INPUT
-    except KeyboardInterrupt:
-        print("interrupted.", file=sys.stderr)
-        code = INTERRUPTED
-    except BrokenPipeError:  # the reader, e.g. `head`, has seen enough; nor may Python flush into it at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = DONE
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with forgiving_output() as (out, errors):
+        answer = Answer(errors)
+        try:
+            with answered(answer):
+                code = _run(given, answer)
+        except KeyboardInterrupt:
+            print("interrupted.", file=errors)
+            code = INTERRUPTED
+        out.flush()
+        if out.failure is not None and not isinstance(out.failure, BrokenPipeError):  # `head` has seen enough
+            kept = KEPT.get(given[0], "")
+            print(f"error: the result cannot be printed: {out.failure.strerror}.{kept}", file=errors)
+            code = 2
     return code
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+def _run(given: list[str], answer: Answer) -> int:
+    """Parse and call; what that takes is imported here, where Ctrl-C is answered already."""
+    import shlex
+    import warnings
+
+    from subsettune.cli.commands import WRONG_INPUT
+    from subsettune.cli.parser import make_parser
+    from subsettune.errors import CostWarning, StorageError, SubsettuneError
+    from subsettune.extras import needed_for
+
+    options = make_parser().parse_args(given)
+    options.command_line, options.answer = shlex.join(["subsettune", *given]), answer
+    try:
+        _check_working_folder(StorageError)
+        with needed_for(f"subsettune {options.command_name}"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", CostWarning)  # commands print it
+            return int(options.command(options))
+    except SubsettuneError as error:
+        _say_error(error, options)
+        return WRONG_INPUT
+
+
+def _check_working_folder(refusal: type[SubsettuneError]) -> None:
+    """Libraries of C++ fail without one in ways of their own."""
+    try:
+        os.getcwd()  # noqa: PTH109 (pathlib takes longer to load)
+    except FileNotFoundError as error:
+        raise refusal("The working folder is not there any more. Change to one that is.") from error
 
 
 def _say_error(error: SubsettuneError, options: argparse.Namespace) -> None:
     """Print one line a mistake; one that was found after the study file was read gets its place there."""
+    from subsettune.errors import ConfigError
+
     if isinstance(error, ConfigError):
         placed = _located(error, options)
         lines = [str(ConfigError((mistake,), placed.source)) for mistake in placed.mistakes]
@@ -67,6 +89,8 @@ def _located(error: ConfigError, options: argparse.Namespace) -> ConfigError:
     inside = all(mistake.path and mistake.path[0] in ("task", "space", "study") for mistake in error.mistakes)
     if error.source is not None or not inside or not hasattr(options, "study"):
         return error
+    from pathlib import Path
+
     from subsettune.study.spec.yaml_file import located, read_yaml
 
     return located(error, options.study, read_yaml(Path(options.study))[1])

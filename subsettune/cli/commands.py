@@ -18,8 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from subsettune.cli.interrupt import INTERRUPTED
 from subsettune.config import must
 from subsettune.errors import ConfigError, Mistake, StorageError, StudyError, SubsettuneError, did_you_mean
+from subsettune.report.patience import Patience
 
 if TYPE_CHECKING:
     from subsettune.data import DataPaths
@@ -29,8 +31,9 @@ if TYPE_CHECKING:
     from subsettune.study.spec.definition import Study
     from subsettune.task import Task
 
-DONE, WRONG_INPUT, NOT_VERIFIED, INTERRUPTED = 0, 2, 3, 130
+DONE, WRONG_INPUT, NOT_VERIFIED = 0, 2, 3
 REPORT = "report.html"
+LOADING = "loading packages"
 FIT_SHAPES = (
     "Call subsettune.train.pruning.surgery.fit_shapes(network, weights) before network.load_state_dict(weights)."
 )
@@ -39,7 +42,8 @@ Command = Callable[[argparse.Namespace], int]
 
 def tune_study(options: argparse.Namespace) -> int:
     """Run a study, or go on with one, and print its result; 3 where no policy passed."""
-    from subsettune.study.options import fresh_run_id
+    with Patience(sys.stderr, LOADING):
+        from subsettune.study.options import fresh_run_id
 
     study = _study(options)
     if options.run_id is not None:
@@ -49,10 +53,12 @@ def tune_study(options: argparse.Namespace) -> int:
 
 
 def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) -> int:
-    from subsettune.api import tune
-    from subsettune.report import progress, render, tables
-    from subsettune.study.options import TuneOptions
+    with Patience(sys.stderr, LOADING):
+        from subsettune.api import tune
+        from subsettune.report import progress, render, tables
+        from subsettune.study.options import TuneOptions
 
+    options.answer.go_on = f"What is finished is kept; to go on: {again}"
     where = TuneOptions(
         storage=options.storage,
         places=_places(options),
@@ -73,10 +79,11 @@ def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) ->
 
 def plan_study(options: argparse.Namespace) -> int:
     """Print what a study would do and cost."""
-    from subsettune.report import plan_tables, render
-    from subsettune.study.plan import plan
+    with Patience(sys.stderr, LOADING) as patience:
+        from subsettune.report import plan_tables, render
+        from subsettune.study.plan import plan
 
-    made = plan(_study(options), _places(options), address=options.address)
+        made = plan(_study(options), _places(options), address=options.address, stage=patience.stage)
     if options.json:
         print(json.dumps(made, indent=2))
     else:
@@ -145,22 +152,30 @@ def export_bundle(options: argparse.Namespace) -> int:
 
 def train_once(options: argparse.Namespace) -> int:
     """Train by a policy, a bundle or the recipe, and print the result; 2 where the training diverged."""
-    from subsettune.data import load
-    from subsettune.data.audit import audit
-    from subsettune.data.example import guess_of
-    from subsettune.train import transitions
-    from subsettune.train.loop import RunOptions, facts, run
+    with Patience(sys.stderr, LOADING) as patience:
+        from subsettune.data import load
+        from subsettune.data.audit import audit
+        from subsettune.data.example import guess_of
+        from subsettune.train import transitions
+        from subsettune.train.loop import RunOptions, facts, run
 
-    study = _study(options)
-    places = _places(options)
-    _check_save(options.save)
-    known, data = facts(study.task, places), load(study.task, places)
+        study = _study(options)
+        places = _places(options)
+        _check_save(options.save)
+        patience.stage("reading data")
+        data = load(study.task, places)
+        patience.stage("counting FLOPs")
+        known = facts(study.task, places)
+        patience.stage("looking at the data")
+        warnings = (*known.notes, *audit(data, study.task.split).warnings)
+        policy = _policy(options, study.task, known, data.fingerprint)
     guess = guess_of(data, study.task.data)
     if guess:
         print(f"An example was {guess}.", file=sys.stderr)
-    for warning in (*known.notes, *audit(data, study.task.split).warnings):
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    policy = _policy(options, study.task, known, data.fingerprint)
+    if options.checkpoints is not None:
+        options.answer.go_on = f"To go on from the last checkpoint: {options.command_line}"
     settings = RunOptions(
         splits=("validation", "test"),
         device=options.device,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from subsettune import config
+from subsettune.errors import StorageError
+from subsettune.storage import absolute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,23 +33,33 @@ class DataPaths:
     def cache_folder(self) -> str:
         """The cache folder, resolved; it need not be there yet."""
         if self.cache is not None:
-            return str(Path(self.cache).expanduser().absolute())
+            return str(absolute(self.cache))
         given = os.environ.get("SUBSETTUNE_CACHE")
         if given:
-            return str(Path(given).expanduser().absolute())
+            return str(absolute(given))
         try:
-            from platformdirs import user_cache_dir
-        except ImportError:  # following a bundle needs torch, numpy and pyarrow alone
-            return str(Path.home() / ".cache" / "subsettune")
-        return user_cache_dir("subsettune")
+            return _user_cache()
+        except RuntimeError as error:  # in a container, of a user without an entry in /etc/passwd
+            raise StorageError(
+                "cache must be given here, got none: this user has no home folder. Give --cache, or set HOME."
+            ) from error
 
     def torchvision_root(self) -> Path:
         """Where torchvision keeps, or puts, its data sets."""
         if self.data_root is not None:
-            return Path(self.data_root).expanduser().absolute()
+            return absolute(self.data_root)
         return Path(self.cache_folder) / "torchvision"
 
     def own(self, path: str) -> Path:
         """A path of the user's own data."""
-        given = Path(path).expanduser()
-        return given if given.is_absolute() else Path(self.data_root or ".").expanduser().absolute() / given
+        if self.data_root is None or Path(path).is_absolute() or path.startswith("~"):
+            return absolute(path)
+        return absolute(self.data_root) / path
+
+
+def _user_cache() -> str:
+    try:
+        from platformdirs import user_cache_dir
+    except ImportError:  # following a bundle needs torch, numpy and pyarrow alone
+        return str(Path.home() / ".cache" / "subsettune")
+    return user_cache_dir("subsettune")

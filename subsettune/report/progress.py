@@ -12,9 +12,10 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO, final
+from typing import TYPE_CHECKING, Any, Self, TextIO, cast, final
 
 from subsettune.report.render import is_terminal
+from subsettune.report.streams import ForgivingStream
 from subsettune.report.tally import Clock, Tally
 from subsettune.text import describe, is_number, seconds_words, share_words
 
@@ -101,15 +102,22 @@ class LineProgress(Display):
 
     def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
         super().__init__(clock)
-        self._stream = stream
+        self._stream = ForgivingStream(stream)
         self._held: list[RunRecord] = []
         self._last_s = self._tally.began_s - LINE_EVERY_S
-        self._is_gone = False
+        self._alive = threading.Condition(self._lock)
+        self._is_over = False
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._break_silence, name="progress", daemon=True).start()
+        return self
 
     def close(self) -> None:
         """Write the runs that are still held back."""
         with self._lock:
             self._flush()
+            self._is_over = True
+            self._alive.notify()
 
     def stage(self, name: str, num_runs: int | None) -> None:
         """See `Observer`."""
@@ -161,18 +169,24 @@ class LineProgress(Display):
                 self._line(f"{record.name} failed: {' '.join(record.message.split())}")
 
     def _counted(self) -> str:
+        if self._tally.num_runs is None and not self._tally.done:
+            return self._tally.name
         total = "" if self._tally.num_runs is None else f"/{self._tally.num_runs}"
         return f"{self._tally.name} {self._tally.done}{total}"
 
     def _line(self, text: str) -> None:
         self._last_s = self._tally.clock()
-        if self._is_gone:
-            return
-        try:
-            self._stream.write(f"[{_clock_words(self._last_s - self._tally.began_s)}] {text}\n")
-            self._stream.flush()
-        except BrokenPipeError:  # the reader left, as `head` does; the study goes on
-            self._is_gone = True
+        self._stream.write(f"[{_clock_words(self._last_s - self._tally.began_s)}] {text}\n")
+        self._stream.flush()
+
+    def _break_silence(self) -> None:
+        """Say now and then that a stage goes on which tells nothing: data are read, a GPU computes, a node starts."""
+        with self._lock:
+            while not self._alive.wait(SILENCE_S / 4) and not self._is_over:
+                if self._tally.name and self._tally.clock() - self._last_s >= SILENCE_S:
+                    lasted = seconds_words(self._tally.clock() - self._tally.stage_s)
+                    running = _running_words(self._tally)
+                    self._line(f"{self._counted()}: {f'{running} under way, ' if running else ''}{lasted} so far")
 
 
 @final
@@ -184,7 +198,7 @@ class LiveProgress(Display):
         from rich.live import Live
 
         super().__init__(clock)
-        self._console = Console(file=stream)
+        self._console = Console(file=cast(TextIO, ForgivingStream(stream)))
         self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
@@ -293,11 +307,13 @@ def _running_words(tally: Tally) -> str:
     names = list(tally.running)
     shown = [f"{name} {share_words(round(tally.shares.get(name, 0.0), 2))}" for name in names[:_NAMED_RUNNING]]
     more = [f"{len(names) - _NAMED_RUNNING} more"] if len(names) > _NAMED_RUNNING else []
-    return ", ".join([*shown, *more]) or "no run"
+    return ", ".join([*shown, *more])
 
 
 def _stage_words(tally: Tally) -> str:
     counts = ", ".join(f"{count} {cause}" for cause, count in tally.causes.items())
+    if not counts and tally.num_runs is None:
+        return f"{tally.name}: {seconds_words(tally.clock() - tally.stage_s)}"
     return f"{tally.name}: {counts or 'no runs'} in {seconds_words(tally.clock() - tally.stage_s)}"
 
 

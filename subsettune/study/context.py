@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from subsettune.data import DataPaths, TaskData
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
-from subsettune.storage import Folder, inside
+from subsettune.storage import Folder, absolute, inside
 from subsettune.study.observer import Observer
 from subsettune.study.options import TuneOptions
 from subsettune.study.results.folder import StudyFolder
@@ -138,5 +137,5 @@ class StudyContext:
         """Data paths as a worker in another folder finds them."""
         places = self.options.places
         root = places.data_root
-        absolute = str(Path(root).expanduser().absolute()) if root is not None else None
-        return DataPaths(data_root=absolute, cache=places.cache_folder, download=places.download)
+        whole = str(absolute(root)) if root is not None else None
+        return DataPaths(data_root=whole, cache=places.cache_folder, download=places.download)

@@ -9,8 +9,10 @@ What becomes of the winner and of the finished study is the caller's affair: `su
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -29,6 +31,7 @@ from subsettune.study.execute.signals import sigterm_as_sigint
 from subsettune.study.execute.worker import Worker
 from subsettune.study.observer import Observer
 from subsettune.study.options import TuneOptions, device_of
+from subsettune.study.own_code import check_importable, own_code
 from subsettune.study.preflight import check_here, resolve_study, user_code
 from subsettune.study.results.folder import TABLES, StudyFolder
 from subsettune.study.results.lock import DriverLock
@@ -96,11 +99,13 @@ class StudyDriver:
     """
 
     def __init__(self, study: Study, folder: StudyFolder, observer: Observer, options: TuneOptions) -> None:
-        self.address = options.address or os.environ.get("RAY_ADDRESS")  # Ray sets it in the jobs of a cluster
+        if options.executor == "ray":
+            check_importable(study)
+        self.address, self.address_origin = _address(options)
         if self.address is None:
             check_here(study, options.device, is_inline=options.executor == "inline")
         device = device_of(study, options)
-        resolved = resolve_study(study, options.places)
+        resolved = resolve_study(study, options.places, lambda name: observer.stage(name, None))
         first = study.study.seed * SEEDS_APART
         self.lock = DriverLock(folder.folder, folder.run_id)
         try:
@@ -148,6 +153,7 @@ class StudyDriver:
                     self._executor().execute(StageSequence(self.sources()))
                     self._export(delivery)
                 context.set_status("finished")
+                context.observer.stage("report", None)
         except KeyboardInterrupt:
             context.note(interrupted=True)
             delivery.report(context, folder.view())
@@ -208,6 +214,8 @@ class StudyDriver:
         num_validation = len(context.data.validation)
         if context.options.executor == "inline":
             return InlineExecutor(worker, context.facts, num_validation, context.clock)
+        context.observer.stage("starting Ray" if self.address is None else "connecting to Ray", None)
+        _provide_home()
         from subsettune.study.execute.ray import RayExecutor
         from subsettune.study.execute.ray_cluster import Resources  # Ray takes seconds to load
 
@@ -217,6 +225,7 @@ class StudyDriver:
             cpus=settings.cpus_per_trial,
             gpus=settings.gpus_per_trial,
             address=self.address,
+            origin=self.address_origin,
         )
         return RayExecutor(
             worker,
@@ -226,6 +235,7 @@ class StudyDriver:
             resources=resources,
             storage=context.uri("tune"),
             note=context.observer.note,
+            code=own_code(context.study),
         )
 
     def _alone(self, options: RunOptions) -> tuple[str, ...]:
@@ -245,6 +255,23 @@ def _origin(study: Study, data: TaskData) -> DataOrigin:
         test_from="file" if has_test_file else "split",
         warnings=audit(data, study.task.split).warnings,
     )
+
+
+def _provide_home() -> None:
+    """Give Ray a home folder where this user has none, as in containers: it asks for one while it is imported."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.gettempdir()
+
+
+def _address(options: TuneOptions) -> tuple[str | None, str]:
+    """The address of the cluster, null where runs stay on this machine, and where it was given."""
+    if options.executor == "inline":
+        return None, ""
+    if options.address:
+        return options.address, "--address"
+    return os.environ.get("RAY_ADDRESS") or None, "RAY_ADDRESS"  # Ray sets it in the jobs of a cluster
 
 
 def _open(study: Study, folder: StudyFolder, options: TuneOptions, data: DataOrigin) -> None:

@@ -15,7 +15,8 @@ class Observer(Protocol):
     def stage(self, name: str, num_runs: int | None) -> None:
         """A stage begins; `num_runs` is null when unknown.
 
-        Stages: `reference`, `search`, `verification`, `ablation`, `export`.
+        Stages that train: `reference`, `search`, `verification`, `ablation`. Around them: `reading data`, `counting
+        FLOPs`, `checking the space`, `starting Ray` or `connecting to Ray`, `export`, `report`.
         """
 
     def run_started(self, name: str) -> None:

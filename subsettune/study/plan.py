@@ -17,7 +17,7 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
 from subsettune.study import machine, timing, wall_clock
 from subsettune.study.ablation.choose import Ground, unaffordable
-from subsettune.study.preflight import Admitted, check_here, resolve_study
+from subsettune.study.preflight import Admitted, Stage, check_here, resolve_study, unwatched
 from subsettune.study.spec.definition import Study
 from subsettune.study.timing import Timing
 from subsettune.study.wall_clock import Runs, Seconds
@@ -33,6 +33,7 @@ def plan(
     address: str | None = None,
     clock: Callable[[], float] = time.perf_counter,
     beside: timing.Beside = timing.side_by_side,
+    stage: Stage = unwatched,
 ) -> dict[str, Any]:
     """Check a study and project what it costs, as expected and at most.
 
@@ -42,6 +43,7 @@ def plan(
         address: of a Ray cluster that will carry it out; default: this machine does, and is held against the study.
         clock: seconds.
         beside: times runs that go side by side.
+        stage: told what it is busy with.
 
     Returns:
         A mapping with N, M, P, Q, FLOPs, the number of runs by kind and the projected time of each stage; its keys are
@@ -57,16 +59,18 @@ def plan(
     if address is None:
         check_here(study, "auto")
     places = places or DataPaths()
-    admitted = resolve_study(study, places)
+    admitted = resolve_study(study, places, stage)
     known, data = admitted.facts, admitted.data
     runs = wall_clock.count_runs(study, admitted.space, known)
     at_most = _at_most(runs, known)
     passes = sum(kind["passes"] for kind in at_most.values())
     slots = settings.parallel if address is not None else machine.slots(settings)
+    stage("timing updates")
     timed = _timed(study, data, places, slots, clock, beside)
     stages = {} if timed is None else wall_clock.project(runs, timed, known, _parts(data), slots)
     if stages and settings.time_limit_s is not None:
         stages["search"] = wall_clock.limited(stages["search"], settings.time_limit_s, settings.trials, slots)
+    stage("looking at the data")
     found = audit(data, task.split).to_mapping()
     return {
         "task": f"{task.model.name} on {task.data.source}, {task.metric} within {task.tolerance:g}",

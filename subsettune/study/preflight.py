@@ -33,6 +33,7 @@ from subsettune.train.orders.base import lengths
 from subsettune.train.planning.check import check_own_code
 from subsettune.train.randomness import isolated
 
+Stage = Callable[[str], None]  # told the name of what begins
 DEFAULT = object()  # of an option that is not given
 
 
@@ -51,17 +52,24 @@ class Admitted:
     space: Space
 
 
-def resolve_study(study: Study, places: DataPaths) -> Admitted:
+def unwatched(stage: str) -> None:
+    """Nobody is told."""
+
+
+def resolve_study(study: Study, places: DataPaths, stage: Stage = unwatched) -> Admitted:
     """Load the data, build the network and the optimizers, count FLOPs, and hold the space against them.
 
     Args:
         study: to be run or planned.
         places: where this machine keeps data.
+        stage: told what it is busy with.
 
     Raises:
         DataError, ModelError, ConfigError: it cannot be run; a `ConfigError` has the place of each mistake.
     """
+    stage("reading data")
     data = load(study.task, places)
+    stage("counting FLOPs")
     try:
         known = facts(study.task, places)
         check(study.task, conventional(known), known)
@@ -69,6 +77,7 @@ def resolve_study(study: Study, places: DataPaths) -> Admitted:
         raise ConfigError(
             tuple(replace(m, path=m.path and ("task", "recipe", *m.path)) for m in error.mistakes)
         ) from error
+    stage("checking the space")
     space = read_space(study.space)
     mistakes = [*_misfits(space, known), *_unpaid(space, study.task.recipe, known), *_broken(space, study, data, known)]
     if mistakes:

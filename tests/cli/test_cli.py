@@ -42,6 +42,7 @@ Run = Callable[..., Done]
 def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a command in a fresh folder and gives its exit code and what it printed."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("subsettune.report.patience.PATIENCE_S", 600.0)  # a slow machine is no part of these tests
 
     def command(*arguments: str) -> Done:
         capfd.readouterr()

@@ -407,6 +407,14 @@ def test_words_and_progress_load_nothing_heavy_and_tables_only_what_a_study_is_r
     )
 
 
+def test_a_study_whose_trials_all_failed_does_not_say_that_it_looked() -> None:
+    """A broken network or cluster is no evidence against subsets."""
+    view = make_view("only_failed")
+    assert view.trials
+    said = told.headline(view, dataclasses.replace(view.summary, status="finished", best=None))
+    assert said == f"Nothing is known of any policy: all {len(view.trials)} trials failed. See their logs."
+
+
 def _loaded(modules: str) -> set[str]:
     code = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -28,11 +28,13 @@ from ray.exceptions import RayActorError, RayError
 from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from subsettune import config
+from subsettune.config import FrozenDict
 from subsettune.errors import StudyError
 from subsettune.facts import TaskFacts
 from subsettune.storage import Folder
 from subsettune.study.execute.outcomes import Times, in_order, record
 from subsettune.study.execute.ray_cluster import Nodes, Resources, cluster, staging
+from subsettune.study.execute.ray_reach import check_nodes
 from subsettune.study.execute.requests import INFRASTRUCTURE_ERRORS, Failure, Pause, RunRequest
 from subsettune.study.execute.sequence import StageSequence
 from subsettune.study.execute.signals import handlers_restored
@@ -57,6 +59,7 @@ class RayExecutor:
         resources: of the runs.
         storage: folder or URI for Tune's own state.
         note: told what a user should know, e.g. a retry.
+        code: of the study, not ours, that workers must be able to import.
     """
 
     # More than six parameters: the first four are those of the executor in this process.
@@ -70,22 +73,26 @@ class RayExecutor:
         resources: Resources,
         storage: str,
         note: Callable[[str], None],
+        code: Mapping[str, str] = FrozenDict(),
     ) -> None:
         self._worker, self._facts, self._num_validation, self._clock = worker, facts, num_validation, clock
-        self._resources, self._storage, self._note = resources, storage, note
+        self._resources, self._storage, self._note, self._code = resources, storage, note, code
 
     def execute(self, chain: StageSequence) -> None:
         """Run everything that the chain asks for.
 
         Raises:
             KeyboardInterrupt: SIGINT; what was finished is on record.
-            StudyError: the cluster cannot be reached, has not the resources for one run, or is lost.
+            StudyError: the cluster cannot be reached, has not the resources for one run, or is lost, or a node lacks
+                what a run needs.
             the first error of a stage.
         """
         searcher = SequenceSearcher(chain, self._worker, self._facts, self._num_validation, self._clock, self._note)
-        with cluster(self._resources) as slots, staging(), handlers_restored():
+        with cluster(self._resources, self._note) as slots, staging(), handlers_restored():
             if slots is not None and slots < self._resources.parallel:
-                self._note(f"{slots} runs at a time fit here, not {self._resources.parallel}.")
+                fit = "run fits" if slots == 1 else "runs fit"
+                self._note(f"{slots} {fit} here at a time, not {self._resources.parallel}.")
+            check_nodes(self._code, self._storage)
             folder = Folder.at(self._storage)
             for name in folder.names():  # of drivers that were killed
                 if name.startswith(EXPERIMENT):

@@ -6,23 +6,20 @@ import contextlib
 import logging
 import math
 import os
-import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 from unittest import mock
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, RayActorError
 
 from subsettune import config
 from subsettune.errors import ConfigError, StudyError
-from subsettune.study.machine import num_cores
+from subsettune.study.execute.ray_address import Address
+from subsettune.study.execute.ray_start import start
 
-OBJECT_STORE_BYTES = 128 * 2**20  # nothing large passes through it: data are mapped from files
-ANSWER_S = 10.0  # what a cluster gets to answer; Ray itself tries for a minute, then ends the process
 NODE_DEATH_S = 20.0  # Ray breaks the connection to a lost node at once, and misses its heartbeat only later
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our own Parquet is the log
@@ -42,14 +39,16 @@ class Resources:
         parallel: runs at a time.
         cpus: CPU cores of a run.
         gpus: GPUs of a run; a fraction shares one.
-        address: of a running cluster (`auto`, `host:6379`, `ray://host:10001`), or null to start one on this
+        address: of a running cluster (`auto`, `host:6379`, `ray://host:10001`); null or `local` starts one on this
             machine.
+        origin: where the address was given, for the message.
     """
 
     parallel: int = 1
     cpus: int = 1
     gpus: float = 0.0
     address: str | None = None
+    origin: str = "--address"
 
     def __post_init__(self) -> None:
         if self.gpus > 1 and self.gpus != int(self.gpus):
@@ -99,8 +98,12 @@ class Nodes:
 
 
 @contextlib.contextmanager
-def cluster(resources: Resources) -> Iterator[int | None]:
+def cluster(resources: Resources, note: Callable[[str], None] = lambda words: None) -> Iterator[int | None]:
     """Connect to a cluster, or start one on this machine and shut it down again; one that was there stays.
+
+    Args:
+        resources: of a run, and where the cluster is.
+        note: told what is not as the user may expect.
 
     Yields:
         how many runs fit at a time; None where the cluster may grow.
@@ -110,9 +113,11 @@ def cluster(resources: Resources) -> Iterator[int | None]:
     """
     with _quiet():
         ours = not ray.is_initialized()
-        if ours:
-            _connect(resources.address or "local")
         try:
+            if ours and (resources.address is None or resources.address == "local"):
+                start(note)
+            elif ours and resources.address is not None:
+                Address(resources.address, resources.origin).connect()
             yield _slots(resources)
         finally:
             if ours:
@@ -134,36 +139,6 @@ def _quiet() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
         for name in fresh:
             os.environ.pop(name, None)
-
-
-def _connect(address: str) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
-    if address == "local":
-        quiet |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-        ray.init(address="local", num_cpus=num_cores(), **quiet)  # those of this process, as the plan counts them
-        return
-    try:
-        _knock(address)
-        ray.init(address=address, **quiet)
-    except ImportError as error:
-        advice = "pip install 'ray[client]', with the same version of Ray as the cluster's."
-        raise StudyError(f"--address {address} needs the client of Ray, which is not installed: {advice}") from error
-    except (OSError, ValueError, RuntimeError, RayError) as error:
-        words = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        advice = "Start one with `ray start --head`, or leave --address out to run on this machine."
-        raise StudyError(f"no Ray cluster answers at {address!r}: {words.rstrip('.')}. {advice}") from error
-
-
-def _knock(address: str) -> None:
-    """Raise an OSError or ValueError unless something listens there."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon:
-        if address.startswith("ray://"):
-            raise ValueError("it lacks a port, such as ray://HOST:10001")
-        return  # `auto` and the like: Ray looks for it itself
-    if not port.isdigit():
-        raise ValueError(f"{port!r} is no port")
-    socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
 
 
 def _slots(resources: Resources) -> int | None:

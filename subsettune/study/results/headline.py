@@ -124,6 +124,8 @@ def _against_random(records: StudyRecords, summary: Summary, best: PolicyRow) ->
 
 
 def _lost(records: StudyRecords) -> str:
+    if records.trials and all(trial.cause == "failed" for trial in records.trials):
+        return f"Nothing is known of any policy: all {len(records.trials)} trials failed. See their logs."
     if not records.tested:
         return f"No policy passed: {_none_found(records)}."
     missed = [verdict for verdict in records.tested if verdict.passed is False]

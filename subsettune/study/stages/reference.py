@@ -44,9 +44,9 @@ class ReferenceStage:
         context = self.context
         have = {record.seed for record in context.folder.records("reference") if record.cause == "finished"}
         wanted = [seed for seed in context.seeds[: context.settings.seeds] if seed not in have]
+        if wanted:
+            context.observer.stage(self.name, len(wanted))
         requests = [request(seed, context.facts) for seed in wanted if not self._take_cached(seed)]
-        if requests:
-            context.observer.stage(self.name, len(requests))
         return FixedRuns(requests, self._keep)
 
     def finish(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
@@ -11,7 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,13 @@ from ray.cluster_utils import Cluster
 
 from subsettune import config
 from subsettune.api import tune
+from subsettune.config import FrozenDict
 from subsettune.data import DataPaths, load
 from subsettune.errors import CheckpointError, ConfigError, StudyError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy, conventional
 from subsettune.storage import Folder
-from subsettune.study.execute import ray_cluster
+from subsettune.study.execute import ray_start
 from subsettune.study.execute.inline import InlineExecutor
 from subsettune.study.execute.ray import RayExecutor
 from subsettune.study.execute.ray_cluster import Resources, cluster
@@ -52,7 +55,9 @@ pytestmark = [
 ]
 SUBSETTUNE = [sys.executable, "-m", "subsettune.cli"]
 CLIENT_PORT = 20000 + os.getpid() % 10000
-OURS = re.compile(r"\[ ?\d+:\d\d\] .+|")  # a line of progress
+OURS = re.compile(
+    r"\[ ?\d+:\d\d\] .+|loading packages \.\.\.|Stopping; Ctrl-C again ends at once\. .+|"
+)  # what a user reads
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +89,9 @@ class Bench:
         )
         return Worker(task=self.task, options=options, logs=str(self.folder / name / "logs"))
 
-    def execute(self, requests: list[RunRequest], **resources: Any) -> list[RunRecord]:
+    def execute(
+        self, requests: list[RunRequest], code: Mapping[str, str] = FrozenDict(), **resources: Any
+    ) -> list[RunRecord]:
         executor = RayExecutor(
             self.worker(),
             self.facts,
@@ -93,6 +100,7 @@ class Bench:
             resources=Resources(address=self.address, **resources),
             storage=str(self.folder / "ray"),
             note=self.notes.append,
+            code=code,
         )
         executor.execute(StageSequence(iter([FixedRuns(requests, self.records.append)])))
         return self.records
@@ -203,15 +211,15 @@ def test_no_more_runs_at_a_time_than_asked_for_or_fit(bench: Bench, resources: d
     bench.execute(requests(bench, 4), **resources)
     assert bench.most_at_once(0.4) == most
     assert len(bench.records) == 4
-    assert (f"{most} runs at a time fit here, not 8." in bench.notes) == (resources["parallel"] == 8)
+    assert (f"{most} runs fit here at a time, not 8." in bench.notes) == (resources["parallel"] == 8)
 
 
 def test_a_cluster_of_our_own_has_the_cores_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the plan counts them; Ray by itself counts those of the machine."""
     given: dict[str, Any] = {}
     monkeypatch.setattr(ray, "init", lambda **options: given.update(options))
-    monkeypatch.setattr(ray_cluster, "num_cores", lambda: 3)
-    ray_cluster._connect("local")
+    monkeypatch.setattr(ray_start, "num_cores", lambda: 3)
+    ray_start.start(print)
     assert (given["address"], given["num_cpus"]) == ("local", 3)
 
 
@@ -349,10 +357,40 @@ def test_a_run_that_fits_on_no_node_is_refused(bench: Bench) -> None:
         bench.execute(requests(bench, 1), cpus=64)
 
 
+def test_code_that_a_node_cannot_import_is_told_before_anything_runs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray: a worker is another process. Each run would fail, and the study end as one that found nothing."""
+    phantom = types.ModuleType("phantom")
+    phantom.net = object()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "phantom", phantom)  # of this process alone, as what is typed at a prompt
+    words = r"^the worker on node \S+ cannot train: task.model.name 'phantom:net' cannot be imported: No module named"
+    with pytest.raises(StudyError, match=words):
+        bench.execute(requests(bench, 1), code={"phantom:net": "task.model.name"})
+    assert bench.records == []
+
+
+def test_a_file_that_workers_take_for_a_package_is_named(bench: Bench) -> None:
+    """Ray: it puts the working folder first where workers look."""
+    (bench.folder / "torch.py").write_text("raise RuntimeError('not torch')")
+    with pytest.raises(StudyError, match=r"it cannot load .*: not torch\. The working folder holds torch\.py,"):
+        bench.execute(requests(bench, 1))
+    assert bench.records == []
+
+
+def test_a_cluster_of_another_version_is_told_with_both(nodes: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray: its own comparison is the point."""
+    monkeypatch.setattr(ray, "__version__", "2.1.0")
+    there = re.escape(f"the cluster at '{nodes.address}' (--address) has Ray {importlib.metadata.version('ray')} on ")
+    words = rf"^{there}Python \S+; here is Ray 2\.1\.0 on Python \S+\. Install the cluster's versions here, or leave"
+    with pytest.raises(StudyError, match=words), cluster(Resources(address=nodes.address)):
+        pass
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "ray://nowhere", "127.0.0.1:port"])
 def test_an_address_where_nothing_answers_is_told_at_once(address: str) -> None:
     started = time.monotonic()
-    words = rf"no Ray cluster answers at '{address}': .*leave --address out"
+    words = rf"no Ray cluster answers at '{address}' \(--address\): .*leave --address out"
     with pytest.raises(StudyError, match=words), cluster(Resources(address=address)):
         pass
     assert time.monotonic() - started < 20

@@ -1,0 +1,61 @@
+"""The user's code, and that of other packages, in a study: what every process that trains must be able to import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from subsettune import config, registry
+from subsettune.errors import ConfigError, Mistake
+from subsettune.plugins import MAIN, load_object
+from subsettune.study.spec.definition import Study
+from subsettune.study.spec.space_check import read_space
+
+SEARCHED = (registry.SELECTORS, registry.ORDERS, registry.TRANSITIONS, registry.OPTIMIZERS)
+
+
+def own_code(study: Study) -> dict[str, str]:
+    """What a study names that is not ours, as `module:name`, each with its key in the study file."""
+    task, space = study.task, read_space(study.space)
+    found = {}
+    if ":" in task.data.source and "/" not in task.data.source:
+        found[task.data.source] = "task.data.source"
+    named = [(registry.MODELS, task.model.name, "task.model.name")]
+    named.append((registry.OPTIMIZERS, task.recipe.optimizer, "task.recipe.optimizer"))
+    for kind in SEARCHED:
+        values = space[kind.what].values if kind.what in space else ()
+        named += [(kind, str(value), f"space.{kind.what}") for value in values]
+    for kind, name, key in named:
+        target = kind.code_of(name)
+        if target is not None:
+            found[target] = key
+    return found
+
+
+def check_importable(study: Study) -> None:
+    """Refuse code of the running script or notebook: a worker is another process, with a `__main__` of its own.
+
+    Raises:
+        ConfigError: a name begins with `__main__:`.
+    """
+    advice = "Put it into a file of its own and write module:name, or run without Ray: executor='inline', --inline."
+    mistakes = [
+        Mistake(tuple(key.split(".")), config.must(key.rpartition(".")[2], "importable by workers", name, advice))
+        for name, key in own_code(study).items()
+        if name.startswith(f"{MAIN}:")
+    ]
+    if mistakes:
+        raise ConfigError(tuple(mistakes))
+
+
+def why_not_here(code: Mapping[str, str]) -> str | None:
+    """Why this process cannot import what `own_code` found; None if it can.
+
+    Args:
+        code: names with their keys.
+    """
+    for name, key in code.items():
+        try:
+            load_object(name, key)
+        except ConfigError as error:
+            return str(error)
+    return None
