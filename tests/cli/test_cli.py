@@ -122,8 +122,8 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         (["plan"], "the following arguments are required: STUDY.yaml. See: subsettune plan --help"),
         (
             ["plan", "x.yaml", "--jsn"],
-            "unrecognized arguments: --jsn. Did you mean '--json'? Known: --cache, --data-root, --help, --json, "
-            "--no-download. See: subsettune plan --help",
+            "unrecognized arguments: --jsn. Did you mean '--json'? Known: --address, --cache, --data-root, --help, "
+            "--json, --no-download. See: subsettune plan --help",
         ),
         (
             ["tune", "x.yaml", "--trials", "many"],

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,18 +47,22 @@ def total(source: str, places: DataPaths, *, same_process: bool, **options: obje
     return float(load(task, places).train.inputs.sum())  # those of all parts
 
 
+def varied(value: float) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """300 examples of 4 numbers, in turn a quarter below the value and above it."""
+    return np.full((300, 4), value, dtype=np.float32) + np.resize([-0.25, 0.25], (300, 1)).astype(np.float32)
+
+
 def npz(path: Path, value: float) -> None:
-    """300 examples of 4 equal numbers."""
-    np.savez(path, x=np.full((300, 4), value, dtype=np.float32), y=np.arange(300) % 3)
+    np.savez(path, x=varied(value), y=np.arange(300) % 3)
 
 
 def parquet(path: Path, value: float) -> None:
-    columns = {f"x{i}": np.full(300, value, dtype=np.float32) for i in range(4)}
+    columns = {f"x{i}": varied(value)[:, i] for i in range(4)}
     pq.write_table(pa.table({**columns, "label": np.arange(300) % 3}), path, compression="none", use_dictionary=False)
 
 
 def tsv(path: Path, value: float) -> None:
-    rows = "".join(f"w{value:.0f} w{value:.0f}\t{i % 3}\n" for i in range(300))
+    rows = "".join(f"w{value:.0f}{' x' * (i % 2)}\t{i % 3}\n" for i in range(300))
     path.write_text(f"text\tlabel\n{rows}")
 
 
@@ -92,7 +97,7 @@ def by_link(new: Path, old: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "name", "sums"),
     [
-        (npz, "a.npz", (1200.0, 2400.0)),  # 300 examples of 4 ones, then twos
+        (npz, "a.npz", (1200.0, 2400.0)),  # 300 examples of 4 ones on average, then twos
         (parquet, "a.parquet", (1200.0, 2400.0)),
         (parquet, "folder/train.parquet", (1200.0, 2400.0)),
     ],
@@ -182,9 +187,9 @@ def test_a_file_that_a_function_reads(places: DataPaths, tmp_path: Path, how: st
     (tmp_path / "made.py").write_text(MADE)
     (tmp_path / "made_helper.py").write_text("SCALE = 1\n")
     options = {} if how == "by default" else {"path": "a.npz"}
-    x = np.ones((300, 4), np.float32)
-    for value, expected in ((1.0, 1200.0), (5.0, 1216.0)):
-        x[outside_the_sample(300)] = value
+    x = varied(1.0)
+    for more, expected in ((0.0, 1200.0), (4.0, 1216.0)):
+        x[outside_the_sample(300)] += more
         np.savez(tmp_path / "b.npz", x=x, y=np.arange(300) % 3)
         os.utime(tmp_path / "b.npz", (10**9, 10**9))
         by_rename(tmp_path / "b.npz", tmp_path / "a.npz")
@@ -196,9 +201,10 @@ def test_a_file_that_is_opened_for_one_example(places: DataPaths, tmp_path: Path
     (tmp_path / "made_helper.py").write_text("")
     (tmp_path / "rows").mkdir()
     for i in range(300):
-        np.save(tmp_path / f"rows/{i}.npy", np.ones(4, np.float32))
+        np.save(tmp_path / f"rows/{i}.npy", varied(1.0)[i])
     assert total("made:lazy", places, same_process=False) == 1200.0
-    np.save(tmp_path / f"rows/{outside_the_sample(300)}.npy", np.full(4, 2, np.float32))
+    odd = outside_the_sample(300)
+    np.save(tmp_path / f"rows/{odd}.npy", varied(2.0)[odd])
     assert total("made:lazy", places, same_process=False) == 1204.0
 
 
