@@ -103,7 +103,13 @@ class Reading:
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         words = [sys.executable, "-m", "subsettune.cli", "tune", path, "--inline"]
         self.process = subprocess.Popen(
-            words, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            words,
+            cwd=folder,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a script's background
         )
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "reading\n"
