@@ -34,6 +34,7 @@ from subsettune.data.scan import (
     facts_of,
     look_at_numbers,
     look_at_texts,
+    pandas_categories,
     pandas_index,
     why_not_read,
 )
@@ -428,12 +429,13 @@ def _surveyed(
         name: look_at_texts(vocabulary, labels, partial(_all_texts, files, name))
         for name, vocabulary in vocabularies.items()
     }
-    index = pandas_index(files[0].schema)
+    index, marked = pandas_index(files[0].schema), pandas_categories(files[0].schema)
     columns, told = [], []
     for name in names:
         categories = vocabularies[name].names() if name in vocabularies else ()
         column = _Column(name=name, width=widths.get(name), categories=categories)
         look, width = looks.get(name, Look(name=name)), len(categories) or len(column.names)
+        look = replace(look, was_category=name in marked)
         told.append(replace(facts_of(look, width, data, index), kind=_kind(files[0].schema, name)))
         columns += [] if told[-1].role == "ignored" else [column]
     if not columns:
