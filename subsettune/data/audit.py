@@ -15,6 +15,7 @@ from subsettune.data.split import DEFAULT_TEST
 from subsettune.task import Split
 
 PAIRS = [("validation", "train"), ("test", "train"), ("test", "validation")]
+FEW = 0.005  # of a part: as few stand in every table, and move no metric that a study could tell
 CALLED = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -90,12 +91,12 @@ def _shared(parts: dict[str, Part]) -> dict[tuple[str, str], int]:
 
 
 def _about_twins(twins: dict[tuple[str, str], int], sizes: dict[str, int]) -> list[str]:
-    """A sentence about the parts that share inputs with another; none where no part does."""
+    """A sentence about the parts that share inputs with another; none where no part shares more than a few."""
     found = [
         f"{count:,} of {sizes[part]:,} {CALLED[part]} examples ({100 * count / sizes[part]:.3g} %) in the "
         f"{CALLED[other]} part"
         for (part, other), count in twins.items()
-        if count
+        if count > FEW * sizes[part]
     ]
     if not found:
         return []

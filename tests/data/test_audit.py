@@ -88,6 +88,18 @@ def test_a_test_file_that_is_the_training_file(tmp_path: Path) -> None:
     assert found.warnings[0].startswith("Some inputs stand in two parts: 240 of 300 test examples (80 %) in the ")
 
 
+def test_few_twins_stand_in_the_table_only(tmp_path: Path) -> None:
+    """One in 300 is chance, and moves no accuracy that a study could tell; nine are said."""
+    for count, is_said in ((1, False), (9, True)):
+        values, others = RNG.normal(size=N), RNG.normal(size=N)
+        others[:count] = values[:count]
+        write(tmp_path / f"{count}/train.parquet", np.arange(N) % 3, a=values)
+        write(tmp_path / f"{count}/test.parquet", np.arange(N) % 3, a=others)
+        found = audit_of(tmp_path / str(count))
+        assert found.shared["test, train"] + found.shared["test, validation"] == count
+        assert bool(found.warnings) == is_said
+
+
 def test_a_regression_has_no_classes(tmp_path: Path) -> None:
     values = RNG.normal(size=N)
     found = audit_of(write(tmp_path / "a.parquet", RNG.normal(size=N), a=values), "mse")
