@@ -286,7 +286,8 @@ def _feature_names(schema: pa.Schema, data: Data, path: Path) -> tuple[str, ...]
     else:
         names = data.features or tuple(name for name in used if name not in index or name in data.categorical)
     if not names:
-        gone = f", data.exclude and the index of pandas, {', '.join(index)}" if index & set(used) else ""
+        gone = " and those of data.exclude" if data.exclude else ""
+        gone = f", data.exclude and the index of pandas, {', '.join(index)}" if index & set(used) else gone
         raise DataError(f"{path} has no column besides the label {data.label!r}{gone}. Add the features.")
     kinds = [schema.field(name).type for name in names]
     if len(names) == 1 and _is_image(kinds[0]):

@@ -88,6 +88,23 @@ def test_a_test_file_that_is_the_training_file(tmp_path: Path) -> None:
     assert found.warnings[0].startswith("Some inputs stand in two parts: 240 of 300 test examples (80 %) in the ")
 
 
+def test_classes_of_three_examples_make_the_parts_larger(tmp_path: Path) -> None:
+    """Each of 100 classes gives one to each part, though 0.2 of 300 are 60; and they may be no classes at all."""
+    found = audit_of(write(tmp_path / "a.parquet", np.arange(N) // 3, a=RNG.normal(size=N)))
+    assert found.sizes == {"train": 100, "validation": 100, "test": 100}
+    assert found.split == (
+        "No official test set. Test part: 0.2, and validation part: 0.2 of 300 examples, drawn by class, seed 0. Each "
+        "class gives one example at least, so that the test part has 100 instead of 60 and the validation part has 100 "
+        "instead of 60."
+    )
+    assert found.warnings == (
+        "Labels are taken for 100 classes, of 3 examples each on average. If they are a quantity, choose metric mse or "
+        "mae.",
+    )
+    named = audit_of(write(tmp_path / "b.parquet", [f"c{i // 3}" for i in range(N)], a=RNG.normal(size=N)))
+    assert named.warnings == ()
+
+
 def test_few_twins_stand_in_the_table_only(tmp_path: Path) -> None:
     """One in 300 is chance, and moves no accuracy that a study could tell; nine are said."""
     for count, is_said in ((1, False), (9, True)):

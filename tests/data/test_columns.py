@@ -241,7 +241,7 @@ EXCLUDED: list[tuple[dict[str, Any], str]] = [
     ({"exclude": ["z"]}, "{path} has no column 'z'. Its columns: a, b, label. Set data.exclude."),
     (
         {"exclude": ["a", "b"]},
-        "{path} has no column besides the label 'label'. Add the features.",
+        "{path} has no column besides the label 'label' and those of data.exclude. Add the features.",
     ),
 ]
 
