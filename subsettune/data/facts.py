@@ -106,8 +106,8 @@ def _with_range(column: ColumnFacts, inputs: Array, targets: Array, scaling: Sca
     is_all = column.role in ("image", "feature") and column.width == inputs[0].size and inputs.dtype != np.int32
     if is_all and column.least is None:
         step = max(1, BLOCK_BYTES // inputs[0].nbytes)
-        blocks = (inputs[i : i + step] for i in range(0, len(inputs), step))
-        blocks = map(scaling.restored, blocks) if scaling.shift else blocks  # float64 is eight times as large as bytes
+        stored = (inputs[i : i + step] for i in range(0, len(inputs), step))
+        blocks = map(scaling.restored, stored) if scaling.shift else stored  # float64 is eight times as large as bytes
         ends = [(block.min(), block.max()) for block in blocks]
         return replace(column, least=float(min(e[0] for e in ends)), most=float(max(e[1] for e in ends)))
     return column

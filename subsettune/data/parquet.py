@@ -214,7 +214,7 @@ def _check_files(files: list[_File], data: Data) -> None:
         _check_there(file, data.categorical, "Set data.categorical.")
         _check_there(file, () if data.embeddings is None else (data.embeddings,), "Set data.embeddings.")
         types = [f.schema.field(data.label).type for f in (files[0], file)]
-        if types[0] != types[1]:
+        if _label_kind(types[0]) != _label_kind(types[1]):
             raise DataError(
                 f"column {data.label!r} must have one type in all files, got {types[0]} and {types[1]} in {file.path}. "
                 "Write them alike."
@@ -613,7 +613,8 @@ def _labels(files: list[_File], name: str, kind: str) -> tuple[Array, tuple[str,
     Returns:
         (n,) numbers, or class numbers of texts in the order of the texts; (n, m) of lists.
     """
-    column = pa.chunked_array([chunk for file in files for chunk in file.column(name).chunks])
+    as_kind = _label_kind(files[0].schema.field(name).type)
+    column = pa.chunked_array([chunk.cast(as_kind) for file in files for chunk in file.column(name).chunks], as_kind)
     if column.null_count:
         raise DataError(f"column {name!r} must have no missing labels, got {column.null_count}. Drop those rows.")
     if _is_image(column.type) and not pa.types.is_struct(column.type):
@@ -631,12 +632,18 @@ def _labels(files: list[_File], name: str, kind: str) -> tuple[Array, tuple[str,
     return np.asarray(column.to_numpy()), ()
 
 
+def _label_kind(kind: pa.DataType) -> pa.DataType:
+    """The type that labels are read as: programs choose among those of texts, and of whole numbers, as they like."""
+    if is_text(kind):
+        return pa.large_string()
+    return pa.int64() if pa.types.is_integer(kind) and kind != pa.uint64() else kind
+
+
 def _texts(column: pa.ChunkedArray, name: str, kind: str) -> tuple[Array, tuple[str, ...]]:
     if kind == "regression":
         raise DataError(
             f"labels of a regression must be numbers, got texts in {name!r}. Choose a classification metric."
         )
-    column = column.cast(pa.large_string())  # views have no kernels
     found = pc.unique(column)
     places, names = named(found.to_pylist(), name)
     return places[np.asarray(pc.index_in(column, value_set=found).to_numpy())], names
