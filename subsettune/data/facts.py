@@ -32,7 +32,7 @@ def completed(raw: Raw, inputs: Array, targets: Array, data: Data) -> SourceFact
     told = raw.facts or SourceFacts(columns=(_only_input(raw, inputs), ColumnFacts(name="label", role="label")))
     is_sure = raw.taken == "numbers" and inputs.min() < 0  # no ids are below 0
     told = replace(told, taken="" if is_sure else raw.taken)
-    columns = [_with_range(column, inputs, targets, raw.scaling) for column in told.columns]
+    columns = [_with_range(_with_width(column, raw, targets), inputs, targets, raw.scaling) for column in told.columns]
     warnings = [*told.warnings, *_about_unlike(columns, raw, inputs, targets)]
     if not raw.columns and inputs.ndim == 2 and inputs.dtype == np.float32:
         warnings += _about_unnamed(columns[0].name, inputs, raw, data)
@@ -95,6 +95,15 @@ def _about_unnamed(name: str, inputs: Array, raw: Raw, data: Data) -> list[str]:
 
 def _unnamed(columns: list[ColumnFacts], j: int, ndim: int = 2) -> str:
     return f"{columns[0].name}[{j}]" if ndim == 2 else columns[0].name
+
+
+def _with_width(column: ColumnFacts, raw: Raw, targets: Array) -> ColumnFacts:
+    """How many numbers a label and an embedding have."""
+    if column.role == "label" and targets.ndim == 2:
+        return replace(column, width=targets.shape[1])
+    if column.role == "embeddings" and raw.embeddings is not None:
+        return replace(column, width=raw.embeddings.shape[1])
+    return column
 
 
 def _with_range(column: ColumnFacts, inputs: Array, targets: Array, scaling: Scaling) -> ColumnFacts:

@@ -64,6 +64,8 @@ def columns_table(columns: Sequence[Mapping[str, Any]]) -> Table:
 
 def _role(column: Mapping[str, Any]) -> str:
     role, width = column["role"], column["width"]
+    if role == "label" and width > 1:
+        return f"{width:,} labels"
     if role in SINGULAR:
         return SINGULAR[role]
     if role == "categories":

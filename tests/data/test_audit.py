@@ -13,6 +13,7 @@ from places import ROOT
 
 from subsettune.data import DataPaths, load
 from subsettune.data.audit import Audit, audit
+from subsettune.report.data_tables import columns_table
 from subsettune.task import Data, Model, Recipe, Split, Task
 
 N = 300
@@ -124,6 +125,17 @@ def test_a_regression_has_no_classes(tmp_path: Path) -> None:
     assert found.split.endswith("validation part: 0.2 of 300 examples, drawn, seed 0.")
     (label,) = (column for column in found.source.columns if column.role == "label")
     assert (label.distinct, label.least is not None) == (N, True)
+
+
+def test_several_targets_and_embeddings_are_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", list(RNG.normal(size=(N, 2))), a=RNG.normal(size=N), e=list(np.eye(N, 3)))
+    found = audit_of(path, "mse", embeddings="e")
+    assert [(c.name, c.role, c.width) for c in found.source.columns] == [
+        ("a", "feature", 1),
+        ("e", "embeddings", 3),
+        ("label", "label", 2),
+    ]
+    assert ("label", "2 labels") in {row[:2] for row in columns_table(found.to_mapping()["source"]["columns"]).rows}
 
 
 def test_repeated_examples_of_a_distortion_are_no_twins(tmp_path: Path) -> None:

@@ -454,7 +454,7 @@ def test_facts_of_each_column(tmp_path: Path) -> None:
         ColumnFacts(name="size", role="categories", kind="string", width=4, distinct=3, missing=60),
         ColumnFacts(name="pair", role="feature", kind="list<element: int64>", width=2),
         ColumnFacts(name="flag", role="feature", kind="bool", distinct=2, least=0, most=1),
-        ColumnFacts(name="vector", role="embeddings", kind="list<element: double>"),
+        ColumnFacts(name="vector", role="embeddings", kind="list<element: double>", width=3),
     )
 
 
