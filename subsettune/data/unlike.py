@@ -33,11 +33,9 @@ def unlike(raw: Raw, inputs: Array, targets: Array) -> tuple[dict[int, str], str
     if min(num_train, num_test) < FEW_ROWS or raw.tokens:
         return {}, ""
     said = _labels(targets, num_train) if targets.ndim == 1 and targets.dtype.kind == "f" else ""
-    if inputs.ndim > 2 and raw.scaling.shift:  # channels that have no common unit
-        return {}, said
-    flat = inputs if inputs.ndim == 2 else inputs.reshape(len(inputs), -1)
-    low, high = _range(flat[:num_train], is_one=inputs.ndim > 2)
-    beyond = _beyond(flat[num_train:], low, high, is_one=inputs.ndim > 2)
+    columns = inputs.reshape(len(inputs), inputs.shape[1], -1)
+    low, high = _range(columns[:num_train])
+    beyond = _beyond(columns[num_train:], low, high)
     for j, names in enumerate(raw.categories):
         if names:
             codes = inputs[:, j].astype(np.int64)
@@ -47,8 +45,10 @@ def unlike(raw: Raw, inputs: Array, targets: Array) -> tuple[dict[int, str], str
         if raw.categories and raw.categories[j]:
             found[j] = f"has in {beyond[j]:,} of {num_test:,} test examples a category that the training file lacks."
             continue
-        ends = (low[j], high[j]) if inputs.ndim > 2 else raw.scaling.restored(np.array([[low[j]], [high[j]]]), j)[:, 0]
+        ends = raw.scaling.restored(np.array([[low[j]], [high[j]]]), j)[:, 0]
         found[j] = _numbers(int(beyond[j]), num_test, float(ends[0]), float(ends[1]))
+    if inputs.ndim > 2 and found:  # channels have no names of their own
+        found = {0: next(iter(found.values()))}
     return found, said
 
 
@@ -60,30 +60,26 @@ def _labels(targets: Array, num_train: int) -> str:
 
 
 def _numbers(count: int, num_test: int, low: float, high: float) -> str:
-    return (
-        f"has in {count:,} of {num_test:,} test examples numbers beyond those of the training file, {low:.4g} to "
-        f"{high:.4g}."
-    )
+    digits = next((d for d in (4, 10) if f"{low:.{d}g}" != f"{high:.{d}g}"), 17)
+    ends = f"{low:.{digits}g} to {high:.{digits}g}" if high > low else f"all {low:.4g}"
+    return f"has in {count:,} of {num_test:,} test examples numbers beyond those of the training file, {ends}."
 
 
-def _range(flat: Array, *, is_one: bool) -> tuple[Array, Array]:
-    """Least and largest number of each column, or (1,) of all."""
-    ends = [(block.min(axis=0), block.max(axis=0)) for block in _blocks(flat)]
-    low, high = np.min([each[0] for each in ends], axis=0), np.max([each[1] for each in ends], axis=0)
-    return (low.min(keepdims=True), high.max(keepdims=True)) if is_one else (low, high)
+def _range(columns: Array) -> tuple[Array, Array]:
+    """Least and largest number (c,) of each column or channel (n, c, places)."""
+    ends = [(block.min(axis=(0, 2)), block.max(axis=(0, 2))) for block in _blocks(columns)]
+    return np.min([each[0] for each in ends], axis=0), np.max([each[1] for each in ends], axis=0)
 
 
-def _beyond(flat: Array, low: Array, high: Array, *, is_one: bool) -> Array:
-    """How many rows lie beyond the ends of each column, or with any of their numbers beyond those of all."""
+def _beyond(columns: Array, low: Array, high: Array) -> Array:
+    """How many rows have a number beyond the ends of each column or channel."""
     count = np.zeros(len(low), dtype=np.int64)
-    for block in _blocks(flat):
-        if is_one:
-            count += ((block.min(axis=1) < low[0]) | (block.max(axis=1) > high[0])).sum()
-        else:
-            count += ((block < low) | (block > high)).sum(axis=0)
+    for block in _blocks(columns):
+        least, most = (block[:, :, 0],) * 2 if block.shape[2] == 1 else (block.min(axis=2), block.max(axis=2))
+        count += ((least < low) | (most > high)).sum(axis=0)
     return count
 
 
-def _blocks(flat: Array) -> Iterator[Array]:
-    step = max(1, BLOCK_BYTES // flat[0].nbytes)
-    return (flat[start : start + step] for start in range(0, len(flat), step))
+def _blocks(columns: Array) -> Iterator[Array]:
+    step = max(1, BLOCK_BYTES // columns[0].nbytes)
+    return (columns[start : start + step] for start in range(0, len(columns), step))

@@ -60,9 +60,9 @@ def test_another_unit_is_told(tmp_path: Path) -> None:
 
 def test_shifted_columns_are_told_in_their_units(tmp_path: Path) -> None:
     """They are stored less a shift, which float32 needs."""
-    kept = 10**15 + RNG.integers(0, 1000, N) // 2 * 2
+    kept = 10**15 + 10**6 * (np.arange(N) * 7 % N)
     (said,) = sentences(files(tmp_path / "d", {"t": kept}, {"t": np.full(N_TEST, 3.0e15).astype(np.int64)}))
-    assert said == f"column 't' {beyond(100, 100, '1e+15 to 1e+15')}"
+    assert said == f"column 't' {beyond(100, 100, '1e+15 to 1.000000299e+15')}"
 
 
 @pytest.mark.parametrize("strange", [["female"] * N_TEST, [None] * N_TEST])
@@ -91,6 +91,22 @@ def test_images_that_were_scaled_in_one_file_only(tmp_path: Path) -> None:
         np.savez(tmp_path / f"{name}.npz", x=images, y=LABELS, x_test=factor * others, y_test=TEST_LABELS)
     assert sentences(tmp_path / "alike.npz") == ()
     assert sentences(tmp_path / "unlike.npz") == (f"column 'x' {beyond(100, 100, '0 to 1')}",)
+
+
+def test_a_channel_of_series_in_its_own_unit(tmp_path: Path) -> None:
+    """Channels are stored less a shift each; only the second one is another in the test file."""
+    series, others = RNG.random((N, 2, 9)) + np.array([[1e9], [5e9]]), RNG.random((N_TEST, 2, 9))
+    series[0, 1, :2] = (5e9, 5e9 + 1)
+    others[:, 0] = 1e9 + 0.5
+    np.savez(tmp_path / "a.npz", x=series, y=LABELS, x_test=others, y_test=TEST_LABELS)
+    assert sentences(tmp_path / "a.npz", layout="series") == (
+        f"column 'x' {beyond(100, 100, '5000000000 to 5000000001')}",
+    )
+
+
+def test_what_is_constant_in_the_training_file_only(tmp_path: Path) -> None:
+    (said,) = sentences(files(tmp_path / "d", {"b": np.full(N, 7.0)}, {"b": OTHERS}))
+    assert said == f"column 'b' {beyond(100, 100, 'all 7')}"
 
 
 def test_many_columns_are_one_sentence(tmp_path: Path) -> None:
