@@ -15,6 +15,8 @@ from subsettune.data.split import DEFAULT_TEST
 from subsettune.task import Split
 
 PAIRS = [("validation", "train"), ("test", "train"), ("test", "validation")]
+FEW = 0.005  # of a part: as few stand in every table, and move no metric that a study could tell
+MANY, FEW_EACH = 20, 10  # classes, and examples of each: more classes of fewer are hardly names that somebody numbered
 CALLED = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -60,7 +62,7 @@ def audit(data: TaskData, split: Split) -> Audit:
         split=_split_words(facts, data, split),
         classes=_classes(data, parts),
         shared={f"{a}, {b}": count for (a, b), count in twins.items()},
-        warnings=(*map(_sentence, (*facts.sentences, *data.notes)), *_about_twins(twins, sizes)),
+        warnings=(*map(_sentence, (*facts.sentences, *data.notes)), *_about_classes(data), *_about_twins(twins, sizes)),
     )
 
 
@@ -78,9 +80,37 @@ def _split_words(facts: SourceFacts, data: TaskData, split: Split) -> str:
     has_test_file = len(data.train.inputs) > data.num_source_examples
     if has_test_file:
         where = f" ({', '.join(facts.test_files)})" if 0 < len(facts.test_files) <= 3 else ""
-        return f"Test part: the official test set{where}. Validation part: {split.validation:g} {of_all}, {drawn}."
+        return (
+            f"Test part: the official test set{where}. Validation part: {split.validation:g} {of_all}, {drawn}."
+            f"{_of_small_classes(data, {'validation': split.validation})}"
+        )
     test = DEFAULT_TEST if split.test is None else split.test
-    return f"No official test set. Test part: {test:g}, and validation part: {split.validation:g} {of_all}, {drawn}."
+    return (
+        f"No official test set. Test part: {test:g}, and validation part: {split.validation:g} {of_all}, {drawn}."
+        f"{_of_small_classes(data, {'test': test, 'validation': split.validation})}"
+    )
+
+
+def _of_small_classes(data: TaskData, shares: dict[str, float]) -> str:
+    """A sentence where parts are larger than asked for, because each class gives one example at least."""
+    sizes = {"validation": len(data.validation), "test": len(data.test)}
+    wanted = {name: round(share * data.num_source_examples) for name, share in shares.items()}
+    larger = {name: f"{sizes[name]:,} instead of {wanted[name]:,}" for name in shares if sizes[name] > wanted[name] + 1}
+    if not larger:
+        return ""
+    listed = " and ".join(f"the {CALLED[name]} part has {count}" for name, count in larger.items())
+    return f" Each class gives one example at least, so that {listed}."
+
+
+def _about_classes(data: TaskData) -> list[str]:
+    """A sentence where numbers that are taken for classes may be a quantity."""
+    is_numbered = data.class_names == tuple(map(str, range(data.num_classes)))
+    if not is_numbered or data.num_classes < MANY or data.num_source_examples >= FEW_EACH * data.num_classes:
+        return []
+    return [
+        f"Labels are taken for {data.num_classes:,} classes, of {data.num_source_examples / data.num_classes:.2g} "
+        "examples each on average. If they are a quantity, choose metric mse or mae."
+    ]
 
 
 def _shared(parts: dict[str, Part]) -> dict[tuple[str, str], int]:
@@ -90,12 +120,12 @@ def _shared(parts: dict[str, Part]) -> dict[tuple[str, str], int]:
 
 
 def _about_twins(twins: dict[tuple[str, str], int], sizes: dict[str, int]) -> list[str]:
-    """A sentence about the parts that share inputs with another; none where no part does."""
+    """A sentence about the parts that share inputs with another; none where no part shares more than a few."""
     found = [
         f"{count:,} of {sizes[part]:,} {CALLED[part]} examples ({100 * count / sizes[part]:.3g} %) in the "
         f"{CALLED[other]} part"
         for (part, other), count in twins.items()
-        if count
+        if count > FEW * sizes[part]
     ]
     if not found:
         return []

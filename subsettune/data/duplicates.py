@@ -58,6 +58,7 @@ def _hashes(inputs: Array, rows: Array) -> Array:
     step = max(1, BLOCK_BYTES // num_bytes)
     for start in range(0, len(rows), step):
         block = np.ascontiguousarray(inputs[rows[start : start + step]]).reshape(-1)
+        block = block + np.float32(0) if block.dtype == np.float32 else block  # -0 equals 0, and has other bits
         flat = block.view(np.uint8).reshape(-1, num_bytes)
         if num_bytes % 8:
             flat = np.pad(flat, ((0, 0), (0, 8 * num_words - num_bytes)))

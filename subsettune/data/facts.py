@@ -11,10 +11,12 @@ from subsettune.data.columns import ColumnFacts, Role, SourceFacts, leave_out
 from subsettune.data.precision import Scaling
 from subsettune.data.raw import Array, Raw
 from subsettune.data.scan import TIMES_S, Labels, about_numbers, look_at_numbers
+from subsettune.data.unlike import unlike
 from subsettune.task import Data
 
 MOST_TOLD = 5  # columns that a warning names
 BLOCK_BYTES = 2**24  # looked at in one go
+UNLIKE = "If both files are meant to be alike, write them in one unit and with the same words."
 SAMPLE_ROWS = 1024  # that tell whether a column without a name deserves a look
 
 
@@ -30,8 +32,8 @@ def completed(raw: Raw, inputs: Array, targets: Array, data: Data) -> SourceFact
     told = raw.facts or SourceFacts(columns=(_only_input(raw, inputs), ColumnFacts(name="label", role="label")))
     is_sure = raw.taken == "numbers" and inputs.min() < 0  # no ids are below 0
     told = replace(told, taken="" if is_sure else raw.taken)
-    columns = [_with_range(column, inputs, targets, raw.scaling) for column in told.columns]
-    warnings = list(told.warnings)
+    columns = [_with_range(_with_width(column, raw, targets), inputs, targets, raw.scaling) for column in told.columns]
+    warnings = [*told.warnings, *_about_unlike(columns, raw, inputs, targets)]
     if not raw.columns and inputs.ndim == 2 and inputs.dtype == np.float32:
         warnings += _about_unnamed(columns[0].name, inputs, raw, data)
     found = {} if raw.tokens else alone(inputs, targets, raw.num_train)
@@ -43,13 +45,31 @@ def completed(raw: Raw, inputs: Array, targets: Array, data: Data) -> SourceFact
         return replace(told, columns=tuple(columns), warnings=tuple(warnings))
     for j, what in found.items():
         name = raw.columns[j] if raw.columns else ""
-        place = next((i for i, column in enumerate(columns) if column.name == name), None)
-        sentence = _gives_away(name or _unnamed(columns, j), what, data, is_column=place is not None)
-        if place is None:
-            warnings.append(sentence)
-        else:
-            columns[place] = replace(columns[place], warnings=(*columns[place].warnings, sentence))
+        is_column = any(column.name == name for column in columns)
+        sentence = _gives_away(name or _unnamed(columns, j), what, data, is_column=is_column)
+        warnings += _attached(columns, name, sentence)
     return replace(told, columns=tuple(columns), warnings=tuple(warnings))
+
+
+def _attached(columns: list[ColumnFacts], name: str, sentence: str) -> list[str]:
+    """Put a sentence to its column; what belongs to none comes back."""
+    place = next((i for i, column in enumerate(columns) if column.name == name), None)
+    if place is None:
+        return [sentence]
+    columns[place] = replace(columns[place], warnings=(*columns[place].warnings, sentence))
+    return []
+
+
+def _about_unlike(columns: list[ColumnFacts], raw: Raw, inputs: Array, targets: Array) -> list[str]:
+    """Sentences about a test file that is unlike the training file, but for those that are put to their columns."""
+    found, of_labels = unlike(raw, inputs, targets)
+    suspicious = {column.name for column in columns if column.warnings}  # numbers of rows, and times, go on
+    called = {j: raw.columns[j] if raw.columns else _unnamed(columns, j, inputs.ndim) for j in found}
+    told = [(name, found[j]) for j, name in called.items() if name not in suspicious]
+    told += [(column.name, of_labels) for column in columns if column.role == "label" and of_labels]
+    if len(told) > MOST_TOLD:
+        return [f"column {told[0][0]!r} {told[0][1]} So it is with {len(told) - 1:,} more columns. {UNLIKE}"]
+    return [left for name, what in told for left in _attached(columns, name, f"column {name!r} {what} {UNLIKE}")]
 
 
 def _only_input(raw: Raw, inputs: Array) -> ColumnFacts:
@@ -73,8 +93,17 @@ def _about_unnamed(name: str, inputs: Array, raw: Raw, data: Data) -> list[str]:
     return found[:MOST_TOLD]
 
 
-def _unnamed(columns: list[ColumnFacts], j: int) -> str:
-    return f"{columns[0].name}[{j}]"
+def _unnamed(columns: list[ColumnFacts], j: int, ndim: int = 2) -> str:
+    return f"{columns[0].name}[{j}]" if ndim == 2 else columns[0].name
+
+
+def _with_width(column: ColumnFacts, raw: Raw, targets: Array) -> ColumnFacts:
+    """How many numbers a label and an embedding have."""
+    if column.role == "label" and targets.ndim == 2:
+        return replace(column, width=targets.shape[1])
+    if column.role == "embeddings" and raw.embeddings is not None:
+        return replace(column, width=raw.embeddings.shape[1])
+    return column
 
 
 def _with_range(column: ColumnFacts, inputs: Array, targets: Array, scaling: Scaling) -> ColumnFacts:
@@ -86,7 +115,8 @@ def _with_range(column: ColumnFacts, inputs: Array, targets: Array, scaling: Sca
     is_all = column.role in ("image", "feature") and column.width == inputs[0].size and inputs.dtype != np.int32
     if is_all and column.least is None:
         step = max(1, BLOCK_BYTES // inputs[0].nbytes)
-        blocks = (scaling.restored(inputs[i : i + step]) for i in range(0, len(inputs), step))
+        stored = (inputs[i : i + step] for i in range(0, len(inputs), step))
+        blocks = map(scaling.restored, stored) if scaling.shift else stored  # float64 is eight times as large as bytes
         ends = [(block.min(), block.max()) for block in blocks]
         return replace(column, least=float(min(e[0] for e in ends)), most=float(max(e[1] for e in ends)))
     return column

@@ -34,6 +34,7 @@ from subsettune.data.scan import (
     facts_of,
     look_at_numbers,
     look_at_texts,
+    pandas_categories,
     pandas_index,
     why_not_read,
 )
@@ -213,7 +214,7 @@ def _check_files(files: list[_File], data: Data) -> None:
         _check_there(file, data.categorical, "Set data.categorical.")
         _check_there(file, () if data.embeddings is None else (data.embeddings,), "Set data.embeddings.")
         types = [f.schema.field(data.label).type for f in (files[0], file)]
-        if types[0] != types[1]:
+        if _label_kind(types[0]) != _label_kind(types[1]):
             raise DataError(
                 f"column {data.label!r} must have one type in all files, got {types[0]} and {types[1]} in {file.path}. "
                 "Write them alike."
@@ -285,7 +286,8 @@ def _feature_names(schema: pa.Schema, data: Data, path: Path) -> tuple[str, ...]
     else:
         names = data.features or tuple(name for name in used if name not in index or name in data.categorical)
     if not names:
-        gone = f", data.exclude and the index of pandas, {', '.join(index)}" if index & set(used) else ""
+        gone = " and those of data.exclude" if data.exclude else ""
+        gone = f", data.exclude and the index of pandas, {', '.join(index)}" if index & set(used) else gone
         raise DataError(f"{path} has no column besides the label {data.label!r}{gone}. Add the features.")
     kinds = [schema.field(name).type for name in names]
     if len(names) == 1 and _is_image(kinds[0]):
@@ -428,12 +430,13 @@ def _surveyed(
         name: look_at_texts(vocabulary, labels, partial(_all_texts, files, name))
         for name, vocabulary in vocabularies.items()
     }
-    index = pandas_index(files[0].schema)
+    index, marked = pandas_index(files[0].schema), pandas_categories(files[0].schema)
     columns, told = [], []
     for name in names:
         categories = vocabularies[name].names() if name in vocabularies else ()
         column = _Column(name=name, width=widths.get(name), categories=categories)
         look, width = looks.get(name, Look(name=name)), len(categories) or len(column.names)
+        look = replace(look, was_category=name in marked)
         told.append(replace(facts_of(look, width, data, index), kind=_kind(files[0].schema, name)))
         columns += [] if told[-1].role == "ignored" else [column]
     if not columns:
@@ -610,7 +613,8 @@ def _labels(files: list[_File], name: str, kind: str) -> tuple[Array, tuple[str,
     Returns:
         (n,) numbers, or class numbers of texts in the order of the texts; (n, m) of lists.
     """
-    column = pa.chunked_array([chunk for file in files for chunk in file.column(name).chunks])
+    as_kind = _label_kind(files[0].schema.field(name).type)
+    column = pa.chunked_array([chunk.cast(as_kind) for file in files for chunk in file.column(name).chunks], as_kind)
     if column.null_count:
         raise DataError(f"column {name!r} must have no missing labels, got {column.null_count}. Drop those rows.")
     if _is_image(column.type) and not pa.types.is_struct(column.type):
@@ -628,12 +632,18 @@ def _labels(files: list[_File], name: str, kind: str) -> tuple[Array, tuple[str,
     return np.asarray(column.to_numpy()), ()
 
 
+def _label_kind(kind: pa.DataType) -> pa.DataType:
+    """The type that labels are read as: programs choose among those of texts, and of whole numbers, as they like."""
+    if is_text(kind):
+        return pa.large_string()
+    return pa.int64() if pa.types.is_integer(kind) and kind != pa.uint64() else kind
+
+
 def _texts(column: pa.ChunkedArray, name: str, kind: str) -> tuple[Array, tuple[str, ...]]:
     if kind == "regression":
         raise DataError(
             f"labels of a regression must be numbers, got texts in {name!r}. Choose a classification metric."
         )
-    column = column.cast(pa.large_string())  # views have no kernels
     found = pc.unique(column)
     places, names = named(found.to_pylist(), name)
     return places[np.asarray(pc.index_in(column, value_set=found).to_numpy())], names

@@ -19,6 +19,7 @@ from subsettune.errors import DataError
 Array = np.ndarray[Any, Any]
 Categories = tuple[str | None, ...]  # names of the codes 0, 1, ..., None for what is missing
 CHECK_BYTES = 2**24  # of inputs looked at in one go
+MANY = 20  # classes: numbers with gaps up to more than that may be a quantity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,5 +215,6 @@ def _populated(numbers: Array, names: tuple[str, ...]) -> tuple[str, ...]:
         gap = int(np.argmax(np.append(present, -1) != np.arange(len(present) + 1)))
         if names:
             raise DataError(f"every class that is listed must have rows, got none of {names[gap]!r}. Take it out.")
-        raise DataError(f"labels must use every class from 0 to {num_classes - 1}, got none of {gap}. Renumber them.")
+        remedy = "Renumber them" if num_classes <= MANY else "Renumber them, or choose metric mse for a quantity"
+        raise DataError(f"labels must use every class from 0 to {num_classes - 1}, got none of {gap}. {remedy}.")
     return names or tuple(map(str, range(num_classes)))

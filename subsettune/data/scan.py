@@ -29,6 +29,8 @@ ROWS_EACH = 2  # of a class on average: with one, all columns of numbers that di
 BLOCK_ROWS = 2**16  # that are compared with the labels in one go
 FEW_ROWS = 20  # with fewer, numbers that all differ mean nothing
 FEW_VALUES = 3  # with fewer, numbers in the range of times or dates do not either
+CHANCE = 3.0  # pairs of equal numbers to be expected of measurements; where fewer are, that all differ means nothing
+WIDE = 2.0**31  # range of numbers that nobody measures: hashes and ids drawn at random
 # Seconds from 2000 to 2050 since 1970; larger powers are milliseconds, microseconds and nanoseconds.
 TIMES_S = (946_684_800, 2_524_608_000)
 TIME_UNITS = {1: "seconds", 10**3: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}
@@ -52,6 +54,7 @@ class Look:
         is_text: whether it holds categories.
         texts: the categories.
         has_days: whether all whole numbers read as 20240531 does.
+        was_category: whether pandas wrote whole numbers that it held as categories.
     """
 
     name: str
@@ -66,15 +69,28 @@ class Look:
     is_text: bool = False
     texts: tuple[str, ...] = ()
     has_days: bool = False
+    was_category: bool = False
 
 
 def pandas_index(schema: pa.Schema) -> frozenset[str]:
     """Names of the columns that hold the index of the DataFrame that was written, as far as the file tells."""
+    listed = {name for name in _pandas(schema, "index_columns") if isinstance(name, str)}
+    return frozenset(listed | {name for name in schema.names if PANDAS.fullmatch(name)})
+
+
+def pandas_categories(schema: pa.Schema) -> frozenset[str]:
+    """Names of the columns of whole numbers that were categorical in pandas: Parquet gives them back as numbers."""
+    told = [column for column in _pandas(schema, "columns") if isinstance(column, dict)]
+    marked = {column.get("field_name") for column in told if column.get("pandas_type") == "categorical"}
+    return frozenset(field.name for field in schema if field.name in marked and pa.types.is_integer(field.type))
+
+
+def _pandas(schema: pa.Schema, key: str) -> list[object]:
+    """A list of the metadata that pandas writes; empty where it did not write the file."""
     told: object = []
-    with contextlib.suppress(ValueError, KeyError, TypeError):  # where pandas did not write it
-        told = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
-    listed = [name for name in told if isinstance(name, str)] if isinstance(told, list) else []
-    return frozenset(listed) | {name for name in schema.names if PANDAS.fullmatch(name)}
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        told = json.loads((schema.metadata or {})[b"pandas"])[key]
+    return told if isinstance(told, list) else []
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -250,7 +266,11 @@ def about_numbers(look: Look, data: Data) -> str:
         return f"looks like a time in {time} since 1970. Convert it to what matters: hour, weekday, age."
     if look.has_days:
         return "looks like a date written as 20240531. Convert it to what matters: month, weekday, age."
-    if look.is_whole and look.is_unique and look.distinct >= FEW_ROWS:
+    if look.was_category and look.distinct >= FEW_VALUES:
+        return (
+            "was categorical in pandas, and is read as a number. If it stands for names, put it into data.categorical."
+        )
+    if look.is_whole and look.is_unique and _is_no_chance(look):
         order = ", in order," if look.is_sorted else ","
         return f"holds another whole number in each row{order} as row numbers and ids do."
     if look.is_whole and ID_NAME.fullmatch(look.name) and look.distinct >= FEW_VALUES:
@@ -258,6 +278,15 @@ def about_numbers(look: Look, data: Data) -> str:
     if look.is_whole and look.is_sorted and look.distinct >= FEW_ROWS:
         return "grows from row to row, as the numbers of groups and times do."
     return ""
+
+
+def _is_no_chance(look: Look) -> bool:
+    """Whether whole numbers that all differ would hardly do so if they were measured: prices of few houses do."""
+    if look.distinct is None or look.least is None or look.most is None or look.distinct < FEW_ROWS:
+        return False
+    span = look.most - look.least + 1
+    is_dense = look.distinct * (look.distinct - 1) / (2 * span) >= CHANCE
+    return look.is_sorted or is_dense or span >= WIDE or bool(ID_NAME.fullmatch(look.name))
 
 
 def _time_unit(least: float, most: float) -> str:

@@ -113,6 +113,11 @@ def _check(sizes: Sequence[int], parts: Sequence[str], class_names: Sequence[str
     for i, size in enumerate(sizes):
         if size < len(parts):
             name = class_names[i] if class_names else str(i)
+            if size == 0 and class_names is not None:
+                raise DataError(
+                    f"class {name!r} must have examples in the training file, got some in the test file only. Write "
+                    "the labels of both alike, or drop the class."
+                )
             who = "the data must have" if class_names is None else f"class {name!r} must have"
             raise DataError(
                 f"{who} at least {len(parts)} examples, one for each part ({', '.join(parts)}), got {size}. "

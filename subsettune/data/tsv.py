@@ -23,6 +23,7 @@ from subsettune.errors import DataError, did_you_mean
 from subsettune.task import Data
 
 SUFFIXES = (".tsv", ".tsv.gz")
+QUOTED = r'^"(?:[^"]|"")*"$'  # as programs write fields that hold a quotation mark, each of them
 BLOCK_BYTES = 2**24  # read in one go; no line may be longer
 PARSING = csv.ParseOptions(delimiter="\t", quote_char=False, double_quote=False, ignore_empty_lines=False)
 
@@ -69,6 +70,7 @@ def read_tsv(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
     headers = [_checked_header(file, data, may_lack_labels=file in test) for file in files]
     columns = [_labels(file, data.label, is_test=file in test) for file in files]
     num_rows = [len(column) for column in columns]
+    quoted = _about_quotes(files, str(data.text))
     inputs, vocabulary = read_texts(
         lambda: _blocks(files, str(data.text)), sum(num_rows), sum(num_rows[: len(train)]), data, scratch
     )
@@ -83,7 +85,7 @@ def read_tsv(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
             test_files=tuple(file.name for file in test),
             left_alone=tuple(file.name for file in found.left_alone),
             columns=tuple(_facts(headers[0], data, inputs.shape[1])),
-            warnings=found.warnings,
+            warnings=(*found.warnings, *quoted),
         ),
     )
 
@@ -152,6 +154,24 @@ def _blocks(files: list[Path], column: str) -> Iterator[tuple[int, pa.Array]]:
         for values in _batches(file, column):
             yield row, values
             row += len(values)
+
+
+def _about_quotes(files: list[Path], column: str) -> tuple[str, ...]:
+    """A sentence where each text with a quotation mark was written as spreadsheets and pandas write it."""
+    num_marked, num_doubled = 0, 0
+    for _, texts in _blocks(files, column):
+        marked = texts.filter(pc.match_substring(texts, '"'))
+        if not pc.all(pc.match_substring_regex(marked, QUOTED), min_count=0).as_py():
+            return ()
+        num_marked += len(marked)
+        num_doubled += pc.sum(pc.match_substring(pc.utf8_slice_codeunits(marked, 1, -1), '""'), min_count=0).as_py()
+    if not num_doubled:
+        return ()
+    return (
+        f"in {num_marked:,} of the texts of column {column!r} quotation marks are doubled, and two more stand around, "
+        "as pandas and spreadsheets write them. They are read as they stand: each mark is one more word. Write the "
+        "file without (quoting=csv.QUOTE_NONE), or as Parquet.",
+    )
 
 
 def _labels(file: Path, name: str, *, is_test: bool) -> pa.ChunkedArray:

@@ -31,7 +31,7 @@ def refuse_unlabelled(path: Path, labels: pa.ChunkedArray | None, name: str) -> 
         ends = pc.min_max(labels).as_py()
         if ends["min"] == ends["max"] == HIDDEN:
             raise _refusal(path, f"column {name!r} holds nothing but {HIDDEN}, which stands for a hidden label")
-    if pa.types.is_string(labels.type) and len(labels):
+    if (pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type)) and len(labels):
         texts = pc.unique(pc.utf8_trim_whitespace(labels)).to_pylist()
         if texts == [""]:
             raise _refusal(path, f"column {name!r} is empty")

@@ -8,7 +8,8 @@ from typing import Any
 from subsettune.report.render import Block, Column, Table
 from subsettune.text import NOTHING
 
-MOST_COLUMNS = 30  # of a table; those that are not read, or are suspicious, always stand in it
+MOST_COLUMNS = 30  # of a table; the label, and those that are not read or are suspicious, always stand in it
+ALWAYS = ("label", "ignored")
 MOST_CLASSES = 20
 NAME_WIDTH = 28  # of a name; longer ones are cut
 PARTS = ("train", "validation", "test")
@@ -43,7 +44,7 @@ def warning_blocks(warnings: Sequence[str]) -> list[Block]:
 
 def columns_table(columns: Sequence[Mapping[str, Any]]) -> Table:
     """What each column is read as, and what it holds."""
-    shown = [c for i, c in enumerate(columns) if i < MOST_COLUMNS or c["role"] == "ignored" or c["warnings"]]
+    shown = [c for i, c in enumerate(columns) if i < MOST_COLUMNS or c["role"] in ALWAYS or c["warnings"]]
     rows = tuple((_cut(c["name"]), _role(c), _values(c), _missing(c), _remark(c)) for c in shown)
     titles = (
         Column(title="column"),
@@ -63,6 +64,8 @@ def columns_table(columns: Sequence[Mapping[str, Any]]) -> Table:
 
 def _role(column: Mapping[str, Any]) -> str:
     role, width = column["role"], column["width"]
+    if role == "label" and width > 1:
+        return f"{width:,} labels"
     if role in SINGULAR:
         return SINGULAR[role]
     if role == "categories":

@@ -13,6 +13,7 @@ from places import ROOT
 
 from subsettune.data import DataPaths, load
 from subsettune.data.audit import Audit, audit
+from subsettune.report.data_tables import columns_table
 from subsettune.task import Data, Model, Recipe, Split, Task
 
 N = 300
@@ -88,6 +89,35 @@ def test_a_test_file_that_is_the_training_file(tmp_path: Path) -> None:
     assert found.warnings[0].startswith("Some inputs stand in two parts: 240 of 300 test examples (80 %) in the ")
 
 
+def test_classes_of_three_examples_make_the_parts_larger(tmp_path: Path) -> None:
+    """Each of 100 classes gives one to each part, though 0.2 of 300 are 60; and they may be no classes at all."""
+    found = audit_of(write(tmp_path / "a.parquet", np.arange(N) // 3, a=RNG.normal(size=N)))
+    assert found.sizes == {"train": 100, "validation": 100, "test": 100}
+    assert found.split == (
+        "No official test set. Test part: 0.2, and validation part: 0.2 of 300 examples, drawn by class, seed 0. Each "
+        "class gives one example at least, so that the test part has 100 instead of 60 and the validation part has 100 "
+        "instead of 60."
+    )
+    assert found.warnings == (
+        "Labels are taken for 100 classes, of 3 examples each on average. If they are a quantity, choose metric mse or "
+        "mae.",
+    )
+    named = audit_of(write(tmp_path / "b.parquet", [f"c{i // 3}" for i in range(N)], a=RNG.normal(size=N)))
+    assert named.warnings == ()
+
+
+def test_few_twins_stand_in_the_table_only(tmp_path: Path) -> None:
+    """One in 300 is chance, and moves no accuracy that a study could tell; nine are said."""
+    for count, is_said in ((1, False), (9, True)):
+        values, others = RNG.normal(size=N), RNG.normal(size=N)
+        others[:count] = values[:count]
+        write(tmp_path / f"{count}/train.parquet", np.arange(N) % 3, a=values)
+        write(tmp_path / f"{count}/test.parquet", np.arange(N) % 3, a=others)
+        found = audit_of(tmp_path / str(count))
+        assert found.shared["test, train"] + found.shared["test, validation"] == count
+        assert bool(found.warnings) == is_said
+
+
 def test_a_regression_has_no_classes(tmp_path: Path) -> None:
     values = RNG.normal(size=N)
     found = audit_of(write(tmp_path / "a.parquet", RNG.normal(size=N), a=values), "mse")
@@ -95,6 +125,17 @@ def test_a_regression_has_no_classes(tmp_path: Path) -> None:
     assert found.split.endswith("validation part: 0.2 of 300 examples, drawn, seed 0.")
     (label,) = (column for column in found.source.columns if column.role == "label")
     assert (label.distinct, label.least is not None) == (N, True)
+
+
+def test_several_targets_and_embeddings_are_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", list(RNG.normal(size=(N, 2))), a=RNG.normal(size=N), e=list(np.eye(N, 3)))
+    found = audit_of(path, "mse", embeddings="e")
+    assert [(c.name, c.role, c.width) for c in found.source.columns] == [
+        ("a", "feature", 1),
+        ("e", "embeddings", 3),
+        ("label", "label", 2),
+    ]
+    assert ("label", "2 labels") in {row[:2] for row in columns_table(found.to_mapping()["source"]["columns"]).rows}
 
 
 def test_repeated_examples_of_a_distortion_are_no_twins(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ EXCLUDED: list[tuple[dict[str, Any], str]] = [
     ({"exclude": ["z"]}, "{path} has no column 'z'. Its columns: a, b, label. Set data.exclude."),
     (
         {"exclude": ["a", "b"]},
-        "{path} has no column besides the label 'label'. Add the features.",
+        "{path} has no column besides the label 'label' and those of data.exclude. Add the features.",
     ),
 ]
 
@@ -336,6 +336,8 @@ SUSPICIOUS: dict[str, tuple[str, Any, str]] = {
         RNG.integers(0, 99, N),
         "is called an id, and is read as a number. If it stands for names, put it into data.categorical.",
     ),
+    "hash": ("h", RNG.integers(-(2**62), 2**62, N), IN_ORDER.replace(" in order,", "")),
+    "long_id": ("account_id", RNG.permutation(10**7)[:N], IN_ORDER.replace(" in order,", "")),
     "constant": ("c", np.full(N, 7), "holds one value only."),
     "nothing": ("c", pa.nulls(N, pa.string()), "holds nothing: every value is missing."),
     "constant_text": ("c", ["x"] * N, "holds one value only."),
@@ -371,6 +373,7 @@ INNOCENT: dict[str, Any] = {
     "paid": RNG.integers(0, 9, N),
     "counts": RNG.integers(0, 99, N),
     "years": RNG.integers(1990, 2024, N),
+    "prices_that_all_differ": RNG.permutation(10**6)[:N],
     "millions": RNG.integers(0, 10**9, N) // 1000 * 1000,
     "zip_codes_as_texts": [f"K{i % 30}" for i in range(N)],
     "almost_days": 20240100 + RNG.integers(1, 99, N),
@@ -382,6 +385,21 @@ INNOCENT: dict[str, Any] = {
 @pytest.mark.parametrize("case", INNOCENT)
 def test_ordinary_columns_are_no_cause_for_alarm(tmp_path: Path, case: str) -> None:
     assert told(load_table(tmp_path, table(**{case: INNOCENT[case]}))).sentences == ()
+
+
+def test_numbers_that_were_categorical_in_pandas_are_asked_about(tmp_path: Path) -> None:
+    """Parquet gives them back as whole numbers; texts stay categories, and two numbers are one column either way."""
+    told_by_pandas = [
+        {"name": name, "field_name": name, "pandas_type": "categorical", "numpy_type": "int8"}
+        for name in ("zone", "flag", "size")
+    ]
+    columns = {"zone": RNG.integers(0, 9, N), "flag": RNG.integers(0, 2, N), "size": ["SML"[i % 3] for i in range(N)]}
+    made = table({"index_columns": [], "columns": told_by_pandas}, **columns)
+    assert told(load_table(tmp_path, made)).sentences == (
+        "column 'zone' was categorical in pandas, and is read as a number. If it stands for names, put it into "
+        "data.categorical. If it is no feature, leave it out: data.exclude: [zone].",
+    )
+    assert told(load_table(tmp_path / "marked", made, categorical=["zone"])).sentences == ()
 
 
 def test_categories_that_are_marked_are_meant(tmp_path: Path) -> None:
@@ -436,7 +454,7 @@ def test_facts_of_each_column(tmp_path: Path) -> None:
         ColumnFacts(name="size", role="categories", kind="string", width=4, distinct=3, missing=60),
         ColumnFacts(name="pair", role="feature", kind="list<element: int64>", width=2),
         ColumnFacts(name="flag", role="feature", kind="bool", distinct=2, least=0, most=1),
-        ColumnFacts(name="vector", role="embeddings", kind="list<element: double>"),
+        ColumnFacts(name="vector", role="embeddings", kind="list<element: double>", width=3),
     )
 
 

@@ -34,6 +34,7 @@ def thirds(num_rows: int) -> dict[str, np.ndarray]:
         RNG.integers(0, 2, (200, 1)).astype(np.uint8),
         np.float32([[2.0**e, sign] for e in range(-60, 60) for sign in (1, 2, 4)]),  # only high bits differ
         RNG.normal(size=(100, 4)).astype(np.float32),
+        np.float32([[0.0, i // 4] if i % 2 else [-0.0, i // 4] for i in range(80)]),  # one number with two signs
     ],
 )
 @pytest.mark.parametrize("block", [duplicates.BLOCK_BYTES, 64])

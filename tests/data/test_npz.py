@@ -203,7 +203,8 @@ BAD_LABELS: dict[str, tuple[np.ndarray, str, str]] = {
     "far": (
         _labels(0, 1, 10**15),
         "accuracy",
-        "labels must use every class from 0 to 1000000000000000, got none of 2. Renumber them.",
+        "labels must use every class from 0 to 1000000000000000, got none of 2. Renumber them, or choose metric mse "
+        "for a quantity.",
     ),
     "one_class": (
         _labels(0),

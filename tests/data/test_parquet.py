@@ -350,6 +350,29 @@ def test_texts_are_no_targets_of_a_regression(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "names"),
+    [
+        (pa.string(), pa.large_string(), ("a", "b", "c")),
+        (pa.dictionary(pa.int8(), pa.string()), pa.large_string(), ("a", "b", "c")),
+        (pa.string_view(), pa.string(), ("a", "b", "c")),
+        (pa.int32(), pa.int64(), ("0", "1", "2")),
+        (pa.uint8(), pa.int16(), ("0", "1", "2")),
+    ],
+)
+def test_labels_of_types_that_mean_the_same(
+    tmp_path: Path, train: pa.DataType, test: pa.DataType, names: tuple[str, ...]
+) -> None:
+    """As one program writes the training file and another the test file, or one version and the next."""
+    values = pa.array([0, 1, 2] * 20 if names[0] == "0" else list(names) * 20)
+    for part, kind in (("train", train), ("test", test)):
+        made = values.dictionary_encode() if pa.types.is_dictionary(kind) else values.cast(kind)
+        write(tmp_path, numbers_table(label=made), f"d/{part}.parquet")
+    data = load_file(tmp_path / "d")
+    assert data.class_names == names
+    assert data.test.targets.tolist() == [0, 1, 2] * 20
+
+
 def test_labels_of_two_types(tmp_path: Path) -> None:
     write(tmp_path, numbers_table(), "d/train.parquet")
     path = write(tmp_path, numbers_table(label=["a", "b", "c"] * 20), "d/test.parquet")

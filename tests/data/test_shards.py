@@ -140,7 +140,7 @@ def test_a_small_test_set_beside_the_test_set_is_not_read_into_it(tmp_path: Path
     data = load_folder(tmp_path)
     assert len(data.test) == 90
     assert data.facts is not None
-    assert data.facts.sentences == (
+    assert data.facts.warnings == (
         "file test_small.parquet is not read beside test.parquet. If they are parts of one set, number all as shards "
         "(test-0, test-1); if another one is the test set, move this one elsewhere.",
     )

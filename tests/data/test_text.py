@@ -264,6 +264,23 @@ def test_a_quotation_mark_is_a_sign_like_others(tmp_path: Path) -> None:
     assert back == ['" good', 'it is " good " film "', '" "', "a \\ b"]
 
 
+def test_quotation_marks_of_a_spreadsheet_are_told(tmp_path: Path) -> None:
+    """Each text that holds a mark stands in marks and doubles its own; where one does not, people wrote them."""
+    written = ['"a ""good"" film"', *(f"film {i}" for i in range(N - 1))]
+    data = load_file(tsv(tmp_path / "a.tsv", written))
+    assert data.facts is not None
+    assert data.facts.sentences == (
+        "in 1 of the texts of column 'sentence' quotation marks are doubled, and two more stand around, as pandas and "
+        "spreadsheets write them. They are read as they stand: each mark is one more word. Write the file without "
+        "(quoting=csv.QUOTE_NONE), or as Parquet.",
+    )
+    for i, marked in enumerate(('so "good"', '"all of it"', 'a "', '"a" and "" b')):
+        rows = [marked, *(written if i != 1 else written[1:]), "film"][:N]
+        facts = load_file(tsv(tmp_path / f"{i}.tsv", rows)).facts
+        assert facts is not None
+        assert facts.sentences == ()
+
+
 def test_labels_are_numbers_or_texts(tmp_path: Path) -> None:
     named = load_file(tsv(tmp_path / "a.tsv", texts(), ["neg", "pos"] * (N // 2)))
     assert named.class_names == ("neg", "pos")

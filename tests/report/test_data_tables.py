@@ -75,9 +75,10 @@ def test_of_many_columns_and_classes_the_first_are_shown_and_the_suspicious_ones
     columns = [column(f"c{i}") for i in range(100)]
     columns[70]["warnings"] = ["look"]
     columns[80] |= {"role": "ignored", "why": WHY}
+    columns[90]["role"] = "label"
     table = columns_table(columns)
-    assert [row[0] for row in table.rows] == [*(f"c{i}" for i in range(MOST_COLUMNS)), "c70", "c80"]
-    assert table.note == "And 68 more columns: --json lists all."
+    assert [row[0] for row in table.rows] == [*(f"c{i}" for i in range(MOST_COLUMNS)), "c70", "c80", "c90"]
+    assert table.note == "And 67 more columns: --json lists all."
     classes = {f"k{i}": {"train": 1, "validation": 1, "test": 1} for i in range(50)}
     text = render(data_blocks({**DATA, "classes": classes}))
     assert f"k{MOST_CLASSES - 1} " in text
