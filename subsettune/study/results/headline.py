@@ -50,7 +50,8 @@ def _won(records: StudyRecords, summary: Summary, best: PolicyRow) -> str:
     matches += f"{_less(best.flops, summary.reference.flops, 'training compute')} ({spent})"
     if best.policy.arm == FULL:
         plain = "a shorter schedule" if best.flops < summary.reference.flops else "a schedule"
-        return f"No subset policy wins here: {plain} on all data {matches}{_passed_too(records)}."
+        found = f"{plain} on all data {matches}{_passed_too(records)}{_cheaper_control(summary, best)}"
+        return f"{_no_subset(records, summary, best)}{found}."
     shorter, random = summary.shorter, _against_random(records, summary, best)
     if shorter is not None and shorter.passed and shorter.flops <= best.flops:  # of a study of before: none is exported
         much = "the same" if shorter.flops == best.flops else "less"
@@ -78,6 +79,23 @@ def _less(flops: int, other_flops: int, what: str = "") -> str:
     if saving == 0:
         return f"the same{what}"
     return f"{saving_words(saving)} less{what}" if saving > 0 else f"{more_words(saving)}{what}"
+
+
+def _no_subset(records: StudyRecords, summary: Summary, best: PolicyRow) -> str:
+    """How the sentence on a plain winner begins: a study that tried no subset has nothing to say of one."""
+    tried = (*records.trials, *records.candidates.values())
+    if all(one.policy.arm == FULL for one in tried):
+        return "No subset was tried here: "
+    return f"No subset policy {'is shown to win' if _cheaper_control(summary, best) else 'wins'} here: "
+
+
+def _cheaper_control(summary: Summary, best: PolicyRow) -> str:
+    """The random control, where it passed for less than the plain schedule that is exported."""
+    random = summary.random
+    if random is None or not random.passed or random.flops >= best.flops or random.policy.arm == FULL:
+        return ""
+    cost = f"for {passes_words(random.passes)} passes"
+    return f"; the random control, a subset policy, passed too, {cost}, but was tested only to compare"
 
 
 def _passed_too(records: StudyRecords) -> str:

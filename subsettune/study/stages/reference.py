@@ -27,6 +27,7 @@ from subsettune.study.execute.requests import RunRequest
 from subsettune.study.execute.sequence import FixedRuns, RunSource
 from subsettune.study.results.records import RunRecord, from_table, to_table
 from subsettune.task import Task
+from subsettune.text import metric_name
 from subsettune.train import metrics
 from subsettune.train.loop import user_code_of
 
@@ -176,8 +177,8 @@ def check_learning(records: Sequence[RunRecord], task: Task, chance: float) -> N
     value = mean(records)
     gain = value - chance if task.higher_is_better else chance - value
     if gain <= task.tolerance:
+        found = f"its {metric_name(task.metric)} is {value:.4g} over {len(records)} seeds"
         raise LearningError(
-            f"the conventional recipe does not learn: its {task.metric} is {value:.4g} over {len(records)} seeds, and "
-            f"that of a constant answer {chance:.4g}, no further away than the tolerance of {task.tolerance:g}. "
+            f"the conventional recipe does not learn: {found}, and that of a constant answer {chance:.4g}, no further away than the tolerance of {task.tolerance:g}. "
             "Mend the recipe (learning rate, epochs, model), or lower the tolerance, before tuning it."
         )
