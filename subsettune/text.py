@@ -101,7 +101,7 @@ def metric_words(value: float | None, tolerance: float, *, signed: bool = False)
     form = f".{max(0, digits)}f"
     if not FURTHEST_DIGITS[0] <= digits <= FURTHEST_DIGITS[1]:
         form = f".{max(0, digits + math.floor(math.log10(abs(value))))}e" if value else ".0f"
-    return format(value, f"+{form}" if signed else form)
+    return format(value, f"+z{form}" if signed else form)  # z: a mean that rounding left below zero is no loss
 
 
 def score_words(value: float | None) -> str:

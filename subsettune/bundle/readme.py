@@ -186,13 +186,22 @@ def _row(entry: PolicyEvidence, evidence: Evidence) -> list[str]:
 
 def _shorter_words(bundle: Bundle) -> str:
     if bundle.policy.arm == FULL:
-        return "this policy is one; no subset policy was shown to be cheaper"
+        return f"this policy is one; {_cheaper_words(bundle.evidence)}"
     saving = bundle.evidence.saving_shorter
     if saving is None:
         return "none passed, so there is nothing to compare with"
     if saving == 0:
         return "one of the same compute passed too"
     return _saved(saving, "its compute")
+
+
+def _cheaper_words(evidence: Evidence) -> str:
+    """Whether something that passed costs less than a plain schedule that is exported: only a control can."""
+    winner = next(entry for entry in evidence.candidates if entry.name == evidence.winner)
+    cheaper = [entry.name for entry in evidence.candidates if entry.passed and entry.flops < winner.flops]
+    if not cheaper:
+        return "no subset policy was shown to be cheaper"
+    return f"{text.joined(cheaper)} passed for less compute, but was tested only to compare"
 
 
 def _saved(saving: float, compute: str) -> str:

@@ -276,6 +276,19 @@ def test_readme_of_other_winners(tmp_path: Path, state: str) -> None:
     assert ("the table of rows is empty" in text) == (state == "full_wins")
 
 
+def test_readme_of_a_plain_winner_names_a_control_that_passed_for_less(tmp_path: Path) -> None:
+    view = view_of("full_wins", "accuracy")
+    winner = view.candidates[view.manifest.winner or ""]
+    subset = Policy(phases=(Phase(share=0.2, passes=0.5), Phase(passes=0.5)))
+    control = dataclasses.replace(winner, role="random", policy=subset, cost_flops=winner.cost_flops // 2)
+    verdict = dataclasses.replace(view.verdicts[winner.name], name=control.name)
+    candidates = {**view.candidates, control.name: control}
+    more = dataclasses.replace(view, candidates=candidates, verdicts={**view.verdicts, control.name: verdict})
+    export_study(more, winner.name, (), seed=7, target=tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert "this policy is one; random passed for less compute, but was tested only to compare." in text
+
+
 def _page(policy: Policy, tmp_path: Path) -> str:
     view = view_of("subset_wins", "accuracy")
     candidates = {

@@ -97,6 +97,7 @@ def test_a_score_far_from_one_keeps_its_digits() -> None:
 
 def test_a_difference_is_signed_and_nan_is_a_dash() -> None:
     assert words.metric_words(0.0012, 0.01, signed=True) == "+0.0012"
+    assert words.metric_words(-1.9e-17, 0.01, signed=True) == "+0.0000"
     assert words.metric_words(math.nan, 0.01) == "-"
     assert words.metric_words(None, 0.01) == "-"
 
@@ -297,6 +298,40 @@ def test_the_headline_of_a_plain_schedule_names_the_subset_policy_that_passed_to
         "No subset policy wins here: a shorter schedule on all data matches the recipe (accuracy 0.9"
     )
     assert text.endswith("; candidate-1, of the subset arm, passed too, for 1.07 passes.")
+
+
+def test_the_headline_names_a_random_control_that_passed_for_less_than_the_plain_schedule() -> None:
+    view = make_view("subset_wins")
+    equal = dataclasses.replace(view.summary.equal, passed=True)  # type: ignore[type-var]
+    assert view.summary.random is not None
+    random = dataclasses.replace(view.summary.random, passed=True, passes=0.5, flops=equal.flops // 2)
+    text = _told(view, best=equal, shorter=equal, equal=None, random=random)
+    assert text.startswith("No subset policy is shown to win here: a shorter schedule on all data matches")
+    assert text.endswith(
+        "; the random control, a subset policy, passed too, for 0.50 passes, but was tested only to compare."
+    )
+    dear = dataclasses.replace(random, flops=equal.flops)
+    assert "random control" not in _told(view, best=equal, shorter=equal, equal=None, random=dear)
+
+
+def test_the_headline_says_where_a_constant_answer_would_match_too() -> None:
+    view = make_view("full_wins")
+    assert view.summary.reference is not None
+    assert view.summary.reference.test_metric is not None
+    for gap, is_told in ((0.009, True), (0.02, False)):  # the tolerance is 0.01
+        chance = view.summary.reference.test_metric - gap
+        near = dataclasses.replace(view, manifest=dataclasses.replace(view.manifest, test_chance=chance))
+        end = f"; but a constant answer has {chance:.4f} there, no further from the recipe than the tolerance, so that "
+        assert _told(near).endswith(f"{end}matching it shows little.") == is_told
+    assert "constant answer" not in _told(view)
+
+
+def test_the_headline_of_a_study_without_subsets_says_nothing_of_subset_policies() -> None:
+    view = make_view("full_wins")
+    plain = {name: one for name, one in view.candidates.items() if one.policy.arm == "full"}
+    trials = tuple(trial for trial in view.trials if trial.policy.arm == "full")
+    text = _told(dataclasses.replace(view, candidates=plain, trials=trials))
+    assert text.startswith("No subset was tried here: a shorter schedule on all data matches the recipe (accuracy 0.9")
 
 
 @pytest.mark.parametrize(

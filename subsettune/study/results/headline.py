@@ -50,13 +50,28 @@ def _won(records: StudyRecords, summary: Summary, best: PolicyRow) -> str:
     matches += f"{_less(best.flops, summary.reference.flops, 'training compute')} ({spent})"
     if best.policy.arm == FULL:
         plain = "a shorter schedule" if best.flops < summary.reference.flops else "a schedule"
-        return f"No subset policy wins here: {plain} on all data {matches}{_passed_too(records)}."
+        found = f"{plain} on all data {matches}{_passed_too(records)}{_cheaper_control(summary, best)}"
+        return f"{_no_subset(records, summary, best)}{found}{_near_chance(records, summary)}."
     shorter, random = summary.shorter, _against_random(records, summary, best)
     if shorter is not None and shorter.passed and shorter.flops <= best.flops:  # of a study of before: none is exported
         much = "the same" if shorter.flops == best.flops else "less"
         too = f"a shorter schedule on all data of {much} compute does too{random}"
-        return f"No subset policy is shown to win here: one {matches}, but {too}."
-    return f"{sentence(matches)}{_against_shorter(records, summary, best)}{random}."
+        return f"No subset policy is shown to win here: one {matches}, but {too}{_near_chance(records, summary)}."
+    beside = f"{_against_shorter(records, summary, best)}{random}{_near_chance(records, summary)}"
+    return f"{sentence(matches)}{beside}."
+
+
+def _near_chance(records: StudyRecords, summary: Summary) -> str:
+    """That a constant answer would match, too: the recipe was held against one on the validation split alone."""
+    task, chance = records.study.task, records.manifest.test_chance
+    reference = None if summary.reference is None else summary.reference.test_metric
+    if chance is None or reference is None:
+        return ""
+    gain = reference - chance if task.higher_is_better else chance - reference
+    if gain > task.tolerance:
+        return ""
+    told = f"a constant answer has {metric_words(chance, task.tolerance)} there"
+    return f"; but {told}, no further from the recipe than the tolerance, so that matching it shows little"
 
 
 def _beside(records: StudyRecords, best: PolicyRow) -> str:
@@ -78,6 +93,23 @@ def _less(flops: int, other_flops: int, what: str = "") -> str:
     if saving == 0:
         return f"the same{what}"
     return f"{saving_words(saving)} less{what}" if saving > 0 else f"{more_words(saving)}{what}"
+
+
+def _no_subset(records: StudyRecords, summary: Summary, best: PolicyRow) -> str:
+    """How the sentence on a plain winner begins: a study that tried no subset has nothing to say of one."""
+    tried = [*(run.policy for run in records.trials), *(one.policy for one in records.candidates.values())]
+    if all(policy.arm == FULL for policy in tried):
+        return "No subset was tried here: "
+    return f"No subset policy {'is shown to win' if _cheaper_control(summary, best) else 'wins'} here: "
+
+
+def _cheaper_control(summary: Summary, best: PolicyRow) -> str:
+    """The random control, where it passed for less than the plain schedule that is exported."""
+    random = summary.random
+    if random is None or not random.passed or random.flops >= best.flops or random.policy.arm == FULL:
+        return ""
+    cost = f"for {passes_words(random.passes)} passes"
+    return f"; the random control, a subset policy, passed too, {cost}, but was tested only to compare"
 
 
 def _passed_too(records: StudyRecords) -> str:

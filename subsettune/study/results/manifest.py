@@ -161,6 +161,7 @@ class Manifest:
         code: content hashes of the user's own code that the study runs, by name; none where an older version began it.
         target: the worst validation metric that still counts as matched, once the reference is known.
         noise: spread of the reference's metric over seeds, likewise.
+        test_chance: metric of the best constant answer on the test split, likewise; null in studies of before.
         search: counts of the search, once it is over.
         sampler: that the search used, likewise.
         winner: name of the candidate that is exported; null where none passed, or before verification is over.
@@ -186,6 +187,7 @@ class Manifest:
     code: FrozenDict = FrozenDict()
     target: float | None = None
     noise: float | None = None
+    test_chance: float | None = None
     search: FrozenDict = FrozenDict()
     sampler: str | None = None
     winner: str | None = None
@@ -246,7 +248,7 @@ class Manifest:
             "study": config.to_plain(self.study),
             "winner": self.winner,
         }
-        for name in ("command", "facts", "target", "noise", "sampler", "bundle"):
+        for name in ("command", "facts", "target", "noise", "test_chance", "sampler", "bundle"):
             if getattr(self, name) is not None:
                 plain[name] = config.to_plain(getattr(self, name))
         for name in ("versions", "hardware", "code", "search", "trials_asked", "interrupted"):
@@ -273,7 +275,8 @@ class Manifest:
         if raw["schema"] != MANIFEST_SCHEMA:
             raise OtherSchemaError(raw["schema"])
         known: dict[str, Any] = {key: raw[key] for key in ("run_id", "status", "task", "created", "elapsed_s")}
-        for name in ("command", "target", "noise", "sampler", "winner", "trials_asked", "bundle", "interrupted"):
+        numbers = ("target", "noise", "test_chance", "trials_asked")
+        for name in ("command", *numbers, "sampler", "winner", "bundle", "interrupted"):
             if name in raw:
                 known[name] = raw[name]
         for name in ("versions", "hardware", "code", "search"):

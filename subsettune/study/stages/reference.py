@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import torch
 
 from subsettune import __version__, config
+from subsettune.data.parts import Part
 from subsettune.errors import ConfigError, LearningError
 from subsettune.facts import TaskFacts
 from subsettune.policy import conventional
@@ -27,6 +28,7 @@ from subsettune.study.execute.requests import RunRequest
 from subsettune.study.execute.sequence import FixedRuns, RunSource
 from subsettune.study.results.records import RunRecord, from_table, to_table
 from subsettune.task import Task
+from subsettune.text import metric_name
 from subsettune.train import metrics
 from subsettune.train.loop import user_code_of
 
@@ -56,9 +58,12 @@ class ReferenceStage:
             LearningError: the recipe does not learn the task.
         """
         context, records = self.context, self.context.references()
-        chance = metrics.chance(context.task.metric, context.data.validation.targets, context.data.num_outputs)
-        check_learning(records, context.task, chance)
-        context.note(target=context.task.target(mean(records)), noise=spread(records))
+        check_learning(records, context.task, self._chance(context.data.validation))
+        target, test_chance = context.task.target(mean(records)), self._chance(context.data.test)
+        context.note(target=target, noise=spread(records), test_chance=test_chance)
+
+    def _chance(self, part: Part) -> float:
+        return metrics.chance(self.context.task.metric, part.targets, self.context.data.num_outputs)
 
     def _take_cached(self, seed: int) -> bool:
         """Whether the cache holds the run; it is then on record."""
@@ -176,8 +181,9 @@ def check_learning(records: Sequence[RunRecord], task: Task, chance: float) -> N
     value = mean(records)
     gain = value - chance if task.higher_is_better else chance - value
     if gain <= task.tolerance:
+        found = f"its {metric_name(task.metric)} is {value:.4g} over {len(records)} seeds"
         raise LearningError(
-            f"the conventional recipe does not learn: its {task.metric} is {value:.4g} over {len(records)} seeds, and "
-            f"that of a constant answer {chance:.4g}, no further away than the tolerance of {task.tolerance:g}. "
+            f"the conventional recipe does not learn: {found}, and that of a constant answer {chance:.4g}, no "
+            f"further away than the tolerance of {task.tolerance:g}. "
             "Mend the recipe (learning rate, epochs, model), or lower the tolerance, before tuning it."
         )
