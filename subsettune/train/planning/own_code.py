@@ -5,12 +5,16 @@ same run whatever ran before in the process, and another seed another one. Code 
 breaks the first (a network that is made once and goes on from trained weights, a counter), and code that seeds torch
 breaks the second. What is built with two seeds, twice with one of them, and updated twice, shows either.
 
+A run that was interrupted must end as if it had not been. Code that keeps something which no `state_dict` holds, such
+as a counter of steps in an attribute, breaks that, and shows in some updates after a checkpoint. Its runs begin again.
+
 Weights that are loaded from a file are the same for every seed too. That is allowed, and told: then the spread is that
 of what is left to chance, such as the order of the examples.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import traceback
 from collections.abc import Mapping
@@ -27,15 +31,19 @@ from subsettune.errors import ModelError, SubsettuneError
 from subsettune.registry import MODELS, OPTIMIZERS
 from subsettune.task import Recipe, Task
 from subsettune.train.learner import Learner
-from subsettune.train.randomness import capture, isolated, preserved
+from subsettune.train.randomness import capture, isolated, preserved, restore
 
 _LOG = logging.getLogger("subsettune")
 NUM_EXAMPLES = 2  # of an update on trial: the fewest that batch norm takes
 NUM_UPDATES = 2  # the second sees what the first one left behind
+NUM_MORE = 6  # updates after a checkpoint; as many as optimizers that look back every five or six steps need
+UNLOADABLE = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError)  # of a state's own
 PROBABILITY_ERROR = 1e-3  # of the sum over the classes, also in bfloat16
 REMEDY = "Each call must build everything anew, from torch's random state as it is."
 _NOT_OWN = (Path(torch.__file__).parent, Path(models.__file__).parents[1])
-_NOTICES: dict[tuple[str, str, str], tuple[str, ...]] = {}  # a worker trains many policies of one task
+_Key = tuple[str, str, str]
+_NOTICES: dict[_Key, tuple[str, ...]] = {}  # a worker trains many policies of one task
+_GOES_ON: dict[_Key, bool] = {}
 
 
 def check(task: Task, recipe: Recipe, data: TaskData) -> tuple[str, ...]:
@@ -54,18 +62,49 @@ def check(task: Task, recipe: Recipe, data: TaskData) -> tuple[str, ...]:
             gives something else than in training.
         ConfigError: the optimizer does not fit.
     """
-    if MODELS.code_of(task.model.name) is None and OPTIMIZERS.code_of(recipe.optimizer) is None:
+    if _is_built_in(task, recipe):
         return ()
-    optimizer = config.digest({"name": recipe.optimizer, "options": recipe.optimizer_options})
-    key = (task.key, data.fingerprint, optimizer)
+    key = _key(task, recipe, data)
     if key not in _NOTICES:
         with preserved():
             notices = _try_model(task, data)
             _try_training(task, recipe, data)
+        if not goes_on(task, recipe, data):
+            notices += (
+                f"model {task.model.name!r} or optimizer {recipe.optimizer!r} keeps something that its state_dict "
+                "leaves out: a run that is interrupted begins again, for it would end with other numbers from a "
+                "checkpoint. Keep it in a buffer of the network, or in the optimizer's state or param_groups.",
+            )
         for notice in notices:
             _LOG.warning(notice)
         _NOTICES[key] = notices
     return _NOTICES[key]
+
+
+def goes_on(task: Task, recipe: Recipe, data: TaskData) -> bool:
+    """Whether a run goes on from a checkpoint with the same bits; tried once a process where code is a user's own.
+
+    Args:
+        task: as of `check`, which it has passed.
+        recipe: likewise.
+        data: likewise.
+    """
+    if _is_built_in(task, recipe):
+        return True
+    key = _key(task, recipe, data)
+    if key not in _GOES_ON:
+        with preserved():
+            _GOES_ON[key] = _try_going_on(task, recipe, data)
+    return _GOES_ON[key]
+
+
+def _is_built_in(task: Task, recipe: Recipe) -> bool:
+    return MODELS.code_of(task.model.name) is None and OPTIMIZERS.code_of(recipe.optimizer) is None
+
+
+def _key(task: Task, recipe: Recipe, data: TaskData) -> _Key:
+    optimizer = config.digest({"name": recipe.optimizer, "options": recipe.optimizer_options})
+    return task.key, data.fingerprint, optimizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -219,6 +258,30 @@ def _try_training(task: Task, recipe: Recipe, data: TaskData) -> None:
             "again. Keep nothing in classes or modules, and draw from torch's random state alone."
         )
     _check_seeding(left, left_by_other, what)
+
+
+def _try_going_on(task: Task, recipe: Recipe, data: TaskData) -> bool:
+    """Update, save, and update on; then again from what was saved, and compare."""
+    batch = torch.arange(min(NUM_EXAMPLES, len(data.train)))
+
+    def update_on(learner: Learner) -> None:
+        for i in range(NUM_MORE):
+            learner.update(batch, recipe.lr / (i + 1), None)  # as a schedule does, which must reach the optimizer
+
+    with isolated(0, 1):
+        whole = Learner(task, recipe, data, torch.device("cpu"), 0)
+        whole.update(batch, recipe.lr, None)
+        saved, random = copy.deepcopy(whole.state()), capture()
+        update_on(whole)
+    with isolated(0, 1):
+        again = Learner(task, recipe, data, torch.device("cpu"), 0)
+        try:
+            again.load(saved)
+        except UNLOADABLE:
+            return False
+        restore(random)
+        update_on(again)
+    return not _differing(whole.network, again.network)
 
 
 def _differing(first: nn.Module, again: nn.Module) -> str:
