@@ -206,7 +206,7 @@ def _alike(first: nn.Module, other: nn.Module, name: str) -> list[str]:
 
 @torch.no_grad()
 def _check_outputs(network: nn.Module, task: Task, data: TaskData) -> list[str]:
-    """Look at outputs in both modes on some training examples; a sentence if they look like probabilities."""
+    """Look at outputs in both modes on some training examples; sentences if they look odd."""
     inputs, _ = data.train.batch(torch.arange(NUM_EXAMPLES) % len(data.train))
     modules, names = set(network.modules()), models.tensors(network).keys()
     looks = False
@@ -219,15 +219,24 @@ def _check_outputs(network: nn.Module, task: Task, data: TaskData) -> list[str]:
                 "forward pass: no optimizer would train them. Make them in __init__."
             )
         looks |= task.kind == "classification" and _are_probabilities(output)
+    again = _output(network, inputs, "evaluation", task.model.name, seed=1)
+    is_random = not torch.allclose(again, output, rtol=0.0, atol=0.0, equal_nan=True)
     advice = "The loss takes logits, and learns badly from them. Leave out the softmax at its end."
-    return [f"outputs of model {task.model.name!r} look like probabilities: each row sums to 1. {advice}"] * looks
+    return [
+        *[f"outputs of model {task.model.name!r} look like probabilities: each row sums to 1. {advice}"] * looks,
+        *[
+            f"model {task.model.name!r} draws random numbers in evaluation, too, and is measured with them, as with "
+            "functional.dropout without training=self.training."
+        ]
+        * is_random,
+    ]
 
 
-def _output(network: nn.Module, inputs: Tensor, mode: str, name: str) -> Any:
+def _output(network: nn.Module, inputs: Tensor, mode: str, name: str, *, seed: int = 0) -> Any:
     """What a network gives in training ("") or in `evaluation`; refuses one that changes its input."""
     network.train(not mode)
     given, where = inputs.clone(), f" in {mode}" if mode else ""
-    with isolated(0, torch.get_num_threads()):
+    with isolated(seed, torch.get_num_threads()):
         what = f"fails{where} on inputs of shape {tuple(inputs.shape)}"
         output = _told(lambda: network(given), network, what, name)
     if not torch.equal(given, inputs):

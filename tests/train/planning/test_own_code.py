@@ -401,6 +401,28 @@ def test_what_changes_no_number_changes_no_bit(tiny_data: Data, name: str) -> No
     assert plain.ledger == unlike.ledger
 
 
+class Disturbed(Net):
+    def forward(self, x: Tensor) -> Any:
+        return self.head(nn.functional.dropout(self.body(x)))  # also in evaluation
+
+
+def test_draws_in_evaluation_are_told_and_do_not_reach_training(
+    tiny_data: Data, caplog: pytest.LogCaptureFixture
+) -> None:
+    task, policy = task_of(tiny_data, "Disturbed"), Policy(phases=(Phase(passes=2),))
+    with caplog.at_level(logging.WARNING, "subsettune"):
+        rarely, often = (
+            train.run(task, policy, 0, options=options(keep_model=True, evaluations=n, measure_switches=n > 1))
+            for n in (1, 8)
+        )
+    assert caplog.messages == [
+        f"model '{HERE}:Disturbed' draws random numbers in evaluation, too, and is measured with them, as with "
+        "functional.dropout without training=self.training."
+    ]
+    assert same_bits(rarely.model, often.model)
+    assert rarely.metrics == often.metrics
+
+
 def test_old_weight_norm_trains(tiny_data: Data) -> None:
     first, again, other = models_of(tiny_data, "weight_norm", 0, 0, 1)
     assert same_bits(first, again)
