@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from subsettune import config, models
+from subsettune import config, models, plugins
 from subsettune.data import TaskData
 from subsettune.errors import ModelError, SubsettuneError
 from subsettune.registry import MODELS, OPTIMIZERS
@@ -103,8 +103,13 @@ def _is_built_in(task: Task, recipe: Recipe) -> bool:
 
 
 def _key(task: Task, recipe: Recipe, data: TaskData) -> _Key:
-    optimizer = config.digest({"name": recipe.optimizer, "options": recipe.optimizer_options})
-    return task.key, data.fingerprint, optimizer
+    """Of what is tried, the code as its files have it now: a notebook may reload the user's module."""
+    model, optimizer = task.model, recipe.optimizer
+    own = ((MODELS, model.name, model.options), (OPTIMIZERS, optimizer, recipe.optimizer_options))
+    found = [(kind.code_of(name), options, kind.what) for kind, name, options in own]
+    code = [plugins.source_digest(target, options, what) for target, options, what in found if target is not None]
+    named = {"name": optimizer, "options": recipe.optimizer_options, "code": code}
+    return task.key, data.fingerprint, config.digest(named)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import random
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -475,3 +478,20 @@ def test_what_is_built_in_is_not_tried(tiny_data: Data, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(own_code, "_try_model", never)
     assert train.facts(image_task(tiny_data)).num_parameters == 64 * 8 + 8 + 8 * 4 + 4
+
+
+def test_a_module_that_is_edited_and_loaded_again_is_tried_again(
+    tiny_data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a notebook."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    source = f"import torch\nfrom {HERE} import Net\n\ndef build(input_shape, num_outputs):\n    {{}}\n"
+    path = tmp_path / "edited_in_a_notebook.py"
+    path.write_text(source.format("return Net(input_shape, num_outputs)"))
+    task = image_task(tiny_data, {"name": "edited_in_a_notebook:build"})
+    train.facts(task)
+    path.write_text(source.format("torch.manual_seed(0); return Net(input_shape, num_outputs)"))
+    importlib.reload(sys.modules["edited_in_a_notebook"])
+    with pytest.raises(ModelError, match="one that seeds torch"):
+        train.facts(task)
