@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -209,6 +210,21 @@ def _image_shape(input_shape: Shape, name: str) -> tuple[int, int, int]:
 def _check_widths(name: str, widths: Sequence[int]) -> None:
     if not isinstance(widths, list | tuple) or not all(type(w) is int and w > 0 for w in widths):
         raise ConfigError(must(name, "a list of positive whole numbers", widths, "Write e.g. [64]."))
+
+
+@contextlib.contextmanager
+def layer_by_layer() -> Iterator[None]:
+    """Keep the transformer encoder of torch from its fast path, which hides its layers.
+
+    In evaluation it leaves padding out by nested tensors, which have no shape that a hook could look at, and computes a
+    layer in one operation, which no FLOPs are seen of.
+    """
+    was_enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was_enabled)
 
 
 def input_dtype(num_tokens: int) -> torch.dtype:

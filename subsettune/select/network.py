@@ -23,6 +23,7 @@ from subsettune.data import TaskData
 from subsettune.data.parts import EVALUATION_BATCH
 from subsettune.data.text import PADDING
 from subsettune.errors import ModelDivergedError, ModelError
+from subsettune.models import layer_by_layer
 from subsettune.select.examples import Examples
 from subsettune.select.kernels import scores
 
@@ -77,7 +78,7 @@ def anatomy(network: nn.Module, inputs: Tensor) -> Anatomy:
     handles = [module.register_forward_hook(look(name, module)) for name, module in network.named_modules() if name]
     was_training = network.training
     try:
-        with torch.no_grad():
+        with torch.no_grad(), layer_by_layer():
             network.eval()
             output = network(inputs)
     finally:
@@ -258,10 +259,11 @@ class ModelView:
         ]
         try:
             blocks = []
-            for _ in self._outputs(None):
-                blocks.append(taken[-1])
-                taken.clear()
-                fed.clear()
+            with layer_by_layer():
+                for _ in self._outputs(None):
+                    blocks.append(taken[-1])
+                    taken.clear()
+                    fed.clear()
         finally:
             for handle in handles:
                 handle.remove()

@@ -127,17 +127,22 @@ class CheckpointWriter:
         checkpoints: of the run; None keeps nothing.
         every_s: seconds between checkpoints.
         watch: of the run.
+        goes_on: whether a run can go on from a checkpoint with the same bits. Else only finished runs are kept, and an
+            interrupted one begins again.
     """
 
-    def __init__(self, checkpoints: Checkpoints | None, every_s: float, watch: Stopwatch) -> None:
-        self.checkpoints, self.watch = checkpoints, watch
+    def __init__(
+        self, checkpoints: Checkpoints | None, every_s: float, watch: Stopwatch, *, goes_on: bool = True
+    ) -> None:
+        self.checkpoints, self.watch, self._goes_on = checkpoints, watch, goes_on
         self.repeated = 0  # FLOPs that interruptions cost, and what was done for other runs
         self._every_s = every_s
         self._last_save = self._last_mark = watch.lap_start
 
     def load(self) -> dict[str, Any] | None:
-        """What was last saved; None if nothing was."""
-        return None if self.checkpoints is None else self.checkpoints.load()
+        """What was last saved and can be gone on from; None if nothing was."""
+        saved = None if self.checkpoints is None else self.checkpoints.load()
+        return saved if saved is None or self._goes_on or saved.get("done") else None
 
     def unfit(self, error: Exception) -> CheckpointError:
         """What to raise where a state that was loaded is not that of the run."""
@@ -165,7 +170,7 @@ class CheckpointWriter:
         if self.checkpoints is None:
             return None
         now = self.watch.now()
-        if now - self._last_save >= self._every_s:
+        if self._goes_on and now - self._last_save >= self._every_s:
             return "save"
         if now - self._last_mark < MARK_EVERY_S:
             return None
@@ -177,9 +182,11 @@ class CheckpointWriter:
         if self.checkpoints is not None:
             self.checkpoints.mark(ProgressMarker(flops=ledger.total, repeated=self.repeated))
 
-    def save(self, state: dict[str, Any]) -> None:
+    def save(self, state: dict[str, Any], ledger: Ledger) -> None:
         """Replace the checkpoint; an older mark does no harm, for it lies behind."""
-        if self.checkpoints is not None:
+        if not self._goes_on and not state["done"]:
+            self.mark(ledger)
+        elif self.checkpoints is not None:
             self.checkpoints.save(state)
             self.watch.lap("other")
             self._last_save = self._last_mark = self.watch.lap_start

@@ -438,8 +438,7 @@ def _countable(network: nn.Module, seed: int) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(isolated(seed, torch.get_num_threads()))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
-        torch.backends.mha.set_fastpath_enabled(False)
+        stack.enter_context(models.layer_by_layer())
         if "torch._dynamo" in sys.modules:  # where nothing was compiled, it need not be loaded, which takes a second
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         if any(isinstance(module, nn.LSTM) for module in network.modules()):

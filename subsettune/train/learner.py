@@ -17,7 +17,7 @@ from subsettune.data.parts import EVALUATION_BATCH
 from subsettune.task import Recipe, Task
 from subsettune.train import flops, metrics, optimizers, transitions
 from subsettune.train.pruning import surgery
-from subsettune.train.randomness import generator
+from subsettune.train.randomness import generator, isolated
 
 # Examples of a full batch that go through the network at a time, so that their activations fit.
 PIECE = {"cpu": 1024, "cuda": 8192}
@@ -250,11 +250,13 @@ class Learner:
         self._augment_rng.set_state(state["augment"])
 
 
-@torch.no_grad()
 def predict(
     network: nn.Module, part: Part, layout: torch.memory_format = torch.contiguous_format, low_precision: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Outputs of a network over a part of the data, in evaluation mode; the mode comes back as it was.
+
+    A network that draws random numbers in evaluation draws the same ones each time, and the global random state comes
+    back as it was: how often a run is measured must not change what it trains.
 
     Args:
         network: on the device of the part.
@@ -269,11 +271,12 @@ def predict(
     network.eval()
     outputs, targets = [], []
     try:
-        for index in torch.arange(len(part), device=part.device).split(EVALUATION_BATCH[part.device.type]):
-            inputs, target = part.batch(index)
-            with _precision(part.device, low_precision):
-                outputs.append(network(_laid_out(inputs, layout)).float())
-            targets.append(target)
+        with isolated(0, torch.get_num_threads()), torch.no_grad():
+            for index in torch.arange(len(part), device=part.device).split(EVALUATION_BATCH[part.device.type]):
+                inputs, target = part.batch(index)
+                with _precision(part.device, low_precision):
+                    outputs.append(network(_laid_out(inputs, layout)).float())
+                targets.append(target)
     finally:
         network.train(was_training)
     return torch.cat(outputs), torch.cat(targets)

@@ -36,7 +36,7 @@ from subsettune.train.job import RunJob, find_device
 from subsettune.train.learner import Learner, predict
 from subsettune.train.options import RunOptions
 from subsettune.train.phase_switch import PhaseSwitch
-from subsettune.train.planning import own_state
+from subsettune.train.planning import own_code, own_state
 from subsettune.train.planning.check import (
     check,
     check_own_code,
@@ -138,7 +138,9 @@ class _Run:
         self.watch = Stopwatch(clock, job.device, self.state.seconds)
         self.switch = PhaseSwitch(job, options, self.learner, self.stream, self.state, self.watch)
         self.evaluator = Evaluator(job, options, self.learner, self.state, self.watch, report)
-        self.writer = CheckpointWriter(_find_checkpoints(job, options), options.checkpoint_every_s, self.watch)
+        kept, every_s = _find_checkpoints(job, options), options.checkpoint_every_s
+        goes_on = kept is None or own_code.goes_on(job.task, recipe, job.data)
+        self.writer = CheckpointWriter(kept, every_s, self.watch, goes_on=goes_on)
 
     # --- the loop ------------------------------------------------------------------------------------------------
 
@@ -288,7 +290,7 @@ class _Run:
 
     def _save(self) -> None:
         if self.writer.checkpoints is not None:
-            self.writer.save({**self.state.to_mapping(), **self._live_state()})
+            self.writer.save({**self.state.to_mapping(), **self._live_state()}, self.state.account.ledger())
 
     def _live_state(self) -> dict[str, Any]:
         """State of what the run works with."""

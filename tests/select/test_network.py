@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from odd_networks import WIDTH, Masked
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -131,3 +133,29 @@ def test_padding_alone_gives_zeros() -> None:
     hidden = torch.randn(2, 3, W)
     expected = torch.stack([torch.zeros(W), hidden[1, :2].mean(dim=0)])
     assert torch.allclose(pooled(hidden, ids), expected)
+
+
+class Texts:
+    """Token ids of several lengths, filled up with 0."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        ids = torch.tensor([[3, 4, 5, 6, 0, 0], [7, 8, 0, 0, 0, 0], [9, 1, 2, 3, 4, 0], [5, 0, 0, 0, 0, 0]])
+        return ids[index], index % 3
+
+
+def test_layers_of_an_encoder_that_is_told_of_padding() -> None:
+    """In evaluation torch makes nested tensors of such batches, which have no shape; its slow path is the oracle."""
+    network, texts = Masked(), Texts()
+    view = ModelView(network, texts)
+    ids, _ = texts.batch(torch.arange(4))
+    is_padding = ids == 0
+    slow = copy.deepcopy(network).eval()
+    states = slow.body.layers[0](slow.table(ids), src_key_padding_mask=is_padding)  # with gradients: not the fast path
+    means = torch.stack([row[~gone].mean(dim=0) for row, gone in zip(states, is_padding, strict=True)])
+    assert torch.allclose(view.layer("body.layers.0"), means, atol=1e-6)
+    assert view.layer("body.layers.1").shape == (4, WIDTH)
+    assert view.head_features == WIDTH
+    assert torch.backends.mha.get_fastpath_enabled()

@@ -34,6 +34,26 @@ def packed(input_shape: tuple[int, ...], num_outputs: int, num_tokens: int) -> n
     return Packed(num_tokens, num_outputs)
 
 
+class Masked(nn.Module):
+    """Token ids (b, t) with padding 0 through the transformer encoder of torch, which a mask tells of the padding."""
+
+    def __init__(self, num_tokens: int = 50, num_outputs: int = OUTPUTS) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(WIDTH, 2, WIDTH, batch_first=True)
+        self.table, self.body = nn.Embedding(num_tokens, WIDTH, padding_idx=0), nn.TransformerEncoder(layer, 2)
+        self.head = nn.Linear(WIDTH, num_outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        is_padding = (x == 0).unsqueeze(2)
+        states = self.body(self.table(x), src_key_padding_mask=is_padding.squeeze(2)).masked_fill(is_padding, 0.0)
+        return self.head(states.sum(1) / (~is_padding).sum(1))  # type: ignore[no-any-return]
+
+
+def masked(input_shape: tuple[int, ...], num_outputs: int, num_tokens: int) -> nn.Module:
+    """`Masked` for a task."""
+    return Masked(num_tokens, num_outputs)
+
+
 class Cropped(nn.Module):
     """Token ids through a layer up to the longest text of the batch."""
 

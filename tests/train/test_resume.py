@@ -341,3 +341,83 @@ def test_a_process_goes_by_the_code_that_it_has_loaded(tiny_data: Data, user_fol
         sizes.append(train.facts(task).num_parameters)
     assert keys[0] == keys[1] != keys[2]
     assert sizes[0] == sizes[1] < sizes[2]
+
+
+# --- code of a user's own that keeps something beside its state -------------------------------------------------------
+
+
+class Slowing(torch.optim.SGD):
+    """Counts its steps in an attribute, which `state_dict` leaves out."""
+
+    steps = 0
+
+    def step(self, closure: Any = None) -> Any:
+        self.steps += 1
+        for group in self.param_groups:
+            group["lr"] /= self.steps
+        return super().step(closure)
+
+
+class Syncing(torch.optim.SGD):
+    """Averages with slow weights of its own every five steps."""
+
+    def __init__(self, params: Any, lr: float, momentum: float = 0.0) -> None:
+        super().__init__(params, lr=lr, momentum=momentum)
+        self.slow = [p.detach().clone() for group in self.param_groups for p in group["params"]]
+        self.steps = 0
+
+    def step(self, closure: Any = None) -> Any:
+        result = super().step(closure)
+        self.steps += 1
+        if self.steps % 5 == 0:
+            fast = [p for group in self.param_groups for p in group["params"]]
+            for slow, p in zip(self.slow, fast, strict=True):
+                p.data.copy_(slow.lerp_(p.detach(), 0.5))
+        return result
+
+
+class Forwarding(torch.optim.SGD):
+    """Steps by another optimizer that shares its groups until a state is loaded, as SAM is often written."""
+
+    def __init__(self, params: Any, lr: float, momentum: float = 0.0) -> None:
+        super().__init__(params, lr=lr)
+        self.inner = torch.optim.SGD(self.param_groups, lr=lr, momentum=momentum)
+
+    def step(self, closure: Any = None) -> Any:
+        return self.inner.step(closure)
+
+
+@pytest.mark.parametrize("name", ["Slowing", "Syncing", "Forwarding"])
+def test_an_optimizer_with_more_than_its_state_begins_again(
+    tiny_data: dict[str, str], tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Going on from the checkpoint would give other weights without a word."""
+    task = image_task(tiny_data, optimizer=f"tests.train.test_resume:{name}", momentum=0.9)
+    whole = run(task)
+    assert [message for message in caplog.messages if "begins again" in message] == [
+        f"model 'mlp' or optimizer 'tests.train.test_resume:{name}' keeps something that its state_dict leaves out: a "
+        "run that is interrupted begins again, for it would end with other numbers from a checkpoint. Keep it in a "
+        "buffer of the network, or in the optimizer's state or param_groups."
+    ]
+    kept = {"checkpoints": str(tmp_path), "checkpoint_every_s": ALWAYS}
+    with pytest.raises(InterruptedRunError):
+        run(task, report=interrupt_after(10), **kept)
+    again = run(task, **kept)
+    assert_same(whole, again)
+    assert again.repeated_flops >= whole.curve[9].flops  # all of it was done twice
+    assert_same(whole, run(task, **kept))  # a finished one is kept
+
+
+class Grouped(torch.optim.AdamW):
+    """With all that it keeps in its state."""
+
+
+def test_an_optimizer_of_ones_own_goes_on(tiny_data: dict[str, str], tmp_path: Path) -> None:
+    task = image_task(tiny_data, optimizer="tests.train.test_resume:Grouped", momentum=None, lr=0.01)
+    kept = {"checkpoints": str(tmp_path), "checkpoint_every_s": ALWAYS}
+    whole = run(task)
+    with pytest.raises(InterruptedRunError):
+        run(task, report=interrupt_after(10), **kept)
+    again = run(task, **kept)
+    assert_same(whole, again)
+    assert again.repeated_flops < whole.curve[9].flops

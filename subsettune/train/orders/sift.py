@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, final
 import torch
 from torch import Tensor, nn
 
+from subsettune import models
 from subsettune.config import Rule, must, setting
 from subsettune.errors import ModelDivergedError
 from subsettune.facts import TaskFacts
@@ -296,7 +297,7 @@ def output_of(learner: Learner, layer: str, inputs: Tensor) -> Tensor:
 
     handle = learner.network.get_submodule(layer).register_forward_hook(leave)
     try:
-        with contextlib.suppress(_LeftError):
+        with contextlib.suppress(_LeftError), models.layer_by_layer():
             learner.outputs(inputs)
     finally:
         handle.remove()
@@ -316,6 +317,7 @@ def listening(network: nn.Module, layer: str, inputs: Tensor, *, is_map: bool = 
 
     handle = network.get_submodule(layer).register_forward_hook(hear)
     try:
-        yield heard
+        with models.layer_by_layer():
+            yield heard
     finally:
         handle.remove()

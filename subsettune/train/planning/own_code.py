@@ -5,12 +5,16 @@ same run whatever ran before in the process, and another seed another one. Code 
 breaks the first (a network that is made once and goes on from trained weights, a counter), and code that seeds torch
 breaks the second. What is built with two seeds, twice with one of them, and updated twice, shows either.
 
+A run that was interrupted must end as if it had not been. Code that keeps something which no `state_dict` holds, such
+as a counter of steps in an attribute, breaks that, and shows in some updates after a checkpoint. Its runs begin again.
+
 Weights that are loaded from a file are the same for every seed too. That is allowed, and told: then the spread is that
 of what is left to chance, such as the order of the examples.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import traceback
 from collections.abc import Mapping
@@ -21,21 +25,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from subsettune import config, models
+from subsettune import config, models, plugins
 from subsettune.data import TaskData
 from subsettune.errors import ModelError, SubsettuneError
 from subsettune.registry import MODELS, OPTIMIZERS
 from subsettune.task import Recipe, Task
 from subsettune.train.learner import Learner
-from subsettune.train.randomness import capture, isolated, preserved
+from subsettune.train.randomness import capture, isolated, preserved, restore
 
 _LOG = logging.getLogger("subsettune")
 NUM_EXAMPLES = 2  # of an update on trial: the fewest that batch norm takes
 NUM_UPDATES = 2  # the second sees what the first one left behind
+NUM_MORE = 6  # updates after a checkpoint; as many as optimizers that look back every five or six steps need
+UNLOADABLE = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError)  # of a state's own
 PROBABILITY_ERROR = 1e-3  # of the sum over the classes, also in bfloat16
 REMEDY = "Each call must build everything anew, from torch's random state as it is."
 _NOT_OWN = (Path(torch.__file__).parent, Path(models.__file__).parents[1])
-_NOTICES: dict[tuple[str, str, str], tuple[str, ...]] = {}  # a worker trains many policies of one task
+_Key = tuple[str, str, str]
+_NOTICES: dict[_Key, tuple[str, ...]] = {}  # a worker trains many policies of one task
+_GOES_ON: dict[_Key, bool] = {}
 
 
 def check(task: Task, recipe: Recipe, data: TaskData) -> tuple[str, ...]:
@@ -54,18 +62,54 @@ def check(task: Task, recipe: Recipe, data: TaskData) -> tuple[str, ...]:
             gives something else than in training.
         ConfigError: the optimizer does not fit.
     """
-    if MODELS.code_of(task.model.name) is None and OPTIMIZERS.code_of(recipe.optimizer) is None:
+    if _is_built_in(task, recipe):
         return ()
-    optimizer = config.digest({"name": recipe.optimizer, "options": recipe.optimizer_options})
-    key = (task.key, data.fingerprint, optimizer)
+    key = _key(task, recipe, data)
     if key not in _NOTICES:
         with preserved():
             notices = _try_model(task, data)
             _try_training(task, recipe, data)
+        if not goes_on(task, recipe, data):
+            notices += (
+                f"model {task.model.name!r} or optimizer {recipe.optimizer!r} keeps something that its state_dict "
+                "leaves out: a run that is interrupted begins again, for it would end with other numbers from a "
+                "checkpoint. Keep it in a buffer of the network, or in the optimizer's state or param_groups.",
+            )
         for notice in notices:
             _LOG.warning(notice)
         _NOTICES[key] = notices
     return _NOTICES[key]
+
+
+def goes_on(task: Task, recipe: Recipe, data: TaskData) -> bool:
+    """Whether a run goes on from a checkpoint with the same bits; tried once a process where code is a user's own.
+
+    Args:
+        task: as of `check`, which it has passed.
+        recipe: likewise.
+        data: likewise.
+    """
+    if _is_built_in(task, recipe):
+        return True
+    key = _key(task, recipe, data)
+    if key not in _GOES_ON:
+        with preserved():
+            _GOES_ON[key] = _try_going_on(task, recipe, data)
+    return _GOES_ON[key]
+
+
+def _is_built_in(task: Task, recipe: Recipe) -> bool:
+    return MODELS.code_of(task.model.name) is None and OPTIMIZERS.code_of(recipe.optimizer) is None
+
+
+def _key(task: Task, recipe: Recipe, data: TaskData) -> _Key:
+    """Of what is tried, the code as its files have it now: a notebook may reload the user's module."""
+    model, optimizer = task.model, recipe.optimizer
+    own = ((MODELS, model.name, model.options), (OPTIMIZERS, optimizer, recipe.optimizer_options))
+    found = [(kind.code_of(name), options, kind.what) for kind, name, options in own]
+    code = [plugins.source_digest(target, options, what) for target, options, what in found if target is not None]
+    named = {"name": optimizer, "options": recipe.optimizer_options, "code": code}
+    return task.key, data.fingerprint, config.digest(named)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -167,7 +211,7 @@ def _alike(first: nn.Module, other: nn.Module, name: str) -> list[str]:
 
 @torch.no_grad()
 def _check_outputs(network: nn.Module, task: Task, data: TaskData) -> list[str]:
-    """Look at outputs in both modes on some training examples; a sentence if they look like probabilities."""
+    """Look at outputs in both modes on some training examples; sentences if they look odd."""
     inputs, _ = data.train.batch(torch.arange(NUM_EXAMPLES) % len(data.train))
     modules, names = set(network.modules()), models.tensors(network).keys()
     looks = False
@@ -180,15 +224,24 @@ def _check_outputs(network: nn.Module, task: Task, data: TaskData) -> list[str]:
                 "forward pass: no optimizer would train them. Make them in __init__."
             )
         looks |= task.kind == "classification" and _are_probabilities(output)
+    again = _output(network, inputs, "evaluation", task.model.name, seed=1)
+    is_random = not torch.allclose(again, output, rtol=0.0, atol=0.0, equal_nan=True)
     advice = "The loss takes logits, and learns badly from them. Leave out the softmax at its end."
-    return [f"outputs of model {task.model.name!r} look like probabilities: each row sums to 1. {advice}"] * looks
+    return [
+        *[f"outputs of model {task.model.name!r} look like probabilities: each row sums to 1. {advice}"] * looks,
+        *[
+            f"model {task.model.name!r} draws random numbers in evaluation, too, and is measured with them, as with "
+            "functional.dropout without training=self.training."
+        ]
+        * is_random,
+    ]
 
 
-def _output(network: nn.Module, inputs: Tensor, mode: str, name: str) -> Any:
+def _output(network: nn.Module, inputs: Tensor, mode: str, name: str, *, seed: int = 0) -> Any:
     """What a network gives in training ("") or in `evaluation`; refuses one that changes its input."""
     network.train(not mode)
     given, where = inputs.clone(), f" in {mode}" if mode else ""
-    with isolated(0, torch.get_num_threads()):
+    with isolated(seed, torch.get_num_threads()):
         what = f"fails{where} on inputs of shape {tuple(inputs.shape)}"
         output = _told(lambda: network(given), network, what, name)
     if not torch.equal(given, inputs):
@@ -219,6 +272,30 @@ def _try_training(task: Task, recipe: Recipe, data: TaskData) -> None:
             "again. Keep nothing in classes or modules, and draw from torch's random state alone."
         )
     _check_seeding(left, left_by_other, what)
+
+
+def _try_going_on(task: Task, recipe: Recipe, data: TaskData) -> bool:
+    """Update, save, and update on; then again from what was saved, and compare."""
+    batch = torch.arange(min(NUM_EXAMPLES, len(data.train)))
+
+    def update_on(learner: Learner) -> None:
+        for i in range(NUM_MORE):
+            learner.update(batch, recipe.lr / (i + 1), None)  # as a schedule does, which must reach the optimizer
+
+    with isolated(0, 1):
+        whole = Learner(task, recipe, data, torch.device("cpu"), 0)
+        whole.update(batch, recipe.lr, None)
+        saved, random = copy.deepcopy(whole.state()), capture()
+        update_on(whole)
+    with isolated(0, 1):
+        again = Learner(task, recipe, data, torch.device("cpu"), 0)
+        try:
+            again.load(saved)
+        except UNLOADABLE:
+            return False
+        restore(random)
+        update_on(again)
+    return not _differing(whole.network, again.network)
 
 
 def _differing(first: nn.Module, again: nn.Module) -> str:

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from subsettune import config, train
 from subsettune.config import FrozenDict
-from subsettune.data import load
+from subsettune.data import DataPaths, load
 from subsettune.errors import ConfigError, ModelDivergedError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy
@@ -772,3 +772,21 @@ def test_texts_end_to_end(texts: Task, tmp_path: Path, given_options: dict[str, 
     with pytest.raises(InterruptedRunError):
         run(texts, policy, interrupt_after(20), evaluations=40, checkpoints=str(tmp_path), checkpoint_every_s=ALWAYS)
     assert_same(run(texts, policy, evaluations=40, checkpoints=str(tmp_path)), whole)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")  # of torch, in evaluation
+def test_an_exit_inside_an_encoder_that_is_told_of_padding(tmp_path: Path) -> None:
+    """Torch makes nested tensors inside of it in evaluation; they have no shape."""
+    rows = "".join(f"{' '.join([['good', 'bad'][i % 2]] * (1 + i % 6))}\t{i % 2}\n" for i in range(60))
+    (tmp_path / "texts.tsv").write_text(f"text\tlabel\n{rows}")
+    task = Task(
+        data={"source": str(tmp_path / "texts.tsv"), "text": "text", "label": "label", "tokens": "words"},
+        model={"name": "odd_networks:masked"},
+        recipe={"lr": 0.1, "batch_size": 8, "epochs": 2},
+        tolerance=0.1,
+    )
+    places = DataPaths(cache=str(tmp_path / "cache"), download=False)
+    phase = Phase(passes=1, order="sift", order_options={"exit": "body.layers.0"})
+    result = train.run(task, Policy(phases=(phase,)), 0, options=options(places=places))
+    assert result.cause == "finished"
+    assert result.metrics["validation"] > 0.9  # the word is the class

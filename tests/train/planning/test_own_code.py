@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import random
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -401,6 +404,28 @@ def test_what_changes_no_number_changes_no_bit(tiny_data: Data, name: str) -> No
     assert plain.ledger == unlike.ledger
 
 
+class Disturbed(Net):
+    def forward(self, x: Tensor) -> Any:
+        return self.head(nn.functional.dropout(self.body(x)))  # also in evaluation
+
+
+def test_draws_in_evaluation_are_told_and_do_not_reach_training(
+    tiny_data: Data, caplog: pytest.LogCaptureFixture
+) -> None:
+    task, policy = task_of(tiny_data, "Disturbed"), Policy(phases=(Phase(passes=2),))
+    with caplog.at_level(logging.WARNING, "subsettune"):
+        rarely, often = (
+            train.run(task, policy, 0, options=options(keep_model=True, evaluations=n, measure_switches=n > 1))
+            for n in (1, 8)
+        )
+    assert caplog.messages == [
+        f"model '{HERE}:Disturbed' draws random numbers in evaluation, too, and is measured with them, as with "
+        "functional.dropout without training=self.training."
+    ]
+    assert same_bits(rarely.model, often.model)
+    assert rarely.metrics == often.metrics
+
+
 def test_old_weight_norm_trains(tiny_data: Data) -> None:
     first, again, other = models_of(tiny_data, "weight_norm", 0, 0, 1)
     assert same_bits(first, again)
@@ -453,3 +478,20 @@ def test_what_is_built_in_is_not_tried(tiny_data: Data, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(own_code, "_try_model", never)
     assert train.facts(image_task(tiny_data)).num_parameters == 64 * 8 + 8 + 8 * 4 + 4
+
+
+def test_a_module_that_is_edited_and_loaded_again_is_tried_again(
+    tiny_data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a notebook."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    source = f"import torch\nfrom {HERE} import Net\n\ndef build(input_shape, num_outputs):\n    {{}}\n"
+    path = tmp_path / "edited_in_a_notebook.py"
+    path.write_text(source.format("return Net(input_shape, num_outputs)"))
+    task = image_task(tiny_data, {"name": "edited_in_a_notebook:build"})
+    train.facts(task)
+    path.write_text(source.format("torch.manual_seed(0); return Net(input_shape, num_outputs)"))
+    importlib.reload(sys.modules["edited_in_a_notebook"])
+    with pytest.raises(ModelError, match="one that seeds torch"):
+        train.facts(task)
