@@ -83,7 +83,8 @@ def plan_study(options: argparse.Namespace) -> int:
         from subsettune.report import plan_tables, render
         from subsettune.study.plan import plan
 
-        made = plan(_study(options), _places(options), address=options.address, stage=patience.stage)
+        study, where = _study(options), {"address": options.address, "is_inline": options.inline}
+        made = plan(study, _places(options), **where, stage=patience.stage)
     if options.json:
         print(json.dumps(made, indent=2))
     else:

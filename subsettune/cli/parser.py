@@ -112,7 +112,9 @@ def _add_study_commands(to: Any) -> None:
         "subsettune plan search_spaces/digits.yaml",
     )
     _study_options(plan)
-    plan.add_argument("--address", help="Ray cluster that will run it, as of tune (default: this machine)")
+    where = plan.add_mutually_exclusive_group()
+    where.add_argument("--address", help="Ray cluster that will run it, as of tune (default: this machine)")
+    where.add_argument("--inline", action="store_true", help="for tune --inline: one run after the other, without Ray")
     plan.add_argument("--json", action="store_true", help="one JSON object")
     _add_train(to)
 

@@ -275,8 +275,8 @@ def _files(data: Data, kind: str, places: DataPaths) -> Source:
     path = places.own(data.source)
     if not path.exists():
         advice = (
-            "Give a .parquet, .tsv or .npz file, or a folder of Parquet or .tsv files; --data-root is the base of "
-            "relative paths."
+            "Give a .parquet, .tsv or .npz file, or a folder of Parquet or .tsv files; --data-root, in Python "
+            "DataPaths(data_root=...), is the base of relative paths."
         )
         raise DataNotFoundError(f"data {str(path)!r} are not there. {advice}")
 

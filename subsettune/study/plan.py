@@ -31,6 +31,7 @@ def plan(
     places: DataPaths | None = None,
     *,
     address: str | None = None,
+    is_inline: bool = False,
     clock: Callable[[], float] = time.perf_counter,
     beside: timing.Beside = timing.side_by_side,
     stage: Stage = unwatched,
@@ -41,6 +42,7 @@ def plan(
         study: to plan.
         places: where this machine keeps data.
         address: of a Ray cluster that will carry it out; default: this machine does, and is held against the study.
+        is_inline: whether runs will take turns in one process, without Ray.
         clock: seconds.
         beside: times runs that go side by side.
         stage: told what it is busy with.
@@ -55,19 +57,21 @@ def plan(
         ConfigError, DataError, ModelError: the study cannot be run, or not here.
     """
     task, settings = study.task, study.study
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = None if is_inline else address or os.environ.get("RAY_ADDRESS") or None
     if address is None:
-        check_here(study, "auto")
+        check_here(study, "auto", is_inline=is_inline)
     places = places or DataPaths()
     admitted = resolve_study(study, places, stage)
     known, data = admitted.facts, admitted.data
     runs = wall_clock.count_runs(study, admitted.space, known)
     at_most = _at_most(runs, known)
     passes = sum(kind["passes"] for kind in at_most.values())
-    slots = settings.parallel if address is not None else machine.slots(settings)
+    slots = 1 if is_inline else settings.parallel if address is not None else machine.slots(settings)
     stage("timing updates")
     timed = _timed(study, data, places, slots, clock, beside)
     stages = {} if timed is None else wall_clock.project(runs, timed, known, _parts(data), slots)
+    if is_inline:
+        stages.pop("start-up", None)  # there is no cluster to start, and no worker
     if stages and settings.time_limit_s is not None:
         stages["search"] = wall_clock.limited(stages["search"], settings.time_limit_s, settings.trials, slots)
     stage("looking at the data")

@@ -27,7 +27,7 @@ from subsettune.cli import main
         ("tune s.yaml --run_id=x", ["unrecognized arguments: --run_id=x. Did you mean '--run-id'? Known: "]),
         (
             "plan s.yaml --qqq",
-            ["unrecognized arguments: --qqq. Known: --address, --cache, --data-root, --help, --json, "],
+            ["unrecognized arguments: --qqq. Known: --address, --cache, --data-root, --help, --inline, "],
         ),
         ("plan s.yaml other", ["unrecognized arguments: other. See: subsettune plan --help"]),
         ("train s.yaml --device gpu", ["invalid choice: 'gpu' (choose from 'auto', 'cpu', 'cuda'). See: "]),

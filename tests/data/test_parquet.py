@@ -415,7 +415,7 @@ def test_absent_files_and_folders_without_parquet(tmp_path: Path) -> None:
         load_file(tmp_path / "none.parquet")
     assert str(absent.value) == (
         f"data '{tmp_path / 'none.parquet'}' are not there. Give a .parquet, .tsv or .npz file, or a folder of "
-        "Parquet or .tsv files; --data-root is the base of relative paths."
+        "Parquet or .tsv files; --data-root, in Python DataPaths(data_root=...), is the base of relative paths."
     )
     folder = tmp_path / "d"
     folder.mkdir()

@@ -632,3 +632,16 @@ def test_what_the_flops_do_not_tell_is_in_the_plan() -> None:
         "The forward pass of an example takes 2.56 kFLOP in evaluation and 1.28 kFLOP in training. Evaluation and "
         "selection are charged as in training.",
     ]
+
+
+def test_a_plan_for_runs_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `tune --inline` carries out: more threads than cores, no cluster, whatever address is set."""
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setattr(machine, "num_cores", lambda: 2)
+    study = _study({"study.cpus_per_trial": 3, "study.parallel": 4})
+    made = plan(study, is_inline=True, beside=_beside(1e-4, 1e-5))
+    assert made["parallel"] == 1
+    assert "start-up" not in made["stages"]
+    monkeypatch.delenv("RAY_ADDRESS")
+    with pytest.raises(ConfigError, match="cpus_per_trial must be at most 2 here, got 3"):
+        plan(study, beside=_beside(1e-4, 1e-5))
