@@ -57,7 +57,10 @@ def _hear(event: str, arguments: tuple[object, ...]) -> None:
         name = os.fsdecode(name)
     if not isinstance(name, str) or not name or (event == "open" and _only_writes(*arguments[1:3])):
         return
-    path = os.path.abspath(name)  # noqa: PTH100 (no more work than needs be, at each file that is opened)
+    try:
+        path = os.path.abspath(name)  # noqa: PTH100 (no more work than needs be, at each file that is opened)
+    except OSError:  # the working folder is gone; what fails here would fail the call of the user's code
+        return
     for files in tuple(_RECORDS.values()):
         files.add(path)
 

@@ -7,26 +7,34 @@ feature is left out: `scan` says what that is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from subsettune.data import precision
-from subsettune.data.arrow_types import is_time, plain_chunks, plain_column, plain_schema
+from subsettune.data.arrow_types import is_time
 from subsettune.data.categories import Vocabulary, can_be_marked, codes, is_text
 from subsettune.data.columns import ColumnFacts, SourceFacts, leave_out
 from subsettune.data.images import check_shape, decode
-from subsettune.data.labels import joined, named, renumbered
 from subsettune.data.layout import OWN_IDS, arranged_image
 from subsettune.data.lists import Lists, depth, is_shaped, numbers_of, read_lists
+from subsettune.data.parquet_files import (
+    File,
+    flat_numbers,
+    is_image,
+    is_list,
+    is_number,
+    is_numeric,
+    open_file,
+    parquet_files,
+    row_batches,
+    row_place,
+)
+from subsettune.data.parquet_labels import label_kind, labels_of
 from subsettune.data.raw import Array, Categories, Raw
 from subsettune.data.scan import (
     Labels,
@@ -39,7 +47,6 @@ from subsettune.data.scan import (
     why_not_read,
 )
 from subsettune.data.scratch import allocate
-from subsettune.data.shards import Parts, parts
 from subsettune.data.text import read_texts
 from subsettune.data.unlabelled import refuse_unlabelled
 from subsettune.errors import DataError, did_you_mean
@@ -48,31 +55,6 @@ from subsettune.task import Data
 NUMBER_ROWS = 8192  # read in one go
 LOOK_BYTES = 2**26  # of columns that are looked at in one go
 IMAGE_ROWS = 256
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """An open Parquet file, its path for messages, and its schema in plain types."""
-
-    path: Path
-    content: pq.ParquetFile
-    schema: pa.Schema
-
-    @property
-    def num_rows(self) -> int:
-        return int(self.content.metadata.num_rows)
-
-    def column(self, name: str) -> pa.ChunkedArray:
-        """All of a column."""
-        return self.read([name])[name]
-
-    def read(self, names: Sequence[str]) -> dict[str, pa.ChunkedArray]:
-        """All of some columns, in plain types."""
-        try:
-            found = self.content.read(columns=list(names))
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged(self.path, error) from error
-        return {name: plain_chunks(found.column(name)) for name in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +99,8 @@ def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
         DataError: a file is empty, truncated, or lacks a column, or has two of one name; a test file has no labels;
             images differ in size; a column is of no use.
     """
-    found = _parquet_files(path)
-    train, test = ([_open(file) for file in files] for files in (found.train, found.test))
+    found = parquet_files(path)
+    train, test = ([open_file(file) for file in files] for files in (found.train, found.test))
     files = [*train, *test]
     _check_there(files[0], (data.label,), "Set data.label and data.features.")
     for file in test:
@@ -132,11 +114,11 @@ def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
     vocabulary: list[str] = []
     taken = ""
     names = () if data.text is not None else _feature_names(schema, data, path)
-    labels, classes = _labels(files, data.label, kind)
+    labels, classes = labels_of(files, data.label, kind)
     if data.text is not None:
         inputs, vocabulary = _read_texts(files, data, num_train, scratch)
         told = [ColumnFacts(name=data.text, role="text", kind=_kind(schema, data.text), width=inputs.shape[1])]
-    elif _is_image(schema.field(names[0]).type):
+    elif is_image(schema.field(names[0]).type):
         inputs = _read_images(files, names[0], data.layout, scratch)
         told = [ColumnFacts(name=names[0], role="image", kind=_kind(schema, names[0]), width=inputs[0].size)]
     elif _is_shaped(schema, names, data):
@@ -173,37 +155,7 @@ def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
     )
 
 
-def _parquet_files(path: Path) -> Parts:
-    if path.is_file():
-        return Parts(train=(path,))
-    found = parts(path, (".parquet",))
-    if not found.train:
-        names = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
-        raise DataError(
-            f"folder {path} must hold train*.parquet or train*.tsv (and may hold test* likewise), got {names}."
-        )
-    return found
-
-
-def _open(path: Path) -> _File:
-    try:
-        content = pq.ParquetFile(path, memory_map=True)
-        file = _File(path, content, plain_schema(content.schema_arrow))
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
-    names = file.schema.names
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice:
-        raise DataError(f"{path} has more than one column {twice[0]!r}. Rename or drop all but one of them.")
-    return file
-
-
-def _damaged(path: Path, error: Exception) -> DataError:
-    reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-    return DataError(f"{path} is empty, truncated or not Parquet: {reason}. Write it again.")
-
-
-def _check_files(files: list[_File], data: Data) -> None:
+def _check_files(files: list[File], data: Data) -> None:
     """Rows and the named columns must be in every file, and the labels of one type."""
     _check_names(data)
     _check_there(files[0], data.exclude, "Set data.exclude.")
@@ -214,7 +166,7 @@ def _check_files(files: list[_File], data: Data) -> None:
         _check_there(file, data.categorical, "Set data.categorical.")
         _check_there(file, () if data.embeddings is None else (data.embeddings,), "Set data.embeddings.")
         types = [f.schema.field(data.label).type for f in (files[0], file)]
-        if _label_kind(types[0]) != _label_kind(types[1]):
+        if label_kind(types[0]) != label_kind(types[1]):
             raise DataError(
                 f"column {data.label!r} must have one type in all files, got {types[0]} and {types[1]} in {file.path}. "
                 "Write them alike."
@@ -237,7 +189,7 @@ def _check_names(data: Data) -> None:
         )
 
 
-def _check_there(file: _File, wanted: Sequence[str], advice: str) -> None:
+def _check_there(file: File, wanted: Sequence[str], advice: str) -> None:
     names = file.schema.names
     missing = [name for name in wanted if name not in names]
     if missing:
@@ -264,7 +216,7 @@ def _with_text(schema: pa.Schema, data: Data) -> Data:
     return data
 
 
-def _read_texts(files: list[_File], data: Data, num_train: int, scratch: Path) -> tuple[Array, list[str]]:
+def _read_texts(files: list[File], data: Data, num_train: int, scratch: Path) -> tuple[Array, list[str]]:
     assert data.text is not None
     for file in files:
         _check_there(file, (data.text,), "Set data.text.")
@@ -273,7 +225,7 @@ def _read_texts(files: list[_File], data: Data, num_train: int, scratch: Path) -
             raise DataError(f"column {data.text!r} must hold texts, got {kind} in {file.path}. Mend data.text.")
 
     def blocks() -> Iterator[tuple[int, pa.Array]]:
-        return ((row, batch.column(0)) for row, batch in _batches(files, [str(data.text)], NUMBER_ROWS))
+        return ((row, batch.column(0)) for row, batch in row_batches(files, [str(data.text)], NUMBER_ROWS))
 
     return read_texts(blocks, sum(file.num_rows for file in files), num_train, data, scratch)
 
@@ -290,11 +242,11 @@ def _feature_names(schema: pa.Schema, data: Data, path: Path) -> tuple[str, ...]
         gone = f", data.exclude and the index of pandas, {', '.join(index)}" if index & set(used) else gone
         raise DataError(f"{path} has no column besides the label {data.label!r}{gone}. Add the features.")
     kinds = [schema.field(name).type for name in names]
-    if len(names) == 1 and _is_image(kinds[0]):
+    if len(names) == 1 and is_image(kinds[0]):
         if data.categorical:
             raise DataError(f"data.categorical means nothing to images, got {data.categorical[0]!r}. Remove the key.")
         return names
-    if len(names) == 1 and is_shaped(kinds[0]) and _is_number(numbers_of(kinds[0])):
+    if len(names) == 1 and is_shaped(kinds[0]) and is_number(numbers_of(kinds[0])):
         return names
     _refuse_odd([schema.field(name) for name in names], path, data)
     return names
@@ -302,7 +254,7 @@ def _feature_names(schema: pa.Schema, data: Data, path: Path) -> tuple[str, ...]
 
 def _refuse_odd(fields: list[pa.Field], path: Path, data: Data) -> None:
     """Columns must be of types that can be features."""
-    odd = [field for field in fields if is_time(field) or not (_is_numeric(field.type) or is_text(field.type))]
+    odd = [field for field in fields if is_time(field) or not (is_numeric(field.type) or is_text(field.type))]
     if not odd:
         return
     told = ", ".join(f"{field.name} ({field.type})" for field in odd)
@@ -330,18 +282,18 @@ def _is_shaped(schema: pa.Schema, names: tuple[str, ...], data: Data) -> bool:
     return dims > 0 and (is_shaped(schema.field(names[0]).type) or data.layout not in (None, "flat"))
 
 
-def _read_lists(files: list[_File], name: str, data: Data, num_train: int, scratch: Path) -> Lists:
+def _read_lists(files: list[File], name: str, data: Data, num_train: int, scratch: Path) -> Lists:
     for file in files:
         _check_there(file, (name,), "Write all files alike.")
         first, kind = (f.schema.field(name).type for f in (files[0], file))
-        if depth(kind) != depth(first) or not _is_number(numbers_of(kind)):
+        if depth(kind) != depth(first) or not is_number(numbers_of(kind)):
             raise DataError(
                 f"column {name!r} must hold like lists of numbers in all files, got {first} and {kind} in {file.path}. "
                 "Write them alike."
             )
 
     def blocks() -> Iterator[tuple[int, pa.Array]]:
-        return ((row, batch.column(0)) for row, batch in _batches(files, [name], IMAGE_ROWS))
+        return ((row, batch.column(0)) for row, batch in row_batches(files, [name], IMAGE_ROWS))
 
     return read_lists(blocks, name, (sum(file.num_rows for file in files), num_train), data, scratch)
 
@@ -353,13 +305,13 @@ def _may_be_ids(schema: pa.Schema, columns: tuple[_Column, ...]) -> bool:
     return bool(pa.types.is_integer(schema.field(columns[0].name).type.value_type))
 
 
-def _check_roles(files: list[_File], names: tuple[str, ...], data: Data) -> None:
+def _check_roles(files: list[File], names: tuple[str, ...], data: Data) -> None:
     """Inputs must be in every file, texts everywhere or nowhere; what is marked as categorical must suit it."""
     for file in files:
         _check_there(file, names, "Write all files alike.")
         for name in names:
             first, kind = (f.schema.field(name).type for f in (files[0], file))
-            if is_text(kind) != is_text(first) or not (is_text(kind) or _is_numeric(kind)):
+            if is_text(kind) != is_text(first) or not (is_text(kind) or is_numeric(kind)):
                 raise DataError(
                     f"column {name!r} must be numbers in all files, or texts, got {first} and {kind} in {file.path}. "
                     "Write them alike."
@@ -376,51 +328,20 @@ def _check_roles(files: list[_File], names: tuple[str, ...], data: Data) -> None
                 )
 
 
-def _is_image(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return bool(kind.get_field_index("bytes") >= 0)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
-
-
-def _is_numeric(kind: pa.DataType) -> bool:
-    return _is_number(kind.value_type if _is_list(kind) else kind)
-
-
-def _batches(files: Sequence[_File], columns: list[str], num_rows: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Batches of all files, each with the number of its first row."""
-    row = 0
-    for file in files:
-        try:
-            for batch in file.content.iter_batches(batch_size=num_rows, columns=columns):
-                plain = [plain_column(batch.column(name)) for name in columns]
-                yield row, pa.RecordBatch.from_arrays(plain, columns)
-                row += batch.num_rows
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged(file.path, error) from error
-
-
-def _widths(file: _File, names: Sequence[str]) -> dict[str, int | None]:
+def _widths(file: File, names: Sequence[str]) -> dict[str, int | None]:
     """How many numbers each column has in a row: None for a plain number, else the length of the first list."""
-    if not any(_is_list(file.schema.field(name).type) for name in names):
+    if not any(is_list(file.schema.field(name).type) for name in names):
         return dict.fromkeys(names)
-    _, first = next(_batches([file], list(names), 1))
+    _, first = next(row_batches([file], list(names), 1))
     values = {name: first.column(name)[0].as_py() for name in names}
-    missing = [name for name in names if values[name] is None and _is_list(file.schema.field(name).type)]
+    missing = [name for name in names if values[name] is None and is_list(file.schema.field(name).type)]
     if missing:
         raise DataError(f"lists of column {missing[0]!r} must have one length, got nothing in row 0. Drop such rows.")
     return {name: len(value) if isinstance(value, list) else None for name, value in values.items()}
 
 
 def _surveyed(
-    files: list[_File], names: tuple[str, ...], data: Data, labels: Labels
+    files: list[File], names: tuple[str, ...], data: Data, labels: Labels
 ) -> tuple[tuple[_Column, ...], list[ColumnFacts]]:
     """The input columns, without what is surely none unless it is named, and what is known of each."""
     vocabularies = _vocabularies(files, names, data)
@@ -444,7 +365,7 @@ def _surveyed(
     return tuple(columns), told
 
 
-def _vocabularies(files: list[_File], names: tuple[str, ...], data: Data) -> dict[str, Vocabulary]:
+def _vocabularies(files: list[File], names: tuple[str, ...], data: Data) -> dict[str, Vocabulary]:
     """The categories of all files, of each column that has any."""
     schema, num_rows = files[0].schema, sum(file.num_rows for file in files)
     kinds = {name: schema.field(name).type for name in names}
@@ -453,13 +374,13 @@ def _vocabularies(files: list[_File], names: tuple[str, ...], data: Data) -> dic
         for name, kind in kinds.items()
         if is_text(kind) or name in data.categorical
     }
-    for _, batch in _batches(files, list(found), NUMBER_ROWS) if found else ():
+    for _, batch in row_batches(files, list(found), NUMBER_ROWS) if found else ():
         for name, vocabulary in found.items():
             vocabulary.add(batch.column(name))
     return found
 
 
-def _looks(files: list[_File], names: list[str], labels: Labels) -> Iterator[tuple[str, Look]]:
+def _looks(files: list[File], names: list[str], labels: Labels) -> Iterator[tuple[str, Look]]:
     """A look at each column of plain numbers, some columns in memory at a time."""
     step = max(1, LOOK_BYTES // (8 * max(1, sum(file.num_rows for file in files))))
     for start in range(0, len(names), step):
@@ -474,7 +395,7 @@ def _plain_numbers(column: pa.ChunkedArray) -> Array:
     return np.asarray((column.cast(pa.uint8()) if pa.types.is_boolean(column.type) else column).to_numpy())
 
 
-def _all_texts(files: list[_File], name: str) -> pa.ChunkedArray:
+def _all_texts(files: list[File], name: str) -> pa.ChunkedArray:
     return pa.chunked_array([chunk.cast(pa.large_string()) for file in files for chunk in file.column(name).chunks])
 
 
@@ -508,11 +429,11 @@ def _all_categories(columns: tuple[_Column, ...]) -> tuple[Categories, ...]:
     return tuple(column.categories for column in columns for _ in column.names)
 
 
-def _read_columns(files: list[_File], columns: tuple[_Column, ...], scratch: Path) -> Array:
+def _read_columns(files: list[File], columns: tuple[_Column, ...], scratch: Path) -> Array:
     """Columns side by side as (n, c) float32; lists give several."""
     width = sum(len(column.names) for column in columns)
     inputs = allocate((sum(file.num_rows for file in files), width), np.float32, scratch)
-    for row, batch in _batches(files, [column.name for column in columns], NUMBER_ROWS):
+    for row, batch in row_batches(files, [column.name for column in columns], NUMBER_ROWS):
         left = 0
         for column in columns:
             values = column.stored(batch.column(column.name), row)
@@ -521,27 +442,27 @@ def _read_columns(files: list[_File], columns: tuple[_Column, ...], scratch: Pat
     return inputs
 
 
-def _exact(files: list[_File], columns: tuple[_Column, ...]) -> Iterator[tuple[int, int, Array]]:
+def _exact(files: list[File], columns: tuple[_Column, ...]) -> Iterator[tuple[int, int, Array]]:
     """Numbers (b, 1) or (b, width) of columns in the type of their file, each with its first row and stored column."""
     lefts = np.cumsum([0, *(len(column.names) for column in columns)]).tolist()
     places = {column.name: left for column, left in zip(columns, lefts, strict=False) if not column.categories}
     widths = {column.name: column.width or 1 for column in columns}
-    for row, batch in _batches(files, list(places), NUMBER_ROWS) if places else ():
+    for row, batch in row_batches(files, list(places), NUMBER_ROWS) if places else ():
         for name, left in places.items():
             column = batch.column(name)
-            plain = column.flatten() if _is_list(column.type) else column
+            plain = column.flatten() if is_list(column.type) else column
             values = np.asarray(plain.to_numpy(zero_copy_only=False))
             if values.dtype.kind in "fiu" and values.size:  # booleans, and columns of nothing, lose nothing
                 yield row, left, values.reshape(len(column), widths[name])
 
 
-def _read_embeddings(files: list[_File], name: str | None, scratch: Path) -> Array | None:
+def _read_embeddings(files: list[File], name: str | None, scratch: Path) -> Array | None:
     """(n, e) float32 of a column of lists."""
     if name is None:
         return None
     for file in files:
         kind = file.schema.field(name).type
-        if not (_is_list(kind) and _is_numeric(kind)):
+        if not (is_list(kind) and is_numeric(kind)):
             raise DataError(
                 f"column {name!r} must hold lists of numbers to be data.embeddings, got {kind} in {file.path}. "
                 "Name another."
@@ -554,31 +475,17 @@ def _read_embeddings(files: list[_File], name: str | None, scratch: Path) -> Arr
 
 def _numbers(column: pa.Array, width: int | None, name: str, row: int) -> Array:
     """(b, 1) or (b, width) float32; what is missing becomes NaN, which is refused later, with its place."""
-    numbers = _flat(column, width, name, row).cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+    numbers = flat_numbers(column, width, name, row).cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
     return np.asarray(numbers).reshape(len(column), -1 if width is None else width)
 
 
-def _flat(column: pa.Array, width: int | None, name: str, row: int) -> pa.Array:
-    """The numbers of a column, of lists one after the other, in their own type."""
-    if width is not None:
-        lengths = pc.fill_null(pc.list_value_length(column), -1).to_numpy(zero_copy_only=False)
-        if (lengths != width).any():
-            i = int(np.argmax(lengths != width))
-            got = "nothing" if lengths[i] < 0 else int(lengths[i])
-            raise DataError(
-                f"lists of column {name!r} must have one length, got {width} and {got} (row {row + i}). Cut or drop "
-                "them."
-            )
-    return column if width is None else column.flatten()
-
-
-def _read_images(files: list[_File], name: str, layout: str | None, scratch: Path) -> Array:
+def _read_images(files: list[File], name: str, layout: str | None, scratch: Path) -> Array:
     inputs: Array | None = None
-    for row, batch in _batches(files, [name], IMAGE_ROWS):
+    for row, batch in row_batches(files, [name], IMAGE_ROWS):
         column = batch.column(name)
         encoded = column.field("bytes") if pa.types.is_struct(column.type) else column
         for i, item in enumerate(encoded, start=row):
-            where, content = _place(files, i), item.as_py()
+            where, content = row_place(files, i), item.as_py()
             if content is None:
                 raise DataError(f"column {name!r} must hold encoded bytes, got nothing in {where}. Embed the files.")
             image = arranged_image(decode(content, where), layout, where)
@@ -593,89 +500,3 @@ def _read_images(files: list[_File], name: str, layout: str | None, scratch: Pat
             inputs[i] = image
     assert inputs is not None
     return inputs
-
-
-def _place(files: list[_File], row: int) -> str:
-    """A row of all files in words: which row of which file."""
-    for file in files:
-        if row < file.num_rows:
-            return f"row {row} of {file.path.name}"
-        row -= file.num_rows
-    raise AssertionError("no file has the row")
-
-
-# --- labels ------------------------------------------------------------------------------------------------------
-
-
-def _labels(files: list[_File], name: str, kind: str) -> tuple[Array, tuple[str, ...]]:
-    """Labels, and the names of the classes 0, 1, ... where they are known.
-
-    Returns:
-        (n,) numbers, or class numbers of texts in the order of the texts; (n, m) of lists.
-    """
-    as_kind = _label_kind(files[0].schema.field(name).type)
-    column = pa.chunked_array([chunk.cast(as_kind) for file in files for chunk in file.column(name).chunks], as_kind)
-    if column.null_count:
-        raise DataError(f"column {name!r} must have no missing labels, got {column.null_count}. Drop those rows.")
-    if _is_image(column.type) and not pa.types.is_struct(column.type):
-        column = _decoded(column, name)
-    if is_text(column.type):
-        return _texts(column, name, kind)
-    if _is_list(column.type) and _is_numeric(column.type):
-        width = len(column[0].as_py())
-        chunks = [_flat(chunk, width, name, 0).to_numpy(zero_copy_only=False) for chunk in column.chunks]
-        return np.concatenate(chunks).reshape(len(column), width), ()
-    if not _is_number(column.type):
-        raise DataError(f"column {name!r} must hold numbers or texts, got {column.type}. Name another in data.label.")
-    if kind == "classification" and pa.types.is_integer(column.type):
-        return _listed(files, name)
-    return np.asarray(column.to_numpy()), ()
-
-
-def _label_kind(kind: pa.DataType) -> pa.DataType:
-    """The type that labels are read as: programs choose among those of texts, and of whole numbers, as they like."""
-    if is_text(kind):
-        return pa.large_string()
-    return pa.int64() if pa.types.is_integer(kind) and kind != pa.uint64() else kind
-
-
-def _texts(column: pa.ChunkedArray, name: str, kind: str) -> tuple[Array, tuple[str, ...]]:
-    if kind == "regression":
-        raise DataError(
-            f"labels of a regression must be numbers, got texts in {name!r}. Choose a classification metric."
-        )
-    found = pc.unique(column)
-    places, names = named(found.to_pylist(), name)
-    return places[np.asarray(pc.index_in(column, value_set=found).to_numpy())], names
-
-
-def _decoded(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Texts that were written as bytes."""
-    try:
-        return column.cast(pa.large_string())
-    except pa.ArrowInvalid as error:
-        raise DataError(f"column {name!r} must hold labels in UTF-8, got other bytes. Write them as texts.") from error
-
-
-def _listed(files: list[_File], name: str) -> tuple[Array, tuple[str, ...]]:
-    """Class numbers, by the names that each file lists for them, and those of all files."""
-    listed, paths = [_class_names(file.schema, name) for file in files], [file.path for file in files]
-    classes = joined(listed, paths)
-    numbers = [
-        renumbered(np.asarray(file.column(name).to_numpy()), names, classes, file.path)
-        for file, names in zip(files, listed, strict=True)
-    ]
-    return np.concatenate(numbers), classes
-
-
-def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
-    """Names of the classes where the hub's metadata (or a plain `classes` list) give them."""
-    metadata = schema.metadata or {}
-    try:
-        if b"huggingface" in metadata:
-            found: Any = json.loads(metadata[b"huggingface"])["info"]["features"][label]["names"]
-        else:
-            found = json.loads(metadata[b"classes"])
-    except (ValueError, KeyError, TypeError):
-        return ()  # none, or in another form: the classes go by their numbers
-    return tuple(map(str, found)) if isinstance(found, list) else ()

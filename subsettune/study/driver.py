@@ -29,9 +29,9 @@ from subsettune.study.execute.inline import InlineExecutor
 from subsettune.study.execute.sequence import ObservedSource, RunSource, StageSequence, stopwatch
 from subsettune.study.execute.signals import sigterm_as_sigint
 from subsettune.study.execute.worker import Worker
+from subsettune.study.importable import check_importable, own_code
 from subsettune.study.observer import Observer
 from subsettune.study.options import TuneOptions, device_of
-from subsettune.study.own_code import check_importable, own_code
 from subsettune.study.preflight import check_here, resolve_study, user_code
 from subsettune.study.results.folder import TABLES, StudyFolder
 from subsettune.study.results.lock import DriverLock

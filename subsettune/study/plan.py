@@ -26,6 +26,7 @@ from subsettune.train.loop import check
 from subsettune.train.planning.check import check_own_code
 
 
+# More than six parameters: the last three serve those who watch it or test it.
 def plan(
     study: Study,
     places: DataPaths | None = None,

@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from subsettune.errors import StudyError
 from subsettune.storage import Folder
-from subsettune.study.own_code import why_not_here
+from subsettune.study.importable import why_not_here
 
 TRAINING = "subsettune.study.execute.worker"  # brings torch and all else that a run takes
 ANSWER_S = 60.0  # a worker starts, and the user's code may import much; a node that takes longer is not waited for

@@ -7,7 +7,7 @@ from fake_inputs import changed
 
 from subsettune.api import TuneOptions, tune
 from subsettune.errors import ConfigError
-from subsettune.study.own_code import own_code, why_not_here
+from subsettune.study.importable import own_code, why_not_here
 from subsettune.study.spec.definition import parse
 
 
