@@ -443,8 +443,12 @@ def policies(draw: st.DrawFn, layer: str) -> Policy:
 
 
 def owed(policy: Policy, known: TaskFacts) -> int:
-    """What choosing costs in all: every proxy once, every ranking as far as it is used, every other choice."""
+    """What choosing costs in all: every proxy once, every ranking as far as it is used, every other choice.
+
+    Weights depend on where a ranking is cut: each size after the first pays for its own.
+    """
     proxies, ranked, others = {}, {}, 0
+    sizes: dict[object, list[int]] = {}
     for phase in (phase for phase in policy.phases if not phase.is_full):
         selector = select.make(phase.selector, phase.selector_options)
         need, cost = selector.model_need, selector.flops(known, phase.pool_size(known.num_examples))
@@ -456,6 +460,9 @@ def owed(policy: Policy, known: TaskFacts) -> int:
         if selector.is_ranking:
             key = (phase.selector, phase.selector_options, None if selector.is_deterministic else phase.draw)
             ranked[key] = max(cost, ranked.get(key, 0))
+            size, before = phase.pool_size(known.num_examples), sizes.setdefault(key, [])
+            others += selector.weigh_flops(known, size) if before and size not in before else 0
+            before.append(size)
         else:
             others += cost
     return sum(proxies.values()) + sum(ranked.values()) + others
