@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 FAST := not slow and not ray and not gpu and not browser
 # Two processes of tests at a time, a module in one of them: modules share what takes long to set up.
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-fast coverage lint types clean-venv
 
