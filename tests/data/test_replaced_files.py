@@ -208,6 +208,25 @@ def test_a_file_that_is_opened_for_one_example(places: DataPaths, tmp_path: Path
     assert total("made:lazy", places, same_process=False) == 1204.0
 
 
+def test_a_cached_file_that_was_touched_forgets_none_of_the_files_that_were_read(
+    places: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking at the sample alone opens few of them."""
+    (tmp_path / "made.py").write_text(MADE)
+    (tmp_path / "made_helper.py").write_text("")
+    (tmp_path / "rows").mkdir()
+    for i in range(300):
+        np.save(tmp_path / f"rows/{i}.npy", varied(1.0)[i])
+    monkeypatch.setattr(sources, "CLOCKS_DIFFER_NS", -(10**9))  # the files are settled
+    assert total("made:lazy", places, same_process=False) == 1200.0
+    for file in (tmp_path / "cache" / "data").glob("*.arrow"):
+        os.utime(file, (10**9, 10**9))
+    assert total("made:lazy", places, same_process=False) == 1200.0
+    odd = outside_the_sample(300)
+    np.save(tmp_path / f"rows/{odd}.npy", varied(2.0)[odd])
+    assert total("made:lazy", places, same_process=False) == 1204.0
+
+
 def test_what_a_function_s_module_imports(places: DataPaths, tmp_path: Path) -> None:
     (tmp_path / "made.py").write_text(MADE)
     npz(tmp_path / "a.npz", 1.0)
