@@ -34,7 +34,7 @@ from subsettune.task import Recipe, Task
 from subsettune.train.learner import Learner
 from subsettune.train.randomness import capture, isolated, preserved, restore
 
-_LOG = logging.getLogger("subsettune")
+_LOG = logging.getLogger("subsettune.own_code")
 NUM_EXAMPLES = 2  # of an update on trial: the fewest that batch norm takes
 NUM_UPDATES = 2  # the second sees what the first one left behind
 NUM_MORE = 6  # updates after a checkpoint; as many as optimizers that look back every five or six steps need
