@@ -36,7 +36,7 @@ def completed(raw: Raw, inputs: Array, targets: Array, data: Data) -> SourceFact
     columns = [_with_range(_with_width(column, raw, targets), inputs, targets, raw.scaling) for column in told.columns]
     warnings = [*told.warnings, *_about_unlike(columns, raw, inputs, targets)]
     if not raw.columns and inputs.ndim == 2 and inputs.dtype == np.float32:
-        warnings += _about_unnamed(columns[0].name, inputs, raw, data)
+        warnings += _about_unnamed(_input_of(columns), inputs, raw, data)
     found = {} if raw.tokens else alone(inputs, targets, raw.num_train)
     if len(found) > MOST_TOLD:
         warnings.append(
@@ -95,7 +95,13 @@ def _about_unnamed(name: str, inputs: Array, raw: Raw, data: Data) -> list[str]:
 
 
 def _unnamed(columns: list[ColumnFacts], j: int, ndim: int = 2) -> str:
-    return f"{columns[0].name}[{j}]" if ndim == 2 else columns[0].name
+    name = _input_of(columns)
+    return f"{name}[{j}]" if ndim == 2 else name
+
+
+def _input_of(columns: list[ColumnFacts]) -> str:
+    """Name of the only column that is read as an input; the label may stand before it."""
+    return next(column.name for column in columns if column.role in ("feature", "image", "text"))
 
 
 def _with_width(column: ColumnFacts, raw: Raw, targets: Array) -> ColumnFacts:
