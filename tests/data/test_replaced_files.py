@@ -206,6 +206,18 @@ def test_a_file_that_a_function_reads(places: DataPaths, tmp_path: Path, how: st
         assert total("made:make", places, same_process=same_process, **options) == expected
 
 
+def test_a_file_that_a_module_reads_when_it_is_imported(places: DataPaths, tmp_path: Path) -> None:
+    """Importing it is the first thing that is done, and is done once in a process."""
+    read = "LOADED = np.load('a.npz')['x']"
+    (tmp_path / "made.py").write_text(MADE.replace('self.x = np.load("a.npz")["x"]', "self.x = LOADED") + f"{read}\n")
+    (tmp_path / "made_helper.py").write_text("")
+    x = varied(1.0)
+    for more, expected in ((0.0, 1200.0), (4.0, 1216.0)):
+        x[outside_the_sample(300)] += more
+        np.savez(tmp_path / "a.npz", x=x, y=np.arange(300) % 3)
+        assert total("made:texts", places, same_process=False) == expected
+
+
 def test_a_file_that_is_opened_for_one_example(places: DataPaths, tmp_path: Path) -> None:
     (tmp_path / "made.py").write_text(MADE)
     (tmp_path / "made_helper.py").write_text("")
