@@ -47,7 +47,7 @@ def _run(given: list[str], answer: Answer) -> int:
     import shlex
     import warnings
 
-    from subsettune.cli.commands import WRONG_INPUT
+    from subsettune.cli.commands import WRONG_INPUT, unlogged
     from subsettune.cli.parser import make_parser
     from subsettune.errors import CostWarning, StorageError, SubsettuneError
     from subsettune.extras import needed_for
@@ -56,8 +56,8 @@ def _run(given: list[str], answer: Answer) -> int:
     options.command_line, options.answer = shlex.join(["subsettune", *given]), answer
     try:
         _check_working_folder(StorageError)
-        with needed_for(f"subsettune {options.command_name}"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", CostWarning)  # commands print it
+        with needed_for(f"subsettune {options.command_name}"), warnings.catch_warnings(), unlogged("subsettune.data"):
+            warnings.simplefilter("ignore", CostWarning)  # commands print it, and what is to be known of the data
             return int(options.command(options))
     except SubsettuneError as error:
         _say_error(error, options)

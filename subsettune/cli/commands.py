@@ -7,6 +7,7 @@ torch, Ray or the rest, and an install without some package runs the commands th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import io
 import json
@@ -14,7 +15,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,7 @@ def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) ->
 
 def plan_study(options: argparse.Namespace) -> int:
     """Print what a study would do and cost."""
-    with Patience(sys.stderr, LOADING) as patience:
+    with Patience(sys.stderr, LOADING) as patience, unlogged("subsettune.own_code"):
         from subsettune.report import plan_tables, render
         from subsettune.study.plan import plan
 
@@ -331,7 +332,6 @@ def list_names(options: argparse.Namespace) -> int:
 
 
 def _study(options: argparse.Namespace) -> Study:
-    logging.getLogger("subsettune.data").setLevel(logging.ERROR)  # commands tell people themselves
     from subsettune.study.spec.yaml_file import read
 
     names = ("trials", "parallel", "seeds", "time_limit_s")
@@ -340,6 +340,18 @@ def _study(options: argparse.Namespace) -> Study:
         return study.with_settings({name: getattr(options, name, None) for name in names})
     except ConfigError as error:  # of a flag, which has no line in the file
         raise ConfigError(tuple(_of_flag(mistake) for mistake in error.mistakes)) from error
+
+
+@contextlib.contextmanager
+def unlogged(name: str) -> Iterator[None]:
+    """Keep a logger from warning of what a command tells by itself."""
+    log = logging.getLogger(name)
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _of_flag(mistake: Mistake) -> Mistake:

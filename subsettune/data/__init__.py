@@ -48,11 +48,13 @@ def load(task: Task, places: DataPaths | None = None, *, fingerprint: str | None
     what = config.digest([task.data, task.split, task.kind, task.distortion])
     memo = (what, str(places.data_root), places.cache_folder)
     now = stamp(task.data, task.kind, places) if fingerprint is None else None
-    known_stamp, data = _LOADED.get(memo, (None, None))
+    known_stamp, known = _LOADED.get(memo, (None, None))
+    data = known
     if data is None or (data.fingerprint != fingerprint if fingerprint is not None else known_stamp != now):
         data = _load(task, places, fingerprint)
         _LOADED[memo] = (now if now is None else as_read(now, task.data, task.kind, places), data)
-        if fingerprint is None:  # workers know it, and nobody reads what they say
+        is_said = known is not None and known_stamp is not None and _told(known) == _told(data)
+        if fingerprint is None and not is_said:  # workers know it, and nobody reads what they say
             _say(data)
     if fingerprint is not None and data.fingerprint != fingerprint:
         raise DataError(
@@ -64,8 +66,13 @@ def load(task: Task, places: DataPaths | None = None, *, fingerprint: str | None
 
 def _say(data: TaskData) -> None:
     """Log what is not what it seems; `audit` tells it to people who look."""
-    for note in (*(data.facts.sentences if data.facts is not None else ()), *data.notes):
+    for note in _told(data)[1]:
         _LOG.warning("%s", note)
+
+
+def _told(data: TaskData) -> tuple[str, tuple[str, ...]]:
+    """Which data, and what there is to know of them."""
+    return data.fingerprint, (*(data.facts.sentences if data.facts is not None else ()), *data.notes)
 
 
 def _load(task: Task, places: DataPaths, fingerprint: str | None) -> TaskData:

@@ -13,6 +13,7 @@ import contextlib
 import datetime
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -229,12 +230,16 @@ def _index(
     told: SourceFacts | None = None,
     witness: sources.Witness | None = None,
 ) -> None:
-    stat = (folder / f"{content}.arrow").stat()
-    entry: dict[str, Any] = {"fingerprint": content, "num_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    entry: dict[str, Any] = {"fingerprint": content}
     if told is not None:  # not in the Arrow file: another source may have the same content, and other columns
         entry["facts"] = told.to_mapping()
     entry |= {} if witness is None else witness.evidence()
-    Folder.at(folder).write(f"{key}.json", json.dumps(entry).encode())
+    _write_entry(folder, key, entry, (folder / f"{content}.arrow").stat())
+
+
+def _write_entry(folder: Path, key: str, entry: dict[str, Any], stat: os.stat_result) -> None:
+    now = {**entry, "num_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    Folder.at(folder).write(f"{key}.json", json.dumps(now).encode())
 
 
 def _recalled(folder: Path, key: str, witness: sources.Witness | None = None) -> arrays.Arrays | None:
@@ -255,7 +260,7 @@ def _recalled(folder: Path, key: str, witness: sources.Witness | None = None) ->
     if (stat.st_size, stat.st_mtime_ns) != (entry.get("num_bytes"), entry.get("mtime_ns")):
         arrays.verify(path, found)
         with contextlib.suppress(OSError):  # a cache that cannot be written is hashed at each load
-            _index(folder, key, entry["fingerprint"], told, witness)
+            _write_entry(folder, key, entry, stat)  # the rest as it is: nothing was read that could tell of files
     return replace(found, facts=told)
 
 

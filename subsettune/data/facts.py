@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -30,12 +31,12 @@ def completed(raw: Raw, inputs: Array, targets: Array, data: Data) -> SourceFact
         data: of the task.
     """
     told = raw.facts or SourceFacts(columns=(_only_input(raw, inputs), ColumnFacts(name="label", role="label")))
-    is_sure = raw.taken == "numbers" and inputs.min() < 0  # no ids are below 0
+    is_sure = raw.taken == "numbers" and _least(inputs, raw.scaling) < 0  # no ids are below 0
     told = replace(told, taken="" if is_sure else raw.taken)
     columns = [_with_range(_with_width(column, raw, targets), inputs, targets, raw.scaling) for column in told.columns]
     warnings = [*told.warnings, *_about_unlike(columns, raw, inputs, targets)]
     if not raw.columns and inputs.ndim == 2 and inputs.dtype == np.float32:
-        warnings += _about_unnamed(columns[0].name, inputs, raw, data)
+        warnings += _about_unnamed(_input_of(columns), inputs, raw, data)
     found = {} if raw.tokens else alone(inputs, targets, raw.num_train)
     if len(found) > MOST_TOLD:
         warnings.append(
@@ -94,7 +95,13 @@ def _about_unnamed(name: str, inputs: Array, raw: Raw, data: Data) -> list[str]:
 
 
 def _unnamed(columns: list[ColumnFacts], j: int, ndim: int = 2) -> str:
-    return f"{columns[0].name}[{j}]" if ndim == 2 else columns[0].name
+    name = _input_of(columns)
+    return f"{name}[{j}]" if ndim == 2 else name
+
+
+def _input_of(columns: list[ColumnFacts]) -> str:
+    """Name of the only column that is read as an input; the label may stand before it."""
+    return next(column.name for column in columns if column.role in ("feature", "image", "text"))
 
 
 def _with_width(column: ColumnFacts, raw: Raw, targets: Array) -> ColumnFacts:
@@ -114,12 +121,20 @@ def _with_range(column: ColumnFacts, inputs: Array, targets: Array, scaling: Sca
         return replace(column, distinct=len(np.unique(targets)), least=least, most=most)
     is_all = column.role in ("image", "feature") and column.width == inputs[0].size and inputs.dtype != np.int32
     if is_all and column.least is None:
-        step = max(1, BLOCK_BYTES // inputs[0].nbytes)
-        stored = (inputs[i : i + step] for i in range(0, len(inputs), step))
-        blocks = map(scaling.restored, stored) if scaling.shift else stored  # float64 is eight times as large as bytes
-        ends = [(block.min(), block.max()) for block in blocks]
+        ends = [(block.min(), block.max()) for block in _in_units(inputs, scaling)]
         return replace(column, least=float(min(e[0] for e in ends)), most=float(max(e[1] for e in ends)))
     return column
+
+
+def _least(inputs: Array, scaling: Scaling) -> float:
+    return float(min(block.min() for block in _in_units(inputs, scaling)))
+
+
+def _in_units(inputs: Array, scaling: Scaling) -> Iterator[Array]:
+    """The inputs block by block, in the units of the source."""
+    step = max(1, BLOCK_BYTES // inputs[0].nbytes)
+    stored = (inputs[i : i + step] for i in range(0, len(inputs), step))
+    return map(scaling.restored, stored) if scaling.shift else stored  # float64 is eight times as large as bytes
 
 
 def _gives_away(name: str, what: Alone, data: Data, *, is_column: bool) -> str:

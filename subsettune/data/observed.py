@@ -1,7 +1,8 @@
 """Which files the user's code reads while it makes examples, so that a change of one of them is noticed later.
 
 Python tells of each file that it opens (PEP 578); one that a C library keeps open or mapped is found in /proc. One that
-such a library opens and closes again is not seen: name it, or its folder, among the options of the function.
+such a library opens and closes again is not seen, and none that a child process reads, e.g. in a pool of workers or a
+program that is called: name it among the options of the function.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _SYSTEM = ("/proc", "/sys", *(sysconfig.get_path(name) for name in ("stdlib", "p
 
 @contextlib.contextmanager
 def observed(files: set[str]) -> Iterator[None]:
-    """Add the absolute paths of all files that are opened for reading meanwhile, in whatever thread.
+    """Add the absolute paths of all files that this process opens for reading meanwhile, in whatever thread.
 
     Args:
         files: what they are added to.

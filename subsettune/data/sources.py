@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import socket
+import sys
 import tarfile
 import time
 import warnings
@@ -71,6 +72,7 @@ ABSENT = (
 SILENCE_S = 30.0
 CLOCKS_DIFFER_NS = 2 * 10**9  # between this machine and a file server, and the coarsest times of files
 READING = 5  # raise it when the same files come to give other arrays: caches made before are then passed over
+_AT_IMPORT: dict[str, set[str]] = {}  # files that were opened while a module of the user's was imported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,11 +315,14 @@ def _digests(places: DataPaths, name: str, files: Iterable[Path]) -> list[list[s
 
 
 def _function(data: Data, kind: str, places: DataPaths) -> Source:
-    files: set[str] = set()
+    module, files = data.source.partition(":")[0], set[str]()
+    is_new = module not in sys.modules
     with observed(files):
         function = load_object(data.source, "data")
+    if is_new:  # later looks at the source import nothing
+        _AT_IMPORT[module] = files
     key = config.digest([data.source, data, kind, READING, source_digest(data.source, what="data")])
-    user = _ObservedFunction(UserData(function, data), places, files)
+    user = _ObservedFunction(UserData(function, data), places, set(_AT_IMPORT.get(module, ())))
     return Source(name=data.source, key=key, read=user.read, witness=user)
 
 

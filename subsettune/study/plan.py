@@ -99,7 +99,7 @@ def plan(
         "seconds": _total(stages, "most"),
         "parallel": slots,
         "expectations": [
-            *check_own_code(task, task.recipe, data),
+            *_of_own_code(study, admitted),
             *_expectations(study, known, timed, slots, address),
             *known.notes,
             *_too_dear(study, admitted),
@@ -107,6 +107,14 @@ def plan(
         "warnings": found.pop("warnings"),
         "data": found,
     }
+
+
+def _of_own_code(study: Study, admitted: Admitted) -> list[str]:
+    """Sentences about networks and optimizers of the user's own, of which all were tried before."""
+    recipe, space = study.task.recipe, admitted.space
+    searched = space["optimizer"].values if "optimizer" in space else ()
+    recipes = [recipe, *(recipe.override({"optimizer": name}) for name in searched)]
+    return list(dict.fromkeys(said for one in recipes for said in check_own_code(study.task, one, admitted.data)))
 
 
 def _parts(data: TaskData) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -147,6 +148,33 @@ def test_plan_prints_and_gives_json(run: Run, made: Path) -> None:
     plan = json.loads(run("plan", str(made / "study.yaml"), "--json").out)
     assert (plan["num_examples"], plan["runs"]["search"]["runs"]) == (899, 6)
     assert plan["seconds"] > 0
+
+
+LOADED = """
+import torch
+from torch import nn
+
+def net(input_shape, num_outputs):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, num_outputs))
+    with torch.no_grad():
+        network[1].weight.copy_(torch.arange(network[1].weight.numel()).view_as(network[1].weight) / 1000)
+    return network
+"""
+
+
+def test_what_is_told_of_a_network_is_told_once(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a plan among its sentences and not on the log; nothing stays muted afterwards."""
+    (tmp_path / "loaded_net.py").write_text(LOADED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    optimizers = {"space.optimizer": {"choice": ["sgd", "adam"]}, "space.momentum": 0.0}
+    study = write(tmp_path / "study.yaml", {"task.model": {"name": "loaded_net:net"}, **optimizers})
+    said = "model 'loaded_net:net' begins with the same numbers for every seed in 640 of its 650"
+    plan = run("plan", study)
+    assert (plan.code, " ".join(plan.out.split()).count(said), plan.err, caplog.messages) == (0, 1, "", [])
+    for name in ("subsettune.data", "subsettune.own_code"):
+        assert logging.getLogger(name).isEnabledFor(logging.WARNING)
 
 
 def test_what_is_wrong_with_the_data_is_told_wherever_a_number_is(run: Run, tmp_path: Path) -> None:

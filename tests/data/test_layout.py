@@ -224,6 +224,13 @@ def test_lists_of_ids_of_several_lengths_are_filled_up_with_0(tmp_path: Path) ->
         assert place == row + [0] * (7 - len(row))
 
 
+def test_large_ids_are_a_guess_too(tmp_path: Path) -> None:
+    """Less a shift, as they are stored, some of them are below 0."""
+    large = IDS + 10**9
+    assert loaded(tmp_path, npz(tmp_path, large)).taken == "numbers"
+    assert loaded(tmp_path, npz(tmp_path, large - 10**10)).taken == ""
+
+
 # --- without a layout --------------------------------------------------------------------------------------------
 
 GREY = (

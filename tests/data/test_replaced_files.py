@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -171,6 +172,15 @@ class Lazy(torch.utils.data.Dataset):
         return torch.tensor(np.load(f"rows/{i}.npy")), i % 3
 def lazy():
     return Lazy()
+class Texts(torch.utils.data.Dataset):
+    def __init__(self):
+        self.x = np.load("a.npz")["x"]
+    def __len__(self):
+        return 300
+    def __getitem__(self, i):
+        return torch.tensor(self.x[i]), "None" if i % 3 else "a"
+def texts():
+    return Texts()
 """
 
 
@@ -196,6 +206,18 @@ def test_a_file_that_a_function_reads(places: DataPaths, tmp_path: Path, how: st
         assert total("made:make", places, same_process=same_process, **options) == expected
 
 
+def test_a_file_that_a_module_reads_when_it_is_imported(places: DataPaths, tmp_path: Path) -> None:
+    """Importing it is the first thing that is done, and is done once in a process."""
+    read = "LOADED = np.load('a.npz')['x']"
+    (tmp_path / "made.py").write_text(MADE.replace('self.x = np.load("a.npz")["x"]', "self.x = LOADED") + f"{read}\n")
+    (tmp_path / "made_helper.py").write_text("")
+    x = varied(1.0)
+    for more, expected in ((0.0, 1200.0), (4.0, 1216.0)):
+        x[outside_the_sample(300)] += more
+        np.savez(tmp_path / "a.npz", x=x, y=np.arange(300) % 3)
+        assert total("made:texts", places, same_process=False) == expected
+
+
 def test_a_file_that_is_opened_for_one_example(places: DataPaths, tmp_path: Path) -> None:
     (tmp_path / "made.py").write_text(MADE)
     (tmp_path / "made_helper.py").write_text("")
@@ -206,6 +228,40 @@ def test_a_file_that_is_opened_for_one_example(places: DataPaths, tmp_path: Path
     odd = outside_the_sample(300)
     np.save(tmp_path / f"rows/{odd}.npy", varied(2.0)[odd])
     assert total("made:lazy", places, same_process=False) == 1204.0
+
+
+def test_a_cached_file_that_was_touched_forgets_none_of_the_files_that_were_read(
+    places: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking at the sample alone opens few of them."""
+    (tmp_path / "made.py").write_text(MADE)
+    (tmp_path / "made_helper.py").write_text("")
+    (tmp_path / "rows").mkdir()
+    for i in range(300):
+        np.save(tmp_path / f"rows/{i}.npy", varied(1.0)[i])
+    monkeypatch.setattr(sources, "CLOCKS_DIFFER_NS", -(10**9))  # the files are settled
+    assert total("made:lazy", places, same_process=False) == 1200.0
+    for file in (tmp_path / "cache" / "data").glob("*.arrow"):
+        os.utime(file, (10**9, 10**9))
+    assert total("made:lazy", places, same_process=False) == 1200.0
+    odd = outside_the_sample(300)
+    np.save(tmp_path / f"rows/{odd}.npy", varied(2.0)[odd])
+    assert total("made:lazy", places, same_process=False) == 1204.0
+
+
+def test_what_is_told_of_data_that_are_read_again_is_told_once(
+    places: DataPaths, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file that was written a moment ago is read again each time."""
+    (tmp_path / "made.py").write_text(MADE)
+    (tmp_path / "made_helper.py").write_text("SCALE = 1\n")
+    with caplog.at_level(logging.WARNING, "subsettune.data"):
+        for count, value in enumerate((1.0, 2.0), start=1):
+            npz(tmp_path / "a.npz", value)
+            for _ in range(3):
+                assert total("made:texts", places, same_process=True) == 1200.0 * value
+            said = [m for m in caplog.messages if m.startswith("class 'None' looks like a missing label")]
+            assert len(said) == count
 
 
 def test_what_a_function_s_module_imports(places: DataPaths, tmp_path: Path) -> None:

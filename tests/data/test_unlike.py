@@ -125,3 +125,16 @@ def test_a_class_of_the_test_file_only(tmp_path: Path) -> None:
         "class 'no' must have examples in the training file, got some in the test file only. Write the labels of both "
         "alike, or drop the class."
     )
+
+
+@pytest.mark.parametrize("layout", ["series", "flat"])
+def test_a_column_of_lists_has_its_name_where_the_label_stands_first(tmp_path: Path, layout: str) -> None:
+    """The label is a column, and no input."""
+    folder = tmp_path / "d"
+    folder.mkdir()
+    for name, labels, scale in (("train", LABELS, 1.0), ("test", TEST_LABELS, 1000.0)):
+        values = (scale * np.random.default_rng(1).normal(size=(len(labels), 2, 3))).tolist()
+        table = pa.table({"label": labels, "x": pa.array(values, pa.list_(pa.list_(pa.float32())))})
+        pq.write_table(table, folder / f"{name}.parquet")
+    (said,) = sentences(folder, layout=layout)
+    assert said.startswith("column 'x' has in " if layout == "series" else "column 'x[0]' has in ")

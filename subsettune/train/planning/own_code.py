@@ -19,6 +19,7 @@ import logging
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from subsettune.task import Recipe, Task
 from subsettune.train.learner import Learner
 from subsettune.train.randomness import capture, isolated, preserved, restore
 
-_LOG = logging.getLogger("subsettune")
+_LOG = logging.getLogger("subsettune.own_code")
 NUM_EXAMPLES = 2  # of an update on trial: the fewest that batch norm takes
 NUM_UPDATES = 2  # the second sees what the first one left behind
 NUM_MORE = 6  # updates after a checkpoint; as many as optimizers that look back every five or six steps need
@@ -44,6 +45,7 @@ _NOT_OWN = (Path(torch.__file__).parent, Path(models.__file__).parents[1])
 _Key = tuple[str, str, str]
 _NOTICES: dict[_Key, tuple[str, ...]] = {}  # a worker trains many policies of one task
 _GOES_ON: dict[_Key, bool] = {}
+_TOLD: set[_Key] = set()  # task, data, and sentence
 
 
 def check(task: Task, recipe: Recipe, data: TaskData) -> tuple[str, ...]:
@@ -76,7 +78,9 @@ def check(task: Task, recipe: Recipe, data: TaskData) -> tuple[str, ...]:
                 "checkpoint. Keep it in a buffer of the network, or in the optimizer's state or param_groups.",
             )
         for notice in notices:
-            _LOG.warning(notice)
+            if (*key[:2], notice) not in _TOLD:  # a network is tried again with each optimizer
+                _TOLD.add((*key[:2], notice))
+                _LOG.warning(notice)
         _NOTICES[key] = notices
     return _NOTICES[key]
 
@@ -280,7 +284,8 @@ def _try_going_on(task: Task, recipe: Recipe, data: TaskData) -> bool:
 
     def update_on(learner: Learner) -> None:
         for i in range(NUM_MORE):
-            learner.update(batch, recipe.lr / (i + 1), None)  # as a schedule does, which must reach the optimizer
+            lr = recipe.lr / (i + 1)  # as a schedule does, which must reach the optimizer
+            _told(partial(learner.update, batch, lr, None), learner.network, "fails in training", task.model.name)
 
     with isolated(0, 1):
         whole = Learner(task, recipe, data, torch.device("cpu"), 0)

@@ -21,6 +21,7 @@ from fakes import image_task, options, same_bits, value_task
 from torch import Tensor, nn
 
 from subsettune import train
+from subsettune.data import load
 from subsettune.errors import ModelError
 from subsettune.policy import Phase, Policy
 from subsettune.task import Task
@@ -199,6 +200,36 @@ def test_weights_that_are_loaded_are_told_and_allowed(tiny_data: Data, caplog: p
         "as weights do that are loaded: the spread over seeds leaves out how these are initialised."
     )
     assert caplog.messages == [want]  # 64 * 8 + 8 in the body
+
+
+def test_weights_that_are_loaded_are_told_once_whatever_the_optimizers(
+    tiny_data: Data, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = task_of(tiny_data, "loaded", lr=0.014)
+    data = load(task)
+    with caplog.at_level(logging.WARNING, "subsettune"):
+        told = [own_code.check(task, task.recipe.override({"optimizer": n}), data) for n in ("sgd", "adam")]
+    assert caplog.messages == list(told[0]) == list(told[1])
+
+
+class Tired(Net):
+    def __init__(self, input_shape: Shape, num_outputs: int) -> None:
+        super().__init__(input_shape, num_outputs)
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Any:
+        if self.training and x.device.type != "meta":
+            self.steps += 1
+            if self.steps > 5:
+                raise RuntimeError("too tired")
+        return super().forward(x)
+
+
+def test_a_network_that_fails_some_updates_on_is_told_in_a_sentence(tiny_data: Data) -> None:
+    task = task_of(tiny_data, "Tired", lr=0.015)
+    data = load(task)
+    with pytest.raises(ModelError, match="Tired' fails in training: RuntimeError: too tired"):
+        own_code.check(task, task.recipe, data)
 
 
 @pytest.mark.parametrize("name", ["Net", "zeros"])
