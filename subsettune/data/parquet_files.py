@@ -1,5 +1,7 @@
 """Parquet files that are open: their schema in plain types, their rows in batches, and where a row stands."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Labels of Parquet files: numbers, texts, or class numbers with the names that the files list for them."""
 
+from __future__ import annotations
+
 import json
 from typing import Any
 

@@ -190,6 +190,21 @@ def outside_the_sample(num_examples: int) -> int:
     return next(i for i in range(num_examples) if i not in sampled)
 
 
+def write_rows(folder: Path) -> None:
+    """A file an example, which the function opens when the example is asked for."""
+    (folder / "made.py").write_text(MADE)
+    (folder / "made_helper.py").write_text("")
+    (folder / "rows").mkdir()
+    for i in range(300):
+        np.save(folder / f"rows/{i}.npy", varied(1.0)[i])
+
+
+def change_a_row(folder: Path) -> None:
+    """One more in each number of an example that no sample looks at."""
+    odd = outside_the_sample(300)
+    np.save(folder / f"rows/{odd}.npy", varied(2.0)[odd])
+
+
 @pytest.mark.parametrize("same_process", [True, False])
 @pytest.mark.parametrize("how", ["by default", "by option"])
 def test_a_file_that_a_function_reads(places: DataPaths, tmp_path: Path, how: str, same_process: bool) -> None:
@@ -219,14 +234,9 @@ def test_a_file_that_a_module_reads_when_it_is_imported(places: DataPaths, tmp_p
 
 
 def test_a_file_that_is_opened_for_one_example(places: DataPaths, tmp_path: Path) -> None:
-    (tmp_path / "made.py").write_text(MADE)
-    (tmp_path / "made_helper.py").write_text("")
-    (tmp_path / "rows").mkdir()
-    for i in range(300):
-        np.save(tmp_path / f"rows/{i}.npy", varied(1.0)[i])
+    write_rows(tmp_path)
     assert total("made:lazy", places, same_process=False) == 1200.0
-    odd = outside_the_sample(300)
-    np.save(tmp_path / f"rows/{odd}.npy", varied(2.0)[odd])
+    change_a_row(tmp_path)
     assert total("made:lazy", places, same_process=False) == 1204.0
 
 
@@ -234,18 +244,13 @@ def test_a_cached_file_that_was_touched_forgets_none_of_the_files_that_were_read
     places: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Looking at the sample alone opens few of them."""
-    (tmp_path / "made.py").write_text(MADE)
-    (tmp_path / "made_helper.py").write_text("")
-    (tmp_path / "rows").mkdir()
-    for i in range(300):
-        np.save(tmp_path / f"rows/{i}.npy", varied(1.0)[i])
+    write_rows(tmp_path)
     monkeypatch.setattr(sources, "CLOCKS_DIFFER_NS", -(10**9))  # the files are settled
     assert total("made:lazy", places, same_process=False) == 1200.0
     for file in (tmp_path / "cache" / "data").glob("*.arrow"):
         os.utime(file, (10**9, 10**9))
     assert total("made:lazy", places, same_process=False) == 1200.0
-    odd = outside_the_sample(300)
-    np.save(tmp_path / f"rows/{odd}.npy", varied(2.0)[odd])
+    change_a_row(tmp_path)
     assert total("made:lazy", places, same_process=False) == 1204.0
 
 
