@@ -88,8 +88,11 @@ class Selector(ABC):
         return None
 
     def weigh_flops(self, facts: TaskFacts, k: int) -> int:
-        """FLOPs charged for `weigh` of `k` examples, which phases pay that take less than all of one ranking."""
-        return 0
+        """FLOPs charged for `weigh` of `k` examples, which phases pay that take less than all of one ranking.
+
+        A selector that weighs and says nothing of its price pays for the whole choice again.
+        """
+        return 0 if type(self).weigh is Selector.weigh else self.flops(facts, k)
 
     def memory_bytes(self, facts: TaskFacts, k: int) -> int:
         """Upper bound of the memory that choosing `k` examples takes beside the data."""

@@ -219,6 +219,8 @@ def _are_the_same_weights(a: Tensor | None, b: Tensor | None) -> None:
 def _is_a_prefix_if_it_ranks(selector: Selector, part: ArrayPart, chosen: Subset, seed: int) -> None:
     if selector.is_ranking:
         _are_the_same_weights(selector.weigh(context_for(selector, part), chosen.positions), chosen.weights)
+        price = selector.weigh_flops(context_for(selector, part).facts, len(chosen))
+        assert (price > 0) == (chosen.weights is not None), "weights have a price, and nothing else has"
         for more in {min(len(part), len(chosen) + extra) for extra in (1, 17, 150)}:
             if selector.why_not(facts_of(part), more) is None:
                 longer = choose(selector, part, more, seed).positions

@@ -130,10 +130,6 @@ class DistanceSelector(Selector):
         """(k,) float32 weights of the picks, as in `Subset`; None for equal ones."""
         return None
 
-    def weigh(self, context: SelectionContext, positions: Tensor) -> Tensor | None:
-        """The weights of a subset of the ranking."""
-        return None
-
     def _groups(self, facts: TaskFacts, k: int) -> list[tuple[int, int]]:
         """Size and quota of each group; a quota is 1 at least where `k` is out of range."""
         sizes = classes.groups(facts, self.classes)
