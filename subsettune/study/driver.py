@@ -43,6 +43,7 @@ from subsettune.study.stages.ablation import AblationStage, contenders
 from subsettune.study.stages.reference import ReferenceStage
 from subsettune.study.stages.search import JOURNAL, SearchStage
 from subsettune.study.stages.verification import VerificationStage
+from subsettune.study.verification.noninferiority import MOST_OWN
 from subsettune.text import flops_words
 from subsettune.train.loop import RunOptions
 
@@ -126,7 +127,7 @@ class StudyDriver:
             data=resolved.data,
             facts=resolved.facts,
             space=resolved.space,
-            seeds=tuple(range(first, first + study.study.seed_cap)),
+            seeds=tuple(range(first, first + MOST_OWN * study.study.seed_cap)),
             clock=stopwatch(folder.manifest.elapsed_s),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from subsettune import config, former_names
@@ -12,6 +12,7 @@ from subsettune.config import FrozenDict
 from subsettune.facts import TaskFacts
 from subsettune.study.results.ablation import AblationResult
 from subsettune.study.results.candidate import Candidate
+from subsettune.study.results.contrast import Contrast
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.definition import Study
@@ -72,12 +73,14 @@ class RoundState:
         candidates: by name, in the order of their tests, controls last.
         verdicts: by name, as they may be told.
         state: of the state machine, plain: `Verification.from_mapping` reads it.
+        contrasts: the policy that won against its controls, by name of the control; none in version 0.1.
         trials_asked: trials of the search that it chose from.
     """
 
     candidates: Mapping[str, Candidate]
     verdicts: Mapping[str, Verdict]
     state: Mapping[str, Any]
+    contrasts: Mapping[str, Contrast] = field(default_factory=dict)
     trials_asked: int = 0
 
     @property
@@ -97,6 +100,7 @@ class RoundState:
             "candidates": {name: candidate.to_mapping() for name, candidate in self.candidates.items()},
             "state": dict(self.state),
             "verdicts": {name: verdict.to_mapping() for name, verdict in self.verdicts.items()},
+            "contrasts": {name: contrast.to_mapping() for name, contrast in self.contrasts.items()},
             "trials_asked": self.trials_asked,
         }
 
@@ -109,6 +113,7 @@ class RoundState:
             candidates={name: Candidate.from_mapping(name, plain) for name, plain in raw["candidates"].items()},
             verdicts={name: Verdict.from_mapping(plain) for name, plain in raw["verdicts"].items()},
             state=raw["state"],
+            contrasts={name: Contrast.from_mapping(plain) for name, plain in raw.get("contrasts", {}).items()},
             trials_asked=raw.get("trials_asked", 0),
         )
 
@@ -211,6 +216,11 @@ class Manifest:
     def verdicts(self) -> dict[str, Verdict]:
         """Likewise."""
         return {name: verdict for r in self.shown_rounds for name, verdict in r.verdicts.items()}
+
+    @property
+    def contrasts(self) -> dict[str, Contrast]:
+        """Likewise, by name of the control."""
+        return {name: contrast for r in self.shown_rounds for name, contrast in r.contrasts.items()}
 
     @property
     def ablation_results(self) -> dict[Component, AblationResult]:
