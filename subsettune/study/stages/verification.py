@@ -78,14 +78,14 @@ class VerificationStage:
 
     def _ground(self, spent: float) -> choosing.Ground:
         context, references = self.context, self.context.references()
-        num_validation, num_test = len(context.data.validation), len(context.data.test)
         return choosing.Ground(
             facts=context.facts,
             rules=self._rules(),
             spent=spent,
             reference_metric=reference.mean(references),
             reference_spread=reference.spread(references),
-            test_spread=math.sqrt(num_validation / num_test),
+            examples=(len(context.data.validation), len(context.data.test)),
+            is_share=context.task.kind == "classification",
             budgets=budget_ends(context.space),
             why_not=context.why_not,
             count=context.settings.candidates,
