@@ -127,7 +127,7 @@ class Search:
         self._problem = problem
         self._journal = Journal(storage, name, problem.identity | {"seed": settings.seed})
         self._evidence = SearchEvidence(problem.target_score, settings.noise)
-        self._planner = Planner(problem.space, self._evidence, settings.source, settings.seed)
+        self._planner = Planner(problem.space, self._evidence, settings.source, settings.seed, problem.known)
         self._allocation = Allocation(
             problem, settings.trials, self._evidence, self._planner, self._journal.num_skipped
         )
@@ -167,17 +167,30 @@ class Search:
         plan = self._allocation.next_plan(self._next_number)
         if plan is None:
             return WAIT if self._running else DONE
-        return self._issue(plan.point, _run_seed(self.settings.seed, self._next_number), plan.confirms)
+        seed = _run_seed(self.settings.seed, self._next_number)
+        return self._issue(plan.point, seed, plan.confirms, is_probe=plan.is_probe)
 
-    def _issue(self, point: FrozenDict, seed: int, confirms: int | None, continues: int | None = None) -> Proposal:
+    def _issue(
+        self,
+        point: FrozenDict,
+        seed: int,
+        confirms: int | None,
+        continues: int | None = None,
+        *,
+        is_probe: bool = False,
+    ) -> Proposal:
         """Write a trial down and hand it out."""
         policy = self._problem.policy(point)
         cost = float(point["budget"])
         proposal = {"point": point, "seed": seed, "cost": cost, "confirms": confirms, "continues": continues}
+        proposal |= {"is_probe": True} if is_probe else {}
         self._journal.num_skipped = self._allocation.num_skipped
         number = self._journal.begin(self._problem.space, proposal)
         self._next_number = number + 1
-        self._begin(TrialRecord(number=number, point=point, seed=seed, cost=cost, confirms=confirms))
+        record = TrialRecord(
+            number=number, point=point, seed=seed, cost=cost, confirms=confirms, is_probe=is_probe
+        )
+        self._begin(record)
         return Proposal(
             number=number,
             policy=policy,
@@ -210,7 +223,8 @@ class Search:
             return False
         record = replace(record, curve=(*record.curve, (float(share_used), float(metric))))
         noise, score = self._evidence.noise, self._problem.score(metric)
-        is_hopeless = noise is not None and share_used < 1 and self._rule.is_hopeless(share_used, score, noise[0])
+        may_stop = noise is not None and share_used < 1 and not record.is_probe
+        is_hopeless = may_stop and self._rule.is_hopeless(share_used, score, noise[0])
         if is_hopeless and not record.is_stop_audit:
             assert noise is not None
             if is_stop_audit(self.settings.seed, number, self.settings.check_stops):
@@ -300,7 +314,7 @@ class Search:
             self._allocation.drop(record)
             self._evidence.drop(record)
             self._planner.end(record, None)
-            proposals.append(self._issue(record.point, record.seed, record.confirms, record.number))
+            proposals.append(self._issue(record.point, record.seed, record.confirms, record.number, is_probe=record.is_probe))
         return tuple(proposals)
 
     # Results.
@@ -321,6 +335,11 @@ class Search:
         )
 
     @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms that are searched."""
+        return self._problem.space.arms
+
+    @property
     def records(self) -> tuple[TrialRecord, ...]:
         """All trials, by number."""
         return tuple(self._records[number] for number in sorted(self._records))
@@ -328,7 +347,7 @@ class Search:
     @property
     def shortlist(self) -> Shortlist:
         """What the search would hand on as it stands."""
-        return Shortlist(self._problem, self._evidence, self._planner.frontier())
+        return Shortlist(self._problem, self._evidence, self._planner.needs())
 
 
 def _run_seed(seed: int, number: int) -> int:
