@@ -20,7 +20,7 @@ diverged, count by how similar they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ from subsettune.policy import FULL
 from subsettune.study.search.encoding import Encoding
 from subsettune.study.search.observations import PolicyObservations, SearchEvidence
 from subsettune.study.search.problem import Known
-from subsettune.study.search.process import Frame, Process, Sightings, fit
+from subsettune.study.search.process import Frame, Sightings, fit
 from subsettune.study.search.surrogate import Array, distance, matern
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.point_to_policy import COORDINATES
@@ -79,6 +79,25 @@ class Assessed:
     spread: float = 0.0
     probability: float
     is_accepted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What is expected of a policy that need not have been tried.
+
+    Args:
+        budget: share of the reference's compute.
+        score: estimate of its noise-free score.
+        standard_error: of that estimate.
+        spread: standard deviation of its score from seed to seed.
+        probability: that its noise-free score reaches the target.
+    """
+
+    budget: float
+    score: float
+    standard_error: float
+    spread: float
+    probability: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,6 +306,10 @@ class Needs:
         order = np.argsort(needs, kind="stable")
         return units[order], needs[order]
 
+    def point(self, units: Array, arm: str) -> FrozenDict:
+        """The point at places of an arm."""
+        return self._encoding.point(units, arm)
+
     def need(self, point: FrozenDict, arm: str) -> float:
         """The budget that the manner of a point needs, in the mean; within the space."""
         units = self._encoding.units(point, arm)[None, :]
@@ -413,6 +436,32 @@ class Needs:
             yield Offer(value=float(values[row]), point=self._encoding.point(rows[row], wish.arm))
 
     # What is said of it.
+
+    def outlook(self, point: Mapping[str, Any], budgets: Sequence[float]) -> tuple[Outlook, ...]:
+        """What is expected of a manner at budgets, the nearest that the space has."""
+        arm = str(point["arm"])
+        rows = np.repeat(self._encoding.units(FrozenDict(point), arm)[None, :], len(budgets), axis=0)
+        rows[:, 0], t = self._place(np.log(np.asarray(budgets, dtype=np.float64)))
+        x = self._x(rows, arm, t)
+        mean, sd = self.process.predict(x)
+        inflation = self._inflation(self._likeness(x)) if self._known else np.ones(len(x))
+        law, target = self.process.law, self._evidence.target
+        return tuple(
+            Outlook(
+                budget=self._space["budget"].from_unit(float(rows[i, 0])),
+                score=target + float(law.value(mean[i : i + 1])[0, 0]),
+                standard_error=float(sd[i] * law.slope(mean[i : i + 1])[0, 0]),
+                spread=float(self.process.noise_sd * math.exp(-0.3 * min(max(mean[i], -4.0), 0.0)) * inflation[i]),
+                probability=float(ndtr(mean[i] / sd[i])),
+            )
+            for i in range(len(budgets))
+        )
+
+    def nearest_trial(self, point: Mapping[str, Any]) -> PolicyObservations:
+        """The policy tried whose manner is that of a point, or else the nearest to it in budget of the arm."""
+        same = [t for t in self._known if _manner(t.point) == _manner(FrozenDict(point))]
+        mine = same or [t for t in self._known if t.arm == point["arm"]] or self._known
+        return min(mine, key=lambda t: abs(math.log(t.cost / float(point["budget"]))))
 
     def interval(self, arm: str, rng: np.random.Generator, num_draws: int = 256) -> tuple[float, float] | None:
         """Quantiles (`INTERVAL`) of the least cost of a policy of an arm; None if no run of the arm finished.

@@ -191,9 +191,7 @@ class Process:
         """(m, k) posterior covariance of u."""
         frame = self.data.frame
         left, right = (
-            solve_triangular(
-                self.chol, self.kernel.between(frame, self.data.x, x), lower=True, check_finite=False
-            )
+            solve_triangular(self.chol, self.kernel.between(frame, self.data.x, x), lower=True, check_finite=False)
             for x in (a, b)
         )
         return np.asarray(self.kernel.between(frame, a, b) - left.T @ right)
@@ -246,9 +244,7 @@ def _seen(laws: Laws, data: Sightings, u: Array, noise_sd: float, robust: Array)
     return tangent, variance * robust, np.log(slope)
 
 
-def _choose(
-    laws: Laws, data: Sightings, prior: Array, noise_sd: float, robust: Array
-) -> tuple[Laws, Array, Array]:
+def _choose(laws: Laws, data: Sightings, prior: Array, noise_sd: float, robust: Array) -> tuple[Laws, Array, Array]:
     """The law with the largest posterior, and the scores seen through it."""
     mean = data.frame.mean(data.x)
     u = laws.place(data.score)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from subsettune.config import FrozenDict
 from subsettune.policy import Policy
-from subsettune.study.search.needs import Assessed, Needs
+from subsettune.study.search.needs import Assessed, Needs, Outlook
 from subsettune.study.search.observations import SearchEvidence
 from subsettune.study.search.problem import SearchProblem
 
@@ -88,6 +91,38 @@ class Shortlist:
         tried = [a for a in assessed if arm in (None, a.tried.arm)]
         best = max(tried, key=lambda a: (a.probability, a.score, -a.tried.cost), default=None)
         return self._handed_on(best) if best is not None else None
+
+    def leaders(self, arm: str, count: int) -> tuple[ShortlistedPolicy, ...]:
+        """The policies of an arm that need least, accepted or not, each at the budget that it is expected to need."""
+        if self._needs is None:
+            return ()
+        units, needs = self._needs.leaders(arm)
+        points = [self._needs.point(row, arm) for row in units[:count]]
+        pairs = zip(points, needs, strict=False)
+        return tuple(self.outlook(point, (math.exp(need),))[0] for point, need in pairs)
+
+    def outlook(self, coordinates: Mapping[str, Any], budgets: Sequence[float]) -> tuple[ShortlistedPolicy, ...]:
+        """What the model expects of a policy at budgets, be they tried or not: the same point with each of them."""
+        if self._needs is None:
+            return ()
+        return tuple(self._expected(coordinates, one) for one in self._needs.outlook(coordinates, budgets))
+
+    def _expected(self, coordinates: Mapping[str, Any], found: Outlook) -> ShortlistedPolicy:
+        assert self._needs is not None
+        point = FrozenDict({**coordinates, "budget": found.budget})
+        tried = self._needs.nearest_trial(point)
+        own = self._evidence.find(point)
+        return ShortlistedPolicy(
+            policy=self._problem.policy(point),
+            coordinates=point,
+            cost=found.budget,
+            metric=self._problem.metric(found.score),
+            standard_error=found.standard_error,
+            spread=found.spread,
+            probability=found.probability,
+            num_seeds=0 if own is None else len(own.scores),
+            number=tried.first,
+        )
 
     def interval(self, arm: str) -> tuple[float, float] | None:
         """Between which costs the least one with which a policy of an arm reaches the target lies, with 80 % belief.

@@ -230,7 +230,9 @@ class FrontierSource(PlanSource):
         def value_of(axis: Coordinate) -> object:
             if axis.name == "budget":
                 return nearest_budget(axis, _CHEAP * need)
-            rng = np.random.default_rng([self._current.seed, *hashlib.sha256(f"{state.arm}:{axis.name}".encode()).digest()])
+            rng = np.random.default_rng(
+                [self._current.seed, *hashlib.sha256(f"{state.arm}:{axis.name}".encode()).digest()]
+            )
             place = (rng.permutation(size)[index] + rng.random(size)[index]) / size
             return axis.from_unit(self._near_recipe(axis, place))
 

@@ -100,8 +100,8 @@ class Ground:
     def _between_splits(self, difference: float) -> float:
         """Variance of a difference to the reference from one split to the other.
 
-        Where a policy is worse by d, it errs on d n examples more: a number that scatters from split to split as Poisson's
-        does. Measured on digits (170 shorter schedules on 10 splits, 10 seeds each, 360 and 540 examples): at d of 0.01
+        Where a policy is worse by d, it errs on d n examples more: a number that scatters from split to split as
+        Poisson's does. Measured on digits (170 shorter schedules on 10 splits, 10 seeds each, 360 and 540 examples): at d of 0.01
         the differences on the two splits are 0.0072 apart, and this says 0.0068; at 0.0025 it is 0.0038 and 0.0034.
         """
         if not self.is_share:
