@@ -10,9 +10,9 @@ alone; where it is, the test errs on the safe side, for a shared seed makes the 
 
 1. Looks. A policy is looked at after `seeds` runs beside as many of the reference, then with more runs of its own, then
    with more of both. Where its runs are cheap the first look may only end a hopeless test: few runs are what a skewed
-   metric deceives most. Alpha is spent in proportion to the information (Lan & DeMets 1983; Kim & DeMets 1987, rho = 1).
-   Each look is a t test at the level that the normal law of adjacent looks allows (significance level approach,
-   Jennison & Turnbull 2000, ch. 3.4; bound of Hunter 1976 and Worsley 1982 for more than two looks);
+   metric deceives most. Alpha is spent in proportion to the information (Lan & DeMets 1983; Kim & DeMets 1987, with
+   rho = 1). Each look is a t test at the level that the normal law of adjacent looks allows (significance level
+   approach, Jennison & Turnbull 2000, ch. 3.4; bound of Hunter 1976 and Worsley 1982 for more than two looks);
    `benchmarks/verification.py` holds what comes of it against alpha.
 2. Several policies share alpha: `verification` says how it moves on from one that passed.
 3. Unequal spreads are what Welch's test is for. A policy that scatters by more than `UNSTEADY` times the reference does
