@@ -40,7 +40,8 @@ def pass_probability(
 
 def best_chance(looks: tuple[Look, ...], excess: float, spreads: tuple[float, float], doubt: float) -> float:
     """Chance of passing at the most favourable of the looks: a lower bound of that at any of them."""
-    return max(pass_probability(look.nominal, look.size, excess, spreads, doubt) for look in looks)
+    tests = (look for look in looks if look.nominal > 0)
+    return max(pass_probability(look.nominal, look.size, excess, spreads, doubt) for look in tests)
 
 
 def required_seeds(

@@ -288,7 +288,8 @@ class Verification:
         scale = max(float(np.abs(own).max()), float(np.abs(theirs).max()), self.rules.margin)
         result = judge(own, theirs, look, last, self.rules, floor=spread_floor(self.rules.resolution, scale))
         mean, chance = float(result.mean), float(result.chance)
-        bound = mean - float(stats.t.isf(look.nominal, result.freedom) * result.error)
+        level_of_bound = look.nominal or last.nominal  # a look that may only end the test has no bound of its own
+        bound = mean - float(stats.t.isf(level_of_bound, result.freedom) * result.error)
         passed = True if result.passed else (None if chance >= FUTILE_BELOW else False)
         spreads = float(own.std(ddof=1)), float(theirs.std(ddof=1))
         return Verdict(
@@ -306,7 +307,7 @@ class Verification:
             reason=self._reason(passed, look, last, bound, result),
             spread=float(result.spread),
             reference_spread=float(result.reference_spread),
-            nominal=look.nominal,
+            nominal=level_of_bound,
         )
 
     def _seeds_needed(self, spreads: tuple[float, float], passed: bool | None, level: float) -> int | None:
