@@ -18,8 +18,10 @@ differences are not taken for certainty.
 | k | int | rows that are left at a step |
 
 What it cannot do. Runs of a component that changes nothing have the noise of its baseline's, so that their differences
-are symmetric: from three seeds on the level then holds, with ties, skew and runs that fail, too. Two seeds are too few
-where runs end in one of two ways. And no test of a mean sees in few seeds that one of the two rarely fails by a lot.
+are symmetric: the level then holds with ties, skew and rare failures, too. It does not where half of the runs end in
+one way and half in another, many steps away: there 0.09 of tables err with three seeds, 0.15 with 8, 0.32 with two.
+And no test of a mean sees in few seeds that one of the two is skewed and the other not: an exponential law beside a
+narrow one of equal mean is told apart in 0.22 of tables with 8 seeds. A test counts these, too.
 
 Source: Holm 1979, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6.
 """

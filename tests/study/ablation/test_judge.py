@@ -157,6 +157,29 @@ def test_of_components_that_change_nothing_one_table_in_ten_says_that_one_does(
         assert _interval_of(sum(any(row.verdict == word for row in table) for table in tables))[0] <= ONE_IN_TEN / 2
 
 
+def _two_ways(rng: np.random.Generator, n: int) -> Array:
+    """Half of the runs are 0.1 worse."""
+    return np.asarray(0.95 - 0.1 * (rng.random(n) < 0.5))
+
+
+def _narrow(rng: np.random.Generator, n: int) -> Array:
+    """Of the mean that `_skewed` has."""
+    return 0.96 + 0.001 * rng.standard_normal(n)
+
+
+@pytest.mark.parametrize(
+    ("draw", "of_baseline", "n", "share"),
+    [(_two_ways, _two_ways, 2, 0.32), (_two_ways, _two_ways, 8, 0.15), (_skewed, _narrow, 8, 0.22)],
+)
+def test_where_it_errs_more_often_and_by_how_much(draw: Draw, of_baseline: Draw, n: int, share: float) -> None:
+    rng, floor, wrong = np.random.default_rng(n), pair_floor(STEP, 1.0), 0
+    for _ in range(TABLES):
+        found = step_down([(draw(rng, n) - of_baseline(rng, n), floor) for _ in range(3)])
+        wrong += any(row.verdict != "no_difference" for row in found)
+    low, high = _interval_of(wrong)
+    assert low <= share <= high
+
+
 @pytest.mark.parametrize("num_real", [0, 1])
 def test_without_ties_it_errs_as_often_as_computed(num_real: int) -> None:
     """Of k rows without a difference some is said to have one in 1 - (1 - 0.1 / k)^k of tables, beside others, too."""
