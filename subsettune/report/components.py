@@ -122,4 +122,4 @@ def _interval_words(view: StudyView) -> str:
     shown = " to ".join(map(share_words, dict.fromkeys((levels[0], levels[-1]))))
     if any(row.family_size is None for row in judged):
         return f"{shown} interval, each row a test of its own"
-    return f"{shown} interval, so that of components that make no difference one is said to in one table of ten at most"
+    return f"{shown} interval: where no component makes a difference, at most one table in ten says that one does"

@@ -242,10 +242,11 @@ def test_the_legend_says_at_which_level_the_intervals_are_and_what_that_means() 
     }
     legend = components.components_legend(dataclasses.replace(view, ablation=judged))
     assert (
-        "from, to: its 90 % to 96.7 % interval, so that of components that make no difference one is said to" in legend
+        "from, to: its 90 % to 96.7 % interval: where no component makes a difference, at most one table in ten"
+        in legend
     )
     same = {key: dataclasses.replace(row, level=1 - 0.1 / 3) for key, row in judged.items()}
-    assert "its 96.7 % interval, so" in components.components_legend(dataclasses.replace(view, ablation=same))
+    assert "its 96.7 % interval: where" in components.components_legend(dataclasses.replace(view, ablation=same))
 
 
 def _passes(view: StudyView, row: ComponentRow) -> str:
