@@ -87,7 +87,7 @@ class AblationResult:
 
     @classmethod
     def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Read a row from before there was anything but selectors to compare, or its level or kind were named so."""
+        """Read a row of when selectors alone were compared, or rows had no level, or kinds had their former names."""
         raw = former_names.current_result(raw)
         if raw.get("lower") is not None and "level" not in raw:
             raw = {**raw, "level": ABLATION_LEVEL}
