@@ -14,6 +14,7 @@ from typing import Any
 
 from subsettune.facts import TaskFacts
 from subsettune.policy import SUBSET
+from subsettune.study.ablation.choose import num_compared
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.definition import Study
 from subsettune.study.spec.space import Space
@@ -83,7 +84,7 @@ def count_runs(study: Study, space: Space, facts: TaskFacts) -> dict[str, Runs]:
         ),
         MORE_SEEDS: Runs(expected=0.5 * more, most=more, expected_passes=passes, most_passes=passes),
     }
-    compared = 2 * len(study.contenders) * settings.ablation_seeds  # each with its baseline
+    compared = 2 * num_compared(study.contenders) * settings.ablation_seeds  # each with its baseline
     if compared:
         found["ablation"] = Runs(expected=compared, most=compared, expected_passes=middle, most_passes=dearest)
     return found

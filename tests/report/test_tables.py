@@ -229,6 +229,26 @@ def test_notes_tell_trials_policies_and_costs_of_each_component() -> None:
     assert lines["met"].endswith("nothing of it is part of the verified claim.")
 
 
+def test_the_legend_says_at_which_level_the_intervals_are_and_what_that_means() -> None:
+    view = make_view("subset_wins")
+    alone = {key: dataclasses.replace(row, level=0.9) for key, row in view.ablation.items() if row.lower is not None}
+    legend = components.components_legend(dataclasses.replace(view, ablation=alone))
+    assert "from, to: its 90 % interval, each row a test of its own. This is validation evidence" in legend
+    levels = iter((0.9, 0.95, 1 - 0.1 / 3))
+    judged = {
+        key: dataclasses.replace(row, level=next(levels), family_size=3)
+        for key, row in list(view.ablation.items())
+        if key.name in ("stratified", "kcenter", "sift")
+    }
+    legend = components.components_legend(dataclasses.replace(view, ablation=judged))
+    assert (
+        "from, to: its 90 % to 96.7 % interval: where no component makes a difference, at most one table in ten"
+        in legend
+    )
+    same = {key: dataclasses.replace(row, level=1 - 0.1 / 3) for key, row in judged.items()}
+    assert "its 96.7 % interval: where" in components.components_legend(dataclasses.replace(view, ablation=same))
+
+
 def _passes(view: StudyView, row: ComponentRow) -> str:
     return text.passes_words(components.cheapest_passes(view, row))
 

@@ -40,8 +40,8 @@ class StudySettings:
             to 4 times as many, by what it costs. The default is 3 times `seeds`.
         alpha: error rate of verification: chance that a policy at the margin passes.
         candidates: policies of the search that verification may test, besides the recipe itself at the largest budget.
-        ablation_seeds: runs of the best policy of each selector, order and transition and of the soup, and of the
-            same without it; 0 compares none.
+        ablation_seeds: runs of the best policy of a selector, order, transition or soup, and of the same without it,
+            for the three nearest to the target; 5 to 8 are what tells something. 0, the default, compares none.
         sampler: where trials come from; `auto` is `frontier` for up to 100 trials and `tpe` above.
         seed: of the search and of all runs.
         time_limit_s: no new trial starts after so many seconds of search; what is found by then is verified.
@@ -55,7 +55,7 @@ class StudySettings:
     max_seeds: int | None = setting(None, rule=Rule("at least 2", lambda v: v >= 2))
     alpha: float = setting(0.05, rule=Rule("in (0, 0.5]", lambda v: 0 < v <= 0.5))
     candidates: int = setting(4, rule=AT_LEAST_ONE)
-    ablation_seeds: int = setting(3, rule=Rule("0 or at least 2", lambda v: v == 0 or v >= 2, "0 compares nothing."))
+    ablation_seeds: int = setting(0, rule=Rule("0 or at least 2", lambda v: v == 0 or v >= 2, "0 compares nothing."))
     sampler: SamplerName = "auto"
     seed: int = setting(0, rule=NOT_NEGATIVE)
     time_limit_s: float | None = setting(None, rule=POSITIVE)

@@ -15,8 +15,9 @@ alone; where it is, the test errs on the safe side, for a shared seed makes the 
    approach, Jennison & Turnbull 2000, ch. 3.4; bound of Hunter 1976 and Worsley 1982 for more than two looks);
    `benchmarks/verification.py` holds what comes of it against alpha.
 2. Several policies share alpha: `verification` says how it moves on from one that passed.
-3. Unequal spreads are what Welch's test is for. A policy that scatters by more than `UNSTEADY` times the reference does
-   not pass all the same: that is what a rate does with which a run in ten goes wrong. More seeds may settle it.
+3. Unequal spreads are what Welch's test is for. A policy that scatters by more than `UNSTEADY` times the reference, and
+   by more than half the margin, does not pass all the same: that is what a rate does with which a run in ten goes
+   wrong. More seeds may settle it.
 4. Each verification of a study is given 4/5 of what is left of alpha (`allot`), used or not: with 0.05 the first has
    0.04, an extension 0.008, the next 0.0016. A union bound over verifications holds however the data are shared.
 
@@ -278,7 +279,8 @@ def judge(c: Array, r: Array, look: Look, last: Look, rules: Rules, *, floor: fl
     s2, u2 = (x.var(axis=-1, ddof=1) + floor**2 for x in (c, r))
     error, freedom = _error(s2, u2, look.size)
     p_value: Array = np.asarray(stats.t.sf((mean + rules.margin) / error, freedom), dtype=np.float64)
-    is_unsteady = np.asarray(s2 > UNSTEADY**2 * np.maximum(u2, rules.usual_spread**2))
+    usual = np.maximum(u2, rules.usual_spread**2)
+    is_unsteady = np.asarray((s2 > UNSTEADY**2 * usual) & (s2 > (rules.margin / 2) ** 2))
     chance = np.zeros_like(mean)
     if look.size != last.size:
         final_error, final_freedom = _error(s2, u2, last.size)
