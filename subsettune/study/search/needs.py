@@ -33,13 +33,13 @@ from subsettune.study.search.encoding import Encoding
 from subsettune.study.search.observations import PolicyObservations, SearchEvidence
 from subsettune.study.search.problem import Known
 from subsettune.study.search.process import Frame, Process, Sightings, fit
-from subsettune.study.search.surrogate import Array, distance, matern
+from subsettune.study.search.surrogate import Array, distance, matern, on_one_thread
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.point_to_policy import COORDINATES
 
 ACCEPT = 0.9  # probability of being feasible that makes a policy a candidate
 SEEDS = 3  # that a candidate was seen on
-PAYS = 0.1  # expected log of the cost saved, per reference spent
+PAYS = 0.04  # expected log of the cost saved, per reference spent
 INTERVAL = (0.1, 0.9)  # quantiles of the least cost that is stated
 _Z = float(ndtri(ACCEPT))
 _MAX_POINTS = 120  # policies in the model, the nearest to the frontier; a fit costs their cube
@@ -48,7 +48,7 @@ _NUM_LEADERS, _NUM_NEIGHBOURS = 8, 12  # manners kept in each round, and looked 
 _NUM_STEPS = 3  # of Newton's, to where the mean is 0
 _FRACTIONS = np.log([0.12, 0.2, 0.33, 0.5, 0.75, 1.0])  # of the need, at which a probe may run
 _MARGINS = np.array([0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.45])  # above the need, at which a check may run
-_NOTHING_YET = 0.5  # log cost that a first accepted policy is taken to save
+_NOTHING_YET = 1.5  # log cost that a first accepted policy is taken to save
 _OVERHEAD = 0.01  # references that any trial costs beside its compute
 _EDGE, _EDGE_PRICE = 0.06, 0.04  # places this near to an end of a hyperparameter's range count as that much dearer
 _VAGUE = 9.0  # variance of a score that was not seen to the end, in units of one run's noise
@@ -57,6 +57,7 @@ _RISK = 0.06  # share of runs that may go wrong
 _WRONG = -4.0  # standard deviations below what the model expects, from which on a run went wrong
 _SPREAD_DOF = 4.0  # of the common noise, against a policy's own and its neighbours' residuals
 _STRETCH = ("switch", "subset_share", "q", "steps", "growth", "reselect", "soup")  # act together
+_STRETCH_SCALE = 3.0  # e-folds of compute before the switch that count as the whole of another coordinate's range
 _MAX_SQUARE = 25.0  # of a standardised residual
 
 
@@ -102,10 +103,11 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """A proposal, and its gain less what it costs; `repeats` is the policy it repeats, if any."""
+    """A proposal, and its gain less what it costs; `repeats` is the policy it repeats, if any; `rate` is gain per cost."""
 
     value: float
     point: FrozenDict
+    rate: float = 0.0
     repeats: PolicyObservations | None = None
     is_probe: bool = False
 
@@ -125,6 +127,10 @@ class Needs:
         self._evidence = evidence
         self._known = _nearest([tried for tried in evidence if _is_known(tried)], evidence)
         self._frame = _frame(encoding, known)
+        switches = [(j, axis) for j, axis in enumerate(encoding.columns) if axis.name == "switch"]
+        self._switch = switches[0] if switches and not switches[0][1].values else None
+        self._known_x = self._rows(self._known)
+        self._leaders: dict[str, tuple[Array, Array]] = {}
         self.process = fit(self._sightings(known))
         running = [tried for tried in evidence if tried.num_running]
         self._expected = self.process.condition(self._rows(running)) if running else self.process
@@ -133,14 +139,31 @@ class Needs:
     # Where points are.
 
     def _rows(self, tried: Sequence[PolicyObservations]) -> Array:
-        rows = [self._x(self._encoding.units(t.point, t.arm)[None, :], t.arm) for t in tried]
-        return np.concatenate(rows) if rows else np.empty((0, len(self._frame.is_category)))
+        rows = np.empty((len(tried), len(self._frame.is_category)))
+        for arm in self._space.arms:
+            mine = [i for i, t in enumerate(tried) if t.arm == arm]
+            if mine:
+                rows[mine] = self._x(np.stack([self._encoding.units(tried[i].point, arm) for i in mine]), arm)
+        return rows
 
     def _x(self, units: Array, arm: str, t: Array | None = None) -> Array:
         """(m, d) points of the model for places of an arm; at budgets e^t, if given."""
         x = self._encoding.encode(units, arm)
-        x[:, self._frame.trend] = _log_budgets(self._space["budget"], units[:, 0]) if t is None else t
-        return x
+        return self._at(x, _log_budgets(self._space["budget"], units[:, 0]) if t is None else t)
+
+    def _at(self, places: Array, t: Array) -> Array:
+        """(m, d) points of the model for (m, d) places, at budgets e^t.
+
+        The switch becomes the log of the compute before it: what a subset teaches is used up after so many updates,
+        whatever share of a budget they are.
+        """
+        moved = places.copy()
+        moved[:, self._frame.trend] = t
+        if self._switch is not None:
+            column, axis = self._switch
+            switch = axis.lo + np.clip(places[:, column], 0.0, 1.0) * (axis.hi - axis.lo)
+            moved[:, column] = (t + np.log(switch)) / _STRETCH_SCALE
+        return moved
 
     def _place(self, t: Array) -> tuple[Array, Array]:
         """Places on the budget's axis nearest to e^t, and the t that they stand for."""
@@ -156,7 +179,7 @@ class Needs:
     # What is known.
 
     def _sightings(self, known: Known) -> Sightings:
-        x = self._rows(self._known)
+        x = self._known_x
         score = np.array([_score(tried, self._evidence) for tried in self._known]) - self._evidence.target
         runs = np.array([len(tried.scores) or 1 / _VAGUE for tried in self._known])
         above = float(max(score.max(initial=0.0), 0.0))
@@ -194,7 +217,7 @@ class Needs:
 
     def _likeness(self, x: Array) -> Array:
         """(m, len(known)) how much a run of a known policy tells of how runs at x scatter, in [0, 1]."""
-        rows = self._rows(self._known)
+        rows = self._known_x
         squared = np.zeros((len(x), len(rows)))
         for j, weight in enumerate(self.process.kernel.weights[:-1]):
             squared += weight * distance(x[:, j], rows[:, j], bool(self._frame.is_category[j]))
@@ -220,7 +243,7 @@ class Needs:
     def _assess(self) -> tuple[Assessed, ...]:
         if not self._known:
             return ()
-        rows = self._rows(self._known)
+        rows = self._known_x
         mean, sd = self.process.predict(rows)
         likeness = self._likeness(rows)
         risk, inflation = self._risk(likeness), self._inflation(likeness)
@@ -260,11 +283,9 @@ class Needs:
     def _needs(self, units: Array, arm: str, start: float) -> Array:
         """(m,) log of the budgets at which manners reach the target in the mean; at most an e-fold outside the space."""
         low, high = self._ends
-        t = np.full(len(units), start)
-        x = self._x(units, arm, t)
+        places, t = self._encoding.encode(units, arm), np.full(len(units), start)
         for _ in range(_NUM_STEPS):
-            t = np.clip(t - self._expected.mean(x), low - 1.0, high + 1.0)
-            x[:, self._frame.trend] = t
+            t = np.clip(t - self._expected.mean(self._at(places, t)), low - 1.0, high + 1.0)
         return t
 
     def _edge_price(self, units: Array, arm: str) -> Array:
@@ -276,6 +297,11 @@ class Needs:
 
     def leaders(self, arm: str) -> tuple[Array, Array]:
         """Places of the manners tried in an arm that need least, and the log of what they need; cheapest first."""
+        if arm not in self._leaders:
+            self._leaders[arm] = self._find_leaders(arm)
+        return self._leaders[arm]
+
+    def _find_leaders(self, arm: str) -> tuple[Array, Array]:
         mine = [tried for tried in self._known if tried.arm == arm and tried.scores and not tried.num_lost]
         manners: dict[FrozenDict, Array] = {}
         for tried in mine:
@@ -310,7 +336,7 @@ class Needs:
             offer = self._probe(row, wish, float(need), float(gain))
             if offer.value > 0 or wish.must:
                 offers.append(offer)
-        return sorted(offers, key=lambda offer: -offer.value)
+        return sorted(offers, key=lambda offer: -(offer.rate if wish.must else offer.value))
 
     def _promising(self, arm: str, best: float, rng: np.random.Generator) -> tuple[Array, Array, Array]:
         """The manners with the largest expected improvement over a need; their needs; the improvement."""
@@ -359,7 +385,8 @@ class Needs:
         best = int(np.argmax(gain * removed / cost))
         value = float(gain * removed[best] - PAYS * cost[best])
         is_probe = bool(mean[best] < -float(sd[best]))
-        return Offer(value=value, point=self._encoding.point(rows[best], wish.arm), is_probe=is_probe)
+        rate = float(gain * removed[best] / cost[best])
+        return Offer(value=value, point=self._encoding.point(rows[best], wish.arm), is_probe=is_probe, rate=rate)
 
     # Checks.
 
@@ -414,6 +441,7 @@ class Needs:
 
     # What is said of it.
 
+    @on_one_thread
     def interval(self, arm: str, rng: np.random.Generator, num_draws: int = 256) -> tuple[float, float] | None:
         """Quantiles (`INTERVAL`) of the least cost of a policy of an arm; None if no run of the arm finished.
 
