@@ -57,7 +57,7 @@ _RISK = 0.06  # share of runs that may go wrong
 _WRONG = -4.0  # standard deviations below what the model expects, from which on a run went wrong
 _SPREAD_DOF = 4.0  # of the common noise, against a policy's own and its neighbours' residuals
 _STRETCH = ("switch", "subset_share", "q", "steps", "growth", "reselect", "soup")  # act together
-_STRETCH_SCALE = 3.0  # e-folds of compute before the switch that count as the whole of another coordinate's range
+_STRETCH_SCALE = 2.0  # e-folds of compute before the switch that count as the whole of another coordinate's range
 _MAX_SQUARE = 25.0  # of a standardised residual
 
 
