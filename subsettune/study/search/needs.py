@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ _RISK = 0.06  # share of runs that may go wrong
 _WRONG = -4.0  # standard deviations below what the model expects, from which on a run went wrong
 _SPREAD_DOF = 4.0  # of the common noise, against a policy's own and its neighbours' residuals
 _STRETCH = ("switch", "subset_share", "q", "steps", "growth", "reselect", "soup")  # act together
-_STRETCH_SCALE = 2.0  # e-folds of compute before the switch that count as the whole of another coordinate's range
+_STRETCH_SCALE = 1.6  # e-folds of compute before the switch that count as the whole of another coordinate's range
 _MAX_SQUARE = 25.0  # of a standardised residual
 
 
@@ -132,7 +132,7 @@ class Needs:
         self._known_x = self._rows(self._known)
         self._leaders: dict[str, tuple[Array, Array]] = {}
         self.process = fit(self._sightings(known))
-        running = [tried for tried in evidence if tried.num_running]
+        running = [tried for tried in evidence for _ in range(tried.num_running)]
         self._expected = self.process.condition(self._rows(running)) if running else self.process
         self.assessed = self._assess()
 
@@ -392,7 +392,9 @@ class Needs:
 
     def checks(self, wish: Wish) -> list[Offer]:
         """Runs by which a policy may come to be accepted, the best first; those that do not pay are left out."""
-        offers = [*self._repeats(wish), *(self._first_checks(wish) if wish.may_be_new else ())]
+        offers = list(self._repeats(wish))
+        if wish.may_be_new:
+            offers += self._first_checks(replace(wish, best=min(wish.best, self._awaited(wish.arm))))
         return sorted((offer for offer in offers if offer.value > 0), key=lambda offer: -offer.value)
 
     def _gain(self, x: Array, runs: Array, wish: Wish) -> Array:
@@ -411,18 +413,22 @@ class Needs:
     def _repeats(self, wish: Wish) -> Iterator[Offer]:
         if self._evidence.is_noise_free:
             return
-        open_ = [
-            a.tried
-            for a in self.assessed
-            if a.tried.arm == wish.arm
-            and not a.is_accepted
-            and a.tried.cost < wish.best
-            and not (a.tried.num_running or a.tried.num_lost or a.tried.optimistic)
-        ]
+        settled = {a.tried.point for a in self.assessed if a.is_accepted}
+        open_ = [t for t in self._evidence if t.arm == wish.arm and t.cost < wish.best and t.point not in settled]
+        open_ = [t for t in open_ if _may_repeat(t)]
         if open_:
-            missing = np.array([max(1, SEEDS - len(tried.scores)) for tried in open_])
+            missing = np.array([max(1, SEEDS - len(tried.scores) - tried.num_running) for tried in open_])
             for tried, value in zip(open_, self._gain(self._rows(open_), missing, wish), strict=True):
                 yield Offer(value=float(value), point=tried.point, repeats=tried)
+
+    def _awaited(self, arm: str) -> float:
+        """Cost of the cheapest policy that will be accepted if what runs comes out as expected; infinity if none."""
+        running = [t for t in self._evidence if t.arm == arm and t.num_running and not (t.num_lost or t.optimistic)]
+        if not running:
+            return math.inf
+        mean, s = self._expected.predict(self._rows(running))
+        likely = [t.cost for t, z in zip(running, mean / s, strict=True) if z >= _Z]
+        return min(likely, default=math.inf)
 
     def _first_checks(self, wish: Wish) -> Iterator[Offer]:
         """The best manners at budgets about what they need."""
@@ -537,6 +543,13 @@ def _log_budgets(axis: Coordinate, places: Array) -> Array:
     if axis.kind == "float" and axis.log:
         return np.asarray(math.log(axis.lo) + np.clip(places, 0.0, 1.0) * math.log(axis.hi / axis.lo))
     return np.array([math.log(axis.from_unit(float(place))) for place in places])
+
+
+def _may_repeat(tried: PolicyObservations) -> bool:
+    """Whether another seed of a policy may help: none was lost, and those that run are not enough."""
+    if tried.num_lost or tried.optimistic:
+        return False
+    return not tried.num_running or len(tried.scores) + tried.num_running < SEEDS
 
 
 def _is_known(tried: PolicyObservations) -> bool:
