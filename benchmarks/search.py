@@ -250,7 +250,7 @@ class Found:
         compute: in references.
         trials: that were run.
         duration: virtual time, in references.
-        ask_s: seconds a trial.
+        ask_s: seconds of processor a trial.
     """
 
     ratio: float
@@ -287,9 +287,9 @@ def settings_of(case: Case) -> SimulationSettings:
 
 def search(case: Case) -> Found:
     """Run one search."""
-    landscape, start = LANDSCAPES[case.landscape], time.perf_counter()
+    landscape, start = LANDSCAPES[case.landscape], time.process_time()
     result = simulate(landscape.space, landscape, settings_of(case))
-    ask_s = (time.perf_counter() - start) / len(result.trials)
+    ask_s = (time.process_time() - start) / len(result.trials)
     optima, best = landscape.optima(), result.best
     winner = min(optima, key=lambda arm: optima[arm])
     stated = getattr(result, "intervals", {}).get(winner)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,14 +32,14 @@ from subsettune.policy import FULL
 from subsettune.study.search.encoding import Encoding
 from subsettune.study.search.observations import PolicyObservations, SearchEvidence
 from subsettune.study.search.problem import Known
-from subsettune.study.search.process import Frame, Sightings, fit
-from subsettune.study.search.surrogate import Array, distance, matern
+from subsettune.study.search.process import Frame, Process, Sightings, fit
+from subsettune.study.search.surrogate import Array, distance, matern, on_one_thread
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.point_to_policy import COORDINATES
 
 ACCEPT = 0.9  # probability of being feasible that makes a policy a candidate
 SEEDS = 3  # that a candidate was seen on
-PAYS = 0.1  # expected log of the cost saved, per reference spent
+PAYS = 0.04  # expected log of the cost saved, per reference spent
 INTERVAL = (0.1, 0.9)  # quantiles of the least cost that is stated
 _Z = float(ndtri(ACCEPT))
 _MAX_POINTS = 120  # policies in the model, the nearest to the frontier; a fit costs their cube
@@ -48,7 +48,7 @@ _NUM_LEADERS, _NUM_NEIGHBOURS = 8, 12  # manners kept in each round, and looked 
 _NUM_STEPS = 3  # of Newton's, to where the mean is 0
 _FRACTIONS = np.log([0.12, 0.2, 0.33, 0.5, 0.75, 1.0])  # of the need, at which a probe may run
 _MARGINS = np.array([0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.45])  # above the need, at which a check may run
-_NOTHING_YET = 0.5  # log cost that a first accepted policy is taken to save
+_NOTHING_YET = 1.5  # log cost that a first accepted policy is taken to save
 _OVERHEAD = 0.01  # references that any trial costs beside its compute
 _EDGE, _EDGE_PRICE = 0.06, 0.04  # places this near to an end of a hyperparameter's range count as that much dearer
 _VAGUE = 9.0  # variance of a score that was not seen to the end, in units of one run's noise
@@ -57,6 +57,7 @@ _RISK = 0.06  # share of runs that may go wrong
 _WRONG = -4.0  # standard deviations below what the model expects, from which on a run went wrong
 _SPREAD_DOF = 4.0  # of the common noise, against a policy's own and its neighbours' residuals
 _STRETCH = ("switch", "subset_share", "q", "steps", "growth", "reselect", "soup")  # act together
+_STRETCH_SCALE = 1.6  # e-folds of compute before the switch that count as the whole of another coordinate's range
 _MAX_SQUARE = 25.0  # of a standardised residual
 
 
@@ -121,10 +122,11 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """A proposal, and its gain less what it costs; `repeats` is the policy it repeats, if any."""
+    """A proposal, and its gain less what it costs; `repeats` is the policy it repeats, if any; `rate` is gain per cost."""
 
     value: float
     point: FrozenDict
+    rate: float = 0.0
     repeats: PolicyObservations | None = None
     is_probe: bool = False
 
@@ -144,22 +146,43 @@ class Needs:
         self._evidence = evidence
         self._known = _nearest([tried for tried in evidence if _is_known(tried)], evidence)
         self._frame = _frame(encoding, known)
+        switches = [(j, axis) for j, axis in enumerate(encoding.columns) if axis.name == "switch"]
+        self._switch = switches[0] if switches and not switches[0][1].values else None
+        self._known_x = self._rows(self._known)
+        self._leaders: dict[str, tuple[Array, Array]] = {}
         self.process = fit(self._sightings(known))
-        running = [tried for tried in evidence if tried.num_running]
+        running = [tried for tried in evidence for _ in range(tried.num_running)]
         self._expected = self.process.condition(self._rows(running)) if running else self.process
         self.assessed = self._assess()
 
     # Where points are.
 
     def _rows(self, tried: Sequence[PolicyObservations]) -> Array:
-        rows = [self._x(self._encoding.units(t.point, t.arm)[None, :], t.arm) for t in tried]
-        return np.concatenate(rows) if rows else np.empty((0, len(self._frame.is_category)))
+        rows = np.empty((len(tried), len(self._frame.is_category)))
+        for arm in self._space.arms:
+            mine = [i for i, t in enumerate(tried) if t.arm == arm]
+            if mine:
+                rows[mine] = self._x(np.stack([self._encoding.units(tried[i].point, arm) for i in mine]), arm)
+        return rows
 
     def _x(self, units: Array, arm: str, t: Array | None = None) -> Array:
         """(m, d) points of the model for places of an arm; at budgets e^t, if given."""
         x = self._encoding.encode(units, arm)
-        x[:, self._frame.trend] = _log_budgets(self._space["budget"], units[:, 0]) if t is None else t
-        return x
+        return self._at(x, _log_budgets(self._space["budget"], units[:, 0]) if t is None else t)
+
+    def _at(self, places: Array, t: Array) -> Array:
+        """(m, d) points of the model for (m, d) places, at budgets e^t.
+
+        The switch becomes the log of the compute before it: what a subset teaches is used up after so many updates,
+        whatever share of a budget they are.
+        """
+        moved = places.copy()
+        moved[:, self._frame.trend] = t
+        if self._switch is not None:
+            column, axis = self._switch
+            switch = axis.lo + np.clip(places[:, column], 0.0, 1.0) * (axis.hi - axis.lo)
+            moved[:, column] = (t + np.log(switch)) / _STRETCH_SCALE
+        return moved
 
     def _place(self, t: Array) -> tuple[Array, Array]:
         """Places on the budget's axis nearest to e^t, and the t that they stand for."""
@@ -175,7 +198,7 @@ class Needs:
     # What is known.
 
     def _sightings(self, known: Known) -> Sightings:
-        x = self._rows(self._known)
+        x = self._known_x
         score = np.array([_score(tried, self._evidence) for tried in self._known]) - self._evidence.target
         runs = np.array([len(tried.scores) or 1 / _VAGUE for tried in self._known])
         above = float(max(score.max(initial=0.0), 0.0))
@@ -213,7 +236,7 @@ class Needs:
 
     def _likeness(self, x: Array) -> Array:
         """(m, len(known)) how much a run of a known policy tells of how runs at x scatter, in [0, 1]."""
-        rows = self._rows(self._known)
+        rows = self._known_x
         squared = np.zeros((len(x), len(rows)))
         for j, weight in enumerate(self.process.kernel.weights[:-1]):
             squared += weight * distance(x[:, j], rows[:, j], bool(self._frame.is_category[j]))
@@ -239,7 +262,7 @@ class Needs:
     def _assess(self) -> tuple[Assessed, ...]:
         if not self._known:
             return ()
-        rows = self._rows(self._known)
+        rows = self._known_x
         mean, sd = self.process.predict(rows)
         likeness = self._likeness(rows)
         risk, inflation = self._risk(likeness), self._inflation(likeness)
@@ -279,11 +302,9 @@ class Needs:
     def _needs(self, units: Array, arm: str, start: float) -> Array:
         """(m,) log of the budgets at which manners reach the target in the mean; at most an e-fold outside the space."""
         low, high = self._ends
-        t = np.full(len(units), start)
-        x = self._x(units, arm, t)
+        places, t = self._encoding.encode(units, arm), np.full(len(units), start)
         for _ in range(_NUM_STEPS):
-            t = np.clip(t - self._expected.mean(x), low - 1.0, high + 1.0)
-            x[:, self._frame.trend] = t
+            t = np.clip(t - self._expected.mean(self._at(places, t)), low - 1.0, high + 1.0)
         return t
 
     def _edge_price(self, units: Array, arm: str) -> Array:
@@ -295,6 +316,11 @@ class Needs:
 
     def leaders(self, arm: str) -> tuple[Array, Array]:
         """Places of the manners tried in an arm that need least, and the log of what they need; cheapest first."""
+        if arm not in self._leaders:
+            self._leaders[arm] = self._find_leaders(arm)
+        return self._leaders[arm]
+
+    def _find_leaders(self, arm: str) -> tuple[Array, Array]:
         mine = [tried for tried in self._known if tried.arm == arm and tried.scores and not tried.num_lost]
         manners: dict[FrozenDict, Array] = {}
         for tried in mine:
@@ -333,7 +359,7 @@ class Needs:
             offer = self._probe(row, wish, float(need), float(gain))
             if offer.value > 0 or wish.must:
                 offers.append(offer)
-        return sorted(offers, key=lambda offer: -offer.value)
+        return sorted(offers, key=lambda offer: -(offer.rate if wish.must else offer.value))
 
     def _promising(self, arm: str, best: float, rng: np.random.Generator) -> tuple[Array, Array, Array]:
         """The manners with the largest expected improvement over a need; their needs; the improvement."""
@@ -382,13 +408,16 @@ class Needs:
         best = int(np.argmax(gain * removed / cost))
         value = float(gain * removed[best] - PAYS * cost[best])
         is_probe = bool(mean[best] < -float(sd[best]))
-        return Offer(value=value, point=self._encoding.point(rows[best], wish.arm), is_probe=is_probe)
+        rate = float(gain * removed[best] / cost[best])
+        return Offer(value=value, point=self._encoding.point(rows[best], wish.arm), is_probe=is_probe, rate=rate)
 
     # Checks.
 
     def checks(self, wish: Wish) -> list[Offer]:
         """Runs by which a policy may come to be accepted, the best first; those that do not pay are left out."""
-        offers = [*self._repeats(wish), *(self._first_checks(wish) if wish.may_be_new else ())]
+        offers = list(self._repeats(wish))
+        if wish.may_be_new:
+            offers += self._first_checks(replace(wish, best=min(wish.best, self._awaited(wish.arm))))
         return sorted((offer for offer in offers if offer.value > 0), key=lambda offer: -offer.value)
 
     def _gain(self, x: Array, runs: Array, wish: Wish) -> Array:
@@ -407,18 +436,22 @@ class Needs:
     def _repeats(self, wish: Wish) -> Iterator[Offer]:
         if self._evidence.is_noise_free:
             return
-        open_ = [
-            a.tried
-            for a in self.assessed
-            if a.tried.arm == wish.arm
-            and not a.is_accepted
-            and a.tried.cost < wish.best
-            and not (a.tried.num_running or a.tried.num_lost or a.tried.optimistic)
-        ]
+        settled = {a.tried.point for a in self.assessed if a.is_accepted}
+        open_ = [t for t in self._evidence if t.arm == wish.arm and t.cost < wish.best and t.point not in settled]
+        open_ = [t for t in open_ if _may_repeat(t)]
         if open_:
-            missing = np.array([max(1, SEEDS - len(tried.scores)) for tried in open_])
+            missing = np.array([max(1, SEEDS - len(tried.scores) - tried.num_running) for tried in open_])
             for tried, value in zip(open_, self._gain(self._rows(open_), missing, wish), strict=True):
                 yield Offer(value=float(value), point=tried.point, repeats=tried)
+
+    def _awaited(self, arm: str) -> float:
+        """Cost of the cheapest policy that will be accepted if what runs comes out as expected; infinity if none."""
+        running = [t for t in self._evidence if t.arm == arm and t.num_running and not (t.num_lost or t.optimistic)]
+        if not running:
+            return math.inf
+        mean, s = self._expected.predict(self._rows(running))
+        likely = [t.cost for t, z in zip(running, mean / s, strict=True) if z >= _Z]
+        return min(likely, default=math.inf)
 
     def _first_checks(self, wish: Wish) -> Iterator[Offer]:
         """The best manners at budgets about what they need."""
@@ -463,6 +496,7 @@ class Needs:
         mine = same or [t for t in self._known if t.arm == point["arm"]] or self._known
         return min(mine, key=lambda t: abs(math.log(t.cost / float(point["budget"]))))
 
+    @on_one_thread
     def interval(self, arm: str, rng: np.random.Generator, num_draws: int = 256) -> tuple[float, float] | None:
         """Quantiles (`INTERVAL`) of the least cost of a policy of an arm; None if no run of the arm finished.
 
@@ -558,6 +592,13 @@ def _log_budgets(axis: Coordinate, places: Array) -> Array:
     if axis.kind == "float" and axis.log:
         return np.asarray(math.log(axis.lo) + np.clip(places, 0.0, 1.0) * math.log(axis.hi / axis.lo))
     return np.array([math.log(axis.from_unit(float(place))) for place in places])
+
+
+def _may_repeat(tried: PolicyObservations) -> bool:
+    """Whether another seed of a policy may help: none was lost, and those that run are not enough."""
+    if tried.num_lost or tried.optimistic:
+        return False
+    return not tried.num_running or len(tried.scores) + tried.num_running < SEEDS
 
 
 def _is_known(tried: PolicyObservations) -> bool:

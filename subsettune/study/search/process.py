@@ -37,10 +37,10 @@ from scipy.optimize import minimize
 from subsettune.study.search.law import Laws, grid
 from subsettune.study.search.surrogate import Array, distance, factor, matern, on_one_thread
 
-_ADDITIVE = 0.6  # A
+_ADDITIVE = 0.8  # A
 _LENGTH = (np.log(0.7), 0.7)  # prior of a log length scale in the unit cube: mean, standard deviation
 _DRIFT_LENGTH = (np.log(4.0), 0.6)  # of the one in t, in log budget
-_STRETCH_LENGTH = (np.log(1.2), 0.5)  # of the same for the subset stretch
+_STRETCH_LENGTH = (np.log(2.5), 0.5)  # of the same for the subset stretch
 _SIGNAL = (np.log(0.25), 0.8)  # of the log signal variance
 _OFFSET = (np.log(0.35), 1.0)  # least budget of the recipe's kind of policy: mean of its log, standard deviation
 _SLOPE_SD = 0.1  # of the slope in t, about 1

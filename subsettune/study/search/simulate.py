@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
+
 from subsettune import config
 from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, FrozenDict, setting
 from subsettune.errors import ConfigError, Mistake
@@ -43,6 +45,8 @@ class SimulationSettings:
         reference_passes: compute of the conventional recipe.
         target: what a policy must reach, tolerance already taken off.
         sampler: where new points come from.
+        jitter: standard deviation of the log of a trial's duration about its compute: machines are not equally fast.
+        shuffle: seed of these durations; a search with the same `workers` must end the same for each.
         noise: standard deviation of the metric over seeds, as the reference measured it; None if it did not.
         recipe: values of the conventional recipe for the hyperparameters of the space.
         reference: mean metric of the conventional training, over five runs; None if unknown.
@@ -57,6 +61,8 @@ class SimulationSettings:
     reference_passes: float = setting(rule=POSITIVE)
     target: float
     sampler: SamplerName = "auto"
+    jitter: float = setting(0.0, rule=NOT_NEGATIVE)
+    shuffle: int = 0
     noise: float | None = setting(None, rule=NOT_NEGATIVE)
     recipe: FrozenDict = FrozenDict()
     reference: float | None = None
@@ -144,7 +150,7 @@ def simulate(space: Mapping[str, Any], runner: Runner, settings: SimulationSetti
         reference=settings.reference,
         num_references=_NUM_REFERENCES,
     )
-    clock = _Clock(Search(problem, settings.search), runner)
+    clock = _Clock(Search(problem, settings.search), runner, settings)
     clock.run()
     return clock.result()
 
@@ -152,12 +158,13 @@ def simulate(space: Mapping[str, Any], runner: Runner, settings: SimulationSetti
 class _Clock:
     """Virtual workers and the queue of what happens next."""
 
-    def __init__(self, search: Search, runner: Runner) -> None:
+    def __init__(self, search: Search, runner: Runner, settings: SimulationSettings) -> None:
         self._search = search
         self._runner = runner
         self._curve: Callable[[Policy, int, float], float] | None = getattr(runner, "curve", None)
         self._queue: list[tuple[float, int, int, Proposal]] = []  # time, ticket, place on the curve, proposal
         self._ticket = itertools.count()
+        self._jitter, self._shuffle = settings.jitter, settings.shuffle
         self._now = 0.0
         self._compute = 0.0
 
@@ -179,8 +186,14 @@ class _Clock:
             place = len(_CURVE_SHARES)
         share = (*_CURVE_SHARES, 1.0)[place]
         begun = (0.0, *_CURVE_SHARES)[place] if self._curve is not None else 0.0
-        when = start + (share - begun) * proposal.cost
+        when = start + (share - begun) * proposal.cost * self._slowness(proposal.number)
         heapq.heappush(self._queue, (when, next(self._ticket), place, proposal))
+
+    def _slowness(self, number: int) -> float:
+        """How much longer a trial takes than its compute."""
+        if self._jitter == 0:
+            return 1.0
+        return math.exp(self._jitter * float(np.random.default_rng([self._shuffle, number]).standard_normal()))
 
     def _happen(self, proposal: Proposal, place: int) -> None:
         if place == len(_CURVE_SHARES):
