@@ -17,7 +17,7 @@ from subsettune.ledger import Ledger
 from subsettune.policy import Policy
 from subsettune.train.result import CurvePoint
 
-Role = Literal["reference", "trial", "verification", "ablation"]
+Role = Literal["reference", "trial", "verification", "ablation", "confirmation"]
 TABLE_SCHEMA = b"1"
 
 
@@ -29,14 +29,15 @@ class RunRecord:
         name: unique in the study, e.g. `trial-0007`, `reference-seed-3`, `candidate-1-seed-3`.
         role: why it was trained.
         number: of the trial; -1 for other roles.
-        candidate: of a verification run: the name of the candidate; of an ablation run: the component; else empty.
+        candidate: of a verification or confirmation run: the name of the candidate; of an ablation run: the component;
+            else empty.
         policy: what was followed.
         coordinates: of a trial, as the search proposed them.
         seed: of the run.
         confirms: the trial that this one repeats with another seed, or null.
         cause: `failed` when no result came back after the retry; `message` and `log` say why and where.
         metric: on the validation split, or null.
-        test_metric: on the test split, verification only.
+        test_metric: on the test split, verification and confirmation only.
         num_test: test examples that the next two tell of; 0 where nothing is kept of them.
         test_correct: of a classification, a bit an example of the test split, as in `RunResult`.
         test_errors: of a regression, a float32 an example, likewise.

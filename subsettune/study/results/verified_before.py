@@ -17,6 +17,7 @@ from subsettune import config
 from subsettune.storage import Folder
 
 FOLDER = "verified"  # in the cache
+ADVICE = "Confirm what you keep with --fresh-seeds."
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 
@@ -96,20 +97,21 @@ def any_false(num_studies: int, alpha: float) -> tuple[float, float]:
     return min(1.0, num_studies * alpha), 1 - (1 - alpha) ** num_studies
 
 
-def sentence(place: int, alpha: float) -> str | None:
+def sentence(place: int, alpha: float, *, is_confirmed: bool = False) -> str | None:
     """What to know beside a study's result; None for the first study on its test split.
 
     Args:
         place: the how many-th it is, 1 for the first.
         alpha: error rate of each study.
+        is_confirmed: whether its policy was confirmed with fresh seeds, which owes nothing to the others.
     """
     if place <= 1:
         return None
     at_most, independent = any_false(place, alpha)
+    advice = "" if is_confirmed else f" {ADVICE}"
     return (
         f"This is the {_ordinal(place)} study on this test split on this machine: that any of {place} says something "
-        f"false has a probability of at most {at_most:.2g}, and of {independent:.2g} if they are independent. "
-        "Confirm what you keep with --fresh-seeds."
+        f"false has a probability of at most {at_most:.2g}, and of {independent:.2g} if they are independent.{advice}"
     )
 
 
@@ -126,7 +128,7 @@ def plan_sentence(num_before: int, alpha: float) -> str | None:
     studies = "1 study was" if num_before == 1 else f"{num_before:,} studies were"
     return (
         f"{studies} verified on this test split before, on this machine: with a new one the probability that any of "
-        f"{num_before + 1} says something false is at most {at_most:.2g}. Confirm what you keep with --fresh-seeds."
+        f"{num_before + 1} says something false is at most {at_most:.2g}. {ADVICE}"
     )
 
 

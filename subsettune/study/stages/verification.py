@@ -40,6 +40,7 @@ class VerificationStage:
         opened = self._go_on(rounds[-1]) if is_open else self._begin(rounds)
         if opened is None:
             return None
+        self.context.note_verified()
         verification, candidates = opened
         number = len(rounds) + (not is_open)
         shortlist, facts = self.search.shortlist, self.context.facts

@@ -48,13 +48,13 @@ from subsettune.config import must
 from subsettune.errors import ConfigError
 from subsettune.study.results.records import RunRecord
 from subsettune.study.verification.noninferiority import ENOUGH_POWER
-from subsettune.text import share_words
+from subsettune.text import metric_words, share_words
 
 Array = NDArray[np.float64]
+BALANCED = "balanced_accuracy"
 NO_MEANS = ("macro_f1",)  # metrics that no mean over examples gives: an F1 divides by what is predicted
-ASSUMED_DISAGREEMENT = (
-    2.0  # of a policy and the reference, times the tolerance; two runs of digits' recipe: 1 % of them
-)
+MOST_EXAMPLES = 10_000_000  # beyond it a number of examples is no advice
+ASSUMED_DISAGREEMENT = 2.0  # of a policy and the reference, times the tolerance; two runs of digits' recipe: 1 %
 ONE_MORE = 1.0  # disagreement that is counted beside those seen, in units of the largest weight of an example
 
 
@@ -243,31 +243,98 @@ def size_of_test(num_examples: int, margin: float, alpha: float) -> TestSplitSiz
 
 def too_few_examples(size: TestSplitSize, margin: float) -> str:
     """What to know before a study whose test split is smaller than `enough`, and what to do."""
-    digits = 10 ** (len(str(size.enough)) - 2)
-    enough = -(-size.enough // digits) * digits if size.enough >= 100 else size.enough
     return (
         f"{size.num_examples:,} test examples are few for a tolerance of {margin:g}: where a policy as good as the "
         f"reference differs from it on {share_words(size.disagreement)} of them (assumed: twice the tolerance), the "
         f"choice of the examples moves the difference by {size.standard_error:.2g} (standard error), however many "
-        f"seeds are run. What is verified then holds for these examples. {enough:,} would do for others, too: give a "
-        "larger test file or split.test, or a larger tolerance."
+        "seeds are run. What is verified then holds for these examples. "
+        f"{_rounded_up(size.enough):,} would do for others, too: give a larger test file or split.test, or a larger "
+        "tolerance."
     )
 
 
-def why_not(metric: str, records: Sequence[RunRecord]) -> str | None:
+def why_not(metric: str, records: Sequence[RunRecord], *, has_targets: bool = True) -> str | None:
     """Why nothing can be said of other test examples, in a few words; None if it can.
 
     Args:
         metric: of the task.
         records: runs of both arms.
+        has_targets: whether the classes of the test examples are at hand.
     """
     if metric in NO_MEANS:
         return f"{metric} is no mean over examples"
+    if metric == BALANCED and not has_targets:
+        return f"{metric} needs the classes of the test examples"
     if any(_of(record) is None for record in records):
         return "of some runs it was not kept which examples they got right"
     if len({record.num_test for record in records}) > 1:
         return "the runs were not measured on the same examples"
     return None
+
+
+# More than six parameters: the runs of two arms, and what their metric and test are.
+def difference_of(
+    candidate: Sequence[RunRecord],
+    reference: Sequence[RunRecord],
+    *,
+    metric: str,
+    alpha: float,
+    is_paired: bool = False,
+    higher_is_better: bool = True,
+    targets: ArrayLike | None = None,
+) -> SampledDifference | None:
+    """`sampled_difference` of the runs of two arms, as they are on record.
+
+    Args:
+        candidate: its finished runs.
+        reference: likewise.
+        metric: of the task.
+        alpha: error rate, in (0, 0.5].
+        is_paired: whether run s of both has the same seed.
+        higher_is_better: whether a higher metric is better.
+        targets: (n,) classes of the test examples, which `balanced_accuracy` needs; in the order of the split.
+
+    Returns:
+        None where `why_not` says why, or an arm has fewer than two runs.
+    """
+    few = min(len(candidate), len(reference)) < 2
+    if few or why_not(metric, [*candidate, *reference], has_targets=targets is not None) is not None:
+        return None
+    return sampled_difference(
+        table_of(candidate),
+        table_of(reference),
+        alpha=alpha,
+        is_paired=is_paired,
+        higher_is_better=higher_is_better,
+        weights=class_weights(targets) if metric == BALANCED and targets is not None else None,
+    )
+
+
+def words(found: SampledDifference, margin: float) -> str:
+    """What the bound says of other test examples, beside what was verified on these.
+
+    Args:
+        found: the difference.
+        margin: the tolerance, in the metric's units.
+    """
+    worse, needed = -found.lower, found.examples_needed(margin)
+    bound = f"at most {metric_words(worse, margin)} worse" if worse > 0 else "not worse"
+    said = (
+        f"With other test examples in place of these {found.num_examples:,}, too, the policy is {bound} than the "
+        f"reference (one-sided bound at {found.alpha:g})"
+    )
+    if worse < margin:
+        return f"{said}, within the {margin:g} allowed."
+    beyond = f"{said}: more than the {margin:g} allowed, so that what was verified holds for these examples alone."
+    if needed is None or needed > MOST_EXAMPLES:
+        return beyond
+    return f"{beyond} About {_rounded_up(needed):,} would show it of others, the difference being as measured."
+
+
+def _rounded_up(number: int) -> int:
+    """To two digits: a number of examples is no more exact than that."""
+    step = int(10 ** max(0, len(str(number)) - 2))
+    return -(-number // step) * step
 
 
 def table_of(records: Sequence[RunRecord]) -> NDArray[Any]:
