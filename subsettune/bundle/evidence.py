@@ -9,6 +9,7 @@ from subsettune import config
 from subsettune.config import NOT_NEGATIVE, POSITIVE, FrozenDict, setting
 from subsettune.errors import ConfigError
 from subsettune.policy import Policy
+from subsettune.study.results.sampled import SampledDifference
 from subsettune.study.results.verdict import Verdict
 
 REFERENCE = "reference"
@@ -118,6 +119,8 @@ class Evidence:
         num_threads: CPU threads of each run, on which the bits of a result depend; null where that was not noted.
         test_from: where the test part comes from: `file`, an official test file, or `split`, drawn from the training
             file; empty where that was not noted.
+        sampled: the winner's difference to the reference where other test examples are drawn, too; null where it is not
+            known which examples its runs got right.
         place: the how many-th study it was that was verified on its test split, as far as its machine knew; null where
             that was not noted.
         confirmation: with fresh seeds; null where nobody has asked for it.
@@ -143,6 +146,7 @@ class Evidence:
     command: str
     num_threads: int | None = setting(None, rule=config.AT_LEAST_ONE)
     test_from: Literal["", "file", "split"] = ""
+    sampled: SampledDifference | None = None
     place: int | None = setting(None, rule=config.AT_LEAST_ONE)
     confirmation: ConfirmationEvidence | None = None
 

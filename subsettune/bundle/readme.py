@@ -59,11 +59,12 @@ def page(bundle: Bundle, place: str) -> str:
 
 
 def _beside(evidence: Evidence) -> list[str]:
-    """What is to be known beside the statement: earlier studies of the same test split, and a confirmation."""
+    """What is to be known beside the statement: other test examples, earlier studies of the split, a confirmation."""
+    of_others = None if evidence.sampled is None else evidence.sampled.sentence(evidence.margin)
     confirmed = None if evidence.confirmation is None else evidence.confirmation.said
     place, is_confirmed = evidence.place or 1, confirmed is not None
     earlier = verified_before.sentence(place, evidence.alpha, is_confirmed=is_confirmed)
-    return [one for one in (confirmed, earlier) if one is not None]
+    return [one for one in (of_others, earlier, confirmed) if one is not None]
 
 
 @cache

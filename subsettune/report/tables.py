@@ -12,8 +12,6 @@ from subsettune.study.results import verified_before
 from subsettune.study.results.headline import verdict_words
 from subsettune.study.results.summary import PolicyRow, ReferenceRow
 from subsettune.study.results.view import StudyView
-from subsettune.study.verification import sampling
-from subsettune.study.verification.verification import REFERENCE
 from subsettune.text import (
     NOTHING,
     counted,
@@ -279,29 +277,14 @@ def result_blocks(view: StudyView, report: str | None = None) -> list[Block]:
 
 
 def beside_text(view: StudyView) -> list[str]:
-    """What is to be known beside the headline: a confirmation with fresh seeds, earlier studies of its test split."""
-    manifest, study = view.manifest, view.study
-    confirmation = manifest.confirmation
-    confirmed = None if confirmation is None else confirmation.sentence(study.task.tolerance)
+    """What is to be known beside the headline: other test examples, a confirmation, earlier studies of the split."""
+    manifest, study, tolerance = view.manifest, view.study, view.study.task.tolerance
+    sampled, confirmation = manifest.sampled.get(manifest.winner or ""), manifest.confirmation
+    of_others = None if sampled is None else sampled.sentence(tolerance)
+    confirmed = None if confirmation is None else confirmation.sentence(tolerance)
     place, is_confirmed = manifest.place or 1, confirmation is not None
     earlier = verified_before.sentence(place, study.study.alpha, is_confirmed=is_confirmed)
-    return [one for one in (_of_other_examples(view), confirmed, earlier) if one is not None]
-
-
-def _of_other_examples(view: StudyView) -> str | None:
-    """What the runs of the best policy say of other test examples; None where they tell nothing of them."""
-    best, task = view.summary.best, view.study.task
-    if best is None or not best.passed:
-        return None
-    finished = [run for run in view.verification if run.cause == "finished"]
-    found = sampling.difference_of(
-        [run for run in finished if run.candidate == best.name],
-        [run for run in finished if run.candidate == REFERENCE],
-        metric=task.metric,
-        alpha=view.study.study.alpha,
-        higher_is_better=task.higher_is_better,
-    )
-    return None if found is None else sampling.words(found, task.tolerance)
+    return [one for one in (of_others, confirmed, earlier) if one is not None]
 
 
 def result_text(view: StudyView, report: str | None = None, width: int = WIDTH) -> str:

@@ -110,7 +110,8 @@ def plan(
         ],
         "verified_before": before,
         "test_size": _size_of_test(study, len(data.test)),
-        "warnings": [*found.pop("warnings"), *_of_the_test_split(study, len(data.test), before)],
+        "test_notes": _of_the_test_split(study, len(data.test), before),
+        "warnings": found.pop("warnings"),
         "data": found,
     }
 

@@ -13,13 +13,14 @@ from subsettune.facts import TaskFacts
 from subsettune.study.results.ablation import AblationResult
 from subsettune.study.results.candidate import Candidate
 from subsettune.study.results.confirmation import Confirmation
+from subsettune.study.results.sampled import SampledDifference
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.definition import Study
 
 MANIFEST_SCHEMA = 1
 ORIGIN_KEYS = ("versions", "hardware", "data")  # where numbers come from: each with a heading of its own in a report
-SHOWN_ELSEWHERE = (*ORIGIN_KEYS, "command", "study", "rounds", "ablation", "confirmations")
+SHOWN_ELSEWHERE = (*ORIGIN_KEYS, "command", "study", "rounds", "ablation", "sampled", "confirmations")
 STATE_KEYS = ("alpha_spent", "winner")  # of a state of verification, read here; the rest is its own
 
 
@@ -170,6 +171,8 @@ class Manifest:
         trials_asked: trials that a finished study was asked for.
         bundle: where the bundle was written.
         interrupted: whether its driver was interrupted, and has not come back.
+        sampled: by candidate, its difference to the reference where other test examples are drawn, too; empty in
+            studies of before, and before verification is over.
         confirmations: of policies that it exported, with fresh seeds, one for each.
         place: the how many-th study it is that was verified on this test split, as far as its machine knows; null in
             studies of before, and until it has got there.
@@ -199,6 +202,7 @@ class Manifest:
     trials_asked: int = 0
     bundle: str | None = None
     interrupted: bool = False
+    sampled: Mapping[str, SampledDifference] = FrozenDict()
     confirmations: tuple[Confirmation, ...] = ()
     place: int | None = None
 
@@ -262,7 +266,7 @@ class Manifest:
         for name in ("command", "facts", "target", "noise", "test_chance", "sampler", "bundle", "place"):
             if getattr(self, name) is not None:
                 plain[name] = config.to_plain(getattr(self, name))
-        for name in ("versions", "hardware", "code", "search", "trials_asked", "interrupted"):
+        for name in ("versions", "hardware", "code", "search", "trials_asked", "interrupted", "sampled"):
             if getattr(self, name):
                 plain[name] = config.to_plain(getattr(self, name))
         if self.data is not None:
@@ -307,6 +311,7 @@ class Manifest:
             study=config.build(Study, former_names.without_objective(raw["study"])),
             starts=tuple(Start(at=start["at"], command=start.get("command", "")) for start in raw["starts"]),
             rounds=tuple(RoundState.from_mapping(plain) for plain in raw["rounds"] if plain),
+            sampled=FrozenDict({n: config.build(SampledDifference, one) for n, one in raw.get("sampled", {}).items()}),
             confirmations=tuple(Confirmation.from_mapping(plain) for plain in raw.get("confirmations", ())),
         )
 

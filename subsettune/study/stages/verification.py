@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from subsettune.config import FrozenDict
 from subsettune.facts import TaskFacts
 from subsettune.ledger import Ledger
 from subsettune.policy import FULL, SUBSET, Phase, Policy, conventional
@@ -18,6 +19,7 @@ from subsettune.study.results.manifest import RoundState
 from subsettune.study.results.records import RunRecord
 from subsettune.study.search.search import Search
 from subsettune.study.spec.components import randomised, selects
+from subsettune.study.stages.other_examples import sampled_differences
 from subsettune.study.verification import candidates as choosing
 from subsettune.study.verification.noninferiority import Rules
 from subsettune.study.verification.verification import Verification
@@ -58,8 +60,9 @@ class VerificationStage:
         return source
 
     def finish(self) -> None:
-        """Note which policy is exported, of all rounds."""
-        self.context.note(winner=exported(self.context.folder.manifest.rounds))
+        """Note which policy is exported, of all rounds, and what their runs say of other test examples."""
+        winner = exported(self.context.folder.manifest.rounds)
+        self.context.note(winner=winner, sampled=FrozenDict(sampled_differences(self.context)))
 
     def _go_on(self, opened: RoundState) -> tuple[Verification, dict[str, Candidate]]:
         return Verification.from_mapping(opened.state), dict(opened.candidates)

@@ -47,57 +47,15 @@ from scipy import stats
 from subsettune.config import must
 from subsettune.errors import ConfigError
 from subsettune.study.results.records import RunRecord
+from subsettune.study.results.sampled import SampledDifference, rounded_up
 from subsettune.study.verification.noninferiority import ENOUGH_POWER
-from subsettune.text import metric_words, share_words
+from subsettune.text import share_words
 
 Array = NDArray[np.float64]
 BALANCED = "balanced_accuracy"
 NO_MEANS = ("macro_f1",)  # metrics that no mean over examples gives: an F1 divides by what is predicted
-MOST_EXAMPLES = 10_000_000  # beyond it a number of examples is no advice
 ASSUMED_DISAGREEMENT = 2.0  # of a policy and the reference, times the tolerance; two runs of digits' recipe: 1 %
 ONE_MORE = 1.0  # disagreement that is counted beside those seen, in units of the largest weight of an example
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampledDifference:
-    """A difference to the reference, and how far other seeds and other test examples may move it.
-
-    Args:
-        mean: of the metric, candidate minus reference, oriented: higher is better.
-        lower: one-sided lower bound of the true mean, at the error rate `alpha`.
-        interval: two-sided, at the same error rate.
-        alpha: the error rate.
-        standard_error: of `mean`, seeds and examples drawn anew.
-        seeds_error: of `mean`, with seeds alone drawn anew.
-        num_examples: of the test split.
-        num_seeds: runs of the candidate, and of the reference.
-        per_example: variance that one test example brings; over n of them it is divided by n.
-        per_seeds: variance that these seeds bring however many examples there are.
-    """
-
-    mean: float
-    lower: float
-    interval: tuple[float, float]
-    alpha: float
-    standard_error: float
-    seeds_error: float
-    num_examples: int
-    num_seeds: tuple[int, int]
-    per_example: float
-    per_seeds: float
-
-    def examples_needed(self, margin: float) -> int | None:
-        """Test examples with which the bound would reach `-margin`, if the mean and all spreads are as measured.
-
-        Args:
-            margin: the difference that is allowed, positive.
-
-        Returns:
-            None if no number would do, because the mean is lower, or these seeds vary too much.
-        """
-        room, squared = self.mean + margin, float(stats.norm.isf(self.alpha)) ** 2
-        left = room**2 - squared * self.per_seeds
-        return max(2, math.ceil(squared * self.per_example / left)) if room > 0 and left > 0 else None
 
 
 def sampled_difference(
@@ -248,7 +206,7 @@ def too_few_examples(size: TestSplitSize, margin: float) -> str:
         f"reference differs from it on {share_words(size.disagreement)} of them (assumed: twice the tolerance), the "
         f"choice of the examples moves the difference by {size.standard_error:.2g} (standard error), however many "
         "seeds are run. What is verified then holds for these examples. "
-        f"{_rounded_up(size.enough):,} would do for others, too: give a larger test file or split.test, or a larger "
+        f"{rounded_up(size.enough):,} would do for others, too: give a larger test file or split.test, or a larger "
         "tolerance."
     )
 
@@ -308,33 +266,6 @@ def difference_of(
         higher_is_better=higher_is_better,
         weights=class_weights(targets) if metric == BALANCED and targets is not None else None,
     )
-
-
-def words(found: SampledDifference, margin: float) -> str:
-    """What the bound says of other test examples, beside what was verified on these.
-
-    Args:
-        found: the difference.
-        margin: the tolerance, in the metric's units.
-    """
-    worse, needed = -found.lower, found.examples_needed(margin)
-    bound = f"at most {metric_words(worse, margin)} worse" if worse > 0 else "not worse"
-    said = (
-        f"With other test examples in place of these {found.num_examples:,}, too, the policy is {bound} than the "
-        f"reference (one-sided bound at {found.alpha:g})"
-    )
-    if worse < margin:
-        return f"{said}, within the {margin:g} allowed."
-    beyond = f"{said}: more than the {margin:g} allowed, so that what was verified holds for these examples alone."
-    if needed is None or needed > MOST_EXAMPLES:
-        return beyond
-    return f"{beyond} About {_rounded_up(needed):,} would show it of others, the difference being as measured."
-
-
-def _rounded_up(number: int) -> int:
-    """To two digits: a number of examples is no more exact than that."""
-    step = int(10 ** max(0, len(str(number)) - 2))
-    return -(-number // step) * step
 
 
 def table_of(records: Sequence[RunRecord]) -> NDArray[Any]:

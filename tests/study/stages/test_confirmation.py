@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fake_inputs import changed, write
 
@@ -231,6 +233,24 @@ def test_an_extension_with_another_winner_is_confirmed_at_what_is_left_of_its_al
     assert second.first_seed == first.first_seed + first.num_seeds
     assert first.alpha_spent == pytest.approx(0.8 * 0.05)
     assert second.alpha_spent == pytest.approx(0.04 + 0.8 * 0.01)
+
+
+def test_what_other_test_examples_would_say_is_told_of_every_policy_that_ran(finished: Path) -> None:
+    view = StudyFolder(str(finished / "runs"), "a").open().view()
+    assert view.manifest.winner in view.manifest.sampled
+    for name, one in view.manifest.sampled.items():
+        runs = {who: [r.test_metric for r in view.verification if r.candidate == who] for who in (name, "reference")}
+        ours, theirs = (np.array(values, dtype=float) for values in runs.values())
+        assert one.num_seeds == (len(ours), len(theirs))
+        assert one.mean == pytest.approx(ours.mean() - theirs.mean(), abs=1e-12)
+        assert one.seeds_error == pytest.approx(math.sqrt(ours.var(ddof=1) / 3 + theirs.var(ddof=1) / 3))
+        assert one.num_examples == 539
+    told = view.manifest.sampled[view.manifest.winner or ""].sentence(0.5)
+    assert told in " ".join(result_text(view).split())
+    assert told in page(view)
+    bundle = Bundle.load(finished / "runs" / "a" / "bundle")
+    assert bundle.evidence.sampled == view.manifest.sampled[view.manifest.winner or ""]
+    assert told in bundle.readme
 
 
 def test_studies_of_one_test_split_are_numbered_and_say_so(tmp_path: Path) -> None:

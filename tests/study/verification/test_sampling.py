@@ -17,6 +17,7 @@ from subsettune.policy import conventional
 from subsettune.study.results.records import RunRecord
 from subsettune.study.verification.sampling import (
     class_weights,
+    difference_of,
     sampled_difference,
     size_of_test,
     table_of,
@@ -289,6 +290,20 @@ def test_what_says_nothing_of_other_examples_says_why() -> None:
     assert why_not("accuracy", [kept, record()]) == lacks
     other = record(num_test=7, test_correct=b"a")
     assert why_not("accuracy", [kept, other]) == "the runs were not measured on the same examples"
+
+
+def test_runs_of_two_arms_are_compared_as_their_tables_are() -> None:
+    rng = np.random.default_rng(12)
+    ours, theirs = answers(rng, (3, 4, 50), (0.8, 0.9), (1, 1, 0))
+    arms = [[record(num_test=50, test_correct=np.packbits(row).tobytes()) for row in arm] for arm in (ours, theirs)]
+    found = difference_of(arms[0], arms[1], metric="accuracy", alpha=ALPHA)
+    assert found == sampled_difference(ours, theirs, alpha=ALPHA)
+    targets = np.arange(50) % 3
+    balanced = difference_of(arms[0], arms[1], metric="balanced_accuracy", alpha=ALPHA, targets=targets)
+    assert balanced == sampled_difference(ours, theirs, alpha=ALPHA, weights=class_weights(targets))
+    assert difference_of(arms[0], arms[1], metric="balanced_accuracy", alpha=ALPHA) is None
+    assert difference_of(arms[0], arms[1], metric="macro_f1", alpha=ALPHA, targets=targets) is None
+    assert difference_of(arms[0][:1], arms[1], metric="accuracy", alpha=ALPHA) is None
 
 
 # --- before anything has run ------------------------------------------------------------------------------------------
