@@ -48,12 +48,12 @@ from subsettune.config import must
 from subsettune.errors import ConfigError
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.sampled import SampledDifference, rounded_up
-from subsettune.study.verification.noninferiority import ENOUGH_POWER
 from subsettune.text import share_words
 
 Array = NDArray[np.float64]
 BALANCED = "balanced_accuracy"
 NO_MEANS = ("macro_f1",)  # metrics that no mean over examples gives: an F1 divides by what is predicted
+ENOUGH_POWER = 0.8  # what "would do" means when a number of examples is named, as for a number of seeds
 ASSUMED_DISAGREEMENT = 2.0  # of a policy and the reference, times the tolerance; two runs of digits' recipe: 1 %
 ONE_MORE = 1.0  # disagreement that is counted beside those seen, in units of the largest weight of an example
 
