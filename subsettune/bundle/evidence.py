@@ -9,6 +9,7 @@ from subsettune import config
 from subsettune.config import NOT_NEGATIVE, POSITIVE, FrozenDict, setting
 from subsettune.errors import ConfigError
 from subsettune.policy import Policy
+from subsettune.study.results.sampled import SampledDifference
 from subsettune.study.results.verdict import Verdict
 
 REFERENCE = "reference"
@@ -71,6 +72,28 @@ class PolicyEvidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmationEvidence:
+    """The policy verified once more, with seeds that nobody had looked at.
+
+    Args:
+        said: what it showed, in a sentence or two.
+        passed: whether the policy matched the reference again.
+        verdict: of the test, as `Verdict.to_mapping` gives it.
+        runs: of the policy, in order of their seeds.
+        reference: runs of the reference, likewise.
+    """
+
+    said: str
+    passed: bool
+    verdict: FrozenDict
+    runs: tuple[RunEvidence, ...]
+    reference: tuple[RunEvidence, ...]
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """All numbers behind a bundle.
 
@@ -96,6 +119,11 @@ class Evidence:
         num_threads: CPU threads of each run, on which the bits of a result depend; null where that was not noted.
         test_from: where the test part comes from: `file`, an official test file, or `split`, drawn from the training
             file; empty where that was not noted.
+        sampled: the winner's difference to the reference where other test examples are drawn, too; null where it is not
+            known which examples its runs got right.
+        place: the how many-th study it was that was verified on its test split, as far as its machine knew; null where
+            that was not noted.
+        confirmation: with fresh seeds; null where nobody has asked for it.
     """
 
     run_id: str
@@ -118,6 +146,9 @@ class Evidence:
     command: str
     num_threads: int | None = setting(None, rule=config.AT_LEAST_ONE)
     test_from: Literal["", "file", "split"] = ""
+    sampled: SampledDifference | None = None
+    place: int | None = setting(None, rule=config.AT_LEAST_ONE)
+    confirmation: ConfirmationEvidence | None = None
 
     def __post_init__(self) -> None:
         config.check(self)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from subsettune.bundle import files
 from subsettune.bundle.bundle import Bundle, PhaseSubset, Place
-from subsettune.bundle.evidence import REFERENCE, Evidence, PolicyEvidence, RunEvidence
+from subsettune.bundle.evidence import REFERENCE, ConfirmationEvidence, Evidence, PolicyEvidence, RunEvidence
 from subsettune.bundle.readme import page
 from subsettune.config import FrozenDict
 from subsettune.data import Part
@@ -93,6 +93,23 @@ def export_study(view: StudyView, winner: str, subsets: Sequence[PhaseSubset], *
     )
 
 
+def confirm_bundle(view: StudyView, target: Place) -> Bundle:
+    """Write into the bundle of a study what the confirmation of its policy showed; what it holds else stays.
+
+    Args:
+        view: the study, confirmed.
+        target: where the bundle lies.
+
+    Raises:
+        BundleError: it is no bundle, or damaged.
+    """
+    bundle = Bundle.load(target)
+    bundle = replace(bundle, evidence=replace(bundle.evidence, confirmation=_confirmation(view)))
+    bundle = replace(bundle, readme=page(bundle, str(target)))
+    bundle.write(target)
+    return bundle
+
+
 def chosen(phase: int, subset: Subset, part: Part) -> PhaseSubset:
     """Rows of the source for a subset's positions in the training part.
 
@@ -154,6 +171,24 @@ def evidence_of(view: StudyView, winner: str) -> Evidence:
         command=view.manifest.command or "",
         num_threads=view.study.study.cpus_per_trial,
         test_from=cast(Literal["", "file", "split"], view.manifest.data.test_from if view.manifest.data else ""),
+        sampled=view.manifest.sampled.get(winner),
+        place=view.manifest.place,
+        confirmation=_confirmation(view),
+    )
+
+
+def _confirmation(view: StudyView) -> ConfirmationEvidence | None:
+    found = view.manifest.confirmation
+    if found is None or found.verdict.passed is None:
+        return None
+    seeds = range(found.first_seed, found.first_seed + found.num_seeds)
+    runs = [record for record in view.confirmation_runs if record.seed in seeds]
+    return ConfirmationEvidence(
+        said=found.sentence(view.study.task.tolerance),
+        passed=found.verdict.passed,
+        verdict=FrozenDict(found.verdict.to_mapping()),
+        runs=_runs(record for record in runs if record.candidate == found.candidate),
+        reference=_runs(record for record in runs if record.candidate == REFERENCE),
     )
 
 

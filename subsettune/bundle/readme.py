@@ -15,6 +15,7 @@ from subsettune.bundle.usage import how
 from subsettune.config import FrozenDict
 from subsettune.data.split import DEFAULT_TEST
 from subsettune.policy import FULL, Phase, Soup
+from subsettune.study.results import verified_before
 from subsettune.study.results.headline import verdict_words
 from subsettune.train.planning.phases import resolve
 
@@ -47,7 +48,7 @@ def page(bundle: Bundle, place: str) -> str:
         break_even=_break_even(evidence),
         place=place,
         how=how(bundle, place, _held_out(bundle)),
-        statement=evidence.statement,
+        statement="\n\n".join([evidence.statement, *_beside(evidence)]),
         chosen=_chosen(bundle),
         run_id=evidence.run_id,
         command=evidence.command or "subsettune tune",
@@ -55,6 +56,15 @@ def page(bundle: Bundle, place: str) -> str:
         versions=", ".join(f"{name} {version}" for name, version in evidence.versions.items()),
         rows=f"{bundle.table.num_rows:,}",
     )
+
+
+def _beside(evidence: Evidence) -> list[str]:
+    """What is to be known beside the statement: other test examples, earlier studies of the split, a confirmation."""
+    of_others = None if evidence.sampled is None else evidence.sampled.sentence(evidence.margin)
+    confirmed = None if evidence.confirmation is None else evidence.confirmation.said
+    place, is_confirmed = evidence.place or 1, confirmed is not None
+    earlier = verified_before.sentence(place, evidence.alpha, is_confirmed=is_confirmed)
+    return [one for one in (of_others, earlier, confirmed) if one is not None]
 
 
 @cache

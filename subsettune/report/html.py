@@ -26,6 +26,7 @@ from subsettune.report.intervals import REFERENCE, seed_differences, test_metric
 from subsettune.report.tables import (
     ResultRow,
     alpha_words,
+    beside_text,
     counts_text,
     legend,
     result_rows,
@@ -130,6 +131,7 @@ def page(view: StudyView, command: str | None = None) -> str:
         plotly=_plotly() if drawn else "",
         status_colour=_status_colour(view),
         result=[_result_cells(view, row) for row in result_rows(view)],
+        beside=beside_text(view),
         legend=legend(view),
         counts=counts_text(view),
         tuning=tuning_text(view),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from subsettune.report.components import components_table
 from subsettune.report.data_tables import warning_blocks
 from subsettune.report.render import WIDTH, Block, Column, Table, render
+from subsettune.study.results import verified_before
 from subsettune.study.results.headline import verdict_words
 from subsettune.study.results.summary import PolicyRow, ReferenceRow
 from subsettune.study.results.view import StudyView
@@ -261,7 +262,7 @@ def tuning_text(view: StudyView) -> str:
 
 def result_blocks(view: StudyView, report: str | None = None) -> list[Block]:
     """Everything that a finished study prints: headline, result, evidence, counts, cost and where the files are."""
-    blocks: list[Block] = [view.summary.headline]
+    blocks: list[Block] = [view.summary.headline, *beside_text(view)]
     if result_rows(view):
         blocks += [result_table(view), policy_table(view), legend(view)]
     if view.candidates:
@@ -273,6 +274,17 @@ def result_blocks(view: StudyView, report: str | None = None) -> list[Block]:
     places = {"Report": report, "Bundle": view.summary.bundle}
     paths = [f"{name}: {path}" for name, path in places.items() if path]
     return [*blocks, "\n".join(paths)] if paths else blocks
+
+
+def beside_text(view: StudyView) -> list[str]:
+    """What is to be known beside the headline: other test examples, a confirmation, earlier studies of the split."""
+    manifest, study, tolerance = view.manifest, view.study, view.study.task.tolerance
+    sampled, confirmation = manifest.sampled.get(manifest.winner or ""), manifest.confirmation
+    of_others = None if sampled is None else sampled.sentence(tolerance)
+    confirmed = None if confirmation is None else confirmation.sentence(tolerance)
+    place, is_confirmed = manifest.place or 1, confirmation is not None
+    earlier = verified_before.sentence(place, study.study.alpha, is_confirmed=is_confirmed)
+    return [one for one in (of_others, confirmed, earlier) if one is not None]
 
 
 def result_text(view: StudyView, report: str | None = None, width: int = WIDTH) -> str:

@@ -16,10 +16,12 @@ from torch import nn
 from subsettune.data import DataPaths, load
 from subsettune.errors import ConfigError, SubsettuneError
 from subsettune.facts import TaskFacts
+from subsettune.report.plan_tables import plan_text
 from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.study import machine, timing
 from subsettune.study.plan import plan
 from subsettune.study.preflight import check_here, resolve_study
+from subsettune.study.results.verified_before import VerifiedStudies
 from subsettune.study.spec.definition import Study, parse
 from subsettune.study.spec.point_to_policy import from_coordinates
 from subsettune.study.spec.space_check import read_space
@@ -645,3 +647,36 @@ def test_a_plan_for_runs_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS")
     with pytest.raises(ConfigError, match="cpus_per_trial must be at most 2 here, got 3"):
         plan(study, beside=_beside(1e-4, 1e-5))
+
+
+# --- the test split ---------------------------------------------------------------------------------------------------
+
+
+def test_a_test_split_that_is_small_for_the_tolerance_is_told(tmp_path: Path) -> None:
+    places = DataPaths(cache=str(tmp_path))
+    assert plan(_study({}), places)["test_notes"] == []  # 0.1 on 539 examples
+    made = plan(_study({"task.tolerance": 0.01}), places)
+    (note,) = made["test_notes"]
+    assert note.startswith("539 test examples are few for a tolerance of 0.01: ")
+    assert "1,300 would do" in note
+    assert note in " ".join(plan_text(made).split())
+    assert made["test_size"] == {
+        "num_examples": 539,
+        "disagreement": 0.02,
+        "standard_error": pytest.approx(math.sqrt(0.02 / 539)),
+        "enough": 1237,
+        "is_enough": False,
+    }
+
+
+def test_studies_that_were_verified_on_the_same_test_split_are_told(tmp_path: Path) -> None:
+    places, study = DataPaths(cache=str(tmp_path)), _study({})
+    assert plan(study, places)["verified_before"] == 0
+    fingerprint = load(study.task, places).fingerprint
+    for name in ("one", "two"):
+        VerifiedStudies.of(str(tmp_path), fingerprint).note(name, "2026-01-01", at="2026-01-01")
+    made = plan(study, places)
+    assert made["verified_before"] == 2
+    assert [note[:54] for note in made["test_notes"]] == ["2 studies were verified on this test split before, on "]
+    other = plan(_study({"task.split.seed": 1}), places)  # other test examples
+    assert other["verified_before"] == 0

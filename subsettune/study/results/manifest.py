@@ -13,14 +13,16 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import BATCHING
 from subsettune.study.results.ablation import AblationResult
 from subsettune.study.results.candidate import Candidate
+from subsettune.study.results.confirmation import Confirmation
 from subsettune.study.results.contrast import Contrast
+from subsettune.study.results.sampled import SampledDifference
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.definition import Study
 
 MANIFEST_SCHEMA = 1
 ORIGIN_KEYS = ("versions", "hardware", "data")  # where numbers come from: each with a heading of its own in a report
-SHOWN_ELSEWHERE = (*ORIGIN_KEYS, "command", "study", "rounds", "ablation", "batching")
+SHOWN_ELSEWHERE = (*ORIGIN_KEYS, "command", "study", "rounds", "ablation", "batching", "sampled", "confirmations")
 FORMER_BATCHING = 1  # of studies that do not name theirs
 STATE_KEYS = ("alpha_spent", "winner")  # of a state of verification, read here; the rest is its own
 
@@ -177,6 +179,11 @@ class Manifest:
         trials_asked: trials that a finished study was asked for.
         bundle: where the bundle was written.
         interrupted: whether its driver was interrupted, and has not come back.
+        sampled: by candidate, its difference to the reference where other test examples are drawn, too; empty in
+            studies of before, and before verification is over.
+        confirmations: of policies that it exported, with fresh seeds, one for each.
+        place: the how many-th study it is that was verified on this test split, as far as its machine knows; null in
+            studies of before, and until it has got there.
     """
 
     run_id: str
@@ -204,6 +211,14 @@ class Manifest:
     trials_asked: int = 0
     bundle: str | None = None
     interrupted: bool = False
+    sampled: Mapping[str, SampledDifference] = FrozenDict()
+    confirmations: tuple[Confirmation, ...] = ()
+    place: int | None = None
+
+    @property
+    def confirmation(self) -> Confirmation | None:
+        """Of the policy that is exported; None where nobody has asked for it."""
+        return next((one for one in self.confirmations if one.candidate == self.winner), None)
 
     @property
     def shown_rounds(self) -> tuple[RoundState, ...]:
@@ -263,16 +278,18 @@ class Manifest:
             "winner": self.winner,
             "batching": self.batching,
         }
-        for name in ("command", "facts", "target", "noise", "test_chance", "sampler", "bundle"):
+        for name in ("command", "facts", "target", "noise", "test_chance", "sampler", "bundle", "place"):
             if getattr(self, name) is not None:
                 plain[name] = config.to_plain(getattr(self, name))
-        for name in ("versions", "hardware", "code", "search", "trials_asked", "interrupted"):
+        for name in ("versions", "hardware", "code", "search", "trials_asked", "interrupted", "sampled"):
             if getattr(self, name):
                 plain[name] = config.to_plain(getattr(self, name))
         if self.data is not None:
             plain["data"] = self.data.to_mapping()
         if self.ablation is not None:
             plain["ablation"] = self.ablation.to_mapping()
+        if self.confirmations:
+            plain["confirmations"] = [one.to_mapping() for one in self.confirmations]
         return plain
 
     def to_json(self) -> bytes:
@@ -291,7 +308,7 @@ class Manifest:
             raise OtherSchemaError(raw["schema"])
         known: dict[str, Any] = {key: raw[key] for key in ("run_id", "status", "task", "created", "elapsed_s")}
         numbers = ("target", "noise", "test_chance", "trials_asked")
-        for name in ("command", *numbers, "sampler", "winner", "bundle", "interrupted"):
+        for name in ("command", *numbers, "sampler", "winner", "bundle", "interrupted", "place"):
             if name in raw:
                 known[name] = raw[name]
         for name in ("versions", "hardware", "code", "search"):
@@ -310,6 +327,8 @@ class Manifest:
             study=config.build(Study, former_names.without_objective(raw["study"])),
             starts=tuple(Start(at=start["at"], command=start.get("command", "")) for start in raw["starts"]),
             rounds=tuple(RoundState.from_mapping(plain) for plain in raw["rounds"] if plain),
+            sampled=FrozenDict({n: config.build(SampledDifference, one) for n, one in raw.get("sampled", {}).items()}),
+            confirmations=tuple(Confirmation.from_mapping(plain) for plain in raw.get("confirmations", ())),
         )
 
 

@@ -215,7 +215,8 @@ def _component_row(records: StudyRecords, component: Component) -> ComponentRow:
 
 
 def _tuning(records: StudyRecords, best: PolicyRow | None) -> Tuning:
-    runs = (*records.reference, *records.trials, *records.verification, *records.ablation_runs)
+    tested = (*records.verification, *records.confirmation_runs)
+    runs = (*records.reference, *records.trials, *tested, *records.ablation_runs)
     flops = sum(r.ledger.total + r.repeated_flops for r in runs)
     facts = records.facts
     repaid = best is not None and best.passed and facts is not None

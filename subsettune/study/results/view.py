@@ -34,6 +34,7 @@ class StudyRecords:
         verdicts: by name of the candidate.
         ablation_runs: runs that compare components with their neutral kin.
         ablation: by component, in the order of the space; empty before the ablation and where there is none.
+        confirmation_runs: of exported policies and of the reference, with fresh seeds.
     """
 
     run_id: str
@@ -49,6 +50,7 @@ class StudyRecords:
     verdicts: Mapping[str, Verdict]
     ablation_runs: tuple[RunRecord, ...] = ()
     ablation: Mapping[Component, AblationResult] = field(default_factory=dict)
+    confirmation_runs: tuple[RunRecord, ...] = ()
 
     def reaches(self, metric: float | None) -> bool:
         """Whether a validation metric is at the target or better; NaN is not."""

@@ -32,7 +32,7 @@ from subsettune.policy import FULL
 from subsettune.study.search.encoding import Encoding
 from subsettune.study.search.observations import PolicyObservations, SearchEvidence
 from subsettune.study.search.problem import Known
-from subsettune.study.search.process import Frame, Process, Sightings, fit
+from subsettune.study.search.process import Frame, Sightings, fit
 from subsettune.study.search.surrogate import Array, distance, matern, on_one_thread
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.point_to_policy import COORDINATES

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from subsettune.config import FrozenDict
 from subsettune.facts import TaskFacts
 from subsettune.ledger import Ledger
 from subsettune.policy import FULL, Policy, conventional
@@ -19,6 +20,7 @@ from subsettune.study.results.records import RunRecord
 from subsettune.study.search.search import Search
 from subsettune.study.spec.components import randomised, selects
 from subsettune.study.stages import reference
+from subsettune.study.stages.other_examples import sampled_differences
 from subsettune.study.verification import candidates as choosing
 from subsettune.study.verification.noninferiority import Rules
 from subsettune.study.verification.verification import Verification
@@ -38,6 +40,7 @@ class VerificationStage:
         """The open round, or a new one for the candidates of a search that has gone on."""
         rounds = self.context.folder.manifest.rounds
         is_open = bool(rounds) and rounds[-1].trials_asked >= self.context.settings.trials
+        self.context.note_verified()
         number = len(rounds) + (not is_open)
         verification, candidates = self._go_on(rounds[-1]) if is_open else self._begin(rounds)
         ground = self._ground(verification.spent)
@@ -58,8 +61,9 @@ class VerificationStage:
         return source
 
     def finish(self) -> None:
-        """Note which policy is exported, of all rounds."""
-        self.context.note(winner=exported(self.context.folder.manifest.rounds))
+        """Note which policy is exported, of all rounds, and what their runs say of other test examples."""
+        winner = exported(self.context.folder.manifest.rounds)
+        self.context.note(winner=winner, sampled=FrozenDict(sampled_differences(self.context)))
 
     def _go_on(self, opened: RoundState) -> tuple[Verification, dict[str, Candidate]]:
         return Verification.from_mapping(opened.state), dict(opened.candidates)
