@@ -20,11 +20,11 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import FULL, Policy
 from subsettune.select import Subset
 from subsettune.study.results.candidate import Candidate
+from subsettune.study.results.manifest import RoundState
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import StudyView
 from subsettune.study.verification.noninferiority import Rules
 from subsettune.study.verification.verification import statement
-from subsettune.study.verification.winner import is_outside_sequence
 from subsettune.task import Task
 from subsettune.train.planning.phases import resolve
 from subsettune.train.planning.projection import project
@@ -184,9 +184,21 @@ def _error_rate(view: StudyView, winner: str) -> float:
 def _extra_level(view: StudyView, winner: str) -> float:
     """Level of the winner's own test, where it is none of the sequence."""
     for each in view.manifest.rounds:
-        if winner in each.candidates and is_outside_sequence(winner, each):
+        if winner in each.candidates and _is_outside_sequence(winner, each):
             return view.verdicts[winner].nominal
     return 0.0
+
+
+def _is_outside_sequence(name: str, each: RoundState) -> bool:
+    """Whether a policy was tested as a control after a failure, at a level of its own; of version 0.1 alone.
+
+    Where all candidates had passed, a control was the next test of the sequence, and kept its level. Since then every
+    policy that may be exported has its share of the level from the beginning.
+    """
+    controls = each.state.get("controls", ())
+    if not each.is_paired or name not in controls:
+        return False
+    return any(not each.verdicts[other].passed for other in each.candidates if other not in controls)
 
 
 def _cheapest_shorter(view: StudyView) -> Candidate | None:
