@@ -20,6 +20,7 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import FULL, Policy
 from subsettune.select import Subset
 from subsettune.study.results.candidate import Candidate
+from subsettune.study.results.costs import error_increase
 from subsettune.study.results.manifest import RoundState
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import StudyView
@@ -143,12 +144,16 @@ def evidence_of(view: StudyView, winner: str) -> Evidence:
         target=view.target,
         winner=winner,
         statement=_statement(view, winner),
-        reference=_reference(view),
+        reference=_reference(view, winner),
         candidates=tuple(_candidate(view, candidate) for candidate in view.candidates.values()),
+        contrasts=tuple(FrozenDict(one.to_mapping()) for one in view.manifest.contrasts.values()),
         saving_recipe=1 - best.cost_flops / view.facts.reference_flops,
         saving_shorter=None if shorter is None else 1 - best.cost_flops / shorter.cost_flops,
         tuning_flops=tuning.flops,
         break_even=tuning.break_even,
+        tuning_seconds=tuning.seconds,
+        break_even_seconds=tuning.break_even_seconds,
+        needs=view.manifest.needs,
         versions=view.manifest.versions,
         hardware=view.manifest.hardware,
         command=view.manifest.command or "",
@@ -206,7 +211,7 @@ def _cheapest_shorter(view: StudyView) -> Candidate | None:
     return min(passed, key=lambda candidate: candidate.cost_flops, default=None)
 
 
-def _reference(view: StudyView) -> PolicyEvidence:
+def _reference(view: StudyView, winner: str) -> PolicyEvidence:
     assert view.facts is not None
     tested = [record for record in view.verification if record.candidate == REFERENCE]
     return PolicyEvidence(
@@ -216,15 +221,17 @@ def _reference(view: StudyView) -> PolicyEvidence:
         flops=view.facts.reference_flops,
         seconds=_mean(record.seconds for record in view.reference),
         saving=0.0,
-        metric=_mean(record.test_metric for record in tested),
+        metric=view.compared(winner).reference_metric,
         runs=_runs(tested),
     )
 
 
 def _candidate(view: StudyView, candidate: Candidate) -> PolicyEvidence:
     assert view.facts is not None
-    records = [record for record in view.verification if record.candidate == candidate.name]
-    verdict = view.verdicts.get(candidate.name)
+    asked = [record for record in view.verification if record.candidate == candidate.name]
+    records = asked or [record for record in view.verification if record.policy == candidate.policy]
+    verdict, compared = view.verdicts.get(candidate.name), view.compared(candidate.name)
+    better = view.study.task.higher_is_better
     return PolicyEvidence(
         name=candidate.name,
         policy=candidate.policy,
@@ -232,7 +239,9 @@ def _candidate(view: StudyView, candidate: Candidate) -> PolicyEvidence:
         flops=candidate.cost_flops,
         seconds=_mean(record.seconds for record in records if record.cause == "finished"),
         saving=1 - candidate.cost_flops / view.facts.reference_flops,
-        metric=_mean(record.test_metric for record in records),
+        metric=compared.metric,
+        reference_metric=compared.reference_metric,
+        error_increase=error_increase(compared.metric, compared.reference_metric, higher_is_better=better),
         passed=None if verdict is None else verdict.passed,
         verdict=FrozenDict({} if verdict is None else verdict.to_mapping()),
         runs=_runs(records),
