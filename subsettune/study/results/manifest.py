@@ -24,6 +24,8 @@ MANIFEST_SCHEMA = 1
 ORIGIN_KEYS = ("versions", "hardware", "data")  # where numbers come from: each with a heading of its own in a report
 SHOWN_ELSEWHERE = (*ORIGIN_KEYS, "command", "study", "rounds", "ablation", "batching", "sampled", "confirmations")
 FORMER_BATCHING = 1  # of studies that do not name theirs
+PAIRED_VERSION = 1  # of the states of verification that version 0.1 wrote
+NEEDS_LEVEL = 0.8  # of the search's intervals for the least compute that matches
 STATE_KEYS = ("alpha_spent", "winner")  # of a state of verification, read here; the rest is its own
 
 
@@ -92,6 +94,11 @@ class RoundState:
         """Name of the cheapest candidate that passed."""
         name: str | None = self.state["winner"]
         return name
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether it is of version 0.1, which tested differences of pairs with one seed, dearest candidate first."""
+        return int(self.state.get("version", PAIRED_VERSION)) == PAIRED_VERSION
 
     @property
     def alpha_spent(self) -> float:
@@ -174,6 +181,8 @@ class Manifest:
         test_chance: metric of the best constant answer on the test split, likewise; null in studies of before.
         search: counts of the search, once it is over.
         sampler: that the search used, likewise.
+        needs: by arm, between which shares of the reference's compute the least that matches lies, as the search sees
+            it (`NEEDS_LEVEL`): `{"full": [0.18, 0.31], "subset": [0.15, 0.3]}`; empty where it gave none.
         winner: name of the candidate that is exported; null where none passed, or before verification is over.
         ablation: of the components; null where there was none yet.
         trials_asked: trials that a finished study was asked for.
@@ -206,6 +215,7 @@ class Manifest:
     test_chance: float | None = None
     search: FrozenDict = FrozenDict()
     sampler: str | None = None
+    needs: FrozenDict = FrozenDict()
     winner: str | None = None
     ablation: AblationState | None = None
     trials_asked: int = 0
@@ -281,7 +291,7 @@ class Manifest:
         for name in ("command", "facts", "target", "noise", "test_chance", "sampler", "bundle", "place"):
             if getattr(self, name) is not None:
                 plain[name] = config.to_plain(getattr(self, name))
-        for name in ("versions", "hardware", "code", "search", "trials_asked", "interrupted", "sampled"):
+        for name in ("versions", "hardware", "code", "search", "needs", "trials_asked", "interrupted", "sampled"):
             if getattr(self, name):
                 plain[name] = config.to_plain(getattr(self, name))
         if self.data is not None:
@@ -311,7 +321,7 @@ class Manifest:
         for name in ("command", *numbers, "sampler", "winner", "bundle", "interrupted", "place"):
             if name in raw:
                 known[name] = raw[name]
-        for name in ("versions", "hardware", "code", "search"):
+        for name in ("versions", "hardware", "code", "search", "needs"):
             known[name] = FrozenDict(raw.get(name, {}))
         ablation = raw.get("ablation", raw.get(former_names.ABLATION))
         if ablation is not None:

@@ -45,7 +45,3 @@ def _passed(rounds: Iterable[RoundState]) -> Iterator[Candidate]:
 def _price(candidate: Candidate) -> tuple[int, bool, str]:
     """Cheapest first, then plain schedules, then by name."""
     return candidate.cost_flops, candidate.policy.arm != FULL, candidate.name
-
-
-def is_outside_sequence(name, each):
-    return False

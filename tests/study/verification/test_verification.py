@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from subsettune.errors import ConfigError, StudyError
-from subsettune.study.results.summarise import break_even, saving
+from subsettune.study.results.costs import break_even, saving
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.verification.noninferiority import (
     Array,
