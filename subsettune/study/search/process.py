@@ -199,7 +199,7 @@ class Process:
     def noise(self, u: Array) -> Array:
         """Standard deviation of one run's score, seen as u, at places u."""
         score_sd = self.noise_sd * _growth(u)
-        return np.sqrt((score_sd / self.law.slope(u)[0]) ** 2 + _MISFIT**2)
+        return np.asarray(np.sqrt((score_sd / self.law.slope(u)[0]) ** 2 + _MISFIT**2))
 
     @on_one_thread
     def condition(self, x: Array) -> Process:

@@ -54,9 +54,11 @@ class SearchStage:
         return TrialSource(self.search, again, self._keep, self._is_out_of_time)
 
     def finish(self) -> None:
-        """Note what the search counted."""
-        counts = FrozenDict(config.to_plain(self.search.counts))
-        self.context.note(search=counts, sampler=self.search.settings.source)
+        """Note what the search counted, and between which costs it sees the least that matches, by arm."""
+        counts, shortlist = FrozenDict(config.to_plain(self.search.counts)), self.search.shortlist
+        known = {arm: shortlist.interval(arm) for arm in self.context.space.arms}
+        needs = FrozenDict({arm: list(ends) for arm, ends in known.items() if ends is not None})
+        self.context.note(search=counts, sampler=self.search.settings.source, needs=needs)
 
     def _noise(self) -> float:
         """Spread of the metric over seeds, and at least that of one example's worth: ties happen by chance."""
