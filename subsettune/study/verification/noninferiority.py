@@ -208,7 +208,8 @@ def plan(level: float, looks: tuple[Size, ...]) -> tuple[Look, ...]:
     )
 
 
-def spending(level: float, information: tuple[float, ...]) -> list[tuple[float, float]]:
+@functools.lru_cache(maxsize=4096)
+def spending(level: float, information: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
     """(alpha spent so far, level of the look's test alone) for each look, alpha in proportion to the information."""
     found: list[tuple[float, float]] = []
     for i, known in enumerate(information):
@@ -216,7 +217,7 @@ def spending(level: float, information: tuple[float, ...]) -> list[tuple[float, 
         if found:
             nominal = _next_level(found[-1], math.sqrt(information[i - 1] / known), spent)
         found.append((spent, nominal))
-    return found
+    return tuple(found)
 
 
 def _next_level(last: tuple[float, float], correlation: float, spent: float) -> float:
