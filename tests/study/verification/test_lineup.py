@@ -111,7 +111,7 @@ def test_the_error_rate_is_the_level_for_every_set_of_true_hypotheses(correlatio
         assert np.any(wrong, axis=0).sum() <= stats.binom.isf(1e-6, num_repeats, LEVEL), true
 
 
-def test_a_share_goes_to_cheaper_ones_first_then_to_dearer_ones() -> None:
+def test_a_share_goes_to_the_cheaper_ones_dearest_first() -> None:
     entries = {name: Entry(cost_flops=e.cost_flops, share=e.share) for name, e in LINE_UP.items()}
 
     def having(*passed: str) -> dict[str, float]:
@@ -122,21 +122,40 @@ def test_a_share_goes_to_cheaper_ones_first_then_to_dearer_ones() -> None:
     assert having("first") == {"cheap": 0.4, "second": 0.3, "recipe": 0.3}
     assert having("second") == {"first": 0.7, "recipe": 0.3}
     assert having("recipe") == {"first": 0.4, "second": 0.6}
-    assert having("first", "cheap") == {"second": 0.7, "recipe": 0.3}
-    assert having("first", "cheap", "second") == {"recipe": 1.0}
+    assert having("first", "cheap") == {"second": 0.3, "recipe": 0.3}  # dearer ones are not tested any more
+    assert having("second", "first") == {"cheap": 0.7, "recipe": 0.3}
     assert having("first", "cheap", "second", "recipe") == {}
 
 
-def test_half_of_a_share_goes_to_the_plain_twin_of_what_passed_and_half_to_the_next() -> None:
-    found = levels(LINE_UP, 1.0, {Hypothesis("first")})
-    assert found[Hypothesis("first", is_twin=True)] == pytest.approx(0.2)
-    assert found[Hypothesis("cheap")] == pytest.approx(0.2)
-    assert found[Hypothesis("recipe")] == pytest.approx(0.3)
-    assert Hypothesis("cheap", is_twin=True) not in found
+def of_twins(*passed: str) -> dict[str, float]:
+    """The levels of the twins where policies of some names, and the twins of some, have passed."""
+    found = levels(LINE_UP, 1.0, {Hypothesis(name.removesuffix("'"), is_twin=name[-1] == "'") for name in passed})
+    return {one.name: pytest.approx(level) for one, level in found.items() if level > 0 and one.is_twin}
 
 
-def test_a_twin_has_nothing_before_its_candidate_passed_unless_all_did() -> None:
-    found = levels(LINE_UP, 1.0, {Hypothesis("second"), Hypothesis("recipe")})
-    assert not any(one.is_twin for one in found)
-    every = {Hypothesis(name) for name in LINE_UP}
-    assert sum(levels(LINE_UP, 1.0, every).values()) == pytest.approx(1.0)
+def test_half_of_a_share_is_kept_for_the_twin_of_what_passed_and_half_goes_on() -> None:
+    assert of_twins("first") == {"first": 0.2}
+    assert levels(LINE_UP, 1.0, {Hypothesis("first")})[Hypothesis("cheap")] == pytest.approx(0.2)
+
+
+def test_the_twin_of_the_cheapest_that_passed_has_alpha() -> None:
+    """That of a dearer one, which is not tested then, doesn't keep it from it."""
+    assert of_twins("first", "cheap") == {"first": 0.2, "cheap": 0.2}
+    assert of_twins("second", "first", "cheap") == {"first": 0.35, "cheap": 0.35}
+
+
+def test_a_twin_has_nothing_before_its_candidate_passed() -> None:
+    assert of_twins() == {}
+    assert of_twins("second", "recipe") == {}
+
+
+@given(line_ups())
+@settings(max_examples=60, deadline=None)
+def test_what_a_twin_leaves_changes_no_other_policy(entries: dict[str, Entry]) -> None:
+    """A winner is the winner for good once its twin is tested."""
+    twins = [one for one in everything(entries) if one.is_twin]
+    for passed in subsets(entries):
+        before = levels(entries, LEVEL, passed - set(twins))
+        after = levels(entries, LEVEL, passed)
+        policies = [one for one in everything(entries) if not one.is_twin and one not in passed]
+        assert all(after.get(one, 0.0) == before.get(one, 0.0) for one in policies)
