@@ -19,7 +19,7 @@ from scipy import stats
 from subsettune.errors import ConfigError, StudyError
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.verification.lineup import Entry
-from subsettune.study.verification.noninferiority import Rules, allot, decide, plan, sizes
+from subsettune.study.verification.noninferiority import UNSTEADY, Rules, allot, decide, plan, sizes
 from subsettune.study.verification.power import required_seeds
 from subsettune.study.verification.superiority import compare, pair_floor
 from subsettune.study.verification.verification import REFERENCE, Verification, most_runs, statement
@@ -124,7 +124,9 @@ def test_the_books_agree_with_the_arithmetic(seed: int, cost: int, is_last_resor
     verdict = made.verdicts["a"]
     assert verdict.passed == bool(passed)
     assert (verdict.num_seeds, verdict.num_references) == looks[int(settled_at)].size
-    assert (verdict.nominal, verdict.alpha_spent) == (looks[int(settled_at)].nominal, looks[int(settled_at)].alpha_spent)
+    look = looks[int(settled_at)]
+    # A look that may only end the test has no bound of its own: that of the last is told.
+    assert (verdict.nominal, verdict.alpha_spent) == (look.nominal or looks[-1].nominal, look.alpha_spent)
 
 
 def test_a_policy_equal_run_by_run_passes() -> None:
@@ -161,8 +163,10 @@ def test_the_first_is_tested_alone_and_then_the_cheaper_ones() -> None:
     made = verification()
     asked = play(made, steady({}))
     assert asked[0] == batch(REFERENCE, 0, 5) | batch("first", 0, 5)
-    assert asked[1] == batch("cheap", 0, 5)
-    assert len(asked) == 2
+    assert asked[1] == batch("first", 5, 8)  # cheap runs: the first look may only end it
+    assert asked[2] == batch("cheap", 0, 5)
+    assert asked[3] == batch("cheap", 5, 10)
+    assert len(asked) == 4
     assert made.winner == "cheap"
     assert made.finished
     assert [made.verdicts[name].passed for name in made.order] == [True, None, None, True]
@@ -266,20 +270,20 @@ def test_a_hopeless_policy_is_left_after_its_first_look() -> None:
 def test_a_policy_that_scatters_too_much_is_told_so() -> None:
     def metric(name: str, seed: int) -> float:
         wave = (-1.0, 1.0, 0.5, -0.5, 0.0)[seed % 5]
-        return 0.9 + wave * (0.0005 if name == REFERENCE else 0.001)
+        return 0.9 + wave * (0.0005 if name == REFERENCE else 0.0015)
 
     made = verification(alone(), max_seeds=5)
     play(made, metric)
     assert made.verdicts["a"].passed is False
     assert made.verdicts["a"].lower_bound > -MARGIN
-    assert made.verdicts["a"].reason == "scatters 2 times as much as the reference with 5 seeds, and 1.6 are allowed"
+    assert made.verdicts["a"].reason == f"scatters 3 times as much as the reference with 5 seeds, and {UNSTEADY:g} are allowed"
     usual = verification(alone(), max_seeds=5, usual_spread=0.001)
     play(usual, metric)
     assert usual.winner == "a"
 
 
 def test_the_last_resort_alone_may_run_the_reference_as_often_as_max_seeds() -> None:
-    metric = {REFERENCE: (0.006, -0.006), "a": (-0.010, 0.003)}  # in the open at every look but the last
+    metric = {REFERENCE: (0.006, -0.006), "a": (-0.009, 0.004)}  # open at every look
 
     for is_last_resort, most in ((False, 8), (True, 10)):
         made = verification(alone(is_last_resort=is_last_resort))
@@ -412,16 +416,17 @@ def test_a_twin_is_tested_for_a_match_and_against_its_candidate() -> None:
     made, asked = with_twin(metric)
     assert made.controls == ("equal",)
     assert asked == [batch("equal", 0, 5)]
+    own = most_of(made, "a")
     assert made.finished
     contrast = made.contrasts["equal"]
     assert (contrast.policy, contrast.control, contrast.is_claim, contrast.shown) == ("a", "equal", True, True)
     assert made.verdicts["equal"].passed is False
     assert made.verdicts["equal"].level == pytest.approx(allot(0.05))  # all else has passed
     differences = np.array([metric("a", i) - metric("equal", i) for i in range(5)])
-    oracle = compare(differences, (5,), allot(0.05), pair_floor(0.0, 0.9))
+    oracle = compare(differences, (5, own), allot(0.05), pair_floor(0.0, 0.9))
     assert contrast.lower_bound == pytest.approx(oracle.lower_bound)
-    assert contrast.level == pytest.approx(allot(0.05))
-    assert contrast.words(MARGIN) == "better by 0.0188 (at least 0.0180)"
+    assert contrast.level == pytest.approx(oracle.level) == pytest.approx(allot(0.05) * 5 / own)
+    assert contrast.words(MARGIN) == "better by 0.0188 (at least 0.0178)"
     assert made.winner == "a"  # a twin is none of the line-up
 
 
@@ -480,9 +485,11 @@ def test_before_its_runs_a_twin_shows_nothing_yet() -> None:
 def test_two_policies_with_twins_share_the_error_rate_of_a_win() -> None:
     line_up = {**alone(400, has_twin=True), "b": Entry(cost_flops=800, share=0.0, has_twin=True)}
     made = verification(line_up)
-    play(made, steady({}))
+    metric = steady({})
+    play(made, metric)
     made.add_twin("equal", "a")
-    assert made.contrasts["equal"].level == pytest.approx(allot(0.05) / 2)
+    play(made, metric)
+    assert made.contrasts["equal"].level < allot(0.05) / 2
 
 
 def test_nothing_is_claimed_of_a_control() -> None:
@@ -585,7 +592,7 @@ def test_the_statement_says_what_is_covered_and_what_not() -> None:
     made = verification()
     play(made, steady({"first": -0.002, "cheap": math.nan}))
     text = statement(made.verdicts["first"], made.rules)
-    assert text.startswith("5 runs of first beside 5 conventional runs: its mean test metric is 0.00")
+    assert text.startswith("8 runs of first beside 5 conventional runs: its mean test metric is 0.00")
     assert f"below the reference's, and at one-sided level {made.verdicts['first'].nominal:.3g} no more than " in text
     assert "covers the noise of training" in text
     assert "not the sampling of the test set" in text
