@@ -1,13 +1,13 @@
 """How often verification is wrong, and how often it is right: whole verifications, each driven to its end.
 
-    python benchmarks/verification.py [--quick] [--repeats 20000] [--alpha 0.05] [--seed 0] [--only level]
+    python benchmarks/verification.py [--quick] [--repeats 20000] [--alpha 0.05] [--seed 0] [--only TABLE]
 
 A policy of the tables of errors has its true mean exactly at the margin, or equals the reference; each pass of one at
 the margin is a mistake. The whole procedure is at work: looks, futility, alpha that moves on, the twin and the test of
 a win (`many_verifications.py`; a test holds it against the state machine). Intervals are Clopper-Pearson, 99 %. A row
 is `above` where the whole interval lies above the level of one verification, 0.8 alpha, and `over` where it lies above
-alpha; rows that no test of a mean of a few runs holds say so in the last column. Tolerance and spreads: 0.01 of accuracy
-is the margin, 360 test examples; a spread is in units of the margin.
+alpha; rows that no test of a mean of a few runs holds say so in the last column. The margin
+is 0.01 of accuracy on 360 test examples; a spread is in units of the margin.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from subsettune.study.verification.noninferiority import (
     plan,
     sizes,
 )
-from subsettune.study.verification.power import pass_probability, required_seeds
 
 MARGIN = 0.01
 STEP = 1 / 360
@@ -127,7 +126,9 @@ NOISES: tuple[Noise, ...] = (
     Noise(name="steps of 1/360, spread 0.5", draw=each(rounded(0.5), rounded(0.5)), spread=0.5, resolution=STEP),
     Noise(name="two values, even", draw=each(neighbours(0.5), neighbours(0.5)), spread=0.14, resolution=STEP),
     Noise(name="two values, 0.9", draw=each(neighbours(0.9), neighbours(0.5)), spread=0.14, resolution=STEP),
-    Noise(name="two values, reference steady", draw=each(neighbours(0.6), neighbours(0.0)), spread=0.0, resolution=STEP),
+    Noise(
+        name="two values, reference steady", draw=each(neighbours(0.6), neighbours(0.0)), spread=0.0, resolution=STEP
+    ),
     Noise(name="candidate 0.5 times the spread", draw=normal(0.6, 0.5), spread=0.6),
     Noise(name="candidate 1.5 times the spread", draw=normal(0.5, 1.5), spread=0.5),
     Noise(name="candidate 2.5 times the spread", draw=normal(0.4, 2.5), spread=0.4),
@@ -136,8 +137,12 @@ NOISES: tuple[Noise, ...] = (
     Noise(name="gamma(2) downwards, candidate", draw=each(skewed(0.5), plain(0.5)), spread=0.5, note=CANNOT),
     Noise(name="gamma(2), candidate 1.5 times", draw=each(skewed(0.75), plain(0.5)), spread=0.5, note=CANNOT),
     Noise(name="Student t, 3 df", draw=each(student(0.5), student(0.5)), spread=0.5),
-    Noise(name="1 run in 7 fails by 4, candidate", draw=each(fails(1 / 7, 0.3, 4), plain(0.3)), spread=0.3, note=CANNOT),
-    Noise(name="1 run in 20 fails by 10, candidate", draw=each(fails(0.05, 0.3, 10), plain(0.3)), spread=0.3, note=CANNOT),
+    Noise(
+        name="1 run in 7 fails by 4, candidate", draw=each(fails(1 / 7, 0.3, 4), plain(0.3)), spread=0.3, note=CANNOT
+    ),
+    Noise(
+        name="1 run in 20 fails by 10, candidate", draw=each(fails(0.05, 0.3, 10), plain(0.3)), spread=0.3, note=CANNOT
+    ),
     Noise(name="1 run in 20 fails by 10, both", draw=each(fails(0.05, 0.3, 10), fails(0.05, 0.3, 10)), spread=2.2),
     Noise(name="correlated by seed, 0.6", draw=normal(0.5, 1.0, 0.6), spread=0.5),
     Noise(name="correlated by seed, -0.3", draw=normal(0.5, 1.0, -0.3), spread=0.5, note="no seed does that"),
@@ -193,9 +198,13 @@ def designs() -> Iterator[Design]:
     """Those of the tables of errors."""
     for seeds, most in ((5, 10), (3, 10), (8, 16)):
         yield Design(name="all four at the margin", entries=line_up(), at_margin=ALL, seeds=seeds, max_seeds=most)
-        mixed = ALL - {"first"}
         yield Design(
-            name="first equal, others at margin", entries=line_up(), at_margin=mixed, seeds=seeds, max_seeds=most
+            name="first and its twin equal, others at margin",
+            entries=line_up(),
+            at_margin=ALL - {"first"},
+            twins_at_margin=False,
+            seeds=seeds,
+            max_seeds=most,
         )
     last = ALL - {"recipe"}
     yield Design(name="recipe equal, others at margin", entries=line_up(), at_margin=last, twins_at_margin=False)
@@ -361,3 +370,107 @@ def win_table(alpha: float, repeats: int, rng: np.random.Generator) -> None:
 
 def _noise(win: Win) -> Noise:
     return Noise(name=win.name, draw=win.draw, spread=win.spread, resolution=win.resolution)
+
+
+def power_tables(alpha: float, repeats: int, rng: np.random.Generator) -> None:
+    """P(pass) of the first of a line-up against its true difference, and what its test costs."""
+    shifts = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25)
+    for spread in (0.4, 0.6, 1.0):
+        print(f"\nPower of a policy with 0.4 of the level, spread {spread:g} margins; seeds 5 to 10, n = {repeats}")
+        print("  cost  true difference / margin:" + "".join(f"{s:>15g}" for s in shifts))
+        for cost in (0.1, 0.25, 0.6, 1.0):
+            cells = [_power(spread, shift, cost, alpha, repeats, rng) for shift in shifts]
+            print(f"  {cost:<28g}" + "".join(f"{passed:8.3f} /{spent:5.1f}" for passed, spent in cells))
+    print("  after the stroke: conventional trainings that its runs and those of the reference cost, on average.")
+
+
+def _power(
+    spread: float, shift: float, cost: float, alpha: float, repeats: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """A cell of the table: chance to pass, and conventional trainings spent."""
+    entries = {"one": Entry(cost_flops=round(cost * WHOLE), share=0.4)}
+    noise = Noise(name="", draw=normal(spread), spread=spread)
+    rules = rules_for(Design(name="", entries=entries, at_margin=frozenset()), noise, alpha)
+    own, reference = noise.draw(rng, (repeats, 1, many.most_drawn(entries, rules, WHOLE)))
+    drawn = Drawn(reference=MARGIN * reference, own=MARGIN * (own + shift))
+    ended = many.carry_out(entries, rules, drawn, reference_flops=WHOLE)
+    return float(ended.passed[:, 0].mean()), float(np.mean(ended.reference_runs + cost * ended.own_runs[:, 0]))
+
+
+def study_table(alpha: float, repeats: int, rng: np.random.Generator) -> None:
+    """What becomes of a whole line-up, for some truths."""
+    truths = (
+        ("all equal the reference", (0.0, 0.0, 0.0, 0.0)),
+        ("the cheap one at half the margin", (0.0, 0.0, 0.0, -0.5)),
+        ("as a curve of accuracy over compute is", (-0.5, -0.25, 0.0, -0.8)),
+        ("the recipe alone is good", (-1.0, -1.0, 0.0, -1.0)),
+    )
+    entries = line_up()
+    print(
+        f"\nA line-up of costs 0.4, 0.6, 0.9, 0.25 (first, second, recipe, cheap); seeds 5, max_seeds 10, n = {repeats}"
+    )
+    print("  passed: any, the first, the cheap one, the twin of what won; conventional trainings spent, and references")
+    for spread in (0.25, 0.5, 1.0):
+        for name, shifts in truths:
+            noise = Noise(name="", draw=normal(spread), spread=spread)
+            rules = rules_for(Design(name="", entries=entries, at_margin=frozenset()), noise, alpha)
+            own, reference = noise.draw(rng, (repeats, 6, many.most_drawn(entries, rules, WHOLE)))
+            moved = own + np.array([*shifts, shifts[0], shifts[3]])[:, None]
+            drawn = Drawn(reference=MARGIN * reference, own=MARGIN * moved)
+            ended = many.carry_out(entries, rules, drawn, reference_flops=WHOLE)
+            print(f"  spread {spread:<5g}{name:<40}" + _outcome(entries, ended))
+
+
+def _outcome(entries: Mapping[str, Entry], ended: Ended) -> str:
+    costs = np.array([entries[one.name].cost_flops / WHOLE for one in many.hypotheses(entries)])
+    spent = float(np.mean(ended.reference_runs + ended.own_runs @ costs))
+    passed = ended.passed.mean(axis=0)
+    rates = (float((ended.winner >= 0).mean()), passed[0], passed[3], passed[4] + passed[5])
+    return "".join(f"{rate:7.3f}" for rate in rates) + f"{spent:8.1f}{ended.reference_runs.mean():6.1f}"
+
+
+def futility_table(alpha: float, repeats: int, rng: np.random.Generator) -> None:
+    """Why a hopeless candidate stops early: chance to pass, and runs of its own and of the reference."""
+    print(f"\nFutility, a policy of cost 0.25 with all of the level, spread 0.6 margins; n = {repeats}")
+    rules = rules_for(Design(name="", entries={}, at_margin=frozenset()), NOISES[1], alpha)
+    looks = plan(allot(alpha), sizes(rules, 0.25, is_last_resort=True))
+    runs = np.array([look.size for look in looks])
+    for futile_below in (0.0, 0.05, FUTILE_BELOW, 0.3):
+        cells = []
+        for shift in (-1.0, -0.5, 0.0):
+            own, reference = normal(0.6)(rng, (repeats, 1, int(runs.max())))
+            c, r = MARGIN * (own[:, 0] + shift), MARGIN * reference
+            passed, settled_at = decide(c, r, rules, looks, futile_below=futile_below)
+            cells.append(
+                f"{shift:+.1f}: {passed.mean():.3f} / {' + '.join(f'{n:.1f}' for n in runs[settled_at].mean(axis=0))}"
+            )
+        print(f"  below {futile_below:<6g}" + "    ".join(cells))
+
+
+TABLES: Mapping[str, Callable[[float, int, np.random.Generator], None]] = {
+    "level": level_tables,
+    "win": win_table,
+    "power": power_tables,
+    "study": study_table,
+    "futility": futility_table,
+}
+
+
+def main() -> None:
+    """Parse and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=20_000, help="simulated studies a row (default 20000)")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK} studies a row")
+    parser.add_argument("--only", choices=TABLES, help="one of the tables")
+    parser.add_argument("--alpha", type=float, default=0.05)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    rng, start_s = np.random.default_rng(given.seed), time.perf_counter()
+    for name, table in TABLES.items():
+        if given.only in (None, name):
+            table(given.alpha, QUICK if given.quick else given.repeats, rng)
+    print(f"\nseed {given.seed}, numpy {np.__version__}, {time.perf_counter() - start_s:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -4,9 +4,10 @@ Written down before any of them is tested. Each policy holds a share of the leve
 has the use: the first in the share's list that has not passed. So a policy that fails keeps what it had and takes
 nothing from others, and one that passes leaves its share to the cheaper policies, dearest first, and to the plain twin
 of the one that wins. What a twin leaves goes nowhere, so that a winner stays the winner once its twin is tested. The
-chance that any policy at the margin or worse passes is at most the level, whatever they have in common: in every set of true hypotheses the shares add up to no more than 1, and a set that is smaller gives each of its
-members no less, which makes it a closed test (Marcus, Peritz & Gabriel 1976; graphs of Bretz et al. 2009, Stat. Med.
-28:586). It holds over looks, too, since each test rejects at most as often as its level says (Maurer & Bretz 2013).
+chance that any policy at the margin or worse passes is at most the level, whatever they have in common: in every set of
+true hypotheses the shares add up to no more than 1, and a set that is smaller gives each of its members no less, which
+makes it a closed test (Marcus, Peritz & Gabriel 1976; graphs of Bretz et al. 2009, Stat. Med. 28:586). It holds over
+looks, too, since each test rejects at most as often as its level says (Maurer & Bretz 2013).
 """
 
 from __future__ import annotations

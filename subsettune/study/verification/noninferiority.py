@@ -250,9 +250,9 @@ def spread_floor(resolution: float, scale: float) -> float:
 
     With few seeds all metrics can coincide by chance, and s = 0 would let anything pass. A variance of
     resolution^2 / 4, the largest that two neighbouring values can have, keeps the level for metrics that take two
-    neighbouring values, at any odds, for every number of seeds and every level up to 0.1 (a test enumerates them);
-    resolution^2 / 6 does so up to 0.01 only. The price in power: a spread of one step counts 12 % more, one of three
-    steps 1.4 %.
+    neighbouring values, at any odds, for up to `MOST_OWN` runs of the candidate for one of the reference and every
+    level up to 0.08, the most that an alpha of 0.1 gives (a test enumerates them); resolution^2 / 6 does so up to 0.015
+    only. The price in power: a spread of one step counts 12 % more, one of three steps 1.4 %.
 
     Args:
         resolution: smallest step of the metric.

@@ -105,7 +105,7 @@ def test_the_error_rate_is_the_level_for_every_set_of_true_hypotheses(correlatio
     common, own = rng.standard_normal((num_repeats, 1)), rng.standard_normal((num_repeats, len(every)))
     uniform = stats.norm.sf(math.sqrt(correlation) * common + math.sqrt(1 - correlation) * own)
     for true in subsets(LINE_UP)[1:]:
-        # The first mistake is made where all that is false has passed, and maybe nothing else: its level is the highest.
+        # A first mistake is made where at most all that is false has passed: no level is higher then.
         having = levels(LINE_UP, LEVEL, set(every) - true)
         wrong = [uniform[:, i] < having.get(one, 0.0) for i, one in enumerate(every) if one in true]
         assert np.any(wrong, axis=0).sum() <= stats.binom.isf(1e-6, num_repeats, LEVEL), true

@@ -176,6 +176,27 @@ def test_two_looks_of_one_spread_use_up_the_level_exactly(schedule: tuple[int, i
     assert abs(crossed.sum() - num_repeats * level) < 4.5 * math.sqrt(num_repeats * level * (1 - level))
 
 
+@pytest.mark.parametrize("cost", [0.1, 0.4, 0.6, 1.0])
+@pytest.mark.parametrize("ratio", [0.1, 0.6, 1.0, UNSTEADY])
+def test_the_levels_of_a_plan_hold_whatever_the_ratio_of_the_spreads(cost: float, ratio: float) -> None:
+    """By simulation of the normal law, spreads known: near the level, and not above it, as looks share their runs."""
+    num_repeats = 60_000
+    rng = np.random.default_rng(2)
+    looks = plan(LEVEL, sizes(rules(), cost, is_last_resort=True))
+    own, theirs = np.zeros(num_repeats), np.zeros(num_repeats)
+    crossed, before = np.zeros(num_repeats, dtype=np.bool_), (0, 0)
+    for look in looks:
+        more = look.num_seeds - before[0], look.num_references - before[1]
+        own += math.sqrt(more[0]) * rng.standard_normal(num_repeats)
+        theirs += math.sqrt(more[1]) * rng.standard_normal(num_repeats)
+        error = math.sqrt(ratio**2 / look.num_seeds + 1 / look.num_references)
+        z = (ratio * own / look.num_seeds - theirs / look.num_references) / error
+        crossed |= z > stats.norm.isf(look.nominal)
+        before = look.size
+    assert at_most(int(crossed.sum()), num_repeats, LEVEL)
+    assert crossed.mean() > 0.85 * LEVEL
+
+
 @pytest.mark.parametrize("ratio", [0.4, 0.7, 1.0, 1.5])
 @pytest.mark.parametrize("cost", [0.1, 0.25, 0.6, 1.0])
 @pytest.mark.parametrize("schedule", [(5, 10), (3, 10), (8, 16)])
@@ -202,7 +223,7 @@ def rounded(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 
 def two_values(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    return ((rng.random(shape) < 0.5) - 0.5) * STEP / MARGIN
+    return np.where(rng.random(shape) < 0.5, 0.5, -0.5) * (STEP / MARGIN)
 
 
 @pytest.mark.parametrize("law", [heavy_tailed, skewed, rounded, two_values])

@@ -80,5 +80,7 @@ def test_required_seeds_give_the_power_they_promise(relative: float) -> None:
     assert n is not None
     rng = np.random.default_rng(0)
     own, theirs = relative * MARGIN * rng.standard_normal((20_000, n)), MARGIN * rng.standard_normal((20_000, n))
-    reached = (stats.ttest_ind(own + MARGIN, theirs, axis=1, equal_var=False, alternative="greater").pvalue < LEVEL).mean()
+    reached = (
+        stats.ttest_ind(own + MARGIN, theirs, axis=1, equal_var=False, alternative="greater").pvalue < LEVEL
+    ).mean()
     assert 0.8 - 0.015 < reached < 0.88

@@ -102,7 +102,9 @@ def test_one_look_agrees_with_scipy(seed: int, ratio: float, shift: float) -> No
         made.record("a", i, own[i])
     verdict = made.verdicts["a"]
     oracle = stats.ttest_ind(own + MARGIN, theirs, equal_var=False, alternative="greater")
-    bound = stats.ttest_ind(own, theirs, equal_var=False, alternative="greater").confidence_interval(1 - allot(0.05)).low
+    bound = (
+        stats.ttest_ind(own, theirs, equal_var=False, alternative="greater").confidence_interval(1 - allot(0.05)).low
+    )
     assert verdict.p_value == pytest.approx(oracle.pvalue, rel=1e-6)
     assert verdict.lower_bound == pytest.approx(bound, rel=1e-6, abs=1e-9)
     assert verdict.passed == (oracle.pvalue < allot(0.05))
@@ -276,7 +278,10 @@ def test_a_policy_that_scatters_too_much_is_told_so() -> None:
     play(made, metric)
     assert made.verdicts["a"].passed is False
     assert made.verdicts["a"].lower_bound > -MARGIN
-    assert made.verdicts["a"].reason == f"scatters 3 times as much as the reference with 5 seeds, and {UNSTEADY:g} are allowed"
+    assert (
+        made.verdicts["a"].reason
+        == f"scatters 3 times as much as the reference with 5 seeds, and {UNSTEADY:g} are allowed"
+    )
     usual = verification(alone(), max_seeds=5, usual_spread=0.001)
     play(usual, metric)
     assert usual.winner == "a"
@@ -551,7 +556,10 @@ def test_everything_survives_the_round_trip() -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"version": 1}, "version of the verification must be 2, got 1. Go on with the version of subsettune that began"),
+        (
+            {"version": 1},
+            "version of the verification must be 2, got 1. Go on with the version of ",
+        ),
         ({"winner": "first"}, "recorded winner must be 'a', as its runs say, got 'first'. Restore a copy."),
         ({"runs": [{"name": "x", "seed": 0, "metric": 1.0}]}, "The recorded verification is damaged: name must be one"),
         ({"rules": {"margin": 1.0}}, "The recorded verification is damaged: "),
