@@ -174,7 +174,8 @@ class _Batch:
         return np.stack([self._runs_at(k, 0) for k in range(len(self.entries))], axis=1)
 
     def _reference_runs(self) -> Counts:
-        return np.stack([self._runs_at(k, 1) for k in range(len(self.entries))]).max(axis=0)
+        found: Counts = np.stack([self._runs_at(k, 1) for k in range(len(self.entries))]).max(axis=0)
+        return found
 
     def _looks_done(self, h: int) -> Counts:
         """(R,) looks at a hypothesis whose runs are there."""
@@ -183,7 +184,8 @@ class _Batch:
         k = dict(self._twins())[h]
         own = np.where(self.twin_of == k, self.twin_runs, 0)
         theirs = self._reference_runs()
-        return np.stack([(own >= n) & (theirs >= m) for n, m in self.sizes[h]]).sum(axis=0)
+        found: Counts = np.stack([(own >= n) & (theirs >= m) for n, m in self.sizes[h]]).sum(axis=0)
+        return found
 
     # What the tests say.
 
