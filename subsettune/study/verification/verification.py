@@ -386,7 +386,8 @@ class Verification:
         contrast = contrasts[name]
         if contrast.num_seeds == 0 or name in self._controls:
             return self.rules.seeds
-        is_open = contrast.shown is None or verdicts[name].passed is None
+        verdict = verdicts[name]
+        is_open = contrast.shown is None or (verdict.passed is None and verdict.level > 0)  # without alpha none decides
         return self._pair_sizes(contrast.policy)[-1] if is_open else contrast.num_seeds
 
     # On disk.
