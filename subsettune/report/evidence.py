@@ -30,7 +30,7 @@ class EvidenceRow:
         difference: of the two means.
         bound: one-sided lower bound of it; None of a control.
         level: error rate that its tests share; None of a control, of which nothing is claimed.
-        p_value: None likewise.
+        p_value: None likewise, and of what was not tested.
         verdict: in words.
         reason: in a sentence; may be empty.
     """
@@ -63,7 +63,7 @@ def _evidence_row(view: StudyView, name: str) -> EvidenceRow:
         difference=_difference(view, name),
         bound=None if claim is None else claim.lower_bound,
         level=None if claim is None else claim.level,
-        p_value=None if claim is None else claim.p_value,
+        p_value=claim.p_value if claim is not None and claim.is_tested else None,
         verdict=outcome_words(view, name),
         reason="" if verdict is None else verdict.reason,
     )
@@ -140,7 +140,7 @@ def contrasts_table(view: StudyView) -> Table | None:
             one.control,
             str(one.num_seeds or NOTHING),
             metric_words(one.mean_difference, tolerance, signed=True),
-            metric_words(one.lower_bound, tolerance, signed=True),
+            metric_words(one.lower_bound if one.is_claim else None, tolerance, signed=True),
             rate_words(one.level if one.is_claim else None),
             contrast_words(one),
         )

@@ -58,6 +58,7 @@ from subsettune.text import (
     passes_words,
     saving_words,
     seconds_words,
+    sentence,
     share_words,
 )
 
@@ -227,7 +228,7 @@ def _evidence(view: StudyView) -> list[list[Cell]]:
 
 def _evidence_cells(view: StudyView, row: EvidenceRow) -> list[Cell]:
     tolerance = view.study.task.tolerance
-    words = f"{describe(view.candidates[row.name].policy, view.facts)}. {row.reason}".strip()
+    words = f"{describe(view.candidates[row.name].policy, view.facts)}. {sentence(row.reason)}".strip()
     return [
         _subject(row.name, words),
         _number("n", runs_words(row.num_seeds, row.num_references)),
@@ -246,9 +247,11 @@ def _contrast_cells(view: StudyView, contrast: Contrast) -> list[Cell]:
     pairs = f"{counted(contrast.num_seeds, 'pair')} of runs with one seed" if contrast.num_seeds else ""
     return [
         _subject(f"{contrast.policy} against {contrast.control}", pairs),
-        _number("n", runs_words(contrast.num_seeds, contrast.num_seeds)),
+        _number("n", str(contrast.num_seeds or NOTHING)),
         _number("mean difference", metric_words(contrast.mean_difference, tolerance, signed=True)),
-        _number("lower bound", metric_words(contrast.lower_bound, tolerance, signed=True)),
+        _number(
+            "lower bound", metric_words(contrast.lower_bound if contrast.is_claim else None, tolerance, signed=True)
+        ),
         _number("above", "0" if contrast.is_claim else NOTHING),
         _number("level", rate_words(contrast.level if contrast.is_claim else None)),
         _number("p-value", NOTHING),

@@ -289,7 +289,7 @@ def test_the_winner_against_its_controls() -> None:
             ),
         ),
         (
-            *("candidate-1", "random", "5", f"{random.mean_difference:+.4f}", f"{random.lower_bound:+.4f}", "-"),
+            *("candidate-1", "random", "5", f"{random.mean_difference:+.4f}", "-", "-"),
             "no claim",
         ),
     )
