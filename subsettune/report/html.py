@@ -27,6 +27,7 @@ from subsettune.report.evidence import (
     contrast_words,
     evidence_rows,
     how_tested,
+    interval_words,
     rate_words,
     runs_words,
 )
@@ -43,6 +44,7 @@ from subsettune.report.tables import (
 from subsettune.study.results.ablation import ABLATION_WORDS, AblationResult
 from subsettune.study.results.contrast import Contrast
 from subsettune.study.results.records import RunRecord
+from subsettune.study.results.sampled import SampledDifference
 from subsettune.study.results.summary import ComponentRow
 from subsettune.study.results.view import REFERENCE, StudyView
 from subsettune.study.spec.yaml_file import to_yaml
@@ -235,10 +237,18 @@ def _evidence_cells(view: StudyView, row: EvidenceRow) -> list[Cell]:
         _number("mean difference", metric_words(row.difference, tolerance, signed=True)),
         _number("lower bound", metric_words(row.bound, tolerance, signed=True)),
         _number("above", f"{-tolerance:g}" if row.level is not None else NOTHING),
+        *_other_examples(view, row.sampled),
         _number("level", rate_words(row.level)),
         _number("p-value", rate_words(row.p_value)),
         _verdict_cell(row.verdict),
     ]
+
+
+def _other_examples(view: StudyView, sampled: SampledDifference | None) -> list[Cell]:
+    """The two-sided interval where test examples are drawn anew, too; no column where that is known of none."""
+    if not view.manifest.sampled:
+        return []
+    return [_number("other examples", interval_words(sampled, view.study.task.tolerance))]
 
 
 def _contrast_cells(view: StudyView, contrast: Contrast) -> list[Cell]:
@@ -253,6 +263,7 @@ def _contrast_cells(view: StudyView, contrast: Contrast) -> list[Cell]:
             "lower bound", metric_words(contrast.lower_bound if contrast.is_claim else None, tolerance, signed=True)
         ),
         _number("above", "0" if contrast.is_claim else NOTHING),
+        *_other_examples(view, None),
         _number("level", rate_words(contrast.level if contrast.is_claim else None)),
         _number("p-value", NOTHING),
         _verdict_cell(contrast_words(contrast)),
