@@ -49,6 +49,7 @@ def page(bundle: Bundle, place: str) -> str:
         error=text.change_words(evidence.best.error_increase),
         contrasts=_contrasts(evidence),
         needs=_needs(evidence),
+        others=_others(evidence),
         break_even=_break_even(evidence),
         place=place,
         how=how(bundle, place, _held_out(bundle)),
@@ -279,6 +280,16 @@ def _break_even(evidence: Evidence) -> str:
     if evidence.break_even_seconds is None:
         return f"{told}; {took}, which none repays, for no time is saved."
     return f"{told}; {took}, which {evidence.break_even_seconds:,} repay{'s' * (evidence.break_even_seconds == 1)}."
+
+
+def _others(evidence: Evidence) -> str:
+    """The interval of the difference where test examples are drawn anew, too."""
+    sampled = evidence.sampled
+    if sampled is None:
+        return ""
+    low, high = (text.metric_words(end, evidence.margin, signed=True) for end in sampled.interval)
+    sure = text.share_words(1 - sampled.alpha)
+    return f"- With other test examples in place of these, too, its difference is {low} to {high} ({sure}, two-sided)."
 
 
 def _needs(evidence: Evidence) -> str:

@@ -8,14 +8,16 @@ from subsettune.report.render import Column, Table
 from subsettune.study.results.candidate import Candidate
 from subsettune.study.results.contrast import Contrast
 from subsettune.study.results.headline import outcome_words
+from subsettune.study.results.sampled import SampledDifference
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.results.view import StudyView
-from subsettune.text import NOTHING, is_number, metric_words, passes_words
+from subsettune.text import NOTHING, is_number, metric_words, passes_words, share_words
 
 CAVEAT = (
     "The evidence covers the noise of training (initial weights, order of examples), not the sampling of the test set: "
     "all runs are judged on the same test examples."
 )
+OTHER_EXAMPLES = "Other examples: where the difference lies when test examples are drawn anew, too"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +32,11 @@ class EvidenceRow:
         difference: of the two means.
         bound: one-sided lower bound of it; None of a control.
         level: error rate that its tests share; None of a control, of which nothing is claimed.
-        p_value: None likewise.
+        p_value: None likewise, and of what was not tested.
         verdict: in words.
         reason: in a sentence; may be empty.
+        sampled: the difference where other test examples are drawn, too; None where it is not known which examples the
+            runs got right.
     """
 
     name: str
@@ -45,6 +49,7 @@ class EvidenceRow:
     p_value: float | None
     verdict: str
     reason: str
+    sampled: SampledDifference | None = None
 
 
 def evidence_rows(view: StudyView) -> tuple[EvidenceRow, ...]:
@@ -63,9 +68,10 @@ def _evidence_row(view: StudyView, name: str) -> EvidenceRow:
         difference=_difference(view, name),
         bound=None if claim is None else claim.lower_bound,
         level=None if claim is None else claim.level,
-        p_value=None if claim is None else claim.p_value,
+        p_value=claim.p_value if claim is not None and claim.is_tested else None,
         verdict=outcome_words(view, name),
         reason="" if verdict is None else verdict.reason,
+        sampled=view.manifest.sampled.get(name),
     )
 
 
@@ -107,16 +113,34 @@ def candidates_table(view: StudyView) -> Table:
             runs_words(row.num_seeds, row.num_references),
             metric_words(row.difference, tolerance, signed=True),
             metric_words(row.bound, tolerance, signed=True),
-            f"{-tolerance:g}",
             rate_words(row.level),
             row.verdict,
         )
         for row in rows
     )
-    titles = ("candidate", "passes", "n", "difference", "bound", "margin", "level", "verdict")
+    titles = ("candidate", "passes", "n", "difference", "bound", "level", "verdict")
     columns = tuple(Column(title=t, align="left" if t in ("candidate", "verdict") else "right") for t in titles)
-    reasons = "\n".join(f"{row.name}: {row.reason}" for row in rows if row.reason)
-    return Table(title="Verification", columns=columns, rows=cells, note=reasons)
+    told = (f"{row.name}: {'; '.join(words)}" for row in rows if (words := _row_notes(row, tolerance)))
+    title = f"Verification, at a margin of {-tolerance:g}"
+    return Table(title=title, columns=columns, rows=cells, note="\n".join(told))
+
+
+def _row_notes(row: EvidenceRow, tolerance: float) -> list[str]:
+    interval = interval_words(row.sampled, tolerance)
+    others = f"with other test examples {interval} (two-sided, {_sure(row.sampled)})" if row.sampled else ""
+    return [words for words in (row.reason, others) if words]
+
+
+def interval_words(sampled: SampledDifference | None, tolerance: float) -> str:
+    """`-0.0123 to +0.0045`: the difference where other test examples are drawn, too."""
+    if sampled is None:
+        return NOTHING
+    low, high = (metric_words(end, tolerance, signed=True) for end in sampled.interval)
+    return f"{low} to {high}"
+
+
+def _sure(sampled: SampledDifference | None) -> str:
+    return NOTHING if sampled is None else share_words(1 - sampled.alpha)
 
 
 def contrast_words(contrast: Contrast) -> str:
@@ -140,7 +164,7 @@ def contrasts_table(view: StudyView) -> Table | None:
             one.control,
             str(one.num_seeds or NOTHING),
             metric_words(one.mean_difference, tolerance, signed=True),
-            metric_words(one.lower_bound, tolerance, signed=True),
+            metric_words(one.lower_bound if one.is_claim else None, tolerance, signed=True),
             rate_words(one.level if one.is_claim else None),
             contrast_words(one),
         )
@@ -154,11 +178,13 @@ def contrasts_table(view: StudyView) -> Table | None:
 
 def how_tested(view: StudyView) -> str:
     """How verification came to its verdicts, in a few sentences."""
-    margin = f"-{view.study.task.tolerance:g}"
+    margin, caveat = f"-{view.study.task.tolerance:g}", CAVEAT
+    if sampled := next(iter(view.manifest.sampled.values()), None):
+        caveat = f"{CAVEAT} {OTHER_EXAMPLES} ({_sure(sampled)}, two-sided)."
     if any(one.is_paired for one in view.manifest.shown_rounds):  # of version 0.1
         return (
             "Candidates were tested dearest first until the first failure, by differences of runs with one seed. A "
-            f"policy passes when its lower bound lies above the margin of {margin}. {CAVEAT}"
+            f"policy passes when its lower bound lies above the margin of {margin}. {caveat}"
         )
     return (
         "Candidates are tested one at a time, the one of the greatest expected saving first, until one passes; then "
@@ -167,5 +193,5 @@ def how_tested(view: StudyView) -> str:
         "runs of a policy against those of the reference, n of each (Welch's t test, not of pairs). A policy passes "
         f"when its lower bound lies above the margin of {margin}, and its runs do not scatter much more than the "
         "reference's. A subset wins where its difference to plain training of equal compute, over pairs of runs with "
-        f"one seed, has a lower bound above 0. {CAVEAT}"
+        f"one seed, has a lower bound above 0. {caveat}"
     )

@@ -27,6 +27,7 @@ from subsettune.report.evidence import (
     contrast_words,
     evidence_rows,
     how_tested,
+    interval_words,
     rate_words,
     runs_words,
 )
@@ -43,6 +44,7 @@ from subsettune.report.tables import (
 from subsettune.study.results.ablation import ABLATION_WORDS, AblationResult
 from subsettune.study.results.contrast import Contrast
 from subsettune.study.results.records import RunRecord
+from subsettune.study.results.sampled import SampledDifference
 from subsettune.study.results.summary import ComponentRow
 from subsettune.study.results.view import REFERENCE, StudyView
 from subsettune.study.spec.yaml_file import to_yaml
@@ -58,6 +60,7 @@ from subsettune.text import (
     passes_words,
     saving_words,
     seconds_words,
+    sentence,
     share_words,
 )
 
@@ -227,17 +230,25 @@ def _evidence(view: StudyView) -> list[list[Cell]]:
 
 def _evidence_cells(view: StudyView, row: EvidenceRow) -> list[Cell]:
     tolerance = view.study.task.tolerance
-    words = f"{describe(view.candidates[row.name].policy, view.facts)}. {row.reason}".strip()
+    words = f"{describe(view.candidates[row.name].policy, view.facts)}. {sentence(row.reason)}".strip()
     return [
         _subject(row.name, words),
         _number("n", runs_words(row.num_seeds, row.num_references)),
         _number("mean difference", metric_words(row.difference, tolerance, signed=True)),
         _number("lower bound", metric_words(row.bound, tolerance, signed=True)),
         _number("above", f"{-tolerance:g}" if row.level is not None else NOTHING),
+        *_other_examples(view, row.sampled),
         _number("level", rate_words(row.level)),
         _number("p-value", rate_words(row.p_value)),
         _verdict_cell(row.verdict),
     ]
+
+
+def _other_examples(view: StudyView, sampled: SampledDifference | None) -> list[Cell]:
+    """The two-sided interval where test examples are drawn anew, too; no column where that is known of none."""
+    if not view.manifest.sampled:
+        return []
+    return [_number("other examples", interval_words(sampled, view.study.task.tolerance))]
 
 
 def _contrast_cells(view: StudyView, contrast: Contrast) -> list[Cell]:
@@ -246,10 +257,13 @@ def _contrast_cells(view: StudyView, contrast: Contrast) -> list[Cell]:
     pairs = f"{counted(contrast.num_seeds, 'pair')} of runs with one seed" if contrast.num_seeds else ""
     return [
         _subject(f"{contrast.policy} against {contrast.control}", pairs),
-        _number("n", runs_words(contrast.num_seeds, contrast.num_seeds)),
+        _number("n", str(contrast.num_seeds or NOTHING)),
         _number("mean difference", metric_words(contrast.mean_difference, tolerance, signed=True)),
-        _number("lower bound", metric_words(contrast.lower_bound, tolerance, signed=True)),
+        _number(
+            "lower bound", metric_words(contrast.lower_bound if contrast.is_claim else None, tolerance, signed=True)
+        ),
         _number("above", "0" if contrast.is_claim else NOTHING),
+        *_other_examples(view, None),
         _number("level", rate_words(contrast.level if contrast.is_claim else None)),
         _number("p-value", NOTHING),
         _verdict_cell(contrast_words(contrast)),

@@ -131,9 +131,11 @@ def test_the_page_tells_how_it_was_tested_and_what_it_costs() -> None:
     assert '<span class="chip good">better</span>' in evidence_table
     assert '<span class="chip">no claim</span>' in evidence_table
     assert '<span class="chip">outside the margin</span>' in evidence_table
-    for title in ("n", "mean difference", "lower bound", "above", "level", "p-value", "verdict"):
+    for title in ("n", "mean difference", "lower bound", "above", "other examples", "level", "p-value", "verdict"):
         assert f">{title}</th>" in evidence_table
     assert section.count("Test accuracy seed by seed") == 1
+    assert "<span>-0.0079 to +0.0129</span>" in evidence_table
+    assert ">other examples</th>" not in html.page(make_view("equal_wins"))
     costs = page.partition("<h2>How long compute takes</h2>")[2].partition("<h2>")[0]
     assert costs.count("<tr>") == 1 + len(view.summary.phase_costs)
     assert "to full: seconds per FLOP over those of phases on all data." in costs

@@ -224,7 +224,7 @@ def test_the_headline_of_a_subset_that_is_shown_to_win_rests_on_its_contrast() -
     best, contrast = view.summary.best, view.manifest.contrasts["equal"]
     assert best is not None
     assert best.saving is not None
-    pair = "(accuracy 0.9667 against 0.9642 on the test split over 5 and 5 runs, error -6.9 %, within 0.01)"
+    pair = "(test accuracy 0.9667 against 0.9642 over 5 and 5 runs, error -6.9 %, within 0.01)"
     rows = {row.role: row.metric for row in result_rows(view)}
     assert [f"{rows[role]:.4f}" for role in ("best", "reference")] == ["0.9667", "0.9642"]
     random = view.manifest.contrasts["random"].mean_difference
@@ -243,7 +243,7 @@ def test_without_a_contrast_that_is_shown_no_headline_says_better() -> None:
     assert win is not None
     for shown, told_of_it in (
         (False, "; it is not shown to differ from plain training of equal compute (+0.0121, 5 seeds), and is exported "
-         "because that is not shown to match the recipe (missed by 0.0079); "),
+         "because that is not shown to match the recipe (missed by 0.0043); "),
         (None, "; whether it is better than plain training of equal compute is not decided yet; "),
     ):  # fmt: skip
         text = _told(view, win=dataclasses.replace(win, shown=shown))
@@ -259,9 +259,10 @@ def test_the_headline_of_a_subset_that_is_not_shown_to_differ_says_why_it_is_exp
     contrast = view.manifest.contrasts["equal"]
     assert contrast.shown is False
     assert view.manifest.winner == "candidate-1"
+    missed = view.verdicts["equal"].shortfall
     assert view.summary.headline.endswith(
         f" passes); it is not shown to differ from plain training of equal compute ({contrast.mean_difference:+.4f}, 5 "
-        "seeds), and is exported because that is not shown to match the recipe (undecided)."
+        f"seeds), and is exported because that is not shown to match the recipe (missed by {missed:.4f})."
     )
 
 
@@ -275,7 +276,7 @@ def test_the_headline_of_an_earlier_version_claims_no_win() -> None:
 def test_the_headline_of_a_plain_winner_says_what_the_subset_arm_gave() -> None:
     view = make_view("full_wins")
     shortfall = view.verdicts["candidate-1"].shortfall
-    assert view.summary.headline.startswith("A shorter schedule on all data matches the recipe (accuracy 0.9")
+    assert view.summary.headline.startswith("A shorter schedule on all data matches the recipe (test accuracy 0.9")
     assert view.summary.headline.endswith(
         " passes); a cheaper policy with a subset was sought, and none was found in 18 trials of the subset arm "
         f"(random 8, stratified 8, kcenter 2, Distances 0): candidate-1 missed by {shortfall:.4f}."
@@ -307,7 +308,7 @@ def test_the_headline_of_a_plain_twin_names_the_subset_that_passed_too_and_says_
     view = make_view("equal_wins")
     assert view.manifest.winner == "equal"
     difference = view.manifest.contrasts["equal"].mean_difference
-    assert view.summary.headline.startswith("A shorter schedule on all data matches the recipe (accuracy 0.9")
+    assert view.summary.headline.startswith("A shorter schedule on all data matches the recipe (test accuracy 0.9")
     passed = "; candidate-1, of the subset arm, passed too, for 1.07 passes"
     exported = "so that the plain schedule is what is exported."
     assert view.summary.headline.endswith(
@@ -367,7 +368,7 @@ def test_the_headline_of_a_study_without_subsets_says_nothing_of_subset_policies
     plain = {name: one for name, one in view.candidates.items() if one.policy.arm == "full"}
     trials = tuple(trial for trial in view.trials if trial.policy.arm == "full")
     text = _told(dataclasses.replace(view, candidates=plain, trials=trials))
-    assert text.startswith("A shorter schedule on all data matches the recipe (accuracy 0.9")
+    assert text.startswith("A shorter schedule on all data matches the recipe (test accuracy 0.9")
     assert text.endswith(" passes); no subset was tried.")
 
 
@@ -397,7 +398,7 @@ def test_an_error_is_told_in_its_own_direction() -> None:
     own, theirs = rows["best"].metric, rows["reference"].metric
     assert own < theirs
     assert (
-        f"(MSE {own:.4f} against {theirs:.4f} on the test split over 5 and 5 runs, error -6.9 %, within 0.01)"
+        f"(test MSE {own:.4f} against {theirs:.4f} over 5 and 5 runs, error -6.9 %, within 0.01)"
         in view.summary.headline
     )
 

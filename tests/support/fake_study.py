@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+from statistics import fmean, stdev
 from typing import Any
 
 from subsettune import config
@@ -17,15 +18,14 @@ from subsettune.study.results.candidate import Candidate
 from subsettune.study.results.contrast import Contrast
 from subsettune.study.results.manifest import PAIRED_VERSION, DataOrigin, Manifest, RoundState
 from subsettune.study.results.records import RunRecord
+from subsettune.study.results.sampled import SampledDifference
 from subsettune.study.results.summarise import summarised
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.results.view import StudyRecords, StudyView
 from subsettune.study.spec.components import Component, neutralised
 from subsettune.study.spec.definition import Study
 from subsettune.study.spec.point_to_policy import from_coordinates
-from subsettune.study.verification.lineup import Entry
-from subsettune.study.verification.noninferiority import Rules
-from subsettune.study.verification.verification import FORMAT_VERSION, Verification
+from subsettune.study.verification.verification import FORMAT_VERSION
 from subsettune.study.verification.winner import exported
 from subsettune.train.result import CurvePoint
 
@@ -70,11 +70,25 @@ DIFFERENCES = {  # of the true means on the test split to the reference's, by st
     "random_wins": {"candidate-1": 0.001, "equal": -0.011},
     "full_wins": {"candidate-1": -0.02, "candidate-2": 0.001},
     "equal_wins": {"candidate-1": -0.0055, "equal": -0.0055},
-    "not_shown": {"candidate-1": -0.004, "equal": -0.007},
+    "not_shown": {"candidate-1": -0.004, "equal": -0.0075},
     "none_passed": {"candidate-1": -0.0135, "candidate-2": -0.014, "recipe": -0.02},
     "before": {"shorter": -0.002, "candidate-1": 0.001, "random": -0.02},
 }
 NOISE = 0.003  # of a test metric over seeds
+LEVELS = {"candidate-1": 0.016, "candidate-2": 0.012, "recipe": 0.012, "equal": 0.008}
+SAMPLED = SampledDifference(
+    mean=0.0025,
+    lower=-0.0061,
+    interval=(-0.0079, 0.0129),
+    alpha=0.05,
+    standard_error=0.0052,
+    seeds_error=0.0019,
+    num_examples=360,
+    num_seeds=(5, 5),
+    per_example=0.0087,
+    per_seeds=3e-6,
+)
+CRITICAL = 2.5  # standard errors from a mean to its bound
 SPACE = {
     "budget": {"log": [0.02, 0.6]},
     "arm": {"choice": ["full", "subset"]},
@@ -239,68 +253,36 @@ class _Maker:
     # -- verification
 
     def _verify(self) -> None:
-        """By the real state machine, as the stage of verification drives it."""
+        """Made up, with the numbers that a verification would have: reports do not hang on how it chooses its looks."""
         full, subset = self._best_of(self.trials, "full"), self._best_of(self.trials, "subset")
         selector = "random" if self.state == "random_wins" else "kcenter"
         subset = dataclasses.replace(subset, policy=_with_selector(subset.policy, selector))
         recipe = Policy(phases=(Phase(passes=0.9 * FACTS.reference_passes),))
+        plain = Policy(phases=(Phase(passes=subset.policy.passes),), recipe=subset.policy.recipe)
+        control = _with_selector(subset.policy, "random")
+        found = {"candidate-1": subset, "candidate-2": full}
+        made = {"recipe": recipe, "equal": plain, "random": control}
         self.candidates = {
-            "candidate-1": Candidate.named(
-                "candidate-1", policy=subset.policy, trials=(subset.number,), cost_flops=subset.cost_flops
-            ),
-            "candidate-2": Candidate.named(
-                "candidate-2", policy=full.policy, trials=(full.number,), cost_flops=full.cost_flops
-            ),
-            "recipe": Candidate.named("recipe", policy=recipe, cost_flops=recipe.cost(FACTS)),
+            **{
+                name: Candidate.named(name, policy=one.policy, trials=(one.number,), cost_flops=one.cost_flops)
+                for name, one in found.items()
+            },
+            **{
+                name: Candidate.named(name, policy=policy, cost_flops=policy.cost(FACTS))
+                for name, policy in made.items()
+                if name == "recipe" or name in DIFFERENCES.get(self.state, {})
+            },
         }
-        shares = dict(zip(self.candidates, (0.4, 0.3, 0.3), strict=True))
-        line_up = {
-            name: Entry(
-                cost_flops=one.cost_flops,
-                share=shares[name],
-                is_last_resort=name == "recipe",
-                has_twin=one.policy.arm == "subset",
-            )
-            for name, one in self.candidates.items()
-        }
-        machine = Verification(line_up, self._rules(), reference_flops=FACTS.reference_flops, first_seed=0)
-        self._run_needed(machine)
-        for add in (self._add_twin, self._add_random):
-            add(machine)
-            self._run_needed(machine)
-        self.verdicts, self.contrasts = dict(machine.verdicts), dict(machine.contrasts)
-        self.winner = machine.winner
-
-    def _rules(self) -> Rules:
-        settings = self.study.study
-        return Rules(
-            margin=self.study.task.tolerance,
-            alpha=settings.alpha,
-            seeds=settings.seeds,
-            max_seeds=settings.seed_cap,
-            higher_is_better=self.study.task.higher_is_better,
-            usual_spread=NOISE,
-        )
-
-    def _add_twin(self, machine: Verification) -> None:
-        winner = self.candidates.get(machine.winner or "")
-        if winner is not None and winner.policy.arm == "subset":
-            policy = Policy(phases=(Phase(passes=winner.policy.passes),), recipe=winner.policy.recipe)
-            self.candidates["equal"] = Candidate(role="equal", policy=policy, cost_flops=policy.cost(FACTS))
-            machine.add_twin("equal", winner.name)
-
-    def _add_random(self, machine: Verification) -> None:
-        shown = [one.policy for one in machine.contrasts.values() if one.shown]
-        if shown and self.state != "random_wins":
-            policy = _with_selector(self.candidates[shown[0]].policy, "random")
-            self.candidates["random"] = Candidate(role="random", policy=policy, cost_flops=policy.cost(FACTS))
-            machine.add_control("random", shown[0])
-
-    def _run_needed(self, machine: Verification) -> None:
-        while needed := machine.needed():
-            for name, seed in needed:
+        for name in ("reference", *DIFFERENCES.get(self.state, {"candidate-1": 0.0})):
+            for seed in range(self._num_seeds(name)):
                 self._verify_one(name, seed)
-                machine.record(name, seed, self.verification[-1].test_metric or 0.0)
+        self.verdicts = {name: self._verdict(name) for name in self.candidates if name != "random"}
+        self.contrasts = {name: self._contrast(name) for name in ("equal", "random") if name in self.candidates}
+        passed = [name for name in ("candidate-1", "candidate-2") if self.verdicts[name].passed]
+        self.winner = min(passed, key=lambda name: self.candidates[name].cost_flops, default=None)
+
+    def _num_seeds(self, name: str) -> int:
+        return 20 if (self.state, name) == ("equal_wins", "candidate-1") else 5
 
     def _verify_one(self, name: str, seed: int) -> None:
         sign = 1 if self.study.task.higher_is_better else -1
@@ -311,6 +293,53 @@ class _Maker:
         run = known or self._run("", "verification", policy, seed)
         again: dict[str, Any] = {"name": f"verify-{name}-seed-{seed}", "role": "verification", "candidate": name}
         self.verification.append(dataclasses.replace(run, **again, test_metric=test))
+
+    def _tested(self, name: str) -> list[float]:
+        """Test metrics by seed, oriented."""
+        sign = 1 if self.study.task.higher_is_better else -1
+        return [sign * (run.test_metric or 0.0) for run in self.verification if run.candidate == name]
+
+    def _verdict(self, name: str) -> Verdict:
+        own, theirs, tolerance = self._tested(name), self._tested("reference"), self.study.task.tolerance
+        if not own:
+            return dataclasses.replace(not_tested(name), level=LEVELS[name], reason="waits for its first look")
+        mean = fmean(own) - fmean(theirs)
+        error = math.hypot(stdev(own) / math.sqrt(len(own)), stdev(theirs) / math.sqrt(len(theirs)))
+        bound = mean - CRITICAL * error
+        passed = bound > -tolerance
+        seeds = f"{len(own)} seeds"
+        return Verdict(
+            name=name,
+            passed=passed,
+            num_seeds=len(own),
+            num_references=len(theirs),
+            mean_difference=mean,
+            lower_bound=bound,
+            shortfall=max(0.0, -tolerance - bound),
+            p_value=0.003 if passed else 0.4,
+            level=LEVELS[name],
+            alpha_spent=0.5 * LEVELS[name],
+            seeds_needed=None if passed else 24,
+            reason=f"passed with {seeds}" if passed else f"missed by {-tolerance - bound:.4g} with {seeds}",
+            spread=stdev(own),
+            reference_spread=stdev(theirs),
+            nominal=0.5 * LEVELS[name],
+        )
+
+    def _contrast(self, control: str) -> Contrast:
+        differences = [a - b for a, b in zip(self._tested("candidate-1"), self._tested(control), strict=False)]
+        mean, is_claim = fmean(differences), control == "equal"
+        bound = mean - CRITICAL * stdev(differences) / math.sqrt(len(differences))
+        return Contrast(
+            policy="candidate-1",
+            control=control,
+            num_seeds=len(differences),
+            mean_difference=mean,
+            lower_bound=bound,
+            level=0.04,
+            is_claim=is_claim,
+            shown=bound > 0 if is_claim else None,
+        )
 
     def _verify_before(self) -> None:
         """As version 0.1 did: pairs with one seed, dearest first, a random control at the end."""
@@ -491,6 +520,7 @@ class _Maker:
             rounds=rounds,
             bundle="runs/digits-2026-01-31-a1b2c3/bundle" if winner else None,
             needs=FrozenDict({"full": (0.18, 0.31), "subset": (0.03, 0.05)} if self.state == "subset_wins" else {}),
+            sampled=FrozenDict({"candidate-1": SAMPLED} if self.state == "subset_wins" else {}),
             search=FrozenDict({"skipped": 3 if self.trials else 0}),
             command="subsettune tune search_spaces/digits.yaml --run-id digits-2026-01-31-a1b2c3",
             versions=FrozenDict(versions),

@@ -90,15 +90,15 @@ def _near_chance(records: StudyRecords, summary: Summary) -> str:
 
 
 def _beside(records: StudyRecords, best: PolicyRow) -> str:
-    """` (accuracy 0.9712 against 0.9750 on the test split over 15 and 8 runs, error +15 %, within 0.01)`."""
+    """` (test accuracy 0.9712 against 0.9750 over 15 and 8 runs, error +15 %, within 0.01)`."""
     task = records.study.task
     within = f"within {task.tolerance:g}"
     if best.reference_metric is None:
         return f" ({within})"
     ours, theirs = (metric_words(value, task.tolerance) for value in (best.metric, best.reference_metric))
-    where = f"on the test split over {best.seeds} and {best.references} runs"
+    runs = f"{best.seeds} and {best.references} runs"
     error = "" if best.error_increase is None else f"error {change_words(best.error_increase)}, "
-    return f" ({metric_name(task.metric)} {ours} against {theirs} {where}, {error}{within})"
+    return f" (test {metric_name(task.metric)} {ours} against {theirs} over {runs}, {error}{within})"
 
 
 def _less(flops: int, other_flops: int, what: str = "") -> str:
