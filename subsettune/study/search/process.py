@@ -1,7 +1,7 @@
 """How far above or below its least budget each run was: a Gaussian process seen through a common law (`law`).
 
     symbol    shape    meaning
-    x         (n, d)   points; column `trend` is t = ln(budget), the others are places in [0, 1] or numbers of categories
+    x         (n, d)   points; column `trend` is t = ln(budget), the others places in [0, 1] or numbers of categories
     s         (n,)     score minus the target, mean over the seeds of a point
     u         (n,)     latent: ln(budget / least budget of the policy); s = S(u) + noise, S the law
     w         (d+1,)   inverse squared length scales; two different categories are at distance 1
@@ -46,7 +46,7 @@ _OFFSET = (np.log(0.35), 1.0)  # least budget of the recipe's kind of policy: me
 _SLOPE_SD = 0.1  # of the slope in t, about 1
 _LINEAR_SD = 0.4  # of the slope in a hyperparameter, per e-fold
 _BOWL = (0.4, 0.4)  # curvature about the recipe's value, per e-fold squared: mean, standard deviation
-_MISFIT = 0.04  # standard deviation of u, in log budget, that no law accounts for
+_MISFIT = 0.03  # standard deviation of u, in log budget, that no law accounts for
 _NOISE_GROWTH = 0.3  # G
 _WRONG = 4.0  # standard deviations below what the others say, from which on a run counts less
 _FAR = 8.0  # |u| beyond which a score counts as that far: no e-fold more would be believed
@@ -191,9 +191,7 @@ class Process:
         """(m, k) posterior covariance of u."""
         frame = self.data.frame
         left, right = (
-            solve_triangular(
-                self.chol, self.kernel.between(frame, self.data.x, x), lower=True, check_finite=False
-            )
+            solve_triangular(self.chol, self.kernel.between(frame, self.data.x, x), lower=True, check_finite=False)
             for x in (a, b)
         )
         return np.asarray(self.kernel.between(frame, a, b) - left.T @ right)
@@ -201,7 +199,7 @@ class Process:
     def noise(self, u: Array) -> Array:
         """Standard deviation of one run's score, seen as u, at places u."""
         score_sd = self.noise_sd * _growth(u)
-        return np.sqrt((score_sd / self.law.slope(u)[0]) ** 2 + _MISFIT**2)
+        return np.asarray(np.sqrt((score_sd / self.law.slope(u)[0]) ** 2 + _MISFIT**2))
 
     @on_one_thread
     def condition(self, x: Array) -> Process:
@@ -246,9 +244,7 @@ def _seen(laws: Laws, data: Sightings, u: Array, noise_sd: float, robust: Array)
     return tangent, variance * robust, np.log(slope)
 
 
-def _choose(
-    laws: Laws, data: Sightings, prior: Array, noise_sd: float, robust: Array
-) -> tuple[Laws, Array, Array]:
+def _choose(laws: Laws, data: Sightings, prior: Array, noise_sd: float, robust: Array) -> tuple[Laws, Array, Array]:
     """The law with the largest posterior, and the scores seen through it."""
     mean = data.frame.mean(data.x)
     u = laws.place(data.score)

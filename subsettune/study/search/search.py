@@ -219,9 +219,7 @@ class Search:
         self._journal.num_skipped = self._allocation.num_skipped
         number = self._journal.begin(self._problem.space, proposal)
         self._next_number = number + 1
-        record = TrialRecord(
-            number=number, point=point, seed=seed, cost=cost, confirms=confirms, is_probe=is_probe
-        )
+        record = TrialRecord(number=number, point=point, seed=seed, cost=cost, confirms=confirms, is_probe=is_probe)
         self._begin(record)
         return Proposal(
             number=number,
@@ -363,7 +361,8 @@ class Search:
             self._allocation.drop(record)
             self._evidence.drop(record)
             self._planner.end(record, None)
-            proposals.append(self._issue(record.point, record.seed, record.confirms, record.number, is_probe=record.is_probe))
+            again = self._issue(record.point, record.seed, record.confirms, record.number, is_probe=record.is_probe)
+            proposals.append(again)
         return tuple(proposals)
 
     # Results.
