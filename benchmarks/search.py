@@ -157,7 +157,7 @@ class Landscape:
     def __call__(self, policy: Policy, seed: int) -> float:
         rng = np.random.default_rng(seed)
         chance, lost = self.loss(policy)
-        sd = self.noise * (policy.passes / REFERENCE_PASSES / 0.4) ** -self.noise_growth  # at the policy's budget
+        sd = self.noise * math.pow(policy.passes / REFERENCE_PASSES / 0.4, -self.noise_growth)
         return self.ideal(policy) + sd * float(rng.standard_normal()) - lost * float(rng.random() < chance)
 
     @property

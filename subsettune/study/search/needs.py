@@ -240,7 +240,8 @@ class Needs:
             for t, r in zip(self._known, self._tried_residuals, strict=True)
         ]
         runs = [t.num_lost + len(t.scores) for t in self._known]
-        return np.asarray((_PRIOR_WRONG + likeness @ np.array(wrong)) / (_PRIOR_RUNS + more + likeness @ np.array(runs)))
+        seen = _PRIOR_RUNS + more + likeness @ np.array(runs)
+        return np.asarray((_PRIOR_WRONG + likeness @ np.array(wrong)) / seen)
 
     def _inflation(self, likeness: Array) -> Array:
         """(m,) standard deviation of a run over that of the common noise."""
