@@ -4,9 +4,9 @@
     python benchmarks/search.py --seeds 20                 the table: minutes on 2 cores
     python benchmarks/search.py --against PATH             the same beside the code of another checkout
 
-The landscapes. Let x = ln(a / (top - metric)) be how far training has come, 0 at the start; the target is x = D. Time is
-compute in references. On all data x grows at the rate r. On a subset of share s it grows at the faster rate r*g(s), but
-only up to the depth L(s), for a subset teaches only so much:
+The landscapes. Let x = ln(a / (top - metric)) be how far training has come, 0 at the start; the target is x = D. Time
+is compute in references. On all data x grows at the rate r. On a subset of share s it grows at the faster rate r*g(s),
+but only up to the depth L(s), for a subset teaches only so much:
 
     L(s) = l * s^c                     deeper for larger subsets
     1/g(s) = 1 - k * (1 - s^c)         faster for smaller ones (slower, where k < 0)
@@ -121,8 +121,8 @@ class Landscape:
     def rate(self, policy: Policy) -> float:
         """Of x on all data, per pass."""
         lr = policy.recipe.get("lr", RECIPE_LR)
-        best = self.best_lr * (policy.passes / REFERENCE_PASSES / 0.3) ** -self.drift
-        return RATE / REFERENCE_PASSES * math.exp(-((math.log(lr / best) / self.width) ** 2) / 2)
+        best: float = self.best_lr * (policy.passes / REFERENCE_PASSES / 0.3) ** -self.drift
+        return RATE / REFERENCE_PASSES * math.exp(-(math.log(lr / best) ** 2) / (2 * self.width**2))
 
     def progress(self, policy: Policy) -> float:
         """x at the end of a policy."""
@@ -157,7 +157,7 @@ class Landscape:
     def __call__(self, policy: Policy, seed: int) -> float:
         rng = np.random.default_rng(seed)
         chance, lost = self.loss(policy)
-        sd = self.noise * (policy.passes / REFERENCE_PASSES / 0.4) ** -self.noise_growth
+        sd = self.noise * math.pow(policy.passes / REFERENCE_PASSES / 0.4, -self.noise_growth)
         return self.ideal(policy) + sd * float(rng.standard_normal()) - lost * float(rng.random() < chance)
 
     @property
@@ -206,7 +206,7 @@ class Flat(Landscape):
     @property
     def tolerance(self) -> float:
         """The reference's mean metric over the target, at the best rate."""
-        return self.headroom * (1 - self.needed**self.power)
+        return float(self.headroom * (1 - self.needed**self.power))
 
     def optima(self) -> dict[str, float]:
         """See `Landscape.optima`."""
@@ -268,7 +268,7 @@ def settings_of(case: Case) -> SimulationSettings:
     landscape = LANDSCAPES[case.landscape]
     rng = np.random.default_rng([7, case.seed])
     draws = landscape.noise * rng.standard_normal(NUM_REFERENCES)
-    told = {
+    told: dict[str, Any] = {
         "noise": float(draws.std(ddof=1)),
         "recipe": {"lr": RECIPE_LR},
         "reference": TARGET + landscape.tolerance + float(draws.mean()),

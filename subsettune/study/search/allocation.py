@@ -8,7 +8,8 @@ where the model expects more. Of an arm's plans, one above the bound is moved be
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from subsettune.config import FrozenDict
@@ -86,12 +87,19 @@ class Allocation:
         plans = {arm: self._first_useful(self._state(arm, number, rival=True)) for arm in arms}
         paying = {arm: plan for arm, plan in plans.items() if plan is not None}
         if not paying:
-            return None
-        if FULL in self._due() or self._num_issued < _NUM_OPENING:
-            plan = paying.get(FULL) or self._first_useful(self._state(FULL, number, rival=True, must=True))
-            if plan is not None:
-                return plan
-        return paying[max(reversed(list(paying)), key=lambda arm: paying[arm].value)]
+            is_found = any(math.isfinite(self._planner.bound(arm)) for arm in arms)
+            return None if is_found else self._forced_plan(number, (*self._due(), *arms))
+        chosen = max(reversed(list(paying)), key=lambda arm: paying[arm].value)
+        if chosen != FULL and (FULL in self._due() or self._num_issued < _NUM_OPENING):
+            own = paying.get(FULL)
+            plan = own if own is not None and own.is_probe else self._forced_plan(number, (FULL,))
+            return plan or own or paying[chosen]
+        return paying[chosen]
+
+    def _forced_plan(self, number: int, arms: Sequence[str]) -> Plan | None:
+        """The plan that tells most for what it costs, of the first arm that has one, though it may not pay."""
+        plans = (self._first_useful(self._state(arm, number, rival=True, must=True)) for arm in arms)
+        return next((plan for plan in plans if plan is not None), None)
 
     # Arms.
 

@@ -1,10 +1,10 @@
 """The common law by which a score rises with compute, whatever the policy. NumPy alone.
 
     symbol    shape    meaning
-    u         any      ln of a run's budget over the least one with which its policy reaches the target; 0 at the target
+    u         any      ln of a run's budget over the least one with which its policy reaches the target
     S         any      score minus the target, free of noise
-    h, a, b   (k, 1)   headroom above the target; slope of ln(h - S) at 0, downwards; bend: 0 a power law of the compute,
-                       1 an exponential one
+    h, a, b   (k, 1)   headroom above the target; slope of ln(h - S) at 0, downwards; bend: 0 a power law of the
+                       compute, 1 an exponential one
 
     S(u) = h (1 - exp(-a (e^(b u) - 1) / b)) + e a h u
 

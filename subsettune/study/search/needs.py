@@ -3,17 +3,17 @@
 A policy without its budget is called a *manner* here: all coordinates but one. The model gives, for each manner, the
 least budget at which it reaches the target, its *need*, with an error. Two kinds of trials are worth something:
 
-- a *probe* tells what a manner needs. Its gain is the expected improvement of the need over the best manner known, times
-  the part of its uncertainty that the run removes; a run at a fraction of the need often removes most of it.
+- a *probe* tells what a manner needs. Its gain is the expected improvement of the need over the best manner known,
+  times the part of its uncertainty that the run removes; a run at a fraction of the need often removes most of it.
 - a *check* runs a policy at a budget where it should pass, so that it may be accepted. Its gain is the probability that
   it is accepted after all the runs that this takes, times the log of the cost that it saves.
 
 Either pays if its gain, the expected log of the cost saved, is at least `PAYS` times the references that it costs: a
-study may cost a reference for each `PAYS` (2 %) by which the policy becomes cheaper. When nothing pays, the search ends.
+study may cost a reference for each `PAYS` by which the policy becomes cheaper. When nothing pays, the search ends.
 
-A policy is *accepted* when it was seen on `SEEDS` seeds (one, where the metric is free of noise), their mean reaches the
-target, none was lost, its noise-free score reaches the target with probability `ACCEPT`, and no more than one run in
-seventeen like it is expected to go wrong: runs of similar policies that ended far below what the model expected, or
+A policy is *accepted* when it was seen on `SEEDS` seeds (one, where the metric is free of noise), their mean reaches
+the target, none was lost, its noise-free score reaches the target with probability `ACCEPT`, and no more than one run
+in twelve like it is expected to go wrong: runs of similar policies that ended far below what the model expected, or
 diverged, count by how similar they are.
 """
 
@@ -45,15 +45,17 @@ _Z = float(ndtri(ACCEPT))
 _MAX_POINTS = 120  # policies in the model, the nearest to the frontier; a fit costs their cube
 _NUM_GLOBAL, _NUM_LOCAL, _NUM_ROUNDS = 192, 160, 2
 _NUM_LEADERS, _NUM_NEIGHBOURS = 8, 12  # manners kept in each round, and looked at around each of them
+_NUM_CHECKED = 48  # manners near the leaders that a check may be of
 _NUM_STEPS = 3  # of Newton's, to where the mean is 0
 _FRACTIONS = np.log([0.12, 0.2, 0.33, 0.5, 0.75, 1.0])  # of the need, at which a probe may run
 _MARGINS = np.array([0.0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.45])  # above the need, at which a check may run
 _NOTHING_YET = 1.5  # log cost that a first accepted policy is taken to save
+_LIKELY = 0.7  # probability of being accepted in the end with which a check that was begun is carried on
 _OVERHEAD = 0.01  # references that any trial costs beside its compute
 _EDGE, _EDGE_PRICE = 0.06, 0.04  # places this near to an end of a hyperparameter's range count as that much dearer
 _VAGUE = 9.0  # variance of a score that was not seen to the end, in units of one run's noise
 _PRIOR_RUNS, _PRIOR_WRONG = 5.0, 0.2  # runs like it, and how many of them went wrong, before any was seen
-_RISK = 0.06  # share of runs that may go wrong
+_RISK = 0.08  # share of runs that may go wrong
 _WRONG = -4.0  # standard deviations below what the model expects, from which on a run went wrong
 _SPREAD_DOF = 4.0  # of the common noise, against a policy's own and its neighbours' residuals
 _STRETCH = ("switch", "subset_share", "q", "steps", "growth", "reselect", "soup")  # act together
@@ -122,7 +124,15 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """A proposal, and its gain less what it costs; `repeats` is the policy it repeats, if any; `rate` is gain per cost."""
+    """A proposal.
+
+    Args:
+        value: its gain less what it costs.
+        point: of the space.
+        rate: its gain over what it costs.
+        repeats: the policy that it repeats, if any.
+        is_probe: whether it is not expected to reach the target.
+    """
 
     value: float
     point: FrozenDict
@@ -242,14 +252,15 @@ class Needs:
             squared += weight * distance(x[:, j], rows[:, j], bool(self._frame.is_category[j]))
         return np.asarray(matern(squared)[0] ** 2)
 
-    def _risk(self, likeness: Array) -> Array:
-        """(m,) share of runs that are expected to go wrong."""
+    def _risk(self, likeness: Array, more: Array | float = 0.0) -> Array:
+        """(m,) share of runs that are expected to go wrong, once so many more have gone well."""
         wrong = [
             t.num_lost + (1.0 if t.scores and r < _WRONG else 0.0)
             for t, r in zip(self._known, self._tried_residuals, strict=True)
         ]
         runs = [t.num_lost + len(t.scores) for t in self._known]
-        return np.asarray((_PRIOR_WRONG + likeness @ np.array(wrong)) / (_PRIOR_RUNS + likeness @ np.array(runs)))
+        seen = _PRIOR_RUNS + more + likeness @ np.array(runs)
+        return np.asarray((_PRIOR_WRONG + likeness @ np.array(wrong)) / seen)
 
     def _inflation(self, likeness: Array) -> Array:
         """(m,) standard deviation of a run over that of the common noise."""
@@ -300,7 +311,7 @@ class Needs:
     # What manners need.
 
     def _needs(self, units: Array, arm: str, start: float) -> Array:
-        """(m,) log of the budgets at which manners reach the target in the mean; at most an e-fold outside the space."""
+        """(m,) log of the budgets at which manners reach the target in the mean, up to an e-fold outside the space."""
         low, high = self._ends
         places, t = self._encoding.encode(units, arm), np.full(len(units), start)
         for _ in range(_NUM_STEPS):
@@ -331,6 +342,11 @@ class Needs:
         needs = self._needs(units, arm, self._ends[1] - 1.0) + self._edge_price(units, arm)
         order = np.argsort(needs, kind="stable")
         return units[order], needs[order]
+
+    def least(self, arm: str) -> float:
+        """The least budget that a manner tried in an arm needs, in the mean; infinity if none was."""
+        needs = self.leaders(arm)[1] if arm in self._space.arms else np.empty(0)
+        return math.exp(float(needs[0])) if len(needs) else math.inf
 
     def point(self, units: Array, arm: str) -> FrozenDict:
         """The point at places of an arm."""
@@ -413,25 +429,28 @@ class Needs:
 
     # Checks.
 
-    def checks(self, wish: Wish) -> list[Offer]:
+    def checks(self, wish: Wish, rng: np.random.Generator) -> list[Offer]:
         """Runs by which a policy may come to be accepted, the best first; those that do not pay are left out."""
         offers = list(self._repeats(wish))
         if wish.may_be_new:
-            offers += self._first_checks(replace(wish, best=min(wish.best, self._awaited(wish.arm))))
+            offers += self._first_checks(replace(wish, best=min(wish.best, self._awaited(wish.arm))), rng)
         return sorted((offer for offer in offers if offer.value > 0), key=lambda offer: -offer.value)
 
-    def _gain(self, x: Array, runs: Array, wish: Wish) -> Array:
-        """(m,) net gain of `runs` more runs at each of `x`."""
+    def _chance(self, x: Array, runs: Array) -> Array:
+        """(m,) probability that each of `x` is accepted after `runs` more runs."""
         mean, s = self._expected.predict(x)
         likeness = self._likeness(x)
         v = self._expected.noise(mean) * np.maximum(1.0, self._inflation(likeness))
         after = s * v / np.sqrt(v**2 + runs * s**2)
         moved = np.sqrt(np.maximum(s**2 - after**2, 1e-12))
-        chance = ndtr((mean - _Z * after) / moved) * self._prudence(x)
+        return np.asarray(ndtr((mean - _Z * after) / moved) * (self._risk(likeness, runs) <= _RISK))
+
+    def _gain(self, x: Array, runs: Array, wish: Wish) -> Array:
+        """(m,) net gain of `runs` more runs at each of `x`."""
         t = x[:, self._frame.trend]
         reference = math.log(wish.best) if math.isfinite(wish.best) else self._to_beat(wish) + _NOTHING_YET
         cost = runs * np.exp(t) + _OVERHEAD
-        return np.asarray(chance * np.maximum(reference - t, 0.0) - PAYS * cost)
+        return np.asarray(self._chance(x, runs) * np.maximum(reference - t, 0.0) - PAYS * cost)
 
     def _repeats(self, wish: Wish) -> Iterator[Offer]:
         if self._evidence.is_noise_free:
@@ -445,20 +464,26 @@ class Needs:
                 yield Offer(value=float(value), point=tried.point, repeats=tried)
 
     def _awaited(self, arm: str) -> float:
-        """Cost of the cheapest policy that will be accepted if what runs comes out as expected; infinity if none."""
-        running = [t for t in self._evidence if t.arm == arm and t.num_running and not (t.num_lost or t.optimistic)]
-        if not running:
+        """Cost of the cheapest policy that is being checked and will probably be accepted; infinity if none is.
+
+        It counts as good as accepted: to begin with another one, a little cheaper, after each run would end nowhere.
+        """
+        begun = [t for t in self._evidence if t.arm == arm and (t.scores or t.num_running)]
+        begun = [t for t in begun if not (t.num_lost or t.optimistic) and len(t.scores) < SEEDS]
+        if not begun:
             return math.inf
-        mean, s = self._expected.predict(self._rows(running))
-        likely = [t.cost for t, z in zip(running, mean / s, strict=True) if z >= _Z]
+        missing = np.array([max(0, SEEDS - len(t.scores) - t.num_running) for t in begun])
+        chance = self._chance(self._rows(begun), missing)
+        likely = [t.cost for t, c in zip(begun, chance, strict=True) if c >= _LIKELY]
         return min(likely, default=math.inf)
 
-    def _first_checks(self, wish: Wish) -> Iterator[Offer]:
-        """The best manners at budgets about what they need."""
-        units, needs = self.leaders(wish.arm)
-        units, needs = units[:_NUM_LEADERS], needs[:_NUM_LEADERS]
+    def _first_checks(self, wish: Wish, rng: np.random.Generator) -> Iterator[Offer]:
+        """The best manners, and others near them, at budgets about what they need."""
+        units = self.leaders(wish.arm)[0][:_NUM_LEADERS]
         if not len(units):
             return
+        units = np.concatenate([units, _perturb(np.repeat(units, _NUM_CHECKED // len(units), axis=0), rng)])
+        needs = self._needs(units, wish.arm, self._to_beat(wish)) + self._edge_price(units, wish.arm)
         low, high = self._ends
         rows = np.repeat(units, len(_MARGINS), axis=0)
         places, t = self._place(np.clip((needs[:, None] + _MARGINS).ravel(), low, high))
@@ -535,7 +560,7 @@ def recipe_point(space: Any, known: Known, budget: float) -> FrozenDict:
 
 
 def nearest(axis: Coordinate, value: Any) -> Any:
-    """The value of a coordinate nearest to one that may lie outside of its range; its usual one for a foreign choice."""
+    """The value of a coordinate nearest to one that may lie outside of its range; its usual one for no choice of it."""
     if axis.kind in ("fixed", "choice"):
         return value if value in axis.values else axis.default
     return type(axis.from_unit(0.5))(min(max(value, axis.lo), axis.hi))

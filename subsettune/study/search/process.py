@@ -1,7 +1,7 @@
 """How far above or below its least budget each run was: a Gaussian process seen through a common law (`law`).
 
     symbol    shape    meaning
-    x         (n, d)   points; column `trend` is t = ln(budget), the others are places in [0, 1] or numbers of categories
+    x         (n, d)   points; column `trend` is t = ln(budget), the others places in [0, 1] or numbers of categories
     s         (n,)     score minus the target, mean over the seeds of a point
     u         (n,)     latent: ln(budget / least budget of the policy); s = S(u) + noise, S the law
     w         (d+1,)   inverse squared length scales; two different categories are at distance 1
@@ -46,7 +46,7 @@ _OFFSET = (np.log(0.35), 1.0)  # least budget of the recipe's kind of policy: me
 _SLOPE_SD = 0.1  # of the slope in t, about 1
 _LINEAR_SD = 0.4  # of the slope in a hyperparameter, per e-fold
 _BOWL = (0.4, 0.4)  # curvature about the recipe's value, per e-fold squared: mean, standard deviation
-_MISFIT = 0.04  # standard deviation of u, in log budget, that no law accounts for
+_MISFIT = 0.03  # standard deviation of u, in log budget, that no law accounts for
 _NOISE_GROWTH = 0.3  # G
 _WRONG = 4.0  # standard deviations below what the others say, from which on a run counts less
 _FAR = 8.0  # |u| beyond which a score counts as that far: no e-fold more would be believed
@@ -221,13 +221,12 @@ def fit(data: Sightings) -> Process:
     centre = np.full(data.x.shape[1] + 1, -2 * _LENGTH[0])
     centre[data.frame.trend], centre[-1] = -2 * _DRIFT_LENGTH[0], -2 * _STRETCH_LENGTH[0]
     kernel, noise_sd = Kernel(weights=np.exp(centre), signal=float(np.exp(_SIGNAL[0]))), np.exp(data.noise_prior[0])
-    robust = np.ones(len(data.x))
     laws = grid(data.above)
     for place in range(_NUM_ROUNDS):
         prior = kernel.between(data.frame, data.x, data.x)
-        law, y, variance = _choose(laws, data, prior, noise_sd, robust)
+        law, y, variance = _choose(laws, data, prior, noise_sd)
         if place < _NUM_ROUNDS - 1:
-            kernel, noise_sd = _tune(data, y, law, centre, robust)
+            kernel, noise_sd = _tune(data, y, law, centre)
     return _settle(data, kernel, law, float(noise_sd), y, variance * _robust(data, prior, y, variance))
 
 
@@ -236,32 +235,54 @@ def _growth(u: Array) -> Array:
     return np.asarray(np.exp(-_NOISE_GROWTH * np.clip(u, -4.0, 0.0)))
 
 
-def _seen(laws: Laws, data: Sightings, u: Array, noise_sd: float, robust: Array) -> tuple[Array, Array, Array]:
-    """(k, n) scores as u by a tangent at `u`; their variance; the log of the slope."""
+def _seen(laws: Laws, data: Sightings, u: Array, noise_sd: float, misfit: Array | None = None) -> tuple[Array, ...]:
+    """(k, n) scores as u by a tangent at `u`; their variance; the slope there.
+
+    Args:
+        laws: k of them.
+        data: to see.
+        u: (k, n) places of the tangents.
+        noise_sd: of one run's score at the target.
+        misfit: (n,) what no law accounts for, in units of the score; None is `_MISFIT` of u.
+    """
     slope = laws.slope(u)
     tangent = np.clip(u + (data.score - laws.value(u)) / slope, -_FAR, _FAR)
-    variance = (noise_sd * _growth(u) / slope) ** 2 / data.runs + _MISFIT**2 / np.minimum(data.runs, 1.0)
-    return tangent, variance * robust, np.log(slope)
+    unexplained = _MISFIT if misfit is None else misfit / slope
+    variance = (noise_sd * _growth(u) / slope) ** 2 / data.runs + unexplained**2 / np.minimum(data.runs, 1.0)
+    return tangent, variance, slope
 
 
-def _choose(laws: Laws, data: Sightings, prior: Array, noise_sd: float, robust: Array) -> tuple[Laws, Array, Array]:
-    """The law with the largest posterior, and the scores seen through it."""
+def _smoothed(
+    laws: Laws, data: Sightings, prior: Array, noise_sd: float, u: Array, misfit: Array | None = None
+) -> Array:
+    """(k, n) posterior mode of u by Gauss-Newton steps from `u`."""
     mean = data.frame.mean(data.x)
-    u = laws.place(data.score)
     for _ in range(_NUM_STEPS):
-        y, variance, log_slope = _seen(laws, data, u, noise_sd, robust)
+        y, variance, _ = _seen(laws, data, u, noise_sd, misfit)
         matrix = prior + variance[:, :, None] * np.eye(len(mean))
-        solved = np.linalg.solve(matrix, (y - mean)[..., None])[..., 0]
-        u = mean + solved @ prior
-    y, variance, log_slope = _seen(laws, data, u, noise_sd, robust)
-    matrix = prior + variance[:, :, None] * np.eye(len(mean))
-    chol = np.linalg.cholesky(matrix)
+        u = mean + np.linalg.solve(matrix, (y - mean)[..., None])[..., 0] @ prior
+    return u
+
+
+def _choose(laws: Laws, data: Sightings, prior: Array, noise_sd: float) -> tuple[Laws, Array, Array]:
+    """The law with the largest posterior, and the scores seen through it.
+
+    To compare laws, what they do not account for is the same in units of the score for all: were it the same in u, a law
+    with a smaller slope would seem the more exact for it.
+    """
+    start, mean = laws.place(data.score), data.frame.mean(data.x)
+    misfit = _MISFIT * np.exp(np.log(laws.slope(start)).mean(axis=0))
+    u = _smoothed(laws, data, prior, noise_sd, start, misfit)
+    y, variance, slope = _seen(laws, data, u, noise_sd, misfit)
+    chol = np.linalg.cholesky(prior + variance[:, :, None] * np.eye(len(mean)))
     half = np.linalg.solve(chol, (y - mean)[..., None])[..., 0]
     evidence = laws.log_prior - 0.5 * (half**2).sum(axis=1) - np.log(np.diagonal(chol, axis1=1, axis2=2)).sum(axis=1)
-    beyond = np.abs(u + (data.score - laws.value(u)) / laws.slope(u)) - _FAR  # what a law that bends too early hides
-    evidence -= log_slope.sum(axis=1) + np.clip(beyond, 0.0, _MAX_BEYOND).sum(axis=1)
+    beyond = np.abs(u + (data.score - laws.value(u)) / slope) - _FAR  # what a law that bends too early hides
+    evidence -= np.log(slope).sum(axis=1) + np.clip(beyond, 0.0, _MAX_BEYOND).sum(axis=1)
     best = int(np.argmax(evidence))
-    return laws.pick(best), y[best], variance[best]
+    law = laws.pick(best)
+    y, variance, _ = _seen(law, data, _smoothed(law, data, prior, noise_sd, u[best : best + 1]), noise_sd)
+    return law, y[0], variance[0]
 
 
 def _robust(data: Sightings, prior: Array, y: Array, variance: Array) -> Array:
@@ -298,12 +319,12 @@ def _settle(data: Sightings, kernel: Kernel, law: Laws, noise_sd: float, y: Arra
     )
 
 
-def _tune(data: Sightings, y: Array, law: Laws, centre: Array, robust: Array) -> tuple[Kernel, float]:
+def _tune(data: Sightings, y: Array, law: Laws, centre: Array) -> tuple[Kernel, float]:
     """Kernel and noise by the mode of their posterior, with the scores seen as they are."""
     frame, d = data.frame, len(centre)  # one more than there are columns
     u = np.clip(law.place(data.score)[0], -4.0, 1.0)
-    multiplier = (_growth(u) / law.slope(u)[0]) ** 2 / data.runs * robust
-    fixed = np.diag(_MISFIT**2 / np.minimum(data.runs, 1.0) * robust)
+    multiplier = (_growth(u) / law.slope(u)[0]) ** 2 / data.runs
+    fixed = np.diag(_MISFIT**2 / np.minimum(data.runs, 1.0))
     fixed += frame.basis(data.x) @ frame.basis(data.x).T
     residual = y - frame.mean(data.x)
     pieces = np.stack([distance(c, c, bool(cat)) for c, cat in zip(data.x.T, frame.is_category, strict=True)])

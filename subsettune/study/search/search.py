@@ -361,9 +361,8 @@ class Search:
             self._allocation.drop(record)
             self._evidence.drop(record)
             self._planner.end(record, None)
-            proposals.append(
-                self._issue(record.point, record.seed, record.confirms, record.number, is_probe=record.is_probe)
-            )
+            again = self._issue(record.point, record.seed, record.confirms, record.number, is_probe=record.is_probe)
+            proposals.append(again)
         return tuple(proposals)
 
     # Results.

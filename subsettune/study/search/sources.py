@@ -6,16 +6,16 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
 from subsettune.config import FrozenDict
-from subsettune.policy import FULL
+from subsettune.policy import FULL, SUBSET
 from subsettune.study.search.encoding import Encoding
-from subsettune.study.search.frontier import Frontier, Offer, Request
+from subsettune.study.search.frontier import Frontier
 from subsettune.study.search.needs import SEEDS, Needs, Wish, nearest, nearest_budget, recipe_point
 from subsettune.study.search.observations import PolicyObservations, SearchEvidence, TrialRecord
 from subsettune.study.search.problem import Known
@@ -26,8 +26,10 @@ from subsettune.study.spec.space import Space
 
 _NUM_RECIPE = 2  # trials of the unchanged recipe that open the full arm
 _FULL_DESIGN, _SUBSET_DESIGN = 12, 4  # at most one trial in so many is spent on an arm's design
+_CLOSER = 0.6  # of what the recipe seems to need after one look: the budget of the second
 _CHEAP = 0.33  # of what the recipe needs: the budget of a design
 _HYPER_WIDTH = 0.8  # e-folds; standard deviation of a design's hyperparameters about the recipe's
+_NEARLY = 1.1  # of what a subset seems to need: a shorter schedule that costs more than this is not improved on
 _RESERVE = 5  # trials that are kept for the checks of an arm of which no policy is accepted
 _CLOSING_SHARE = 0.15  # last share of the trials, in which every sampler gives way to repeats that can settle the best
 
@@ -115,16 +117,6 @@ class CurrentModel:
             self._frontier = Frontier(self._encoding, self._evidence)
         return self._frontier
 
-    def request(self, state: SearchState, frontier: Frontier) -> Request:
-        """What is wanted of that model for an arm."""
-        accepted = frontier.accepted(None if state.rival else state.arm)
-        return Request(
-            arm=state.arm,
-            bound=self._evidence.bound(state.arm),
-            best=accepted[0].tried.cost if accepted else math.inf,
-            may_be_new=state.remaining > 1 or self._evidence.is_noise_free,
-        )
-
 
 class PlanSource(ABC):
     """A sampler: proposes points to try, and says what the next one is worth.
@@ -179,17 +171,19 @@ class FrontierSource(PlanSource):
         offers = []
         if state.must or state.remaining > self._reserve(state, needs):
             offers = [(offer, 1.0) for offer in needs.probes(wish, rng)]
-        offers += [(offer, 0.0) for offer in needs.checks(wish)]
+        offers += [(offer, 0.0) for offer in needs.checks(wish, rng)]
         for offer, first in offers:
             value = offer.value + first
             yield Plan(point=offer.point, repeats=offer.repeats, value=value, is_probe=offer.is_probe)
 
     def _wish(self, state: SearchState, needs: Needs) -> Wish:
-        is_rival = state.arm != FULL or bool(needs.accepted(FULL))  # the shorter schedule is a control in any case
+        is_control = state.arm == FULL and bool(needs.accepted(FULL))  # of that, one is wanted in any case
+        is_rival = state.arm != FULL or is_control
         accepted = needs.accepted(None if is_rival else state.arm)
+        best = accepted[0].tried.cost if accepted else math.inf
         return Wish(
             arm=state.arm,
-            best=accepted[0].tried.cost if accepted else math.inf,
+            best=min(accepted[0].tried.cost, _NEARLY * needs.least(SUBSET)) if accepted and is_control else best,
             is_rival=is_rival and not state.must,
             may_be_new=state.remaining >= SEEDS or self._evidence.is_noise_free,
             must=state.must,
@@ -203,13 +197,13 @@ class FrontierSource(PlanSource):
         return min(_RESERVE * open_ + 2, state.trials // 2)
 
     def _recipe(self, state: SearchState) -> Plan:
-        """The unchanged recipe, at a budget in the middle, then at about what it needs."""
+        """The unchanged recipe, at a budget in the middle, then nearer to what it needs."""
         axis, needs = self._space["budget"], self._current.needs()
         point = recipe_point(self._space, self._current.known, axis.from_unit(0.5))
         if state.num_in_arm:
             tried = self._evidence.find(point)
             is_seen = tried is not None and bool(tried.scores)
-            need = needs.need(point, FULL) if needs is not None and is_seen else axis.from_unit(0.8)
+            need = _CLOSER * needs.need(point, FULL) if needs is not None and is_seen else axis.from_unit(0.7)
             point = FrozenDict(point | {"budget": nearest_budget(axis, need)})
         return Plan(point=point, value=math.inf)
 
@@ -230,9 +224,8 @@ class FrontierSource(PlanSource):
         def value_of(axis: Coordinate) -> object:
             if axis.name == "budget":
                 return nearest_budget(axis, _CHEAP * need)
-            rng = np.random.default_rng(
-                [self._current.seed, *hashlib.sha256(f"{state.arm}:{axis.name}".encode()).digest()]
-            )
+            digest = hashlib.sha256(f"{state.arm}:{axis.name}".encode()).digest()
+            rng = np.random.default_rng([self._current.seed, *digest])
             place = (rng.permutation(size)[index] + rng.random(size)[index]) / size
             return axis.from_unit(self._near_recipe(axis, place))
 
@@ -285,8 +278,9 @@ class SampledSource(PlanSource):
         if not self._evidence.is_noise_free:
             closing = state.remaining <= min(_CLOSING_SHARE * state.trials, 15)
             if closing and (frontier := self._current.frontier()) is not None:
-                request = replace(self._current.request(state, frontier), may_be_new=False)
-                yield from (_plan(offer) for offer in frontier.offers(request, rng) if offer.repeats is not None)
+                accepted = frontier.accepted(None if state.rival else state.arm)
+                best = accepted[0].tried.cost if accepted else math.inf
+                yield from (Plan(point=t.point, repeats=t) for t in frontier.repeats(state.arm, best))
             hopeful = self._evidence.hopeful(state.arm)
             if hopeful is not None:
                 yield Plan(point=hopeful.point, repeats=hopeful)
@@ -301,7 +295,3 @@ SOURCES: Mapping[Sampler, Callable[[Space, SearchEvidence, CurrentModel], PlanSo
     "tpe": partial(SampledSource, kind=TPEArmSampler),
     "random": SampledSource,
 }
-
-
-def _plan(offer: Offer) -> Plan:
-    return Plan(point=offer.point, repeats=offer.repeats)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subsettune.study.results.summarise import break_even, saving
+from subsettune.study.results.costs import break_even, saving
 
 
 def test_saving_and_break_even() -> None:
