@@ -22,6 +22,7 @@ from subsettune.bundle import export as exporting
 from subsettune.config import FrozenDict
 from subsettune.data import Part
 from subsettune.errors import CheckpointError, LearningError, StudyError
+from subsettune.facts import TaskFacts
 from subsettune.policy import SUBSET
 from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.study.execute.requests import RunRequest

@@ -148,15 +148,15 @@ def choose(outlooks: Outlooks, ground: Ground, round_number: int) -> LineUp:
     chosen = [(first, SHARES[0])]
     second = _best([p for p in prospects if p.cost >= DEARER * first.cost], ground, SHARES[1])
     chosen += [] if second is None else [(second, SHARES[1])]
-    between = math.sqrt(max(one.cost for one, _ in chosen) * ground.last_budget)
+    between = math.sqrt(chosen[-1][0].cost * ground.last_budget)
     waiting = (
         [p for p in prospects if p.cost <= first.cost / STANDS_APART],
         [p for p in prospects if between / STEP <= p.cost <= between * STEP],
     )
     for rung in waiting:
-        found = _best(rung, ground, SHARES[0])
-        if found is not None and all(_stands_apart(found.cost, one.cost) for one, _ in chosen):
-            chosen.append((found, 0.0))
+        apart = [p for p in rung if all(_stands_apart(p.cost, one.cost) for one, _ in chosen)]
+        found = _best(apart, ground, SHARES[0])
+        chosen += [] if found is None else [(found, 0.0)]
     return _made(chosen[: ground.count], ground, round_number)
 
 
