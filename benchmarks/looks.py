@@ -7,11 +7,8 @@ it would have saved, what it would have stopped wrongly, and what the looks cost
 counts as trained up to there. `study.execute.looks` states its saving by this.
 
     python benchmarks/looks.py search_spaces/digits.yaml --studies 8
-    python benchmarks/looks.py search_spaces/mnist.yaml --test 0.8 --trials 30 --studies 2 --data-root DIR
-    python benchmarks/looks.py search_spaces/adult.yaml --test 0.5 --studies 4 --data-root DIR
-
-`--test` holds out so much of the training file: that many fewer examples to train on. What the looks cost is told for
-the whole file's N, too, where it is another: it needs no run.
+    python benchmarks/looks.py search_spaces/adult.yaml --studies 2 --data-root DIR
+    python benchmarks/looks.py search_spaces/mnist.yaml --studies 1 --trials 20 --data-root DIR
 """
 
 from __future__ import annotations
@@ -33,7 +30,6 @@ from subsettune.study.search.problem import SearchProblem, SearchSettings
 from subsettune.study.search.search import Outcome, Proposal, Search
 from subsettune.study.spec.definition import Study
 from subsettune.study.spec.yaml_file import read
-from subsettune.task import Split
 
 POINTS, AUDITED = 20, 0.1
 TENTHS = tuple(round(k / 10, 2) for k in range(1, 10))
@@ -177,15 +173,11 @@ def main() -> None:
     parser.add_argument("study", help="a study file")
     parser.add_argument("--studies", type=int, default=8)
     parser.add_argument("--trials", type=int, help="default: the file's")
-    parser.add_argument("--test", type=float, help="share of the training file to hold out beside validation")
     parser.add_argument("--data-root")
     given = parser.parse_args()
     study, places = read(given.study), DataPaths(data_root=given.data_root)
     if given.trials is not None:
         study = replace(study, study=replace(study.study, trials=given.trials))
-    if given.test is not None:
-        split = Split(validation=study.task.split.validation, test=given.test, seed=study.task.split.seed)
-        study = replace(study, task=replace(study.task, split=split))
     admitted = resolve_study(study, places)
     found = []
     for seed in range(given.studies):

@@ -20,12 +20,12 @@ from subsettune.study.results.records import Role, RunRecord
 from subsettune.train import facts as facts_of
 from subsettune.train.result import CurvePoint
 
-# A pass is 100 examples of 30 FLOPs; a look is 20 of 10: three looks are 600, and 9 % of 2 2/9 passes as many.
+# A pass is 100 examples of 30 FLOPs; a look is 20 of 10: three looks are 600, and 3 % of 6 2/3 passes as many.
 FACTS = TaskFacts(
     num_examples=100, num_outputs=2, num_parameters=9, forward_flops=10, backward_flops=20, reference_passes=10
 )
 LOOKS_OF = Looks(facts=FACTS, num_validation=20)
-BREAK_EVEN_PASSES = 3 * 20 * 10 / (0.09 * 100 * 30)
+BREAK_EVEN_PASSES = 3 * 20 * 10 / (0.03 * 100 * 30)
 
 
 def asked(role: Role, passes: float) -> RunRequest:
@@ -33,7 +33,7 @@ def asked(role: Role, passes: float) -> RunRequest:
 
 
 def test_a_trial_is_looked_at_where_that_costs_less_than_stopping_may_save() -> None:
-    assert (LOOKS, SAVED_BY_STOPPING) == (3, 0.09)
+    assert (LOOKS, SAVED_BY_STOPPING) == (3, 0.03)
     assert LOOKS_OF.num_points(asked("trial", BREAK_EVEN_PASSES + 0.01)) == 4
     assert LOOKS_OF.num_points(asked("trial", BREAK_EVEN_PASSES - 0.01)) == 1
 
