@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import fakes
 import pytest
 
+from subsettune import config
 from subsettune.data import load
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy, conventional
@@ -107,3 +109,9 @@ def test_a_run_is_stopped_at_a_look_alone(inline: Inline) -> None:
     (row,) = inline.execute(asked, stop_at=0.3)
     assert inline.told == [("a", 1 / REFERENCE_POINTS), ("a", 2 / REFERENCE_POINTS)]
     assert row.cause == "stopped"
+
+
+def test_looks_go_to_the_workers_with_the_rest(inline: Inline) -> None:
+    told = config.build(Worker, json.loads(config.canonical_json(inline.worker)))
+    assert told == inline.worker
+    assert told.looks == Looks(facts=inline.facts, num_validation=inline.num_validation)
