@@ -39,7 +39,7 @@ from subsettune.study.spec.point_to_policy import COORDINATES
 
 ACCEPT = 0.9  # probability of being feasible that makes a policy a candidate
 SEEDS = 3  # that a candidate was seen on
-PAYS = 0.04  # expected log of the cost saved, per reference spent
+PAYS = 0.05  # expected log of the cost saved, per reference spent
 INTERVAL = (0.1, 0.9)  # quantiles of the least cost that is stated
 _Z = float(ndtri(ACCEPT))
 _MAX_POINTS = 120  # policies in the model, the nearest to the frontier; a fit costs their cube
@@ -264,7 +264,6 @@ class Needs:
                 found.append(self._judge(tried, float(mean[i]), float(sd[i]), float(inflation[i]), float(risk[i])))
         return tuple(found)
 
-    # More than six parameters: no; five numbers of the model for one policy.
     def _judge(self, tried: PolicyObservations, m: float, s: float, inflation: float, risk: float) -> Assessed:
         target, process = self._evidence.target, self.process
         passes = tried.mean >= target and not tried.num_lost and not tried.optimistic
