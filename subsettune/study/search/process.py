@@ -276,6 +276,7 @@ def _choose(laws: Laws, data: Sightings, prior: Array, noise_sd: float) -> tuple
     misfit = _MISFIT * np.exp(np.log(laws.slope(start)).mean(axis=0))
     u = _smoothed(laws, data, prior, noise_sd, start, misfit)
     y, variance, slope = _seen(laws, data, u, noise_sd, misfit)
+    variance = variance * _doubt(prior, variance, y - mean)  # or one run gone wrong would choose the law
     chol = np.linalg.cholesky(prior + variance[:, :, None] * np.eye(len(mean)))
     half = np.linalg.solve(chol, (y - mean)[..., None])[..., 0]
     evidence = laws.log_prior - 0.5 * (half**2).sum(axis=1) - np.log(np.diagonal(chol, axis1=1, axis2=2)).sum(axis=1)
@@ -285,6 +286,14 @@ def _choose(laws: Laws, data: Sightings, prior: Array, noise_sd: float) -> tuple
     law = laws.pick(best)
     y, variance, _ = _seen(law, data, _smoothed(law, data, prior, noise_sd, u[best : best + 1]), noise_sd)
     return law, y[0], variance[0]
+
+
+def _doubt(prior: Array, variance: Array, centred: Array) -> Array:
+    """(k, n) by how much each variance is to be inflated under each of k laws; see `_robust`."""
+    inverse = np.linalg.inv(prior + variance[:, :, None] * np.eye(len(prior)))
+    precision = np.diagonal(inverse, axis1=1, axis2=2)
+    residual = (inverse @ centred[..., None])[..., 0] / np.sqrt(precision)
+    return np.asarray(np.maximum(1.0, np.minimum(residual, 0.0) ** 2 / _WRONG**2))
 
 
 def _robust(data: Sightings, prior: Array, y: Array, variance: Array) -> tuple[Array, Array]:

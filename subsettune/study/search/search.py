@@ -5,11 +5,11 @@ noisy constraint. It is asked (`propose`), watches (`observe`) and is told (`tel
 study, whose journal alone is enough to rebuild a `Search` that goes on as the first would have.
 
 1. The `full` arm opens, and gets at least a third of all trials.
-2. New points come from the sampler. `frontier` (the default up to about 100 trials) is this package's own: it opens with
-   the unchanged recipe at two small budgets and a cheap design in each arm, models the budget that each policy needs
-   (`needs`), and spends a trial on what saves most for what it costs. It ends by itself when nothing pays; `trials` is a
-   cap. `gp` and `tpe` are Optuna's, with the log of the cost as objective and the accuracy as constraint; `random` draws
-   evenly. These three spend all trials. `benchmarks/search.py` compares them.
+2. New points come from the sampler. `frontier` (the default up to about 100 trials) is this package's own: it opens
+   with the unchanged recipe at two small budgets and a cheap design in each arm, models the budget that each policy
+   needs (`needs`), and spends a trial on what saves most for what it costs. It ends by itself when nothing pays;
+   `trials` is a cap. `gp` and `tpe` are Optuna's, with the log of the cost as objective and the accuracy as constraint;
+   `random` draws evenly. These three spend all trials. `benchmarks/search.py` compares them.
 3. A policy that passed is repeated with other seeds when that can make it the best. For `frontier` only one that is
    accepted on three seeds sets the *bound*, for the others one feasible on two; further proposals of its arm lie below
    it. One above it is counted as skipped and moved to the same place of the range that is still useful.
