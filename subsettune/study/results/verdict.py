@@ -37,6 +37,7 @@ class Verdict:
         spread: standard deviation of the candidate's metric over seeds, floor included; NaN where the mean is.
         reference_spread: likewise of the reference's; null where it is unknown.
         nominal: level of the look's test taken alone.
+        is_paired: whether only pairs of runs with one seed were compared, as many as there are runs of both.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Verdict:
     spread: float
     reference_spread: float | None
     nominal: float
+    is_paired: bool = False
 
     @property
     def is_tested(self) -> bool:
@@ -83,4 +85,5 @@ class Verdict:
         missing: dict[str, Any] = {key: value for key, value in _NO_NUMBER.items() if plain[key] is None}
         if not any(name in plain for name in _LATER):  # version 0.1 compared pairs, as many of each
             missing |= {"num_references": plain["num_seeds"], "reference_spread": None, "level": plain["alpha_spent"]}
+            missing["is_paired"] = True
         return cls(**{**plain, **missing})

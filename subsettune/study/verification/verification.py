@@ -59,8 +59,12 @@ def statement(verdict: Verdict, rules: Rules) -> str:
     worse, better = ("below", "above") if rules.higher_is_better else ("above", "below")
     bound = verdict.lower_bound
     at_worst = f"at least {bound:.4g} {better}" if bound > 0 else f"no more than {abs(bound):.4g} {worse}"
+    compared = f"{verdict.num_seeds} runs of {verdict.name} beside {verdict.num_references} conventional runs"
+    if verdict.is_paired:
+        pairs = min(verdict.num_seeds, verdict.num_references)
+        compared = f"{pairs} pairs of runs with one seed, of {verdict.name} and of the reference"
     return (
-        f"{verdict.num_seeds} runs of {verdict.name} beside {verdict.num_references} conventional runs: its mean "
+        f"{compared}: its mean "
         f"test metric is {_side(verdict.mean_difference, rules)} the reference's, and at one-sided level "
         f"{verdict.nominal:.3g} {at_worst} it; {rules.margin:g} {worse} it is tolerated. This covers the noise of "
         "training (initial weights, order of examples, augmentation), not the sampling of the test set: all runs are "
@@ -313,6 +317,7 @@ class Verification:
             spread=float(result.spread),
             reference_spread=float(result.reference_spread),
             nominal=level_of_bound,
+            is_paired=bool(result.is_paired),
         )
 
     def _seeds_needed(self, spreads: tuple[float, float], passed: bool | None, level: float) -> int | None:
@@ -323,6 +328,7 @@ class Verification:
 
     def _reason(self, passed: bool | None, look: Look, last: Look, bound: float, result: Judgement) -> str:
         runs, margin = f"{look.num_seeds} seeds", self.rules.margin
+        runs += f" ({min(look.size)} pairs)" if result.is_paired else ""
         if passed:
             return f"passed with {runs}: {_at_worst(bound)} the reference, {margin:g} worse allowed"
         if result.is_unsteady and bound > -margin:

@@ -186,8 +186,8 @@ def test_settings_are_replaced_and_the_cap_on_seeds_follows() -> None:
     assert (study.study.seeds, study.study.seed_cap, study.study.trials) == (7, 7, 6)
 
 
-def test_twice_the_seeds_are_the_default_cap() -> None:
-    assert StudySettings(seeds=4).seed_cap == 8
+def test_three_times_the_seeds_are_the_default_cap() -> None:
+    assert StudySettings(seeds=4).seed_cap == 12
 
 
 def test_a_space_of_every_sampler_is_read(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from scipy import stats
 from subsettune.errors import ConfigError, StudyError
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.verification.lineup import Entry
-from subsettune.study.verification.noninferiority import UNSTEADY, Rules, allot, decide, plan, sizes
+from subsettune.study.verification.noninferiority import PAIRED_ABOVE, UNSTEADY, Rules, allot, decide, plan, sizes
 from subsettune.study.verification.power import required_seeds
 from subsettune.study.verification.superiority import compare, pair_floor
 from subsettune.study.verification.verification import REFERENCE, Verification, most_runs, statement
@@ -101,13 +102,13 @@ def test_one_look_agrees_with_scipy(seed: int, ratio: float, shift: float) -> No
         made.record(REFERENCE, i, theirs[i])
         made.record("a", i, own[i])
     verdict = made.verdicts["a"]
-    oracle = stats.ttest_ind(own + MARGIN, theirs, equal_var=False, alternative="greater")
-    bound = (
-        stats.ttest_ind(own, theirs, equal_var=False, alternative="greater").confidence_interval(1 - allot(0.05)).low
-    )
-    assert verdict.p_value == pytest.approx(oracle.pvalue, rel=1e-6)
+    is_paired = np.corrcoef(own, theirs)[0, 1] > PAIRED_ABOVE
+    times, test = (2, stats.ttest_rel) if is_paired else (1, partial(stats.ttest_ind, equal_var=False))
+    p_value = min(1.0, times * test(own + MARGIN, theirs, alternative="greater").pvalue)
+    bound = test(own, theirs, alternative="greater").confidence_interval(1 - allot(0.05) / times).low
+    assert verdict.p_value == pytest.approx(p_value, rel=1e-6)
     assert verdict.lower_bound == pytest.approx(bound, rel=1e-6, abs=1e-9)
-    assert verdict.passed == (oracle.pvalue < allot(0.05))
+    assert verdict.passed == (p_value < allot(0.05))
     assert verdict.shortfall == pytest.approx(max(0.0, -MARGIN - verdict.lower_bound))
     assert verdict.mean_difference == pytest.approx(own.mean() - theirs.mean())
     assert (verdict.num_seeds, verdict.num_references) == (5, 5)
@@ -280,7 +281,7 @@ def test_a_policy_that_scatters_too_much_is_told_so() -> None:
     assert made.verdicts["a"].lower_bound > -MARGIN
     assert (
         made.verdicts["a"].reason
-        == f"scatters 3 times as much as the reference with 5 seeds, and {UNSTEADY:g} are allowed"
+        == f"scatters 3 times as much as the reference with 5 seeds (5 pairs), and {UNSTEADY:g} are allowed"
     )
     usual = verification(alone(), max_seeds=5, usual_spread=0.004)
     play(usual, metric)
