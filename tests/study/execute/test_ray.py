@@ -267,7 +267,7 @@ def test_a_run_that_raises_is_tried_twice_and_recorded(bench: Bench) -> None:
 
 def test_a_killed_worker_goes_on_from_its_checkpoint(bench: Bench) -> None:
     """Ray: a real SIGKILL. The mark is written every 5 s, so the run must live so long after its switch."""
-    bench.order("kill-once 54 0.12")
+    bench.order("kill-once 49 0.13")
     asked = requests(bench, 1, fakes.two_phases(0.5, 3.5))
     (record,) = bench.execute(asked)
     (untouched,) = bench.inline(asked)
