@@ -19,6 +19,7 @@ from subsettune.facts import TaskFacts
 
 POLICY_SCHEMA = 2
 READABLE_SCHEMAS = (1, 2)  # in the first, a transition was called an entry
+BATCHING = 2  # how a phase is cut into batches, part of what a run is; in the first, each round ended with a short one
 STARTING = ("transition", "transition_options", *former_names.PHASE_KEYS)  # keys that mean the start of a phase
 SOUP = "soup"  # owner of the options of the soup, as `soup.workers`
 PRUNE = "prune"  # the transition that may be spread over several phases

@@ -78,7 +78,7 @@ def study(names: Names, tiny_data: dict[str, str]) -> Study:
     raw = changed(
         {
             "task.data": {"source": tiny_data["images"]},
-            "task.tolerance": 0.7,
+            "task.tolerance": 0.6,
             "space.budget": {"choice": [0.5, 0.8]},
             "space.switch": 0.5,
             "space.subset_share": 0.3,

@@ -91,14 +91,14 @@ class BareLoop:
         return network
 
     def _batches(self, num_examples: int, total: int) -> Iterator[Tensor]:
-        """Shuffled rounds, to the last batch that ends at `total` examples or before."""
-        seen = 0
-        while True:
-            for index in torch.randperm(num_examples, device=self.device).split(self.task.recipe.batch_size):
-                seen += len(index)
-                if seen > total:
-                    return
-                yield index
+        """Shuffled rounds without a gap, to the last batch that ends at `total` examples or before."""
+        length, left = min(num_examples, self.task.recipe.batch_size), torch.empty(0, dtype=torch.int64)
+        left = left.to(self.device)
+        for _ in range(total // length):
+            if len(left) < length:
+                left = torch.cat([left, torch.randperm(num_examples, device=self.device)])
+            yield left[:length]
+            left = left[length:]
 
     def outputs(self, network: nn.Module, inputs: Tensor) -> Tensor:
         """(b, M) float32 outputs of stored inputs."""

@@ -24,6 +24,7 @@ from subsettune.data.audit import audit
 from subsettune.data.example import guess_of
 from subsettune.errors import StudyError
 from subsettune.facts import TaskFacts
+from subsettune.policy import BATCHING
 from subsettune.study.context import StudyContext
 from subsettune.study.execute.inline import InlineExecutor
 from subsettune.study.execute.sequence import ObservedSource, RunSource, StageSequence, stopwatch
@@ -35,7 +36,7 @@ from subsettune.study.options import TuneOptions, device_of
 from subsettune.study.preflight import check_here, resolve_study, user_code
 from subsettune.study.results.folder import TABLES, StudyFolder
 from subsettune.study.results.lock import DriverLock
-from subsettune.study.results.manifest import DataOrigin
+from subsettune.study.results.manifest import DataOrigin, Manifest
 from subsettune.study.results.view import StudyView
 from subsettune.study.search.journal_storage import journal_at
 from subsettune.study.spec.definition import Study
@@ -149,7 +150,7 @@ class StudyDriver:
             context.observer.note(note)
         try:
             with sigterm_as_sigint():
-                if not self._is_complete():
+                if not _is_complete(context.study, folder.manifest):
                     self._executor().execute(StageSequence(self.sources()))
                     self._export(delivery)
                 context.set_status("finished")
@@ -180,14 +181,6 @@ class StudyDriver:
             if source is not None:
                 yield ObservedSource(source, self.context.observer)
             stage.finish()
-
-    def _is_complete(self) -> bool:
-        """Whether a finished study is asked for nothing more than it has."""
-        manifest, settings = self.context.folder.manifest, self.context.settings
-        if manifest.status != "finished" or manifest.trials_asked < settings.trials:
-            return False
-        compared = 0 if manifest.ablation is None else len(manifest.ablation.seeds)
-        return not contenders(self.context) or compared >= settings.ablation_seeds
 
     def _export(self, delivery: Delivery) -> None:
         context = self.context
@@ -274,6 +267,14 @@ def _address(options: TuneOptions) -> tuple[str | None, str]:
     return os.environ.get("RAY_ADDRESS") or None, "RAY_ADDRESS"  # Ray sets it in the jobs of a cluster
 
 
+def _is_complete(study: Study, manifest: Manifest) -> bool:
+    """Whether a finished study is asked for nothing more than it has."""
+    if manifest.status != "finished" or manifest.trials_asked < study.study.trials:
+        return False
+    compared = 0 if manifest.ablation is None else len(manifest.ablation.seeds)
+    return not study.contenders or compared >= study.study.ablation_seeds
+
+
 def _open(study: Study, folder: StudyFolder, options: TuneOptions, data: DataOrigin) -> None:
     """Begin the study, or open the one that has begun under its run id."""
     code = user_code(study)
@@ -283,6 +284,7 @@ def _open(study: Study, folder: StudyFolder, options: TuneOptions, data: DataOri
         folder.open()
         _refuse_another(study, folder, data)
         _refuse_other_code(folder, code)
+        refuse_other_batches(study, folder)
         journal_at(folder.folder, JOURNAL)  # a damaged one is told before anything runs
         if study.study.trials >= len(folder.records("trial")):  # else it is as it was: nothing is undone
             folder.takes(study)
@@ -300,6 +302,20 @@ def _refuse_other_code(folder: StudyFolder, code: Mapping[str, str]) -> None:
             f"id {folder.run_id!r} began: its runs would not be comparable. Put the old one back, or choose another "
             "--run-id."
         )
+
+
+def refuse_other_batches(study: Study, folder: StudyFolder) -> None:
+    """Runs of one study must cut their phases into batches in one way; one that asks for no more runs may be opened."""
+    if folder.manifest.batching == BATCHING or _is_complete(study, folder.manifest):
+        return
+    if not any(folder.records(role) for role in TABLES):
+        folder.note(batching=BATCHING)
+        return
+    raise StudyError(
+        f"run id {folder.run_id!r} was begun by a version that ended each round with a short batch: its runs cannot be "
+        f"compared with new ones. Go on with the versions that began it ({_versions(folder)}), or choose another "
+        "--run-id; `show` and `report` still read it."
+    )
 
 
 def _refuse_another_count(folder: StudyFolder, facts: TaskFacts) -> None:

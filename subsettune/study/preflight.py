@@ -29,7 +29,7 @@ from subsettune.task import RECIPE_KEYS, Recipe, Task
 from subsettune.text import counted
 from subsettune.train import optimizers, schedule
 from subsettune.train.loop import check, facts, study_code
-from subsettune.train.orders.base import lengths
+from subsettune.train.orders.base import batch_length
 from subsettune.train.planning.check import check_own_code
 from subsettune.train.randomness import isolated
 
@@ -146,7 +146,7 @@ def _unpaid(space: Space, recipe: Recipe, known: TaskFacts) -> Iterator[Mistake]
 
 
 def _first_update_flops(recipe: Recipe, known: TaskFacts) -> int:
-    size = lengths(known.num_examples, recipe.batch_size)[0]
+    size = batch_length(known.num_examples, recipe.batch_size)
     return optimizers.least_evaluations(recipe) * size * known.example_flops
 
 

@@ -290,8 +290,7 @@ def _batches_come_from_the_pool(order: Order, pool: Tensor | None, seed: int) ->
     for _ in range(30):
         batch = stream.next(0.0).positions
         assert (batch.dtype, batch.device.type, batch.dim()) == (torch.int64, "cpu", 1)
-        assert 1 <= len(batch) <= 9
-        assert len(set(batch.tolist())) == len(batch)
+        assert 1 <= len(batch) <= 8
         seen |= set(batch.tolist())
     assert seen <= members
     for _ in range(3000):  # a round may take a small share of the pool, and draw it with replacement

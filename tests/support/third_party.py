@@ -10,7 +10,7 @@ import torch
 from subsettune.facts import TaskFacts
 from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.train.orders import Batch, Order
-from subsettune.train.orders.uniform import Rounds, split
+from subsettune.train.orders.uniform import Rounds
 from subsettune.train.transitions import Transition, TransitionContext
 
 
@@ -32,9 +32,8 @@ class Latest(Selector):
 
 
 class _Sorted(Rounds):
-    def cut(self, number: int, share: float) -> list[Batch]:
-        pool = torch.arange(self.num_examples) if self.pool is None else self.pool.sort().values
-        return split(pool, self.batch_size)
+    def whole_round(self, number: int, share: float) -> Batch:
+        return Batch(positions=torch.arange(self.num_examples) if self.pool is None else self.pool.sort().values)
 
 
 @final

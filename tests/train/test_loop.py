@@ -79,15 +79,17 @@ def test_ledger_is_at_most_the_cost_and_within_one_update(
     assert result.ledger.select <= sum(allowed) * len(policy.phases)
 
 
-def test_conventional_run_is_charged_its_epochs_exactly(tiny_data: Data) -> None:
+def test_conventional_run_is_charged_its_epochs_in_whole_batches(tiny_data: Data) -> None:
     task = image_task(tiny_data, epochs=2)
     known = train.facts(task)
     result = run(task, conventional(known), evaluations=4)
     assert known.num_examples == 210
-    assert result.ledger.spent == 2 * 210 * known.example_flops == conventional(known).cost(known)
+    assert conventional(known).cost(known) == 2 * 210 * known.example_flops
+    assert result.ledger.spent == 26 * 16 * known.example_flops  # 2 * 210 = 26 * 16 + 4, on which there is no update
     assert result.ledger.evaluate == 4 * 30 * known.forward_flops  # 4 points on 30 validation examples
-    assert result.updates == 2 * 14  # 13 batches of 16 and a short one of 2
+    assert result.updates == 26
     assert [p.share for p in result.curve] == [0.25, 0.5, 0.75, 1.0]
+    assert [p.flops for p in result.curve] == [n * 16 * known.example_flops for n in (7, 14, 20, 26)]
 
 
 def test_evaluation_of_more_splits_is_ledgered_apart(tiny_data: Data) -> None:
@@ -399,9 +401,9 @@ def test_a_loss_that_is_not_finite_between_the_last_check_and_the_end(tiny_data:
 
 
 def test_weights_that_leave_the_finite_numbers_in_the_last_update(tiny_data: Data) -> None:
-    task = image_task(tiny_data, {"name": "fakes:Exploding", "after": 13})
+    task = image_task(tiny_data, {"name": "fakes:Exploding", "after": 12})
     result = run(task, full(1.0), evaluations=1)
-    assert (result.cause, result.updates) == ("diverged", 14)
+    assert (result.cause, result.updates) == ("diverged", 13)
 
 
 def test_seconds_come_from_the_clock(tiny_data: Data) -> None:
@@ -460,11 +462,11 @@ def test_random_state_and_threads_come_back_after_an_exception(tiny_data: Data) 
 FLAT_NORM = {"name": "fakes:flat_norm"}
 
 
-def test_a_single_left_over_example_joins_the_batch_before_it(tiny_data: Data) -> None:
-    task = image_task(tiny_data, FLAT_NORM, batch_size=19)  # 210 = 11 * 19 + 1
-    result = run(task, full(1))
-    assert (result.cause, result.updates) == ("finished", 11)
-    assert result.ledger.spent == full(1).cost(train.facts(task))
+def test_what_a_round_leaves_over_is_trained_on_with_the_next(tiny_data: Data) -> None:
+    task = image_task(tiny_data, FLAT_NORM, batch_size=19)  # 210 = 11 * 19 + 1, and batch norm cannot train on one
+    result = run(task, full(2))
+    assert (result.cause, result.updates) == ("finished", 22)
+    assert result.ledger.spent == 22 * 19 * train.facts(task).example_flops
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 from subsettune import config, former_names
 from subsettune.config import FrozenDict
 from subsettune.facts import TaskFacts
+from subsettune.policy import BATCHING
 from subsettune.study.results.ablation import AblationResult
 from subsettune.study.results.candidate import Candidate
 from subsettune.study.results.verdict import Verdict
@@ -18,7 +19,8 @@ from subsettune.study.spec.definition import Study
 
 MANIFEST_SCHEMA = 1
 ORIGIN_KEYS = ("versions", "hardware", "data")  # where numbers come from: each with a heading of its own in a report
-SHOWN_ELSEWHERE = (*ORIGIN_KEYS, "command", "study", "rounds", "ablation")
+SHOWN_ELSEWHERE = (*ORIGIN_KEYS, "command", "study", "rounds", "ablation", "batching")
+FORMER_BATCHING = 1  # of studies that do not name theirs
 STATE_KEYS = ("alpha_spent", "winner")  # of a state of verification, read here; the rest is its own
 
 
@@ -159,6 +161,7 @@ class Manifest:
         facts: of the task, once they are known.
         data: which data, likewise.
         code: content hashes of the user's own code that the study runs, by name; none where an older version began it.
+        batching: how its runs cut phases into batches, `policy.BATCHING` of the version that began it.
         target: the worst validation metric that still counts as matched, once the reference is known.
         noise: spread of the reference's metric over seeds, likewise.
         test_chance: metric of the best constant answer on the test split, likewise; null in studies of before.
@@ -185,6 +188,7 @@ class Manifest:
     facts: TaskFacts | None = None
     data: DataOrigin | None = None
     code: FrozenDict = FrozenDict()
+    batching: int = BATCHING
     target: float | None = None
     noise: float | None = None
     test_chance: float | None = None
@@ -247,6 +251,7 @@ class Manifest:
             "rounds": [round_state.to_mapping() for round_state in self.rounds],
             "study": config.to_plain(self.study),
             "winner": self.winner,
+            "batching": self.batching,
         }
         for name in ("command", "facts", "target", "noise", "test_chance", "sampler", "bundle"):
             if getattr(self, name) is not None:
@@ -284,6 +289,7 @@ class Manifest:
         ablation = raw.get("ablation", raw.get(former_names.ABLATION))
         if ablation is not None:
             known["ablation"] = AblationState.from_mapping(ablation)
+        known["batching"] = raw.get("batching", FORMER_BATCHING)
         known["status"] = former_names.ROLES.get(known["status"], known["status"])
         if "data" in raw:
             known["data"] = DataOrigin.from_mapping(raw["data"])

@@ -21,7 +21,7 @@ from subsettune import __version__, config
 from subsettune.data.parts import Part
 from subsettune.errors import ConfigError, LearningError
 from subsettune.facts import TaskFacts
-from subsettune.policy import conventional
+from subsettune.policy import BATCHING, conventional
 from subsettune.storage import Folder, parsed
 from subsettune.study.context import StudyContext
 from subsettune.study.execute.requests import RunRequest
@@ -121,7 +121,7 @@ class ReferenceCache:
             environment: what else changes results: the user's code, versions, and the number of threads.
         """
         parts = {name: config.to_plain(getattr(task, name)) for name in ("data", "split", "model", "recipe", "metric")}
-        key = config.digest({**parts, "fingerprint": fingerprint, **environment})
+        key = config.digest({**parts, "fingerprint": fingerprint, "batching": BATCHING, **environment})
         return cls(folder=Folder.at(cache) / "references" / key[:32], key=key)
 
     def get(self, seed: int, checkpoint: str, target: Folder) -> RunRecord | None:

@@ -14,8 +14,17 @@ from subsettune.config import UNIT, Rule, setting
 from subsettune.facts import TaskFacts
 from subsettune.task import Recipe
 from subsettune.train.learner import Learner
-from subsettune.train.orders.base import ROUNDING, Batch, Order, StepContext, combined, line_search, shuffled
-from subsettune.train.orders.uniform import Rounds, split
+from subsettune.train.orders.base import (
+    ROUNDING,
+    Batch,
+    Order,
+    StepContext,
+    combined,
+    last_of_each,
+    line_search,
+    shuffled,
+)
+from subsettune.train.orders.uniform import Rounds
 from subsettune.train.randomness import generator
 
 
@@ -28,8 +37,10 @@ class InfoBatch(Order):
     of the last losses, and of the n others all but floor(prune * n), whose losses it weighs by n over the number kept:
     as counted, not 1 / (1 - prune). So the sum of the losses over a round is, in expectation, that over the pool; the
     weights of a batch are more than 1 on average, and a shorter round moves the weights as far. A loss is that of the
-    example's last update, augmentation and dropout included, and costs nothing. When the annealing begins, a round that
-    leaves examples out is given up, and from there on rounds go through the whole pool with equal weights.
+    example's last update, augmentation and dropout included, and costs nothing. What a round keeps is drawn when its
+    first example is needed, which may be to complete a batch: the losses of what comes before it in that batch are then
+    those of the round before. When the annealing begins, a round that leaves examples out is given up, and from there
+    on rounds go through the whole pool with equal weights.
     Source: Qin et al. 2024, arXiv:2303.04947.
 
     Args:
@@ -53,10 +64,6 @@ class InfoBatch(Order):
         """See `Order.why_not`."""
         return line_search("infobatch", recipe)
 
-    def max_update_flops(self, num_examples: int, facts: TaskFacts) -> int:
-        """See `Order.most`: the last batch of a shorter round may be longer by one example."""
-        return self.update_cost(num_examples + 1, 0.0, facts).total
-
     def anneals(self, share: float) -> bool:
         """Whether everything is trained on when so much of the policy's compute is spent."""
         return share >= 1 - self.anneal
@@ -74,37 +81,23 @@ class InfoBatchStream(Rounds):
         super().__init__(num_examples, batch_size, seed)
         self.order = order
         self.losses = torch.full((num_examples,), torch.nan)  # NaN where an example was never trained on
-        self._drawn = -1  # round that the next two belong to
-        self._positions = torch.empty(0, dtype=torch.int64)
-        self._weights: Tensor | None = None
 
     def next(self, share: float) -> Batch:
         """See `Stream.next`."""
-        leaves_out = self._weights is not None and self._drawn == self._round
-        if leaves_out and self._position and self.order.anneals(share):
-            self._round, self._position, self._batches = self._round + 1, 0, []
+        leaves_out = self._current is not None and self._current.weights is not None
+        if leaves_out and self.order.anneals(share):
+            self.leave_round()
         return super().next(share)
 
-    def cut(self, number: int, share: float) -> list[Batch]:
-        """The examples kept, in the order of the round; they stay the same when a run is resumed within it."""
-        if self._drawn != number:
-            self._draw(number, share)
-        batches = split(self._positions, self.batch_size)
-        if self._weights is None:
-            return batches
-        weights = self._weights.split([len(batch) for batch in batches])
-        return [Batch(positions=b.positions, weights=w) for b, w in zip(batches, weights, strict=True)]
-
-    def _draw(self, number: int, share: float) -> None:
+    def whole_round(self, number: int, share: float) -> Batch:
+        """The examples kept, in the order of the round."""
         order = shuffled(self.num_examples, self.pool, self.seed, number)
-        self._drawn, self._positions, self._weights = number, order, None
         if self.order.anneals(share):
-            return
+            return Batch(positions=order)
         losses = self.losses[order.to(self.losses.device)].cpu()
         ranks = torch.randperm(self.num_examples, generator=generator(self.seed, "infobatch", number))[order]
         kept, weights = thinned(losses, ranks, self.order.prune)
-        if not bool(kept.all()):
-            self._positions, self._weights = order[kept], weights[kept]
+        return Batch(positions=order) if bool(kept.all()) else Batch(positions=order[kept], weights=weights[kept])
 
     def attach(self, learner: Learner) -> None:
         """See `Stream.attach`."""
@@ -114,18 +107,22 @@ class InfoBatchStream(Rounds):
         """See `Stream.update`; the losses are those of the forward pass that is made anyway."""
         inputs, targets = learner.examples(batch.positions)
         evaluations, outputs = learner.fit(inputs, targets, combined(batch, now.weights), now.lr, most=now.most)
-        self.losses[batch.positions.to(self.losses.device)] = learner.example_losses(outputs, targets)
+        last = last_of_each(batch.positions)
+        losses = learner.example_losses(outputs, targets)[last.to(self.losses.device)]
+        self.losses[batch.positions[last].to(self.losses.device)] = losses
         return evaluations
 
     def state(self) -> dict[str, Any]:
         """See `Stream.state`."""
-        drawn = {"drawn": self._drawn, "positions": self._positions, "weights": self._weights}
-        return {**super().state(), **drawn, "losses": self.losses}
+        current = None if self._current is None else (self._current.positions, self._current.weights)
+        return {**super().state(), "current": current, "losses": self.losses}
 
     def load(self, state: dict[str, Any], pool: Tensor | None) -> None:
         """See `Stream.load`."""
         super().load(state, pool)
-        self._drawn, self._positions, self._weights = state["drawn"], state["positions"], state["weights"]
+        if state["current"] is not None:  # drawn by losses that are other ones now
+            positions, weights = state["current"]
+            self._current = Batch(positions=positions, weights=weights)
         self.losses.copy_(state["losses"])
 
 

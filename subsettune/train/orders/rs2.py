@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -12,8 +11,8 @@ from subsettune import config
 from subsettune.config import FRACTION, setting
 from subsettune.facts import TaskFacts
 from subsettune.task import Recipe
-from subsettune.train.orders.base import Batch, Order, is_same, lengths, line_search, shuffled
-from subsettune.train.orders.uniform import Rounds, split
+from subsettune.train.orders.base import Batch, Order, is_same, line_search, shuffled
+from subsettune.train.orders.uniform import Rounds
 
 
 @final
@@ -22,9 +21,9 @@ class Rs2(Order):
     """Repeated sampling of a random subset: each round goes through a fresh random part of the pool.
 
     Without replacement, a permutation of the pool is cut into rounds one after the other, until fewer examples than a
-    round takes are left; then it is shuffled anew. So it differs from the uniform order only in where rounds are cut,
-    and in the examples left over, which wait for the next permutation. With replacement, every round draws from the
-    whole pool. Within a round no example comes twice. Source: Okanovic et al. 2023, arXiv:2305.18424.
+    round takes are left; then it is shuffled anew. Batches run on over the ends of rounds, so it differs from the
+    uniform order only in the examples left over, which wait for the next permutation. With replacement, every round
+    draws from the whole pool. Within a round no example comes twice. Source: Okanovic et al. 2023, arXiv:2305.18424.
 
     Args:
         share: of the pool that a round takes, rounded to whole examples, at least one; 1 is the uniform order.
@@ -51,10 +50,6 @@ class Rs2(Order):
         """Examples of a round."""
         return max(1, round(self.share * pool_size))
 
-    def lengths(self, pool_size: int, batch_size: int) -> Sequence[int]:
-        """See `Order.lengths`."""
-        return lengths(self.taken(pool_size), batch_size)
-
     def stream(self, num_examples: int, batch_size: int, seed: int) -> Rs2Stream:
         """See `Order.stream`."""
         return Rs2Stream(self, num_examples, batch_size, seed)
@@ -76,7 +71,7 @@ class Rs2Stream(Rounds):
         if is_new:
             self._first = self._round
 
-    def cut(self, number: int, share: float) -> list[Batch]:
+    def whole_round(self, number: int, share: float) -> Batch:
         """A part of a permutation of the pool."""
         size = self.num_examples if self.pool is None else len(self.pool)
         taken = self.order.taken(size)
@@ -84,7 +79,7 @@ class Rs2Stream(Rounds):
         cycle, part = divmod(number - self._first, parts)
         # Permutations of a pool are numbered from its first round on: below the first round of the pool after it.
         permutation = shuffled(self.num_examples, self.pool, self.seed, self._first + cycle)
-        return split(permutation[part * taken : (part + 1) * taken], self.batch_size)
+        return Batch(positions=permutation[part * taken : (part + 1) * taken])
 
     def state(self) -> dict[str, Any]:
         """See `Stream.state`."""

@@ -19,7 +19,7 @@ from subsettune.facts import Price, TaskFacts
 from subsettune.task import Recipe
 from subsettune.train.learner import Learner
 from subsettune.train.orders.base import ROUNDING, Batch, Order, StepContext, combined, line_search, shuffled
-from subsettune.train.orders.uniform import Rounds, split
+from subsettune.train.orders.uniform import Rounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +97,9 @@ class HardestStream(Rounds):
         super().__init__(num_examples, batch_size, seed)
         self.order = order
 
-    def cut(self, number: int, share: float) -> list[Batch]:
+    def whole_round(self, number: int, share: float) -> Batch:
         """All of the pool."""
-        return split(shuffled(self.num_examples, self.pool, self.seed, number), self.batch_size)
+        return Batch(positions=shuffled(self.num_examples, self.pool, self.seed, number))
 
     def attach(self, learner: Learner) -> None:
         """See `Stream.attach`.

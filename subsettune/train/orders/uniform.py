@@ -8,25 +8,35 @@ from typing import Any, ClassVar, final
 
 from torch import Tensor
 
-from subsettune.train.orders.base import Batch, Order, Stream, is_same, lengths, shuffled
+from subsettune.train.orders.base import Batch, Order, Stream, batch_length, is_same, joined, shuffled
 
 
 class Rounds(Stream):
     """A stream that goes by rounds over the pool; what a round consists of is the subclass's.
 
-    Round r of a run is a permutation of all training examples drawn from (seed, r). It is filtered by the phase's pool
-    and cut into batches, so a subset run sees a sub-sequence of the full run's order and arms with one seed are paired.
+    Round r of a run is a permutation of all training examples drawn from (seed, r), filtered by the phase's pool. A
+    phase's rounds follow one another without a gap and are cut into batches of one length: what a round leaves over
+    begins the batch that the next one completes. So updates per example are the same whatever the size of the pool, and
+    a subset run sees a sub-sequence of the full run's order: arms with one seed are paired. With a new pool a new round
+    begins, and what is left of the old one is dropped.
     """
 
     def __init__(self, num_examples: int, batch_size: int, seed: int) -> None:
         self.num_examples, self.batch_size, self.seed = num_examples, batch_size, seed
         self.pool: Tensor | None = None
-        self._round, self._position = 0, 0
-        self._batches: list[Batch] = []
+        self._round, self._position = 0, 0  # of the next example, and its place in it
+        self._current: Batch | None = None  # the round that is on, whole; None until an example of it is needed
 
     @abstractmethod
-    def cut(self, number: int, share: float) -> list[Batch]:
-        """The batches of a round; called once, when it begins, and again when a run is resumed within it."""
+    def whole_round(self, number: int, share: float) -> Batch:
+        """A round as one long batch, which is not empty.
+
+        Called when the stream first needs an example of it, and again when a run is resumed within it.
+
+        Args:
+            number: of the round.
+            share: of the policy's compute spent so far, as given to `next`.
+        """
 
     def enter(self, pool: Tensor | None) -> None:
         """See `Stream.enter`."""
@@ -34,18 +44,33 @@ class Rounds(Stream):
             return
         self.pool = pool
         if self._position:
-            self._round, self._position = self._round + 1, 0
-        self._batches = []
+            self.leave_round()
+        self._current = None
+
+    def leave_round(self) -> None:
+        """Begin the next round; what is left of this one is dropped."""
+        self._round, self._position, self._current = self._round + 1, 0, None
 
     def next(self, share: float) -> Batch:
         """See `Stream.next`."""
-        if not self._batches:
-            self._batches = self.cut(self._round, share)
-        batch = self._batches[self._position]
-        self._position += 1
-        if self._position == len(self._batches):
-            self._round, self._position, self._batches = self._round + 1, 0, []
-        return batch
+        missing = batch_length(self.num_examples if self.pool is None else len(self.pool), self.batch_size)
+        parts: list[Batch] = []
+        while missing:
+            parts.append(self._take(missing, share))
+            missing -= len(parts[-1])
+        return joined(parts)
+
+    def _take(self, most: int, share: float) -> Batch:
+        """The next examples of the round that is on: as many as it has, up to `most`."""
+        if self._current is None:
+            self._current = self.whole_round(self._round, share)
+        taken = slice(self._position, self._position + most)
+        weights = self._current.weights
+        part = Batch(positions=self._current.positions[taken], weights=None if weights is None else weights[taken])
+        self._position += len(part)
+        if self._position == len(self._current):
+            self.leave_round()
+        return part
 
     def state(self) -> dict[str, Any]:
         """See `Stream.state`."""
@@ -53,22 +78,17 @@ class Rounds(Stream):
 
     def load(self, state: dict[str, Any], pool: Tensor | None) -> None:
         """See `Stream.load`."""
-        self.pool, self._batches = pool, []
+        self.pool, self._current = pool, None
         self._round, self._position = state["round"], state["position"]
-
-
-def split(order: Tensor, batch_size: int) -> list[Batch]:
-    """Cut a shuffled pool into the batches of a round; batch norm cannot train on a single left-over example."""
-    return [Batch(positions=positions) for positions in order.split(lengths(len(order), batch_size))]
 
 
 @final
 class Shuffled(Rounds):
     """The stream of the uniform order."""
 
-    def cut(self, number: int, share: float) -> list[Batch]:
+    def whole_round(self, number: int, share: float) -> Batch:
         """All of the pool."""
-        return split(shuffled(self.num_examples, self.pool, self.seed, number), self.batch_size)
+        return Batch(positions=shuffled(self.num_examples, self.pool, self.seed, number))
 
 
 @final

@@ -20,7 +20,7 @@ from subsettune.data.layout import OWN_IDS
 from subsettune.data.text import PADDING
 from subsettune.errors import CostWarning, ModelError
 from subsettune.facts import TaskFacts
-from subsettune.policy import Policy
+from subsettune.policy import BATCHING, Policy
 from subsettune.registry import Registry
 from subsettune.select.network import anatomy
 from subsettune.task import Recipe, Task
@@ -138,7 +138,8 @@ def _image_channels(data: TaskData) -> int:
 def run_key(task: Task, fingerprint: str, policy: Policy, seed: int) -> str:
     """Content hash that names the checkpoint of a run: of all that its result depends on but torch and the machine.
 
-    The tolerance is no part of it, since it does not change a run. The source of the user's own modules is, with what
+    The tolerance is no part of it, since it does not change a run. How batches are cut is, so that a run never goes on
+    from a checkpoint of other batches. The source of the user's own modules is, with what
     they import and the files that their options name, so that a network that was edited starts over instead of loading
     weights of another one.
 
@@ -148,7 +149,8 @@ def run_key(task: Task, fingerprint: str, policy: Policy, seed: int) -> str:
     """
     told = {name: getattr(task, name) for name in ("data", "split", "model", "recipe", "metric")}
     code = user_code_of(task, policy)
-    return config.digest({**told, "fingerprint": fingerprint, "policy": policy.identity, "seed": seed, "code": code})
+    told |= {"fingerprint": fingerprint, "policy": policy.identity, "seed": seed, "code": code, "batching": BATCHING}
+    return config.digest(told)
 
 
 def own_components(task: Task, policy: Policy) -> dict[str, str]:

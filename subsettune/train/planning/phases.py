@@ -32,7 +32,7 @@ class ResolvedPhase:
         facts: of the network in the phase, which the transition may have made narrower.
         transition_flops: of `flops`, those of the transition.
         flops: charged as selection before the first update: choosing, transition and what a soup prepares.
-        lengths: of the batches of a round, over all workers of a soup.
+        lengths: of the batches in turn, as `Order.lengths` gives them; of a soup's steps one, over all workers.
     """
 
     index: int
@@ -162,7 +162,7 @@ class _Resolver:
         selection = self._selection(index, phase, before)
         transition_flops = transition.flops(before, k)
         soup, batch_size = phase.active_soup, self.recipe.batch_size
-        lengths = order.lengths(k, batch_size) if soup is None else costs.lengths(soup, k, batch_size)
+        lengths = order.lengths(k, batch_size) if soup is None else (costs.step_length(soup, k, batch_size),)
         prepared = 0 if soup is None else costs.flops(soup, k, now)
         return ResolvedPhase(
             index=index,

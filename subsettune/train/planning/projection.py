@@ -26,9 +26,8 @@ class PhaseProjection:
 def project(resolved: ResolvedPolicy) -> tuple[PhaseProjection, ...]:
     """The phases of a policy that was checked, as a run of it will go.
 
-    Exact where an update is one evaluation of its batch and the batches of a round are known beforehand. Else, with a
-    line search or an order that leaves out examples by what it has seen, forward and backward passes are right to
-    within one update for each phase. O(updates).
+    Exact where an update is one evaluation of its batch, and batches are as long as the order says. With a line search
+    forward and backward passes are right to within one update for each phase. O(updates).
     """
     projector = _Projector(resolved)
     return tuple(projector.project(phase, end) for phase, end in zip(resolved.phases, resolved.ends, strict=True))

@@ -17,6 +17,7 @@ from subsettune.select.network import ModelView
 from subsettune.train import schedule
 from subsettune.train.job import RunJob
 from subsettune.train.learner import Learner
+from subsettune.train.orders.base import last_of_each
 from subsettune.train.orders.uniform import Shuffled
 from subsettune.train.randomness import derive, isolated
 
@@ -26,7 +27,8 @@ CHECK_EVERY = 25  # updates between looks at the running loss, which would force
 class Forgetting:
     """Counts how often examples are forgotten while a network is trained.
 
-    An example is forgotten when it was predicted right the last time it was trained on, and is predicted wrong now.
+    An example is forgotten when it was predicted right the last time it was trained on, and is predicted wrong now. One
+    that is in a batch twice, where that spans two rounds, was trained on once, and its last place in it counts.
     Source: Toneva et al. 2019, arXiv:1812.05159, algorithm 1.
 
     Args:
@@ -40,9 +42,10 @@ class Forgetting:
         self._was_ever_right = self._was_right.clone()
 
     def watch(self, batch: Tensor, outputs: Tensor, targets: Tensor) -> None:
-        """See a batch: (b,) different positions, outputs (b, M), and classes (b,)."""
-        index = batch.to(outputs.device)
-        is_right = outputs.argmax(dim=1) == targets
+        """See a batch: (b,) positions, outputs (b, M), and classes (b,)."""
+        last = last_of_each(batch)
+        index, last = batch[last].to(outputs.device), last.to(outputs.device)
+        is_right = (outputs.argmax(dim=1) == targets)[last]
         self._events[index] += self._was_right[index] & ~is_right
         self._was_right[index] = is_right
         self._was_ever_right[index] |= is_right

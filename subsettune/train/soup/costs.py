@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from subsettune.config import must
 from subsettune.data.rand_augment import MAGNITUDES
 from subsettune.facts import TaskFacts
 from subsettune.policy import Soup
 from subsettune.task import Recipe
-from subsettune.train.orders.base import lengths as round_lengths
+from subsettune.train.orders.base import batch_length
 from subsettune.train.soup.executors import closure_refused
 
 LEAST_SHARD = 2  # examples: batch norm cannot train on one
@@ -24,9 +22,9 @@ def shard_size(soup: Soup, pool_size: int) -> int:
     return pool_size // soup.workers
 
 
-def lengths(soup: Soup, pool_size: int, batch_size: int) -> Sequence[int]:
-    """Examples, over all workers, that each step of a round through the shards takes."""
-    return [soup.workers * length for length in round_lengths(shard_size(soup, pool_size), batch_size)]
+def step_length(soup: Soup, pool_size: int, batch_size: int) -> int:
+    """Examples, over all workers, that every step takes."""
+    return soup.workers * batch_length(shard_size(soup, pool_size), batch_size)
 
 
 def why_not(soup: Soup, pool_size: int, recipe: Recipe, facts: TaskFacts) -> str | None:

@@ -7,8 +7,9 @@ that the workers differ. Then each weight becomes its average over the workers t
 
 The policy pays for all workers: its allowance is their sum. Were each on a machine of its own, the phase would take as
 long as one of them; `SoupPoint` tells both. Workers follow the recipe: its optimizer, each with a state of its own, the
-run's learning rate, batches of `batch_size` examples of the worker's shard in shuffled rounds, augmentation from a
-stream of the worker's own. They follow no order, whatever that of the policy: an order is made for one network.
+run's learning rate, batches of `batch_size` examples of the worker's shard in shuffled rounds that follow one another
+without a gap, augmentation from a stream of the worker's own. They follow no order, whatever that of the policy: an
+order is made for one network.
 
 Masks. `erk` draws entries evenly, as many in each layer as `masks.erk_counts` says, anew for each worker. `data` takes
 the same numbers, and in each layer the entries with the largest |weight * gradient| on the first examples of the
@@ -28,7 +29,7 @@ Source: Ro, Wang, Chidambaram & Akella 2023 (LiPT, ICML); averaging as in Wortsm
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ from subsettune.data.rand_augment import rand_augment
 from subsettune.facts import TaskFacts
 from subsettune.policy import Soup
 from subsettune.train.learner import Learner
-from subsettune.train.orders.base import lengths as round_lengths
+from subsettune.train.orders.base import batch_length
 from subsettune.train.randomness import generator
 from subsettune.train.result import SoupPoint
 from subsettune.train.soup import costs, executors, statistics
@@ -97,12 +98,13 @@ class Workers:
         size = costs.shard_size(self.soup, len(pool))
         shuffled = pool[torch.randperm(len(pool), generator=place.rng("shards"))]
         self.shards = shuffled[: count * size].reshape(count, size)
-        self._lengths = round_lengths(size, learner.recipe.batch_size)
+        self._length = batch_length(size, learner.recipe.batch_size)
         device, shape = learner.device, learner.data.input_shape
         self._augment_rngs = [place.rng("augment", w, device=device) for w in range(count)]
         self._augments = [make_augment(learner.recipe.augment, shape, rng) for rng in self._augment_rngs]
         self._rand_rngs = [place.rng("rand_augment", w) for w in range(count)]
-        self._batches: list[Sequence[Tensor]] = []  # of each worker, in the round that is on
+        self._shuffled: Tensor | None = None  # the shards in the order of the round that is on
+        self._batches = self.shards[:, :0]  # (W, b) positions of the step that is on
         self._round, self._position, self._examples = 0, 0, 0
         self._seconds, self._total_s = [0.0] * count, 0.0
         self._executor: WorkerExecutor | None = None
@@ -128,34 +130,41 @@ class Workers:
 
     def next_length(self) -> int:
         """Examples, over all workers, that the next step takes."""
-        return self.soup.workers * self._lengths[self._position]
+        return self.soup.workers * self._length
 
     def update(self, lr: float) -> None:
         """One update of every worker, each on the next batch of its shard; counts the mean loss into the learner's."""
         assert self._executor is not None, "begin comes first"
         start = self.place.clock()
-        if not self._batches:
-            self._batches = [self._cut(worker) for worker in range(self.soup.workers)]
+        self._batches = self._next_batches()
         seconds = self._seconds if self.mode == "in_turn" else None
         losses = self._executor.step(self._read, lr, seconds)
         self.learner.note(losses.mean())
-        self._examples += self._lengths[self._position]
-        self._position += 1
-        if self._position == len(self._lengths):
-            self._round, self._position, self._batches = self._round + 1, 0, []
+        self._examples += self._length
         self._total_s += self.place.clock() - start
 
-    def _cut(self, worker: int) -> Sequence[Tensor]:
-        """The batches of a worker in the round that is on."""
+    def _next_batches(self) -> Tensor:
+        """(W, b) positions of each worker's next batch; what a round leaves over begins one that the next completes."""
+        parts, missing = [], self._length
+        while missing:
+            if self._shuffled is None:
+                self._shuffled = torch.stack([self._in_order(worker) for worker in range(self.soup.workers)])
+            parts.append(self._shuffled[:, self._position : self._position + missing])
+            taken = parts[-1].shape[1]
+            self._position, missing = self._position + taken, missing - taken
+            if self._position == self._shuffled.shape[1]:
+                self._round, self._position, self._shuffled = self._round + 1, 0, None
+        return torch.cat(parts, dim=1)
+
+    def _in_order(self, worker: int) -> Tensor:
+        """The shard of a worker in the order of the round that is on."""
         shard = self.shards[worker]
         rng = self.place.rng("order", worker, self._round)
-        shuffled = shard[torch.randperm(len(shard), generator=rng)]
-        return torch.split(shuffled, list(self._lengths))
+        return shard[torch.randperm(len(shard), generator=rng)]
 
     def _read(self, worker: int) -> Examples:
         """The next examples of a worker, augmented."""
-        positions, part = self._batches[worker][self._position], self.learner.part
-        index = positions.to(self.learner.device)
+        index, part = self._batches[worker].to(self.learner.device), self.learner.part
         inputs, targets = part.stored(index)
         if self.soup.rand_augment:
             inputs = rand_augment(inputs, self.soup.rand_augment, self._rand_rngs[worker])
@@ -259,8 +268,6 @@ class Workers:
         if state["crew"] is not None:
             self._executor = self._gather({name: mask.to(device) for name, mask in state["masks"].items()})
             self._executor.load(state["crew"])
-        if self._position:
-            self._batches = [self._cut(worker) for worker in range(self.soup.workers)]
 
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:

@@ -23,14 +23,13 @@ Data = dict[str, str]
 
 
 def rounds(stream: Rs2Stream, pool_size: int, count: int) -> list[list[int]]:
-    """Examples of so many rounds."""
-    lengths = stream.order.lengths(pool_size, stream.batch_size)
-    found = []
-    for _ in range(count):
-        batches = [stream.next(0.0).positions.tolist() for _ in lengths]
-        assert [len(batch) for batch in batches] == list(lengths)
-        found.append(list(itertools.chain(*batches)))
-    return found
+    """Examples of so many rounds, from the beginning of one on; the batch that the last one ends in is taken whole."""
+    size, found = stream.order.taken(pool_size), list[int]()
+    while len(found) < count * size:
+        batch = stream.next(0.0).positions.tolist()
+        assert len(batch) == min(stream.batch_size, pool_size)
+        found += batch
+    return [found[i * size : (i + 1) * size] for i in range(count)]
 
 
 @settings(deadline=None, max_examples=60)
@@ -49,9 +48,18 @@ def test_rounds_cut_a_permutation_of_the_pool(
     stream.enter(pool)
     size = max(1, round(share * len(pool)))
     parts = len(pool) // size
+    found = rounds(stream, len(pool), 3 * parts)
     for cycle in range(3):
-        whole = shuffled(n, pool, seed, stream._first + cycle).tolist()  # as the uniform order of that round
-        assert list(itertools.chain(*rounds(stream, len(pool), parts))) == whole[: parts * size]
+        whole = shuffled(n, pool, seed, cycle).tolist()  # as the uniform order of that round
+        ours = found[cycle * parts : (cycle + 1) * parts]
+        assert list(itertools.chain(*ours)) == whole[: parts * size]
+
+
+def test_batches_run_on_over_the_ends_of_rounds() -> None:
+    stream = Rs2(share=0.25).stream(40, 8, 3)  # rounds of 10
+    stream.enter(None)
+    taken = [stream.next(0.0).positions for _ in range(5)]
+    assert torch.equal(torch.cat(taken), shuffled(40, None, 3, 0))
 
 
 def test_with_replacement_each_round_draws_from_the_whole_pool() -> None:

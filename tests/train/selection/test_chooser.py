@@ -274,7 +274,7 @@ def test_the_run_s_own_network_chooses(tiny_data: Data) -> None:
     """What the second phase chooses is what the network after the first one is most wrong about."""
     task = image_task(tiny_data)
     result = run(task)
-    up_to_the_switch = (Phase(share=0.3, passes=221 / 210),)  # 63 examples: 3 rounds and 2 batches of 16 reach 210
+    up_to_the_switch = (Phase(share=0.3, passes=224 / 210),)  # 14 batches of 16 reach 210
     before = run(task, Policy(phases=up_to_the_switch, recipe={"schedule": "constant"}))
     policy = Policy(phases=WRONGEST.phases, recipe={"schedule": "constant"})
     assert set(result.subsets) == {1, 2}

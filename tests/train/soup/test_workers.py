@@ -154,18 +154,19 @@ def test_a_worker_goes_through_its_shard_in_shuffled_rounds(tiny_data: Data) -> 
     read_one = workers._read
 
     def noted(worker: int) -> executors.Examples:
-        read[worker].append(workers._batches[worker][workers._position])
+        read[worker].append(workers._batches[worker])
         return read_one(worker)
 
     workers._read = noted  # type: ignore[method-assign]
     workers.begin()
     lengths = []
-    for _ in range(8):  # 26 examples each: 8 + 8 + 8 + 2, twice
+    for _ in range(7):  # 26 examples each, in batches of 8 without a gap between the rounds
         lengths.append(workers.next_length())
         workers.update(0.1)
-    assert lengths == [24, 24, 24, 6] * 2
+    assert lengths == [24] * 7
     for worker, batches in enumerate(read):
-        first, second = torch.cat(batches[:4]).tolist(), torch.cat(batches[4:]).tolist()
+        assert {len(batch) for batch in batches} == {8}
+        first, second = torch.cat(batches)[:26].tolist(), torch.cat(batches)[26:52].tolist()
         assert sorted(first) == sorted(second) == sorted(workers.shards[worker].tolist())
         assert first != second
 
@@ -181,9 +182,12 @@ def twin(task: Task, workers: Workers, steps: int, weights: Tensor | None) -> di
         network = copy.deepcopy(workers.learner.network).double().train()
         optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=recipe.weight_decay)
         done, number = 0, 0
+        stream, length = shard[:0], min(len(shard), recipe.batch_size)
         while done < steps:
             rng = generator(SEED, "soup", 0, "order", worker, number)
-            for positions in shard[torch.randperm(len(shard), generator=rng)].split(recipe.batch_size):
+            stream = torch.cat([stream, shard[torch.randperm(len(shard), generator=rng)]])
+            while len(stream) >= length and done < steps:
+                positions, stream = stream[:length], stream[length:]
                 inputs, targets = data.train.batch(positions)
                 losses = functional.cross_entropy(network(inputs.double()), targets, reduction="none")
                 if weights is not None:
@@ -194,8 +198,6 @@ def twin(task: Task, workers: Workers, steps: int, weights: Tensor | None) -> di
                     nn.utils.clip_grad_norm_(network.parameters(), recipe.grad_clip)
                 optimizer.step()
                 done += 1
-                if done == steps:
-                    break
             number += 1
         finals.append(network.state_dict())
     return {name: torch.stack([final[name] for final in finals]).mean(0) for name in finals[0]}
@@ -528,12 +530,12 @@ def test_only_images_of_bytes_have_channels(tiny_data: Data) -> None:
 def test_what_a_soup_takes_by_hand(tiny_data: Data) -> None:
     task = image_task(tiny_data, NORMED)  # 210 training examples, batches of 16
     facts = train.facts(task)
-    followed = policy(Soup(workers=4, density=0.5, masks="data"), share=0.5, passes=2.0)  # pool 105, shards 26: 16 + 10
+    followed = policy(Soup(workers=4, density=0.5, masks="data"), share=0.5, passes=2.0)  # pool 105, shards 26
     result = run(task, followed)
     (point,) = result.soups
     masks, statistics = 4 * 26 * facts.example_flops, 105 * facts.forward_flops
     assert result.ledger.select == masks + statistics
-    steps = [4 * 16, 4 * 10] * 10
+    steps = [4 * 16] * 20
     left = followed.cost(facts) - masks - statistics
     while sum(steps) * facts.example_flops > left:
         steps.pop()
@@ -774,7 +776,7 @@ def test_each_worker_changes_its_images_in_its_own_way(tiny_data: Data) -> None:
     task = image_task(tiny_data)
     plain, changed = (workers_of(task, Soup(workers=2, rand_augment=m), pool=torch.arange(40)) for m in (0, 9))
     for workers in (plain, changed):
-        workers._batches = [[workers.shards[0]], [workers.shards[0]]]  # the same examples, to compare
+        workers._batches = workers.shards[[0, 0]]  # the same examples, to compare
     first, second = (changed._read(worker)[0] for worker in range(2))
     assert torch.equal(plain._read(0)[0], plain._read(1)[0])
     assert not torch.equal(first, plain._read(0)[0])
