@@ -25,6 +25,7 @@ from subsettune.data import DataPaths, TaskData, load
 from subsettune.study.spec.definition import Study
 from subsettune.task import Task
 from subsettune.train.learner import Learner, predict
+from subsettune.train.orders.base import batch_length
 from subsettune.train.randomness import isolated
 
 WARM_UP_UPDATES = 2  # the first ones allocate
@@ -70,7 +71,8 @@ def time_here(
     """
     with isolated(0, threads):
         learner = Learner(task, task.recipe, data, device, 0)
-        batches = torch.randperm(len(data.train)).split(min(task.recipe.batch_size, len(data.train)))
+        size = batch_length(len(data.train), task.recipe.batch_size)
+        batches = torch.randperm(len(data.train))[: len(data.train) // size * size].split(size)
         for update in range(WARM_UP_UPDATES):
             learner.update(batches[update % len(batches)], task.recipe.lr, None)
         start, updates, examples = _now(device, clock), 0, 0
