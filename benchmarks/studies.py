@@ -15,8 +15,8 @@ a study reads its data before it trains; without them these tables are left out,
 
 What is measured (`--measure`, any number of times):
 
-studies     A study on each split, beside a plain grid (3 rates, 6 budgets) of which every policy is tested as a study
-            would, by 10 seeds: how many splits where the grid holds a policy that passes the study verifies one on, too;
+studies     A study on each split, beside a plain grid (3 rates, 6 budgets) of which every policy is tested as in a
+            study, by 10 seeds: on how many splits where the grid holds a policy that passes the study verifies one;
             the cost of the policy found over that of the grid's cheapest; what the study spent, in conventional
             trainings, by its own ledger, reference, evaluation and ablation included; and how often the policy found is
             truly within the tolerance: mean difference of 20 fresh seeds. On the same splits, by the same measure: the
@@ -43,6 +43,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,12 +52,12 @@ from typing import Any
 
 from harness import completed
 from studies_parts import measures, splits, tables, tasks, words
-from studies_parts.splits import TRIALS, Work
+from studies_parts.splits import Work
 
 from subsettune.data import DataPaths
 from subsettune.study.spec.space import Space
 
-MEASURES = ("studies", "tables", "placebo", "bundles", "level", "ray")
+QUICKER = {"splits": 2, "repeats": 10, "placebos": 6, "groups": 2}  # numbers at most, for a look
 HEAD = ("", "found", "within the tolerance", "cost over the cheapest: median", "worst", "spent: median")
 SMALLER = 32  # batches of the second placebo
 
@@ -66,7 +67,7 @@ class Options:
     """What was asked for.
 
     Args:
-        measures: names of them.
+        tables: names of those to make or to use.
         num_splits: of the digits.
         repeats: on each table.
         placebos: studies of each kind.
@@ -74,12 +75,12 @@ class Options:
         draws: simulated verifications of each policy.
         processes: at a time.
         trials: of each search on the splits.
-        places: where this machine keeps data.
+        data_root: of the data that small tasks are cut from; None where there are none.
         out: folder of what is kept.
         folder: of the tables.
     """
 
-    measures: tuple[str, ...]
+    tables: tuple[str, ...]
     num_splits: int
     repeats: int
     placebos: int
@@ -87,74 +88,78 @@ class Options:
     draws: int
     processes: int
     trials: int
-    places: DataPaths
+    data_root: Path | None
     out: Path
     folder: Path
+
+    @property
+    def places(self) -> DataPaths:
+        """Where the small data sets lie, once `write_small` has cut them out."""
+        root = None if self.data_root is None else str(self.out / "data")
+        return DataPaths(data_root=root, cache=str(self.out / "cache"))
+
+    @property
+    def studied(self) -> tuple[str, ...]:
+        """Tables whose data are here: a study reads them before it trains."""
+        has_data = self.data_root is not None
+        return tuple(name for name in self.tables if has_data or name.startswith("digits"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse and print."""
+    given, start_s = _parser().parse_args(argv), time.monotonic()
+    options = _options(given)
+    if options.data_root is not None:
+        tasks.write_small(options.data_root, options.out / "data")
+    left = [name for name in options.tables if name not in options.studied]
+    if left:
+        print(f"Without --data-root nothing is trained or studied for the tables {', '.join(left)}.")
+    if given.tables == "make":
+        make_tables(options)
+        return
+    for name in given.measure or SHOWN:
+        print(f"\n## {name}\n\n{SHOWN[name](options)}", flush=True)
+    print(f"\n{(time.monotonic() - start_s) / 60:.0f} minutes, {options.processes} processes")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2 splits, 10 repeats, 6 placebos, 2 groups")
-    parser.add_argument("--measure", action="append", choices=MEASURES, help="default: all")
+    parser.add_argument("--measure", action="append", choices=tuple(SHOWN), help="default: all")
     parser.add_argument("--tables", choices=("make", "use"), default="use")
     parser.add_argument("--only", action="append", choices=tuple(tasks.BENCHES), help="tables to make or to use")
     parser.add_argument("--splits", type=int, default=tasks.NUM_SPLITS)
     parser.add_argument("--repeats", type=int, default=100, help="on each table (default 100)")
     parser.add_argument("--placebos", type=int, default=80, help="studies of each kind (default 80)")
     parser.add_argument("--groups", type=int, default=60, help="of five studies on each table of digits (default 60)")
-    parser.add_argument("--trials", type=int, default=TRIALS)
+    parser.add_argument("--trials", type=int, default=splits.TRIALS)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/studies"))
     parser.add_argument("--tables-folder", type=Path, default=tables.FOLDER)
-    given = parser.parse_args(argv)
-    start_s, quick = time.monotonic(), given.quick
-    places = _places(given.data_root, given.out)
-    options = Options(
-        measures=tuple(given.measure or MEASURES),
-        num_splits=min(given.splits, 2) if quick else given.splits,
-        repeats=min(given.repeats, 10) if quick else given.repeats,
-        placebos=min(given.placebos, 6) if quick else given.placebos,
-        groups=min(given.groups, 2) if quick else given.groups,
-        draws=2_000 if quick else 20_000,
+    return parser
+
+
+def _options(given: argparse.Namespace) -> Options:
+    counts = {name: min(getattr(given, name), QUICKER[name] if given.quick else sys.maxsize) for name in QUICKER}
+    return Options(
+        tables=tuple(given.only or tasks.BENCHES),
+        num_splits=counts["splits"],
+        repeats=counts["repeats"],
+        placebos=counts["placebos"],
+        groups=counts["groups"],
+        draws=2_000 if given.quick else 20_000,
         processes=given.processes,
         trials=given.trials,
-        places=places,
+        data_root=given.data_root,
         out=given.out,
         folder=given.tables_folder,
     )
-    names = _names(given.only, given.data_root)
-    if given.tables == "make":
-        make_tables(names, options)
-        return
-    for name in options.measures:
-        print(f"\n## {name}\n\n{SHOWN[name](options, names)}", flush=True)
-    print(f"\n{(time.monotonic() - start_s) / 60:.0f} minutes, {options.processes} processes")
 
 
-def _places(data_root: Path | None, out: Path) -> DataPaths:
-    cache = str(out / "cache")
-    if data_root is None:
-        return DataPaths(cache=cache)
-    tasks.write_small(data_root, out / "data")
-    return DataPaths(data_root=str(out / "data"), cache=cache)
-
-
-def _names(only: Sequence[str] | None, data_root: Path | None) -> tuple[str, ...]:
-    """Tables that can be used here."""
-    names = tuple(only or tasks.BENCHES)
-    if data_root is not None:
-        return names
-    left = [name for name in names if not name.startswith("digits")]
-    if left:
-        print(f"Without --data-root, these tables are left out where data are needed: {', '.join(left)}.")
-    return tuple(name for name in names if name not in left)
-
-
-def make_tables(names: Sequence[str], options: Options) -> None:
+def make_tables(options: Options) -> None:
     """Train the tables, and write each."""
-    for name in names:
+    for name in options.studied:
         start_s = time.monotonic()
         bench = tasks.tabled(name)
         known = tables.Known.of(bench.study.task, options.places)
@@ -169,7 +174,7 @@ def make_tables(names: Sequence[str], options: Options) -> None:
 # --- on the splits ----------------------------------------------------------------------------------------------------
 
 
-def studies(options: Options, names: Sequence[str]) -> str:
+def studies(options: Options) -> str:
     """A study, the grid, and the searches by hand on each split."""
     found: dict[str, list[dict[str, Any]]] = {}
     for kind in ("by hand", "study"):
@@ -192,7 +197,7 @@ def _summed(name: str, rows: Sequence[dict[str, Any]], grid: dict[int, float | N
     """A line of the table: of those that found a policy, how many are right; costs where the grid has one, too."""
     found = [row for row in rows if row["cost"] is not None]
     ratios = [row["cost"] / least for row in found if (least := grid[row["split"]]) is not None]
-    right = sum(row["truth"] >= -splits_margin() for row in found)
+    right = sum(row["truth"] >= -_tolerance() for row in found)
     return (
         name,
         words.share(len(found), len(rows)),
@@ -203,7 +208,7 @@ def _summed(name: str, rows: Sequence[dict[str, Any]], grid: dict[int, float | N
     )
 
 
-def splits_margin() -> float:
+def _tolerance() -> float:
     """The tolerance of the digits."""
     return tasks.digits_study(0).task.tolerance
 
@@ -217,13 +222,11 @@ def _done(asked: Sequence[Work], processes: int) -> list[dict[str, Any]]:
     return [row for one in asked for row in outcomes[one.path]]
 
 
-def placebo(options: Options, names: Sequence[str]) -> str:
+def placebo(options: Options) -> str:
     """Headlines of a win where there can be none."""
     rows = []
     for batch_size in (None, SMALLER):
-        asked = [
-            _work("placebo", n % tasks.NUM_SPLITS, 1000 + n, options, batch_size) for n in range(options.placebos)
-        ]
+        asked = [_work("placebo", n % tasks.NUM_SPLITS, 1000 + n, options, batch_size) for n in range(options.placebos)]
         done = _done(asked, options.processes)
         wins, verified = sum(row["claims_win"] for row in done), sum(row["cost"] is not None for row in done)
         batches = "the recipe's batches" if batch_size is None else f"batches of {batch_size}"
@@ -234,10 +237,10 @@ def placebo(options: Options, names: Sequence[str]) -> str:
 # --- on the tables ----------------------------------------------------------------------------------------------------
 
 
-def searches(options: Options, names: Sequence[str]) -> str:
+def searches(options: Options) -> str:
     """Studies and searches by hand on each table."""
     parts = []
-    for name in names:
+    for name in options.studied:
         asked = [_asked(name, seed, "search", options) for seed in range(options.repeats)]
         table = tables.read(options.folder / f"{name}.parquet", options.places)
         found = [one for each in measures.carried_out(measures.searches, asked, options.processes) for one in each]
@@ -262,33 +265,30 @@ def _of_table(name: str, rows: Sequence[measures.Found], table: tables.Table) ->
     )
 
 
-def bundles(options: Options, names: Sequence[str]) -> str:
+def bundles(options: Options) -> str:
     """False bundles among five studies on one test split."""
     rows = []
     for kind in ("all at margin", "all but the recipe"):
         groups: list[list[bool]] = []
-        for name in (name for name in names if name.startswith("digits")):
+        for name in (name for name in options.studied if name.startswith("digits")):
             asked = [_asked(name, seed, kind, options) for seed in range(options.groups)]
             groups += measures.carried_out(measures.false_bundles, asked, options.processes)
         single = [one for group in groups for one in group]
-        rows.append(
-            (kind, words.share(sum(map(any, groups)), len(groups)), words.share(sum(single), len(single)))
-        )
+        rows.append((kind, words.share(sum(map(any, groups)), len(groups)), words.share(sum(single), len(single))))
     return words.table(("", f"any of {measures.STUDIES_A_TASK} studies", "a study"), rows)
 
 
-def level(options: Options, names: Sequence[str]) -> str:
+def level(options: Options) -> str:
     """How often the product's test passes a policy at the margin, by the shapes of the tables."""
     rows = []
-    for name in tasks.BENCHES:
-        path = options.folder / f"{name}.parquet"
-        if not path.exists():
-            continue
-        table = tables.read(path, options.places)
+    for name in options.tables:
+        table = tables.read(options.folder / f"{name}.parquet", options.places)
         study = tasks.tabled(name).study
         rules = splits.rules_of(study, table.num_examples["test"])
         rows.append(_of_levels(name, measures.levels(table, rules, options.draws, seed=0), rules.alpha))
-    return words.table(("table", "policies", "median", "worst policy", "shown to be above alpha", "its spread; skew"), rows)
+    return words.table(
+        ("table", "policies", "median", "worst policy", "shown to be above alpha", "its spread; skew"), rows
+    )
 
 
 def _of_levels(name: str, found: Sequence[measures.Level], alpha: float) -> tuple[str, ...]:
@@ -309,14 +309,14 @@ def _asked(name: str, seed: int, kind: str, options: Options) -> measures.Asked:
     return measures.Asked(name=name, seed=seed, kind=kind, places=options.places, folder=options.folder)
 
 
-def ray(options: Options, names: Sequence[str]) -> str:
+def ray(options: Options) -> str:
     """Ray Tune with OptunaSearch, beside Optuna alone."""
     from studies_parts.with_ray import both
 
     return both(options.out, options.trials)
 
 
-SHOWN: dict[str, Callable[[Options, Sequence[str]], str]] = {
+SHOWN: dict[str, Callable[[Options], str]] = {
     "studies": studies,
     "tables": searches,
     "placebo": placebo,

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from studies_parts.tables import Table
 
+from studies_parts.tables import Table
 from subsettune.config import FrozenDict
 from subsettune.facts import TaskFacts
 from subsettune.policy import FULL, SUBSET, Phase, Policy, conventional

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from harness import completed
+
 from studies_parts import tables
 from studies_parts.baselines import (
     Pick,
@@ -25,7 +26,6 @@ from studies_parts.simulated import Draw, claims_win, on_table, spent
 from studies_parts.splits import rules_of
 from studies_parts.tables import Table
 from studies_parts.tasks import Bench, tabled
-
 from subsettune.data import DataPaths
 from subsettune.policy import FULL, Policy, conventional
 from subsettune.study.spec.definition import Study
@@ -143,18 +143,17 @@ def false_bundles(asked: Asked) -> list[bool]:
     """
     torch.set_num_threads(1)
     bench, table = tabled(asked.name), _table(asked.folder, asked.name, asked.places)
-    spared = _unchanged(bench, table) if asked.kind == "all but the recipe" else set()
+    spared = {tables.key_of(conventional(table.facts), table.task)}
+    spared |= _unchanged(bench, table) if asked.kind == "all but the recipe" else set()
     first = STUDIES_A_TASK * asked.seed
 
     def shift(policy: Policy) -> float:
-        key = tables.key_of(policy, table.task)
-        is_kept = key in spared or key == tables.key_of(conventional(table.facts), table.task)
-        return 0.0 if is_kept else to_margin(table, policy)
+        return 0.0 if tables.key_of(policy, table.task) in spared else to_margin(table, policy)
 
     def is_false(seed: int) -> bool:
         view = on_table(bench.study.with_settings({"seed": seed}), table, repeats=True, shift=shift)
-        best = view.summary.best
-        return bool(view.summary.verified and best is not None and shift(best.policy) != 0)
+        best = view.summary.best if view.summary.verified else None
+        return best is not None and tables.key_of(best.policy, table.task) not in spared
 
     return [is_false(seed) for seed in range(first, first + STUDIES_A_TASK)]
 
@@ -205,7 +204,10 @@ def levels(table: Table, rules: Rules, repeats: int, seed: int) -> list[Level]:
     """Of each policy of a table: its runs, shifted to the margin, drawn with replacement beside their reference's."""
     rng = np.random.default_rng(seed)
     rows = [row for row in table.tabled if row is not table.reference and np.isfinite(row.test).all()]
-    return [_level(table, row.policy, rules, rng.integers(table.num_columns, size=(repeats, rules.max_seeds))) for row in rows]
+    return [
+        _level(table, row.policy, rules, rng.integers(table.num_columns, size=(repeats, rules.max_seeds)))
+        for row in rows
+    ]
 
 
 def _level(table: Table, policy: Policy, rules: Rules, drawn: np.ndarray) -> Level:
@@ -226,5 +228,3 @@ def carried_out(work: Callable[[Asked], Any], asked: Sequence[Asked], processes:
     """What each repeat came to, in the order in which they are asked for."""
     done = {one.seed: outcome for one, outcome in completed(work, asked, processes)}
     return [done[one.seed] for one in asked]
-
-

@@ -11,21 +11,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from studies_parts.tables import Table
 
+from studies_parts.tables import Table
 from subsettune.data import DataPaths
 from subsettune.ledger import Ledger
 from subsettune.policy import Policy
-from subsettune.study.context import StudyContext
 from subsettune.study.driver import SEEDS_APART, Delivery, Executor, StudyDriver
 from subsettune.study.execute.inline import InlineExecutor
 from subsettune.study.execute.outcomes import PartialRun
 from subsettune.study.execute.requests import RunRequest
-from subsettune.study.execute.worker import Worker
 from subsettune.study.options import TuneOptions
 from subsettune.study.results.folder import StudyFolder
 from subsettune.study.results.records import RunRecord
@@ -121,7 +119,7 @@ class TableWorker:
     Args:
         table: that holds them.
         draw: of its columns.
-        evaluations: points of a learning curve, each paid for.
+        evaluations: points of a learning curve, each paid for; a divisor of the table's, which has 10.
         shift: added to the test metric of a policy, e.g. what puts it exactly at the margin; None adds nothing.
     """
 
@@ -134,7 +132,7 @@ class TableWorker:
     def train(self, request: RunRequest, report: Callable[[CurvePoint], bool]) -> RunResult:
         """What training would have come to, the points of its curve told on the way."""
         whole = self.table.result(request.policy, self.column(request))
-        told = whole.curve[len(whole.curve) % self._every - 1 :: self._every] if self._every > 1 else whole.curve
+        told = tuple(point for point in whole.curve if _is_whole(point.share * self.evaluations))
         for number, point in enumerate(told, start=1):
             if report(point) and point is not told[-1]:
                 return self._stopped(whole, told[:number], request)
@@ -147,7 +145,7 @@ class TableWorker:
             whole, seed=request.seed, metrics=type(whole.metrics)(metrics), curve=told, ledger=ledger
         )
 
-    def seen(self, request: RunRequest, points: list[CurvePoint]) -> PartialRun:
+    def seen(self, request: RunRequest, points: Sequence[CurvePoint]) -> PartialRun:
         """See `Worker.seen`; runs of a table never fail."""
         return PartialRun(points=tuple(points))
 
@@ -158,10 +156,6 @@ class TableWorker:
             return self.draw.paired(index)
         seeds = self._trials.setdefault(request.policy.key, {})
         return self.draw.single(request.policy, seeds.setdefault(request.seed, len(seeds)))
-
-    @property
-    def _every(self) -> int:
-        return max(1, len(self.table.reference.points) // self.evaluations)
 
     def _price(self, split: str) -> int:
         return int(self.table.num_examples[split]) * self.table.facts.forward_flops
@@ -186,12 +180,12 @@ class TableWorker:
         )
 
 
+def _is_whole(value: float) -> bool:
+    return abs(value - round(value)) < 1e-9
+
+
 def on_table(
-    study: Study,
-    table: Table,
-    *,
-    repeats: bool = False,
-    shift: Callable[[Policy], float] | None = None,
+    study: Study, table: Table, *, repeats: bool = False, shift: Callable[[Policy], float] | None = None
 ) -> StudyView:
     """A study whose runs are looked up.
 
@@ -199,42 +193,28 @@ def on_table(
         study: of the table's task.
         table: of its space.
         repeats: see `Draw`.
-        shift: added to the test metric of a policy.
+        shift: see `TableWorker`.
     """
 
     class TableDriver(StudyDriver):
         def _executor(self) -> Executor:
-            return InlineExecutor(
-                worker_for(self.context, table, repeats=repeats, shift=shift),
-                self.context.facts,
-                len(self.context.data.validation),
-                self.context.clock,
+            context, settings = self.context, self.context.settings
+            draw = Draw(
+                study=settings.seed,
+                num_columns=table.num_columns,
+                num_paired=settings.seed_cap,
+                repeats=repeats,
             )
+            worker = TableWorker(table=table, draw=draw, evaluations=context.run_options().evaluations, shift=shift)
+            return InlineExecutor(worker, context.facts, len(context.data.validation), context.clock)
 
     return carry_out(study, table.places, TableDriver)
 
 
-def worker_for(
-    context: StudyContext, table: Table, *, repeats: bool = False, shift: Callable[[Policy], float] | None = None
-) -> Worker:
-    """The worker that looks runs up for a study."""
-    made = TableWorker(
-        table=table,
-        draw=Draw(
-            study=context.settings.seed,
-            num_columns=table.num_columns,
-            num_paired=context.settings.seed_cap,
-            repeats=repeats,
-        ),
-        evaluations=context.run_options().evaluations,
-        shift=shift,
-    )
-    return made  # type: ignore[return-value]  # it trains and tells what was seen, which is all an executor asks for
-
-
 def spent(view: StudyView) -> float:
     """What a study cost, in conventional trainings, by its own ledger."""
-    assert view.facts is not None and view.summary.tuning.passes is not None
+    assert view.facts is not None
+    assert view.summary.tuning.passes is not None
     return view.summary.tuning.passes / view.facts.reference_passes
 
 
@@ -242,5 +222,3 @@ def claims_win(view: StudyView) -> bool:
     """Whether the headline calls a policy of the subset arm the winner."""
     best = view.summary.best
     return best is not None and bool(best.passed) and best.policy.arm == "subset"
-
-

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from harness import kept
+
 from studies_parts.baselines import (
     Array,
     Measured,
@@ -29,7 +30,6 @@ from studies_parts.baselines import (
 from studies_parts.simulated import carry_out, claims_win, spent
 from studies_parts.tables import SPLITS, Known
 from studies_parts.tasks import GRID_BUDGETS, GRID_RATES, digits_study, placebo_study
-
 from subsettune import config, train
 from subsettune.data import DataPaths
 from subsettune.errors import ConfigError
@@ -89,8 +89,8 @@ class Trained:
             result = train.run(self.task, policy, seed, options=options)
         except ConfigError:
             return Measured(math.nan, math.nan, 0.0)
-        numbers = [result.metrics.get(split, math.nan) for split in SPLITS]
-        return Measured(*numbers, spent=result.ledger.spent / self.facts.reference_flops)
+        validation, test = (result.metrics.get(split, math.nan) for split in SPLITS)
+        return Measured(validation, test, result.ledger.spent / self.facts.reference_flops)
 
     def fresh(self, policy: Policy) -> Array:
         """(NUM_FRESH,) test metrics with seeds that no search has seen."""
@@ -180,12 +180,12 @@ def work(asked: Work) -> list[dict[str, Any]]:
     return list(json.loads(asked.path.read_text()))
 
 
-def _places(out: Path) -> DataPaths:
+def places_of(out: Path) -> DataPaths:
     return DataPaths(cache=str(out / "cache"))
 
 
 def _field(asked: Work, task: Task) -> Trained:
-    places = _places(asked.out)
+    places = places_of(asked.out)
     return Trained(Known.of(task, places), places, asked.out / f"runs-{asked.split}.jsonl")
 
 
@@ -200,7 +200,7 @@ def _placebo(asked: Work) -> list[Studied]:
 
 
 def _studied(asked: Work, study: Study, *, with_truth: bool) -> Studied:
-    view = carry_out(study, _places(asked.out))
+    view = carry_out(study, places_of(asked.out))
     best = view.summary.best if view.summary.verified else None
     assert view.facts is not None
     return Studied(

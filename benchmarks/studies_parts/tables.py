@@ -112,7 +112,7 @@ class Table:
     def __init__(self, known: Known, rows: Iterable[Row], places: DataPaths) -> None:
         self.task, self.facts, self.num_examples = known.task, known.facts, known.num_examples
         self.places = places
-        self.rows = {key_of(row.policy, task): row for row in rows}
+        self.rows = {key_of(row.policy, known.task): row for row in rows}
         self.num_tabled, self._by_policy = len(self.rows), dict[str, Row]()
 
     @property
@@ -225,7 +225,9 @@ def policies_of(space: Space, task: Task, facts: TaskFacts) -> list[Policy]:
     """
     ranges = [axis.name for axis in space.coordinates if not axis.values]
     if ranges:
-        raise ValueError(f"a tabled space must have lists alone, got a range of {ranges[0]!r}. Write {{choice: [...]}}.")
+        raise ValueError(
+            f"a tabled space must have lists alone, got a range of {ranges[0]!r}. Write {{choice: [...]}}."
+        )
     found = {key_of(policy, task): policy for policy in (conventional(facts), *_policies(space, facts))}
     return [policy for policy in found.values() if _can_run(task, policy, facts)]
 

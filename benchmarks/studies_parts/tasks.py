@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from subsettune import config
 from subsettune.study.spec.definition import Study, parse
@@ -25,7 +26,9 @@ DIGITS = ROOT / "search_spaces" / "digits.yaml"
 NUM_SPLITS = 24  # of the digits
 GRID_BUDGETS = (0.1, 0.143, 0.205, 0.293, 0.419, 0.6)  # of the plain grid on digits: even in the logarithm
 GRID_RATES = (0.1, 0.2, 0.4)  # likewise: the recipe's, and higher, as shorter trainings want them
+NUM_COLUMNS = 20  # seeds of the small tasks; of the digits 24
 PLACEBO_SHARE = 0.995
+TABLED_BUDGETS = (0.1, 0.14, 0.18, 0.22, 0.27, 0.33, 0.42, 0.6)  # closer where policies begin to pass
 SETTINGS: Mapping[str, Any] = {"trials": 40, "seeds": 5, "max_seeds": 10, "alpha": 0.05, "candidates": 3}
 
 
@@ -89,10 +92,10 @@ def _plain(study: Study) -> dict[str, Any]:
 
 def _tabled_digits(split: int) -> Bench:
     space = {
-        "budget": {"choice": list(GRID_BUDGETS)},
+        "budget": {"choice": list(TABLED_BUDGETS)},
         "arm": {"choice": ["full", "subset"]},
         "switch": {"choice": [0.3, 0.6]},
-        "subset_share": {"choice": [0.1, 0.3]},
+        "subset_share": 0.3,
         "selector": {"choice": ["random", "kcenter"]},
         "transition": "keep",
         "lr": {"choice": list(GRID_RATES)},
@@ -107,8 +110,8 @@ def _small(
     model: Mapping[str, Any],
     recipe: Mapping[str, Any],
     rates: tuple[float, ...],
+    shares: tuple[float, ...],
     tolerance: float,
-    num_columns: int,
 ) -> Bench:
     task = {
         "data": data,
@@ -122,7 +125,7 @@ def _small(
         "budget": {"choice": [0.12, 0.2, 0.32, 0.5, 0.8]},
         "arm": {"choice": ["full", "subset"]},
         "switch": {"choice": [0.3, 0.6]},
-        "subset_share": {"choice": [0.1, 0.3]},
+        "subset_share": {"choice": list(shares)},
         "selector": "random",
         "transition": "keep",
         "lr": {"choice": list(rates)},
@@ -130,7 +133,7 @@ def _small(
     return Bench(
         name=name,
         study=parse({"task": task, "space": space, "study": SETTINGS}),
-        num_columns=num_columns,
+        num_columns=NUM_COLUMNS,
     )
 
 
@@ -142,8 +145,8 @@ def _mnist() -> Bench:
         {"name": "mlp", "hidden": [32]},
         recipe,
         rates=(0.05, 0.1, 0.2),
+        shares=(0.1, 0.3),
         tolerance=0.01,
-        num_columns=20,
     )
 
 
@@ -158,8 +161,8 @@ def _adult() -> Bench:
         {"name": "mlp", "hidden": [64]},
         recipe,
         rates=(1e-3, 2e-3, 4e-3),
+        shares=(0.1, 0.3),
         tolerance=0.005,
-        num_columns=20,
     )
 
 
@@ -176,8 +179,8 @@ def _trec() -> Bench:
         model,
         recipe,
         rates=(1e-2, 2e-2),
+        shares=(0.3,),
         tolerance=0.01,
-        num_columns=20,
     )
 
 
@@ -197,7 +200,9 @@ PARQUET = {  # folder of the converted files, then rows kept of train and test
     "adult_small": ("adult", {"train": 5000, "test": 4000}),
     "trec_small": ("trec", {"train": 5452, "test": 500}),
 }
-MNIST_ROWS = {"train": 2500, "test": 2000}
+MNIST_ROWS = {"train": 2500, "t10k": 2000}
+IDX = ("images-idx3-ubyte", "labels-idx1-ubyte")
+Bytes = NDArray[np.uint8]
 
 
 def write_small(source: Path, target: Path) -> None:
@@ -219,14 +224,12 @@ def write_small(source: Path, target: Path) -> None:
 
 
 def _write_mnist(raw: Path, path: Path) -> None:
-    parts = {}
-    for part, stem in (("train", "train"), ("test", "t10k")):
-        images = np.frombuffer(_unzipped(raw / f"{stem}-images-idx3-ubyte.gz"), np.uint8, offset=16)
-        labels = np.frombuffer(_unzipped(raw / f"{stem}-labels-idx1-ubyte.gz"), np.uint8, offset=8)
-        kept = slice(0, MNIST_ROWS[part])
-        parts |= {f"x_{part}": images.reshape(-1, 28, 28)[kept], f"y_{part}": labels[kept]}
-    np.savez_compressed(path, **parts)
+    (x_train, y_train), (x_test, y_test) = (_mnist_part(raw, stem, MNIST_ROWS[stem]) for stem in MNIST_ROWS)
+    np.savez_compressed(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
 
 
-def _unzipped(path: Path) -> bytes:
-    return gzip.decompress(path.read_bytes())
+def _mnist_part(raw: Path, stem: str, num_rows: int) -> tuple[Bytes, Bytes]:
+    """Images and labels: the headers of the two kinds of file have 16 and 8 bytes."""
+    images, labels = (gzip.decompress((raw / f"{stem}-{kind}.gz").read_bytes()) for kind in IDX)
+    pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28)
+    return pixels[:num_rows], np.frombuffer(labels, np.uint8, offset=8)[:num_rows]

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+
 from studies_parts.baselines import Pick, Purse, objective, optuna_search, suggested
-from studies_parts.splits import Trained, _places
+from studies_parts.splits import Trained, places_of
 from studies_parts.tables import Known
 from studies_parts.tasks import digits_study
-
 from subsettune.policy import conventional
 from subsettune.study.execute import ray_start
 from subsettune.study.spec.space import Space
@@ -31,7 +31,8 @@ def both(out: Path, trials: int) -> str:
     with_ray = ray_search(out.absolute(), trials)
     same = alone.policy is not None and with_ray.policy is not None and alone.policy.key == with_ray.policy.key
     told = "the same policy" if same else "other policies"
-    return f"Ray Tune with OptunaSearch and Optuna alone, {trials} trials, split {SPLIT}: {told} ({_words(with_ray, out)}; {_words(alone, out)})."
+    beside = f"{_words(with_ray, out)}; {_words(alone, out)}"
+    return f"Ray Tune with OptunaSearch and Optuna alone, {trials} trials, split {SPLIT}: {told} ({beside})."
 
 
 def _words(pick: Pick, out: Path) -> str:
@@ -44,11 +45,16 @@ def _words(pick: Pick, out: Path) -> str:
 
 def _field(out: Path) -> Trained:
     task = digits_study(SPLIT).task
-    return Trained(Known.of(task, _places(out)), _places(out), out / f"runs-{SPLIT}.jsonl")
+    return Trained(Known.of(task, places_of(out)), places_of(out), out / f"runs-{SPLIT}.jsonl")
 
 
 def _space() -> Space:
     return Space.from_mapping(digits_study(SPLIT).space)
+
+
+def asks(trial: optuna.Trial) -> dict[str, Any]:
+    """The space as OptunaSearch takes it: a function that asks for each coordinate."""
+    return {"point": suggested(trial, _space())}
 
 
 def ray_search(out: Path, trials: int) -> Pick:
@@ -68,9 +74,6 @@ def ray_search(out: Path, trials: int) -> Pick:
         cost = policy.cost(own.facts) / own.facts.reference_flops
         return {"score": objective(value, cost, target, own.task), "spent": paid.spent}
 
-    def asks(trial: optuna.Trial) -> dict[str, Any]:
-        return {"point": suggested(trial, space)}
-
     os.environ["PYTHONPATH"] = os.pathsep.join([str(BENCHMARKS), os.environ.get("PYTHONPATH", "")])
     ray_start.start(lambda message: None)
     try:
@@ -86,8 +89,10 @@ def ray_search(out: Path, trials: int) -> Pick:
             run_config=tune.RunConfig(storage_path=str(out / "ray"), verbose=0),
         ).fit()
         best = found.get_best_result()
-        spent = purse.spent + sum(one.metrics["spent"] for one in found if one.metrics)
-        assert best.metrics is not None and best.config is not None
+        told = [found[i].metrics or {} for i in range(len(found))]
+        spent = purse.spent + sum(one.get("spent", 0.0) for one in told)
+        assert best.metrics is not None
+        assert best.config is not None
         is_found = best.metrics["score"] < 1
         return Pick(policy=space.policy(best.config["point"], field.facts) if is_found else None, spent=spent)
     finally:
