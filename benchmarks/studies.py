@@ -25,9 +25,9 @@ studies     A study on each split, beside a plain grid (3 rates, 6 budgets) of w
             validation split and one seed.
 tables      The same on each table, over many repeats: each draws its columns anew. Cost is over that of the cheapest
             policy that is truly within the tolerance.
-placebo     Studies on digits whose subsets are 99.5 % of the data, drawn at random: how many headlines call a subset
-            the winner. Nothing of that kind can be true here; twice, with the recipe's batches and with half as large
-            ones.
+placebo     Studies on digits with a component that does nothing: subsets of 99.5 % of the data, drawn at random, with
+            the recipe's batches and with half as large ones; and the uniform order under another name. How many
+            headlines call a policy that has it the winner: each is false.
 bundles     Five studies of one task on one test split, all policies shifted so that their true test difference is
             minus the tolerance exactly, each seed drawing its column anew: how often any of the five exports a policy,
             which is false then. Also with the unchanged recipe at the largest budget spared, which a study may export.
@@ -59,7 +59,6 @@ from subsettune.study.spec.space import Space
 
 QUICKER = {"splits": 2, "repeats": 10, "placebos": 6, "groups": 2}  # numbers at most, for a look
 HEAD = ("", "found", "within the tolerance", "cost over the cheapest: median", "worst", "spent: median")
-SMALLER = 32  # batches of the second placebo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,8 +212,8 @@ def _tolerance() -> float:
     return tasks.digits_study(0).task.tolerance
 
 
-def _work(kind: str, split: int, seed: int, options: Options, batch_size: int | None = None) -> Work:
-    return Work(split=split, seed=seed, kind=kind, out=options.out, batch_size=batch_size, trials=options.trials)
+def _work(kind: str, split: int, seed: int, options: Options, placebo: str = "") -> Work:
+    return Work(split=split, seed=seed, kind=kind, out=options.out, placebo=placebo, trials=options.trials)
 
 
 def _done(asked: Sequence[Work], processes: int) -> list[dict[str, Any]]:
@@ -225,13 +224,13 @@ def _done(asked: Sequence[Work], processes: int) -> list[dict[str, Any]]:
 def placebo(options: Options) -> str:
     """Headlines of a win where there can be none."""
     rows = []
-    for batch_size in (None, SMALLER):
-        asked = [_work("placebo", n % tasks.NUM_SPLITS, 1000 + n, options, batch_size) for n in range(options.placebos)]
+    for kind in tasks.PLACEBOS:
+        splits_of = [n % tasks.NUM_SPLITS for n in range(options.placebos)]
+        asked = [_work("placebo", split, 1000 + n, options, kind) for n, split in enumerate(splits_of)]
         done = _done(asked, options.processes)
         wins, verified = sum(row["claims_win"] for row in done), sum(row["cost"] is not None for row in done)
-        batches = "the recipe's batches" if batch_size is None else f"batches of {batch_size}"
-        rows.append((batches, words.share(wins, len(done)), words.share(wins, verified), f"{verified}"))
-    return words.table(("", "headlines of a win, of all studies", "of those that verified a policy", "verified"), rows)
+        rows.append((kind, words.share(wins, len(done)), words.share(wins, verified)))
+    return words.table(("", "headlines of a win, of all studies", "of those that verified a policy"), rows)
 
 
 # --- on the tables ----------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from studies_parts.tables import Table
+from subsettune.config import must
 from subsettune.data import DataPaths
 from subsettune.ledger import Ledger
 from subsettune.policy import Policy
@@ -95,7 +96,12 @@ class Draw:
         """The column of the seed number `index` of reference and verification."""
         if self.repeats:
             return int(self._rng("pairs", str(index)).integers(self.num_columns))
-        return int(self._pairs()[index % self.num_columns])
+        if index >= self.num_columns:
+            advice = "Ask for fewer seeds, or draw columns anew for each."
+            raise ValueError(
+                must("seeds of a study", f"at most {self.num_columns}, as its table has", index + 1, advice)
+            )
+        return int(self._pairs()[index])
 
     def single(self, policy: Policy, index: int) -> int:
         """The column of the trial number `index` of a policy."""

@@ -150,7 +150,7 @@ class Work:
         seed: of the study.
         kind: `study`, `placebo`, or `by hand`.
         out: folder of what is kept.
-        batch_size: of the recipe, for a placebo; None keeps it.
+        placebo: which, of a study of that kind.
         trials: of each search.
     """
 
@@ -158,14 +158,14 @@ class Work:
     seed: int
     kind: str
     out: Path
-    batch_size: int | None = None
+    placebo: str = ""
     trials: int = TRIALS
 
     @property
     def path(self) -> Path:
         """Where the outcome is kept."""
-        more = f"-batch-{self.batch_size}" if self.batch_size is not None else ""
-        return self.out / f"{self.kind.replace(' ', '-')}{more}-split-{self.split}-seed-{self.seed}.json"
+        told = "-".join("".join(c if c.isalnum() else " " for c in f"{self.kind} {self.placebo}").split())
+        return self.out / f"{told}-split-{self.split}-seed-{self.seed}.json"
 
 
 def work(asked: Work) -> list[dict[str, Any]]:
@@ -195,7 +195,7 @@ def _study(asked: Work) -> list[Studied]:
 
 
 def _placebo(asked: Work) -> list[Studied]:
-    study = placebo_study(asked.split, asked.seed, asked.batch_size).with_settings({"trials": asked.trials})
+    study = placebo_study(asked.split, asked.seed, asked.placebo).with_settings({"trials": asked.trials})
     return [_studied(asked, study, with_truth=False)]
 
 

@@ -27,7 +27,13 @@ NUM_SPLITS = 24  # of the digits
 GRID_BUDGETS = (0.1, 0.143, 0.205, 0.293, 0.419, 0.6)  # of the plain grid on digits: even in the logarithm
 GRID_RATES = (0.1, 0.2, 0.4)  # likewise: the recipe's, and higher, as shorter trainings want them
 NUM_COLUMNS = 20  # seeds of the small tasks; of the digits 24
-PLACEBO_SHARE = 0.995
+NEARLY_ALL = {"subset_share": 0.995, "selector": "random"}
+SAME_ORDER = {"subset_share": 1, "selector": None, "order": "studies_parts.same_order:Same"}
+PLACEBOS: Mapping[str, Mapping[str, Any]] = {  # what differs from the study of the digits; None removes a coordinate
+    "share 0.995": {"space": NEARLY_ALL, "recipe": {}},
+    "share 0.995, batches of 32": {"space": NEARLY_ALL, "recipe": {"batch_size": 32}},
+    "an order that does nothing": {"space": SAME_ORDER, "recipe": {}},
+}
 TABLED_BUDGETS = (0.1, 0.14, 0.18, 0.22, 0.27, 0.33, 0.42, 0.6)  # closer where policies begin to pass
 SETTINGS: Mapping[str, Any] = {"trials": 40, "seeds": 5, "max_seeds": 10, "alpha": 0.05, "candidates": 3}
 
@@ -61,19 +67,19 @@ def digits_study(split: int, seed: int = 0, space: Mapping[str, Any] | None = No
     return changed if space is None else parse({**_plain(changed), "space": dict(space)})
 
 
-def placebo_study(split: int, seed: int, batch_size: int | None = None) -> Study:
-    """A study on digits whose subsets are all but the whole data, chosen at random: none can win by what it is.
+def placebo_study(split: int, seed: int, kind: str) -> Study:
+    """A study on digits with a component that does nothing: no policy with it can win by what it is.
 
     Args:
         split: seed of the split.
         seed: of the study.
-        batch_size: of the recipe; None keeps it.
+        kind: a key of `PLACEBOS`.
     """
     study = digits_study(split, seed)
-    space = {**study.space, "subset_share": PLACEBO_SHARE, "selector": "random", "transition": "keep"}
-    plain = {**_plain(study), "space": space}
-    if batch_size is not None:
-        plain["task"]["recipe"]["batch_size"] = batch_size
+    changes = PLACEBOS[kind]
+    plain = {**_plain(study), "space": {**study.space, "transition": "keep", **changes["space"]}}
+    plain["space"] = {key: value for key, value in plain["space"].items() if value is not None}
+    plain["task"]["recipe"] |= changes["recipe"]
     return parse(plain)
 
 

@@ -415,11 +415,27 @@ def test_a_split_gives_one_study_and_each_search_by_hand(
 
 
 def test_a_placebo_has_nothing_to_choose_but_how_long_and_how_fast(bench: SimpleNamespace) -> None:
-    study = bench.tasks.placebo_study(3, seed=7, batch_size=32)
-    assert (study.task.split.seed, study.study.seed, study.task.recipe.batch_size) == (3, 7, 32)
-    searched = [axis.name for axis in Space.from_mapping(study.space).coordinates if not axis.is_single]
-    assert sorted(searched) == ["arm", "budget", "lr", "switch"]
-    assert study.space["subset_share"] == 0.995
+    batches = {"share 0.995": 64, "share 0.995, batches of 32": 32, "an order that does nothing": 64}
+    assert batches.keys() == bench.tasks.PLACEBOS.keys()
+    for kind, batch_size in batches.items():
+        study = bench.tasks.placebo_study(3, seed=7, kind=kind)
+        assert (study.task.split.seed, study.study.seed, study.task.recipe.batch_size) == (3, 7, batch_size)
+        searched = [axis.name for axis in Space.from_mapping(study.space).coordinates if not axis.is_single]
+        assert sorted(searched) == ["arm", "budget", "lr", "switch"]
+    assert study.space["subset_share"] == 1
+
+
+def test_the_order_that_does_nothing_trains_as_the_uniform_one(
+    bench: SimpleNamespace, known: Any, places: DataPaths
+) -> None:
+    same = bench.tasks.SAME_ORDER["order"]
+    options = train.RunOptions(num_threads=1, device="cpu", places=places)
+    runs = [
+        train.run(known.task, Policy(phases=(Phase(passes=1.0, order=order),)), 0, options=options)
+        for order in ("uniform", same)
+    ]
+    assert (runs[0].metrics, runs[0].ledger) == (runs[1].metrics, runs[1].ledger)
+    assert [policy.arm for policy in (runs[0].policy, runs[1].policy)] == ["full", "subset"]
 
 
 # --- what is printed --------------------------------------------------------------------------------------------------
