@@ -20,6 +20,7 @@ from subsettune.config import FrozenDict
 from subsettune.data import DataPaths
 from subsettune.ledger import Ledger
 from subsettune.policy import Phase, Policy, conventional
+from subsettune.study.driver import SEEDS_APART
 from subsettune.study.execute.requests import RunRequest
 from subsettune.study.spec.space import Space
 from subsettune.study.verification.noninferiority import Rules
@@ -461,3 +462,11 @@ def test_a_line_counts_what_was_found_and_what_of_it_is_right(bench: SimpleNames
     ]
     line = bench.main._summed("study", rows, {0: 0.4, 1: None, 2: 0.4})
     assert line == ("study", bench.words.share(2, 3), bench.words.share(1, 2), "0.5 [0.5, 0.5]", "0.5", "12 [10, 14]")
+
+
+def test_what_was_found_is_judged_by_seeds_that_no_study_uses(bench: SimpleNamespace) -> None:
+    """A study's seeds start at so many times its own; those of its trials are anywhere below 2^30, and differ."""
+    fresh = range(bench.splits.FRESH, bench.splits.FRESH + bench.splits.NUM_FRESH)
+    cap = bench.tasks.digits_study(0).study.seed_cap
+    assert all(seed % SEEDS_APART >= 100 * cap for seed in fresh)
+    assert min(fresh) >= bench.splits.GRID_SEEDS
