@@ -8,7 +8,7 @@
 On 24 splits of scikit-learn's digits every run is carried out (the task and space of search_spaces/digits.yaml, mlp, 30
 passes, tolerance 0.01; the seed of the split is that of the study, too). Where thousands of studies are needed, the
 product's own driver, search and verification run on *tables*, made once (benchmarks/tables): each policy of a space of
-lists, trained with 20 seeds, on three splits of the digits and on small parts of MNIST, Adult and TREC. There a run is
+lists, trained with 40 seeds, on two splits of the digits and on small parts of MNIST, Adult and TREC. There a run is
 looked up, and a policy's mean over all columns counts as its true one. Studies on the tables of MNIST, Adult and TREC
 need their data (`--data-root`: MNIST/raw as torchvision has it, adult and trec as benchmarks/convert writes them), for
 a study reads its data before it trains; without them these tables are left out, and it says so.
@@ -163,7 +163,14 @@ def make_tables(options: Options) -> None:
         bench = tasks.tabled(name)
         known = tables.Known.of(bench.study.task, options.places)
         policies = tables.policies_of(Space.from_mapping(bench.study.space), known.task, known.facts)
-        rows = tables.make(known.task, policies, bench.num_columns, options.places, options.processes)
+        rows = tables.make(
+            known,
+            policies,
+            bench.num_columns,
+            options.places,
+            processes=options.processes,
+            kept=options.out / "rows" / name,
+        )
         path = options.folder / f"{name}.parquet"
         tables.write(path, known, rows)
         size, took_s = path.stat().st_size / 1024, time.monotonic() - start_s

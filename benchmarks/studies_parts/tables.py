@@ -252,11 +252,28 @@ def _policies(space: Space, facts: TaskFacts) -> Iterable[Policy]:
     return [from_coordinates(point, facts) for point in points]
 
 
-def make(task: Task, policies: Sequence[Policy], num_columns: int, places: DataPaths, processes: int) -> list[Row]:
-    """Train every policy with every seed, in the order in which they are given."""
-    asked = [Asked(task, policy, num_columns, places) for policy in policies]
-    done = {one.policy.key: row for one, row in completed(trained, asked, processes)}
-    return [done[policy.key] for policy in policies]
+# More than six parameters: what is trained, with how much of the machine, and where it is kept meanwhile.
+def make(
+    known: Known, policies: Sequence[Policy], num_columns: int, places: DataPaths, *, processes: int, kept: Path
+) -> list[Row]:
+    """Train every policy with every seed, in the order in which they are given.
+
+    Args:
+        known: of the task.
+        policies: to be trained.
+        num_columns: seeds.
+        places: where this machine keeps data.
+        processes: at a time.
+        kept: folder of the rows that are done, so that the same call goes on where it was interrupted.
+    """
+    paths = {policy.key: kept / f"{num_columns}-{key_of(policy, known.task)[:32]}.parquet" for policy in policies}
+    missing = [policy for policy in policies if not paths[policy.key].exists()]
+    asked = [Asked(known.task, policy, num_columns, places) for policy in missing]
+    for one, row in completed(trained, asked, processes):
+        part = paths[one.policy.key].with_suffix(".part")
+        write(part, known, [row])
+        part.rename(paths[one.policy.key])
+    return [read(paths[policy.key], places).tabled[0] for policy in policies]
 
 
 # --- on disk ----------------------------------------------------------------------------------------------------------

@@ -159,6 +159,26 @@ def test_a_tabled_space_has_every_policy_once(bench: SimpleNamespace, known: Any
         bench.tables.policies_of(Space.from_mapping({**SPACE, "budget": {"log": [0.1, 0.4]}}), known.task, known.facts)
 
 
+def test_a_table_is_made_once(
+    bench: SimpleNamespace, known: Any, places: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was trained before an interruption is not trained again, and rows come in the order of the policies."""
+    policies, calls = [plain(0.3), plain(0.2)], list[Policy]()
+
+    def noted(task: Task, policy: Policy, seed: int, **more: Any) -> Any:
+        calls.append(policy)
+        return real(task, policy, seed, **more)
+
+    real = train.run
+    monkeypatch.setattr(train, "run", noted)
+    bench.tables.make(known, policies[1:], 2, places, processes=1, kept=tmp_path)
+    rows = bench.tables.make(known, policies, 2, places, processes=1, kept=tmp_path)
+    assert calls == [policies[1]] * 2 + [policies[0]] * 2
+    assert [row.policy for row in rows] == policies
+    truth = real(known.task, policies[0], 1, options=train.RunOptions(num_threads=1, places=places))
+    assert rows[0].validation[1] == truth.metrics["validation"]
+
+
 def test_policies_that_train_alike_share_a_row(bench: SimpleNamespace, known: Any, places: DataPaths) -> None:
     def key(policy: Policy) -> str:
         return str(bench.tables.key_of(policy, known.task))
