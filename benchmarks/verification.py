@@ -1,10 +1,13 @@
-"""How often verification is wrong, and how often it is right: error rates at the margin, and the power curve.
+"""How often verification is wrong, and how often it is right: whole verifications, each driven to its end.
 
-    python benchmarks/verification.py [--repeats 20000] [--alpha 0.05] [--seed 0]
+    python benchmarks/verification.py [--quick] [--repeats 20000] [--alpha 0.05] [--seed 0] [--only TABLE]
 
-Every policy of the error tables has a true mean exactly at the margin, so each pass is a mistake. Intervals are
-Clopper-Pearson, 99 %. A row is `over` when the whole interval lies above alpha, and is expected to be so only where
-the last column says that no test of a mean can hold. Differences are in units of the margin unless a row says else.
+A policy of the tables of errors has its true mean exactly at the margin, or equals the reference; each pass of one at
+the margin is a mistake. The whole procedure is at work: looks, futility, alpha that moves on, the twin and the test of
+a win (`many_verifications.py`; a test holds it against the state machine). Intervals are Clopper-Pearson, 99 %. A row
+is `above` where the whole interval lies above the level of one verification, 0.8 alpha, and `over` where it lies above
+alpha; rows that no test of a mean of a few runs holds say so in the last column. The margin
+is 0.01 of accuracy on 360 test examples; a spread is in units of the margin.
 """
 
 from __future__ import annotations
@@ -12,273 +15,460 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
+import many_verifications as many
 import numpy as np
+from many_verifications import Drawn, Ended, Flags
 from scipy import stats
 
+from subsettune.study.verification.lineup import Entry
 from subsettune.study.verification.noninferiority import (
+    FUTILE_BELOW,
     Array,
-    Draw,
-    Frequency,
     Rules,
     allot,
     decide,
-    error_rate,
     plan,
-    power,
-    required_seeds,
+    sizes,
 )
 
 MARGIN = 0.01
-SCHEDULES = ((5, 10), (3, 10), (5, 5))
-NUM_TEST = 360
-STEP = 1 / NUM_TEST
+STEP = 1 / 360
+WHOLE = 1000  # FLOPs of a conventional training
+CONFIDENCE = 0.99
+CANNOT = "cannot hold"
+QUICK = 2000
 
 
-def normal(sigma: float) -> Draw:
-    """Independent normal differences."""
-    return lambda rng, shape: -MARGIN + sigma * rng.standard_normal(shape)
+# --- noise ------------------------------------------------------------------------------------------------------------
+
+# (rng, (R, H, N)) -> noise of mean 0, of the hypotheses (R, H, N) and of the reference (R, N), in units of the margin.
+Draw = Callable[[np.random.Generator, tuple[int, int, int]], tuple[Array, Array]]
 
 
-def constant(rng: np.random.Generator, shape: tuple[int, int, int]) -> Array:
-    """No noise at all: every run exactly at the margin, rounded as subtraction rounds it."""
-    metric = rng.choice(np.array([0.97, 0.3, 0.8875]), size=(shape[0], 1, 1))
-    return np.asarray(np.broadcast_to((metric - MARGIN) - metric, shape), dtype=np.float64)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """How metrics scatter over seeds.
 
-
-def correlated(share: float) -> Draw:
-    """Policy and reference share part of their noise with the seed; candidates share the reference's runs."""
-
-    def draw(rng: np.random.Generator, shape: tuple[int, int, int]) -> Array:
-        by_seed, reference = rng.standard_normal((2, shape[0], 1, shape[2]))
-        own = rng.standard_normal(shape)
-        mixed, rest = math.sqrt(share), math.sqrt(1 - share)
-        policy = mixed * by_seed + rest * own
-        return np.asarray(-MARGIN + MARGIN * (policy - mixed * by_seed - rest * reference), dtype=np.float64)
-
-    return draw
-
-
-def flips(num_flips: float) -> Draw:
-    """Accuracy on `NUM_TEST` examples: Poisson(num_flips) of them flip each way; the mean is put at the margin.
-
-    The margin is 3.6 steps, so a lattice of whole flips has its mean there only if some are added: 3 or 4 of them.
+    Args:
+        name: for the table.
+        draw: see `Draw`.
+        spread: of the reference, in margins: what the validation split shows of it.
+        resolution: of the metric.
+        note: why a row may be over.
     """
 
-    def draw(rng: np.random.Generator, shape: tuple[int, int, int]) -> Array:
-        base = np.where(rng.random(shape) < MARGIN * NUM_TEST - 3, -4, -3)
-        steps = base + rng.poisson(num_flips, shape) - rng.poisson(num_flips, shape)
-        return np.asarray(steps * STEP, dtype=np.float64)
+    name: str
+    draw: Draw
+    spread: float
+    resolution: float = 0.0
+    note: str = ""
+
+
+def normal(spread: float, ratio: float = 1.0, correlation: float = 0.0) -> Draw:
+    """Normal noise; that of a policy is `ratio` times as large, and correlated with the reference's by seed."""
+
+    def draw(rng: np.random.Generator, shape: tuple[int, int, int]) -> tuple[Array, Array]:
+        reference = rng.standard_normal((shape[0], shape[2]))
+        own = correlation * reference[:, None] + math.sqrt(1 - correlation**2) * rng.standard_normal(shape)
+        return spread * ratio * own, spread * reference
 
     return draw
 
 
-def neighbours(odds: float) -> Draw:
-    """Accuracy whose difference is one of two neighbouring steps, the margin `odds` of the way between them."""
-    return lambda rng, shape: -MARGIN + STEP * ((rng.random(shape) < odds).astype(np.float64) - odds)
+def each(own: Callable[..., Array], reference: Callable[..., Array]) -> Draw:
+    """Independent noise of two laws."""
+    return lambda rng, shape: (own(rng, shape), reference(rng, (shape[0], shape[2])))
 
 
-def rounded(sigma_steps: float) -> Draw:
-    """Normal noise seen through the metric's steps, the margin on a step."""
-    return lambda rng, shape: -MARGIN + STEP * np.rint(sigma_steps * rng.standard_normal(shape))
+def rounded(spread: float) -> Callable[..., Array]:
+    """Normal noise seen through the steps of accuracy, the mean on a step."""
+    return lambda rng, shape: np.rint(spread * MARGIN / STEP * rng.standard_normal(shape)) * STEP / MARGIN
 
 
-def student(df: int) -> Draw:
-    """Heavy tails, symmetric."""
-    return lambda rng, shape: -MARGIN + MARGIN * rng.standard_t(df, shape)
+def neighbours(odds: float) -> Callable[..., Array]:
+    """One of two neighbouring steps; the better one with these odds."""
+    return lambda rng, shape: ((rng.random(shape) < odds) - odds) * STEP / MARGIN
 
 
-def both_skewed(rng: np.random.Generator, shape: tuple[int, int, int]) -> Array:
-    """Policy and reference with the same skew: exponential, long tail downwards; the difference is symmetric."""
-    return -MARGIN * (1 + rng.exponential(size=shape) - rng.exponential(size=(shape[0], 1, shape[2])))
+def skewed(spread: float) -> Callable[..., Array]:
+    """Gamma of shape 2 with its long tail downwards: skewness -1.41."""
+    return lambda rng, shape: spread * (2 - rng.gamma(2.0, size=shape)) / math.sqrt(2)
 
 
-def skewed(rng: np.random.Generator, shape: tuple[int, int, int]) -> Array:
-    """Only the policy is noisy, with a long tail downwards: exponential."""
-    return -MARGIN * rng.exponential(size=shape)
+def student(spread: float) -> Callable[..., Array]:
+    """Student's t with 3 degrees of freedom, of that standard deviation."""
+    return lambda rng, shape: spread * rng.standard_t(3, shape) / math.sqrt(3)
 
 
-def rarely_fails(probability: float) -> Draw:
-    """As good as the reference but for a rare failure, whose size puts the mean at the margin."""
-    return lambda rng, shape: np.where(rng.random(shape) < probability, -MARGIN / probability, 0.0)
+def fails(probability: float, spread: float, by: float) -> Callable[..., Array]:
+    """Normal, but one run in some fails by so many margins."""
+
+    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+        failed = rng.random(shape) < probability
+        return np.asarray(spread * rng.standard_normal(shape) - by * (failed - probability), dtype=np.float64)
+
+    return draw
 
 
-CASES: tuple[tuple[str, Draw, float, str], ...] = (
-    ("normal, sigma 0.3", normal(0.3 * MARGIN), 0.0, ""),
-    ("normal, sigma 1", normal(MARGIN), 0.0, ""),
-    ("normal, sigma 10", normal(10 * MARGIN), 0.0, ""),
-    ("zero variance", constant, 0.0, ""),
-    ("zero variance, accuracy", constant, STEP, ""),
-    ("two neighbours, n_test 360", flips(0.0), STEP, ""),
-    ("two neighbours, odds 0.45", neighbours(0.45), STEP, ""),
-    ("two neighbours, odds 0.6", neighbours(0.6), STEP, ""),
-    ("normal, sigma 0.4 steps, rounded", rounded(0.4), STEP, ""),
-    ("0.1 flips each way", flips(0.1), STEP, ""),
-    ("1 flip each way", flips(1.0), STEP, ""),
-    ("5 flips each way", flips(5.0), STEP, ""),
-    ("0.1 flips, resolution not told", flips(0.1), 0.0, "wrong use"),
-    ("pairs correlated 0.9", correlated(0.9), 0.0, ""),
-    ("Student t, 3 df", student(3), 0.0, ""),
-    ("Cauchy (no mean; median at margin)", student(1), 0.0, ""),
-    ("both skewed: exponential", both_skewed, 0.0, ""),
-    ("policy alone skewed: exponential", skewed, 0.0, "cannot hold"),
-    ("policy fails in 1 run of 7", rarely_fails(1 / 7), 0.0, "cannot hold"),
-    ("policy fails in 1 run of 20", rarely_fails(1 / 20), 0.0, "cannot hold"),
+def plain(spread: float) -> Callable[..., Array]:
+    """Normal."""
+    return lambda rng, shape: spread * rng.standard_normal(shape)
+
+
+NOISES: tuple[Noise, ...] = (
+    Noise(name="normal, spread 0.25", draw=normal(0.25), spread=0.25),
+    Noise(name="normal, spread 0.5", draw=normal(0.5), spread=0.5),
+    Noise(name="normal, spread 1.5", draw=normal(1.5), spread=1.5),
+    Noise(name="steps of 1/360, spread 0.15", draw=each(rounded(0.15), rounded(0.15)), spread=0.17, resolution=STEP),
+    Noise(name="steps of 1/360, spread 0.5", draw=each(rounded(0.5), rounded(0.5)), spread=0.5, resolution=STEP),
+    Noise(name="two values, even", draw=each(neighbours(0.5), neighbours(0.5)), spread=0.14, resolution=STEP),
+    Noise(name="two values, 0.9", draw=each(neighbours(0.9), neighbours(0.5)), spread=0.14, resolution=STEP),
+    Noise(
+        name="two values, reference steady", draw=each(neighbours(0.6), neighbours(0.0)), spread=0.0, resolution=STEP
+    ),
+    Noise(name="candidate 0.5 times the spread", draw=normal(0.6, 0.5), spread=0.6),
+    Noise(name="candidate 1.5 times the spread", draw=normal(0.5, 1.5), spread=0.5),
+    Noise(name="candidate 2.5 times the spread", draw=normal(0.4, 2.5), spread=0.4),
+    Noise(name="gamma(2) downwards, both", draw=each(skewed(0.5), skewed(0.5)), spread=0.5),
+    Noise(name="gamma(2) downwards, reference", draw=each(plain(0.5), skewed(0.5)), spread=0.5),
+    Noise(name="gamma(2) downwards, candidate", draw=each(skewed(0.5), plain(0.5)), spread=0.5, note=CANNOT),
+    Noise(name="gamma(2), candidate 1.5 times", draw=each(skewed(0.75), plain(0.5)), spread=0.5, note=CANNOT),
+    Noise(name="Student t, 3 df", draw=each(student(0.5), student(0.5)), spread=0.5),
+    Noise(
+        name="1 run in 7 fails by 4, candidate", draw=each(fails(1 / 7, 0.3, 4), plain(0.3)), spread=0.3, note=CANNOT
+    ),
+    Noise(
+        name="1 run in 20 fails by 10, candidate", draw=each(fails(0.05, 0.3, 10), plain(0.3)), spread=0.3, note=CANNOT
+    ),
+    Noise(name="1 run in 20 fails by 10, both", draw=each(fails(0.05, 0.3, 10), fails(0.05, 0.3, 10)), spread=2.2),
+    Noise(name="correlated by seed, 0.6", draw=normal(0.5, 1.0, 0.6), spread=0.5),
+    Noise(name="correlated by seed, -0.3", draw=normal(0.5, 1.0, -0.3), spread=0.5, note="no seed does that"),
 )
 
 
-def rules_for(schedule: tuple[int, int], alpha: float, resolution: float = 0.0) -> Rules:
-    """The rules of a row."""
-    seeds, cap = schedule
-    return Rules(margin=MARGIN, alpha=alpha, seeds=seeds, max_seeds=cap, higher_is_better=True, resolution=resolution)
+# --- line-ups ---------------------------------------------------------------------------------------------------------
 
 
-def row(name: str, found: Frequency, alpha: float, note: str) -> str:
-    """One line of an error table."""
-    low, high = found.interval(0.99)
-    mark = "over" if low > alpha else "ok"
-    return f"  {name:<46} {found.rate:7.4f}  [{low:.4f}, {high:.4f}]  {found.mean_runs:6.2f}  {mark:<5} {note}"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Design:
+    """A line-up and what is true of it.
 
-
-def error_tables(alpha: float, repeats: int, rng: np.random.Generator) -> None:
-    """One candidate at the margin, for each distribution and schedule."""
-    for schedule in SCHEDULES:
-        looks = plan(allot(alpha), *schedule)
-        print(
-            f"\nError rate, one candidate, seeds {schedule[0]}, max_seeds {schedule[1]}, alpha {alpha}, n = {repeats}"
-        )
-        print(
-            "  looks: " + "; ".join(f"{k.num_seeds} seeds: T > {k.critical:.3f} (p < {k.nominal:.4f})" for k in looks)
-        )
-        print(f"  {'differences':<46} {'rate':>7}  {'99 % interval':<16}  {'runs':>6}")
-        for name, draw, resolution, note in CASES:
-            rules = rules_for(schedule, alpha, resolution)
-            print(row(name, error_rate(rules, draw, rng=rng, num_repeats=repeats), alpha, note))
-
-
-def family_table(alpha: float, repeats: int, rng: np.random.Generator) -> None:
-    """Several candidates and extensions: any mistake in the whole study counts.
-
-    Candidates stand in the order of testing, dearest first; an extension has as many new ones. The normal ones are all
-    compared with the same runs of the reference.
+    Args:
+        name: for the table.
+        entries: of the line-up.
+        at_margin: names of the policies whose true mean is at the margin; the others equal the reference.
+        twins_at_margin: whether plain training of equal compute is, too.
+        rounds: verifications of the study, each with new policies.
+        seeds: of the rules.
+        max_seeds: of the rules.
     """
-    families = (
-        ("3 at the margin", 0, 3, 0),
-        ("1 equal, 2 at the margin", 1, 2, 0),
-        ("2 equal, 1 at the margin", 2, 1, 0),
-        ("3 at the margin, 3 extensions", 0, 3, 3),
-        ("1 equal, 2 at margin, 3 extensions", 1, 2, 3),
-    )
-    draws = (("normal", correlated(0.0)), ("0.1 flips", flips(0.1)))
-    for schedule in SCHEDULES:
-        print(f"\nError rate of a study, seeds {schedule[0]}, max_seeds {schedule[1]}, alpha {alpha}, n = {repeats}")
-        print(f"  {'candidates':<46} {'rate':>7}  {'99 % interval':<16}  {'runs':>6}")
-        for name, num_equal, num_at_margin, num_extensions in families:
-            for kind, draw in draws:
-                rules = rules_for(schedule, alpha, STEP if kind.endswith("flips") else 0.0)
-                found = error_rate(
-                    rules,
-                    draw,
-                    rng=rng,
-                    num_repeats=repeats,
-                    num_equal=num_equal,
-                    num_at_margin=num_at_margin,
-                    num_extensions=num_extensions,
-                )
-                print(row(f"{name}, {kind}", found, alpha, ""))
-        print(row("1 at the margin, 3 extensions by more seeds", same_policy(schedule, alpha, repeats, rng), alpha, ""))
+
+    name: str
+    entries: Mapping[str, Entry]
+    at_margin: frozenset[str]
+    twins_at_margin: bool = True
+    rounds: int = 1
+    seeds: int = 5
+    max_seeds: int = 10
 
 
-def same_policy(schedule: tuple[int, int], alpha: float, repeats: int, rng: np.random.Generator) -> Frequency:
-    """One policy at the margin, tried again with doubled seeds, the old runs kept, until it passes or 3 extensions."""
-    longest = 8 * schedule[1]
-    differences = -MARGIN + MARGIN * rng.standard_normal((repeats, longest))
-    wrong, runs, spent = np.zeros(repeats, dtype=np.bool_), np.zeros(repeats), 0.0
-    for factor in (1, 2, 4, 8):
-        rules = rules_for((factor * schedule[0], factor * schedule[1]), alpha)
-        passed, num_seeds = decide(differences[:, : rules.max_seeds], rules, spent)
-        runs = np.where(wrong, runs, num_seeds)
-        wrong |= passed
-        spent += allot(alpha, spent)
-    return Frequency(count=int(wrong.sum()), num_repeats=repeats, mean_runs=float(runs.mean()))
+def line_up(first: float = 0.4, second: float = 0.6, third: float = 0.25) -> dict[str, Entry]:
+    """As a study draws it up: two candidates, the recipe as a last resort, and a cheaper one without alpha."""
+    costs = [round(cost * WHOLE) for cost in (first, second, 0.9, third)]
+    return {
+        "first": Entry(cost_flops=costs[0], share=0.4, has_twin=True),
+        "second": Entry(cost_flops=costs[1], share=0.3),
+        "recipe": Entry(cost_flops=costs[2], share=0.3, is_last_resort=True),
+        "cheap": Entry(cost_flops=costs[3], share=0.0, has_twin=True),
+    }
 
 
-def power_table(alpha: float, repeats: int, rng: np.random.Generator) -> None:
-    """Chance to pass against the true difference, for several sizes of the noise."""
-    shifts = np.array([-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5]) * MARGIN
-    for schedule in SCHEDULES:
-        rules = rules_for(schedule, alpha)
-        print(f"\nPower, seeds {schedule[0]}, max_seeds {schedule[1]}, alpha {alpha}, n = {repeats} a cell")
-        print(
-            "  sigma/margin  true difference / margin:"
-            + "".join(f"{s / MARGIN:8.2f}" for s in shifts)
-            + "   seeds needed"
+def alone(cost: float) -> dict[str, Entry]:
+    """One policy with all of the level, which may be looked at as often as a last resort."""
+    return {"one": Entry(cost_flops=round(cost * WHOLE), share=1.0, is_last_resort=True)}
+
+
+ALL = frozenset(line_up())
+
+
+def designs() -> Iterator[Design]:
+    """Those of the tables of errors."""
+    for seeds, most in ((5, 10), (3, 10), (8, 16)):
+        yield Design(name="all four at the margin", entries=line_up(), at_margin=ALL, seeds=seeds, max_seeds=most)
+        yield Design(
+            name="first and its twin equal, others at margin",
+            entries=line_up(),
+            at_margin=ALL - {"first"},
+            twins_at_margin=False,
+            seeds=seeds,
+            max_seeds=most,
         )
-        for ratio in (0.25, 0.5, 0.75, 1.0, 1.5, 2.0):
-            rates = power(rules, ratio * MARGIN, shifts, rng=rng, num_repeats=repeats)
-            wanted = required_seeds(rules, ratio * MARGIN)
-            print(f"  {ratio:12.2f}  {'':25}" + "".join(f"{rate:8.3f}" for rate in rates) + f"   {wanted}")
-    print("  seeds needed: looked at once, for a policy that equals the reference to pass with probability 0.8.")
+    last = ALL - {"recipe"}
+    yield Design(name="recipe equal, others at margin", entries=line_up(), at_margin=last, twins_at_margin=False)
+    yield Design(name="first, second equal, others at margin", entries=line_up(), at_margin=last - {"first", "second"})
+    for cost in (0.1, 0.25, 0.6, 1.0):
+        yield Design(name=f"one at the margin, cost {cost:g}", entries=alone(cost), at_margin=frozenset({"one"}))
+    yield Design(name="all four at margin, 3 extensions", entries=line_up(), at_margin=ALL, rounds=4)
+    yield Design(name="recipe equal, 3 extensions", entries=line_up(), at_margin=last, rounds=4)
 
 
-def resolution_table(alpha: float, repeats: int, rng: np.random.Generator) -> None:
-    """What the floor under the spread costs: power of an equal policy, told the metric's step or not."""
-    print(f"\nPower of an equal policy, accuracy on {NUM_TEST} examples (margin 3.6 steps), seeds 5, max_seeds 10")
-    print(f"  {'flips each way':<16} {'spread, steps':>13} {'with floor':>11} {'without':>9}   (error rate not held)")
-    for num_flips in (0.0, 0.1, 1.0, 5.0, 20.0):
-        shape = (repeats, 10)
-        differences = (rng.poisson(num_flips, shape) - rng.poisson(num_flips, shape)) * np.float64(STEP)
-        held, free = (decide(differences, rules_for((5, 10), alpha, step))[0].mean() for step in (STEP, 0.0))
-        print(f"  {num_flips:<16} {np.sqrt(2 * num_flips):13.2f} {held:11.3f} {free:9.3f}")
-
-
-def choices_table(alpha: float, repeats: int, rng: np.random.Generator) -> None:
-    """Why alpha is spent in proportion to the seeds, and why a hopeless candidate stops early."""
-    print(f"\nChoices, seeds 5, max_seeds 10: rate of passing / mean seeds of a candidate, n = {repeats} a cell")
-    noise = MARGIN * rng.standard_normal((repeats, 10))
-    cases = (
-        ("at margin", -1.0, 1.0),
-        ("equal, sigma 1", 0.0, 1.0),
-        ("equal, sigma 2/3", 0.0, 2 / 3),
-        ("sigma 1/2", 0.0, 0.5),
+def rules_for(design: Design, noise: Noise, alpha: float) -> Rules:
+    """The rules of a row; the usual spread is the true one, which lets most policies pass as steady."""
+    return Rules(
+        margin=MARGIN,
+        alpha=alpha,
+        seeds=design.seeds,
+        max_seeds=design.max_seeds,
+        higher_is_better=True,
+        resolution=noise.resolution,
+        usual_spread=noise.spread * MARGIN,
     )
-    print(f"  {'':<28}" + "".join(f"{name:>20}" for name, _, _ in cases))
-    for rho, futile_below in ((1.0, 0.1), (1.0, 0.0), (2.0, 0.1), (3.0, 0.1), (1.0, 0.2)):
+
+
+def differences(design: Design) -> Array:
+    """(H,) true mean of each hypothesis minus the reference's, in margins."""
+    found = [
+        -1.0 if (design.twins_at_margin if one.is_twin else one.name in design.at_margin) else 0.0
+        for one in many.hypotheses(design.entries)
+    ]
+    return np.array(found)
+
+
+def wrong(design: Design, noise: Noise, alpha: float, repeats: int, rng: np.random.Generator) -> tuple[Flags, Flags]:
+    """(R,) whether a study passed a policy at the margin, and whether it claimed a win that is none.
+
+    Twins that are at the margin leave a candidate that equals the reference a true win: that is no mistake.
+    """
+    rules, shifts = rules_for(design, noise, alpha), differences(design)
+    number, spent = many.most_drawn(design.entries, rules, WHOLE), 0.0
+    passes, wins = np.zeros(repeats, dtype=np.bool_), np.zeros(repeats, dtype=np.bool_)
+    reference: Array | None = None
+    for _ in range(design.rounds):
+        own, fresh = noise.draw(rng, (repeats, len(shifts), number))
+        reference = fresh if reference is None else reference  # an extension has the reference's runs already
+        drawn = Drawn(reference=MARGIN * reference, own=MARGIN * (own + shifts[:, None]))
+        ended = many.carry_out(design.entries, rules, drawn, reference_flops=WHOLE, spent=spent)
+        passes |= (ended.passed & (shifts < 0)).any(axis=1)
+        wins |= ended.shown & ~_is_better(design, shifts, ended)
+        spent += allot(alpha, spent)
+    return passes, wins
+
+
+def _is_better(design: Design, shifts: Array, ended: Ended) -> Flags:
+    """(R,) whether the candidate that has a twin is truly better than that."""
+    names = tuple(design.entries)
+    found = np.zeros(len(ended.twin_of), dtype=np.bool_)
+    for h, one in enumerate(many.hypotheses(design.entries)):
+        if one.is_twin:
+            k = names.index(one.name)
+            found |= (ended.twin_of == k) & bool(shifts[k] > shifts[h])
+    return found
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def interval(count: int, repeats: int) -> tuple[float, float]:
+    """Clopper-Pearson."""
+    found = stats.binomtest(count, repeats).proportion_ci(CONFIDENCE)
+    return float(found.low), float(found.high)
+
+
+def row(name: str, flags: Flags, alpha: float, note: str = "") -> str:
+    """One line of a table of errors."""
+    low, high = interval(int(flags.sum()), len(flags))
+    mark = "over" if low > alpha else "above" if low > allot(alpha) else "ok"
+    return f"  {name:<40} {flags.mean():7.4f}  [{low:.4f}, {high:.4f}]  {mark:<5} {note}".rstrip()
+
+
+def level_tables(alpha: float, repeats: int, rng: np.random.Generator) -> None:
+    """P(any policy at the margin passes), for each design and noise; below each, any false claim, of a win included."""
+    for design in designs():
+        print(f"\n{design.name}; seeds {design.seeds}, max_seeds {design.max_seeds}, alpha {alpha}, n = {repeats}")
+        either = np.zeros(0, dtype=np.bool_)
+        for noise in NOISES:
+            passes, wins = wrong(design, noise, alpha, repeats, rng)
+            print(row(noise.name, passes, alpha, noise.note))
+            if noise.name == "normal, spread 0.5":
+                either = passes | wins
+        print(row("  normal, spread 0.5: or a false win", either, alpha))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Win:
+    """A placebo: its true mean is that of its twin.
+
+    Args:
+        name: for the table.
+        draw: noise of policy and twin (R, 2, N), and of the reference.
+        spread: of the reference.
+        resolution: of the metric.
+        note: why the row may be over.
+    """
+
+    name: str
+    draw: Draw
+    spread: float
+    resolution: float = 0.0
+    note: str = ""
+
+
+def pairs(correlation: float, spread: float) -> Draw:
+    """Normal; policy and twin have part of their noise in common, as one seed gives."""
+
+    def draw(rng: np.random.Generator, shape: tuple[int, int, int]) -> tuple[Array, Array]:
+        common = rng.standard_normal((shape[0], 1, shape[2]))
+        own = math.sqrt(correlation) * common + math.sqrt(1 - correlation) * rng.standard_normal(shape)
+        return spread * own, spread * rng.standard_normal((shape[0], shape[2]))
+
+    return draw
+
+
+def twin_skewed(rng: np.random.Generator, shape: tuple[int, int, int]) -> tuple[Array, Array]:
+    """Only the twin has a long tail upwards: its few runs look worse than it is."""
+    own = 0.5 * rng.standard_normal(shape)
+    own[:, 1] = -skewed(0.5)(rng, (shape[0], shape[2]))
+    return own, 0.5 * rng.standard_normal((shape[0], shape[2]))
+
+
+WINS: tuple[Win, ...] = (
+    Win(name="normal, spread 0.5", draw=normal(0.5), spread=0.5),
+    Win(name="normal, spread 1", draw=normal(1.0), spread=1.0),
+    Win(name="pairs correlated by 0.6", draw=pairs(0.6, 0.5), spread=0.5),
+    Win(name="steps of 1/360, spread 0.15", draw=each(rounded(0.15), rounded(0.15)), spread=0.17, resolution=STEP),
+    Win(name="steps of 1/360, spread 0.5", draw=each(rounded(0.5), rounded(0.5)), spread=0.5, resolution=STEP),
+    Win(name="two values, even", draw=each(neighbours(0.5), neighbours(0.5)), spread=0.14, resolution=STEP),
+    Win(name="gamma(2) downwards, both", draw=each(skewed(0.5), skewed(0.5)), spread=0.5),
+    Win(name="Student t, 3 df", draw=each(student(0.5), student(0.5)), spread=0.5),
+    Win(name="gamma(2) upwards, twin alone", draw=twin_skewed, spread=0.5, note=CANNOT),
+)
+
+
+def win_table(alpha: float, repeats: int, rng: np.random.Generator) -> None:
+    """How often a placebo is claimed to be better than plain training of equal compute."""
+    entries = {
+        "one": Entry(cost_flops=400, share=0.4, has_twin=True),
+        "recipe": Entry(cost_flops=900, share=0.6, is_last_resort=True),
+    }
+    print(f"\nA win is claimed of a policy that is as good as its twin; seeds 5, max_seeds 10, n = {repeats}")
+    print(f"  {'':<40} {'rate':>7}  {'99 % interval':<16}        of those that passed")
+    for difference in (0.5, 0.0, -0.5, -1.0):
+        for win in WINS:
+            rules = rules_for(Design(name="", entries=entries, at_margin=frozenset()), _noise(win), alpha)
+            shifts = np.array([difference, 0.0, difference])
+            number = many.most_drawn(entries, rules, WHOLE)
+            own, reference = win.draw(rng, (repeats, 2, number))
+            all_own = np.stack([own[:, 0], reference, own[:, 1]], axis=1)
+            drawn = Drawn(reference=MARGIN * reference, own=MARGIN * (all_own + shifts[:, None]))
+            ended = many.carry_out(entries, rules, drawn, reference_flops=WHOLE)
+            share = ended.shown.sum() / max(1, ended.passed[:, 0].sum())
+            print(f"{row(f'{difference:+g} margin; {win.name}', ended.shown, alpha)}   {share:.3f} {win.note}".rstrip())
+
+
+def _noise(win: Win) -> Noise:
+    return Noise(name=win.name, draw=win.draw, spread=win.spread, resolution=win.resolution)
+
+
+def power_tables(alpha: float, repeats: int, rng: np.random.Generator) -> None:
+    """P(pass) of the first of a line-up against its true difference, and what its test costs."""
+    shifts = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25)
+    for spread in (0.4, 0.6, 1.0):
+        print(f"\nPower of a policy with 0.4 of the level, spread {spread:g} margins; seeds 5 to 10, n = {repeats}")
+        print("  cost  true difference / margin:" + "".join(f"{s:>15g}" for s in shifts))
+        for cost in (0.1, 0.25, 0.6, 1.0):
+            cells = [_power(spread, shift, cost, alpha, repeats, rng) for shift in shifts]
+            print(f"  {cost:<28g}" + "".join(f"{passed:8.3f} /{spent:5.1f}" for passed, spent in cells))
+    print("  after the stroke: conventional trainings that its runs and those of the reference cost, on average.")
+
+
+def _power(
+    spread: float, shift: float, cost: float, alpha: float, repeats: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """A cell of the table: chance to pass, and conventional trainings spent."""
+    entries = {"one": Entry(cost_flops=round(cost * WHOLE), share=0.4)}
+    noise = Noise(name="", draw=normal(spread), spread=spread)
+    rules = rules_for(Design(name="", entries=entries, at_margin=frozenset()), noise, alpha)
+    own, reference = noise.draw(rng, (repeats, 1, many.most_drawn(entries, rules, WHOLE)))
+    drawn = Drawn(reference=MARGIN * reference, own=MARGIN * (own + shift))
+    ended = many.carry_out(entries, rules, drawn, reference_flops=WHOLE)
+    return float(ended.passed[:, 0].mean()), float(np.mean(ended.reference_runs + cost * ended.own_runs[:, 0]))
+
+
+def study_table(alpha: float, repeats: int, rng: np.random.Generator) -> None:
+    """What becomes of a whole line-up, for some truths."""
+    truths = (
+        ("all equal the reference", (0.0, 0.0, 0.0, 0.0)),
+        ("the cheap one at half the margin", (0.0, 0.0, 0.0, -0.5)),
+        ("as a curve of accuracy over compute is", (-0.5, -0.25, 0.0, -0.8)),
+        ("the recipe alone is good", (-1.0, -1.0, 0.0, -1.0)),
+    )
+    entries = line_up()
+    print(
+        f"\nA line-up of costs 0.4, 0.6, 0.9, 0.25 (first, second, recipe, cheap); seeds 5, max_seeds 10, n = {repeats}"
+    )
+    print("  passed: any, the first, the cheap one, the twin of what won; conventional trainings spent, and references")
+    for spread in (0.25, 0.5, 1.0):
+        for name, shifts in truths:
+            noise = Noise(name="", draw=normal(spread), spread=spread)
+            rules = rules_for(Design(name="", entries=entries, at_margin=frozenset()), noise, alpha)
+            own, reference = noise.draw(rng, (repeats, 6, many.most_drawn(entries, rules, WHOLE)))
+            moved = own + np.array([*shifts, shifts[0], shifts[3]])[:, None]
+            drawn = Drawn(reference=MARGIN * reference, own=MARGIN * moved)
+            ended = many.carry_out(entries, rules, drawn, reference_flops=WHOLE)
+            print(f"  spread {spread:<5g}{name:<40}" + _outcome(entries, ended))
+
+
+def _outcome(entries: Mapping[str, Entry], ended: Ended) -> str:
+    costs = np.array([entries[one.name].cost_flops / WHOLE for one in many.hypotheses(entries)])
+    spent = float(np.mean(ended.reference_runs + ended.own_runs @ costs))
+    passed = ended.passed.mean(axis=0)
+    rates = (float((ended.winner >= 0).mean()), passed[0], passed[3], passed[4] + passed[5])
+    return "".join(f"{rate:7.3f}" for rate in rates) + f"{spent:8.1f}{ended.reference_runs.mean():6.1f}"
+
+
+def futility_table(alpha: float, repeats: int, rng: np.random.Generator) -> None:
+    """Why a hopeless candidate stops early: chance to pass, and runs of its own and of the reference."""
+    print(f"\nFutility, a policy of cost 0.25 with all of the level, spread 0.6 margins; n = {repeats}")
+    rules = rules_for(Design(name="", entries={}, at_margin=frozenset()), NOISES[1], alpha)
+    looks = plan(allot(alpha), sizes(rules, 0.25, is_last_resort=True))
+    runs = np.array([look.size for look in looks])
+    for futile_below in (0.0, 0.05, FUTILE_BELOW, 0.3):
         cells = []
-        for _, shift, sigma in cases:
-            differences = shift * MARGIN + sigma * noise
-            passed, num_seeds = decide(differences, rules_for((5, 10), alpha), rho=rho, futile_below=futile_below)
-            cells.append(f"{passed.mean():12.3f} /{num_seeds.mean():6.2f}")
-        chosen = "  (used)" if (rho, futile_below) == (1.0, 0.1) else ""
-        print(f"  rho {rho:g}, futile below {futile_below:g}{chosen:<8}" + "".join(cells))
+        for shift in (-1.0, -0.5, 0.0):
+            own, reference = normal(0.6)(rng, (repeats, 1, int(runs.max())))
+            c, r = MARGIN * (own[:, 0] + shift), MARGIN * reference
+            passed, settled_at = decide(c, r, rules, looks, futile_below=futile_below)
+            cells.append(
+                f"{shift:+.1f}: {passed.mean():.3f} / {' + '.join(f'{n:.1f}' for n in runs[settled_at].mean(axis=0))}"
+            )
+        print(f"  below {futile_below:<6g}" + "    ".join(cells))
 
 
-def exactness_table(repeats: int, rng: np.random.Generator) -> None:
-    """The boundaries without futility, against simulation: for two looks the level is used up exactly."""
-    print(f"\nBoundaries without futility: error rate over level, n = {10 * repeats}")
-    for schedule in ((5, 10), (3, 10), (3, 4), (5, 40)):
-        rules = rules_for(schedule, 0.05)
-        differences = normal(MARGIN)(rng, (10 * repeats, 1, schedule[1]))
-        count = int(decide(differences, rules, futile_below=0.0)[0].sum())
-        found = stats.binomtest(count, 10 * repeats).proportion_ci(0.99)
-        sizes = [look.num_seeds for look in plan(allot(0.05), *schedule)]
-        print(f"  looks {sizes!s:<22} level {allot(0.05):.4f}  99 % interval [{found.low:.4f}, {found.high:.4f}]")
+TABLES: Mapping[str, Callable[[float, int, np.random.Generator], None]] = {
+    "level": level_tables,
+    "win": win_table,
+    "power": power_tables,
+    "study": study_table,
+    "futility": futility_table,
+}
 
 
 def main() -> None:
     """Parse and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=20_000, help="simulated studies a row (default 20000)")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK} studies a row")
+    parser.add_argument("--only", choices=TABLES, help="one of the tables")
     parser.add_argument("--alpha", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     rng, start_s = np.random.default_rng(given.seed), time.perf_counter()
-    error_tables(given.alpha, given.repeats, rng)
-    family_table(given.alpha, given.repeats, rng)
-    power_table(given.alpha, given.repeats, rng)
-    resolution_table(given.alpha, given.repeats, rng)
-    choices_table(given.alpha, given.repeats, rng)
-    exactness_table(given.repeats, rng)
+    for name, table in TABLES.items():
+        if given.only in (None, name):
+            table(given.alpha, QUICK if given.quick else given.repeats, rng)
     print(f"\nseed {given.seed}, numpy {np.__version__}, {time.perf_counter() - start_s:.0f} s")
 
 

@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from subsettune.bundle.export import chosen, export_study
+from subsettune.bundle.export import chosen, confirm_bundle, export_study
+from subsettune.config import must
+from subsettune.errors import ConfigError
 from subsettune.plugins import refuse_within_import
 from subsettune.report import html, progress
+from subsettune.storage import Folder
 from subsettune.study.context import StudyContext
 from subsettune.study.driver import Delivery, StudyDriver
 from subsettune.study.observer import Observer
@@ -48,6 +51,8 @@ def tune(
     """
     refuse_within_import()
     options = options or TuneOptions()
+    if options.fresh_seeds and run_id is None:
+        raise ConfigError(must("run_id", "the name of a finished study with fresh_seeds", run_id))
     name = Path(study).stem if isinstance(study, str | Path) else "study"
     resolved = study if isinstance(study, Study) else read(study) if isinstance(study, str | Path) else parse(study)
     with contextlib.ExitStack() as stack:
@@ -57,7 +62,7 @@ def tune(
         silent = stack.enter_context(progress.make_progress(sys.stderr, quiet=True))
         driver = StudyDriver(resolved, folder, observer or silent, options)
         try:
-            return driver.run(Delivery(export=_export, report=_report))
+            return driver.run(Delivery(export=_export, report=_report, confirm=_confirm))
         finally:
             driver.lock.release()
 
@@ -65,6 +70,14 @@ def tune(
 def _export(context: StudyContext, winner: str, target: str) -> None:
     subsets = [chosen(index, one, context.data.train) for index, one in winner_subsets(context, winner).items()]
     export_study(context.folder.view(), winner, subsets, seed=context.seeds[0], target=target)
+
+
+def _confirm(context: StudyContext, target: str) -> None:
+    view = context.folder.view()
+    if Folder.at(target).exists():
+        confirm_bundle(view, target)
+    elif view.manifest.winner is not None:  # somebody has moved it away
+        _export(context, view.manifest.winner, target)
 
 
 def _report(context: StudyContext, view: StudyView) -> None:

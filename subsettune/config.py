@@ -7,6 +7,8 @@ and raises one `ConfigError` that holds every mistake found, nested ones include
 
 from __future__ import annotations
 
+import base64
+import binascii
 import dataclasses
 import hashlib
 import json
@@ -127,7 +129,7 @@ def build(cls: type[T], raw: object, *, source: str | None = None, lines: Mappin
 
 
 def to_plain(value: Any) -> Any:
-    """Turn a configuration object into mappings, lists and scalars that `build` and JSON understand."""
+    """Turn a configuration object into mappings, lists and scalars that `build` and JSON understand; bytes: base64."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         if hasattr(value, "to_mapping"):
             return value.to_mapping()
@@ -136,7 +138,7 @@ def to_plain(value: Any) -> Any:
         return {key: to_plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [to_plain(inner) for inner in value]
-    return value
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 
 def canonical_json(value: Any) -> str:
@@ -199,8 +201,17 @@ def _convert_scalar(hint: Any, raw: Any, path: Path, mistakes: list[Mistake]) ->
         return _bad(path, "a whole number", raw, mistakes, _unquote(raw))
     if hint is bool:
         return raw if is_bool else _bad(path, "true or false", raw, mistakes)
+    if hint is bytes:
+        return raw if isinstance(raw, bytes) else _decoded(raw, path, mistakes)
     assert hint is str, f"no conversion to {hint}"
     return raw if isinstance(raw, str) else _bad(path, "a text", raw, mistakes)
+
+
+def _decoded(raw: Any, path: Path, mistakes: list[Mistake]) -> Any:
+    try:
+        return base64.b64decode(raw, validate=True)
+    except (TypeError, ValueError, binascii.Error):
+        return _bad(path, "bytes, or base64 text of them", raw, mistakes)
 
 
 def _convert_union(hint: Any, raw: Any, path: Path, mistakes: list[Mistake]) -> Any:

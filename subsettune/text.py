@@ -80,17 +80,35 @@ def share_words(share: float | None) -> str:
 
 
 def saving_words(saving: float | None) -> str:
-    """A saving as per cent with one decimal; what is not quite everything never reads as everything."""
+    """A saving as per cent with two digits; what is not quite everything never reads as everything."""
     if saving is None or not is_number(saving):
         return NOTHING
-    if 0.9995 <= saving < 1:
-        return ">99.9 %"
-    return f"{100 * saving:.0f} %" if saving <= -0.9995 else f"{100 * saving:.1f} %"
+    return ">99 %" if 0.995 <= saving < 1 else f"{_two_digits(100 * saving)} %"
 
 
 def more_words(saving: float) -> str:
-    """A negative saving as what it costs more: `12.3 % more`."""
-    return f"{saving_words(-saving) if saving > -0.9995 else f'{-100 * saving:.0f} %'} more"
+    """A negative saving as what it costs more: `12 % more`."""
+    return f"{_two_digits(-100 * saving)} % more"
+
+
+def change_words(change: float | None) -> str:
+    """A relative change as per cent with its sign and two digits: `+12 %`, `-4.7 %`."""
+    if change is None or not is_number(change):
+        return NOTHING
+    return f"{'+' if change >= 0 else ''}{_two_digits(100 * change)} %"
+
+
+def fraction_words(fraction: float | None) -> str:
+    """A fraction with two digits: `0.18`."""
+    return NOTHING if fraction is None or not is_number(fraction) else _two_digits(fraction)
+
+
+def _two_digits(value: float) -> str:
+    """`71`, `5.3`, `0.25`, `-1,200`, `0`."""
+    rounded = float(f"{value:.1e}")
+    if rounded == 0:
+        return "0"
+    return f"{rounded:,.{max(0, 1 - math.floor(math.log10(abs(rounded))))}f}"
 
 
 def metric_words(value: float | None, tolerance: float, *, signed: bool = False) -> str:

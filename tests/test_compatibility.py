@@ -52,10 +52,10 @@ def test_seeded_runs_have_the_keys_the_compute_and_the_curves_that_they_had() ->
             assert point.loss == (None if loss is None else pytest.approx(loss, rel=0.02)), name
 
 
-HEADLINE = (
-    "Matches the recipe (accuracy 0.9190 against 0.9400 on the test split over 3 seeds, within 0.05) with 45.5 % less "
-    "training compute (6.54 of 12.0 passes), 13.0 % less than the best shorter schedule on all data; its subset is "
-    "itself a random one."
+HEADLINE = (  # in the words of today: what was exported was not tested for a win then
+    "Matches the recipe (test accuracy 0.9190 against 0.9400 over 3 and 3 runs, error +35 %, within 0.05) "
+    "with 45 % less training compute (6.54 of 12.0 passes); it was not tested against plain training of equal compute, "
+    "so that no win of its subset is claimed; its subset is itself a random one."
 )
 
 

@@ -260,3 +260,21 @@ def test_keys_that_are_one_text_are_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         Free(options={1: "a", "1": "b"})  # type: ignore[arg-type, dict-item]
     assert str(caught.value) == "options: options must be a mapping whose keys differ as texts, got [\"'1'\", '1']."
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    content: bytes | None = None
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+
+def test_bytes_are_base64_where_there_is_text_alone() -> None:
+    kept = _Kept(content=b"\x00\xff")
+    assert config.to_plain(kept) == {"content": "AP8="}
+    assert config.build(_Kept, {"content": "AP8="}) == kept
+    assert config.build(_Kept, {"content": None}) == _Kept()
+    for wrong in ("AP8", "A?==", 3, ["A"]):
+        with pytest.raises(ConfigError, match="content must be bytes, or base64 text of them, got"):
+            config.build(_Kept, {"content": wrong})

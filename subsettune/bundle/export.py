@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from subsettune.bundle import files
 from subsettune.bundle.bundle import Bundle, PhaseSubset, Place
-from subsettune.bundle.evidence import REFERENCE, Evidence, PolicyEvidence, RunEvidence
+from subsettune.bundle.evidence import REFERENCE, ConfirmationEvidence, Evidence, PolicyEvidence, RunEvidence
 from subsettune.bundle.readme import page
 from subsettune.config import FrozenDict
 from subsettune.data import Part
@@ -20,11 +20,12 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import FULL, Policy
 from subsettune.select import Subset
 from subsettune.study.results.candidate import Candidate
+from subsettune.study.results.costs import error_increase
+from subsettune.study.results.manifest import RoundState
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import StudyView
 from subsettune.study.verification.noninferiority import Rules
 from subsettune.study.verification.verification import statement
-from subsettune.study.verification.winner import is_outside_sequence
 from subsettune.task import Task
 from subsettune.train.planning.phases import resolve
 from subsettune.train.planning.projection import project
@@ -93,6 +94,23 @@ def export_study(view: StudyView, winner: str, subsets: Sequence[PhaseSubset], *
     )
 
 
+def confirm_bundle(view: StudyView, target: Place) -> Bundle:
+    """Write into the bundle of a study what the confirmation of its policy showed; what it holds else stays.
+
+    Args:
+        view: the study, confirmed.
+        target: where the bundle lies.
+
+    Raises:
+        BundleError: it is no bundle, or damaged.
+    """
+    bundle = Bundle.load(target)
+    bundle = replace(bundle, evidence=replace(bundle.evidence, confirmation=_confirmation(view)))
+    bundle = replace(bundle, readme=page(bundle, str(target)))
+    bundle.write(target)
+    return bundle
+
+
 def chosen(phase: int, subset: Subset, part: Part) -> PhaseSubset:
     """Rows of the source for a subset's positions in the training part.
 
@@ -143,17 +161,39 @@ def evidence_of(view: StudyView, winner: str) -> Evidence:
         target=view.target,
         winner=winner,
         statement=_statement(view, winner),
-        reference=_reference(view),
+        reference=_reference(view, winner),
         candidates=tuple(_candidate(view, candidate) for candidate in view.candidates.values()),
+        contrasts=tuple(FrozenDict(one.to_mapping()) for one in view.manifest.contrasts.values()),
         saving_recipe=1 - best.cost_flops / view.facts.reference_flops,
         saving_shorter=None if shorter is None else 1 - best.cost_flops / shorter.cost_flops,
         tuning_flops=tuning.flops,
         break_even=tuning.break_even,
+        tuning_seconds=tuning.seconds,
+        break_even_seconds=tuning.break_even_seconds,
+        needs=view.manifest.needs,
         versions=view.manifest.versions,
         hardware=view.manifest.hardware,
         command=view.manifest.command or "",
         num_threads=view.study.study.cpus_per_trial,
         test_from=cast(Literal["", "file", "split"], view.manifest.data.test_from if view.manifest.data else ""),
+        sampled=view.manifest.sampled.get(winner),
+        place=view.manifest.place,
+        confirmation=_confirmation(view),
+    )
+
+
+def _confirmation(view: StudyView) -> ConfirmationEvidence | None:
+    found = view.manifest.confirmation
+    if found is None or found.verdict.passed is None:
+        return None
+    seeds = range(found.first_seed, found.first_seed + found.num_seeds)
+    runs = [record for record in view.confirmation_runs if record.seed in seeds]
+    return ConfirmationEvidence(
+        said=found.sentence(view.study.task.tolerance),
+        passed=found.verdict.passed,
+        verdict=FrozenDict(found.verdict.to_mapping()),
+        runs=_runs(record for record in runs if record.candidate == found.candidate),
+        reference=_runs(record for record in runs if record.candidate == REFERENCE),
     )
 
 
@@ -184,9 +224,21 @@ def _error_rate(view: StudyView, winner: str) -> float:
 def _extra_level(view: StudyView, winner: str) -> float:
     """Level of the winner's own test, where it is none of the sequence."""
     for each in view.manifest.rounds:
-        if winner in each.candidates and is_outside_sequence(winner, each):
+        if winner in each.candidates and _is_outside_sequence(winner, each):
             return view.verdicts[winner].nominal
     return 0.0
+
+
+def _is_outside_sequence(name: str, each: RoundState) -> bool:
+    """Whether a policy was tested as a control after a failure, at a level of its own; of version 0.1 alone.
+
+    Where all candidates had passed, a control was the next test of the sequence, and kept its level. Since then every
+    policy that may be exported has its share of the level from the beginning.
+    """
+    controls = each.state.get("controls", ())
+    if not each.is_paired or name not in controls:
+        return False
+    return any(not each.verdicts[other].passed for other in each.candidates if other not in controls)
 
 
 def _cheapest_shorter(view: StudyView) -> Candidate | None:
@@ -194,7 +246,7 @@ def _cheapest_shorter(view: StudyView) -> Candidate | None:
     return min(passed, key=lambda candidate: candidate.cost_flops, default=None)
 
 
-def _reference(view: StudyView) -> PolicyEvidence:
+def _reference(view: StudyView, winner: str) -> PolicyEvidence:
     assert view.facts is not None
     tested = [record for record in view.verification if record.candidate == REFERENCE]
     return PolicyEvidence(
@@ -204,15 +256,17 @@ def _reference(view: StudyView) -> PolicyEvidence:
         flops=view.facts.reference_flops,
         seconds=_mean(record.seconds for record in view.reference),
         saving=0.0,
-        metric=_mean(record.test_metric for record in tested),
+        metric=view.compared(winner).reference_metric,
         runs=_runs(tested),
     )
 
 
 def _candidate(view: StudyView, candidate: Candidate) -> PolicyEvidence:
     assert view.facts is not None
-    records = [record for record in view.verification if record.candidate == candidate.name]
-    verdict = view.verdicts.get(candidate.name)
+    asked = [record for record in view.verification if record.candidate == candidate.name]
+    records = asked or [record for record in view.verification if record.policy == candidate.policy]
+    verdict, compared = view.verdicts.get(candidate.name), view.compared(candidate.name)
+    better = view.study.task.higher_is_better
     return PolicyEvidence(
         name=candidate.name,
         policy=candidate.policy,
@@ -220,7 +274,9 @@ def _candidate(view: StudyView, candidate: Candidate) -> PolicyEvidence:
         flops=candidate.cost_flops,
         seconds=_mean(record.seconds for record in records if record.cause == "finished"),
         saving=1 - candidate.cost_flops / view.facts.reference_flops,
-        metric=_mean(record.test_metric for record in records),
+        metric=compared.metric,
+        reference_metric=compared.reference_metric,
+        error_increase=error_increase(compared.metric, compared.reference_metric, higher_is_better=better),
         passed=None if verdict is None else verdict.passed,
         verdict=FrozenDict({} if verdict is None else verdict.to_mapping()),
         runs=_runs(records),

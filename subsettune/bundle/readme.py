@@ -15,7 +15,9 @@ from subsettune.bundle.usage import how
 from subsettune.config import FrozenDict
 from subsettune.data.split import DEFAULT_TEST
 from subsettune.policy import FULL, Phase, Soup
+from subsettune.study.results import verified_before
 from subsettune.study.results.headline import verdict_words
+from subsettune.study.results.manifest import NEEDS_LEVEL
 from subsettune.train.planning.phases import resolve
 
 
@@ -44,10 +46,14 @@ def page(bundle: Bundle, place: str) -> str:
         alpha=f"{evidence.alpha:.3g}",
         saving_recipe=_saved(evidence.saving_recipe, "the compute"),
         saving_shorter=_shorter_words(bundle),
+        error=text.change_words(evidence.best.error_increase),
+        contrasts=_contrasts(evidence),
+        needs=_needs(evidence),
+        others=_others(evidence),
         break_even=_break_even(evidence),
         place=place,
         how=how(bundle, place, _held_out(bundle)),
-        statement=evidence.statement,
+        statement="\n\n".join([evidence.statement, *_beside(evidence)]),
         chosen=_chosen(bundle),
         run_id=evidence.run_id,
         command=evidence.command or "subsettune tune",
@@ -55,6 +61,15 @@ def page(bundle: Bundle, place: str) -> str:
         versions=", ".join(f"{name} {version}" for name, version in evidence.versions.items()),
         rows=f"{bundle.table.num_rows:,}",
     )
+
+
+def _beside(evidence: Evidence) -> list[str]:
+    """What is to be known beside the statement: other test examples, earlier studies of the split, a confirmation."""
+    of_others = None if evidence.sampled is None else evidence.sampled.sentence(evidence.margin)
+    confirmed = None if evidence.confirmation is None else evidence.confirmation.said
+    place, is_confirmed = evidence.place or 1, confirmed is not None
+    earlier = verified_before.sentence(place, evidence.alpha, is_confirmed=is_confirmed)
+    return [one for one in (of_others, earlier, confirmed) if one is not None]
 
 
 @cache
@@ -161,47 +176,89 @@ def _hardware(evidence: Evidence) -> str:
     return ", ".join(parts) or "unknown hardware"
 
 
+COLUMNS = (
+    *("policy", "n", "references", "METRIC", "difference", "bound", "level"),
+    *("passes", "FLOPs", "seconds", "saving", "verdict"),
+)
+
+
 def _table(evidence: Evidence) -> str:
-    head = ["policy", "n", evidence.metric, "difference", "bound", "passes", "FLOPs", "seconds", "saving", "verdict"]
+    head = [evidence.metric if title == "METRIC" else title for title in COLUMNS]
     rows = [_row(entry, evidence) for entry in (evidence.reference, *evidence.candidates)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
 def _row(entry: PolicyEvidence, evidence: Evidence) -> list[str]:
-    verdict, margin = entry.judgement, evidence.margin
-    bounds = (None, None) if verdict is None else (verdict.mean_difference, verdict.lower_bound)
-    is_reference = entry.name == REFERENCE
+    margin, is_reference = evidence.margin, entry.name == REFERENCE
+    verdict = entry.judgement if entry.may_claim else None
     return [
         f"**{entry.name}**" if entry.name == evidence.winner else entry.name,
-        str(sum(run.metric is not None for run in entry.runs)),
+        *_num_runs(entry, evidence),
         text.metric_words(entry.metric, margin),
-        *(text.metric_words(bound, margin, signed=True) for bound in bounds),
+        text.metric_words(_difference(entry, evidence), margin, signed=True),
+        text.metric_words(None if verdict is None else verdict.lower_bound, margin, signed=True),
+        text.NOTHING if verdict is None or not verdict.level else f"{verdict.level:.3g}",
         text.passes_words(entry.passes),
         text.flops_words(entry.flops),
         text.seconds_words(entry.seconds),
-        text.saving_words(entry.saving) if entry.passed and not is_reference else text.NOTHING,
-        text.NOTHING if is_reference else verdict_words(verdict, margin),
+        text.saving_words(entry.saving) if entry.passed and not is_reference and entry.may_claim else text.NOTHING,
+        _outcome(entry, evidence),
     ]
+
+
+def _num_runs(entry: PolicyEvidence, evidence: Evidence) -> tuple[str, str]:
+    """Runs of a policy, and of the reference that they are held against: those that its numbers rest on."""
+    verdict = evidence.best.judgement if entry.name == REFERENCE else entry.judgement
+    if verdict is None:
+        return str(sum(run.metric is not None for run in entry.runs)), text.NOTHING
+    if entry.name == REFERENCE:
+        return str(verdict.num_references), text.NOTHING
+    return (str(verdict.num_seeds), str(verdict.num_references)) if verdict.is_tested else (text.NOTHING, text.NOTHING)
+
+
+def _difference(entry: PolicyEvidence, evidence: Evidence) -> float | None:
+    """Of the means, higher is better."""
+    if entry.metric is None or entry.reference_metric is None:
+        return None
+    difference = entry.metric - entry.reference_metric
+    return difference if evidence.higher_is_better else -difference
+
+
+def _outcome(entry: PolicyEvidence, evidence: Evidence) -> str:
+    """The verdict; of a random control, of which nothing is claimed, where its mean lies."""
+    if entry.name == REFERENCE:
+        return text.NOTHING
+    if entry.may_claim:
+        return verdict_words(entry.judgement, evidence.margin)
+    difference = _difference(entry, evidence)
+    if difference is None:
+        return "not tested"
+    return f"{'within' if difference > -evidence.margin else 'outside'} the margin"
+
+
+def _contrasts(evidence: Evidence) -> str:
+    """A line each of the winner against its controls; empty without any."""
+    lines = [
+        f"- {one.policy} against {_CONTROLS.get(one.control.partition('@')[0], one.control)}: "
+        f"{one.words(evidence.margin)}, {text.counted(one.num_seeds, 'pair')} of runs with one seed."
+        for one in evidence.against_controls
+        if one.num_seeds
+    ]
+    return "\n".join(lines)
+
+
+_CONTROLS = {"equal": "plain training of its compute (`equal`)", "random": "the same with a random subset (`random`)"}
 
 
 def _shorter_words(bundle: Bundle) -> str:
     if bundle.policy.arm == FULL:
-        return f"this policy is one; {_cheaper_words(bundle.evidence)}"
+        return "this policy is one"
     saving = bundle.evidence.saving_shorter
     if saving is None:
         return "none passed, so there is nothing to compare with"
     if saving == 0:
         return "one of the same compute passed too"
     return _saved(saving, "its compute")
-
-
-def _cheaper_words(evidence: Evidence) -> str:
-    """Whether something that passed costs less than a plain schedule that is exported: only a control can."""
-    winner = next(entry for entry in evidence.candidates if entry.name == evidence.winner)
-    cheaper = [entry.name for entry in evidence.candidates if entry.passed and entry.flops < winner.flops]
-    if not cheaper:
-        return "no subset policy was shown to be cheaper"
-    return f"{text.joined(cheaper)} passed for less compute, but was tested only to compare"
 
 
 def _saved(saving: float, compute: str) -> str:
@@ -216,7 +273,32 @@ def _break_even(evidence: Evidence) -> str:
     if evidence.break_even is None:
         return f"{spent}; no number of trainings repays it."
     repay = "repays" if evidence.break_even == 1 else "repay"
-    return f"{spent}, which {text.counted(evidence.break_even, 'future training')} with this policy {repay}."
+    told = f"{spent}, which {text.counted(evidence.break_even, 'future training')} with this policy {repay}"
+    if evidence.tuning_seconds is None:
+        return f"{told}."
+    took = f"its runs took {text.seconds_words(evidence.tuning_seconds)}"
+    if evidence.break_even_seconds is None:
+        return f"{told}; {took}, which none repays, for no time is saved."
+    return f"{told}; {took}, which {evidence.break_even_seconds:,} repay{'s' * (evidence.break_even_seconds == 1)}."
+
+
+def _others(evidence: Evidence) -> str:
+    """The interval of the difference where test examples are drawn anew, too."""
+    sampled = evidence.sampled
+    if sampled is None:
+        return ""
+    low, high = (text.metric_words(end, evidence.margin, signed=True) for end in sampled.interval)
+    sure = text.share_words(1 - sampled.alpha)
+    return f"- With other test examples in place of these, too, its difference is {low} to {high} ({sure}, two-sided)."
+
+
+def _needs(evidence: Evidence) -> str:
+    """What plain training needs to match, as the search saw it: how sure the saving is."""
+    if FULL not in evidence.needs:
+        return ""
+    low, high = (text.fraction_words(end) for end in evidence.needs[FULL])
+    sure = text.share_words(NEEDS_LEVEL)
+    return f"- Plain training needs {low} to {high} of the recipe's compute to match, as the search saw it ({sure})."
 
 
 def _chosen(bundle: Bundle) -> str:

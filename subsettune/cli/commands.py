@@ -47,6 +47,8 @@ def tune_study(options: argparse.Namespace) -> int:
         from subsettune.study.options import fresh_run_id
 
     study = _study(options)
+    if options.fresh_seeds and options.run_id is None:
+        raise ConfigError("--fresh-seeds needs a finished study to confirm. Give its name as --run-id.")
     if options.run_id is not None:
         return _tune(study, options, options.run_id, options.command_line)
     with fresh_run_id(options.storage, Path(options.study).stem) as run_id:
@@ -67,6 +69,7 @@ def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) ->
         executor="inline" if options.inline else "ray",
         device=options.device,
         command=again,
+        fresh_seeds=options.fresh_seeds,
     )
     try:
         with progress.make_progress(sys.stderr, quiet=options.quiet) as observer:
@@ -75,7 +78,9 @@ def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) ->
         print(f"\nInterrupted; what is finished is kept. Go on with: {again}", file=sys.stderr)
         return INTERRUPTED
     render.write(tables.result_blocks(view, report=_report_of(view)), sys.stdout)
-    return 0 if view.summary.verified else NOT_VERIFIED
+    confirmation = view.manifest.confirmation
+    is_upheld = confirmation is None or confirmation.verdict.passed is not False
+    return DONE if view.summary.verified and is_upheld else NOT_VERIFIED
 
 
 def plan_study(options: argparse.Namespace) -> int:

@@ -97,6 +97,12 @@ def _add_study_commands(to: Any) -> None:
     tune.add_argument("--trials", type=int, help="instead of the study file's")
     tune.add_argument("--parallel", type=int, help="runs at a time, instead of the study file's")
     tune.add_argument("--seeds", type=int, help="runs of the reference and of each candidate")
+    tune.add_argument(
+        "--fresh-seeds",
+        action="store_true",
+        help="confirm the exported policy of the finished study --run-id: with seeds and\n"
+        "reference runs that nobody has looked at; exit code 3: it did not pass again",
+    )
     tune.add_argument("--time-limit-s", type=float, help="no new trial starts after so many seconds of search")
     where = tune.add_mutually_exclusive_group()
     where.add_argument("--address", help="running Ray cluster: auto, or ray://HOST:10001 (default: start one here)")

@@ -110,6 +110,16 @@ def components_legend(view: StudyView) -> str:
         f"{counts} differ: mean difference in the validation {metric_name(view.study.task.metric)} between the "
         "component's most promising policy and the same policy with, instead of it, what it stands against "
         f"({', '.join(kind.compared_with for kind in KINDS.values())}){turned}, over the same n seeds and at "
-        f"the same total compute, all that the component does included; from, to: its {share_words(ABLATION_LEVEL)} "
-        f"interval. {ABLATION_CAVEAT}"
+        f"the same total compute, all that the component does included; from, to: its {_interval_words(view)}. "
+        f"{ABLATION_CAVEAT}"
     )
+
+
+def _interval_words(view: StudyView) -> str:
+    """At which levels the intervals of the ablation are, and what holds for all of its rows."""
+    judged = [row for row in view.ablation.values() if row.level is not None]
+    levels = sorted({row.level for row in judged if row.level is not None}) or [ABLATION_LEVEL]
+    shown = " to ".join(map(share_words, dict.fromkeys((levels[0], levels[-1]))))
+    if any(row.family_size is None for row in judged):
+        return f"{shown} interval, each row a test of its own"
+    return f"{shown} interval: where no component makes a difference, at most one table in ten says that one does"

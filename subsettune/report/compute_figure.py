@@ -26,8 +26,9 @@ from subsettune.report.drawing import (
     verdict_marker,
     verified_names,
 )
+from subsettune.report.evidence import has_level
 from subsettune.study.results.candidate import Candidate
-from subsettune.study.results.headline import verdict_words
+from subsettune.study.results.headline import outcome_words
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import StudyView
 from subsettune.text import describe, is_number, metric_name, share_words
@@ -192,7 +193,8 @@ def _candidate_traces(view: StudyView, scale: _Scale) -> list[Json]:
         if not values:
             continue
         mean, verdict, candidate = fmean(values), view.verdicts.get(name), view.candidates[name]
-        words = (f"{name}: {verdict_words(verdict, view.study.task.tolerance)}", describe(candidate.policy, view.facts))
+        passed = verdict.passed if verdict is not None and has_level(candidate, verdict) else None
+        words = (f"{name}: {outcome_words(view, name)}", describe(candidate.policy, view.facts))
         traces.append(
             {
                 "type": "scatter",
@@ -201,7 +203,7 @@ def _candidate_traces(view: StudyView, scale: _Scale) -> list[Json]:
                 "y": [scale.clip(mean)],
                 "error_y": _error_bar(max(values) - mean, mean - min(values)),
                 "hovertemplate": "<br>".join(html.escape(line) for line in words) + "<extra></extra>",
-                "marker": _candidate_marker(candidate, None if verdict is None else verdict.passed),
+                "marker": _candidate_marker(candidate, passed),
             }
         )
     return traces
@@ -238,7 +240,7 @@ def _compute_legend(view: StudyView, traces: Sequence[Json]) -> tuple[tuple[Prog
 
 
 def _verdict_legend(view: StudyView, traces: Sequence[Json]) -> list[tuple[ProgressMarker, str, str]]:
-    words = {"--c-good": "passed verification", "--c-bad": "missed", "--c-muted": "undecided"}
+    words = {"--c-good": "passed verification", "--c-bad": "missed", "--c-muted": "not decided"}
     colours = {trace["marker"]["color"] for trace in traces}
     legend: list[tuple[ProgressMarker, str, str]] = [("diamond", c, word) for c, word in words.items() if c in colours]
     if any(view.candidates[name].is_control for name in verified_names(view)) and traces:

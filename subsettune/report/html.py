@@ -20,26 +20,39 @@ import jinja2
 from markupsafe import Markup, escape
 
 from subsettune.report.components import cheapest_passes, component_text, component_title, components_legend
+from subsettune.report.costs import TIMES_NOTE, cost_sentences, phase_costs_table
 from subsettune.report.drawing import Figure
+from subsettune.report.evidence import (
+    EvidenceRow,
+    contrast_words,
+    evidence_rows,
+    how_tested,
+    interval_words,
+    rate_words,
+    runs_words,
+)
 from subsettune.report.figures import figures
-from subsettune.report.intervals import REFERENCE, seed_differences, test_metrics
+from subsettune.report.intervals import test_metrics
 from subsettune.report.tables import (
     ResultRow,
-    alpha_words,
+    beside_text,
     counts_text,
     legend,
     result_rows,
     tuning_text,
 )
 from subsettune.study.results.ablation import ABLATION_WORDS, AblationResult
-from subsettune.study.results.headline import verdict_words
+from subsettune.study.results.contrast import Contrast
 from subsettune.study.results.records import RunRecord
+from subsettune.study.results.sampled import SampledDifference
 from subsettune.study.results.summary import ComponentRow
-from subsettune.study.results.view import StudyView
+from subsettune.study.results.view import REFERENCE, StudyView
 from subsettune.study.spec.yaml_file import to_yaml
 from subsettune.text import (
     NOTHING,
     bytes_words,
+    change_words,
+    counted,
     describe,
     flops_words,
     metric_name,
@@ -47,14 +60,11 @@ from subsettune.text import (
     passes_words,
     saving_words,
     seconds_words,
+    sentence,
     share_words,
 )
 
 MOST_FAILURES = 8  # more of them are folded away
-CAVEAT = (
-    "The evidence covers the noise of training (initial weights, order of examples), not the sampling of the test set: "
-    "all runs are judged on the same test examples."
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,13 +140,17 @@ def page(view: StudyView, command: str | None = None) -> str:
         plotly=_plotly() if drawn else "",
         status_colour=_status_colour(view),
         result=[_result_cells(view, row) for row in result_rows(view)],
+        beside=beside_text(view),
         legend=legend(view),
         counts=counts_text(view),
         tuning=tuning_text(view),
         figures=drawn,
         figures_json=figures_json(drawn),
-        evidence=[_evidence_cells(view, name) for name in view.candidates],
-        evidence_intro=_evidence_intro(view),
+        evidence=_evidence(view),
+        evidence_intro=how_tested(view),
+        costs=_cost_rows(view),
+        costs_legend=TIMES_NOTE,
+        cost_sentences=cost_sentences(view),
         seeds=_seed_rows(view),
         seeds_title=f"Test {metric_name(view.study.task.metric)} seed by seed",
         components=[_component_cells(view, row) for row in view.summary.components] if view.trials else [],
@@ -188,16 +202,17 @@ def _status_colour(view: StudyView) -> str:
 
 
 def _verdict_cell(words: str) -> Cell:
-    colour = "good" if words == "passed" else "bad" if words.startswith("missed") else ""
+    colour = "good" if words in ("passed", "better") else "bad" if words.startswith("missed") else ""
     return Cell(title="verdict", text=words, is_chip=True, colour=colour)
 
 
 def _result_cells(view: StudyView, row: ResultRow) -> list[Cell]:
-    tolerance, seeds = view.study.task.tolerance, f"n={row.num_seeds}" if row.num_seeds else ""
+    tolerance, seeds = view.study.task.tolerance, f"n={row.runs}" if row.num_seeds else ""
     return [
         _subject(row.title, row.policy),
         _number(metric_name(view.study.task.metric), metric_words(row.metric, tolerance), small=seeds),
         _number("bound", metric_words(row.bound, tolerance, signed=True)),
+        _number("error", change_words(row.error_increase)),
         _number("passes", passes_words(row.passes)),
         _number("compute", flops_words(row.flops)),
         _number("time", seconds_words(row.seconds)),
@@ -207,26 +222,51 @@ def _result_cells(view: StudyView, row: ResultRow) -> list[Cell]:
     ]
 
 
-def _evidence_intro(view: StudyView) -> str:
-    return (
-        "Candidates are tested dearest first until the first failure, with the reference's seeds. A policy passes when "
-        f"its lower bound lies above the margin of {-view.study.task.tolerance:g}. {CAVEAT}"
-    )
+def _evidence(view: StudyView) -> list[list[Cell]]:
+    """Candidates against the reference, and the winner against its controls."""
+    against = (_contrast_cells(view, contrast) for contrast in view.manifest.contrasts.values())
+    return [*(_evidence_cells(view, row) for row in evidence_rows(view)), *against]
 
 
-def _evidence_cells(view: StudyView, name: str) -> list[Cell]:
-    tolerance, verdict = view.study.task.tolerance, view.verdicts.get(name)
-    words = f"{describe(view.candidates[name].policy, view.facts)}. {verdict.reason if verdict else ''}".strip()
-    mean, bound = (None, None) if verdict is None else (verdict.mean_difference, verdict.lower_bound)
+def _evidence_cells(view: StudyView, row: EvidenceRow) -> list[Cell]:
+    tolerance = view.study.task.tolerance
+    words = f"{describe(view.candidates[row.name].policy, view.facts)}. {sentence(row.reason)}".strip()
     return [
-        _subject(name, words),
-        _number("seeds", str(verdict.num_seeds if verdict and verdict.is_tested else NOTHING)),
-        _number("mean difference", metric_words(mean, tolerance, signed=True)),
-        _number("lower bound", metric_words(bound, tolerance, signed=True)),
-        _number("margin", f"{-tolerance:g}"),
-        _number("p-value", alpha_words(verdict.p_value if verdict else None)),
-        _number("alpha spent", alpha_words(verdict.alpha_spent if verdict else None)),
-        _verdict_cell(verdict_words(verdict, tolerance)),
+        _subject(row.name, words),
+        _number("n", runs_words(row.num_seeds, row.num_references)),
+        _number("mean difference", metric_words(row.difference, tolerance, signed=True)),
+        _number("lower bound", metric_words(row.bound, tolerance, signed=True)),
+        _number("above", f"{-tolerance:g}" if row.level is not None else NOTHING),
+        *_other_examples(view, row.sampled),
+        _number("level", rate_words(row.level)),
+        _number("p-value", rate_words(row.p_value)),
+        _verdict_cell(row.verdict),
+    ]
+
+
+def _other_examples(view: StudyView, sampled: SampledDifference | None) -> list[Cell]:
+    """The two-sided interval where test examples are drawn anew, too; no column where that is known of none."""
+    if not view.manifest.sampled:
+        return []
+    return [_number("other examples", interval_words(sampled, view.study.task.tolerance))]
+
+
+def _contrast_cells(view: StudyView, contrast: Contrast) -> list[Cell]:
+    """The winner against a control of it, in the columns of the evidence."""
+    tolerance = view.study.task.tolerance
+    pairs = f"{counted(contrast.num_seeds, 'pair')} of runs with one seed" if contrast.num_seeds else ""
+    return [
+        _subject(f"{contrast.policy} against {contrast.control}", pairs),
+        _number("n", str(contrast.num_seeds or NOTHING)),
+        _number("mean difference", metric_words(contrast.mean_difference, tolerance, signed=True)),
+        _number(
+            "lower bound", metric_words(contrast.lower_bound if contrast.is_claim else None, tolerance, signed=True)
+        ),
+        _number("above", "0" if contrast.is_claim else NOTHING),
+        *_other_examples(view, None),
+        _number("level", rate_words(contrast.level if contrast.is_claim else None)),
+        _number("p-value", NOTHING),
+        _verdict_cell(contrast_words(contrast)),
     ]
 
 
@@ -234,18 +274,23 @@ def _seed_rows(view: StudyView) -> list[list[Cell]]:
     tolerance = view.study.task.tolerance
     by_name = {name: test_metrics(view, name) for name in (REFERENCE, *view.candidates)}
     seeds = sorted({seed for metrics in by_name.values() for seed in metrics})
-    rows = []
-    for name, metrics in by_name.items():
-        if metrics:
-            differences = seed_differences(view, name) if name != REFERENCE else {}
-            cells = [_seed_cell(seed, metrics.get(seed), differences.get(seed), tolerance) for seed in seeds]
-            rows.append([_subject(name), *cells])
-    return rows
+    return [
+        [_subject(name), *(_number(f"seed {s}", metric_words(metrics.get(s), tolerance)) for s in seeds)]
+        for name, metrics in by_name.items()
+        if metrics
+    ]
 
 
-def _seed_cell(seed: int, metric: float | None, difference: float | None, tolerance: float) -> Cell:
-    below = "" if difference is None else metric_words(difference, tolerance, signed=True)
-    return _number(f"seed {seed}", metric_words(metric, tolerance), sub=below)
+def _cost_rows(view: StudyView) -> list[list[Cell]]:
+    """Seconds per FLOP by kind of phase."""
+    table = phase_costs_table(view)
+    if table is None:
+        return []
+    titles = [column.title for column in table.columns]
+    return [
+        [_subject(row[0]), *(_number(title, text) for title, text in zip(titles[1:], row[1:], strict=True))]
+        for row in table.rows
+    ]
 
 
 def _component_cells(view: StudyView, row: ComponentRow) -> list[Cell]:

@@ -12,58 +12,78 @@ from subsettune.report.drawing import (
     axis_of,
     layout_of,
     verdict_marker,
-    verified_names,
 )
+from subsettune.report.evidence import EvidenceRow, contrast_words, evidence_rows
 from subsettune.study.results.ablation import AblationResult
-from subsettune.study.results.headline import verdict_words
+from subsettune.study.results.contrast import Contrast
 from subsettune.study.results.view import StudyView
 from subsettune.study.spec.kinds import KINDS
 from subsettune.text import is_number, metric_name, metric_words, sentence
 
-REFERENCE = "reference"  # the name under which verification repeats the recipe
 _PAID_COLOUR = {"paid": "--c-good", "not_paid": "--c-bad", "no_difference": "--c-muted"}
 _SEEDS_BELOW = 0.26  # of a row: the circles of the seeds lie below the interval, not under it
 
 
 def verification_figure(view: StudyView) -> Figure | None:
-    """Difference to the reference on the test split: each seed, the mean, the lower bound, and the margin."""
-    measured = {name for name, verdict in view.verdicts.items() if is_number(verdict.mean_difference)}
-    names = [name for name in verified_names(view) if name in measured]
+    """Difference to the reference on the test split: each run, the mean, the lower bound, and the margin.
+
+    Below them the policy that won against its controls, for which 0 takes the place of the margin.
+    """
+    names = [row.name for row in evidence_rows(view) if is_number(row.difference)]
+    contrasts = [one for one in view.manifest.contrasts.values() if is_number(one.mean_difference)]
     if not names:
         return None
-    rows = {name: len(names) - 1 - row for row, name in enumerate(names)}
-    seeds = [(row, d) for name, row in rows.items() for d in seed_differences(view, name).values()]
-    circles = _circles(seeds)
-    intervals = [_interval_trace(view, name, row) for name, row in rows.items()]
-    turned = "" if view.study.task.higher_is_better else " The sign is turned so that more is better."
+    titles = [*names, *(f"{one.policy} - {one.control}" for one in contrasts)]
+    rows = {title: len(titles) - 1 - row for row, title in enumerate(titles)}
+    drawn = [(row, d) for name in names for row, d in _at(rows[name], run_differences(view, name))]
+    pairs = zip(contrasts, titles[len(names) :], strict=True)
+    drawn += [(row, d) for one, title in pairs for row, d in _at(rows[title], pair_differences(view, one))]
+    circles = _circles(drawn)
+    found = {row.name: row for row in evidence_rows(view)}
+    intervals = [_interval_trace(view, found[name], rows[name]) for name in names]
+    intervals += [_contrast_trace(view, one, rows[f"{one.policy} - {one.control}"]) for one in contrasts]
     return Figure(
         name="verification",
         title="Verification on the test split",
-        reading=(
-            f"{sentence(metric_name(view.study.task.metric))} minus the reference's.{turned} Each circle is one seed, "
-            "each diamond the mean of the seeds, and the line reaches down to the one-sided lower bound. A policy "
-            "passes when its whole line lies to the right of the margin."
-        ),
-        legend=(("hollow", "--c-muted", "one seed"), *_interval_legend(intervals)),
+        reading=_reading(view, has_contrasts=bool(contrasts)),
+        legend=(("hollow", "--c-muted", "one run"), *_interval_legend(intervals)),
         data=(circles, *intervals),
         layout=_verification_layout(view, rows, [x for trace in (circles, *intervals) for x in trace["x"]]),
     )
 
 
+def _at(row: int, differences: Sequence[float]) -> list[tuple[int, float]]:
+    return [(row, difference) for difference in differences]
+
+
+def _reading(view: StudyView, *, has_contrasts: bool) -> str:
+    turned = "" if view.study.task.higher_is_better else " The sign is turned so that more is better."
+    below = (
+        " The rows with two names hold the policy against its controls: each circle is a pair of runs with one seed, "
+        "and a subset wins when the line of its row against plain training lies to the right of 0."
+    )
+    return (
+        f"{sentence(metric_name(view.study.task.metric))} minus the reference's mean.{turned} Each circle is one run, "
+        "each diamond the mean of the runs, and the line reaches down to the one-sided lower bound, at the level of "
+        "the candidate; what has no line has no level. A policy passes when its whole line lies to the right of the "
+        f"margin.{below if has_contrasts else ''}"
+    )
+
+
 def _circles(seeds: Sequence[tuple[int, float]]) -> Json:
-    """One circle a seed, below the interval of its row."""
+    """One circle a run, or a pair of them, below the interval of its row."""
     return {
         "type": "scatter",
         "mode": "markers",
         "x": [difference for _, difference in seeds],
         "y": [row - _SEEDS_BELOW for row, _ in seeds],
-        "hovertemplate": "one seed: %{x:+.5g}<extra></extra>",
+        "hovertemplate": "one run: %{x:+.5g}<extra></extra>",
         "marker": {"symbol": "circle-open", "size": 8, "color": "--c-muted", "line": {"width": 1.5}},
     }
 
 
 def _interval_legend(intervals: Sequence[Json]) -> list[tuple[ProgressMarker, str, str]]:
-    words = {"--c-good": "passed: mean and lower bound", "--c-bad": "missed", "--c-muted": "undecided"}
+    words = {"--c-good": "passed or better: mean and lower bound", "--c-bad": "missed", "--c-muted": "not decided"}
     colours = {trace["line"]["color"] for trace in intervals}
     return [("diamond", colour, word) for colour, word in words.items() if colour in colours]
 
@@ -78,7 +98,7 @@ def _verification_layout(view: StudyView, rows: Mapping[str, int], drawn: Sequen
     names = {"tickvals": list(rows.values()), "ticktext": [html.escape(name) for name in rows]}
     return layout_of(
         130 + 56 * len(rows),
-        xaxis=axis_of("difference to the reference", range=[low - pad, high + pad], nticks=6),
+        xaxis=axis_of("difference", range=[low - pad, high + pad], nticks=6),
         yaxis=axis_of("", range=[-0.75, len(rows) - 0.5], showgrid=False, **names),
         shapes=[{**up, "x0": x, "x1": x, "line": {"color": c, "width": 1.5, "dash": "dash"}} for x, _, c, _ in lines],
         annotations=[
@@ -88,11 +108,19 @@ def _verification_layout(view: StudyView, rows: Mapping[str, int], drawn: Sequen
     )
 
 
-def seed_differences(view: StudyView, name: str) -> dict[int, float]:
-    """Test metric minus the reference's by seed, turned so that more is better; only seeds that both have."""
+def run_differences(view: StudyView, name: str) -> list[float]:
+    """Test metric of each run that was compared minus the reference's mean, turned so that more is better."""
+    sign, compared = (1 if view.study.task.higher_is_better else -1), view.compared(name)
+    mean = compared.reference_metric
+    return [] if mean is None else [sign * (metric - mean) for metric in compared.own]
+
+
+def pair_differences(view: StudyView, contrast: Contrast) -> list[float]:
+    """Test metric of a policy minus that of its control in runs with one seed, turned so that more is better."""
     sign = 1 if view.study.task.higher_is_better else -1
-    reference, own = test_metrics(view, REFERENCE), test_metrics(view, name)
-    return {seed: sign * (own[seed] - reference[seed]) for seed in own if seed in reference}
+    own, theirs = test_metrics(view, contrast.policy), test_metrics(view, contrast.control)
+    seeds = sorted(own.keys() & theirs.keys())[: contrast.num_seeds]
+    return [sign * (own[seed] - theirs[seed]) for seed in seeds]
 
 
 def test_metrics(view: StudyView, name: str) -> dict[int, float]:
@@ -100,18 +128,31 @@ def test_metrics(view: StudyView, name: str) -> dict[int, float]:
     return {seed: metric for seed, metric in view.test_metrics(name).items() if is_number(metric)}
 
 
-def _interval_trace(view: StudyView, name: str, row: int) -> Json:
-    verdict = view.verdicts[name]
-    mean, bound, tolerance = verdict.mean_difference, verdict.lower_bound, view.study.task.tolerance
-    ends = [mean, *([bound] if is_number(bound) else [])]
-    marker = verdict_marker(verdict.passed)
-    parts = (f"{name}: {verdict_words(verdict, tolerance)}", f"mean {metric_words(mean, tolerance, signed=True)}")
+def _interval_trace(view: StudyView, row: EvidenceRow, place: int) -> Json:
+    """A candidate or control against the reference."""
+    verdict = view.verdicts.get(row.name)
+    passed = verdict.passed if verdict is not None and row.level is not None else None
+    return _trace(view, (row.difference or 0.0, row.bound), place, f"{row.name}: {row.verdict}", passed)
+
+
+def _contrast_trace(view: StudyView, one: Contrast, place: int) -> Json:
+    """The winner against a control; where nothing is claimed, without a bound."""
+    words = f"{one.policy} against {one.control}: {contrast_words(one)}"
+    bound = one.lower_bound if one.is_claim else None
+    return _trace(view, (one.mean_difference, bound), place, words, True if one.shown else None)
+
+
+def _trace(view: StudyView, ends: tuple[float, float | None], place: int, title: str, passed: bool | None) -> Json:
+    tolerance, (mean, bound) = view.study.task.tolerance, ends
+    x = [mean, *([bound] if bound is not None and is_number(bound) else [])]
+    marker = verdict_marker(passed)
+    parts = (title, f"mean {metric_words(mean, tolerance, signed=True)}")
     words = "<br>".join((*map(html.escape, parts), f"lower bound {metric_words(bound, tolerance, signed=True)}"))
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "x": ends,
-        "y": [row] * len(ends),
+        "x": x,
+        "y": [place] * len(x),
         "hovertemplate": f"{words}<extra></extra>",
         "line": {"width": 3, "color": marker["color"]},
         "marker": {"symbol": ["diamond", "line-ns-open"], "size": [13, 14], "color": marker["color"], "opacity": 1}

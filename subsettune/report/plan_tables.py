@@ -24,6 +24,7 @@ def plan_blocks(plan: Mapping[str, Any]) -> list[Block]:
             `reference_passes`, `reference_flops`, `runs`: by kind, each `{runs, passes, flops}` with the passes it
             takes at most, `passes` and `flops` in all, `stages`: by name, the projected wall-clock seconds `{expected,
             at_most}`, `expected_seconds` and `seconds` of all of them or null, `parallel`, `expectations`: sentences.
+            `test_notes`: sentences about what the test split can show.
             `data`, of which `data_blocks` tells more, and `warnings` about it: sentences. What is absent is left out.
     """
     blocks: list[Block] = [str(plan["task"])] if plan.get("task") else []
@@ -40,7 +41,7 @@ def plan_blocks(plan: Mapping[str, Any]) -> list[Block]:
     expectations = plan.get("expectations") or ()
     sentences = [expectations] if isinstance(expectations, str) else list(expectations)
     blocks += ["\n".join(sentences)] if sentences else []
-    return blocks + warning_blocks(plan.get("warnings") or ())
+    return [*blocks, *warning_blocks(plan.get("warnings") or ()), *(plan.get("test_notes") or ())]
 
 
 def _fact_rows(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:

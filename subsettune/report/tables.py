@@ -6,17 +6,21 @@ import dataclasses
 from dataclasses import dataclass
 
 from subsettune.report.components import components_table
+from subsettune.report.costs import cost_sentences, phase_costs_table
 from subsettune.report.data_tables import warning_blocks
+from subsettune.report.evidence import candidates_table, contrasts_table, has_level, runs_words
 from subsettune.report.render import WIDTH, Block, Column, Table, render
-from subsettune.study.results.headline import verdict_words
+from subsettune.study.results import verified_before
+from subsettune.study.results.headline import outcome_words
 from subsettune.study.results.summary import PolicyRow, ReferenceRow
 from subsettune.study.results.view import StudyView
 from subsettune.text import (
     NOTHING,
+    change_words,
     counted,
     describe,
     flops_words,
-    is_number,
+    joined,
     metric_name,
     metric_words,
     passes_words,
@@ -36,7 +40,9 @@ class ResultRow:
         policy: in words.
         verdict: in words.
         num_seeds: runs behind the metric.
+        num_references: runs of the reference that it was compared with.
         metric: on the test split, or before verification on the validation split.
+        error_increase: relative to the reference's.
         bound: one-sided lower bound on metric minus reference, oriented so that more is better.
         passes: compute of one training.
         flops: likewise.
@@ -50,13 +56,20 @@ class ResultRow:
     policy: str
     verdict: str
     num_seeds: int | None = None
+    num_references: int | None = None
     metric: float | None = None
+    error_increase: float | None = None
     bound: float | None = None
     passes: float | None = None
     flops: float | None = None
     seconds: float | None = None
     saving: float | None = None
     saving_shorter: float | None = None
+
+    @property
+    def runs(self) -> str:
+        """`9|5`: runs of the policy and of the reference; `5` where it is compared with nothing."""
+        return runs_words(self.num_seeds, self.num_references)
 
 
 TITLES = {
@@ -71,16 +84,26 @@ TITLES = {
 
 def result_rows(view: StudyView) -> tuple[ResultRow, ...]:
     """The lines of the result table that are known so far, reference first."""
-    summary = view.summary
-    reference = [] if summary.reference is None else [_reference_row(view, summary.reference)]
-    best, shorter, equal = summary.best, summary.shorter, summary.equal
+    best, shorter = view.summary.best, view.summary.shorter
+    reference = [] if view.summary.reference is None else [_reference_row(view.summary.reference)]
     one = best is not None and shorter is not None and best.policy.key == shorter.policy.key
-    again = equal is not None and shorter is not None and equal.name == shorter.name  # one line is enough
-    known = {"best": best, "shorter": None if one else shorter, "equal": equal, "random": summary.random}
-    if again and not one:
-        known["equal"] = None
-    rows = [_policy_row(view, role, row) for role, row in known.items() if row is not None]
+    rows = [_policy_row(view, role, row) for role, row in _policy_rows(view).items()]
     return (*reference, *(_as_both(row) if one and row.role == "best" else row for row in rows))
+
+
+def _policy_rows(view: StudyView) -> dict[str, PolicyRow]:
+    """The policies of the summary that have a line of their own, by role: one line is enough for one policy."""
+    summary = view.summary
+    best, shorter, equal = summary.best, summary.shorter, summary.equal
+    is_best = best is not None and shorter is not None and best.policy.key == shorter.policy.key
+    again = equal is not None and shorter is not None and equal.name == shorter.name and not is_best
+    known = {
+        "best": best,
+        "shorter": None if is_best else shorter,
+        "equal": None if again else equal,
+        "random": summary.random,
+    }
+    return {role: row for role, row in known.items() if row is not None}
 
 
 def _as_both(row: ResultRow) -> ResultRow:
@@ -88,15 +111,14 @@ def _as_both(row: ResultRow) -> ResultRow:
     return dataclasses.replace(row, title=TITLES["both"], saving_shorter=None)
 
 
-def _reference_row(view: StudyView, reference: ReferenceRow) -> ResultRow:
-    tested = {run.seed for run in view.verification if run.candidate == "reference" and run.test_metric is not None}
+def _reference_row(reference: ReferenceRow) -> ResultRow:
     is_tested = reference.test_metric is not None
     return ResultRow(
         role="reference",
         title=TITLES["reference"],
         policy=f"all data for {passes_words(reference.passes)} passes",
         verdict="",
-        num_seeds=len(tested) if is_tested else reference.seeds,
+        num_seeds=reference.test_seeds if is_tested else reference.seeds,
         metric=reference.test_metric if is_tested else reference.metric,
         passes=reference.passes,
         flops=reference.flops,
@@ -111,7 +133,9 @@ def _policy_row(view: StudyView, role: str, row: PolicyRow) -> ResultRow:
         policy=describe(row.policy, view.facts),
         verdict=_verdict(view, row),
         num_seeds=_num_seeds(view, row),
+        num_references=row.references,
         metric=row.metric,
+        error_increase=row.error_increase,
         bound=row.interval,
         passes=row.passes,
         flops=row.flops,
@@ -130,20 +154,15 @@ def _saving_shorter(view: StudyView, role: str, row: PolicyRow) -> float | None:
 
 
 def _verdict(view: StudyView, row: PolicyRow) -> str:
-    verdict = view.verdict_of(row)
-    return "not verified yet" if verdict is None else verdict.words(view.study.task.tolerance)
+    candidate = view.candidate_of(row)
+    is_judged = candidate is not None and (candidate.name in view.verdicts or candidate.name in view.manifest.contrasts)
+    return outcome_words(view, candidate.name) if candidate is not None and is_judged else "not verified yet"
 
 
 def _num_seeds(view: StudyView, row: PolicyRow) -> int | None:
-    verdict, candidate = view.verdict_of(row), view.candidate_of(row)
-    if verdict is not None and verdict.is_tested:
-        return verdict.num_seeds
     if row.seeds:
         return row.seeds
-    finished = [run for run in view.verification if run.cause == "finished"]
-    if candidate is not None and (own := [run for run in finished if run.candidate == candidate.name]):
-        return len(own)
-    same = [trial for trial in view.trials if trial.policy.key == row.policy.key and trial.cause == "finished"]
+    same = [trial for trial in view.trials if trial.policy == row.policy and trial.cause == "finished"]
     return len(same) or None
 
 
@@ -154,7 +173,7 @@ def result_table(view: StudyView) -> Table:
     rows = [
         (
             row.role,
-            str(row.num_seeds or NOTHING),
+            row.runs,
             metric_words(row.metric, tolerance),
             metric_words(row.bound, tolerance, signed=True),
             passes_words(row.passes),
@@ -178,58 +197,46 @@ def _short_metric(view: StudyView) -> str:
 
 
 def policy_table(view: StudyView) -> Table:
-    """The verdict and the policy in words for each line of the result table."""
+    """The verdict, the change of the error and the policy in words for each line of the result table."""
     found = result_rows(view)
     both = {row.role for row in found if row.title == TITLES["both"]}
     words = {row.role: f"{row.policy} (the best shorter schedule)" if row.role in both else row.policy for row in found}
-    rows = tuple((row.role, row.verdict or NOTHING, words[row.role]) for row in found)
-    return Table(columns=(Column(title=""), Column(title="verdict"), Column(title="policy", wrap=True)), rows=rows)
+    rows = [(row.role, row.verdict or NOTHING, change_words(row.error_increase), words[row.role]) for row in found]
+    columns = (Column(title=""), Column(title="verdict"), Column(title="error", align="right"))
+    return Table(columns=(*columns, Column(title="policy", wrap=True)), rows=tuple(rows))
 
 
 def legend(view: StudyView) -> str:
-    """What the columns of the result table mean, in one or two sentences."""
+    """What the columns of the result table mean, in a few sentences."""
     name, heading = metric_name(view.study.task.metric), _short_metric(view)
     metric = f"{name}:" if name == heading else f"{heading}: {name},"
-    split = "test" if any(verdict.is_tested for verdict in view.verdicts.values()) else "validation"
+    time = (
+        "time: of one training, selection included. saved: compute against the recipe; vs short: against the best "
+        "shorter schedule on all data; what missed saves nothing."
+    )
+    if not any(verdict.is_tested for verdict in view.verdicts.values()):
+        return f"{metric} mean of n seeds on the validation split. {time}"
     direction = "" if view.study.task.higher_is_better else ", its sign turned so that more is better"
     return (
-        f"{metric} mean of n seeds on the {split} split. bound: one-sided lower bound on the difference to the "
-        f"reference with the same seeds{direction}, at a level that keeps the error rate of the candidates' tests "
-        f"within {view.study.study.alpha:g}; a policy passes when it is above {-view.study.task.tolerance:g}. time: of "
-        "one training, selection included. saved: compute against the recipe; vs short: against the best shorter "
-        "schedule on all data; what missed saves nothing."
+        f"{metric} mean on the test split over n runs; 9|5 are 9 of the policy, held against 5 of the reference. "
+        f"bound: one-sided lower bound on the difference of the two{direction}; a policy passes when it is above "
+        f"{-view.study.task.tolerance:g}. {_level_words(view)} error: change of the error against the reference's. "
+        f"{time}"
     )
 
 
-def candidates_table(view: StudyView) -> Table:
-    """One line a candidate, in the order of testing: what verification measured and decided."""
-    tolerance = view.study.task.tolerance
-    rows, reasons = [], []
-    for name, candidate in view.candidates.items():
-        verdict = view.verdicts.get(name)
-        passes = candidate.cost_flops / view.facts.pass_flops if view.facts else None
-        rows.append(
-            (
-                name,
-                passes_words(passes),
-                str(verdict.num_seeds if verdict is not None and verdict.is_tested else NOTHING),
-                metric_words(verdict.mean_difference if verdict is not None else None, tolerance, signed=True),
-                metric_words(verdict.lower_bound if verdict is not None else None, tolerance, signed=True),
-                f"{-tolerance:g}",
-                alpha_words(verdict.alpha_spent if verdict is not None else None),
-                verdict_words(verdict, tolerance),
-            )
-        )
-        if verdict is not None and verdict.reason:
-            reasons.append(f"{name}: {verdict.reason}")
-    titles = ("candidate", "passes", "n", "difference", "bound", "margin", "alpha", "verdict")
-    columns = tuple(Column(title=t, align="left" if t in ("candidate", "verdict") else "right") for t in titles)
-    return Table(title="Verification", columns=columns, rows=tuple(rows), note="\n".join(reasons))
-
-
-def alpha_words(alpha: float | None) -> str:
-    """Error rate spent on a test: `0.031`."""
-    return NOTHING if alpha is None or not is_number(alpha) else f"{alpha:.3g}"
+def _level_words(view: StudyView) -> str:
+    """Which lines of the result have a level, and which have none."""
+    having, without = list[str](), list[str]()
+    for role, row in _policy_rows(view).items():
+        candidate = view.candidate_of(row)
+        if candidate is not None and has_level(candidate, view.verdicts.get(candidate.name)):
+            having.append(role)
+        elif candidate is not None and candidate.role == "random":
+            without.append(role)
+    covered = f"The tests of {joined(having)}" if having else "All tests"
+    told = f"{covered} err with probability {view.study.study.alpha:g} at most, together with the other tests."
+    return f"{told} Of {joined(without)} nothing is claimed." if without else told
 
 
 def counts_text(view: StudyView) -> str:
@@ -256,16 +263,21 @@ def tuning_text(view: StudyView) -> str:
     if tuning.break_even is None:
         return f"{text}. Without a verified saving it is not repaid."
     trainings = counted(tuning.break_even, "training")
-    return f"{text}. It is repaid after {trainings} by the best policy instead of the recipe."
+    seconds = "in time never, for none is saved"
+    if tuning.break_even_seconds is not None:
+        seconds = f"in time after {tuning.break_even_seconds:,}"
+    return f"{text}. In compute it is repaid after {trainings} by the best policy instead of the recipe, {seconds}."
 
 
 def result_blocks(view: StudyView, report: str | None = None) -> list[Block]:
     """Everything that a finished study prints: headline, result, evidence, counts, cost and where the files are."""
-    blocks: list[Block] = [view.summary.headline]
+    blocks: list[Block] = [view.summary.headline, *beside_text(view)]
     if result_rows(view):
         blocks += [result_table(view), policy_table(view), legend(view)]
     if view.candidates:
         blocks.append(candidates_table(view))
+    blocks += [table for table in (contrasts_table(view), phase_costs_table(view)) if table is not None]
+    blocks += ["\n".join(sentences)] if (sentences := cost_sentences(view)) else []
     if view.trials and view.summary.components:
         blocks.append(components_table(view))
     blocks.append(f"{counts_text(view)}\n{tuning_text(view)}")
@@ -273,6 +285,17 @@ def result_blocks(view: StudyView, report: str | None = None) -> list[Block]:
     places = {"Report": report, "Bundle": view.summary.bundle}
     paths = [f"{name}: {path}" for name, path in places.items() if path]
     return [*blocks, "\n".join(paths)] if paths else blocks
+
+
+def beside_text(view: StudyView) -> list[str]:
+    """What is to be known beside the headline: other test examples, a confirmation, earlier studies of the split."""
+    manifest, study, tolerance = view.manifest, view.study, view.study.task.tolerance
+    sampled, confirmation = manifest.sampled.get(manifest.winner or ""), manifest.confirmation
+    of_others = None if sampled is None else sampled.sentence(tolerance)
+    confirmed = None if confirmation is None else confirmation.sentence(tolerance)
+    place, is_confirmed = manifest.place or 1, confirmation is not None
+    earlier = verified_before.sentence(place, study.study.alpha, is_confirmed=is_confirmed)
+    return [one for one in (of_others, confirmed, earlier) if one is not None]
 
 
 def result_text(view: StudyView, report: str | None = None, width: int = WIDTH) -> str:

@@ -15,8 +15,9 @@ from subsettune.policy import Policy
 from subsettune.storage import Folder, absolute, inside
 from subsettune.study.observer import Observer
 from subsettune.study.options import TuneOptions
-from subsettune.study.results.folder import StudyFolder
+from subsettune.study.results.folder import StudyFolder, now
 from subsettune.study.results.records import RunRecord
+from subsettune.study.results.verified_before import VerifiedStudies
 from subsettune.study.spec.definition import Study, StudySettings
 from subsettune.study.spec.space import Space
 from subsettune.task import Task
@@ -80,6 +81,13 @@ class StudyContext:
         self.folder.add(record)
         self.note()
         self.observer.run_finished(record)
+
+    def note_verified(self) -> None:
+        """Note, for later studies on this machine, that this one measures policies on its test split."""
+        known = self.folder.manifest
+        noted = VerifiedStudies.of(self.options.places.cache_folder, self.data.fingerprint)
+        noted.note(known.run_id, known.created, at=now())
+        self.note(place=noted.place(known.run_id, known.created))
 
     def references(self) -> tuple[RunRecord, ...]:
         """The conventional runs that the target rests on; verification may have added others."""

@@ -34,6 +34,7 @@ from subsettune.study.importable import check_importable, own_code
 from subsettune.study.observer import Observer
 from subsettune.study.options import TuneOptions, device_of
 from subsettune.study.preflight import check_here, resolve_study, user_code
+from subsettune.study.results.confirmation import SEEDS_APART
 from subsettune.study.results.folder import TABLES, StudyFolder
 from subsettune.study.results.lock import DriverLock
 from subsettune.study.results.manifest import DataOrigin, Manifest
@@ -41,15 +42,16 @@ from subsettune.study.results.view import StudyView
 from subsettune.study.search.journal_storage import journal_at
 from subsettune.study.spec.definition import Study
 from subsettune.study.stages.ablation import AblationStage, contenders
+from subsettune.study.stages.confirmation import ConfirmationStage, refuse_unfinished
 from subsettune.study.stages.reference import ReferenceStage
 from subsettune.study.stages.search import JOURNAL, SearchStage
 from subsettune.study.stages.verification import VerificationStage
+from subsettune.study.verification.noninferiority import MOST_OWN
 from subsettune.text import flops_words
 from subsettune.train.loop import RunOptions
 
 # Settings that a study may go on with another value of; the others are part of what its evidence says.
 MAY_CHANGE = ("trials", "parallel", "gpus_per_trial", "candidates", "ablation_seeds", "time_limit_s")
-SEEDS_APART = 100_000  # seeds of the reference start at so many times the study's seed; trials have their own
 
 
 class Executor(Protocol):
@@ -80,10 +82,12 @@ class Delivery:
     Args:
         export: writes the policy of the winner, a name of a candidate, to a place.
         report: writes about the study as it stands; called when it is interrupted, too.
+        confirm: writes into the bundle at a place what a confirmation of its policy showed.
     """
 
     export: Callable[[StudyContext, str, str], None]
     report: Callable[[StudyContext, StudyView], None]
+    confirm: Callable[[StudyContext, str], None]
 
 
 class StudyDriver:
@@ -100,6 +104,8 @@ class StudyDriver:
     """
 
     def __init__(self, study: Study, folder: StudyFolder, observer: Observer, options: TuneOptions) -> None:
+        if options.fresh_seeds:
+            refuse_unfinished(folder.open(), study)
         if options.executor == "ray":
             check_importable(study)
         self.address, self.address_origin = _address(options)
@@ -127,7 +133,7 @@ class StudyDriver:
             data=resolved.data,
             facts=resolved.facts,
             space=resolved.space,
-            seeds=tuple(range(first, first + study.study.seed_cap)),
+            seeds=tuple(range(first, first + MOST_OWN * study.study.seed_cap)),
             clock=stopwatch(folder.manifest.elapsed_s),
         )
 
@@ -150,7 +156,9 @@ class StudyDriver:
             context.observer.note(note)
         try:
             with sigterm_as_sigint():
-                if not _is_complete(context.study, folder.manifest):
+                if context.options.fresh_seeds:
+                    self._confirm(delivery)
+                elif not _is_complete(context.study, folder.manifest):
                     self._executor().execute(StageSequence(self.sources()))
                     self._export(delivery)
                 context.set_status("finished")
@@ -181,6 +189,15 @@ class StudyDriver:
             if source is not None:
                 yield ObservedSource(source, self.context.observer)
             stage.finish()
+
+    def _confirm(self, delivery: Delivery) -> None:
+        """Verify the exported policy once more; the study stays as it is, and finished."""
+        context = self.context
+        source = ConfirmationStage(context).source()
+        if source is not None:
+            self._executor().execute(StageSequence(iter([ObservedSource(source, context.observer)])))
+        context.checkpoints.remove()
+        delivery.confirm(context, context.uri("bundle"))
 
     def _export(self, delivery: Delivery) -> None:
         context = self.context
@@ -286,7 +303,8 @@ def _open(study: Study, folder: StudyFolder, options: TuneOptions, data: DataOri
         _refuse_other_code(folder, code)
         refuse_other_batches(study, folder)
         journal_at(folder.folder, JOURNAL)  # a damaged one is told before anything runs
-        if study.study.trials >= len(folder.records("trial")):  # else it is as it was: nothing is undone
+        goes_on = study.study.trials >= len(folder.records("trial")) and not options.fresh_seeds
+        if goes_on:  # else it is as it was: nothing is undone
             folder.takes(study)
             folder.note(command=options.command)
     folder.note(data=data, code=FrozenDict(code))

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from subsettune import config
 from subsettune.data import DataPaths, TaskData
 from subsettune.data.audit import audit
 from subsettune.data.example import describe_example
@@ -18,8 +19,10 @@ from subsettune.policy import Policy
 from subsettune.study import machine, timing, wall_clock
 from subsettune.study.ablation.choose import Ground, unaffordable
 from subsettune.study.preflight import Admitted, Stage, check_here, resolve_study, unwatched
+from subsettune.study.results.verified_before import VerifiedStudies, plan_sentence
 from subsettune.study.spec.definition import Study
 from subsettune.study.timing import Timing
+from subsettune.study.verification.sampling import size_of_test, too_few_examples
 from subsettune.study.wall_clock import Runs, Seconds
 from subsettune.text import counted
 from subsettune.train.loop import check
@@ -77,6 +80,7 @@ def plan(
         stages["search"] = wall_clock.limited(stages["search"], settings.time_limit_s, settings.trials, slots)
     stage("looking at the data")
     found = audit(data, task.split).to_mapping()
+    before = VerifiedStudies.of(places.cache_folder, data.fingerprint).count()
     return {
         "task": f"{task.model.name} on {task.data.source}, {task.metric} within {task.tolerance:g}",
         "example": describe_example(data, task.data),
@@ -104,9 +108,31 @@ def plan(
             *known.notes,
             *_too_dear(study, admitted),
         ],
+        "verified_before": before,
+        "test_size": _size_of_test(study, len(data.test)),
+        "test_notes": _of_the_test_split(study, len(data.test), before),
         "warnings": found.pop("warnings"),
         "data": found,
     }
+
+
+def _size_of_test(study: Study, num_test: int) -> dict[str, Any] | None:
+    """Whether the test split is large enough for the tolerance; None of a regression, whose spread nobody knows yet."""
+    task = study.task
+    if task.kind != "classification":
+        return None
+    size = size_of_test(num_test, task.tolerance, study.study.alpha)
+    return {**config.to_plain(size), "is_enough": size.is_enough}
+
+
+def _of_the_test_split(study: Study, num_test: int, num_before: int) -> list[str]:
+    """Sentences about what its size and earlier studies do to what verification says."""
+    task, alpha = study.task, study.study.alpha
+    said = [plan_sentence(num_before, alpha)]
+    size = size_of_test(num_test, task.tolerance, alpha) if task.kind == "classification" else None
+    if size is not None and not size.is_enough:
+        said.append(too_few_examples(size, task.tolerance))
+    return [one for one in said if one is not None]
 
 
 def _of_own_code(study: Study, admitted: Admitted) -> list[str]:

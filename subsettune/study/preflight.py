@@ -137,7 +137,7 @@ def _misfits(space: Space, known: TaskFacts) -> Iterator[Mistake]:
 def _unpaid(space: Space, recipe: Recipe, known: TaskFacts) -> Iterator[Mistake]:
     """A largest budget that pays for no update on all data, so that the control, the arm `full`, never trains."""
     needed = min(_first_update_flops(tried, known) for tried in _recipes(space, recipe))
-    budget = dearest_budget(space)
+    budget = budget_ends(space)[1]
     if Policy(phases=(Phase(passes=budget * known.reference_passes),)).cost(known) < needed:
         digits = 3 - math.ceil(math.log10(needed / known.reference_flops))
         least = math.ceil(needed / known.reference_flops * 10**digits) / 10**digits
@@ -298,6 +298,6 @@ def _ends(axis: Coordinate) -> tuple[float, float]:
     return float(min(values)), float(max(values))
 
 
-def dearest_budget(space: Space) -> float:
-    """The largest budget of a space, as a share of the reference's compute."""
-    return _ends(space["budget"])[1]
+def budget_ends(space: Space) -> tuple[float, float]:
+    """The least and the largest budget of a space, as shares of the reference's compute."""
+    return _ends(space["budget"])

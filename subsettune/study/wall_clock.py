@@ -14,10 +14,13 @@ from typing import Any
 
 from subsettune.facts import TaskFacts
 from subsettune.policy import SUBSET
+from subsettune.study.ablation.choose import num_compared
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.definition import Study
 from subsettune.study.spec.space import Space
 from subsettune.study.timing import Timing
+from subsettune.study.verification.candidates import MOST_BUDGET
+from subsettune.study.verification.noninferiority import Rules, sizes
 from subsettune.train.options import RunOptions
 
 # Of Ray and Tune's import, the cluster's start and its end, on 2 cores of a Xeon. The workers' start is timed.
@@ -25,6 +28,7 @@ CLUSTER_START_S = 8.0
 # Of the driver for each run: `benchmarks/trial_overhead.py` finds 0.07 s at one at a time, 0.19 s at two, on 2 cores.
 RUN_OVERHEAD_S = 0.1
 MORE_SEEDS = "more seeds of the reference"
+EXPECTED_TESTS = 2  # policies that a verification runs: the first passes and a cheaper one is tried, or another one is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +39,7 @@ class Runs:
         expected: how many there will be.
         most: how many there may be.
         expected_passes: compute of one, as expected.
-        most_passes: compute of the dearest.
+        most_passes: compute of one, where all of them together cost the most.
     """
 
     expected: float
@@ -56,16 +60,11 @@ def count_runs(study: Study, space: Space, facts: TaskFacts) -> dict[str, Runs]:
     """How many runs of each kind there are, and what they cost.
 
     Expected are: budgets of trials as the space draws them; candidates and ablation at the middle of its range, because
-    what matches lies above what the search tries; the first look of verification, and half of what it may add.
+    what matches lies above what the search tries; of verification see `_verification`.
     """
     settings, passes = study.study, facts.reference_passes
     low, high = budget_ends(space["budget"])
     middle, dearest = 0.5 * (low + high) * passes, high * passes
-    has_subset = SUBSET in space.arms
-    controls = 2 if has_subset else 0  # of a winner with a subset
-    tested = settings.candidates + 1  # the one is the best of the full arm
-    most_tested = tested + 1 + controls  # which may be tested beside a full ladder, as a control
-    seeds = 0.5 * (settings.seeds + settings.seed_cap)
     more = settings.seed_cap - settings.seeds
     found = {
         "reference": Runs(expected=settings.seeds, most=settings.seeds, expected_passes=passes, most_passes=passes),
@@ -75,18 +74,54 @@ def count_runs(study: Study, space: Space, facts: TaskFacts) -> dict[str, Runs]:
             expected_passes=mean_budget(space["budget"]) * passes,
             most_passes=dearest,
         ),
-        "verification": Runs(
-            expected=(tested + controls) * seeds,
-            most=most_tested * settings.seed_cap,
-            expected_passes=middle,
-            most_passes=dearest,
+        "verification": _verification(study, space, passes),
+        MORE_SEEDS: Runs(
+            expected=0.5 * (_rules(study).middle_seeds - settings.seeds),
+            most=more,
+            expected_passes=passes,
+            most_passes=passes,
         ),
-        MORE_SEEDS: Runs(expected=0.5 * more, most=more, expected_passes=passes, most_passes=passes),
     }
-    compared = 2 * len(study.contenders) * settings.ablation_seeds  # each with its baseline
+    compared = 2 * num_compared(study.contenders) * settings.ablation_seeds  # each with its baseline
     if compared:
         found["ablation"] = Runs(expected=compared, most=compared, expected_passes=middle, most_passes=dearest)
     return found
+
+
+def _verification(study: Study, space: Space, passes: float) -> Runs:
+    """Runs of the policies that are tested, those of the reference apart.
+
+    Expected are `EXPECTED_TESTS` policies at the middle of the budgets, each with half of what its last look adds to
+    its first, and the first look of a plain twin where there are subsets. At most there are all candidates of the
+    search, the plain twin of one, the recipe at its last look, and a random control. A cheap policy has more runs, a
+    dear one dearer ones: the number is that of the cheapest, the compute that of the dearest.
+    """
+    settings, has_subset = study.study, SUBSET in space.arms
+    low, high = budget_ends(space["budget"])
+    middle, last_resort = 0.5 * (low + high), min(high, MOST_BUDGET)
+    expected = EXPECTED_TESTS * 0.5 * (settings.seeds + _last_runs(study, middle)) + has_subset * settings.seeds
+    tested, control = settings.candidates + has_subset, has_subset * settings.seeds
+    recipe = sizes(_rules(study), last_resort, is_last_resort=True)[-1][0]
+    cost = tested * max(_last_runs(study, share) * share for share in (low, high)) + recipe * last_resort
+    most = tested * max(_last_runs(study, share) for share in (low, high)) + recipe + control
+    total = (cost + control * high) * passes
+    return Runs(expected=expected, most=most, expected_passes=middle * passes, most_passes=total / most)
+
+
+def _last_runs(study: Study, share: float) -> int:
+    """Runs of a candidate at its last look, by its share of the reference's compute."""
+    return sizes(_rules(study), share)[-1][0]
+
+
+def _rules(study: Study) -> Rules:
+    task, settings = study.task, study.study
+    return Rules(
+        margin=task.tolerance,
+        alpha=settings.alpha,
+        seeds=settings.seeds,
+        max_seeds=settings.seed_cap,
+        higher_is_better=task.higher_is_better,
+    )
 
 
 def mean_budget(axis: Coordinate) -> float:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
 
 from subsettune.config import FrozenDict
+from subsettune.train import metrics
 from subsettune.train.account import Stopwatch
 from subsettune.train.job import RunJob
 from subsettune.train.learner import Learner
@@ -59,9 +65,12 @@ class Evaluator:
         return self.state.account.spent * self.options.evaluations // self._total
 
     def measure(self, split: str) -> float:
-        """The task's metric on a split; NaN if an output is not finite."""
-        part = getattr(self.job.data, split)
-        value = self.learner.measure(part)
+        """The task's metric on a split; NaN if an output is not finite. Of the test split it keeps every example's."""
+        part, name = getattr(self.job.data, split), self.job.task.metric
+        outputs, targets = self.learner.predictions(part)
+        value = metrics.metric(name, outputs, targets, self.job.data.num_outputs)
+        if split == "test" and math.isfinite(value):
+            self.state.test_examples = metrics.contributions(name, outputs, targets)
         self._charge(len(part))
         return value
 
@@ -112,6 +121,15 @@ class Evaluator:
                 metrics=FrozenDict({split: finite_or_none(metrics[split]) for split in self.splits}),
             )
         )
+
+    def kept(self) -> dict[str, Any]:
+        """What is kept of the examples of the test split: fields of `RunResult`; none if it was not measured."""
+        each = self.state.test_examples
+        if each is None or "test" not in self.splits:
+            return {}
+        if each.dtype == torch.bool:
+            return {"num_test": len(each), "test_correct": np.packbits(each.numpy()).tobytes()}
+        return {"num_test": len(each), "test_errors": each.numpy().astype("<f4").tobytes()}
 
     def _charge(self, num_examples: int) -> None:
         """Charge forward passes of the network as it stands: before its transition, that of the phase before."""

@@ -195,12 +195,12 @@ class Learner:
     def _reset_loss(self) -> None:
         self._loss_sum, self._loss_count = torch.zeros((), device=self.device), 0
 
-    def measure(self, part: Part) -> float:
-        """The task's metric over a part of the data, in the units of the data; NaN if an output is not finite."""
+    def predictions(self, part: Part) -> tuple[Tensor, Tensor]:
+        """Outputs (n, M) and targets (n,) of a part of the data, in its order and in the units of the data."""
         outputs, targets = predict(self.network, part.to(self.device), self.layout, self.low_precision)
         if self.task.kind == "regression":
             outputs = outputs.reshape(targets.shape).to(targets.dtype) * self._std + self._mean
-        return metrics.metric(self.task.metric, outputs, targets, self.data.num_outputs)
+        return outputs, targets
 
     def losses(self, pool: Tensor | None) -> tuple[float, float]:
         """Mean loss over a pool of training examples, and over all of them, as the network predicts.

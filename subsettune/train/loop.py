@@ -366,6 +366,7 @@ class _Run:
             cause=cause,
             message=messages[cause],
             metrics=FrozenDict(asked),
+            **(self.evaluator.kept() if asked else {}),
             ledger=state.account.ledger(),
             repeated_flops=self.writer.repeated,
             updates=state.updates,

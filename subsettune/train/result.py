@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from subsettune import config
-from subsettune.config import FrozenDict, setting
+from subsettune.config import NOT_NEGATIVE, FrozenDict, setting
 from subsettune.ledger import Ledger
 from subsettune.policy import Policy
 
@@ -120,6 +120,10 @@ class RunResult:
         cause: `finished`; `stopped` by the caller's report; `diverged`: loss or weights left the finite numbers.
         message: one sentence when the cause is not `finished`, else empty.
         metrics: of the final weights, by split (`validation`, `test`); empty unless finished.
+        num_test: examples of the test split that the next two tell of; 0 where it was not measured, or nothing is kept.
+        test_correct: of a classification, which of them are right: a bit an example, in the order of the split, the
+            first in the highest bit of the first byte (`numpy.packbits`); base64 in JSON.
+        test_errors: of a regression, what each adds to the metric, which is their mean: float32, little-endian.
         ledger: FLOPs by purpose.
         repeated_flops: compute charged to tuning only: lost between the last checkpoint and an interruption, or spent
             on a ranking that is longer than this policy needs and that other runs share.
@@ -142,6 +146,9 @@ class RunResult:
     cause: Cause
     message: str = ""
     metrics: FrozenDict = setting(FrozenDict())
+    num_test: int = setting(0, rule=NOT_NEGATIVE)
+    test_correct: bytes | None = None
+    test_errors: bytes | None = None
     ledger: Ledger
     repeated_flops: int = 0
     updates: int

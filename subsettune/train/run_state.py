@@ -29,6 +29,8 @@ class RunState:
         trained: phase and pool of the last update.
         switches: share of the policy's compute at which each phase after the first began.
         metrics: of the final weights, by split, as far as they were measured.
+        test_examples: (n,) what each example of the test split adds to its metric, bool or float32; None where it was
+            not measured, or by an earlier version, or is not kept.
         done: whether the last update was made, and the final weights were measured.
         account: FLOPs spent.
         seconds: by purpose.
@@ -46,6 +48,7 @@ class RunState:
     trained: tuple[int, Tensor | None] = (0, None)
     switches: list[float] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
+    test_examples: Tensor | None = None
     done: bool = False
     account: LedgerBuilder = field(default_factory=LedgerBuilder)
     seconds: dict[str, float] = field(default_factory=no_seconds)
@@ -58,6 +61,7 @@ class RunState:
         """Nested dicts, lists and tuples of tensors, numbers and texts, which `load` reads."""
         return {
             **{name: getattr(self, name) for name in _AS_THEY_ARE},
+            "test_examples": self.test_examples,
             "account": {each.name: getattr(self.account, each.name) for each in fields(self.account)},
             "seconds": self.seconds,
             "curve": [config.to_plain(point) for point in self.curve],
@@ -70,6 +74,7 @@ class RunState:
         """Go on from what `to_mapping` gave."""
         for name in _AS_THEY_ARE:
             setattr(self, name, saved[name])
+        self.test_examples = saved.get("test_examples")  # earlier versions did not keep them
         self.account = LedgerBuilder(**saved["account"])
         self.seconds.update(saved["seconds"])  # in place: the stopwatch adds to it
         self.curve = [config.build(CurvePoint, point) for point in saved["curve"]]

@@ -10,7 +10,7 @@ from expected_figures import EXPECTED
 from fake_study import FACTS, KCENTER, STATES, make_view
 
 from subsettune.policy import Phase, Policy
-from subsettune.report import compute_figure, curves, drawing, figures, intervals
+from subsettune.report import compute_figure, curves, drawing, evidence, figures, intervals
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import StudyView
 
@@ -149,26 +149,62 @@ def test_the_bound_of_an_arm_falls_when_a_cheaper_policy_is_confirmed() -> None:
     assert full["y"] == pytest.approx([6 / 30, 6 / 30, 3 / 30, 3 / 30])
 
 
+@pytest.mark.parametrize("state", ["subset_wins", "equal_wins", "before"])
 @pytest.mark.parametrize("metric", ["accuracy", "mse"])
-def test_seed_differences_average_to_the_verdict(metric: str) -> None:
-    view = make_view("subset_wins", metric=metric)
+def test_differences_of_runs_average_to_the_verdict_and_those_of_pairs_to_the_contrast(state: str, metric: str) -> None:
+    view = make_view(state, metric=metric)
     for name, verdict in view.verdicts.items():
-        differences = intervals.seed_differences(view, name)
-        assert len(differences) == 5
-        assert sum(differences.values()) / 5 == pytest.approx(verdict.mean_difference)
+        differences = intervals.run_differences(view, name)
+        assert len(differences) == verdict.num_seeds
+        if differences:
+            assert sum(differences) / len(differences) == pytest.approx(verdict.mean_difference)
+    for contrast in view.manifest.contrasts.values():
+        differences = intervals.pair_differences(view, contrast)
+        assert len(differences) == contrast.num_seeds
+        assert sum(differences) / len(differences) == pytest.approx(contrast.mean_difference)
 
 
 def test_the_interval_reaches_from_the_mean_to_the_bound() -> None:
     view = make_view("subset_wins")
     figure = intervals.verification_figure(view)
     assert figure is not None
-    lines = figure.data[1:]
+    circles, *lines = figure.data
+    tested = ("candidate-1", "equal")
+    random = evidence.evidence_rows(view)[-1].difference
+    contrasts = view.manifest.contrasts
     assert [tuple(trace["x"]) for trace in lines] == [
-        (view.verdicts[name].mean_difference, view.verdicts[name].lower_bound) for name in view.candidates
+        *((view.verdicts[name].mean_difference, view.verdicts[name].lower_bound) for name in tested),
+        (random,),
+        (contrasts["equal"].mean_difference, contrasts["equal"].lower_bound),
+        (contrasts["random"].mean_difference,),  # of which nothing is claimed
+    ]
+    assert len(circles["x"]) == 5 * 5
+    assert figure.layout["yaxis"]["ticktext"] == [
+        *("candidate-1", "equal", "random", "candidate-1 - equal", "candidate-1 - random"),
+    ]
+    colours = [trace["line"]["color"] for trace in lines]
+    assert colours == ["--c-good", "--c-bad", "--c-muted", "--c-good", "--c-muted"]
+    assert [words for _, _, words in figure.legend] == [
+        *("one run", "passed or better: mean and lower bound", "missed", "not decided"),
     ]
     low, high = figure.layout["xaxis"]["range"]
     assert low < min(x for trace in figure.data for x in trace["x"])
     assert high > max(x for trace in figure.data for x in trace["x"])
+
+
+def test_the_figure_of_verification_says_how_to_read_it() -> None:
+    plain, below = (intervals.verification_figure(make_view(state)) for state in ("before", "subset_wins"))
+    assert plain is not None
+    assert below is not None
+    assert plain.reading == (
+        "Accuracy minus the reference's mean. Each circle is one run, each diamond the mean of the runs, and the line "
+        "reaches down to the one-sided lower bound, at the level of the candidate; what has no line has no level. A "
+        "policy passes when its whole line lies to the right of the margin."
+    )
+    assert below.reading == (
+        f"{plain.reading} The rows with two names hold the policy against its controls: each circle is a pair of runs "
+        "with one seed, and a subset wins when the line of its row against plain training lies to the right of 0."
+    )
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "mse"])
@@ -204,7 +240,9 @@ def test_a_verdict_without_numbers_draws_nothing() -> None:
     view = make_view("subset_wins")
     nothing = {"mean_difference": math.nan, "lower_bound": math.nan, "shortfall": math.nan, "passed": False}
     broken = {name: dataclasses.replace(verdict, **nothing) for name, verdict in view.verdicts.items()}
-    view = dataclasses.replace(view, verdicts=broken)
+    manifest = dataclasses.replace(view.manifest, rounds=())
+    view = dataclasses.replace(view, verdicts=broken, manifest=manifest)
+    view = dataclasses.replace(view, candidates={name: view.candidates[name] for name in broken})
     assert [figure.name for figure in figures.figures(view)] == ["compute", "components", "curves", "search"]
 
 

@@ -120,6 +120,31 @@ def test_components_have_a_table_with_their_verdicts_and_both_costs() -> None:
     assert "Which components" not in html.page(make_view("reference"))
 
 
+def test_the_page_tells_how_it_was_tested_and_what_it_costs() -> None:
+    view = make_view("subset_wins")
+    page = without_scripts(html.page(view)).replace("&nbsp;", " ")
+    section = page.partition("<h2>Evidence</h2>")[2].partition("<h2>")[0]
+    assert '<p class="reading">Candidates are tested one at a time, the one of the greatest expected saving' in section
+    evidence_table = section.partition("<h3>")[0]
+    assert evidence_table.count("<tr>") == 1 + len(view.candidates) + len(view.manifest.contrasts)
+    assert "<b>candidate-1 against equal</b>" in evidence_table
+    assert '<span class="chip good">better</span>' in evidence_table
+    assert '<span class="chip">no claim</span>' in evidence_table
+    assert '<span class="chip">outside the margin</span>' in evidence_table
+    for title in ("n", "mean difference", "lower bound", "above", "other examples", "level", "p-value", "verdict"):
+        assert f">{title}</th>" in evidence_table
+    assert section.count("Test accuracy seed by seed") == 1
+    assert "<span>-0.0079 to +0.0129</span>" in evidence_table
+    assert ">other examples</th>" not in html.page(make_view("equal_wins"))
+    costs = page.partition("<h2>How long compute takes</h2>")[2].partition("<h2>")[0]
+    assert costs.count("<tr>") == 1 + len(view.summary.phase_costs)
+    assert "to full: seconds per FLOP over those of phases on all data." in costs
+    assert "<li>What it takes to match, as the search sees it: plain training needs 0.18 to 0.31 of" in page
+    old = without_scripts(html.page(make_view("before")))
+    assert '<p class="reading">Candidates were tested dearest first until the first failure, by differences' in old
+    assert "How long compute takes" not in html.page(make_view("reference"))
+
+
 def test_the_command_given_wins() -> None:
     view = make_view("search")
     assert '<pre class="wrap">subsettune report x</pre>' in html.page(view, "subsettune report x")

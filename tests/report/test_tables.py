@@ -8,9 +8,10 @@ import pytest
 from fake_study import FACTS, KCENTER, STATES, make_view
 
 from subsettune import text
-from subsettune.report import components, listings, plan_tables, render, tables
+from subsettune.report import components, evidence, listings, plan_tables, render, tables
 from subsettune.report.render import Column, Table
 from subsettune.study.results.ablation import AblationResult
+from subsettune.study.results.summarise import summarised
 from subsettune.study.results.summary import ComponentRow, FalseStops
 from subsettune.study.results.view import StudyView
 
@@ -77,10 +78,10 @@ def test_results_of_every_state_fit_80_columns_of_ascii(state: str, metric: str)
 
 def test_the_widest_result_fits_80_columns() -> None:
     view = make_view("subset_wins", metric="balanced_accuracy")
+    assert view.summary.best is not None
+    wide = {"saving": -9.5, "seconds": 123456.0, "passes": 1234.5, "seeds": 60, "references": 15}
     rows = {
-        role: dataclasses.replace(
-            getattr(view.summary, role), saving=-12.345, seconds=123456.0, passes=1234.5, seeds=10
-        )
+        role: dataclasses.replace(getattr(view.summary, role) or view.summary.best, **wide)
         for role in ("best", "shorter", "equal", "random")
     }
     assert view.summary.reference is not None
@@ -89,39 +90,74 @@ def test_the_widest_result_fits_80_columns() -> None:
     text = render.render([tables.result_table(dataclasses.replace(view, summary=summary))])
     assert max(map(len, text.splitlines())) <= 80
     assert "34.3 h" in text
-    assert "-1234 %" in text
+    assert "60|15" in text
+    assert "-950 %" in text
 
 
-def test_the_reference_counts_the_seeds_that_were_tested() -> None:
-    view = make_view("subset_wins")
-    extra = next(run for run in view.verification if run.candidate == "reference")
-    view = dataclasses.replace(view, verification=(*view.verification, dataclasses.replace(extra, seed=7)))
-    assert tables.result_rows(view)[0].num_seeds == 6
+@pytest.mark.parametrize("state", ["subset_wins", "equal_wins", "full_wins", "before"])
+@pytest.mark.parametrize("metric", ["accuracy", "mse"])
+def test_means_are_those_of_the_runs_that_were_compared(state: str, metric: str) -> None:
+    """More runs than a verdict rests on change no number beside it."""
+    view = make_view(state, metric=metric)
+    extra = [dataclasses.replace(run, seed=run.seed + 100, test_metric=0.5) for run in view.verification]
+    sign = 1 if metric == "accuracy" else -1
+    for more in (view, summarised(dataclasses.replace(view, verification=(*view.verification, *extra)))):
+        reference, *rows = tables.result_rows(more)
+        assert more.summary.best is not None
+        assert reference.num_seeds == more.summary.best.references == 5
+        assert reference.metric == more.summary.best.reference_metric
+        for row in (one for one in rows if one.role != "random"):
+            policy = getattr(more.summary, row.role)
+            verdict = more.verdicts[policy.name]
+            assert (row.num_seeds, row.num_references) == (verdict.num_seeds, verdict.num_references)
+            assert row.runs == f"{verdict.num_seeds}|{verdict.num_references}"
+            assert row.metric is not None
+            difference = sign * (row.metric - policy.reference_metric)
+            assert difference == pytest.approx(verdict.mean_difference, abs=1e-12)
 
 
 def test_the_result_table_holds_the_numbers_of_the_summary() -> None:
-    view = make_view("subset_wins")
+    view = make_view("before")
     rows = {row.role: row for row in tables.result_rows(view)}
-    assert list(rows) == ["reference", "best", "shorter", "equal", "random"]
-    for role in ("best", "shorter", "equal", "random"):
+    assert list(rows) == ["reference", "best", "shorter", "random"]
+    for role in ("best", "shorter", "random"):
         found, row = rows[role], getattr(view.summary, role)
         assert (found.metric, found.bound, found.passes) == (row.metric, row.interval, row.passes)
         assert (found.flops, found.saving, found.num_seeds) == (row.flops, row.saving, 5)
+        assert found.error_increase == row.error_increase
     assert rows["best"].verdict == "passed"
-    assert rows["random"].verdict.startswith("missed by 0.")
+    assert rows["random"].verdict == "outside the margin"
     assert rows["best"].saving_shorter == 1 - view.summary.best.flops / view.summary.shorter.flops
     assert rows["shorter"].saving_shorter is None
 
 
+def test_a_policy_that_is_trained_for_two_names_is_found_by_either() -> None:
+    view = make_view("equal_wins")
+    again = dataclasses.replace(view.candidates["candidate-1"], round=2)
+    twice = {**view.candidates, again.name: again}
+    verdicts = {**view.verdicts, again.name: dataclasses.replace(view.verdicts["candidate-1"], name=again.name)}
+    more = dataclasses.replace(view, candidates=twice, verdicts=verdicts)
+    assert again.name == "candidate-1@2"
+    assert more.compared(again.name) == view.compared("candidate-1")
+    assert len(more.compared(again.name).own) == 20
+
+
 def test_one_line_where_the_best_shorter_schedule_is_that_of_equal_compute() -> None:
-    view = make_view("subset_wins")
-    assert view.summary.equal is not None
-    summary = dataclasses.replace(
-        view.summary, shorter=dataclasses.replace(view.summary.equal, passed=True, saving=0.9)
-    )
-    rows = tables.result_rows(dataclasses.replace(view, summary=summary))
+    rows = tables.result_rows(make_view("subset_wins"))
     assert [row.role for row in rows] == ["reference", "best", "shorter", "random"]
-    assert rows[1].saving_shorter == pytest.approx(0, abs=1e-6)
+    assert rows[2].policy == "all data for 1.07 passes; lr 0.103"
+    assert rows[2].verdict.startswith("missed by 0.0")
+    assert rows[1].saving_shorter is None  # nor is it one to compare with
+
+
+def test_the_change_of_the_error_stands_beside_the_verdict() -> None:
+    cells = {row[0]: row[1:3] for row in tables.policy_table(make_view("subset_wins")).rows}
+    assert cells == {
+        "reference": ("-", "-"),
+        "best": ("passed", "-6.9 %"),
+        "shorter": ("missed by 0.0043", "+27 %"),
+        "random": ("outside the margin", "+31 %"),
+    }
 
 
 def test_the_reference_shows_its_test_metric_once_it_was_tested() -> None:
@@ -132,13 +168,14 @@ def test_the_reference_shows_its_test_metric_once_it_was_tested() -> None:
 
 def test_a_shorter_schedule_that_missed_is_no_comparison() -> None:
     rows = {row.role: row for row in tables.result_rows(make_view("none_passed"))}
+    assert list(rows) == ["reference", "shorter"]
     assert rows["shorter"].verdict.startswith("missed by ")
-    assert rows["random"].saving_shorter is None
+    assert rows["shorter"].saving_shorter is None
 
 
 def test_one_line_when_the_best_policy_is_the_shorter_schedule() -> None:
     rows = tables.result_rows(make_view("full_wins"))
-    assert [row.role for row in rows] == ["reference", "best", "random"]
+    assert [row.role for row in rows] == ["reference", "best"]
     assert rows[1].saving_shorter is None
     assert rows[1].title == "best policy: the best shorter schedule on all data"
 
@@ -150,6 +187,32 @@ def test_before_verification_nothing_has_a_verdict() -> None:
     assert "test split" in tables.legend(make_view("subset_wins"))
 
 
+def test_the_legend_claims_a_level_for_the_lines_that_have_one() -> None:
+    level = "err with probability 0.05 at most, together with the other tests."
+    assert f"The tests of best and shorter {level} Of random nothing is claimed." in tables.legend(
+        make_view("subset_wins")
+    )
+    assert f"The tests of best {level} error:" in tables.legend(make_view("full_wins"))
+    view = make_view("none_passed")
+    assert f"The tests of shorter {level} error:" in tables.legend(view)
+    without = {name: dataclasses.replace(verdict, level=0.0) for name, verdict in view.verdicts.items()}
+    assert f"All tests {level} error:" in tables.legend(dataclasses.replace(view, verdicts=without))
+
+
+def test_the_legend_is_exact() -> None:
+    time = (
+        "time: of one training, selection included. saved: compute against the recipe; vs short: against the best "
+        "shorter schedule on all data; what missed saves nothing."
+    )
+    assert tables.legend(make_view("search")) == f"accuracy: mean of n seeds on the validation split. {time}"
+    assert tables.legend(make_view("full_wins", metric="mse")) == (
+        "MSE: mean on the test split over n runs; 9|5 are 9 of the policy, held against 5 of the reference. bound: "
+        "one-sided lower bound on the difference of the two, its sign turned so that more is better; a policy passes "
+        "when it is above -0.01. The tests of best err with probability 0.05 at most, together with the other tests. "
+        f"error: change of the error against the reference's. {time}"
+    )
+
+
 def test_counts_and_tuning() -> None:
     view = make_view("subset_wins")
     counts, tuning = view.summary.trials, view.summary.tuning
@@ -158,7 +221,15 @@ def test_counts_and_tuning() -> None:
     )
     text = tables.tuning_text(view)
     assert f"as much as {tuning.flops / FACTS.reference_flops:.1f} conventional trainings" in text
-    assert f"repaid after {tuning.break_even} trainings by the best policy" in text
+    assert text.endswith(
+        f"In compute it is repaid after {tuning.break_even} trainings by the best policy instead of the recipe, in "
+        f"time after {tuning.break_even_seconds}."
+    )
+    slow = _with(view, tuning=dataclasses.replace(tuning, break_even=1, break_even_seconds=None))
+    assert tables.tuning_text(slow).endswith(
+        "In compute it is repaid after 1 training by the best policy instead of the recipe, in time never, for none is "
+        "saved."
+    )
     assert "not repaid" in tables.tuning_text(make_view("none_passed"))
     assert tables.tuning_text(make_view("empty")) == "Tuning cost: unknown until the first run has finished."
 
@@ -176,12 +247,90 @@ def test_false_stops_are_told() -> None:
     assert tables.counts_text(view).endswith("False stops: 1 of 4 stopped trials that were run out.")
 
 
-def test_candidates_in_the_order_of_testing_with_reasons() -> None:
-    view = make_view("none_passed")
-    table = tables.candidates_table(view)
-    assert [row[0] for row in table.rows] == list(view.candidates)
-    assert [row[-1].split(" by ")[0] for row in table.rows] == ["missed", "not tested", "missed"]
-    assert "candidate-1: Not tested: a dearer candidate failed." in table.note
+def test_candidates_in_the_order_of_the_line_up_with_level_runs_and_reasons() -> None:
+    view = make_view("equal_wins")
+    table = evidence.candidates_table(view)
+    assert [column.title for column in table.columns] == [
+        *("candidate", "passes", "n", "difference", "bound", "level", "verdict"),
+    ]
+    assert table.title == "Verification, at a margin of -0.01"
+    assert [row[0] for row in table.rows] == list(view.candidates) == ["candidate-1", "candidate-2", "recipe", "equal"]
+    assert [row[2] for row in table.rows] == ["20|5", "-", "-", "5|5"]
+    assert [row[5] for row in table.rows] == ["0.016", "0.012", "0.012", "0.008"]
+    assert [row[-1] for row in table.rows] == ["passed", "not tested", "not tested", "passed"]
+    assert table.note.splitlines()[1] == "candidate-2: waits for its first look"
+    missed = [row[-1].split(" by ")[0] for row in evidence.candidates_table(make_view("none_passed")).rows]
+    assert missed == ["missed"] * 3
+
+
+def test_a_random_control_has_a_difference_and_neither_bound_nor_level() -> None:
+    for state in ("subset_wins", "before"):
+        *_, random = evidence.candidates_table(make_view(state)).rows
+        assert random[0] == "random"
+        assert random[2] == "5|5"
+        assert random[3].startswith("-0.01")
+        assert random[4:] == ("-", "-", "outside the margin")
+
+
+def test_the_winner_against_its_controls() -> None:
+    view = make_view("subset_wins")
+    table = evidence.contrasts_table(view)
+    assert table is not None
+    equal, random = view.manifest.contrasts["equal"], view.manifest.contrasts["random"]
+    assert table.rows == (
+        *(
+            (
+                "candidate-1",
+                "equal",
+                "5",
+                f"{equal.mean_difference:+.4f}",
+                f"{equal.lower_bound:+.4f}",
+                "0.04",
+                "better",
+            ),
+        ),
+        (
+            *("candidate-1", "random", "5", f"{random.mean_difference:+.4f}", "-", "-"),
+            "no claim",
+        ),
+    )
+    assert evidence.contrasts_table(make_view("before")) is None
+    for changes, words in (
+        ({"shown": False}, "not shown to differ"),
+        ({"shown": None}, "open"),
+        ({"shown": None, "num_seeds": 0}, "not compared"),
+    ):
+        assert evidence.contrast_words(dataclasses.replace(equal, **changes)) == words
+
+
+def test_what_other_test_examples_would_say_stands_beside_the_verdict() -> None:
+    view = make_view("subset_wins")
+    rows = {row.name: row for row in evidence.evidence_rows(view)}
+    assert evidence.interval_words(rows["candidate-1"].sampled, 0.01) == "-0.0079 to +0.0129"
+    assert evidence.interval_words(rows["equal"].sampled, 0.01) == "-"
+    assert evidence.candidates_table(view).note.splitlines()[0] == (
+        "candidate-1: passed with 5 seeds; with other test examples -0.0079 to +0.0129 (two-sided, 95 %)"
+    )
+    assert evidence.how_tested(view).endswith(
+        f"{evidence.CAVEAT} Other examples: where the difference lies when test examples are drawn anew, too (95 %, "
+        "two-sided)."
+    )
+
+
+def test_how_it_was_tested_is_told_of_either_version() -> None:
+    assert evidence.how_tested(make_view("equal_wins")) == (
+        "Candidates are tested one at a time, the one of the greatest expected saving first, until one passes; then "
+        "the cheaper ones, dearest first. Each has the level in its row, and one that passes leaves its level to what "
+        "comes next; all tests together err with probability 0.05 at most. A test holds the runs of a policy against "
+        "those of the reference, n of each (Welch's t test, not of pairs). A policy passes when its lower bound lies "
+        "above the margin of -0.01, and its runs do not scatter much more than the reference's. A subset wins where "
+        "its difference to plain training of equal compute, over pairs of runs with one seed, has a lower bound above "
+        f"0. {evidence.CAVEAT}"
+    )
+    assert evidence.how_tested(make_view("before")) == (
+        "Candidates were tested dearest first until the first failure, by differences of runs with one seed. A policy "
+        f"passes when its lower bound lies above the margin of -0.01. {evidence.CAVEAT}"
+    )
 
 
 def test_components_with_what_they_were_compared_by() -> None:
@@ -227,6 +376,26 @@ def test_notes_tell_trials_policies_and_costs_of_each_component() -> None:
         )
     ]
     assert lines["met"].endswith("nothing of it is part of the verified claim.")
+
+
+def test_the_legend_says_at_which_level_the_intervals_are_and_what_that_means() -> None:
+    view = make_view("subset_wins")
+    alone = {key: dataclasses.replace(row, level=0.9) for key, row in view.ablation.items() if row.lower is not None}
+    legend = components.components_legend(dataclasses.replace(view, ablation=alone))
+    assert "from, to: its 90 % interval, each row a test of its own. This is validation evidence" in legend
+    levels = iter((0.9, 0.95, 1 - 0.1 / 3))
+    judged = {
+        key: dataclasses.replace(row, level=next(levels), family_size=3)
+        for key, row in list(view.ablation.items())
+        if key.name in ("stratified", "kcenter", "sift")
+    }
+    legend = components.components_legend(dataclasses.replace(view, ablation=judged))
+    assert (
+        "from, to: its 90 % to 96.7 % interval: where no component makes a difference, at most one table in ten"
+        in legend
+    )
+    same = {key: dataclasses.replace(row, level=1 - 0.1 / 3) for key, row in judged.items()}
+    assert "its 96.7 % interval: where" in components.components_legend(dataclasses.replace(view, ablation=same))
 
 
 def _passes(view: StudyView, row: ComponentRow) -> str:

@@ -11,6 +11,7 @@ import pytest
 from fake_study import FACTS, STATES, make_view, not_tested
 
 from subsettune import text as words
+from subsettune.config import FrozenDict
 from subsettune.policy import Phase, Policy, Soup, conventional
 from subsettune.report.tables import result_rows
 from subsettune.study.results import headline as told
@@ -73,8 +74,17 @@ def test_passes_shares_and_savings() -> None:
     assert [words.passes_words(p) for p in (0.0412, 0.5, 1.826, 30, 1234)] == ["0.041", "0.50", "1.83", "30.0", "1,234"]
     assert [words.share_words(s) for s in (0.1234, 0.02, 1.0, None)] == ["12.3 %", "2 %", "100 %", "-"]
     assert [words.share_words(s) for s in (9.99, 10, 1234.5)] == ["999 %", "1,000 %", "123,450 %"]
-    assert [words.more_words(s) for s in (-0.123, -1, -12)] == ["12.3 % more", "100 % more", "1200 % more"]
-    assert [words.saving_words(s) for s in (0.9394, -0.12, -1.5, 0.9997)] == ["93.9 %", "-12.0 %", "-150 %", ">99.9 %"]
+    assert [words.more_words(s) for s in (-0.123, -1, -12)] == ["12 % more", "100 % more", "1,200 % more"]
+    shares = (0.7083, 0.9394, 0.0532, 0.0025, 0, 1, -0.12, -1.5, -12.345, 0.9997, 0.996, None)
+    assert [words.saving_words(s) for s in shares] == [
+        *("71 %", "94 %", "5.3 %", "0.25 %", "0 %", "100 %", "-12 %", "-150 %", "-1,200 %", ">99 %", ">99 %", "-"),
+    ]
+
+
+def test_changes_have_a_sign_and_fractions_two_digits() -> None:
+    changes = (0.12, -0.047, 0.0, 0.0996, 1.5, math.nan, None)
+    assert [words.change_words(c) for c in changes] == ["+12 %", "-4.7 %", "+0 %", "+10 %", "+150 %", "-", "-"]
+    assert [words.fraction_words(f) for f in (0.183, 0.05, 1.0, 1.25, None)] == ["0.18", "0.050", "1.0", "1.2", "-"]
 
 
 @pytest.mark.parametrize(
@@ -204,80 +214,131 @@ def test_verdicts(changes: dict[str, Any], text: str) -> None:
     assert Verdict.from_mapping(json.loads(json.dumps(verdict.to_mapping()))).words(0.01) == text
 
 
-def _shorter_missed(view: StudyView) -> str:
-    """The headline where the best shorter schedule missed by 0.002."""
-    shorter = view.summary.shorter
-    assert shorter is not None
-    missed = dataclasses.replace(view.verdicts["shorter"], passed=False, shortfall=0.002)
-    view = dataclasses.replace(view, verdicts={**view.verdicts, "shorter": missed})
-    return _told(view, shorter=dataclasses.replace(shorter, passed=False))
-
-
 def _told(view: StudyView, **changes: Any) -> str:
     """The headline of a view whose summary is another."""
     return told.headline(view, dataclasses.replace(view.summary, **changes))
 
 
-def test_the_headline_names_both_comparisons() -> None:
+def test_the_headline_of_a_subset_that_is_shown_to_win_rests_on_its_contrast() -> None:
     view = make_view("subset_wins")
-    best, shorter, text = view.summary.best, view.summary.shorter, view.summary.headline
+    best, contrast = view.summary.best, view.manifest.contrasts["equal"]
     assert best is not None
-    assert shorter is not None
-    pair = "(accuracy 0.9673 against 0.9657 on the test split over 5 seeds, within 0.01)"
+    assert best.saving is not None
+    pair = "(test accuracy 0.9667 against 0.9642 over 5 and 5 runs, error -6.9 %, within 0.01)"
     rows = {row.role: row.metric for row in result_rows(view)}
-    assert [f"{rows[role]:.4f}" for role in ("best", "reference")] == ["0.9673", "0.9657"]
-    assert text.startswith(f"Matches the recipe {pair} with {100 * best.saving:.1f} % less training compute (")
-    assert f", {100 * (1 - best.flops / shorter.flops):.1f} % less than the best shorter schedule on" in text
-    assert "; a random subset of the same size missed by 0." in text
-
-
-def test_the_headline_says_when_a_shorter_schedule_does_as_well() -> None:
-    text = make_view("full_wins").summary.headline
-    assert text.startswith(
-        "No subset policy wins here: a shorter schedule on all data matches the recipe (accuracy 0.9"
+    assert [f"{rows[role]:.4f}" for role in ("best", "reference")] == ["0.9667", "0.9642"]
+    random = view.manifest.contrasts["random"].mean_difference
+    assert view.summary.headline == (
+        f"Matches the recipe {pair} with {100 * best.saving:.0f} % less training compute (1.07 of 30.0 passes), and is "
+        f"shown to be better than plain training of equal compute, by {contrast.mean_difference:.4f} (at least "
+        f"{contrast.lower_bound:.4f}, 5 seeds); with a random subset of the same size it is outside the margin, "
+        f"{random:.4f} worse than the policy."
     )
 
 
-def test_the_headline_says_when_all_data_for_the_same_compute_do_as_well() -> None:
+def test_without_a_contrast_that_is_shown_no_headline_says_better() -> None:
     view = make_view("subset_wins")
-    assert view.summary.best is not None
-    assert view.summary.equal is not None
-    best, equal = view.summary.best, dataclasses.replace(view.summary.equal, passed=True)
-    text = _told(view, shorter=equal, equal=equal)
-    assert text.startswith(
-        "No subset policy is shown to win here: one matches the recipe (accuracy 0.9673 against 0.9657 on the test "
-        f"split over 5 seeds, within 0.01) with {100 * best.saving:.1f} % less "
-    )
-    assert ", but a shorter schedule on all data of the same compute does too; a random subset" in text
-    cheaper = dataclasses.replace(
-        equal, passes=equal.passes / 2, flops=equal.flops // 2
-    )  # of another winner, in an earlier round
-    text = _told(view, shorter=cheaper)
-    assert ", but a shorter schedule on all data of less compute does too; a random subset" in text
+    best, win = view.summary.best, view.summary.win
+    assert best is not None
+    assert win is not None
+    for shown, told_of_it in (
+        (False, "; it is not shown to differ from plain training of equal compute (+0.0121, 5 seeds), and is exported "
+         "because that is not shown to match the recipe (missed by 0.0043); "),
+        (None, "; whether it is better than plain training of equal compute is not decided yet; "),
+    ):  # fmt: skip
+        text = _told(view, win=dataclasses.replace(win, shown=shown))
+        assert f" passes){told_of_it}with a random subset" in text
+        assert "is shown" not in text
+    untested = "; it was not tested against plain training of equal compute, so that no win of its subset is claimed; "
+    assert f" passes){untested}with a random subset" in _told(view, win=None)
+    assert f" passes){untested}with a random subset" in _told(view, win=dataclasses.replace(win, policy="candidate-2"))
 
 
-def test_the_headline_names_a_shorter_schedule_of_equal_compute_that_missed() -> None:
-    view = make_view("subset_wins")
-    text = _shorter_missed(view)
+def test_the_headline_of_a_subset_that_is_not_shown_to_differ_says_why_it_is_exported() -> None:
+    view = make_view("not_shown")
+    contrast = view.manifest.contrasts["equal"]
+    assert contrast.shown is False
+    assert view.manifest.winner == "candidate-1"
     missed = view.verdicts["equal"].shortfall
-    assert f" (4.61 passes) missed by 0.0020, one of the policy's own compute missed by {missed:.4f}; a random" in text
+    assert view.summary.headline.endswith(
+        f" passes); it is not shown to differ from plain training of equal compute ({contrast.mean_difference:+.4f}, 5 "
+        f"seeds), and is exported because that is not shown to match the recipe (missed by {missed:.4f})."
+    )
+
+
+def test_the_headline_of_an_earlier_version_claims_no_win() -> None:
+    assert make_view("before").summary.headline.endswith(
+        " passes); it was not tested against plain training of equal compute, so that no win of its subset is claimed; "
+        "with a random subset of the same size it is outside the margin."
+    )
+
+
+def test_the_headline_of_a_plain_winner_says_what_the_subset_arm_gave() -> None:
+    view = make_view("full_wins")
+    shortfall = view.verdicts["candidate-1"].shortfall
+    assert view.summary.headline.startswith("A shorter schedule on all data matches the recipe (test accuracy 0.9")
+    assert view.summary.headline.endswith(
+        " passes); a cheaper policy with a subset was sought, and none was found in 18 trials of the subset arm "
+        f"(random 8, stratified 8, kcenter 2, Distances 0): candidate-1 missed by {shortfall:.4f}."
+    )
+    none = {name: one for name, one in view.candidates.items() if name != "candidate-1"}
+    assert _told(dataclasses.replace(view, candidates=none)).endswith(
+        "none was found in 18 trials of the subset arm (random 8, stratified 8, kcenter 2, Distances 0)."
+    )
+
+
+def test_trials_are_told_by_selector_as_briefly_as_they_can_be() -> None:
+    view = make_view("full_wins")
+    trials = [trial for trial in view.trials if trial.policy.arm == "subset"]
+    by_name = {trial.policy.phases[0].selector: trial for trial in trials}
+    even = [*by_name.values(), *by_name.values()]
+    assert told.per_selector(view) == "random 8, stratified 8, kcenter 2, Distances 0"
+    space = {key: value for key, value in view.study.space.items() if key != "selector"}
+    several = {**space, "selector": {"choice": ["random", "stratified", "kcenter"]}}
+    for kinds, runs, text in (
+        (several, even, "2 per selector"),
+        ({**space, "selector": {"choice": [*by_name, "herding", "el2n"]}}, even, "0 to 2 per selector"),
+        (several, trials, "random 8, stratified 8, kcenter 2"),
+    ):
+        study = dataclasses.replace(view.study, space=FrozenDict(kinds))
+        assert told.per_selector(dataclasses.replace(view, study=study, trials=tuple(runs))) == text
+
+
+def test_the_headline_of_a_plain_twin_names_the_subset_that_passed_too_and_says_which_is_exported() -> None:
+    view = make_view("equal_wins")
+    assert view.manifest.winner == "equal"
+    difference = view.manifest.contrasts["equal"].mean_difference
+    assert view.summary.headline.startswith("A shorter schedule on all data matches the recipe (test accuracy 0.9")
+    passed = "; candidate-1, of the subset arm, passed too, for 1.07 passes"
+    exported = "so that the plain schedule is what is exported."
+    assert view.summary.headline.endswith(
+        f"{passed}, but is not shown to differ from plain training of equal compute ({difference:+.4f}, 5 seeds), "
+        f"{exported}"
+    )
+    text = _told(view, win=None)
+    assert text.endswith(f"{passed}, but was not tested against plain training of equal compute, {exported}")
+    assert view.summary.best is not None
+    cheap = dataclasses.replace(view.summary.best, flops=view.candidates["candidate-1"].cost_flops - 1)
+    assert _told(view, best=cheap).endswith(f"{passed}.")  # it is dearer: nothing speaks for it
 
 
 def test_the_headline_says_when_nothing_passed_and_by_how_much() -> None:
     view = make_view("none_passed")
-    shortfall = view.verdicts["shorter"].shortfall
-    assert view.summary.headline == f"No policy passed: shorter missed by {shortfall:.4f}."
+    missed = ", ".join(f"{name} missed by {verdict.shortfall:.4f}" for name, verdict in view.verdicts.items())
+    assert view.summary.headline == f"No policy passed: {missed}."
 
 
 def test_nothing_that_passed_stands_in_a_headline_where_no_policy_passed() -> None:
     view = make_view("none_passed")
-    shortfall = view.verdicts["shorter"].shortfall
-    beside = dataclasses.replace(view.verdicts["shorter"], name="candidate-1", passed=None, shortfall=0.0)
+    beside = dataclasses.replace(view.verdicts["recipe"], name="shorter@control", passed=None, shortfall=0.0)
+    control = dataclasses.replace(view.candidates["recipe"], role="shorter", is_repeat=True)
+    missed = ", ".join(f"{name} missed by {verdict.shortfall:.4f}" for name, verdict in view.verdicts.items())
     for passed in (None, True):  # a manifest of before says that such a control passed
-        verdicts = {**view.verdicts, "candidate-1": dataclasses.replace(beside, passed=passed)}
-        assert _told(dataclasses.replace(view, verdicts=verdicts)) == (
-            f"No policy passed: shorter missed by {shortfall:.4f}; candidate-1 was within the tolerance, but tested "
-            "after a failure, so that nothing is claimed."
+        verdicts = {**view.verdicts, "shorter@control": dataclasses.replace(beside, passed=passed)}
+        candidates = {**view.candidates, "shorter@control": control}
+        assert _told(dataclasses.replace(view, verdicts=verdicts, candidates=candidates)) == (
+            f"No policy passed: {missed}; shorter@control was within the tolerance, but tested after a failure, so "
+            "that nothing is claimed."
         )
 
 
@@ -288,30 +349,6 @@ def test_the_headline_says_why_there_was_nothing_to_test() -> None:
     failed = tuple(dataclasses.replace(trial, cause="diverged", metric=None) for trial in view.trials[:1])
     text = _told(dataclasses.replace(bare, trials=failed))
     assert text == "No policy passed: 1 trial failed or diverged, and no other was made."
-
-
-def test_the_headline_of_a_plain_schedule_names_the_subset_policy_that_passed_too() -> None:
-    view = make_view("subset_wins")
-    equal = dataclasses.replace(view.summary.equal, passed=True)  # type: ignore[type-var]
-    text = _told(view, best=equal, shorter=equal, equal=None)
-    assert text.startswith(
-        "No subset policy wins here: a shorter schedule on all data matches the recipe (accuracy 0.9"
-    )
-    assert text.endswith("; candidate-1, of the subset arm, passed too, for 1.07 passes.")
-
-
-def test_the_headline_names_a_random_control_that_passed_for_less_than_the_plain_schedule() -> None:
-    view = make_view("subset_wins")
-    equal = dataclasses.replace(view.summary.equal, passed=True)  # type: ignore[type-var]
-    assert view.summary.random is not None
-    random = dataclasses.replace(view.summary.random, passed=True, passes=0.5, flops=equal.flops // 2)
-    text = _told(view, best=equal, shorter=equal, equal=None, random=random)
-    assert text.startswith("No subset policy is shown to win here: a shorter schedule on all data matches")
-    assert text.endswith(
-        "; the random control, a subset policy, passed too, for 0.50 passes, but was tested only to compare."
-    )
-    dear = dataclasses.replace(random, flops=equal.flops)
-    assert "random control" not in _told(view, best=equal, shorter=equal, equal=None, random=dear)
 
 
 def test_the_headline_says_where_a_constant_answer_would_match_too() -> None:
@@ -331,44 +368,51 @@ def test_the_headline_of_a_study_without_subsets_says_nothing_of_subset_policies
     plain = {name: one for name, one in view.candidates.items() if one.policy.arm == "full"}
     trials = tuple(trial for trial in view.trials if trial.policy.arm == "full")
     text = _told(dataclasses.replace(view, candidates=plain, trials=trials))
-    assert text.startswith("No subset was tried here: a shorter schedule on all data matches the recipe (accuracy 0.9")
+    assert text.startswith("A shorter schedule on all data matches the recipe (test accuracy 0.9")
+    assert text.endswith(" passes); no subset was tried.")
 
 
 @pytest.mark.parametrize(
-    ("factor", "words", "end"),
+    ("factor", "words", "cost"),
     [
-        (1.0, "a schedule on all data matches", "with the same training compute (30.0 of 30.0 passes)."),
-        (1.25, "a schedule on all data matches", "with 25.0 % more training compute (37.5 of 30.0 passes)."),
-        (12.0, "a schedule on all data matches", "with 1100 % more training compute (360.0 of 30.0 passes)."),
-        (0.5, "a shorter schedule on all data matches", "with 50.0 % less training compute (15.0 of 30.0 passes)."),
+        (1.0, "A schedule on all data matches", "with the same training compute (30.0 of 30.0 passes);"),
+        (1.25, "A schedule on all data matches", "with 25 % more training compute (37.5 of 30.0 passes);"),
+        (12.0, "A schedule on all data matches", "with 1,100 % more training compute (360.0 of 30.0 passes);"),
+        (0.5, "A shorter schedule on all data matches", "with 50 % less training compute (15.0 of 30.0 passes);"),
     ],
 )
-def test_a_schedule_that_saves_nothing_is_not_called_shorter(factor: float, words: str, end: str) -> None:
+def test_a_schedule_that_saves_nothing_is_not_called_shorter(factor: float, words: str, cost: str) -> None:
     view = make_view("full_wins")
     best, reference = view.summary.best, view.summary.reference
     assert best is not None
     assert reference is not None
     flops, passes = round(factor * reference.flops), factor * reference.passes
     text = _told(view, best=dataclasses.replace(best, flops=flops, passes=passes, saving=1 - factor))
-    assert words in text
-    assert text.endswith(end)
+    assert text.startswith(words)
+    assert f" {cost} " in text
 
 
 def test_an_error_is_told_in_its_own_direction() -> None:
     view = make_view("subset_wins", metric="mse")
     rows = {row.role: row for row in result_rows(view)}
     own, theirs = rows["best"].metric, rows["reference"].metric
-    assert f"(MSE {own:.4f} against {theirs:.4f} on the test split over 5 seeds, within 0.01)" in view.summary.headline
+    assert own < theirs
+    assert (
+        f"(test MSE {own:.4f} against {theirs:.4f} over 5 and 5 runs, error -6.9 %, within 0.01)"
+        in view.summary.headline
+    )
 
 
 def test_what_missed_saves_nothing() -> None:
-    for state in ("subset_wins", "full_wins", "none_passed"):
+    for state in ("subset_wins", "full_wins", "equal_wins", "not_shown", "none_passed", "before"):
         view = make_view(state)
         for row in result_rows(view):
-            missed = row.verdict.startswith(("missed", "undecided", "not tested"))
+            missed = row.verdict.startswith(("missed", "undecided", "not tested")) or row.role == "random"
             assert (row.saving is None) == (missed or row.role == "reference"), (state, row.role)
             assert not missed or row.saving_shorter is None
-    assert make_view("none_passed").summary.random.saving is None  # type: ignore[union-attr]
+    random = make_view("before").summary.random
+    assert random is not None
+    assert dataclasses.replace(random, saving=None) == random
 
 
 def test_the_headline_says_when_the_subset_is_a_random_one() -> None:
@@ -380,13 +424,7 @@ def test_the_headline_says_when_there_is_no_subset_to_draw_at_random() -> None:
     policy = Policy(phases=(Phase(passes=1, order="sift"), Phase(passes=2, order="sift")))
     assert view.summary.best is not None
     text = _told(view, best=dataclasses.replace(view.summary.best, policy=policy), random=None)
-    assert text.endswith("all data; it chooses no subset, so that a random one is no control of it.")
-
-
-def test_a_shorter_schedule_that_missed_is_no_comparison() -> None:
-    view = make_view("subset_wins")
-    text = _shorter_missed(view)
-    assert "the best shorter schedule on all data (4.61 passes) missed by 0.0020" in text
+    assert text.endswith(" 5 seeds); it chooses no subset, so that a random one is no control of it.")
 
 
 @pytest.mark.parametrize(
@@ -396,7 +434,7 @@ def test_a_shorter_schedule_that_missed_is_no_comparison() -> None:
         ("reference", "Not finished: the reference has 2 of 5 runs."),
         ("no_trials", "Not finished: 0 of 30 trials done; no policy has reached the target yet."),
         ("only_failed", "Not finished: 30 of 30 trials done; no policy has reached the target yet."),
-        ("verification", "Not finished: 0 of 2 candidates verified."),
+        ("verification", "Not finished: 0 of 3 candidates verified."),
     ],
 )
 def test_the_headline_of_an_unfinished_study(state: str, text: str) -> None:
@@ -411,10 +449,41 @@ def test_the_headline_of_a_study_whose_reference_diverged() -> None:
     assert text == ("Not finished: 1 of 2 runs of the reference diverged or failed, so that there is nothing to match.")
 
 
-def test_what_has_not_run_saves_nothing() -> None:
-    rows = {row.role: row for row in result_rows(make_view("verification"))}
-    assert rows["random"].metric is rows["random"].saving is rows["random"].saving_shorter is None
+def test_a_policy_that_is_not_verified_yet_has_the_metric_of_its_trials() -> None:
+    view = make_view("verification")
+    rows = {row.role: row for row in result_rows(view)}
+    assert list(rows) == ["reference", "shorter"]
+    (number,) = view.candidates["candidate-2"].trials
+    assert rows["shorter"].metric == next(trial.metric for trial in view.trials if trial.number == number)
     assert rows["shorter"].saving is not None  # a trial that reached the target, not verified yet
+    assert rows["shorter"].verdict == "not verified yet"
+
+
+@pytest.mark.parametrize(("gap", "text"), [(0.005, "within the margin"), (0.02, "outside the margin")])
+@pytest.mark.parametrize("metric", ["accuracy", "mse"])
+def test_a_random_control_is_within_or_outside_the_margin_whatever_an_older_verdict_says(
+    metric: str, gap: float, text: str
+) -> None:
+    view = make_view("before", metric=metric)
+    sign = 1 if metric == "accuracy" else -1
+    mean = view.compared("random").reference_metric
+    assert mean is not None
+    runs = tuple(
+        dataclasses.replace(run, test_metric=mean - sign * gap) if run.candidate == "random" else run
+        for run in view.verification
+    )
+    for passed in (True, False):
+        verdicts = {**view.verdicts, "random": dataclasses.replace(view.verdicts["random"], passed=passed)}
+        assert told.outcome_words(dataclasses.replace(view, verification=runs, verdicts=verdicts), "random") == text
+
+
+def test_a_random_control_that_did_not_run_or_diverged_says_so() -> None:
+    view = make_view("before")
+    runs = tuple(run for run in view.verification if run.candidate != "random")
+    for passed, text in ((False, "diverged"), (None, "not tested")):
+        verdict = dataclasses.replace(view.verdicts["random"], passed=passed)
+        bare = dataclasses.replace(view, verification=runs, verdicts={**view.verdicts, "random": verdict})
+        assert told.outcome_words(bare, "random") == text
 
 
 def test_the_headline_of_an_interrupted_study() -> None:

@@ -27,11 +27,13 @@ from subsettune.policy import SUBSET
 from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.study.execute.requests import RunRequest
 from subsettune.study.execute.worker import Worker
+from subsettune.study.results.candidate import Candidate
 from subsettune.study.results.folder import StudyFolder
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import StudyView
 from subsettune.study.stages import verification
 from subsettune.study.verification import candidates
+from subsettune.study.verification.lineup import Entry
 from subsettune.train import SubsetProvider, facts
 
 PASSES = {"task.tolerance": 0.5}  # so wide that every policy passes
@@ -93,7 +95,7 @@ def test_a_summary_has_the_keys_that_show_promises(passed: StudyView) -> None:
     for name in ("best", "shorter", "equal", "random"):
         assert summary[name] is None or row <= set(summary[name])
     assert set(summary["trials"]) == {"finished", "stopped", "skipped", "failed"}
-    assert set(summary["tuning"]) == {"passes", "flops", "seconds", "break_even"}
+    assert set(summary["tuning"]) == {"passes", "flops", "seconds", "break_even", "break_even_seconds"}
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
@@ -188,12 +190,13 @@ def test_a_bundle_holds_the_subsets_that_its_run_trained_on(
     """Growing subsets and new choices, by the run's own network too; the caller's number of threads is another one."""
     seen, threads = Chosen(monkeypatch), torch.get_num_threads()
 
-    def only_subsets(trials: candidates.Trials, count: int, facts: TaskFacts, number: int) -> dict[str, Any]:
-        found = candidates.likeliest(trials.shortlist, facts, SUBSET, number)
-        assert found is not None
-        return {found.name: found}
+    def only_subsets(outlooks: candidates.Outlooks, ground: candidates.Ground, number: int) -> candidates.LineUp:
+        leader = next(p for p in outlooks.leaders(SUBSET, 9) if ground.why_not(p.policy) is None)
+        one = Candidate.named("candidate-1", policy=leader.policy, cost_flops=leader.policy.cost(ground.facts))
+        entry = Entry(cost_flops=one.cost_flops, share=1.0)
+        return candidates.LineUp(candidates={one.name: one}, entries={one.name: entry})
 
-    monkeypatch.setattr(candidates, "select_candidates", only_subsets)
+    monkeypatch.setattr(candidates, "choose", only_subsets)
     monkeypatch.setattr(verification, "exported", lambda rounds: rounds[-1].winner)  # though all data match as well
     torch.set_num_threads(threads + 1)
     try:

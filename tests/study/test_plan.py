@@ -16,10 +16,12 @@ from torch import nn
 from subsettune.data import DataPaths, load
 from subsettune.errors import ConfigError, SubsettuneError
 from subsettune.facts import TaskFacts
+from subsettune.report.plan_tables import plan_text
 from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.study import machine, timing
 from subsettune.study.plan import plan
 from subsettune.study.preflight import check_here, resolve_study
+from subsettune.study.results.verified_before import VerifiedStudies
 from subsettune.study.spec.definition import Study, parse
 from subsettune.study.spec.point_to_policy import from_coordinates
 from subsettune.study.spec.space_check import read_space
@@ -57,11 +59,14 @@ def test_runs_are_upper_bounds_and_add_up() -> None:
     assert {kind: row["runs"] for kind, row in made["runs"].items()} == {
         "reference": 3,
         "search": 6,
-        "verification": (1 + 4) * 5,  # one candidate, the best of the full arm, it again as a control, two of a winner
+        # Of a budget of 0.1, sqrt(10) times as many as 5 of the reference: of a candidate, and of its plain twin. The
+        # recipe at 0.8 has 1.118 times as many, and the random control 3.
+        "verification": 2 * 16 + 6 + 3,
         "more seeds of the reference": 2,
     }
     dearest = 0.8 * 6
-    assert made["passes"] == pytest.approx(3 * 6 + 6 * dearest + 25 * dearest + 2 * 6)
+    verified = (2 * 6 + 6 + 3) * dearest  # 6 runs of 0.8 cost more than 16 of 0.1
+    assert made["passes"] == pytest.approx(3 * 6 + 6 * dearest + verified + 2 * 6)
     assert made["flops"] == pytest.approx(made["passes"] * made["pass_flops"], rel=1e-9)
 
 
@@ -95,18 +100,20 @@ def test_the_time_of_each_stage_by_hand(monkeypatch: pytest.MonkeyPatch) -> None
     pass_s, overhead_s = 899e-4, 0.1
     curve_s, test_s = 10 * 359e-5, 539e-5  # ten points on the validation split
     mean, middle, dearest = (6 * share for share in (0.7 / math.log(8), 0.45, 0.8))
+    verified_s = 15 * dearest * pass_s / 33  # of a run where all cost the most: 2 * 4 and 4 and 3 at the dearest budget
     more = 1 * (6 * pass_s + curve_s + test_s + overhead_s)  # one more seed of the reference; half of one is a run, too
     expected = {
         "start-up": 8.0 + 3.0,
         "reference": 2 * (6 * pass_s + curve_s) + 3 * overhead_s,  # three runs are two rounds of two
         "search": 4 * (mean * pass_s + curve_s) + 7 * overhead_s,
-        "verification": 7 * (middle * pass_s + curve_s + test_s) + 14 * overhead_s + more - 0.5 * overhead_s,
+        # Two policies with half of 3 and 6 runs each, their cost being 0.45, and 3 of a twin: 12 runs.
+        "verification": 6 * (middle * pass_s + curve_s + test_s) + 12 * overhead_s + more - 0.5 * overhead_s,
         "ablation": 2 * (middle * pass_s + curve_s) + 4 * overhead_s,
     }
     at_most = {
         **{stage: expected[stage] for stage in ("start-up", "reference")},
         "search": 4 * (dearest * pass_s + curve_s) + 7 * overhead_s,
-        "verification": 10 * (dearest * pass_s + curve_s + test_s) + 20 * overhead_s + more,
+        "verification": 17 * (verified_s + curve_s + test_s) + 33 * overhead_s + more,  # 2 * 13 + 4 + 3 runs
         "ablation": 2 * (dearest * pass_s + curve_s) + 4 * overhead_s,
     }
     assert {stage: row["expected"] for stage, row in made["stages"].items()} == pytest.approx(expected)
@@ -645,3 +652,36 @@ def test_a_plan_for_runs_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS")
     with pytest.raises(ConfigError, match="cpus_per_trial must be at most 2 here, got 3"):
         plan(study, beside=_beside(1e-4, 1e-5))
+
+
+# --- the test split ---------------------------------------------------------------------------------------------------
+
+
+def test_a_test_split_that_is_small_for_the_tolerance_is_told(tmp_path: Path) -> None:
+    places = DataPaths(cache=str(tmp_path))
+    assert plan(_study({}), places)["test_notes"] == []  # 0.1 on 539 examples
+    made = plan(_study({"task.tolerance": 0.01}), places)
+    (note,) = made["test_notes"]
+    assert note.startswith("539 test examples are few for a tolerance of 0.01: ")
+    assert "1,300 would do" in note
+    assert note in " ".join(plan_text(made).split())
+    assert made["test_size"] == {
+        "num_examples": 539,
+        "disagreement": 0.02,
+        "standard_error": pytest.approx(math.sqrt(0.02 / 539)),
+        "enough": 1237,
+        "is_enough": False,
+    }
+
+
+def test_studies_that_were_verified_on_the_same_test_split_are_told(tmp_path: Path) -> None:
+    places, study = DataPaths(cache=str(tmp_path)), _study({})
+    assert plan(study, places)["verified_before"] == 0
+    fingerprint = load(study.task, places).fingerprint
+    for name in ("one", "two"):
+        VerifiedStudies.of(str(tmp_path), fingerprint).note(name, "2026-01-01", at="2026-01-01")
+    made = plan(study, places)
+    assert made["verified_before"] == 2
+    assert [note[:54] for note in made["test_notes"]] == ["2 studies were verified on this test split before, on "]
+    other = plan(_study({"task.split.seed": 1}), places)  # other test examples
+    assert other["verified_before"] == 0

@@ -13,5 +13,8 @@ EXPECTED = {
     "subset_wins": ("compute", "verification", "components", "curves", "search"),
     "random_wins": ("compute", "verification", "components", "curves", "search"),
     "full_wins": ("compute", "verification", "components", "curves", "search"),
+    "equal_wins": ("compute", "verification", "components", "curves", "search"),
+    "not_shown": ("compute", "verification", "components", "curves", "search"),
+    "before": ("compute", "verification", "components", "curves", "search"),
     "none_passed": ("compute", "verification", "components", "curves", "search"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+from statistics import fmean, stdev
 from typing import Any
 
 from subsettune import config
@@ -14,14 +15,18 @@ from subsettune.ledger import Ledger
 from subsettune.policy import Phase, Policy, Soup, conventional
 from subsettune.study.results.ablation import AblationResult
 from subsettune.study.results.candidate import Candidate
-from subsettune.study.results.manifest import DataOrigin, Manifest, RoundState
+from subsettune.study.results.contrast import Contrast
+from subsettune.study.results.manifest import PAIRED_VERSION, DataOrigin, Manifest, RoundState
 from subsettune.study.results.records import RunRecord
+from subsettune.study.results.sampled import SampledDifference
 from subsettune.study.results.summarise import summarised
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.results.view import StudyRecords, StudyView
 from subsettune.study.spec.components import Component, neutralised
 from subsettune.study.spec.definition import Study
 from subsettune.study.spec.point_to_policy import from_coordinates
+from subsettune.study.verification.verification import FORMAT_VERSION
+from subsettune.study.verification.winner import exported
 from subsettune.train.result import CurvePoint
 
 STATES = (
@@ -35,7 +40,10 @@ STATES = (
     "subset_wins",
     "random_wins",
     "full_wins",
+    "equal_wins",
+    "not_shown",
     "none_passed",
+    "before",
 )
 FACTS = TaskFacts(
     num_examples=1257,
@@ -55,7 +63,32 @@ FACTS = TaskFacts(
 )
 FLOPS_PER_S = 4e9
 KCENTER = Component(kind="selector", name="kcenter")
-VERIFIED = ("subset_wins", "random_wins", "full_wins", "none_passed")
+SUBSET_SLOWNESS = 1.5  # seconds per FLOP on a subset, over those on all data
+VERIFIED = ("subset_wins", "random_wins", "full_wins", "equal_wins", "not_shown", "none_passed", "before")
+DIFFERENCES = {  # of the true means on the test split to the reference's, by state and candidate
+    "subset_wins": {"candidate-1": 0.001, "equal": -0.011, "random": -0.012},
+    "random_wins": {"candidate-1": 0.001, "equal": -0.011},
+    "full_wins": {"candidate-1": -0.02, "candidate-2": 0.001},
+    "equal_wins": {"candidate-1": -0.0055, "equal": -0.0055},
+    "not_shown": {"candidate-1": -0.004, "equal": -0.0075},
+    "none_passed": {"candidate-1": -0.0135, "candidate-2": -0.014, "recipe": -0.02},
+    "before": {"shorter": -0.002, "candidate-1": 0.001, "random": -0.02},
+}
+NOISE = 0.003  # of a test metric over seeds
+LEVELS = {"candidate-1": 0.016, "candidate-2": 0.012, "recipe": 0.012, "equal": 0.008}
+SAMPLED = SampledDifference(
+    mean=0.0025,
+    lower=-0.0061,
+    interval=(-0.0079, 0.0129),
+    alpha=0.05,
+    standard_error=0.0052,
+    seeds_error=0.0019,
+    num_examples=360,
+    num_seeds=(5, 5),
+    per_example=0.0087,
+    per_seeds=3e-6,
+)
+CRITICAL = 2.5  # standard errors from a mean to its bound
 SPACE = {
     "budget": {"log": [0.02, 0.6]},
     "arm": {"choice": ["full", "subset"]},
@@ -98,6 +131,8 @@ class _Maker:
         self.candidates: dict[str, Candidate] = {}
         self.verification: list[RunRecord] = []
         self.verdicts: dict[str, Verdict] = {}
+        self.contrasts: dict[str, Contrast] = {}
+        self.winner: str | None = None
         self.ablation_runs: list[RunRecord] = []
         self.ablation: dict[Component, AblationResult] = {}
 
@@ -139,7 +174,7 @@ class _Maker:
                 phase=int(share > switch and len(policy.phases) > 1),
                 metric=self._value(value),
                 loss=3 * value,
-                seconds=flops / FLOPS_PER_S,
+                seconds=_seconds(policy, share),
             )
             points.append(point)
         return tuple(points)
@@ -159,7 +194,7 @@ class _Maker:
             "metric": self._value(error) if finished else None,
             "cost_flops": cost,
             "ledger": Ledger(forward=forward, backward=backward, evaluate=cost // 50),
-            "train_s": share * cost / FLOPS_PER_S,
+            "train_s": _seconds(policy, share),
             "curve": self._curve(policy, error, share),
         }
         return RunRecord(**{**plain, **more})
@@ -218,81 +253,136 @@ class _Maker:
     # -- verification
 
     def _verify(self) -> None:
-        shorter = self._best_of(self.trials, "full")
-        subset = self._best_of(self.trials, "subset")
-        if self.state == "random_wins":
-            subset = dataclasses.replace(subset, policy=_with_selector(subset.policy, "random"))
-        else:
-            subset = dataclasses.replace(subset, policy=_with_selector(subset.policy, "kcenter"))
+        """Made up, with the numbers that a verification would have: reports do not hang on how it chooses its looks."""
+        full, subset = self._best_of(self.trials, "full"), self._best_of(self.trials, "subset")
+        selector = "random" if self.state == "random_wins" else "kcenter"
+        subset = dataclasses.replace(subset, policy=_with_selector(subset.policy, selector))
+        recipe = Policy(phases=(Phase(passes=0.9 * FACTS.reference_passes),))
+        plain = Policy(phases=(Phase(passes=subset.policy.passes),), recipe=subset.policy.recipe)
+        control = _with_selector(subset.policy, "random")
+        found = {"candidate-1": subset, "candidate-2": full}
+        made = {"recipe": recipe, "equal": plain, "random": control}
+        self.candidates = {
+            **{
+                name: Candidate.named(name, policy=one.policy, trials=(one.number,), cost_flops=one.cost_flops)
+                for name, one in found.items()
+            },
+            **{
+                name: Candidate.named(name, policy=policy, cost_flops=policy.cost(FACTS))
+                for name, policy in made.items()
+                if name == "recipe" or name in DIFFERENCES.get(self.state, {})
+            },
+        }
+        for name in ("reference", *DIFFERENCES.get(self.state, {"candidate-1": 0.0})):
+            for seed in range(self._num_seeds(name)):
+                self._verify_one(name, seed)
+        self.verdicts = {name: self._verdict(name) for name in self.candidates if name != "random"}
+        self.contrasts = {name: self._contrast(name) for name in ("equal", "random") if name in self.candidates}
+        passed = [name for name in ("candidate-1", "candidate-2") if self.verdicts[name].passed]
+        self.winner = min(passed, key=lambda name: self.candidates[name].cost_flops, default=None)
+
+    def _num_seeds(self, name: str) -> int:
+        return 20 if (self.state, name) == ("equal_wins", "candidate-1") else 5
+
+    def _verify_one(self, name: str, seed: int) -> None:
+        sign = 1 if self.study.task.higher_is_better else -1
+        difference = DIFFERENCES.get(self.state, {}).get(name, 0.0)
+        test = self._value(0.035) + sign * (difference + self.rng.gauss(0, NOISE))
+        policy = conventional(FACTS) if name == "reference" else self.candidates[name].policy
+        known = next((run for run in self.reference if name == "reference" and run.seed == seed), None)
+        run = known or self._run("", "verification", policy, seed)
+        again: dict[str, Any] = {"name": f"verify-{name}-seed-{seed}", "role": "verification", "candidate": name}
+        self.verification.append(dataclasses.replace(run, **again, test_metric=test))
+
+    def _tested(self, name: str) -> list[float]:
+        """Test metrics by seed, oriented."""
+        sign = 1 if self.study.task.higher_is_better else -1
+        return [sign * (run.test_metric or 0.0) for run in self.verification if run.candidate == name]
+
+    def _verdict(self, name: str) -> Verdict:
+        own, theirs, tolerance = self._tested(name), self._tested("reference"), self.study.task.tolerance
+        if not own:
+            return dataclasses.replace(not_tested(name), level=LEVELS[name], reason="waits for its first look")
+        mean = fmean(own) - fmean(theirs)
+        error = math.hypot(stdev(own) / math.sqrt(len(own)), stdev(theirs) / math.sqrt(len(theirs)))
+        bound = mean - CRITICAL * error
+        passed = bound > -tolerance
+        seeds = f"{len(own)} seeds"
+        return Verdict(
+            name=name,
+            passed=passed,
+            num_seeds=len(own),
+            num_references=len(theirs),
+            mean_difference=mean,
+            lower_bound=bound,
+            shortfall=max(0.0, -tolerance - bound),
+            p_value=0.003 if passed else 0.4,
+            level=LEVELS[name],
+            alpha_spent=0.5 * LEVELS[name],
+            seeds_needed=None if passed else 24,
+            reason=f"passed with {seeds}" if passed else f"missed by {-tolerance - bound:.4g} with {seeds}",
+            spread=stdev(own),
+            reference_spread=stdev(theirs),
+            nominal=0.5 * LEVELS[name],
+        )
+
+    def _contrast(self, control: str) -> Contrast:
+        differences = [a - b for a, b in zip(self._tested("candidate-1"), self._tested(control), strict=False)]
+        mean, is_claim = fmean(differences), control == "equal"
+        bound = mean - CRITICAL * stdev(differences) / math.sqrt(len(differences))
+        return Contrast(
+            policy="candidate-1",
+            control=control,
+            num_seeds=len(differences),
+            mean_difference=mean,
+            lower_bound=bound,
+            level=0.04,
+            is_claim=is_claim,
+            shown=bound > 0 if is_claim else None,
+        )
+
+    def _verify_before(self) -> None:
+        """As version 0.1 did: pairs with one seed, dearest first, a random control at the end."""
+        shorter, subset = self._best_of(self.trials, "full"), self._best_of(self.trials, "subset")
+        subset = dataclasses.replace(subset, policy=_with_selector(subset.policy, "kcenter"))
+        control = _with_selector(subset.policy, "random")
         named = {"shorter": shorter, "candidate-1": subset}
         self.candidates = {
             name: Candidate.named(name, policy=r.policy, trials=(r.number,), cost_flops=r.cost_flops)
             for name, r in sorted(named.items(), key=lambda item: -item[1].cost_flops)
         }
-        if self.state == "subset_wins":
-            equal = Policy(phases=(Phase(passes=subset.policy.passes),), recipe=subset.policy.recipe)
-            self.candidates["equal"] = Candidate(role="equal", policy=equal, cost_flops=equal.cost(FACTS))
-        if self.state != "random_wins":
-            control = _with_selector(subset.policy, "random")
-            self.candidates["random"] = Candidate(role="random", policy=control, cost_flops=control.cost(FACTS))
-        passes = {
-            "subset_wins": {"candidate-1": 0.001, "shorter": -0.002, "equal": -0.011, "random": -0.012},
-            "random_wins": {"candidate-1": 0.001, "shorter": -0.002},
-            "full_wins": {"shorter": 0.001, "candidate-1": -0.013, "random": -0.016},
-            "none_passed": {"shorter": -0.012, "candidate-1": -0.0105, "random": -0.02},
-        }.get(self.state, {})
-        sign = 1 if self.study.task.higher_is_better else -1
-        for r in self.reference:
-            test = (r.metric or 0.0) - sign * 0.004 + self.rng.gauss(0, 0.001)
-            again: dict[str, Any] = {
-                "name": f"reference-test-seed-{r.seed}",
-                "role": "verification",
-                "candidate": "reference",
-            }
-            self.verification.append(dataclasses.replace(r, **again, test_metric=test))
-        failed = False
-        for name in self.candidates:
-            if failed and name == "candidate-1":
-                self.verdicts[name] = not_tested(name)
-                continue
-            self._verify_one(name, passes.get(name, 0.0))
-            failed = failed or not self.verdicts[name].passed
+        self.candidates["random"] = Candidate(role="random", policy=control, cost_flops=control.cost(FACTS))
+        for name in ("reference", *self.candidates):
+            for reference in self.reference:
+                self._verify_one(name, reference.seed)
+        self.verdicts = {name: self._paired_verdict(name) for name in self.candidates}
 
-    def _verify_one(self, name: str, difference: float) -> None:
+    def _paired_verdict(self, name: str) -> Verdict:
+        """As a manifest of version 0.1 has it."""
         sign = 1 if self.study.task.higher_is_better else -1
-        differences = []
-        for reference in [r for r in self.verification if r.candidate == "reference"]:
-            noise = difference + self.rng.gauss(0, 0.003)
-            differences.append(noise)
-            self.verification.append(
-                self._run(
-                    f"{name}-seed-{reference.seed}",
-                    "verification",
-                    self.candidates[name].policy,
-                    reference.seed,
-                    candidate=name,
-                    test_metric=(reference.test_metric or 0.0) + sign * noise,
-                )
-            )
-        n = len(differences)
+        own, theirs = (
+            [run.test_metric or 0.0 for run in self.verification if run.candidate == who] for who in (name, "reference")
+        )
+        differences = [sign * (a - b) for a, b in zip(own, theirs, strict=True)]
+        n, tolerance = len(differences), self.study.task.tolerance
         mean = sum(differences) / n
         spread = math.sqrt(sum((d - mean) ** 2 for d in differences) / (n - 1))
         bound = mean - 2.13 * spread / math.sqrt(n)
-        tolerance = self.study.task.tolerance
-        passed = bound > -tolerance
-        self.verdicts[name] = Verdict(
-            name=name,
-            passed=passed,
-            num_seeds=n,
-            mean_difference=mean,
-            lower_bound=bound,
-            shortfall=max(0.0, -tolerance - bound),
-            p_value=0.003 if passed else 0.4,
-            alpha_spent=0.02,
-            seeds_needed=None if passed else 24,
-            reason="" if passed else "The bound lies below the margin.",
-            spread=spread,
-            nominal=0.02,
+        return Verdict.from_mapping(
+            {
+                "name": name,
+                "passed": bound > -tolerance,
+                "num_seeds": n,
+                "mean_difference": mean,
+                "lower_bound": bound,
+                "shortfall": max(0.0, -tolerance - bound),
+                "p_value": 0.003 if bound > -tolerance else 0.4,
+                "alpha_spent": 0.02,
+                "seeds_needed": None if bound > -tolerance else 24,
+                "reason": "" if bound > -tolerance else "The bound lies below the margin.",
+                "spread": spread,
+                "nominal": 0.02,
+            }
         )
 
     # -- comparison
@@ -368,7 +458,9 @@ class _Maker:
     # -- the view
 
     def view(self) -> StudyView:
-        if self.state in (*VERIFIED, "verification"):
+        if self.state == "before":
+            self._verify_before()
+        elif self.state in (*VERIFIED, "verification"):
             self._verify()
         if self.state in VERIFIED:
             self._compare()
@@ -400,16 +492,23 @@ class _Maker:
             self.trials = self.trials[: len(self.trials) // 2]
         if self.state == "verification":
             self.verification = self.verification[:8]
-            self.verdicts = {}
+            self.verdicts, self.contrasts, self.winner = {}, {}, None
+
+    def _round(self) -> RoundState:
+        """Of verification; its state holds no more than is read of it."""
+        if self.state == "before":
+            passed = [n for n, one in self.candidates.items() if not one.is_control and self.verdicts[n].passed]
+            winner = min(passed, key=lambda name: self.candidates[name].cost_flops)
+            old = {"version": PAIRED_VERSION, "winner": winner, "alpha_spent": 0.04, "controls": ["random"]}
+            return RoundState(candidates=self.candidates, verdicts=self.verdicts, state=old)
+        state = {"version": FORMAT_VERSION, "winner": self.winner, "alpha_spent": 0.04}
+        return RoundState(candidates=self.candidates, verdicts=self.verdicts, state=state, contrasts=self.contrasts)
 
     def _manifest(self) -> Manifest:
-        known = [(c, self.verdicts[name]) for name, c in self.candidates.items() if name in self.verdicts]
-        passed = [candidate.name for candidate, verdict in known if verdict.passed and not candidate.is_control]
-        winner = min(passed, key=lambda n: self.candidates[n].cost_flops) if passed else None
+        tested = self._round()
+        rounds = (tested,) if self.candidates else ()
+        winner = tested.winner if self.state == "before" else exported(rounds)
         status = {"empty": "reference", "no_trials": "search", "only_failed": "search"}.get(self.state, self.state)
-        verdicts = self.verdicts if self.candidates else {}
-        state = {"winner": winner, "alpha_spent": 0.0}
-        tested = RoundState(candidates=self.candidates, verdicts=verdicts, state=state)
         versions = {"subsettune": "0.1.0", "python": "3.12.4", "torch": "2.9.1", "ray": "2.60.0", "optuna": "5.0.1"}
         hardware = {"cpu": "Intel(R) Xeon(R) <8175M> @ 2.50GHz", "num_cpus": 2, "gpus": [], "memory_bytes": 8e9}
         return Manifest(
@@ -418,8 +517,10 @@ class _Maker:
             study=self.study,
             status="finished" if self.state in VERIFIED else status,
             winner=winner,
-            rounds=(tested,) if self.candidates else (),
+            rounds=rounds,
             bundle="runs/digits-2026-01-31-a1b2c3/bundle" if winner else None,
+            needs=FrozenDict({"full": (0.18, 0.31), "subset": (0.03, 0.05)} if self.state == "subset_wins" else {}),
+            sampled=FrozenDict({"candidate-1": SAMPLED} if self.state == "subset_wins" else {}),
             search=FrozenDict({"skipped": 3 if self.trials else 0}),
             command="subsettune tune search_spaces/digits.yaml --run-id digits-2026-01-31-a1b2c3",
             versions=FrozenDict(versions),
@@ -427,6 +528,13 @@ class _Maker:
             data=DataOrigin(source="digits", fingerprint="9f2c" * 16),
             created="2026-01-31T10:02:26Z",
         )
+
+
+def _seconds(policy: Policy, share: float) -> float:
+    """Seconds of a share of a policy's compute: a subset first goes slower."""
+    switch = policy.phases[0].passes / policy.passes if len(policy.phases) > 1 else 0.0
+    slow, usual = min(share, switch), max(0.0, share - switch)
+    return policy.cost(FACTS) / FLOPS_PER_S * (SUBSET_SLOWNESS * slow + usual)
 
 
 def _with_selector(policy: Policy, selector: str) -> Policy:
@@ -439,13 +547,16 @@ def not_tested(name: str) -> Verdict:
         name=name,
         passed=None,
         num_seeds=0,
+        num_references=0,
         mean_difference=math.nan,
         lower_bound=-math.inf,
         shortfall=0.0,
         p_value=1.0,
+        level=0.0,
         alpha_spent=0.0,
         seeds_needed=None,
-        reason="Not tested: a dearer candidate failed.",
+        reason="not tested: no alpha is left for it",
         spread=math.nan,
+        reference_spread=None,
         nominal=0.0,
     )

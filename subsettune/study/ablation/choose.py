@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from subsettune.study.spec.space import Space
 from subsettune.task import Recipe
 
 Invalid = Callable[[Policy], str | None]
+COMPARED = 3  # components: one error rate for more of them would be so thin that few seeds show nothing of any
+TOO_FAR = "only the three nearest to the target are compared"
 DRAWS = 500  # policies looked at for one that a component can be paid from
 
 
@@ -81,18 +83,41 @@ class Ground:
     invalid: Invalid
 
 
-def choose(contenders: Iterable[Component], found: Found, ground: Ground) -> tuple[AblationResult, ...]:
-    """For each component the policy that it is compared by, or why there is none.
+def choose(
+    contenders: Iterable[Component], found: Found, ground: Ground, at_most: int = COMPARED
+) -> tuple[AblationResult, ...]:
+    """For each component the policy that it is compared by, or why it is not compared.
+
+    Compared are those whose policies come first in `Found.best_first`; a policy that the search never finished comes
+    after all that it did, and of equals the first of `contenders`.
 
     Args:
         contenders: components of the space that are not neutral.
         found: by the search.
         ground: the space, and what its policies have to do.
+        at_most: components to compare; not negative.
 
     Returns:
         Rows without a result, in the order of `contenders`.
     """
-    return tuple(_chosen(component, found, ground) for component in contenders)
+    rows = [_chosen(component, found, ground) for component in contenders]
+    places = {group[0].number: place for place, group in enumerate(found.best_first())}
+
+    def place(row: AblationResult) -> int:
+        return places[row.trials[0]] if row.trials else len(places)
+
+    able = sorted((row for row in rows if row.policy is not None), key=place)
+    too_far = {row.component for row in able[at_most:]}
+    return tuple(_left_out(row.component) if row.component in too_far else row for row in rows)
+
+
+def num_compared(contenders: Sequence[Component]) -> int:
+    """How many components are compared at most."""
+    return min(len(contenders), COMPARED)
+
+
+def _left_out(component: Component) -> AblationResult:
+    return AblationResult(kind=component.kind, name=component.name, verdict="not_tried", reason=TOO_FAR)
 
 
 def _chosen(component: Component, found: Found, ground: Ground) -> AblationResult:

@@ -74,6 +74,7 @@ def _of_result(result: RunResult, facts: TaskFacts, times: Times) -> dict[str, A
         "message": result.message,
         "metric": result.metrics.get("validation"),
         "test_metric": result.metrics.get("test"),
+        **{name: getattr(result, name) for name in ("num_test", "test_correct", "test_errors")},
         "share_used": 1.0 if result.cause == "finished" else result.ledger.spent / result.policy.cost(facts),
         "ledger": result.ledger,
         "repeated_flops": result.repeated_flops,

@@ -13,7 +13,7 @@ from subsettune.study.spec.components import KIND_RULE, Component, current_kind
 
 ABLATION_CAVEAT = (
     "This is validation evidence on policies that were chosen after the search, by the same split, which favours the "
-    "component; every component is a test of its own; and nothing of it is part of the verified claim."
+    "component, and nothing of it is part of the verified claim."
 )
 ABLATION_WORDS = {
     "paid": "paid for itself",
@@ -23,7 +23,7 @@ ABLATION_WORDS = {
     "not_tried": "could not be tried",
     "open": "not compared yet",
 }
-ABLATION_LEVEL = 0.9  # of the two-sided interval of an ablation: each of its ends errs once in twenty
+ABLATION_LEVEL = 0.9  # of an ablation's rows together: where nothing differs, one table in ten says that something does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,8 @@ class AblationResult:
             or `soup`, with none.
         name: of the component.
         verdict: `paid`, `not_paid` or `no_difference`, as the interval lies above, below or about 0; `no_result`: a run
-            diverged or failed; `not_tried`: there is no policy; `open`: runs are missing.
+            diverged or failed; `not_tried`: there is no policy, or others are nearer to the target; `open`: runs are
+            missing, its own or those of a row that it is judged with.
         reason: of the last three, in words.
         policy: that the component is compared by, or null.
         baseline: the same without it, or null.
@@ -49,8 +50,11 @@ class AblationResult:
         metric: mean over the seeds.
         baseline_metric: of the baseline, likewise.
         difference: mean of `differences`.
-        lower: end of the two-sided interval of that mean, at `ABLATION_LEVEL`.
+        lower: end of the two-sided interval of that mean, at `level`.
         upper: the other end.
+        level: of the interval, taken alone: 1 - (1 - `ABLATION_LEVEL`) / k, where k rows were left at the row's step.
+        family_size: rows that were judged together, this one included; null where each was judged alone, as version 0.1
+            did.
         select_s: mean seconds of selection.
         seconds: mean seconds of training and selection.
         baseline_seconds: of the baseline, likewise.
@@ -72,6 +76,8 @@ class AblationResult:
     difference: float | None = None
     lower: float | None = None
     upper: float | None = None
+    level: float | None = None
+    family_size: int | None = None
     select_s: float | None = None
     seconds: float | None = None
     baseline_seconds: float | None = None
@@ -81,8 +87,10 @@ class AblationResult:
 
     @classmethod
     def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Read a row from before there was anything but selectors to compare, or with the former name of its kind."""
+        """Read a row of when selectors alone were compared, or rows had no level, or kinds had their former names."""
         raw = former_names.current_result(raw)
+        if raw.get("lower") is not None and "level" not in raw:
+            raw = {**raw, "level": ABLATION_LEVEL}
         if "selector" not in raw:
             return {**raw, "kind": current_kind(raw["kind"])} if "kind" in raw else raw
         rest = {key: value for key, value in raw.items() if key != "selector"}

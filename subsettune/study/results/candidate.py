@@ -9,7 +9,7 @@ from typing import Any, Literal, cast, get_args
 
 from subsettune.policy import Policy
 
-CandidateRole = Literal["candidate", "shorter", "subset", "equal", "random"]
+CandidateRole = Literal["candidate", "recipe", "shorter", "subset", "equal", "random"]
 _NAME = re.compile(rf"({'|'.join(get_args(CandidateRole))})(?:-(\d+))?(@control)?(?:@(\d+))?")
 
 
@@ -18,11 +18,12 @@ class Candidate:
     """A policy that verification looks at.
 
     Args:
-        role: `candidate`, a choice of the search; `shorter`, the best of the full arm; `subset`, the likeliest of the
-            subset arm; `equal`, all data for the winner's compute; `random`, the random control.
+        role: `candidate`, a choice of the search; `recipe`, the recipe as it is at the largest budget, the last resort;
+            `equal`, all data for the winner's compute; `random`, the random control. Studies of version 0.1 have
+            `shorter`, the best of the full arm, and `subset`, the likeliest of the subset arm, too.
         number: which of the choices of the search, from 1; 0 for the other roles.
         round: of verification: 1, or more after an extension of the study.
-        is_repeat: a candidate that a failure before it left untested, tested beside the sequence: nothing is claimed.
+        is_repeat: of version 0.1: a candidate tested beside the sequence, of which nothing is claimed.
         policy: what is trained.
         trials: numbers of the trials it was found by; empty for controls of the winner.
         cost_flops: known cost of one training.

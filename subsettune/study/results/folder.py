@@ -34,6 +34,7 @@ TABLES: Mapping[Role, str] = {
     "trial": "trials.parquet",
     "verification": "verification.parquet",
     "ablation": "ablation.parquet",
+    "confirmation": "confirmation.parquet",
 }
 PACKAGES = ("subsettune", "torch", "torchvision", "ray", "optuna", "pyarrow", "numpy", "scipy")
 
@@ -164,6 +165,7 @@ class StudyFolder:
             verdicts=manifest.verdicts,
             ablation_runs=self.records("ablation"),
             ablation=manifest.ablation_results,
+            confirmation_runs=self.records("confirmation"),
         )
         return summarised(records)
 

@@ -1,15 +1,20 @@
-"""The one sentence at the top: what a study found."""
+"""The one sentence at the top: what a study found, by its tests alone."""
 
 from __future__ import annotations
 
-import math
+from collections import Counter
+from collections.abc import Mapping
 
-from subsettune.policy import FULL
-from subsettune.study.results.summary import PolicyRow, Summary
+from subsettune.policy import FULL, SUBSET
+from subsettune.study.results.candidate import Candidate
+from subsettune.study.results.summary import PolicyRow, Summary, Win
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.results.view import StudyRecords
+from subsettune.study.spec.components import name_in
 from subsettune.text import (
+    change_words,
     counted,
+    is_number,
     joined,
     metric_name,
     metric_words,
@@ -20,11 +25,12 @@ from subsettune.text import (
     share_words,
 )
 
-REFERENCE = "reference"  # the name under which verification repeats the recipe
+MOST_NAMED = 4  # selectors whose trials are counted one by one in a sentence
+EQUAL = "plain training of equal compute"
 
 
 def headline(records: StudyRecords, summary: Summary) -> str:
-    """What the study found: the saving against both comparisons, or that there is none.
+    """What the study found: what matches for how much less, and whether a subset is shown to be what does it.
 
     Args:
         records: of the study.
@@ -43,6 +49,20 @@ def verdict_words(verdict: Verdict | None, tolerance: float) -> str:
     return "not tested" if verdict is None else verdict.words(tolerance)
 
 
+def outcome_words(records: StudyRecords, name: str) -> str:
+    """The verdict on a candidate; of a random control, of which nothing is claimed, where its mean lies."""
+    candidate, verdict = records.candidates[name], records.verdicts.get(name)
+    if candidate.role != "random":
+        return verdict_words(verdict, records.study.task.tolerance)
+    compared = records.compared(name)
+    if compared.metric is None or compared.reference_metric is None:
+        diverged = verdict is not None and verdict.passed is False
+        return "diverged" if diverged else "not tested"
+    sign = 1 if records.study.task.higher_is_better else -1
+    is_within = sign * (compared.metric - compared.reference_metric) > -records.study.task.tolerance
+    return f"{'within' if is_within else 'outside'} the margin"
+
+
 def _won(records: StudyRecords, summary: Summary, best: PolicyRow) -> str:
     assert summary.reference is not None, "a verified study has a reference"
     spent = f"{passes_words(best.passes)} of {passes_words(summary.reference.passes)} passes"
@@ -50,15 +70,10 @@ def _won(records: StudyRecords, summary: Summary, best: PolicyRow) -> str:
     matches += f"{_less(best.flops, summary.reference.flops, 'training compute')} ({spent})"
     if best.policy.arm == FULL:
         plain = "a shorter schedule" if best.flops < summary.reference.flops else "a schedule"
-        found = f"{plain} on all data {matches}{_passed_too(records)}{_cheaper_control(summary, best)}"
-        return f"{_no_subset(records, summary, best)}{found}{_near_chance(records, summary)}."
-    shorter, random = summary.shorter, _against_random(records, summary, best)
-    if shorter is not None and shorter.passed and shorter.flops <= best.flops:  # of a study of before: none is exported
-        much = "the same" if shorter.flops == best.flops else "less"
-        too = f"a shorter schedule on all data of {much} compute does too{random}"
-        return f"No subset policy is shown to win here: one {matches}, but {too}{_near_chance(records, summary)}."
-    beside = f"{_against_shorter(records, summary, best)}{random}{_near_chance(records, summary)}"
-    return f"{sentence(matches)}{beside}."
+        found = f"{plain} on all data {matches}{_of_subsets(records, summary, best)}"
+    else:
+        found = f"{matches}{_against_equal(records, summary.win, best)}{_against_random(records, summary, best)}"
+    return f"{sentence(found)}{_near_chance(records, summary)}."
 
 
 def _near_chance(records: StudyRecords, summary: Summary) -> str:
@@ -75,67 +90,88 @@ def _near_chance(records: StudyRecords, summary: Summary) -> str:
 
 
 def _beside(records: StudyRecords, best: PolicyRow) -> str:
-    """` (accuracy 0.9712 against 0.9705 on the test split over 5 seeds, within 0.01)`: means; the seeds are shared."""
+    """` (test accuracy 0.9712 against 0.9750 over 15 and 8 runs, error +15 %, within 0.01)`."""
     task = records.study.task
     within = f"within {task.tolerance:g}"
-    own, reference = (records.test_metrics(name) for name in (best.name, REFERENCE))
-    seeds = own.keys() & reference.keys()
-    if not seeds:
+    if best.reference_metric is None:
         return f" ({within})"
-    ours, theirs = (math.fsum(found[seed] for seed in seeds) / len(seeds) for found in (own, reference))
-    pair = f"{metric_words(ours, task.tolerance)} against {metric_words(theirs, task.tolerance)}"
-    return f" ({metric_name(task.metric)} {pair} on the test split over {len(seeds)} seeds, {within})"
+    ours, theirs = (metric_words(value, task.tolerance) for value in (best.metric, best.reference_metric))
+    runs = f"{best.seeds} and {best.references} runs"
+    error = "" if best.error_increase is None else f"error {change_words(best.error_increase)}, "
+    return f" (test {metric_name(task.metric)} {ours} against {theirs} over {runs}, {error}{within})"
 
 
 def _less(flops: int, other_flops: int, what: str = "") -> str:
-    """`12.0 % less training compute`, `12.0 % more`, or `the same`."""
+    """`12 % less training compute`, `12 % more`, or `the same`."""
     saving, what = 1 - flops / other_flops, f" {what}" if what else ""
     if saving == 0:
         return f"the same{what}"
     return f"{saving_words(saving)} less{what}" if saving > 0 else f"{more_words(saving)}{what}"
 
 
-def _no_subset(records: StudyRecords, summary: Summary, best: PolicyRow) -> str:
-    """How the sentence on a plain winner begins: a study that tried no subset has nothing to say of one."""
-    tried = [*(run.policy for run in records.trials), *(one.policy for one in records.candidates.values())]
-    if all(policy.arm == FULL for policy in tried):
-        return "No subset was tried here: "
-    return f"No subset policy {'is shown to win' if _cheaper_control(summary, best) else 'wins'} here: "
+def _against_equal(records: StudyRecords, win: Win | None, best: PolicyRow) -> str:
+    """Whether a subset policy that is exported is shown to be better than all data for its compute."""
+    if win is None or win.policy != best.name:
+        return f"; it was not tested against {EQUAL}, so that no win of its subset is claimed"
+    if win.shown:
+        return f", and is shown to be better than {EQUAL}, {_by(records, win)}"
+    if win.shown is None:
+        return f"; whether it is better than {EQUAL} is not decided yet"
+    matches = f"that is not shown to match the recipe ({outcome_words(records, win.against)})"
+    return f"; it is not shown to differ from {EQUAL}{_apart(records, win)}, and is exported because {matches}"
 
 
-def _cheaper_control(summary: Summary, best: PolicyRow) -> str:
-    """The random control, where it passed for less than the plain schedule that is exported."""
-    random = summary.random
-    if random is None or not random.passed or random.flops >= best.flops or random.policy.arm == FULL:
+def _by(records: StudyRecords, win: Win) -> str:
+    """`by 0.0042 (at least 0.0011, 8 seeds)`."""
+    by, least = (metric_words(value, records.study.task.tolerance) for value in (win.difference, win.lower_bound))
+    return f"by {by} (at least {least}, {counted(win.seeds, 'seed')})"
+
+
+def _apart(records: StudyRecords, win: Win) -> str:
+    """` (+0.0012, 8 seeds)`."""
+    if not is_number(win.difference):
         return ""
-    cost = f"for {passes_words(random.passes)} passes"
-    return f"; the random control, a subset policy, passed too, {cost}, but was tested only to compare"
+    difference = metric_words(win.difference, records.study.task.tolerance, signed=True)
+    return f" ({difference}, {counted(win.seeds, 'seed')})"
 
 
-def _passed_too(records: StudyRecords) -> str:
-    """The cheapest policy of the subset arm that passed beside a plain one that costs as much or less."""
-    candidates = [one for one in records.candidates.values() if one.policy.arm != FULL and not one.is_control]
-    passed = [one for one in candidates if records.passed(one)]
-    if not passed:
-        return ""
-    cheapest = min(passed, key=lambda one: one.cost_flops)
-    return f"; {cheapest.name}, of the subset arm, passed too, for {passes_words(cheapest.policy.passes)} passes"
+def _of_subsets(records: StudyRecords, summary: Summary, best: PolicyRow) -> str:
+    """What the subset arm gave, where a plain schedule is what is exported."""
+    subsets = [one for one in records.candidates.values() if one.policy.arm == SUBSET and not one.is_control]
+    trials = [run for run in records.trials if run.policy.arm == SUBSET]
+    passed = [one for one in subsets if records.passed(one)]
+    if passed:
+        return _passed_too(records, summary.win, best, min(passed, key=lambda one: one.cost_flops))
+    if not trials and not subsets:
+        return "; no subset was tried"
+    counts = f" ({per_selector(records)})" if trials else ""
+    of = f"{counted(len(trials), 'trial')} of the subset arm{counts}"
+    told = ", ".join(f"{one.name} {_was(outcome_words(records, one.name))}" for one in subsets)
+    return f"; a cheaper policy with a subset was sought, and none was found in {of}{f': {told}' if told else ''}"
 
 
-def _against_shorter(records: StudyRecords, summary: Summary, best: PolicyRow) -> str:
-    shorter, equal = summary.shorter, summary.equal
-    if shorter is None:
-        return "; no shorter schedule on all data was found to compare with"
-    if shorter.passed:
-        return f", {_less(best.flops, shorter.flops)} than the best shorter schedule on all data"
-    told = f"; the best shorter schedule on all data ({passes_words(shorter.passes)} passes) {_told(records, shorter)}"
-    if equal is None or equal.name == shorter.name:
+def _passed_too(records: StudyRecords, win: Win | None, best: PolicyRow, subset: Candidate) -> str:
+    """Of the cheapest policy of the subset arm that passed beside a plain one that is exported."""
+    told = f"; {subset.name}, of the subset arm, passed too, for {passes_words(subset.policy.passes)} passes"
+    if subset.cost_flops > best.flops:
         return told
-    return f"{told}, one of the policy's own compute {_told(records, equal)}"
+    because = "so that the plain schedule is what is exported"
+    if win is None or win.policy != subset.name:
+        return f"{told}, but was not tested against {EQUAL}, {because}"
+    return f"{told}, but is not shown to differ from {EQUAL}{_apart(records, win)}, {because}"
 
 
-def _told(records: StudyRecords, row: PolicyRow) -> str:
-    return _was(verdict_words(records.verdict_of(row), records.study.task.tolerance))
+def per_selector(records: StudyRecords) -> str:
+    """Trials of the subset arm by selector: `12 per selector`, `random 9, kcenter 8`, `2 to 5 per selector`."""
+    trials = [run for run in records.trials if run.policy.arm == SUBSET]
+    found = Counter(name_in(run.policy, "selector") or "no single one" for run in trials)
+    counts: Mapping[str, int] = {one.name: 0 for one in records.study.components if one.kind == "selector"} | found
+    least, most = min(counts.values()), max(counts.values())
+    if least == most:
+        return f"{most} per selector"
+    if len(counts) > MOST_NAMED:
+        return f"{least} to {most} per selector"
+    return ", ".join(f"{name.rpartition(':')[2]} {count}" for name, count in counts.items())
 
 
 def _was(verdict: str) -> str:
@@ -143,16 +179,25 @@ def _was(verdict: str) -> str:
 
 
 def _against_random(records: StudyRecords, summary: Summary, best: PolicyRow) -> str:
+    """What a control with a random subset says of the selector; it is run where a subset is shown to win."""
     subsets = [phase for phase in best.policy.phases if not phase.is_full and phase.active_soup is None]
     if not subsets:
         return "; it chooses no subset, so that a random one is no control of it"
     if any(phase.selector == "random" for phase in subsets):
         return "; its subset is itself a random one"
-    if summary.random is None:
+    if summary.random is None or summary.random.name is None or not summary.random.seeds:
         return ""
-    if summary.random.passed:
-        return "; a random subset of the same size passed too"
-    return f"; a random subset of the same size {_told(records, summary.random)}"
+    words = outcome_words(records, summary.random.name)
+    contrast = records.manifest.contrasts.get(summary.random.name)
+    apart = "" if contrast is None else _random_apart(records, contrast.mean_difference)
+    return f"; with a random subset of the same size it is {words}{apart}"
+
+
+def _random_apart(records: StudyRecords, difference: float) -> str:
+    if not is_number(difference):
+        return ""
+    side = "worse" if difference >= 0 else "better"
+    return f", {metric_words(abs(difference), records.study.task.tolerance)} {side} than the policy"
 
 
 def _lost(records: StudyRecords) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from subsettune import config, former_names
@@ -13,14 +13,19 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import BATCHING
 from subsettune.study.results.ablation import AblationResult
 from subsettune.study.results.candidate import Candidate
+from subsettune.study.results.confirmation import Confirmation
+from subsettune.study.results.contrast import Contrast
+from subsettune.study.results.sampled import SampledDifference
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.definition import Study
 
 MANIFEST_SCHEMA = 1
 ORIGIN_KEYS = ("versions", "hardware", "data")  # where numbers come from: each with a heading of its own in a report
-SHOWN_ELSEWHERE = (*ORIGIN_KEYS, "command", "study", "rounds", "ablation", "batching")
+SHOWN_ELSEWHERE = (*ORIGIN_KEYS, "command", "study", "rounds", "ablation", "batching", "sampled", "confirmations")
 FORMER_BATCHING = 1  # of studies that do not name theirs
+PAIRED_VERSION = 1  # of the states of verification that version 0.1 wrote
+NEEDS_LEVEL = 0.8  # of the search's intervals for the least compute that matches
 STATE_KEYS = ("alpha_spent", "winner")  # of a state of verification, read here; the rest is its own
 
 
@@ -74,12 +79,14 @@ class RoundState:
         candidates: by name, in the order of their tests, controls last.
         verdicts: by name, as they may be told.
         state: of the state machine, plain: `Verification.from_mapping` reads it.
+        contrasts: the policy that won against its controls, by name of the control; none in version 0.1.
         trials_asked: trials of the search that it chose from.
     """
 
     candidates: Mapping[str, Candidate]
     verdicts: Mapping[str, Verdict]
     state: Mapping[str, Any]
+    contrasts: Mapping[str, Contrast] = field(default_factory=dict)
     trials_asked: int = 0
 
     @property
@@ -87,6 +94,11 @@ class RoundState:
         """Name of the cheapest candidate that passed."""
         name: str | None = self.state["winner"]
         return name
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether it is of version 0.1, which tested differences of pairs with one seed, dearest candidate first."""
+        return int(self.state.get("version", PAIRED_VERSION)) == PAIRED_VERSION
 
     @property
     def alpha_spent(self) -> float:
@@ -99,6 +111,7 @@ class RoundState:
             "candidates": {name: candidate.to_mapping() for name, candidate in self.candidates.items()},
             "state": dict(self.state),
             "verdicts": {name: verdict.to_mapping() for name, verdict in self.verdicts.items()},
+            "contrasts": {name: contrast.to_mapping() for name, contrast in self.contrasts.items()},
             "trials_asked": self.trials_asked,
         }
 
@@ -111,6 +124,7 @@ class RoundState:
             candidates={name: Candidate.from_mapping(name, plain) for name, plain in raw["candidates"].items()},
             verdicts={name: Verdict.from_mapping(plain) for name, plain in raw["verdicts"].items()},
             state=raw["state"],
+            contrasts={name: Contrast.from_mapping(plain) for name, plain in raw.get("contrasts", {}).items()},
             trials_asked=raw.get("trials_asked", 0),
         )
 
@@ -167,11 +181,18 @@ class Manifest:
         test_chance: metric of the best constant answer on the test split, likewise; null in studies of before.
         search: counts of the search, once it is over.
         sampler: that the search used, likewise.
+        needs: by arm, between which shares of the reference's compute the least that matches lies, as the search sees
+            it (`NEEDS_LEVEL`): `{"full": [0.18, 0.31], "subset": [0.15, 0.3]}`; empty where it gave none.
         winner: name of the candidate that is exported; null where none passed, or before verification is over.
         ablation: of the components; null where there was none yet.
         trials_asked: trials that a finished study was asked for.
         bundle: where the bundle was written.
         interrupted: whether its driver was interrupted, and has not come back.
+        sampled: by candidate, its difference to the reference where other test examples are drawn, too; empty in
+            studies of before, and before verification is over.
+        confirmations: of policies that it exported, with fresh seeds, one for each.
+        place: the how many-th study it is that was verified on this test split, as far as its machine knows; null in
+            studies of before, and until it has got there.
     """
 
     run_id: str
@@ -194,11 +215,20 @@ class Manifest:
     test_chance: float | None = None
     search: FrozenDict = FrozenDict()
     sampler: str | None = None
+    needs: FrozenDict = FrozenDict()
     winner: str | None = None
     ablation: AblationState | None = None
     trials_asked: int = 0
     bundle: str | None = None
     interrupted: bool = False
+    sampled: Mapping[str, SampledDifference] = FrozenDict()
+    confirmations: tuple[Confirmation, ...] = ()
+    place: int | None = None
+
+    @property
+    def confirmation(self) -> Confirmation | None:
+        """Of the policy that is exported; None where nobody has asked for it."""
+        return next((one for one in self.confirmations if one.candidate == self.winner), None)
 
     @property
     def shown_rounds(self) -> tuple[RoundState, ...]:
@@ -215,6 +245,11 @@ class Manifest:
     def verdicts(self) -> dict[str, Verdict]:
         """Likewise."""
         return {name: verdict for r in self.shown_rounds for name, verdict in r.verdicts.items()}
+
+    @property
+    def contrasts(self) -> dict[str, Contrast]:
+        """Likewise, by name of the control."""
+        return {name: contrast for r in self.shown_rounds for name, contrast in r.contrasts.items()}
 
     @property
     def ablation_results(self) -> dict[Component, AblationResult]:
@@ -253,16 +288,18 @@ class Manifest:
             "winner": self.winner,
             "batching": self.batching,
         }
-        for name in ("command", "facts", "target", "noise", "test_chance", "sampler", "bundle"):
+        for name in ("command", "facts", "target", "noise", "test_chance", "sampler", "bundle", "place"):
             if getattr(self, name) is not None:
                 plain[name] = config.to_plain(getattr(self, name))
-        for name in ("versions", "hardware", "code", "search", "trials_asked", "interrupted"):
+        for name in ("versions", "hardware", "code", "search", "needs", "trials_asked", "interrupted", "sampled"):
             if getattr(self, name):
                 plain[name] = config.to_plain(getattr(self, name))
         if self.data is not None:
             plain["data"] = self.data.to_mapping()
         if self.ablation is not None:
             plain["ablation"] = self.ablation.to_mapping()
+        if self.confirmations:
+            plain["confirmations"] = [one.to_mapping() for one in self.confirmations]
         return plain
 
     def to_json(self) -> bytes:
@@ -281,10 +318,10 @@ class Manifest:
             raise OtherSchemaError(raw["schema"])
         known: dict[str, Any] = {key: raw[key] for key in ("run_id", "status", "task", "created", "elapsed_s")}
         numbers = ("target", "noise", "test_chance", "trials_asked")
-        for name in ("command", *numbers, "sampler", "winner", "bundle", "interrupted"):
+        for name in ("command", *numbers, "sampler", "winner", "bundle", "interrupted", "place"):
             if name in raw:
                 known[name] = raw[name]
-        for name in ("versions", "hardware", "code", "search"):
+        for name in ("versions", "hardware", "code", "search", "needs"):
             known[name] = FrozenDict(raw.get(name, {}))
         ablation = raw.get("ablation", raw.get(former_names.ABLATION))
         if ablation is not None:
@@ -300,6 +337,8 @@ class Manifest:
             study=config.build(Study, former_names.without_objective(raw["study"])),
             starts=tuple(Start(at=start["at"], command=start.get("command", "")) for start in raw["starts"]),
             rounds=tuple(RoundState.from_mapping(plain) for plain in raw["rounds"] if plain),
+            sampled=FrozenDict({n: config.build(SampledDifference, one) for n, one in raw.get("sampled", {}).items()}),
+            confirmations=tuple(Confirmation.from_mapping(plain) for plain in raw.get("confirmations", ())),
         )
 
 

@@ -11,12 +11,13 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from subsettune import config, former_names
-from subsettune.config import FrozenDict, setting
+from subsettune.config import FrozenDict, must, setting
+from subsettune.errors import ConfigError
 from subsettune.ledger import Ledger
 from subsettune.policy import Policy
 from subsettune.train.result import CurvePoint
 
-Role = Literal["reference", "trial", "verification", "ablation"]
+Role = Literal["reference", "trial", "verification", "ablation", "confirmation"]
 TABLE_SCHEMA = b"1"
 
 
@@ -28,14 +29,18 @@ class RunRecord:
         name: unique in the study, e.g. `trial-0007`, `reference-seed-3`, `candidate-1-seed-3`.
         role: why it was trained.
         number: of the trial; -1 for other roles.
-        candidate: of a verification run: the name of the candidate; of an ablation run: the component; else empty.
+        candidate: of a verification or confirmation run: the name of the candidate; of an ablation run: the component;
+            else empty.
         policy: what was followed.
         coordinates: of a trial, as the search proposed them.
         seed: of the run.
         confirms: the trial that this one repeats with another seed, or null.
         cause: `failed` when no result came back after the retry; `message` and `log` say why and where.
         metric: on the validation split, or null.
-        test_metric: on the test split, verification only.
+        test_metric: on the test split, verification and confirmation only.
+        num_test: test examples that the next two tell of; 0 where nothing is kept of them.
+        test_correct: of a classification, a bit an example of the test split, as in `RunResult`.
+        test_errors: of a regression, a float32 an example, likewise.
         share_used: of the policy's own compute.
         cost_flops: what the policy was known to cost before it ran.
         ledger: FLOPs spent, by purpose.
@@ -63,6 +68,9 @@ class RunRecord:
     log: str = ""
     metric: float | None = None
     test_metric: float | None = None
+    num_test: int = 0
+    test_correct: bytes | None = None
+    test_errors: bytes | None = None
     share_used: float = 1.0
     cost_flops: int
     ledger: Ledger = setting(Ledger())
@@ -79,6 +87,11 @@ class RunRecord:
 
     def __post_init__(self) -> None:
         config.check(self)
+        for name, num_bytes in (("test_correct", -(-self.num_test // 8)), ("test_errors", 4 * self.num_test)):
+            kept: bytes | None = getattr(self, name)
+            if kept is not None and len(kept) != num_bytes:
+                rule = f"{num_bytes} bytes long, for {self.num_test} test examples"
+                raise ConfigError(must(name, rule, f"{len(kept)} bytes"))
 
     @property
     def seconds(self) -> float:
@@ -100,10 +113,13 @@ _CURVE = pa.struct(
 )
 _LEDGER = ("select", "forward", "backward", "evaluate")
 _JSON = ("policy", "coordinates")
+_BINARY = ("test_correct", "test_errors")
+_NEW = ("num_test", *_BINARY)  # columns that tables of version 0.1 lack
 _COLUMNS = {"is_stop_audit": "run_out"}  # fields whose column has the name that its first version gave it
 _TYPES: dict[str, pa.DataType] = {
     **dict.fromkeys(("name", "role", "candidate", "policy", "coordinates", "cause", "message", "log"), pa.string()),
-    **dict.fromkeys(("number", "seed", "confirms", "cost_flops", "repeated_flops"), pa.int64()),
+    **dict.fromkeys(("number", "seed", "confirms", "cost_flops", "repeated_flops", "num_test"), pa.int64()),
+    **dict.fromkeys(_BINARY, pa.binary()),
     **dict.fromkeys(("metric", "test_metric", "share_used", "train_s", "select_s", "evaluate_s"), pa.float64()),
     **dict.fromkeys(("overhead_s", "started_s", "finished_s"), pa.float64()),
     **dict.fromkeys(("cached", "run_out"), pa.bool_()),
@@ -145,11 +161,13 @@ def _row(record: RunRecord) -> dict[str, Any]:
     row = {_column(name): config.to_plain(getattr(record, name)) for name in RunRecord.__dataclass_fields__}
     ledger = row.pop("ledger")
     row |= {name: json.dumps(row[name], sort_keys=True) for name in _JSON}
+    row |= {name: getattr(record, name) for name in _BINARY}
     return row | {f"{purpose}_flops": ledger[purpose] for purpose in _LEDGER}
 
 
 def _record(row: dict[str, Any]) -> RunRecord:
-    plain = {name: row[_column(name)] for name in RunRecord.__dataclass_fields__ if name != "ledger"}
+    names = [name for name in RunRecord.__dataclass_fields__ if name != "ledger" and (name in row or name not in _NEW)]
+    plain = {name: row[_column(name)] for name in names}
     plain |= {name: json.loads(row[name]) for name in _JSON}
     plain["role"] = former_names.ROLES.get(plain["role"], plain["role"])
     plain["coordinates"] = former_names.current_point(plain["coordinates"])

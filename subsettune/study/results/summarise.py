@@ -7,7 +7,9 @@ import math
 from collections.abc import Iterable
 
 from subsettune.policy import FULL, SUBSET
+from subsettune.study.results import costs
 from subsettune.study.results.candidate import Candidate, CandidateRole
+from subsettune.study.results.contrast import Contrast
 from subsettune.study.results.headline import headline
 from subsettune.study.results.records import RunRecord, count
 from subsettune.study.results.summary import (
@@ -19,8 +21,9 @@ from subsettune.study.results.summary import (
     Summary,
     TrialCounts,
     Tuning,
+    Win,
 )
-from subsettune.study.results.view import StudyRecords, StudyView
+from subsettune.study.results.view import REFERENCE, StudyRecords, StudyView
 from subsettune.study.spec.components import Component, name_in
 
 
@@ -34,12 +37,13 @@ def summarise(records: StudyRecords) -> Summary:
     """What the records come to."""
     winner = records.manifest.winner
     best = _best(records, winner)
+    reference = _reference(records, best)
     summary = Summary(
         run_id=records.run_id,
         status="interrupted" if records.manifest.interrupted else records.manifest.status,
         metric_name=records.study.task.metric,
         target=records.target,
-        reference=_reference(records),
+        reference=reference,
         best=best,
         shorter=_shorter(records, winner),
         equal=_candidate_row(records, _equal(records, winner)),
@@ -48,9 +52,13 @@ def summarise(records: StudyRecords) -> Summary:
         false_stops=_false_stops(records),
         candidates=tuple(_candidate_summary(records, candidate) for candidate in records.candidates.values()),
         components=_components(records),
+        win=_win(records),
+        at_margins=costs.at_margins(records),
+        needs=records.manifest.needs,
+        phase_costs=costs.phase_costs(_runs(records)),
         verified=winner is not None,
         bundle=_bundle(records),
-        tuning=_tuning(records, best),
+        tuning=_tuning(records, best, reference),
     )
     return dataclasses.replace(summary, headline=headline(records, summary))
 
@@ -61,19 +69,26 @@ def _bundle(records: StudyRecords) -> str | None:
     return written if written is None or "://" in written else f"{records.folder}/bundle"
 
 
-def _reference(records: StudyRecords) -> ReferenceRow | None:
+def _reference(records: StudyRecords, best: PolicyRow | None) -> ReferenceRow | None:
     runs = [record for record in records.reference if record.metric is not None]
     if not runs or records.facts is None:
         return None
-    tested = [r for r in records.verification if r.candidate == "reference" and r.test_metric is not None]
+    tested = records.test_metrics(REFERENCE)
+    compared = best.references if best is not None and best.references else _most_references(records)
+    shown = [tested[seed] for seed in sorted(tested)[: compared or None]]
     return ReferenceRow(
         metric=_mean(r.metric for r in runs),
-        test_metric=_mean(r.test_metric for r in tested) if tested else None,
+        test_metric=_mean(shown),
         passes=records.facts.reference_passes,
         flops=records.facts.reference_flops,
         seconds=_mean(r.seconds for r in runs),
         seeds=len(runs),
+        test_seeds=len(shown),
     )
+
+
+def _most_references(records: StudyRecords) -> int:
+    return max((verdict.num_references for verdict in records.verdicts.values()), default=0)
 
 
 def _best(records: StudyRecords, winner: str | None) -> PolicyRow | None:
@@ -92,8 +107,11 @@ def _shorter(records: StudyRecords, winner: str | None) -> PolicyRow | None:
     if not full:
         return _cheapest_trial(records, [t for t in records.trials if t.policy.arm == FULL])
     passed = [c for c in full if records.passed(c)]
-    named = [c for c in full if c.role == "shorter"]
-    return _candidate_row(records, min(passed, key=lambda c: c.cost_flops) if passed else (named or full)[-1])
+    if passed:
+        return _candidate_row(records, min(passed, key=lambda c: c.cost_flops))
+    ran = [c for c in full if (verdict := records.verdicts.get(c.name)) is not None and verdict.is_tested]
+    named = [c for c in ran or full if c.role in ("shorter", "candidate")]
+    return _candidate_row(records, (named or ran or full)[-1])
 
 
 def _equal(records: StudyRecords, winner: str | None) -> Candidate | None:
@@ -113,22 +131,26 @@ def _latest(records: StudyRecords, role: CandidateRole) -> Candidate | None:
 def _candidate_row(records: StudyRecords, candidate: Candidate | None) -> PolicyRow | None:
     if candidate is None or records.facts is None:
         return None
-    runs = [r for r in records.verification if r.candidate == candidate.name and r.cause == "finished"]
-    verdict = records.verdicts.get(candidate.name)
-    tested = bool(runs) and verdict is not None and verdict.is_tested
+    runs = [r for r in records.verification if r.policy == candidate.policy and r.cause == "finished"]
+    verdict, compared = records.verdicts.get(candidate.name), records.compared(candidate.name)
     trials = [t for t in records.trials if t.number in candidate.trials and t.metric is not None]
-    metric = _mean([r.test_metric for r in runs] if tested else [t.metric for t in trials])
-    is_void = metric is None or (verdict is not None and not verdict.passed)  # it matches nothing, or did not run
+    metric = compared.metric if compared.own else _mean(t.metric for t in trials)
+    is_judged = verdict is not None or candidate.role == "random"  # of which nothing is claimed
+    is_void = metric is None or (is_judged and not records.passed(candidate))  # it matches nothing, or did not run
+    better = records.study.task.higher_is_better
     return PolicyRow(
         policy=candidate.policy,
         passes=candidate.policy.passes,
         flops=candidate.cost_flops,
-        saving=None if is_void else saving(candidate.cost_flops, records.facts.reference_flops),
+        saving=None if is_void else costs.saving(candidate.cost_flops, records.facts.reference_flops),
         name=candidate.name,
         metric=metric,
-        interval=_finite(verdict.lower_bound) if tested and verdict is not None else None,
+        interval=_finite(verdict.lower_bound) if verdict is not None and compared.own else None,
         seconds=_mean(r.seconds for r in (runs or trials)),
-        seeds=len(runs),
+        seeds=len(compared.own),
+        references=len(compared.reference) or None,
+        reference_metric=compared.reference_metric,
+        error_increase=costs.error_increase(compared.metric, compared.reference_metric, higher_is_better=better),
         passed=None if verdict is None else verdict.passed,
     )
 
@@ -145,22 +167,11 @@ def _cheapest_trial(records: StudyRecords, trials: Iterable[RunRecord]) -> Polic
         policy=trial.policy,
         passes=trial.policy.passes,
         flops=trial.cost_flops,
-        saving=saving(trial.cost_flops, records.facts.reference_flops),
+        saving=costs.saving(trial.cost_flops, records.facts.reference_flops),
         metric=trial.metric,
         seconds=trial.seconds,
         seeds=1,
     )
-
-
-def saving(policy_flops: int, reference_flops: int) -> float:
-    """Share of the reference's compute that the policy does not need; negative if it needs more."""
-    return 1 - policy_flops / reference_flops
-
-
-def break_even(tuning_flops: int, reference_flops: int, policy_flops: int) -> int | None:
-    """How many future trainings repay the tuning; None if the policy saves nothing."""
-    saved_flops = reference_flops - policy_flops
-    return -(-tuning_flops // saved_flops) if saved_flops > 0 else None
 
 
 def _counts(records: StudyRecords) -> TrialCounts:
@@ -189,7 +200,37 @@ def _candidate_summary(records: StudyRecords, candidate: Candidate) -> Candidate
         flops=candidate.cost_flops,
         passed=None if verdict is None else verdict.passed,
         shortfall=None if verdict is None else _finite(verdict.shortfall),
-        reason="not tested yet" if verdict is None else verdict.reason,
+        reason=_reason(records, candidate) if verdict is None else verdict.reason,
+        seeds=0 if verdict is None else verdict.num_seeds,
+        references=0 if verdict is None else verdict.num_references,
+        level=0.0 if verdict is None or candidate.role == "random" else verdict.level,
+    )
+
+
+def _reason(records: StudyRecords, candidate: Candidate) -> str:
+    """Why there is no verdict: verification has none of a control that only the winner is held against."""
+    contrast = records.manifest.contrasts.get(candidate.name)
+    return "not tested yet" if contrast is None else f"a control of {contrast.policy}: nothing is claimed of it"
+
+
+def _win(records: StudyRecords) -> Win | None:
+    """The claim on the policy that is exported, or on the one that it is exported instead of; else the latest."""
+    winner = records.manifest.winner
+    claims = [contrast for contrast in records.manifest.contrasts.values() if contrast.is_claim]
+    if not claims:
+        return None
+    return _to_win(next((one for one in claims if winner in (one.policy, one.control)), claims[-1]))
+
+
+def _to_win(contrast: Contrast) -> Win:
+    return Win(
+        policy=contrast.policy,
+        against=contrast.control,
+        shown=contrast.shown,
+        difference=_finite(contrast.mean_difference),
+        lower_bound=_finite(contrast.lower_bound),
+        seeds=contrast.num_seeds,
+        level=contrast.level,
     )
 
 
@@ -214,16 +255,26 @@ def _component_row(records: StudyRecords, component: Component) -> ComponentRow:
     )
 
 
-def _tuning(records: StudyRecords, best: PolicyRow | None) -> Tuning:
-    runs = (*records.reference, *records.trials, *records.verification, *records.ablation_runs)
+def _runs(records: StudyRecords) -> tuple[RunRecord, ...]:
+    tested = (*records.verification, *records.confirmation_runs)
+    return (*records.reference, *records.trials, *tested, *records.ablation_runs)
+
+
+def _tuning(records: StudyRecords, best: PolicyRow | None, reference: ReferenceRow | None) -> Tuning:
+    runs, facts = _runs(records), records.facts
     flops = sum(r.ledger.total + r.repeated_flops for r in runs)
-    facts = records.facts
-    repaid = best is not None and best.passed and facts is not None
-    return Tuning(
+    tuning = Tuning(
         passes=flops / facts.pass_flops if facts is not None else None,
         flops=flops,
         seconds=sum(r.train_s + r.select_s + r.evaluate_s for r in runs),
-        break_even=break_even(flops, facts.reference_flops, best.flops) if repaid and best and facts else None,
+        break_even=None,
+    )
+    if best is None or not best.passed or reference is None:
+        return tuning
+    return dataclasses.replace(
+        tuning,
+        break_even=costs.break_even(flops, reference.flops, best.flops),
+        break_even_seconds=costs.break_even_seconds(tuning.seconds, reference.seconds, best.seconds),
     )
 
 

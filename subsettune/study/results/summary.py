@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from subsettune import config
+from subsettune.config import FrozenDict
 from subsettune.policy import Policy
 from subsettune.study.results.ablation import AblationResult
 
@@ -16,11 +17,12 @@ class ReferenceRow:
 
     Args:
         metric: mean on the validation split.
-        test_metric: mean on the test split, once verification has run it.
+        test_metric: mean on the test split, once verification has run it, over `test_seeds` runs.
         passes: compute of one training.
         flops: likewise.
         seconds: mean, selection included.
         seeds: runs behind `metric`.
+        test_seeds: runs that the best policy was compared with; where there is none, the most that any was.
     """
 
     metric: float | None
@@ -29,6 +31,7 @@ class ReferenceRow:
     flops: int
     seconds: float | None
     seeds: int
+    test_seeds: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +45,14 @@ class PolicyRow:
         saving: share of the reference's compute that it does not need; negative if it needs more; None where it has no
             metric, or verification has judged and it did not pass: what does not match saves nothing.
         name: of the candidate; None for a trial, before verification.
-        metric: mean on the test split, or before verification on the validation split.
+        metric: mean on the test split over the runs that were compared, or before verification on the validation split.
         interval: one-sided lower bound on metric minus reference, oriented; None before verification.
         seconds: mean, selection included.
-        seeds: finished runs.
-        passed: the verdict; None while there is none.
+        seeds: runs behind `metric`.
+        references: runs of the reference that they were compared with; None before verification.
+        reference_metric: mean of those on the test split.
+        error_increase: error of the policy over that of those, minus 1: see `costs.error_increase`.
+        passed: the verdict; None while there is none, as of a random control, which is held against the winner alone.
     """
 
     policy: Policy
@@ -58,6 +64,9 @@ class PolicyRow:
     interval: float | None = None
     seconds: float | None
     seeds: int
+    references: int | None = None
+    reference_metric: float | None = None
+    error_increase: float | None = None
     passed: bool | None = None
 
     def to_mapping(self) -> dict[str, Any]:
@@ -97,6 +106,9 @@ class CandidateRow:
         passed: None while undecided or not tested.
         shortfall: by how much its bound missed the margin; None without a number.
         reason: in words.
+        seeds: runs of it that the verdict rests on.
+        references: likewise of the reference.
+        level: error rate that its tests share; 0 where nothing may be claimed.
     """
 
     name: str
@@ -105,6 +117,9 @@ class CandidateRow:
     passed: bool | None
     shortfall: float | None
     reason: str
+    seeds: int
+    references: int
+    level: float
 
     def to_mapping(self) -> dict[str, Any]:
         """As `show --json` prints it."""
@@ -148,6 +163,70 @@ def _ablation(row: AblationResult) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Win:
+    """Whether a policy of the subset arm is shown to be better than plain training of equal compute.
+
+    Args:
+        policy: name of the candidate.
+        against: name of the control, plain training of its compute.
+        shown: None while that is open.
+        difference: mean over pairs with one seed, oriented: higher is better; None without runs.
+        lower_bound: one-sided, at `level`; None likewise.
+        seeds: pairs.
+        level: of the test taken alone.
+    """
+
+    policy: str
+    against: str
+    shown: bool | None
+    difference: float | None
+    lower_bound: float | None
+    seeds: int
+    level: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtMargin:
+    """What was verified that would have passed with a smaller tolerance, at the level that it was tested at.
+
+    Args:
+        margin: the smaller tolerance; 0 is as good as the recipe.
+        name: of the cheapest candidate whose bound is above -margin; None where there is none.
+        flops: of one training of it.
+        saving: against the reference.
+    """
+
+    margin: float
+    name: str | None
+    flops: int | None
+    saving: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseCost:
+    """How long the compute of one kind of phase took, in the runs on record.
+
+    Args:
+        kind: `full`, `subset`, `soup`, `pruned`, the name of an order that is not uniform, or `selection`.
+        runs: that had it.
+        flops: of it, in all of them.
+        seconds: likewise.
+        relative: seconds per FLOP over those of `full`; None without any.
+    """
+
+    kind: str
+    runs: int
+    flops: int
+    seconds: float
+    relative: float | None
+
+    @property
+    def seconds_per_tflop(self) -> float:
+        """Seconds per 10^12 FLOPs."""
+        return 1e12 * self.seconds / self.flops
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
     """What tuning cost: every run, evaluations and repeated work included, a cached reference in full.
 
@@ -155,13 +234,16 @@ class Tuning:
         passes: None before the facts are known.
         flops: in all.
         seconds: of training, selection and evaluation.
-        break_even: future trainings that repay it; None without a verified saving.
+        break_even: future trainings whose saved compute repays it; None without a verified saving.
+        break_even_seconds: future trainings whose saved seconds repay its seconds; None likewise, and where none are
+            saved.
     """
 
     passes: float | None
     flops: int
     seconds: float
     break_even: int | None
+    break_even_seconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +268,11 @@ class Summary:
         false_stops: of the trials that ran on to measure them.
         candidates: in the order in which they are tested.
         components: of the space; no kind of which there is only the neutral one.
+        win: of a subset policy over plain training of equal compute; None where that was not tested.
+        at_margins: what would have passed with half the tolerance, and with none.
+        needs: by arm, between which shares of the reference's compute the least that matches lies, as the search sees
+            it; empty where it gave none.
+        phase_costs: seconds per FLOP, by kind of phase.
         verified: whether a policy passed.
         bundle: where it lies, or None.
         tuning: what the study cost.
@@ -205,6 +292,10 @@ class Summary:
     false_stops: FalseStops
     candidates: tuple[CandidateRow, ...]
     components: tuple[ComponentRow, ...]
+    win: Win | None = None
+    at_margins: tuple[AtMargin, ...] = ()
+    needs: FrozenDict = FrozenDict()
+    phase_costs: tuple[PhaseCost, ...] = ()
     verified: bool
     bundle: str | None
     tuning: Tuning
@@ -218,6 +309,10 @@ class Summary:
 def _plain(value: Any) -> Any:
     if isinstance(value, PolicyRow | CandidateRow | ComponentRow):
         return value.to_mapping()
-    if isinstance(value, ReferenceRow | TrialCounts | FalseStops | Tuning):
+    if isinstance(value, PhaseCost):
+        return {**asdict(value), "seconds_per_tflop": value.seconds_per_tflop}
+    if isinstance(value, ReferenceRow | TrialCounts | FalseStops | Tuning | Win | AtMargin):
         return asdict(value)
+    if isinstance(value, FrozenDict):
+        return config.to_plain(value) or None
     return [_plain(inner) for inner in value] if isinstance(value, tuple) else value

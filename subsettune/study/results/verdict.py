@@ -11,6 +11,7 @@ from typing import Any
 from subsettune.text import is_number, metric_words
 
 _NO_NUMBER = {"mean_difference": math.nan, "lower_bound": -math.inf, "shortfall": math.inf, "spread": math.nan}
+_LATER = ("num_references", "reference_spread", "level")  # fields that verdicts of version 0.1 lack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,32 +20,39 @@ class Verdict:
 
     Args:
         name: of the candidate.
-        passed: None while undecided, and when not tested because a dearer candidate failed.
-        num_seeds: runs of the candidate used, and as many of the reference; 0 before the first look.
-        mean_difference: mean of metric minus reference; NaN without a look or when a run diverged.
-        lower_bound: one-sided lower bound of that mean, at the nominal level of the look; passed if above -margin.
+        passed: None while undecided, and when not tested.
+        num_seeds: runs of the candidate used; 0 before the first look.
+        num_references: runs of the reference used.
+        mean_difference: mean of the candidate minus mean of the reference; NaN without a look or when a run diverged.
+        lower_bound: one-sided lower bound of that difference, at the nominal level of the look; passed if above
+            -margin.
         shortfall: by how much the bound missed -margin; 0 when passed.
         p_value: of the one-sided t test at the margin, to be held against `nominal`.
-        alpha_spent: of this verification's level, by this candidate's looks.
-        seeds_needed: how many seeds, used at once in a verification of the level that comes next, would let a policy
-            that equals the reference pass with probability 0.8, the spread being as observed; None when passed,
+        level: error rate that the candidate's looks share, as far as others have left it to them.
+        alpha_spent: of it, by the looks so far.
+        seeds_needed: how many runs of each, looked at once in a verification of the level that comes next, would let a
+            policy that equals the reference pass with probability 0.8, the spreads being as observed; None when passed,
             unknown, or above 1000.
         reason: one sentence for the table.
-        spread: standard deviation of the differences, floor included; NaN where the mean is.
+        spread: standard deviation of the candidate's metric over seeds, floor included; NaN where the mean is.
+        reference_spread: likewise of the reference's; null where it is unknown.
         nominal: level of the look's test taken alone.
     """
 
     name: str
     passed: bool | None
     num_seeds: int
+    num_references: int
     mean_difference: float
     lower_bound: float
     shortfall: float
     p_value: float
+    level: float
     alpha_spent: float
     seeds_needed: int | None
     reason: str
     spread: float
+    reference_spread: float | None
     nominal: float
 
     @property
@@ -72,5 +80,7 @@ class Verdict:
         Raises:
             KeyError, TypeError: a part is missing, or unknown.
         """
-        missing = {key: value for key, value in _NO_NUMBER.items() if plain[key] is None}
+        missing: dict[str, Any] = {key: value for key, value in _NO_NUMBER.items() if plain[key] is None}
+        if not any(name in plain for name in _LATER):  # version 0.1 compared pairs, as many of each
+            missing |= {"num_references": plain["num_seeds"], "reference_spread": None, "level": plain["alpha_spent"]}
         return cls(**{**plain, **missing})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -14,6 +15,40 @@ from subsettune.study.results.summary import PolicyRow, Summary
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.definition import Study
+
+REFERENCE = "reference"  # the name under which verification repeats the recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """Runs that are held against each other.
+
+    Args:
+        own: test metrics of a candidate, in the order of their seeds.
+        reference: likewise of the reference.
+    """
+
+    own: tuple[float, ...]
+    reference: tuple[float, ...]
+
+    @property
+    def metric(self) -> float | None:
+        """Mean of the candidate; None without runs."""
+        return _mean(self.own)
+
+    @property
+    def reference_metric(self) -> float | None:
+        """Likewise of the reference."""
+        return _mean(self.reference)
+
+
+def _mean(values: tuple[float, ...]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def _first(by_seed: Mapping[int, float], number: int) -> tuple[float, ...]:
+    """The first of them: verification takes seeds one after another."""
+    return tuple(by_seed[seed] for seed in sorted(by_seed)[:number])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +69,7 @@ class StudyRecords:
         verdicts: by name of the candidate.
         ablation_runs: runs that compare components with their neutral kin.
         ablation: by component, in the order of the space; empty before the ablation and where there is none.
+        confirmation_runs: of exported policies and of the reference, with fresh seeds.
     """
 
     run_id: str
@@ -49,6 +85,7 @@ class StudyRecords:
     verdicts: Mapping[str, Verdict]
     ablation_runs: tuple[RunRecord, ...] = ()
     ablation: Mapping[Component, AblationResult] = field(default_factory=dict)
+    confirmation_runs: tuple[RunRecord, ...] = ()
 
     def reaches(self, metric: float | None) -> bool:
         """Whether a validation metric is at the target or better; NaN is not."""
@@ -57,14 +94,30 @@ class StudyRecords:
         return metric >= self.target if self.study.task.higher_is_better else metric <= self.target
 
     def passed(self, candidate: Candidate) -> bool:
-        """Whether verification says that a candidate matches the reference."""
+        """Whether verification says that a candidate matches the reference; it says so of no random control."""
         verdict = self.verdicts.get(candidate.name)
-        return verdict is not None and verdict.passed is True
+        return candidate.role != "random" and verdict is not None and verdict.passed is True
 
     def test_metrics(self, name: str | None) -> dict[int, float]:
-        """Test metric of a candidate, or of `reference`, by seed; of the runs that have one."""
-        runs = (run for run in self.verification if run.candidate == name)
+        """Test metric of a candidate, or of `reference`, by seed; of the runs that have one, whichever asked for them.
+
+        A policy that has two names, in two rounds or as a control, is trained once.
+        """
+        candidate = self.candidates.get(name or "")
+        policy = None if candidate is None else candidate.policy
+        runs = (run for run in self.verification if run.candidate == name or run.policy == policy)
         return {run.seed: run.test_metric for run in runs if run.test_metric is not None}
+
+    def compared(self, name: str) -> Compared:
+        """What a verdict on a candidate rests on, or of a control without one its difference to the winner."""
+        verdict, contrast = self.verdicts.get(name), self.manifest.contrasts.get(name)
+        if verdict is None and contrast is not None:
+            against = self.verdicts.get(contrast.policy)
+            sizes = contrast.num_seeds, 0 if against is None else against.num_references
+        else:
+            sizes = (0, 0) if verdict is None else (verdict.num_seeds, verdict.num_references)
+        own, reference = self.test_metrics(name), self.test_metrics(REFERENCE)
+        return Compared(own=_first(own, sizes[0]), reference=_first(reference, sizes[1]))
 
     @property
     def tested(self) -> tuple[Verdict, ...]:

@@ -8,7 +8,9 @@ where the model expects more. Of an arm's plans, one above the bound is moved be
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from subsettune.config import FrozenDict
 from subsettune.policy import FULL, SUBSET
@@ -19,6 +21,7 @@ from subsettune.study.search.sources import Plan, SearchState
 from subsettune.study.spec.coordinate import Coordinate
 
 _OPENING_PART = 8  # one trial in so many, and two at least, opens the search in the full arm
+_NUM_OPENING = 2  # trials of the full arm that open a search which ends when nothing pays
 _ROUNDING = 1e-6  # relative; a bound this near to the least budget leaves nothing below it
 _MAX_ALTERNATIVES = 64  # plans looked at before an arm counts as having nothing valid left
 _AUDIT_EVERY = 4  # trials after which the policy that sets a bound is run again; 4 more each time after that
@@ -73,7 +76,29 @@ class Allocation:
         audited = self._audit()
         if audited is not None:
             return Plan(point=audited.point, repeats=audited)
+        if self._planner.ends:
+            return self._paying_plan(number)
         plans = (self._first_useful(state) for state in self._states(number))
+        return next((plan for plan in plans if plan is not None), None)
+
+    def _paying_plan(self, number: int) -> Plan | None:
+        """The plan that gains most; None if none pays. An arm behind its third comes first while any arm has one."""
+        arms = self._space.arms
+        plans = {arm: self._first_useful(self._state(arm, number, rival=True)) for arm in arms}
+        paying = {arm: plan for arm, plan in plans.items() if plan is not None}
+        if not paying:
+            is_found = any(math.isfinite(self._planner.bound(arm)) for arm in arms)
+            return None if is_found else self._forced_plan(number, (*self._due(), *arms))
+        chosen = max(reversed(list(paying)), key=lambda arm: paying[arm].value)
+        if chosen != FULL and (FULL in self._due() or self._num_issued < _NUM_OPENING):
+            own = paying.get(FULL)
+            plan = own if own is not None and own.is_probe else self._forced_plan(number, (FULL,))
+            return plan or own or paying[chosen]
+        return paying[chosen]
+
+    def _forced_plan(self, number: int, arms: Sequence[str]) -> Plan | None:
+        """The plan that tells most for what it costs, of the first arm that has one, though it may not pay."""
+        plans = (self._first_useful(self._state(arm, number, rival=True, must=True)) for arm in arms)
         return next((plan for plan in plans if plan is not None), None)
 
     # Arms.
@@ -102,7 +127,7 @@ class Allocation:
         arms = self._space.arms
         return [arm for arm in arms if len(arms) > 1 and _THIRD * self._issued[arm] < self._num_issued + 1]
 
-    def _state(self, arm: str, number: int, *, rival: bool = False) -> SearchState:
+    def _state(self, arm: str, number: int, *, rival: bool = False, must: bool = False) -> SearchState:
         return SearchState(
             arm=arm,
             num_in_arm=self._issued[arm],
@@ -110,6 +135,7 @@ class Allocation:
             trials=self._num_trials,
             number=number,
             rival=rival,
+            must=must,
         )
 
     # Repeats of the policy that everything later is built on.
@@ -141,7 +167,7 @@ class Allocation:
 
     def _first_useful(self, state: SearchState) -> Plan | None:
         """The first plan that may run; None if the arm has nothing left that could be cheaper."""
-        bound = self._evidence.bound(state.arm)
+        bound = self._planner.bound(state.arm)
         if bound <= _least(self._space["budget"]) * (1 + _ROUNDING):
             return None if state.rival else self._last_resort(state.arm)
         plans = itertools.islice(self._planner.plans(state), _MAX_ALTERNATIVES)
@@ -163,7 +189,7 @@ class Allocation:
         if self._is_useless(point, known):
             self.num_skipped += 1
             return None
-        return Plan(point=point, repeats=known)
+        return replace(plan, point=point, repeats=known)
 
     def _is_useless(self, point: FrozenDict, known: PolicyObservations | None) -> bool:
         policy = self._problem.policy(point)

@@ -34,9 +34,22 @@ class GainRule:
         if curve:
             self._finished.append((tuple(curve), final))
 
-    def projection(self, share_used: float, score: float, noise: float) -> float | None:
-        """The most that a trial can be expected to reach; None while too little is known."""
-        gains = [final - seen for curve, final in self._finished if (seen := _at(curve, share_used)) is not None]
+    @property
+    def num_finished(self) -> int:
+        """Trials that it knows."""
+        return len(self._finished)
+
+    def projection(self, share_used: float, score: float, noise: float, num_known: int | None = None) -> float | None:
+        """The most that a trial can be expected to reach; None while too little is known.
+
+        Args:
+            share_used: of the trial's own budget.
+            score: there.
+            noise: standard deviation of a score.
+            num_known: how many of the finished trials, in the order in which they were added, may be used; None is all.
+        """
+        finished = self._finished[:num_known]
+        gains = [final - seen for curve, final in finished if (seen := _at(curve, share_used)) is not None]
         if len(gains) < NUM_FINISHED:
             return None
         return score + max(0.0, *gains) + _NOISE_WIDTH * noise

@@ -27,10 +27,10 @@ class Encoding:
     def __init__(self, space: Space) -> None:
         self.space = space
         axes = [axis for axis in space.coordinates if not axis.is_single or axis.name == "budget"]
-        self._columns = [axis for axis in axes if axis.name != "arm"]
+        self.columns = [axis for axis in axes if axis.name != "arm"]
         self._has_arm = len(space.arms) > 1
-        self.trend = [axis.name for axis in self._columns].index("budget")
-        flags = [not _is_ordered(axis) for axis in self._columns] + [True] * self._has_arm
+        self.trend = [axis.name for axis in self.columns].index("budget")
+        flags = [not _is_ordered(axis) for axis in self.columns] + [True] * self._has_arm
         self.is_category = np.array(flags, dtype=np.bool_)
 
     def units(self, point: FrozenDict, arm: str) -> Array:
@@ -49,7 +49,7 @@ class Encoding:
         places = {axis.name: units[:, i] for i, axis in enumerate(axes)}
         active = self._active(axes, places, arm)
         columns = []
-        for axis in self._columns:
+        for axis in self.columns:
             if axis.name in places:
                 seen = places[axis.name] if _is_ordered(axis) else _category(axis, places[axis.name])
                 columns.append(np.where(active[axis.name], seen, _absent(axis)))

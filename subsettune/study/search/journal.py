@@ -158,6 +158,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         curve=tuple((share, metric) for share, metric in ended.get("curve", ())),
         projection=ended.get("projection"),
         is_stop_audit=ended.get("is_check", False),
+        is_probe=proposal.get("is_probe", False),
     )
 
 

@@ -49,6 +49,7 @@ class TrialRecord:
         curve: (share of its own budget used, metric) as observed.
         projection: of a stopped trial, the most that its metric was expected to reach.
         is_stop_audit: whether it would have been stopped and was run out to see if that had been right.
+        is_probe: whether it was not expected to reach the target; such a run is not stopped for missing it.
     """
 
     number: int
@@ -60,6 +61,7 @@ class TrialRecord:
     curve: tuple[tuple[float, float], ...] = ()
     projection: float | None = None
     is_stop_audit: bool = False
+    is_probe: bool = False
 
     @property
     def arm(self) -> str:

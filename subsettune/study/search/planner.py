@@ -1,7 +1,7 @@
 """Which point of an arm to try next: its opening, then the sampler in use, and where to go above the bound.
 
-A planner yields plans without end, best first; the search takes the first that it may run. It never asks a sampler
-again for a proposal that was turned down: a sampler that saw nothing new would only say the same.
+A planner yields plans, best first; the search takes the first that it may run. It never asks a sampler again for a
+proposal that was turned down: a sampler that saw nothing new would only say the same.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import numpy as np
 from subsettune import former_names
 from subsettune.config import FrozenDict
 from subsettune.policy import FULL
-from subsettune.study.search.frontier import Frontier
+from subsettune.study.search.needs import Needs
 from subsettune.study.search.observations import SearchEvidence, TrialRecord
-from subsettune.study.search.sources import SOURCES, CurrentFrontier, Plan, SearchState
+from subsettune.study.search.problem import Known
+from subsettune.study.search.sources import SOURCES, CurrentModel, FrontierSource, Plan, SearchState
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.samplers import Sampler
 from subsettune.study.spec.space import Space
@@ -36,13 +37,16 @@ class Planner:
         evidence: shared with the search, which fills it.
         sampler: where new points come from.
         seed: of the search.
+        known: before the first trial; None is nothing.
     """
 
-    def __init__(self, space: Space, evidence: SearchEvidence, sampler: Sampler, seed: int) -> None:
+    def __init__(
+        self, space: Space, evidence: SearchEvidence, sampler: Sampler, seed: int, known: Known | None = None
+    ) -> None:
         self._space = space
         self._evidence = evidence
         self._seed = seed
-        self._current = CurrentFrontier(space, evidence)
+        self._current = CurrentModel(space, evidence, known or Known(), seed)
         self._source = SOURCES[sampler](space, evidence, self._current)
 
     def start(self, record: TrialRecord) -> None:
@@ -55,13 +59,29 @@ class Planner:
         self._current.forget()
         self._source.end(record, violation)
 
-    def frontier(self) -> Frontier | None:
-        """The model of what is known now; None before anything ended."""
-        return self._current.get()
+    @property
+    def ends(self) -> bool:
+        """Whether the source ends the search when nothing pays any more."""
+        return isinstance(self._source, FrontierSource)
+
+    def needs(self) -> Needs | None:
+        """The model of what is known now; None before anything is."""
+        return self._current.needs()
+
+    def bound(self, arm: str) -> float:
+        """Cost below which further proposals of an arm must lie; infinity while there is none."""
+        if not self.ends:
+            return self._evidence.bound(arm)
+        needs = self.needs()
+        accepted = needs.accepted(arm) if needs is not None else ()
+        return accepted[0].tried.cost if accepted else math.inf
 
     def plans(self, state: SearchState) -> Iterator[Plan]:
-        """Plans for an arm, the most useful first, without end."""
+        """Plans for an arm, the most useful first; without end, unless the source ends the search."""
         rng = self._rng(state)
+        if self.ends:
+            yield from self._source.plans(state, rng)
+            return
         opening = self._opening(state)
         if opening is not None:
             yield opening

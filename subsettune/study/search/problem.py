@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from subsettune import config
-from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, UNIT, setting
+from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, UNIT, FrozenDict, setting
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
 from subsettune.study.spec.samplers import Sampler, SamplerName, sampler_of
@@ -20,6 +20,21 @@ def _nothing(_: Policy) -> str | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is known of a task before the first trial.
+
+    Args:
+        recipe: values of the conventional recipe, by name of the coordinate; empty if unknown.
+        reference: score of the conventional training; None if unknown.
+        num_references: runs behind it.
+    """
+
+    recipe: Mapping[str, Any] = FrozenDict()
+    reference: float | None = None
+    num_references: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SearchProblem:
     """What is searched, and what counts as found.
 
@@ -29,6 +44,9 @@ class SearchProblem:
         target: metric that a policy must reach, tolerance already taken off.
         higher_is_better: direction of the metric.
         why_not: says why a policy cannot run (its selection costs more than its subset stretch), or None if it can.
+        recipe: values that the conventional recipe has for the hyperparameters of the space; as far as it is known.
+        reference: mean metric of the conventional training; None if unknown.
+        num_references: runs behind it.
 
     Raises:
         ConfigError: the space does not fit the task.
@@ -39,6 +57,9 @@ class SearchProblem:
     target: float
     higher_is_better: bool = True
     why_not: Callable[[Policy], str | None] = _nothing
+    recipe: Mapping[str, Any] = FrozenDict()
+    reference: float | None = None
+    num_references: int = 1
 
     def __post_init__(self) -> None:
         self.space.resolve(self.facts)
@@ -55,6 +76,12 @@ class SearchProblem:
     def score(self, metric: float) -> float:
         """A metric as a score."""
         return self._sign * metric
+
+    @property
+    def known(self) -> Known:
+        """What the model knows before the first trial."""
+        reference = None if self.reference is None else self.score(self.reference)
+        return Known(recipe=self.recipe, reference=reference, num_references=self.num_references)
 
     def metric(self, score: float) -> float:
         """A score as a metric."""

@@ -41,6 +41,7 @@ from subsettune.study.search.observations import Outcome, SearchEvidence, TrialR
 from subsettune.study.search.planner import Planner
 from subsettune.study.search.problem import SearchProblem, SearchSettings
 from subsettune.study.search.shortlist import Shortlist
+from subsettune.study.search.sources import CurrentModel, Plan
 
 __all__ = ["DONE", "WAIT", "Counts", "Outcome", "Pause", "Proposal", "Search", "SearchProblem", "SearchSettings"]
 
@@ -127,7 +128,7 @@ class Search:
         self._problem = problem
         self._journal = Journal(storage, name, problem.identity | {"seed": settings.seed})
         self._evidence = SearchEvidence(problem.target_score, settings.noise)
-        self._planner = Planner(problem.space, self._evidence, settings.source, settings.seed)
+        self._planner = Planner(problem.space, self._evidence, settings.source, settings.seed, problem.known)
         self._allocation = Allocation(
             problem, settings.trials, self._evidence, self._planner, self._journal.num_skipped
         )
@@ -136,6 +137,10 @@ class Search:
         self._restarts: deque[Proposal] = deque()
         self._next_number = 0
         self._running: dict[int, TrialRecord] = {}
+        self._held: dict[int, TrialRecord] = {}  # ended, and not yet shown to what proposes
+        self._basis: dict[int, tuple[int, float | None]] = {}  # of stopping a running trial; see `_begin`
+        self._refused: tuple[int, int] | None = None  # number and trials shown at which there was no plan
+        self._num_shown = 0
         self._tally: Counter[str] = Counter()
         self._leftovers: list[TrialRecord] = []
         self._load()
@@ -162,22 +167,60 @@ class Search:
             return self._restarts.popleft()
         if self._allocation.remaining <= 0:
             return DONE
-        if len(self._running) >= self.settings.parallel:
+        number = self._next_number
+        if len(self._running) >= self.settings.parallel or not self._show(number - self.settings.parallel):
             return WAIT
-        plan = self._allocation.next_plan(self._next_number)
-        if plan is None:
-            return WAIT if self._running else DONE
-        return self._issue(plan.point, _run_seed(self.settings.seed, self._next_number), plan.confirms)
+        while (plan := self._plan(number)) is None:
+            following = min((*self._held, *self._running), default=None)
+            if following is None:
+                return DONE
+            if not self._show(following):
+                return WAIT
+        seed = _run_seed(self.settings.seed, number)
+        return self._issue(plan.point, seed, plan.confirms, is_probe=plan.is_probe)
 
-    def _issue(self, point: FrozenDict, seed: int, confirms: int | None, continues: int | None = None) -> Proposal:
+    def _plan(self, number: int) -> Plan | None:
+        """What to spend a trial on; None if what was shown so far leaves nothing of use."""
+        moment = (number, self._num_shown)
+        if self._refused == moment:
+            return None
+        plan = self._allocation.next_plan(number)
+        self._refused = moment if plan is None else None
+        return plan
+
+    def _show(self, last: int) -> bool:
+        """Show what proposes the trials up to a number, in order; False if one of them has not ended."""
+        if min(self._running, default=last + 1) <= last:
+            return False
+        for number in sorted(number for number in self._held if number <= last):
+            record = self._held.pop(number)
+            self._num_shown += 1
+            score = self._put(self._evidence, record)
+            if record.curve and record.outcome is not None and record.outcome.cause == "finished":
+                assert score is not None
+                self._rule.add([(share, self._problem.score(metric)) for share, metric in record.curve], score)
+            self._planner.end(record, self._violation(record) if self._is_telling(record) else None)
+        return True
+
+    def _issue(
+        self,
+        point: FrozenDict,
+        seed: int,
+        confirms: int | None,
+        continues: int | None = None,
+        *,
+        is_probe: bool = False,
+    ) -> Proposal:
         """Write a trial down and hand it out."""
         policy = self._problem.policy(point)
         cost = float(point["budget"])
         proposal = {"point": point, "seed": seed, "cost": cost, "confirms": confirms, "continues": continues}
+        proposal |= {"is_probe": True} if is_probe else {}
         self._journal.num_skipped = self._allocation.num_skipped
         number = self._journal.begin(self._problem.space, proposal)
         self._next_number = number + 1
-        self._begin(TrialRecord(number=number, point=point, seed=seed, cost=cost, confirms=confirms))
+        record = TrialRecord(number=number, point=point, seed=seed, cost=cost, confirms=confirms, is_probe=is_probe)
+        self._begin(record)
         return Proposal(
             number=number,
             policy=policy,
@@ -189,6 +232,8 @@ class Search:
         )
 
     def _begin(self, record: TrialRecord) -> None:
+        noise = self._evidence.noise
+        self._basis[record.number] = (self._rule.num_finished, None if noise is None else noise[0])
         self._running[record.number] = record
         self._records[record.number] = record
         self._evidence.start(record)
@@ -209,14 +254,15 @@ class Search:
         if not math.isfinite(metric):
             return False
         record = replace(record, curve=(*record.curve, (float(share_used), float(metric))))
-        noise, score = self._evidence.noise, self._problem.score(metric)
-        is_hopeless = noise is not None and share_used < 1 and self._rule.is_hopeless(share_used, score, noise[0])
+        score, (num_finished, noise) = self._problem.score(metric), self._basis[number]
+        may_stop = noise is not None and share_used < 1 and not record.is_probe
+        projection = self._rule.projection(share_used, score, noise or 0.0, num_finished) if may_stop else None
+        is_hopeless = projection is not None and projection < self._problem.target_score
         if is_hopeless and not record.is_stop_audit:
-            assert noise is not None
             if is_stop_audit(self.settings.seed, number, self.settings.check_stops):
                 record = replace(record, is_stop_audit=True)
             else:
-                record = replace(record, projection=self._rule.projection(share_used, score, noise[0]))
+                record = replace(record, projection=projection)
         self._running[number] = self._records[number] = record
         return is_hopeless and not record.is_stop_audit
 
@@ -246,23 +292,37 @@ class Search:
     def _end(self, record: TrialRecord) -> None:
         assert record.outcome is not None
         self._running.pop(record.number)
-        self._records[record.number] = record
+        self._basis.pop(record.number)
+        self._records[record.number] = self._held[record.number] = record
         outcome = record.outcome
         self._tally[outcome.cause] += 1
-        score = None
         if outcome.cause == "finished" and outcome.metric is not None:
-            score = self._problem.score(outcome.metric)
-            self._rule.add([(share, self._problem.score(metric)) for share, metric in record.curve], score)
             self._tally["checked"] += record.is_stop_audit
-            self._tally["false_stops"] += record.is_stop_audit and score >= self._problem.target_score
-        elif outcome.cause == "stopped":
-            score = record.projection
-        if outcome.cause == "stopped" and score is None:  # stopped by the caller: it shows nothing
-            self._evidence.drop(record)
+            reached = self._problem.score(outcome.metric) >= self._problem.target_score
+            self._tally["false_stops"] += record.is_stop_audit and reached
+
+    def _put(self, evidence: SearchEvidence, record: TrialRecord) -> float | None:
+        """End a trial in the evidence; return the score that it shows."""
+        assert record.outcome is not None
+        score = record.projection
+        if record.outcome.cause == "finished" and record.outcome.metric is not None:
+            score = self._problem.score(record.outcome.metric)
+        if self._is_blank(record):
+            evidence.drop(record)
         else:
-            self._evidence.end(record, score)
-        known = outcome.cause != "failed" and not (outcome.cause == "stopped" and score is None)
-        self._planner.end(record, self._violation(record) if known else None)
+            evidence.end(record, score)
+        return score
+
+    @staticmethod
+    def _is_blank(record: TrialRecord) -> bool:
+        """Whether a trial was stopped by the caller, and not by the rule: it shows nothing."""
+        assert record.outcome is not None
+        return record.outcome.cause == "stopped" and record.projection is None
+
+    def _is_telling(self, record: TrialRecord) -> bool:
+        """Whether a trial says how far its policy is from the target."""
+        assert record.outcome is not None
+        return record.outcome.cause != "failed" and not self._is_blank(record)
 
     def _violation(self, record: TrialRecord) -> float:
         """Target minus score, in the metric's units; positive for whatever did not finish."""
@@ -296,11 +356,13 @@ class Search:
                 continue
             self._journal.sweep(record.number, self._least_violation())
             self._running.pop(record.number)
+            self._basis.pop(record.number)
             self._records.pop(record.number)
             self._allocation.drop(record)
             self._evidence.drop(record)
             self._planner.end(record, None)
-            proposals.append(self._issue(record.point, record.seed, record.confirms, record.number))
+            again = self._issue(record.point, record.seed, record.confirms, record.number, is_probe=record.is_probe)
+            proposals.append(again)
         return tuple(proposals)
 
     # Results.
@@ -321,6 +383,11 @@ class Search:
         )
 
     @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms that are searched."""
+        return self._problem.space.arms
+
+    @property
     def records(self) -> tuple[TrialRecord, ...]:
         """All trials, by number."""
         return tuple(self._records[number] for number in sorted(self._records))
@@ -328,7 +395,15 @@ class Search:
     @property
     def shortlist(self) -> Shortlist:
         """What the search would hand on as it stands."""
-        return Shortlist(self._problem, self._evidence, self._planner.frontier())
+        if not self._held:
+            return Shortlist(self._problem, self._evidence, self._planner.needs())
+        evidence = SearchEvidence(self._problem.target_score, self.settings.noise)
+        for record in self.records:
+            evidence.start(record)
+            if record.outcome is not None:
+                self._put(evidence, record)
+        model = CurrentModel(self._problem.space, evidence, self._problem.known, self.settings.seed)
+        return Shortlist(self._problem, evidence, model.needs())
 
 
 def _run_seed(seed: int, number: int) -> int:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from subsettune.config import FrozenDict
 from subsettune.policy import Policy
-from subsettune.study.search.frontier import Assessed, Frontier
+from subsettune.study.search.needs import Assessed, Needs, Outlook
 from subsettune.study.search.observations import SearchEvidence
 from subsettune.study.search.problem import SearchProblem
 
@@ -20,6 +25,8 @@ class ShortlistedPolicy:
         coordinates: the point of the space it comes from.
         cost: share of the reference's compute.
         metric: estimate of its noise-free metric, from its seeds and its neighbours; not the luckiest seed.
+        standard_error: of that estimate.
+        spread: standard deviation of its metric from seed to seed, from its own seeds and those of its like.
         probability: that its noise-free metric reaches the target.
         num_seeds: seeds it was seen on.
         number: of the first trial that had this policy.
@@ -29,6 +36,8 @@ class ShortlistedPolicy:
     coordinates: FrozenDict
     cost: float
     metric: float
+    standard_error: float
+    spread: float
     probability: float
     num_seeds: int
     number: int
@@ -40,13 +49,13 @@ class Shortlist:
     Args:
         problem: what is searched.
         evidence: what its trials have shown.
-        frontier: the model of it; None before any trial ended.
+        needs: the model of it; None before any trial ended.
     """
 
-    def __init__(self, problem: SearchProblem, evidence: SearchEvidence, frontier: Frontier | None) -> None:
+    def __init__(self, problem: SearchProblem, evidence: SearchEvidence, needs: Needs | None) -> None:
         self._problem = problem
         self._evidence = evidence
-        self._frontier = frontier
+        self._needs = needs
 
     def best(self, *, arm: str | None = None) -> ShortlistedPolicy | None:
         """The policy to verify first: the cheapest that is feasible beyond the luck of its seeds; None if none is."""
@@ -78,13 +87,52 @@ class Shortlist:
 
         For a search that trusts nothing: a verification of this policy tells by how much it missed.
         """
-        assessed = self._frontier.assessed if self._frontier is not None else ()
+        assessed = self._needs.assessed if self._needs is not None else ()
         tried = [a for a in assessed if arm in (None, a.tried.arm)]
         best = max(tried, key=lambda a: (a.probability, a.score, -a.tried.cost), default=None)
         return self._handed_on(best) if best is not None else None
 
+    def leaders(self, arm: str, count: int) -> tuple[ShortlistedPolicy, ...]:
+        """The policies of an arm that need least, accepted or not, each at the budget that it is expected to need."""
+        if self._needs is None:
+            return ()
+        units, needs = self._needs.leaders(arm)
+        points = [self._needs.point(row, arm) for row in units[:count]]
+        pairs = zip(points, needs, strict=False)
+        return tuple(self.outlook(point, (math.exp(need),))[0] for point, need in pairs)
+
+    def outlook(self, coordinates: Mapping[str, Any], budgets: Sequence[float]) -> tuple[ShortlistedPolicy, ...]:
+        """What the model expects of a policy at budgets, be they tried or not: the same point with each of them."""
+        if self._needs is None:
+            return ()
+        return tuple(self._expected(coordinates, one) for one in self._needs.outlook(coordinates, budgets))
+
+    def _expected(self, coordinates: Mapping[str, Any], found: Outlook) -> ShortlistedPolicy:
+        assert self._needs is not None
+        point = FrozenDict({**coordinates, "budget": found.budget})
+        tried = self._needs.nearest_trial(point)
+        own = self._evidence.find(point)
+        return ShortlistedPolicy(
+            policy=self._problem.policy(point),
+            coordinates=point,
+            cost=found.budget,
+            metric=self._problem.metric(found.score),
+            standard_error=found.standard_error,
+            spread=found.spread,
+            probability=found.probability,
+            num_seeds=0 if own is None else len(own.scores),
+            number=tried.first,
+        )
+
+    def interval(self, arm: str) -> tuple[float, float] | None:
+        """Between which costs the least one with which a policy of an arm reaches the target lies, with 80 % belief.
+
+        Noise hides it: a search for few references cannot know a cost to 5 %. None if no run of the arm finished.
+        """
+        return self._needs.interval(arm, np.random.default_rng(0)) if self._needs is not None else None
+
     def _accepted(self, arm: str | None) -> tuple[Assessed, ...]:
-        return self._frontier.accepted(arm) if self._frontier is not None else ()
+        return self._needs.accepted(arm) if self._needs is not None else ()
 
     def _handed_on(self, assessed: Assessed) -> ShortlistedPolicy:
         tried = assessed.tried
@@ -93,6 +141,8 @@ class Shortlist:
             coordinates=tried.point,
             cost=tried.cost,
             metric=self._problem.metric(assessed.score),
+            standard_error=assessed.standard_error,
+            spread=assessed.spread,
             probability=assessed.probability,
             num_seeds=len(tried.scores),
             number=tried.first,

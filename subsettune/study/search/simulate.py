@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
+
 from subsettune import config
-from subsettune.config import AT_LEAST_ONE, POSITIVE, setting
+from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, FrozenDict, setting
 from subsettune.errors import ConfigError, Mistake
 from subsettune.facts import TaskFacts
 from subsettune.policy import FULL, Policy
@@ -28,6 +30,7 @@ from subsettune.study.spec.space import Space
 Runner = Callable[[Policy, int], float]
 
 _CURVE_SHARES = tuple(i / 10 for i in range(1, 10))  # of a trial's own budget, at which its curve is looked at
+_NUM_REFERENCES = 5  # runs of the made-up conventional training
 _FLOPS = 1_000_000  # of one forward pass; any number large enough that costs do not round
 
 
@@ -42,6 +45,11 @@ class SimulationSettings:
         reference_passes: compute of the conventional recipe.
         target: what a policy must reach, tolerance already taken off.
         sampler: where new points come from.
+        jitter: standard deviation of the log of a trial's duration about its compute: machines are not equally fast.
+        shuffle: seed of these durations; a search with the same `workers` must end the same for each.
+        noise: standard deviation of the metric over seeds, as the reference measured it; None if it did not.
+        recipe: values of the conventional recipe for the hyperparameters of the space.
+        reference: mean metric of the conventional training, over five runs; None if unknown.
         num_examples: N; needed with `q`, as are the next two.
         num_parameters: P.
         num_outputs: M.
@@ -53,6 +61,11 @@ class SimulationSettings:
     reference_passes: float = setting(rule=POSITIVE)
     target: float
     sampler: SamplerName = "auto"
+    jitter: float = setting(0.0, rule=NOT_NEGATIVE)
+    shuffle: int = 0
+    noise: float | None = setting(None, rule=NOT_NEGATIVE)
+    recipe: FrozenDict = FrozenDict()
+    reference: float | None = None
     num_examples: int | None = setting(None, rule=AT_LEAST_ONE)
     num_parameters: int | None = setting(None, rule=AT_LEAST_ONE)
     num_outputs: int | None = setting(None, rule=AT_LEAST_ONE)
@@ -80,7 +93,9 @@ class SimulationSettings:
     @property
     def search(self) -> SearchSettings:
         """How it is searched."""
-        return SearchSettings(trials=self.trials, parallel=self.workers, seed=self.seed, sampler=self.sampler)
+        return SearchSettings(
+            trials=self.trials, parallel=self.workers, seed=self.seed, sampler=self.sampler, noise=self.noise
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +107,7 @@ class Simulation:
             the search would stake a verification on none.
         best_full: the best of the full arm, or None.
         candidates: what would be verified, cheapest first.
+        intervals: of the least cost with which a policy of an arm reaches the target, by arm; see `Shortlist.interval`.
         compute: spent by all trials, in references; a stopped run counts up to its stop.
         duration: virtual time from the first start to the last end, in references.
         counts: what became of the proposals.
@@ -101,6 +117,7 @@ class Simulation:
     best: ShortlistedPolicy | None
     best_full: ShortlistedPolicy | None
     candidates: tuple[ShortlistedPolicy, ...]
+    intervals: FrozenDict
     compute: float
     duration: float
     counts: Counts
@@ -125,8 +142,15 @@ def simulate(space: Mapping[str, Any], runner: Runner, settings: SimulationSetti
     if "q" in read and None in settings.sizes:
         message = "q needs num_examples, num_parameters and num_outputs. Give them, or search subset_share."
         raise ConfigError((Mistake(("q",), message),))
-    problem = SearchProblem(space=read, facts=settings.facts, target=settings.target)
-    clock = _Clock(Search(problem, settings.search), runner)
+    problem = SearchProblem(
+        space=read,
+        facts=settings.facts,
+        target=settings.target,
+        recipe=settings.recipe,
+        reference=settings.reference,
+        num_references=_NUM_REFERENCES,
+    )
+    clock = _Clock(Search(problem, settings.search), runner, settings)
     clock.run()
     return clock.result()
 
@@ -134,12 +158,13 @@ def simulate(space: Mapping[str, Any], runner: Runner, settings: SimulationSetti
 class _Clock:
     """Virtual workers and the queue of what happens next."""
 
-    def __init__(self, search: Search, runner: Runner) -> None:
+    def __init__(self, search: Search, runner: Runner, settings: SimulationSettings) -> None:
         self._search = search
         self._runner = runner
         self._curve: Callable[[Policy, int, float], float] | None = getattr(runner, "curve", None)
         self._queue: list[tuple[float, int, int, Proposal]] = []  # time, ticket, place on the curve, proposal
         self._ticket = itertools.count()
+        self._jitter, self._shuffle = settings.jitter, settings.shuffle
         self._now = 0.0
         self._compute = 0.0
 
@@ -161,8 +186,14 @@ class _Clock:
             place = len(_CURVE_SHARES)
         share = (*_CURVE_SHARES, 1.0)[place]
         begun = (0.0, *_CURVE_SHARES)[place] if self._curve is not None else 0.0
-        when = start + (share - begun) * proposal.cost
+        when = start + (share - begun) * proposal.cost * self._slowness(proposal.number)
         heapq.heappush(self._queue, (when, next(self._ticket), place, proposal))
+
+    def _slowness(self, number: int) -> float:
+        """How much longer a trial takes than its compute."""
+        if self._jitter == 0:
+            return 1.0
+        return math.exp(self._jitter * float(np.random.default_rng([self._shuffle, number]).standard_normal()))
 
     def _happen(self, proposal: Proposal, place: int) -> None:
         if place == len(_CURVE_SHARES):
@@ -193,6 +224,7 @@ class _Clock:
             best=shortlist.best(),
             best_full=shortlist.best(arm=FULL),
             candidates=shortlist.candidates(3),
+            intervals=FrozenDict({arm: shortlist.interval(arm) for arm in search.arms}),
             compute=self._compute,
             duration=self._now,
             counts=search.counts,

@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 from subsettune.config import FrozenDict
+from subsettune.policy import FULL, SUBSET
 from subsettune.study.search.encoding import Encoding
-from subsettune.study.search.frontier import Frontier, Offer, Request
+from subsettune.study.search.frontier import Frontier
+from subsettune.study.search.needs import SEEDS, Needs, Wish, nearest, nearest_budget, recipe_point
 from subsettune.study.search.observations import PolicyObservations, SearchEvidence, TrialRecord
+from subsettune.study.search.problem import Known
 from subsettune.study.search.samplers import ArmSampler, GPArmSampler, TPEArmSampler
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.samplers import Sampler
 from subsettune.study.spec.space import Space
 
-_EXPLORE_EVERY = 16  # one trial in so many of an arm does not ask the model, in case it is wrong; more often cost 5 %
-_EXPLORE_SHARE = 0.35  # probability that such a trial draws a coordinate anew
-_IMPROVE_EVERY = 2  # one trial in so many looks for what scores higher, rather than for what passes at less
+_NUM_RECIPE = 2  # trials of the unchanged recipe that open the full arm
+_FULL_DESIGN, _SUBSET_DESIGN = 12, 4  # at most one trial in so many is spent on an arm's design
+_CLOSER = 0.6  # of what the recipe seems to need after one look: the budget of the second
+_CHEAP = 0.33  # of what the recipe needs: the budget of a design
+_HYPER_WIDTH = 0.8  # e-folds; standard deviation of a design's hyperparameters about the recipe's
+_NEARLY = 1.1  # of what a subset seems to need: a shorter schedule that costs more than this is not improved on
+_RESERVE = 5  # trials that are kept for the checks of an arm of which no policy is accepted
 _CLOSING_SHARE = 0.15  # last share of the trials, in which every sampler gives way to repeats that can settle the best
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A point to try; `repeats` is the policy it repeats with another seed, if any."""
+    """A point to try.
+
+    Args:
+        point: of the space.
+        repeats: the policy that it repeats with another seed, if any.
+        value: what it gains, net of what it costs; 0 where the source does not say.
+        is_probe: whether it is not expected to reach the target.
+    """
 
     point: FrozenDict
     repeats: PolicyObservations | None = None
+    value: float = 0.0
+    is_probe: bool = False
 
     @property
     def confirms(self) -> int | None:
@@ -49,6 +67,7 @@ class SearchState:
         trials: of the whole search.
         number: of the trial being planned; seeds its random choices.
         rival: whether the other arm's best is the cost to beat, too.
+        must: whether the arm gets a trial even if none of it pays.
     """
 
     arm: str
@@ -57,40 +76,46 @@ class SearchState:
     trials: int
     number: int
     rival: bool = False
+    must: bool = False
 
 
-class CurrentFrontier:
-    """The model of what is known now, fitted when it is asked for.
+class CurrentModel:
+    """The models of what is known now, fitted when they are asked for.
 
     Args:
         space: to search.
         evidence: shared with the search, which fills it.
+        known: before the first trial.
+        seed: of the search.
     """
 
-    def __init__(self, space: Space, evidence: SearchEvidence) -> None:
+    def __init__(self, space: Space, evidence: SearchEvidence, known: Known, seed: int) -> None:
         self._encoding = Encoding(space)
         self._evidence = evidence
-        self._fitted: Frontier | None = None
+        self.known = known
+        self.seed = seed
+        self._frontier: Frontier | None = None
+        self._needs: Needs | None = None
 
     def forget(self) -> None:
         """Something was learnt."""
-        self._fitted = None
+        self._frontier = self._needs = None
 
-    def get(self) -> Frontier | None:
-        """The model; None before anything ended."""
-        if self._fitted is None and any(t.scores or t.optimistic or t.num_lost for t in self._evidence):
-            self._fitted = Frontier(self._encoding, self._evidence)
-        return self._fitted
+    @property
+    def _is_anything_known(self) -> bool:
+        return any(t.scores or t.optimistic or t.num_lost for t in self._evidence)
 
-    def request(self, state: SearchState, frontier: Frontier) -> Request:
-        """What is wanted of the model for an arm."""
-        accepted = frontier.accepted(None if state.rival else state.arm)
-        return Request(
-            arm=state.arm,
-            bound=self._evidence.bound(state.arm),
-            best=accepted[0].tried.cost if accepted else math.inf,
-            may_be_new=state.remaining > 1 or self._evidence.is_noise_free,
-        )
+    def needs(self) -> Needs | None:
+        """What each policy needs; None before anything is known."""
+        if self._needs is None and (self._is_anything_known or self.known.reference is not None):
+            self._needs = Needs(self._encoding, self._evidence, self.known)
+        return self._needs
+
+    def frontier(self) -> Frontier | None:
+        """The model by which the samplers choose what to repeat; None before anything ended."""
+        if self._frontier is None and self._is_anything_known:
+            self._frontier = Frontier(self._encoding, self._evidence)
+        return self._frontier
 
 
 class PlanSource(ABC):
@@ -102,7 +127,7 @@ class PlanSource(ABC):
         current: the model of it.
     """
 
-    def __init__(self, space: Space, evidence: SearchEvidence, current: CurrentFrontier) -> None:
+    def __init__(self, space: Space, evidence: SearchEvidence, current: CurrentModel) -> None:
         self._space = space
         self._evidence = evidence
         self._current = current
@@ -124,53 +149,97 @@ class PlanSource(ABC):
 
 
 class FrontierSource(PlanSource):
-    """This package's own model of the frontier between feasible and infeasible policies."""
+    """This package's own model of what each policy needs (`needs`).
+
+    It begins cheap: the unchanged recipe at two budgets, then an arm's design at a fraction of what the recipe needs,
+    where every category is met. From then on probes, while they pay and trials are left to check what they find, and
+    checks. It ends when nothing pays.
+    """
 
     def plans(self, state: SearchState, rng: np.random.Generator) -> Iterator[Plan]:
-        """Now and then a look elsewhere; then what moves the frontier most."""
-        frontier = self._current.get()
-        if frontier is None:
-            return
-        request = self._current.request(state, frontier)
-        if state.num_in_arm % _EXPLORE_EVERY == _EXPLORE_EVERY - 1 and request.may_be_new:
-            yield self._exploring(state, frontier, rng)
-        elif self._is_time_to_improve(state):
-            yield from map(_plan, frontier.improvers(request, rng))
-        yield from map(_plan, frontier.offers(request, rng))
+        """The opening, the design, then what gains most."""
+        if state.arm == FULL and state.num_in_arm < _NUM_RECIPE:
+            yield self._recipe(state)
+        needs = self._current.needs()
+        design = self._design(state, needs)
+        if design is not None:
+            yield design
+        if needs is None:
+            while True:
+                yield Plan(point=self._space.sample(rng, state.arm), value=math.inf)
+        wish = self._wish(state, needs)
+        offers = []
+        if state.must or state.remaining > self._reserve(state, needs):
+            offers = [(offer, 1.0) for offer in needs.probes(wish, rng)]
+        offers += [(offer, 0.0) for offer in needs.checks(wish, rng)]
+        for offer, first in offers:
+            value = offer.value + first
+            yield Plan(point=offer.point, repeats=offer.repeats, value=value, is_probe=offer.is_probe)
 
-    def _is_time_to_improve(self, state: SearchState) -> bool:
-        """Noise makes shaving the budget of the policy at hand look better than it is; without noise it is the best."""
-        is_turn = state.num_in_arm % _IMPROVE_EVERY == 0 and not self._evidence.is_noise_free
-        return is_turn and state.remaining > _CLOSING_SHARE * state.trials
+    def _wish(self, state: SearchState, needs: Needs) -> Wish:
+        is_control = state.arm == FULL and bool(needs.accepted(FULL))  # of that, one is wanted in any case
+        is_rival = state.arm != FULL or is_control
+        accepted = needs.accepted(None if is_rival else state.arm)
+        best = accepted[0].tried.cost if accepted else math.inf
+        return Wish(
+            arm=state.arm,
+            best=min(accepted[0].tried.cost, _NEARLY * needs.least(SUBSET)) if accepted and is_control else best,
+            is_rival=is_rival and not state.must,
+            may_be_new=state.remaining >= SEEDS or self._evidence.is_noise_free,
+            must=state.must,
+        )
 
-    def _exploring(self, state: SearchState, frontier: Frontier, rng: np.random.Generator) -> Plan:
-        """The most promising policy of the arm with some of its coordinates drawn anew, at about its budget.
+    def _reserve(self, state: SearchState, needs: Needs) -> int:
+        """Trials that are kept for checks."""
+        if self._evidence.is_noise_free:
+            return 1
+        open_ = sum(not needs.accepted(arm) for arm in self._space.arms)
+        return min(_RESERVE * open_ + 2, state.trials // 2)
 
-        All drawn anew would nearly always be hopeless, and tell nothing of the frontier.
-        """
-        base = frontier.leader(state.arm)
-        if base is None:
-            return Plan(point=self._space.sample(rng, state.arm))
+    def _recipe(self, state: SearchState) -> Plan:
+        """The unchanged recipe, at a budget in the middle, then nearer to what it needs."""
+        axis, needs = self._space["budget"], self._current.needs()
+        point = recipe_point(self._space, self._current.known, axis.from_unit(0.5))
+        if state.num_in_arm:
+            tried = self._evidence.find(point)
+            is_seen = tried is not None and bool(tried.scores)
+            need = _CLOSER * needs.need(point, FULL) if needs is not None and is_seen else axis.from_unit(0.7)
+            point = FrozenDict(point | {"budget": nearest_budget(axis, need)})
+        return Plan(point=point, value=math.inf)
+
+    def _design(self, state: SearchState, needs: Needs | None) -> Plan | None:
+        """One row of a Latin hypercube over all but the budget, at a fraction of what the recipe needs."""
         axes = [axis for axis in self._space.axes(state.arm) if not axis.is_single and axis.name != "budget"]
-        drawn = {axis.name for axis in axes if rng.random() < _EXPLORE_SHARE}
-        drawn |= {axes[int(rng.integers(len(axes)))].name} if axes else set()
+        first = _NUM_RECIPE if state.arm == FULL else 0
+        most = state.trials // (_FULL_DESIGN if state.arm == FULL else _SUBSET_DESIGN)
+        categories = max((len(axis.values) for axis in axes), default=0)
+        size = min(max(len(axes), categories), most)
+        index = state.num_in_arm - first
+        if not 0 <= index < size:
+            return None
+        budget = self._space["budget"]
+        recipe = recipe_point(self._space, self._current.known, budget.from_unit(0.5))
+        need = needs.need(recipe, FULL) if needs is not None else budget.from_unit(0.65)
 
         def value_of(axis: Coordinate) -> object:
-            place = float(rng.random())
             if axis.name == "budget":
-                top = axis.to_unit(base["budget"])
-                return axis.from_unit(top * (0.8 + 0.2 * place))
-            return axis.from_unit(place) if axis.name in drawn or axis.name not in base else base[axis.name]
+                return nearest_budget(axis, _CHEAP * need)
+            digest = hashlib.sha256(f"{state.arm}:{axis.name}".encode()).digest()
+            rng = np.random.default_rng([self._current.seed, *digest])
+            place = (rng.permutation(size)[index] + rng.random(size)[index]) / size
+            return axis.from_unit(self._near_recipe(axis, place))
 
-        return Plan(point=self._space.point(state.arm, value_of))
+        return Plan(point=self._space.point(state.arm, value_of), value=math.inf, is_probe=True)
 
-    def value(self, state: SearchState, rng: np.random.Generator) -> float:
-        """What the best offer is worth."""
-        frontier = self._current.get()
-        if frontier is None:
-            return super().value(state, rng)
-        offers = frontier.offers(self._current.request(state, frontier), rng)
-        return next((offer.value for offer in offers), 0.0)
+    def _near_recipe(self, axis: Coordinate, place: float) -> float:
+        """A place of a hyperparameter about the recipe's, within an e-fold mostly; of other axes, as it is."""
+        recipe = self._current.known.recipe
+        if axis.name not in recipe or axis.kind == "choice" or not axis.log:
+            return place
+        centre = axis.to_unit(nearest(axis, recipe[axis.name]))
+        width = _HYPER_WIDTH / math.log(axis.hi / axis.lo)
+        low, high = ndtr(-centre / width), ndtr((1 - centre) / width)
+        return float(np.clip(centre + width * ndtri(low + place * (high - low)), 0.0, 1.0))
 
 
 class SampledSource(PlanSource):
@@ -187,7 +256,7 @@ class SampledSource(PlanSource):
         self,
         space: Space,
         evidence: SearchEvidence,
-        current: CurrentFrontier,
+        current: CurrentModel,
         kind: type[ArmSampler] | None = None,
     ) -> None:
         super().__init__(space, evidence, current)
@@ -208,9 +277,10 @@ class SampledSource(PlanSource):
         """Repeats that can settle what is best; then the sampler's point, if there is a sampler."""
         if not self._evidence.is_noise_free:
             closing = state.remaining <= min(_CLOSING_SHARE * state.trials, 15)
-            if closing and (frontier := self._current.get()) is not None:
-                request = replace(self._current.request(state, frontier), may_be_new=False)
-                yield from (_plan(offer) for offer in frontier.offers(request, rng) if offer.repeats is not None)
+            if closing and (frontier := self._current.frontier()) is not None:
+                accepted = frontier.accepted(None if state.rival else state.arm)
+                best = accepted[0].tried.cost if accepted else math.inf
+                yield from (Plan(point=t.point, repeats=t) for t in frontier.repeats(state.arm, best))
             hopeful = self._evidence.hopeful(state.arm)
             if hopeful is not None:
                 yield Plan(point=hopeful.point, repeats=hopeful)
@@ -219,13 +289,9 @@ class SampledSource(PlanSource):
             yield Plan(point=self._samplers[state.arm].propose(running, int(rng.integers(2**31))))
 
 
-SOURCES: Mapping[Sampler, Callable[[Space, SearchEvidence, CurrentFrontier], PlanSource]] = {
+SOURCES: Mapping[Sampler, Callable[[Space, SearchEvidence, CurrentModel], PlanSource]] = {
     "frontier": FrontierSource,
     "gp": partial(SampledSource, kind=GPArmSampler),
     "tpe": partial(SampledSource, kind=TPEArmSampler),
     "random": SampledSource,
 }
-
-
-def _plan(offer: Offer) -> Plan:
-    return Plan(point=offer.point, repeats=offer.repeats)

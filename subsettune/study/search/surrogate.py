@@ -47,7 +47,7 @@ def _blas() -> Any:
     return threadpoolctl.ThreadpoolController()
 
 
-def _on_one_thread(function: Callable[P, T]) -> Callable[P, T]:
+def on_one_thread(function: Callable[P, T]) -> Callable[P, T]:
     """Run with BLAS on one thread, and give the others back afterwards.
 
     On these small matrices threads only wait for one another (8 times slower next to a busy core, measured), and their
@@ -101,7 +101,7 @@ class Surrogate:
     chol: Array
     alpha: Array
 
-    @_on_one_thread
+    @on_one_thread
     def predict(self, x: Array) -> tuple[Array, Array]:
         """Posterior mean and standard deviation of the noise-free value, each (m,), at points (m, d)."""
         cross = self._prior(x, self.data.x)
@@ -113,9 +113,9 @@ class Surrogate:
 
     def correlation(self, a: Array, b: Array) -> Array:
         """(m, k) prior correlation of the values at two sets of points, the trend aside."""
-        return _matern(self._squared(a, b))[0]
+        return matern(self._squared(a, b))[0]
 
-    @_on_one_thread
+    @on_one_thread
     def condition(self, x: Array) -> Surrogate:
         """The process once one run at each of `x` has come out as expected: the same mean, less uncertainty."""
         mean, _ = self.predict(x)
@@ -133,15 +133,15 @@ class Surrogate:
     def _squared(self, a: Array, b: Array) -> Array:
         squared = np.zeros((len(a), len(b)))
         for j, weight in enumerate(self.weights):
-            squared += weight * _distance(a[:, j], b[:, j], bool(self.data.is_category[j]))
+            squared += weight * distance(a[:, j], b[:, j], bool(self.data.is_category[j]))
         return squared
 
 
-@_on_one_thread
+@on_one_thread
 def fit(data: Observations) -> Surrogate:
     """Fit the hyperparameters by their posterior mode; the same data give the same bits."""
     d = data.x.shape[1]
-    pieces = np.stack([_distance(c, c, bool(cat)) for c, cat in zip(data.x.T, data.is_category, strict=True)])
+    pieces = np.stack([distance(c, c, bool(cat)) for c, cat in zip(data.x.T, data.is_category, strict=True)])
     fixed = _basis(data.x, data.x, data.trend)
     residual = data.y - _mean(data.x, data.trend)
     centre = np.concatenate([np.full(d, -2 * _LENGTH[0]), [_SIGNAL[0]], [2 * data.noise_prior[0]]])
@@ -161,9 +161,9 @@ def fit(data: Observations) -> Surrogate:
 
 def _condition(data: Observations, weights: Array, signal: float, noise_sd: float) -> Surrogate:
     """The process with given hyperparameters."""
-    pieces = np.stack([_distance(c, c, bool(cat)) for c, cat in zip(data.x.T, data.is_category, strict=True)])
-    kernel = signal * _matern(np.tensordot(weights, pieces, axes=1))[0] + _basis(data.x, data.x, data.trend)
-    chol = _factor(kernel, noise_sd**2 * data.multiplier)
+    pieces = np.stack([distance(c, c, bool(cat)) for c, cat in zip(data.x.T, data.is_category, strict=True)])
+    kernel = signal * matern(np.tensordot(weights, pieces, axes=1))[0] + _basis(data.x, data.x, data.trend)
+    chol = factor(kernel, noise_sd**2 * data.multiplier)
     alpha = cho_solve((chol, True), data.y - _mean(data.x, data.trend), check_finite=False)
     return Surrogate(data=data, weights=weights, signal=signal, noise_sd=noise_sd, chol=chol, alpha=alpha)
 
@@ -173,8 +173,8 @@ def _negative_evidence(
 ) -> tuple[float, Array]:
     """Minus the log marginal likelihood and its gradient in (log w, log signal, log noise variance)."""
     weights, signal, noise = np.exp(theta[:-2]), np.exp(theta[-2]), np.exp(theta[-1])
-    correlation, slope = _matern(np.tensordot(weights, pieces, axes=1))
-    chol = _factor(signal * correlation + fixed, noise * multiplier)
+    correlation, slope = matern(np.tensordot(weights, pieces, axes=1))
+    chol = factor(signal * correlation + fixed, noise * multiplier)
     alpha = cho_solve((chol, True), residual, check_finite=False)
     inverse = cho_solve((chol, True), np.eye(len(residual)), check_finite=False)
     value = 0.5 * float(residual @ alpha) + float(np.log(np.diag(chol)).sum())
@@ -185,17 +185,19 @@ def _negative_evidence(
     return value, np.concatenate([by_weight, [by_signal], [by_noise]])
 
 
-def _factor(kernel: Array, noise: Array) -> Array:
-    factor: Array = cholesky(kernel + np.diag(noise + _JITTER * (1 + kernel.max())), lower=True, check_finite=False)
-    return factor
+def factor(kernel: Array, noise: Array) -> Array:
+    """(n, n) lower Cholesky factor of a kernel plus the variance of the noise, (n,)."""
+    matrix = kernel + np.diag(noise + _JITTER * (1 + kernel.max()))
+    return np.asarray(cholesky(matrix, lower=True, check_finite=False))
 
 
-def _distance(a: Array, b: Array, is_category: bool) -> Array:
+def distance(a: Array, b: Array, is_category: bool) -> Array:
+    """(m, k) squared differences of two columns, or whether their categories differ."""
     difference = a[:, None] - b[None, :]
     return (difference != 0).astype(np.float64) if is_category else difference**2
 
 
-def _matern(squared: Array) -> tuple[Array, Array]:
+def matern(squared: Array) -> tuple[Array, Array]:
     """Matern 5/2 correlation at squared scaled distances, and its derivative in them."""
     r = _SQRT5 * np.sqrt(squared)
     decay = np.exp(-r)

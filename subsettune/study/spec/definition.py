@@ -35,12 +35,13 @@ class StudySettings:
         parallel: runs at a time.
         cpus_per_trial: CPU cores of a run, and its torch threads.
         gpus_per_trial: GPUs of a run; 0.5 puts two on one.
-        seeds: runs of the reference, and of each candidate in verification.
-        max_seeds: cap on the seeds that verification may add.
+        seeds: runs of the reference, and of each candidate in verification, at first.
+        max_seeds: cap on the runs of the reference, which verification adds to where it must; a candidate may have up
+            to 4 times as many, by what it costs. The default is 3 times `seeds`.
         alpha: error rate of verification: chance that a policy at the margin passes.
-        candidates: policies that verification tests, besides the best of the full arm.
-        ablation_seeds: runs of the best policy of each selector, order and transition and of the soup, and of the
-            same without it; 0 compares none.
+        candidates: policies of the search that verification may test, besides the recipe itself at the largest budget.
+        ablation_seeds: runs of the best policy of a selector, order, transition or soup, and of the same without it,
+            for the three nearest to the target; 5 to 8 are what tells something. 0, the default, compares none.
         sampler: where trials come from; `auto` is `frontier` for up to 100 trials and `tpe` above.
         seed: of the search and of all runs.
         time_limit_s: no new trial starts after so many seconds of search; what is found by then is verified.
@@ -53,8 +54,8 @@ class StudySettings:
     seeds: int = setting(5, rule=Rule("at least 2", lambda v: v >= 2, "One run tells nothing of the spread."))
     max_seeds: int | None = setting(None, rule=Rule("at least 2", lambda v: v >= 2))
     alpha: float = setting(0.05, rule=Rule("in (0, 0.5]", lambda v: 0 < v <= 0.5))
-    candidates: int = setting(3, rule=AT_LEAST_ONE)
-    ablation_seeds: int = setting(3, rule=Rule("0 or at least 2", lambda v: v == 0 or v >= 2, "0 compares nothing."))
+    candidates: int = setting(4, rule=AT_LEAST_ONE)
+    ablation_seeds: int = setting(0, rule=Rule("0 or at least 2", lambda v: v == 0 or v >= 2, "0 compares nothing."))
     sampler: SamplerName = "auto"
     seed: int = setting(0, rule=NOT_NEGATIVE)
     time_limit_s: float | None = setting(None, rule=POSITIVE)
@@ -67,7 +68,7 @@ class StudySettings:
     def __post_init__(self) -> None:
         config.check(self)
         if self.max_seeds is None:
-            object.__setattr__(self, "max_seeds", 2 * self.seeds)
+            object.__setattr__(self, "max_seeds", 3 * self.seeds)
         if self.seed_cap < self.seeds:
             message = config.must("max_seeds", f"at least seeds ({self.seeds})", self.max_seeds)
             raise ConfigError((Mistake(("max_seeds",), message),))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from subsettune.policy import SUBSET, Policy
-from subsettune.study.ablation.choose import Found, Ground, choose
+from subsettune.study.ablation.choose import COMPARED, Found, Ground, choose
 from subsettune.study.ablation.judge import Rules, judge
 from subsettune.study.context import StudyContext
 from subsettune.study.execute.requests import Pause, RunRequest
@@ -38,7 +38,7 @@ class AblationStage:
         asked, rows = context.settings.trials, tuple[AblationResult, ...]()
         if begun is not None and begun.trials_asked >= asked:
             asked, rows = begun.trials_asked, begun.results
-        rows += self._missing(known={row.component for row in rows})
+        rows += self._missing(rows)
         records = (*context.folder.records("ablation"), *context.folder.records("verification"))
 
         def save(record: RunRecord | None) -> None:
@@ -60,9 +60,7 @@ class AblationStage:
 
     def _rules(self) -> Rules:
         context = self.context
-        first = context.seeds[
-            0
-        ]  # the first seeds of verification, whose runs then serve again, and more if it has fewer
+        first = context.seeds[0]  # as in verification, whose runs then serve again; more if it has fewer
         return Rules(
             facts=context.facts,
             seeds=tuple(range(first, first + context.settings.ablation_seeds)),
@@ -70,8 +68,8 @@ class AblationStage:
             resolution=context.resolution(len(context.data.validation)),
         )
 
-    def _missing(self, known: Container[Component]) -> tuple[AblationResult, ...]:
-        """The rows that are missing, also of a study from before their kind was compared."""
+    def _missing(self, rows: Sequence[AblationResult]) -> tuple[AblationResult, ...]:
+        """The rows that are missing beside some, also of a study from before their kind was compared."""
         context = self.context
         found = Found(
             trials=context.folder.records("trial"),
@@ -80,7 +78,9 @@ class AblationStage:
             higher_is_better=context.task.higher_is_better,
         )
         ground = Ground(space=context.space, facts=context.facts, recipe=context.task.recipe, invalid=context.why_not)
-        return choose((c for c in contenders(context) if c not in known), found, ground)
+        known = {row.component for row in rows}
+        at_most = max(0, COMPARED - sum(row.policy is not None for row in rows))  # version 0.1 compared all
+        return choose((c for c in contenders(context) if c not in known), found, ground, at_most)
 
 
 class AblationSource:
@@ -112,7 +112,7 @@ class AblationSource:
     @property
     def rows(self) -> tuple[AblationResult, ...]:
         """Every component with what its runs show so far."""
-        return tuple(judge(row, self._runs, self._rules) for row in self._rows)
+        return judge(self._rows, self._runs, self._rules)
 
     def _missing(self) -> Iterator[RunRequest]:
         """Pair by pair, so that an interruption leaves as many whole pairs as it can; a shared baseline runs once."""

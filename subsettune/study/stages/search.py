@@ -14,7 +14,9 @@ from subsettune.study.results.records import RunRecord
 from subsettune.study.search.journal_storage import journal_at
 from subsettune.study.search.problem import SearchProblem, SearchSettings
 from subsettune.study.search.search import WAIT, Outcome, Proposal, Search
+from subsettune.study.spec.space import Space
 from subsettune.study.stages import reference
+from subsettune.task import Recipe
 from subsettune.train.result import CurvePoint
 
 JOURNAL = "optuna.journal"
@@ -33,6 +35,9 @@ class SearchStage:
             target=context.target(),
             higher_is_better=context.task.higher_is_better,
             why_not=context.why_not,
+            recipe=recipe_values(context.space, context.task.recipe),
+            reference=reference.mean(context.references()),
+            num_references=len(context.references()),
         )
         asked = context.settings
         settings = SearchSettings(
@@ -54,9 +59,11 @@ class SearchStage:
         return TrialSource(self.search, again, self._keep, self._is_out_of_time)
 
     def finish(self) -> None:
-        """Note what the search counted."""
-        counts = FrozenDict(config.to_plain(self.search.counts))
-        self.context.note(search=counts, sampler=self.search.settings.source)
+        """Note what the search counted, and between which costs it sees the least that matches, by arm."""
+        counts, shortlist = FrozenDict(config.to_plain(self.search.counts)), self.search.shortlist
+        known = {arm: shortlist.interval(arm) for arm in self.context.space.arms}
+        needs = FrozenDict({arm: list(ends) for arm, ends in known.items() if ends is not None})
+        self.context.note(search=counts, sampler=self.search.settings.source, needs=needs)
 
     def _noise(self) -> float:
         """Spread of the metric over seeds, and at least that of one example's worth: ties happen by chance."""
@@ -82,6 +89,12 @@ class SearchStage:
         gap = sign * (best.metric - reference.mean(self.context.references()))
         self.context.observer.best(best.policy, best.cost, gap)
         self._told = best.policy.key
+
+
+def recipe_values(space: Space, recipe: Recipe) -> FrozenDict:
+    """What the conventional recipe has for the hyperparameters of a space, as far as it says."""
+    names = (axis.name for axis in space.coordinates if axis.name in Recipe.__dataclass_fields__)
+    return FrozenDict({name: value for name in names if (value := getattr(recipe, name)) is not None})
 
 
 class TrialSource:

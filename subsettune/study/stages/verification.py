@@ -6,22 +6,25 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from subsettune.config import FrozenDict
 from subsettune.facts import TaskFacts
 from subsettune.ledger import Ledger
-from subsettune.policy import FULL, SUBSET, Phase, Policy, conventional
+from subsettune.policy import FULL, Policy, conventional
 from subsettune.study.context import StudyContext
 from subsettune.study.execute.requests import Pause, RunRequest
 from subsettune.study.execute.sequence import RunSource
-from subsettune.study.preflight import dearest_budget
-from subsettune.study.results.candidate import Candidate, CandidateRole
+from subsettune.study.preflight import budget_ends
+from subsettune.study.results.candidate import Candidate
 from subsettune.study.results.manifest import RoundState
 from subsettune.study.results.records import RunRecord
 from subsettune.study.search.search import Search
 from subsettune.study.spec.components import randomised, selects
+from subsettune.study.stages import reference
+from subsettune.study.stages.other_examples import sampled_differences
 from subsettune.study.verification import candidates as choosing
 from subsettune.study.verification.noninferiority import Rules
 from subsettune.study.verification.verification import Verification
-from subsettune.study.verification.winner import claimed, exported
+from subsettune.study.verification.winner import exported
 from subsettune.train.result import CurvePoint
 
 
@@ -33,53 +36,63 @@ class VerificationStage:
     def __init__(self, context: StudyContext, search: Search) -> None:
         self.context, self.search = context, search
 
-    def source(self) -> RunSource | None:
-        """The open round, or a new one for the candidates of a search that has gone on; None if it has found none."""
+    def source(self) -> RunSource:
+        """The open round, or a new one for the candidates of a search that has gone on."""
         rounds = self.context.folder.manifest.rounds
         is_open = bool(rounds) and rounds[-1].trials_asked >= self.context.settings.trials
-        opened = self._go_on(rounds[-1]) if is_open else self._begin(rounds)
-        if opened is None:
-            return None
-        verification, candidates = opened
+        self.context.note_verified()
         number = len(rounds) + (not is_open)
-        shortlist, facts = self.search.shortlist, self.context.facts
-        shorter, subset = (choosing.likeliest(shortlist, facts, arm, number) for arm in (FULL, SUBSET))
-        material = ControlMaterial(facts=facts, round_number=number, shorter=shorter, subset=subset)
-        known = self._tested({**candidates, **({shorter.name: shorter} if shorter is not None else {})})
+        verification, candidates = self._go_on(rounds[-1]) if is_open else self._begin(rounds)
+        ground = self._ground(verification.spent)
+        material = ControlMaterial(
+            round_number=number,
+            twins={
+                name: choosing.plain_twin(one, self.search.shortlist, _named("equal", number), ground)
+                for name, one in candidates.items()
+                if name in verification.line_up and verification.line_up[name].has_twin
+            },
+            facts=self.context.facts,
+        )
         keeper = _RoundKeeper(self.context, number)
-        source = VerificationSource(verification, candidates, material, known, keeper)
+        source = VerificationSource(verification, candidates, material, self._tested, keeper)
         keeper.source = source
-        is_another = shorter is not None and shorter.name not in candidates
-        policies = len(candidates) + is_another + 2  # the controls of the winner
-        num_runs = policies * self.context.settings.seeds
-        self.context.observer.stage(self.name, num_runs)  # the display follows if it takes more
+        self.context.observer.stage(self.name, 2 * self.context.settings.seeds)  # the display follows if it takes more
         keeper(None)
         return source
 
     def finish(self) -> None:
-        """Note which policy is exported, of all rounds."""
-        self.context.note(winner=exported(self.context.folder.manifest.rounds))
+        """Note which policy is exported, of all rounds, and what their runs say of other test examples."""
+        winner = exported(self.context.folder.manifest.rounds)
+        self.context.note(winner=winner, sampled=FrozenDict(sampled_differences(self.context)))
 
     def _go_on(self, opened: RoundState) -> tuple[Verification, dict[str, Candidate]]:
         return Verification.from_mapping(opened.state), dict(opened.candidates)
 
-    def _begin(self, rounds: tuple[RoundState, ...]) -> tuple[Verification, dict[str, Candidate]] | None:
-        settings, facts = self.context.settings, self.context.facts
-        candidates = choosing.select_candidates(self._trials(), settings.candidates, facts, len(rounds) + 1)
-        if not candidates:
-            return None
+    def _begin(self, rounds: tuple[RoundState, ...]) -> tuple[Verification, dict[str, Candidate]]:
         spent = rounds[-1].alpha_spent if rounds else 0.0
-        costs = {name: candidate.cost_flops for name, candidate in candidates.items()}
-        return Verification(costs, self._rules(), self.context.seeds, spent=spent), candidates
+        line_up = choosing.choose(self.search.shortlist, self._ground(spent), len(rounds) + 1)
+        verification = Verification(
+            line_up.entries,
+            self._rules(),
+            reference_flops=self.context.facts.reference_flops,
+            first_seed=self.context.seeds[0],
+            spent=spent,
+        )
+        return verification, dict(line_up.candidates)
 
-    def _trials(self) -> choosing.Trials:
-        context = self.context
-        return choosing.Trials(
-            shortlist=self.search.shortlist,
-            records=context.folder.records("trial"),
-            target=context.target(),
-            higher_is_better=context.task.higher_is_better,
-            most_passes=dearest_budget(context.space) * context.facts.reference_passes,
+    def _ground(self, spent: float) -> choosing.Ground:
+        context, references = self.context, self.context.references()
+        return choosing.Ground(
+            facts=context.facts,
+            rules=self._rules(),
+            spent=spent,
+            reference_metric=reference.mean(references),
+            reference_spread=reference.spread(references),
+            examples=(len(context.data.validation), len(context.data.test)),
+            is_share=context.task.kind == "classification",
+            budgets=budget_ends(context.space),
+            why_not=context.why_not,
+            count=context.settings.candidates,
         )
 
     def _rules(self) -> Rules:
@@ -91,17 +104,13 @@ class VerificationStage:
             max_seeds=settings.seed_cap,
             higher_is_better=task.higher_is_better,
             resolution=self.context.resolution(len(self.context.data.test)),
+            usual_spread=reference.spread(self.context.references()),
         )
 
-    def _tested(self, candidates: Mapping[str, Candidate]) -> dict[tuple[str, int], float]:
-        """Test metrics on record, for the policies of this round, whatever round measured them."""
-        found: dict[tuple[str, int], float] = {}
-        for record in self.context.folder.records("verification"):
-            value = record.test_metric if record.test_metric is not None else math.nan
-            names = [n for n, c in candidates.items() if c.policy.key == record.policy.key]
-            names += ["reference"] if record.candidate == "reference" else []
-            found |= {(name, record.seed): value for name in names}
-        return found
+    def _tested(self, policy: Policy) -> dict[int, float]:
+        """Test metrics of a policy on record, by seed, whatever round measured them."""
+        runs = (run for run in self.context.folder.records("verification") if run.policy.key == policy.key)
+        return {run.seed: math.nan if run.test_metric is None else run.test_metric for run in runs}
 
 
 class _RoundKeeper:
@@ -137,25 +146,23 @@ class ControlMaterial:
 
     Args:
         facts: of the task.
+        twins: plain training of the compute of each candidate of the subset arm, by its name.
         round_number: marks the names of controls.
-        shorter: the best of the full arm, should it be no candidate.
-        subset: the best of the subset arm, should none of it be a candidate; its random control is tested.
     """
 
     facts: TaskFacts
+    twins: Mapping[str, Candidate]
     round_number: int = 1
-    shorter: Candidate | None = None
-    subset: Candidate | None = None
 
 
 class VerificationSource:
-    """Runs of one round of verification, and of its controls once the candidates are through.
+    """Runs of one round of verification, and of the controls that its outcome calls for.
 
     Args:
         verification: says what is needed.
         candidates: by name; controls are added to it.
         material: what controls are made of.
-        known: test metrics of runs that are on record, by (name, seed).
+        known: test metrics of a policy that are on record, by seed.
         save: called after every change.
     """
 
@@ -164,21 +171,20 @@ class VerificationSource:
         verification: Verification,
         candidates: dict[str, Candidate],
         material: ControlMaterial,
-        known: Mapping[tuple[str, int], float],
+        known: Callable[[Policy], Mapping[int, float]],
         save: Callable[[RunRecord | None], None],
     ) -> None:
-        self.verification, self.candidates, self._facts = verification, candidates, material.facts
-        self._round = material.round_number
-        self._fallback, self._likeliest_subset = material.shorter, material.subset
-        self._known, self._save = known, save
+        self.verification, self.candidates, self._material = verification, candidates, material
+        self._find_known, self._save = known, save
+        self._known: dict[str, Mapping[int, float]] = {}
         self._under_way: set[tuple[str, int]] = set()
 
     def next(self) -> RunRequest | Pause:
         """The next run that the test needs."""
         while True:
             for name, seed in self._needed():
-                if (name, seed) in self._known:
-                    self.verification.record(name, seed, self._known[name, seed])
+                if seed in self._on_record(name):
+                    self.verification.record(name, seed, self._on_record(name)[seed])
                     break
                 self._under_way.add((name, seed))
                 return self._request(name, seed)
@@ -189,11 +195,20 @@ class VerificationSource:
                     self._save(None)
                     return Pause.DONE
 
+    def _on_record(self, name: str) -> Mapping[int, float]:
+        """Runs of a policy from before: they are looked up once, for what comes later is recorded as it comes."""
+        if name not in self._known:
+            self._known[name] = self._find_known(self._policy(name))
+        return self._known[name]
+
+    def _policy(self, name: str) -> Policy:
+        return conventional(self._material.facts) if name == "reference" else self.candidates[name].policy
+
     def _needed(self) -> list[tuple[str, int]]:
         return [run for run in self.verification.needed() if run not in self._under_way]
 
     def _request(self, name: str, seed: int) -> RunRequest:
-        policy = conventional(self._facts) if name == "reference" else self.candidates[name].policy
+        policy = self._policy(name)
         splits = ("validation", "test")
         title = f"verify-{name}-seed-{seed}"
         return RunRequest(name=title, role="verification", candidate=name, policy=policy, seed=seed, splits=splits)
@@ -211,76 +226,52 @@ class VerificationSource:
         self._save(None)
 
     def _add_controls(self) -> bool:
-        """Add the controls that the outcome calls for; whether any was added.
+        """Add the controls that the outcome calls for, as far as they decide something; whether any was added.
 
-        The best of the full arm, if a failure before it left it untested; and the winner's random control, or where
-        nothing of the subset arm won, that of the first candidate with a subset or else of the likeliest policy with
-        one. Where a policy without a subset won by its order, transition or soup, there is nothing to draw at random.
-        And all data for as much compute as a winner of the subset arm, without which nobody knows what its subset is
-        for.
+        Plain training of as much compute as a winner of the subset arm: without it nobody knows what its subset is for.
+        And where the winner is shown to be better than that, the same with a random subset: without it nobody knows
+        what its selector is for.
         """
-        found = (self._shorter_control(), self._equal_control(), self._random_control())
-        fresh = [c for c in found if c is not None]
-        fresh = [c for c in fresh if c.name not in self.candidates]
-        for control in fresh:
-            self.candidates[control.name] = control
-            self.verification.add_control(control.name)
-        if fresh:
-            self._save(None)
-        return bool(fresh)
-
-    def _shorter_control(self) -> Candidate | None:
-        shorter = next((c for c in self._in_order() if c.role == "shorter"), None)
-        if shorter is None:
-            return self._fallback
-        if self.verification.verdicts[shorter.name].is_tested:
-            return None
-        return self._control("shorter", shorter.policy, is_repeat=True)
-
-    def _in_order(self) -> list[Candidate]:
-        return [self.candidates[name] for name in self.verification.order]
-
-    def _equal_control(self) -> Candidate | None:
         winner = self.candidates.get(self.verification.winner or "")
         if winner is None or winner.policy.arm == FULL:
-            return None
-        policy = Policy(phases=(Phase(passes=winner.policy.passes),), recipe=winner.policy.recipe)
-        is_tested = any(c.policy.key == policy.key and c.role != "equal" for c in self.candidates.values())
-        return None if is_tested else self._control("equal", policy)
+            return False
+        twin = self._material.twins[winner.name]
+        if twin.name not in self.candidates:
+            self.candidates[twin.name] = twin
+            self.verification.add_twin(twin.name, winner.name)
+        elif self._wants_random(winner, twin):
+            control = self._random_control(winner)
+            self.candidates[control.name] = control
+            self.verification.add_control(control.name, winner.name)
+        else:
+            return False
+        self._save(None)
+        return True
 
-    def _random_control(self) -> Candidate | None:
-        winner = self.candidates.get(self.verification.winner or "")
-        in_order = self._in_order()
-        if winner is not None and winner.policy.arm != FULL:
-            in_order = [winner]
-        elif self._likeliest_subset is not None:
-            in_order.append(self._likeliest_subset)
-        base = next((candidate for candidate in in_order if selects(candidate.policy)), None)
-        if base is None:
-            return None
-        policy = randomised(base.policy)
-        own = policy.key == base.policy.key and base.name in self.verification.order
-        if own and self.verification.verdicts[base.name].is_tested:
-            return None  # the selector is `random` already: the policy is its own control
-        return self._control("random", policy)
+    def _wants_random(self, winner: Candidate, twin: Candidate) -> bool:
+        control = self._random_control(winner)
+        is_new = control.name not in self.candidates and control.policy.key != winner.policy.key
+        contrast = self.verification.contrasts.get(twin.name)
+        return is_new and selects(winner.policy) and contrast is not None and contrast.shown is True
 
-    def _control(self, role: CandidateRole, policy: Policy, *, is_repeat: bool = False) -> Candidate:
-        cost_flops = policy.cost(self._facts)
-        return Candidate(role=role, round=self._round, is_repeat=is_repeat, policy=policy, cost_flops=cost_flops)
+    def _random_control(self, winner: Candidate) -> Candidate:
+        policy = randomised(winner.policy)
+        name = _named("random", self._material.round_number)
+        return Candidate.named(name, policy=policy, cost_flops=policy.cost(self._material.facts))
+
+
+def _named(role: str, round_number: int) -> str:
+    return role if round_number == 1 else f"{role}@{round_number}"
 
 
 def to_round(source: VerificationSource, trials_asked: int) -> RoundState:
     """A round of verification as the manifest holds it."""
     verification = source.verification
     names = (*verification.order, *verification.controls)
-    has_winner, controls = verification.winner is not None, verification.controls
-    verdicts = {
-        name: claimed(verdict, is_control=name in controls, has_winner=has_winner)
-        for name, verdict in verification.verdicts.items()
-    }
     return RoundState(
         candidates={name: source.candidates[name] for name in names},
-        verdicts=verdicts,
+        verdicts=dict(verification.verdicts),
         state=verification.to_mapping(),
+        contrasts=dict(verification.contrasts),
         trials_asked=trials_asked,
     )

@@ -87,17 +87,20 @@ def essence(proposals: list[Proposal]) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("trials", [1, 2, 7, 30])
 def test_full_arm_is_first_and_gets_a_third(sampler: str, trials: int) -> None:
     arms = [p.coordinates["arm"] for p in drive(make(trials, sampler=sampler), noisy)]
-    assert len(arms) == trials
+    assert len(arms) == trials or (sampler == "frontier" and len(arms) < trials)  # which ends when nothing pays
     assert arms[0] == "full"
     for n in range(1, trials + 1):
         assert 3 * arms[:n].count("full") >= n
-    assert trials < 7 or 3 * arms.count("subset") >= trials - 2
+    assert trials < 7 or "subset" in arms
+    assert trials < 7 or sampler == "frontier" or 3 * arms.count("subset") >= trials - 2
 
 
 def test_a_space_without_the_subset_arm() -> None:
     space = Space.from_mapping({"arm": "full", "budget": {"log": [0.02, 0.6]}})
     search = make(8, space=space, sampler="auto", target=0.5)
-    assert len(drive(search, lambda p: p.cost + 0.01 * (p.seed % 7))) == 8
+    proposals = drive(search, lambda p: p.cost + 0.01 * (p.seed % 7))
+    assert 2 < len(proposals) <= 8
+    assert {p.coordinates["arm"] for p in proposals} == {"full"}
 
 
 # Bounds and skips.
@@ -291,8 +294,9 @@ def test_waits_while_all_places_are_taken() -> None:
     first, second = ask(search), ask(search)
     assert search.propose() is WAIT
     search.tell(second.number, Outcome(cause="finished", metric=0.5))
-    ask(search)
+    assert search.propose() is WAIT  # the third is chosen by what the first showed, whichever ends first
     search.tell(first.number, Outcome(cause="finished", metric=0.5))
+    ask(search)
     ask(search)
     assert search.propose() is DONE
     assert len({p.seed for p in search.records}) == 4
@@ -301,8 +305,10 @@ def test_waits_while_all_places_are_taken() -> None:
 def test_parallel_proposals_differ() -> None:
     search = make(20, parallel=5, sampler="frontier")
     drive(search, count=10)
-    points = [ask(search).coordinates for _ in range(5)]
-    assert len(set(points)) == 5
+    asked = [ask(search) for _ in range(5)]
+    new = [p.coordinates for p in asked if p.confirms is None]
+    assert len(set(new)) == len(new)
+    assert len({p.seed for p in asked}) == 5
 
 
 @pytest.mark.parametrize("sampler", QUICK)

@@ -7,7 +7,7 @@ from typing import cast
 from facts import made_up_facts
 
 from subsettune.config import FrozenDict
-from subsettune.study.search.frontier import Assessed, Frontier
+from subsettune.study.search.needs import Assessed, Needs
 from subsettune.study.search.observations import PolicyObservations, SearchEvidence
 from subsettune.study.search.problem import SearchProblem
 from subsettune.study.search.shortlist import Shortlist
@@ -32,15 +32,22 @@ def assessed(cost: float, score: float, *, arm: str = "full", probability: float
     subset = {"switch": 0.5, "subset_share": 0.1} if arm == "subset" else {}
     point = FrozenDict({"arm": arm, "budget": cost} | subset)
     tried = PolicyObservations(point=point, cost=cost, first=int(1000 * cost), scores=[score, score])
-    return Assessed(tried=tried, score=score, probability=probability, is_accepted=probability >= 0.9)
+    return Assessed(
+        tried=tried,
+        score=score,
+        standard_error=0.002,
+        spread=0.004,
+        probability=probability,
+        is_accepted=probability >= 0.9,
+    )
 
 
 def shortlist(*held: Assessed, noise: float | None = 0.01, higher_is_better: bool = True) -> Shortlist:
     space = Space.from_mapping({"budget": {"log": [0.02, 0.6]}, "switch": 0.5, "subset_share": 0.1})
     target = TARGET if higher_is_better else -TARGET
     problem = SearchProblem(space=space, facts=FACTS, target=target, higher_is_better=higher_is_better)
-    frontier = cast(Frontier, Believed(*held)) if held else None
-    return Shortlist(problem, SearchEvidence(TARGET, noise), frontier)
+    needs = cast(Needs, Believed(*held)) if held else None
+    return Shortlist(problem, SearchEvidence(TARGET, noise), needs)
 
 
 def test_nothing_is_handed_on_before_anything_ended() -> None:
@@ -95,3 +102,4 @@ def test_a_metric_of_which_less_is_better_comes_back_with_its_sign() -> None:
     best = shortlist(assessed(0.1, 0.95), higher_is_better=False).best()
     assert best is not None
     assert (best.metric, best.num_seeds, best.number) == (-0.95, 2, 100)
+    assert (best.standard_error, best.spread) == (0.002, 0.004)

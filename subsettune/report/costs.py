@@ -1,0 +1,104 @@
+"""What a policy costs, in sentences and a table: what is needed, what a smaller tolerance takes, how long it takes."""
+
+from __future__ import annotations
+
+from subsettune.report.render import Column, Table
+from subsettune.study.results.manifest import NEEDS_LEVEL
+from subsettune.study.results.summary import AtMargin
+from subsettune.study.results.view import StudyView
+from subsettune.text import (
+    NOTHING,
+    flops_words,
+    fraction_words,
+    joined,
+    passes_words,
+    saving_words,
+    seconds_words,
+    share_words,
+)
+
+MUCH_LESS = 0.8  # time saved, as a share of the compute saved, from which down it is told: machines vary above it
+TIMES_NOTE = (
+    "Time of the runs on record, as they shared the machine; to full: seconds per FLOP over those of phases on all "
+    "data."
+)
+ARMS = {"full": "plain training", "subset": "a subset first"}  # what `Summary.needs` is of
+
+
+def cost_sentences(view: StudyView) -> list[str]:
+    """What is known beside the tables; each a sentence or two, none where there is nothing to say."""
+    found = (_needs(view), _at_margins(view), _slow(view))
+    return [text for text in found if text]
+
+
+def _needs(view: StudyView) -> str:
+    """The least compute that matches, as the search sees it: a policy's own cost is exact, that is not."""
+    needs = view.summary.needs
+    told = [
+        f"{ARMS[arm]} needs {fraction_words(needs[arm][0])} to {fraction_words(needs[arm][1])} of the recipe's compute "
+        f"({_between(1 - needs[arm][1], 1 - needs[arm][0])} saved)"
+        for arm in ARMS
+        if arm in needs
+    ]
+    if not told:
+        return ""
+    sure = share_words(NEEDS_LEVEL)
+    return f"What it takes to match, as the search sees it: {joined(told)}, each with a probability of {sure}."
+
+
+def _between(low: float, high: float) -> str:
+    """`69 to 82 %`."""
+    return f"{saving_words(low).removesuffix(' %')} to {saving_words(high)}"
+
+
+def _at_margins(view: StudyView) -> str:
+    """What was verified that holds a smaller tolerance, too."""
+    if not view.summary.at_margins:
+        return ""
+    told = [_at_margin(view, one) for one in view.summary.at_margins]
+    return f"By the bounds of the tests, which were made for the whole tolerance, {joined(told)}."
+
+
+def _at_margin(view: StudyView, one: AtMargin) -> str:
+    holds = f"to hold half of it ({one.margin:g})" if one.margin else "to be as good as the recipe"
+    if one.name is None:
+        return f"nothing is shown {holds}, for which nothing was tested"
+    passes = one.flops / view.facts.pass_flops if view.facts and one.flops is not None else None
+    saved = f", {saving_words(one.saving)} saved" if one.saving is not None and one.saving > 0 else ""
+    return f"{one.name} ({passes_words(passes)} passes{saved}) is shown {holds}"
+
+
+def _slow(view: StudyView) -> str:
+    """That a policy saves much less time than compute."""
+    best, reference = view.summary.best, view.summary.reference
+    if best is None or not best.passed or reference is None or not best.seconds or not reference.seconds:
+        return ""
+    compute, time = best.flops / reference.flops, best.seconds / reference.seconds
+    if 1 - time >= MUCH_LESS * (1 - compute):
+        return ""
+    saved = f"saves {saving_words(1 - time)}" if time < 1 else "saves nothing"
+    return (
+        f"In time the policy {saved}, in compute {saving_words(1 - compute)}: its FLOPs take {time / compute:.1f} "
+        "times as long as the recipe's, as measured here."
+    )
+
+
+def phase_costs_table(view: StudyView) -> Table | None:
+    """Seconds per FLOP by kind of phase; None where nothing but plain phases was measured."""
+    found = view.summary.phase_costs
+    if all(one.kind == "full" for one in found):
+        return None
+    rows = tuple(
+        (
+            one.kind,
+            str(one.runs),
+            flops_words(one.flops),
+            seconds_words(one.seconds),
+            f"{one.seconds_per_tflop:.3g}",
+            NOTHING if one.relative is None else f"{one.relative:.2f}",
+        )
+        for one in found
+    )
+    titles = ("phase", "runs", "compute", "time", "s/TFLOP", "to full")
+    columns = tuple(Column(title=title, align="right" if i else "left") for i, title in enumerate(titles))
+    return Table(title="How long compute takes, by kind of phase", columns=columns, rows=rows, note=TIMES_NOTE)

@@ -1,0 +1,61 @@
+"""A contrast: the policy that a study found, held against another one of the same compute on the same seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from subsettune.text import is_number, metric_words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contrast:
+    """A policy against a control of it. Differences are oriented: higher is better.
+
+    Args:
+        policy: name of the candidate.
+        control: name of what it is held against.
+        num_seeds: pairs of runs with one seed; 0 before the first look.
+        mean_difference: mean of the policy minus the control; NaN without a look.
+        lower_bound: one-sided lower bound of it at `level`; minus infinity without a look.
+        level: of the test taken alone.
+        is_claim: whether the study claims something of it: its errors are then part of the study's error rate.
+        shown: whether the policy is shown to be better; None while that is open, or where nothing is claimed.
+    """
+
+    policy: str
+    control: str
+    num_seeds: int
+    mean_difference: float
+    lower_bound: float
+    level: float
+    is_claim: bool
+    shown: bool | None
+
+    def words(self, tolerance: float) -> str:
+        """`better by 0.0042 (at least 0.0011)`, `not shown to differ (+0.0012)`, `not compared`."""
+        if not is_number(self.mean_difference):
+            return "not compared" if self.num_seeds == 0 else "diverged"
+        difference = metric_words(self.mean_difference, tolerance, signed=True)
+        if self.shown:
+            bound = metric_words(self.lower_bound, tolerance)
+            return f"better by {metric_words(self.mean_difference, tolerance)} (at least {bound})"
+        return f"not shown to differ ({difference})" if self.is_claim else f"{difference} apart"
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values for JSON; null stands for what is not finite."""
+        values = dataclasses.asdict(self)
+        return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
+
+    @classmethod
+    def from_mapping(cls, plain: Mapping[str, Any]) -> Contrast:
+        """Read what `to_mapping` gave.
+
+        Raises:
+            KeyError, TypeError: a part is missing, or unknown.
+        """
+        missing = {"mean_difference": math.nan, "lower_bound": -math.inf}
+        return cls(**{**plain, **{key: value for key, value in missing.items() if plain[key] is None}})

@@ -1,0 +1,117 @@
+"""What a policy costs, told so that it can be weighed: in error, at a smaller tolerance, in trainings, in seconds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+from subsettune.policy import PRUNE, Policy
+from subsettune.study.results.records import RunRecord
+from subsettune.study.results.summary import AtMargin, PhaseCost
+from subsettune.study.results.view import StudyRecords
+
+ALL_DATA, SOME_DATA, SOUP, PRUNED, SELECTION = "full", "subset", "soup", "pruned", "selection"
+
+
+def error_increase(metric: float | None, reference: float | None, *, higher_is_better: bool) -> float | None:
+    """Error of a policy over that of the reference, minus 1; the error of an accuracy is what it is short of 1.
+
+    Accuracy 0.972 against 0.975 is an error of 0.028 against 0.025: +0.12.
+
+    Args:
+        metric: mean of the policy.
+        reference: mean of the reference.
+        higher_is_better: whether the metric is a share of what is right; else it is itself an error.
+
+    Returns:
+        None where one is missing, or the reference makes no error.
+    """
+    if metric is None or reference is None:
+        return None
+    ours, theirs = (1 - metric, 1 - reference) if higher_is_better else (metric, reference)
+    return ours / theirs - 1 if theirs > 0 else None
+
+
+def saving(policy_flops: int, reference_flops: int) -> float:
+    """Share of the reference's compute that the policy does not need; negative if it needs more."""
+    return 1 - policy_flops / reference_flops
+
+
+def break_even(tuning_flops: int, reference_flops: int, policy_flops: int) -> int | None:
+    """How many future trainings repay the tuning; None if the policy saves nothing."""
+    saved_flops = reference_flops - policy_flops
+    return -(-tuning_flops // saved_flops) if saved_flops > 0 else None
+
+
+def break_even_seconds(tuning_s: float, reference_s: float | None, policy_s: float | None) -> int | None:
+    """How many future trainings repay the seconds of the tuning; None if the policy saves none, or nobody knows."""
+    if reference_s is None or policy_s is None or policy_s >= reference_s:
+        return None
+    return math.ceil(tuning_s / (reference_s - policy_s))
+
+
+def at_margins(records: StudyRecords) -> tuple[AtMargin, ...]:
+    """What was verified that would have passed with half the tolerance, and with none; empty before any passed."""
+    if not any(records.passed(one) for one in records.candidates.values()):
+        return ()
+    return tuple(_at_margin(records, margin) for margin in (0.5 * records.study.task.tolerance, 0.0))
+
+
+def _at_margin(records: StudyRecords, margin: float) -> AtMargin:
+    passed = [one for one in records.candidates.values() if one.role != "random" and records.passed(one)]
+    good = [one for one in passed if records.verdicts[one.name].lower_bound > -margin]
+    if not good or records.facts is None:
+        return AtMargin(margin=margin, name=None, flops=None, saving=None)
+    best = min(good, key=lambda one: (one.cost_flops, one.name))
+    spared = saving(best.cost_flops, records.facts.reference_flops)
+    return AtMargin(margin=margin, name=best.name, flops=best.cost_flops, saving=spared)
+
+
+def phase_costs(runs: Iterable[RunRecord]) -> tuple[PhaseCost, ...]:
+    """Seconds and FLOPs of each kind of phase, from the curves of the runs; those of another study are left out.
+
+    A stretch between two points of a curve counts where both lie in one phase and nothing was selected between them;
+    what was selected is a kind by itself.
+    """
+    flops: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    seen: dict[str, int] = {}
+    for run in runs:
+        stretches = [] if run.cached or run.train_s <= 0 else list(_stretches(run))
+        for kind, more_flops, more_s in stretches:
+            flops[kind] = flops.get(kind, 0) + more_flops
+            seconds[kind] = seconds.get(kind, 0.0) + more_s
+        for kind in {kind for kind, _, _ in stretches}:
+            seen[kind] = seen.get(kind, 0) + 1
+    usual = seconds[ALL_DATA] / flops[ALL_DATA] if seconds.get(ALL_DATA) else None
+    return tuple(
+        PhaseCost(
+            kind=kind,
+            runs=seen[kind],
+            flops=flops[kind],
+            seconds=seconds[kind],
+            relative=None if usual is None else seconds[kind] / flops[kind] / usual,
+        )
+        for kind in sorted(flops, key=lambda kind: (kind != ALL_DATA, kind == SELECTION, kind))
+    )
+
+
+def _stretches(run: RunRecord) -> Iterator[tuple[str, int, float]]:
+    """Kind, FLOPs and seconds of each stretch of a run, and of what it selected."""
+    phase, flops, selected, seconds = 0, 0, 0, 0.0
+    for point in run.curve:
+        if point.phase == phase and point.select == selected and point.flops > flops:
+            yield phase_kind(run.policy, phase), point.flops - flops, point.seconds - seconds
+        phase, flops, selected, seconds = point.phase, point.flops, point.select, point.seconds
+    if run.ledger.select:
+        yield SELECTION, run.ledger.select, run.select_s
+
+
+def phase_kind(policy: Policy, index: int) -> str:
+    """What decides how fast a phase computes: a soup, a pruned network, its order, or how much data it has."""
+    phase = policy.phases[index]
+    if phase.active_soup is not None:
+        return SOUP
+    if any(before.transition == PRUNE for before in policy.phases[: index + 1]):
+        return PRUNED
+    return phase.order if phase.order != "uniform" else ALL_DATA if phase.is_full else SOME_DATA

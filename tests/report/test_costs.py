@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from fake_study import FACTS, FLOPS_PER_S, SUBSET_SLOWNESS, make_view
+
+from subsettune.config import FrozenDict
+from subsettune.report import costs as told
+from subsettune.study.results.summary import AtMargin
+from subsettune.study.results.view import StudyView
+
+
+def _with(view: StudyView, **changes: Any) -> StudyView:
+    """The view with another summary."""
+    return dataclasses.replace(view, summary=dataclasses.replace(view.summary, **changes))
+
+
+def test_what_it_takes_to_match_is_told_as_an_interval_of_compute_and_of_saving() -> None:
+    view = make_view("subset_wins")
+    needs, *_ = told.cost_sentences(view)
+    assert needs == (
+        "What it takes to match, as the search sees it: plain training needs 0.18 to 0.31 of the recipe's compute (69 "
+        "to 82 % saved) and a subset first needs 0.030 to 0.050 of the recipe's compute (95 to 97 % saved), each with "
+        "a probability of 80 %."
+    )
+    needs, *_ = told.cost_sentences(_with(view, needs=FrozenDict({"full": (0.4, 1.1)})))
+    assert needs == (
+        "What it takes to match, as the search sees it: plain training needs 0.40 to 1.1 of the recipe's compute (-10 "
+        "to 60 % saved), each with a probability of 80 %."
+    )
+    assert not any("as the search sees it" in text for text in told.cost_sentences(make_view("full_wins")))
+
+
+def test_what_holds_a_smaller_tolerance_is_read_off_the_bounds() -> None:
+    view = make_view("subset_wins")
+    text = "By the bounds of the tests, which were made for the whole tolerance, "
+    half = AtMargin(margin=0.005, name="candidate-1", flops=round(1.07 * FACTS.pass_flops), saving=0.964)
+    none = AtMargin(margin=0.0, name=None, flops=None, saving=None)
+    assert view.summary.at_margins[0].name == "candidate-1"
+    shown = "candidate-1 (1.07 passes, 96 % saved) is shown to hold half of it (0.005)"
+    unshown = "nothing is shown to be as good as the recipe, for which nothing was tested"
+    assert told.cost_sentences(_with(view, needs=FrozenDict(), at_margins=(half, none))) == [
+        f"{text}{shown} and {unshown}."
+    ]
+    equal = dataclasses.replace(half, margin=0.0, saving=-0.2)
+    lost = dataclasses.replace(none, margin=0.005)
+    assert told.cost_sentences(_with(view, needs=FrozenDict(), at_margins=(lost, equal))) == [
+        f"{text}nothing is shown to hold half of it (0.005), for which nothing was tested and candidate-1 (1.07 "
+        "passes) is shown to be as good as the recipe."
+    ]
+    assert told.cost_sentences(make_view("none_passed")) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.3, None),  # of 1: 70 % of the time, of 75 % of the compute
+        (0.41, "In time the policy saves 59 %, in compute 75 %: its FLOPs take 1.6 times as long as the recipe's, as "
+         "measured here."),
+        (1.5, "In time the policy saves nothing, in compute 75 %: its FLOPs take 6.0 times as long as the recipe's, as "
+         "measured here."),
+        (None, None),
+    ],
+)  # fmt: skip
+def test_a_policy_that_saves_much_less_time_than_compute_is_told(seconds: float | None, text: str | None) -> None:
+    view = make_view("full_wins")
+    best, reference = view.summary.best, view.summary.reference
+    assert best is not None
+    assert reference is not None
+    best = dataclasses.replace(best, flops=reference.flops // 4, seconds=seconds)
+    slow = _with(view, best=best, reference=dataclasses.replace(reference, seconds=1.0), at_margins=())
+    assert told.cost_sentences(slow) == ([] if text is None else [text])
+    missed = _with(slow, best=dataclasses.replace(best, passed=None))
+    assert told.cost_sentences(missed) == []
+
+
+def test_seconds_per_flop_by_kind_of_phase() -> None:
+    table = told.phase_costs_table(make_view("subset_wins"))
+    assert table is not None
+    assert [column.title for column in table.columns] == ["phase", "runs", "compute", "time", "s/TFLOP", "to full"]
+    cells = {row[0]: row[4:] for row in table.rows}
+    usual = 1e12 / FLOPS_PER_S
+    assert list(cells) == ["full", "sift", "soup", "subset"]
+    assert cells["full"] == (f"{usual:.3g}", "1.00")
+    assert cells["soup"] == (f"{SUBSET_SLOWNESS * usual:.3g}", f"{SUBSET_SLOWNESS:.2f}")
+    assert told.phase_costs_table(make_view("reference")) is None
+    assert told.phase_costs_table(make_view("empty")) is None
