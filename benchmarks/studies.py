@@ -2,7 +2,7 @@
 
     python benchmarks/studies.py --quick                         two splits, few repeats: a look, some minutes
     python benchmarks/studies.py                                 everything; about an hour on 2 cores
-    python benchmarks/studies.py --measure level --measure by-hand
+    python benchmarks/studies.py --measure studies --measure level
     python benchmarks/studies.py --tables make --data-root DIR   train the tables anew: about half an hour of one core
 
 On 24 splits of scikit-learn's digits every run is carried out (the task and space of search_spaces/digits.yaml, mlp, 30
@@ -16,9 +16,10 @@ a study reads its data before it trains; without them these tables are left out,
 What is measured (`--measure`, any number of times):
 
 studies     A study on each split, beside a plain grid (3 rates, 6 budgets) of which every policy is tested as in a
-            study, by 10 seeds: on how many splits where the grid holds a policy that passes the study verifies one;
-            the cost of the policy found over that of the grid's cheapest; what the study spent, in conventional
-            trainings, by its own ledger, reference, evaluation and ablation included; and how often the policy found is
+            study, by 10 seeds at level alpha each: on how many splits where the grid holds a policy that passes the
+            study verifies one; the cost of the policy found over that of the grid's cheapest; what the study spent, in
+            conventional trainings, by its own ledger, reference, evaluation and ablation included, and in which stage;
+            what verification said of each policy; and how often the policy found is
             truly within the tolerance: mean difference of 20 fresh seeds. On the same splits, by the same measure: the
             grid tested, the grid with one seed, random search with as many trials, and Optuna's TPE with the objective
             that people hand to Ray Tune's OptunaSearch (compute, plus a penalty below the target). These believe the
@@ -27,12 +28,15 @@ tables      The same on each table, over many repeats: each draws its columns an
             policy that is truly within the tolerance.
 placebo     Studies on digits with a component that does nothing: subsets of 99.5 % of the data, drawn at random, with
             the recipe's batches and with half as large ones; and the uniform order under another name. How many
-            headlines call a policy that has it the winner: each is false.
+            headlines say that a policy that has it is better than plain training of equal compute: each is false.
+            Beside it, how many export such a policy without saying so.
 bundles     Five studies of one task on one test split, all policies shifted so that their true test difference is
             minus the tolerance exactly, each seed drawing its column anew: how often any of the five exports a policy,
-            which is false then. Also with the unchanged recipe at the largest budget spared, which a study may export.
+            which is false then, and how often one is confirmed with fresh seeds, too. Also with the unchanged recipe at
+            the largest budget spared, which a study may export.
 level       Each policy of each table at the margin, its runs drawn with replacement beside their reference's: how often
-            the product's test passes it. The worst policy, and how many are shown to be above alpha.
+            the product's test passes it, with the looks and the level that it has as the first candidate, and with
+            those of a last resort that has the whole level. The worst policy, and how many are shown to be above alpha.
 ray         One search with Ray Tune and OptunaSearch itself, on split 0: that it gives what Optuna alone gives.
 
 Shares have exact intervals (Clopper and Pearson), medians bootstrap ones, 95 % each. What is in `--out` is not done
@@ -45,7 +49,7 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,9 +59,15 @@ from studies_parts import measures, splits, tables, tasks, words
 from studies_parts.splits import Work
 
 from subsettune.data import DataPaths
+from subsettune.policy import SUBSET
 from subsettune.study.spec.space import Space
+from subsettune.study.verification.candidates import SHARES
+from subsettune.study.verification.noninferiority import allot
 
 QUICKER = {"splits": 2, "repeats": 10, "placebos": 6, "groups": 2}  # numbers at most, for a look
+PLACEBO_HEAD = ("", "wins claimed, of all", "of those that verified a policy", "exported without", "spent: median")
+LEVEL_HEAD = ("table, level", "policies", "median", "worst policy", "shown to be above alpha", "its spread; skew")
+SPLIT_HEAD = ("split", "cost", "grid's cheapest", "true difference", "spent, by stage", "verification")
 HEAD = ("", "found", "within the tolerance", "cost over the cheapest: median", "worst", "spent: median")
 
 
@@ -195,7 +205,30 @@ def studies(options: Options) -> str:
         f"{words.table(HEAD, rows)}\n\n"
         f"Verified a policy where the grid has one that passes: {words.share(verified, len(has_one))}. Cost is over "
         "that of the grid's cheapest; spent in conventional trainings; within the tolerance by "
-        f"{splits.NUM_FRESH} fresh seeds."
+        f"{splits.NUM_FRESH} fresh seeds.\n\n{_of_stages([row['stages'] for row in found['study']])}\n\n"
+        f"{words.table(SPLIT_HEAD, [_of_split(row, grid[row['split']]) for row in found['study']])}"
+    )
+
+
+def _of_stages(spent: Sequence[Mapping[str, float]]) -> str:
+    """Where the compute of studies goes."""
+    names = list(dict.fromkeys(name for stages in spent for name in stages))
+    costs = {name: [stages[name] for stages in spent] for name in names}
+    rows = [(name, words.median(costs[name]), f"{max(costs[name]):.3g}") for name in names if any(costs[name])]
+    return words.table(("stage of a study", "spent: median", "most"), rows)
+
+
+def _of_split(row: Mapping[str, Any], least: float | None) -> tuple[str, ...]:
+    """What a study came to, for whoever asks why."""
+    cost, truth = row["cost"], row["truth"]
+    stages = " + ".join(f"{spent:.1f}" for spent in row["stages"].values() if spent)
+    return (
+        str(row["split"]),
+        "-" if cost is None else f"{cost:.3f}",
+        "-" if least is None else f"{least:.3f}",
+        "-" if truth is None else f"{truth:+.4f}",
+        f"{row['spent']:.1f} ({stages})",
+        "; ".join(f"{name} {said}" for name, said in row["outcomes"].items()),
     )
 
 
@@ -235,9 +268,11 @@ def placebo(options: Options) -> str:
         splits_of = [n % tasks.NUM_SPLITS for n in range(options.placebos)]
         asked = [_work("placebo", split, 1000 + n, options, kind) for n, split in enumerate(splits_of)]
         done = _done(asked, options.processes)
-        wins, verified = sum(row["claims_win"] for row in done), sum(row["cost"] is not None for row in done)
-        rows.append((kind, words.share(wins, len(done)), words.share(wins, verified)))
-    return words.table(("", "headlines of a win, of all studies", "of those that verified a policy"), rows)
+        wins, found = sum(row["claims_win"] for row in done), [row for row in done if row["policy"] is not None]
+        silent = sum(row["arm"] == SUBSET and not row["claims_win"] for row in found)
+        counts = (words.share(wins, len(done)), words.share(wins, len(found)), words.share(silent, len(done)))
+        rows.append((kind, *counts, words.median([row["spent"] for row in done])))
+    return words.table(PLACEBO_HEAD, rows)
 
 
 # --- on the tables ----------------------------------------------------------------------------------------------------
@@ -253,7 +288,8 @@ def searches(options: Options) -> str:
         kinds = dict.fromkeys(one.name for one in found)
         rows = [_of_table(kind, [one for one in found if one.name == kind], table) for kind in kinds]
         best = f"cheapest within the tolerance: {measures.optimum(table):.3g} of the recipe's compute"
-        parts.append(f"{name} ({best})\n\n{words.table(HEAD, rows)}")
+        stages = _of_stages([one.stages for one in found if one.stages])
+        parts.append(f"{name} ({best})\n\n{words.table(HEAD, rows)}\n\n{stages}")
     return "\n\n".join(parts)
 
 
@@ -275,12 +311,15 @@ def bundles(options: Options) -> str:
     """False bundles among five studies on one test split."""
     rows = []
     for kind in ("all at margin", "all but the recipe"):
-        groups: list[list[bool]] = []
+        groups: list[list[tuple[bool, bool]]] = []
         for name in (name for name in options.studied if name.startswith("digits")):
             asked = [_asked(name, seed, kind, options) for seed in range(options.groups)]
             groups += measures.carried_out(measures.false_bundles, asked, options.processes)
-        single = [one for group in groups for one in group]
-        rows.append((kind, words.share(sum(map(any, groups)), len(groups)), words.share(sum(single), len(single))))
+        for confirmed in (0, 1):
+            single = [[one[confirmed] for one in group] for group in groups]
+            flat = [one for group in single for one in group]
+            title = f"{kind}{', confirmed with fresh seeds' if confirmed else ''}"
+            rows.append((title, words.share(sum(map(any, single)), len(single)), words.share(sum(flat), len(flat))))
     return words.table(("", f"any of {measures.STUDIES_A_TASK} studies", "a study"), rows)
 
 
@@ -290,11 +329,11 @@ def level(options: Options) -> str:
     for name in options.tables:
         table = tables.read(options.folder / f"{name}.parquet", options.places)
         study = tasks.tabled(name).study
-        rules = splits.rules_of(study, table.num_examples["test"])
-        rows.append(_of_levels(name, measures.levels(table, rules, options.draws, seed=0), rules.alpha))
-    return words.table(
-        ("table", "policies", "median", "worst policy", "shown to be above alpha", "its spread; skew"), rows
-    )
+        rules = splits.rules_of(study, table.num_examples["test"], table.reference.validation)
+        for share in (SHARES[0], 1.0):
+            found = measures.levels(table, rules, share, options.draws, seed=0)
+            rows.append(_of_levels(f"{name}, {share * allot(rules.alpha):.3g}", found, rules.alpha))
+    return words.table(LEVEL_HEAD, rows)
 
 
 def _of_levels(name: str, found: Sequence[measures.Level], alpha: float) -> tuple[str, ...]:

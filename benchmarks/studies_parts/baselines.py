@@ -21,11 +21,10 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import FULL, SUBSET, Phase, Policy, conventional
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.space import Space
-from subsettune.study.verification.noninferiority import Rules, decide
+from subsettune.study.verification.noninferiority import Look, Rules, decide, plan
 from subsettune.task import Task
 
 Array = NDArray[np.float64]
-DIVERGED = -1.0  # difference of a run that diverged: with it, the mean of so few others is nowhere near the margin
 SHORT = 1.0  # what an objective adds where the target is missed: more than the dearest policy costs
 
 
@@ -120,10 +119,11 @@ def grid_once(field: Field, policies: Sequence[Policy]) -> Pick:
 
 
 def grid_tested(field: Field, policies: Sequence[Policy], rules: Rules) -> Pick:
-    """A grid with as many seeds as a study may use: the cheapest policy that the product's own test passes."""
-    purse = Purse(field)
-    reference = tests(purse, conventional(field.facts), rules.max_seeds)
-    kept = [p for p in policies if bool(passes(tests(purse, p, rules.max_seeds), reference, rules))]
+    """A grid with `max_seeds` runs of each policy: the cheapest that the product's test passes, one look at alpha."""
+    purse, number = Purse(field), rules.max_seeds
+    looks = plan(rules.alpha, ((number, number),))
+    reference = tests(purse, conventional(field.facts), number)
+    kept = [p for p in policies if bool(passes(tests(purse, p, number), reference, rules, looks))]
     return Pick(policy=cheapest(kept, field.facts), spent=purse.spent)
 
 
@@ -132,20 +132,22 @@ def tests(purse: Purse, policy: Policy, num_seeds: int) -> Array:
     return np.array([purse.test(policy, seed) for seed in range(num_seeds)])
 
 
-def passes(candidate: Array, reference: Array, rules: Rules) -> NDArray[np.bool_]:
-    """Whether the product's verification passes a policy that it tests alone.
+def passes(candidate: Array, reference: Array, rules: Rules, looks: tuple[Look, ...]) -> NDArray[np.bool_]:
+    """Whether the product's test passes a policy; one of which a run diverged does not.
 
     Args:
-        candidate: (..., max_seeds) test metric of its runs, in the order of seeds; NaN where one diverged.
-        reference: likewise, of the conventional runs with the same seeds.
+        candidate: (..., runs) test metric of its runs, in the order of seeds; at least as many as the last look takes.
+        reference: (..., runs) likewise, of the conventional runs with the same seeds, finite.
         rules: of the verification.
+        looks: at the policy, with their levels.
 
     Returns:
         (...) the verdicts.
     """
-    differences = (1 if rules.higher_is_better else -1) * (candidate - reference)
-    passed, _ = decide(np.where(np.isfinite(differences), differences, DIVERGED), rules)
-    return np.asarray(passed, dtype=np.bool_)
+    sign = 1 if rules.higher_is_better else -1
+    is_finite = np.isfinite(candidate[..., : looks[-1].num_seeds]).all(axis=-1)
+    passed, _ = decide(sign * np.nan_to_num(candidate), sign * reference, rules, looks)
+    return np.asarray(passed & is_finite, dtype=np.bool_)
 
 
 # --- searches by one number -------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from studies_parts.baselines import (
     passes,
     random_search,
 )
-from studies_parts.simulated import Draw, claims_win, on_table, spent
+from studies_parts.simulated import claims_win, draw_of, on_table, spent, stages
 from studies_parts.splits import rules_of
 from studies_parts.tables import Table
 from studies_parts.tasks import Bench, tabled
@@ -30,7 +30,7 @@ from subsettune.data import DataPaths
 from subsettune.policy import FULL, Policy, conventional
 from subsettune.study.spec.definition import Study
 from subsettune.study.spec.space import Space
-from subsettune.study.verification.noninferiority import Rules
+from subsettune.study.verification.noninferiority import Rules, allot, plan, sizes
 
 STUDIES_A_TASK = 5  # of one task, on one test split
 
@@ -63,7 +63,8 @@ class Found:
         cost: of its policy over the cheapest that is truly within the tolerance; NaN where it found none.
         truth: mean difference of its policy in the whole table, oriented; NaN where it found none.
         spent: in conventional trainings.
-        claims_win: of a study: whether its headline calls a policy of the subset arm the winner.
+        claims_win: of a study: whether a policy of the subset arm is said to be better than plain training of its cost.
+        stages: of a study: what each cost, in conventional trainings.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Found:
     truth: float
     spent: float
     claims_win: bool = False
+    stages: Mapping[str, float] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=4)
@@ -107,20 +109,20 @@ def _of_study(study: Study, table: Table, best: float) -> Found:
         truth=np.nan if row is None else table.mean_difference(row.policy),
         spent=spent(view),
         claims_win=claims_win(view),
+        stages=stages(view),
     )
 
 
 def _by_hand(bench: Bench, table: Table, seed: int, best: float) -> list[Found]:
     settings, space = bench.study.study, Space.from_mapping(bench.study.space)
-    draw = Draw(study=seed, num_columns=table.num_columns, num_paired=settings.seed_cap)
-    field = TableField(table, draw.paired)
+    shown = TableField(table, draw_of(table, seed).paired)
     grid = [row.policy for row in table.tabled if row.policy.arm == FULL and row.policy.recipe]
-    rules = rules_of(bench.study, table.num_examples["test"])
+    rules = rules_of(bench.study, table.num_examples["test"], table.reference.validation)
     picks: dict[str, Callable[[], Pick]] = {
-        "grid, tested": lambda: grid_tested(field, grid, rules),
-        "grid, one seed": lambda: grid_once(field, grid),
-        "random search": lambda: random_search(field, space, settings.trials, seed),
-        "Optuna by hand": lambda: optuna_search(field, space, settings.trials, seed),
+        "grid, tested": lambda: grid_tested(shown, grid, rules),
+        "grid, one seed": lambda: grid_once(shown, grid),
+        "random search": lambda: random_search(shown, space, settings.trials, seed),
+        "Optuna by hand": lambda: optuna_search(shown, space, settings.trials, seed),
     }
     return [_of_pick(name, pick(), table, best) for name, pick in picks.items()]
 
@@ -135,8 +137,8 @@ def _of_pick(name: str, pick: Pick, table: Table, best: float) -> Found:
 # --- false bundles ----------------------------------------------------------------------------------------------------
 
 
-def false_bundles(asked: Asked) -> list[bool]:
-    """Whether each of several studies of one task exports a policy that lies exactly at the margin.
+def false_bundles(asked: Asked) -> list[tuple[bool, bool]]:
+    """Of several studies of one task: whether each exports a policy that lies exactly at the margin, and confirms it.
 
     The test metrics of the policies are shifted, so that the mean difference of the table is minus the tolerance; the
     validation metrics, which the search sees, stay as they are: the worst case, in which nothing that looks good is.
@@ -150,10 +152,11 @@ def false_bundles(asked: Asked) -> list[bool]:
     def shift(policy: Policy) -> float:
         return 0.0 if tables.key_of(policy, table.task) in spared else to_margin(table, policy)
 
-    def is_false(seed: int) -> bool:
-        view = on_table(bench.study.with_settings({"seed": seed}), table, repeats=True, shift=shift)
-        best = view.summary.best if view.summary.verified else None
-        return best is not None and tables.key_of(best.policy, table.task) not in spared
+    def is_false(seed: int) -> tuple[bool, bool]:
+        view = on_table(bench.study.with_settings({"seed": seed}), table, repeats=True, shift=shift, confirms=True)
+        best, confirmation = view.summary.best if view.summary.verified else None, view.manifest.confirmation
+        found = best is not None and tables.key_of(best.policy, table.task) not in spared
+        return found, found and confirmation is not None and confirmation.verdict.passed is True
 
     return [is_false(seed) for seed in range(first, first + STUDIES_A_TASK)]
 
@@ -200,25 +203,32 @@ class Level:
     skew: float
 
 
-def levels(table: Table, rules: Rules, repeats: int, seed: int) -> list[Level]:
-    """Of each policy of a table: its runs, shifted to the margin, drawn with replacement beside their reference's."""
+def levels(table: Table, rules: Rules, share: float, repeats: int, seed: int) -> list[Level]:
+    """Of each policy of a table: its runs, shifted to the margin, drawn with replacement beside their reference's.
+
+    Args:
+        table: that holds them.
+        rules: of the verification.
+        share: of the first verification's level that the policy has; with all of it, it is the last resort.
+        repeats: simulated verifications.
+        seed: of what is drawn.
+    """
     rng = np.random.default_rng(seed)
     rows = [row for row in table.tabled if row is not table.reference and np.isfinite(row.test).all()]
-    return [
-        _level(table, row.policy, rules, rng.integers(table.num_columns, size=(repeats, rules.max_seeds)))
-        for row in rows
-    ]
+    return [_level(table, row.policy, rules, share, repeats, rng) for row in rows]
 
 
-def _level(table: Table, policy: Policy, rules: Rules, drawn: np.ndarray) -> Level:
+def _level(table: Table, policy: Policy, rules: Rules, share: float, repeats: int, rng: np.random.Generator) -> Level:
     reference, differences = table.reference.test, table.differences(policy)
     candidate = table.row(policy).test + to_margin(table, policy)
-    count = int(passes(candidate[drawn], reference[drawn], rules).sum())
+    looks = plan(share * allot(rules.alpha), sizes(rules, table.cost(policy), is_last_resort=share == 1))
+    drawn = rng.integers(table.num_columns, size=(repeats, looks[-1].num_seeds))
+    count = int(passes(candidate[drawn], reference[drawn], rules, looks).sum())
     spread = float(differences.std(ddof=1))
     centred = differences - differences.mean()
     skew = float((centred**3).mean() / max(centred.std() ** 3, 1e-12))
     own = float(np.sqrt(2) * reference.std(ddof=1))
-    return Level(policy=policy, count=count, repeats=len(drawn), spread=spread / max(own, 1e-12), skew=skew)
+    return Level(policy=policy, count=count, repeats=repeats, spread=spread / max(own, 1e-12), skew=skew)
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------

@@ -2,8 +2,7 @@
 
 Seeds of a study are drawn among the columns of its table: those of reference and verification by one permutation that
 the study's seed gives, the same column for all policies, so that they are paired as they are in a real study; those of
-trials, which no two policies share, by a permutation for each policy, among the columns that verification does not use
-as long as there are any.
+trials, which no two policies share, by a permutation for each policy, among columns that verification seldom uses.
 """
 
 from __future__ import annotations
@@ -21,16 +20,20 @@ from subsettune.config import must
 from subsettune.data import DataPaths
 from subsettune.ledger import Ledger
 from subsettune.policy import Policy
-from subsettune.study.driver import SEEDS_APART, Delivery, Executor, StudyDriver
+from subsettune.study.driver import Delivery, Executor, StudyDriver
 from subsettune.study.execute.inline import InlineExecutor
 from subsettune.study.execute.outcomes import PartialRun
 from subsettune.study.execute.requests import RunRequest
 from subsettune.study.options import TuneOptions
+from subsettune.study.results.confirmation import SEEDS_APART
 from subsettune.study.results.folder import StudyFolder
+from subsettune.study.results.headline import outcome_words
 from subsettune.study.results.records import RunRecord
-from subsettune.study.results.view import StudyView
+from subsettune.study.results.view import REFERENCE, StudyView
 from subsettune.study.spec.definition import Study
 from subsettune.train.result import CurvePoint, RunResult
+
+FOR_TRIALS = 3  # one column of so many is for trials alone
 
 
 class Silent:
@@ -52,7 +55,14 @@ class Silent:
 
 
 class MemoryFolder(StudyFolder):
-    """A study whose rows and manifest stay in memory: nobody goes on with it."""
+    """A study whose rows and manifest stay in memory: what goes on with it goes on with this object."""
+
+    @property
+    def exists(self) -> bool:
+        return self._manifest is not None
+
+    def open(self) -> MemoryFolder:
+        return self
 
     def add(self, record: RunRecord) -> None:
         rows = [row for row in self._records[record.role] if row.name != record.name]
@@ -61,15 +71,38 @@ class MemoryFolder(StudyFolder):
     def save(self) -> None: ...
 
 
-def carry_out(study: Study, places: DataPaths, driver: type[StudyDriver] = StudyDriver) -> StudyView:
-    """Drive a study in this process, from its reference to its verification; nothing is exported or kept on disk."""
+DELIVERY = Delivery(
+    export=lambda context, winner, target: None,
+    report=lambda context, view: None,
+    confirm=lambda context, target: None,
+)
+
+
+def carry_out(
+    study: Study, places: DataPaths, driver: type[StudyDriver] = StudyDriver, *, confirms: bool = False
+) -> StudyView:
+    """Drive a study in this process, from its reference to its verification; nothing is exported or kept on disk.
+
+    Args:
+        study: the resolved input.
+        places: where this machine keeps data.
+        driver: the product's, or one whose runs are looked up.
+        confirms: whether a policy that it found is verified once more, with fresh seeds.
+    """
     with tempfile.TemporaryDirectory(prefix="subsettune-") as storage:
         options = TuneOptions(storage=storage, executor="inline", device="cpu", places=places)
-        driven = driver(study, MemoryFolder(storage, "study"), Silent(), options)
-        try:
-            return driven.run(Delivery(export=lambda context, winner, target: None, report=lambda context, view: None))
-        finally:
-            driven.lock.release()
+        folder = MemoryFolder(storage, "study")
+        view = _driven(driver(study, folder, Silent(), options))
+        if confirms and view.summary.verified:
+            view = _driven(driver(study, folder, Silent(), dataclasses.replace(options, fresh_seeds=True)))
+        return view
+
+
+def _driven(driver: StudyDriver) -> StudyView:
+    try:
+        return driver.run(DELIVERY)
+    finally:
+        driver.lock.release()
 
 
 # --- on a table -------------------------------------------------------------------------------------------------------
@@ -82,7 +115,7 @@ class Draw:
     Args:
         study: seed of the study.
         num_columns: of the table.
-        num_paired: seeds that reference and verification may use.
+        num_paired: columns that are not for trials.
         repeats: whether each seed draws its column anew, so that two may be the same, as from an endless table; else no
             two seeds have the same as long as there are enough.
     """
@@ -191,7 +224,12 @@ def _is_whole(value: float) -> bool:
 
 
 def on_table(
-    study: Study, table: Table, *, repeats: bool = False, shift: Callable[[Policy], float] | None = None
+    study: Study,
+    table: Table,
+    *,
+    repeats: bool = False,
+    shift: Callable[[Policy], float] | None = None,
+    confirms: bool = False,
 ) -> StudyView:
     """A study whose runs are looked up.
 
@@ -200,21 +238,26 @@ def on_table(
         table: of its space.
         repeats: see `Draw`.
         shift: see `TableWorker`.
+        confirms: see `carry_out`; fresh seeds have columns of their own where `repeats`.
     """
 
     class TableDriver(StudyDriver):
         def _executor(self) -> Executor:
-            context, settings = self.context, self.context.settings
-            draw = Draw(
-                study=settings.seed,
-                num_columns=table.num_columns,
-                num_paired=settings.seed_cap,
-                repeats=repeats,
-            )
+            context = self.context
+            draw = draw_of(table, context.settings.seed, repeats=repeats)
             worker = TableWorker(table=table, draw=draw, evaluations=context.run_options().evaluations, shift=shift)
             return InlineExecutor(worker, context.facts, len(context.data.validation), context.clock)
 
-    return carry_out(study, table.places, TableDriver)
+    return carry_out(study, table.places, TableDriver, confirms=confirms)
+
+
+def draw_of(table: Table, seed: int, *, repeats: bool = False) -> Draw:
+    """The draw of a study's columns: a third of them are kept for trials."""
+    paired = table.num_columns - table.num_columns // FOR_TRIALS
+    return Draw(study=seed, num_columns=table.num_columns, num_paired=paired, repeats=repeats)
+
+
+# --- what it came to --------------------------------------------------------------------------------------------------
 
 
 def spent(view: StudyView) -> float:
@@ -224,7 +267,41 @@ def spent(view: StudyView) -> float:
     return view.summary.tuning.passes / view.facts.reference_passes
 
 
+def stages(view: StudyView) -> dict[str, float]:
+    """What each stage of a study cost, in conventional trainings; they add up to `spent`."""
+    parts = {
+        "reference": view.reference,
+        "search": view.trials,
+        "verification: reference": [run for run in view.verification if run.candidate == REFERENCE],
+        "verification: candidates": [run for run in view.verification if _is_candidate(view, run.candidate)],
+        "verification: controls": [run for run in view.verification if _is_control(view, run.candidate)],
+        "ablation": view.ablation_runs,
+        "confirmation": view.confirmation_runs,
+    }
+    assert view.facts is not None
+    whole = view.facts.reference_flops
+    return {name: sum(run.ledger.total + run.repeated_flops for run in runs) / whole for name, runs in parts.items()}
+
+
+def _is_candidate(view: StudyView, name: str) -> bool:
+    return name != REFERENCE and not _is_control(view, name)
+
+
+def _is_control(view: StudyView, name: str) -> bool:
+    return name in view.candidates and view.candidates[name].is_control
+
+
 def claims_win(view: StudyView) -> bool:
-    """Whether the headline calls a policy of the subset arm the winner."""
-    best = view.summary.best
-    return best is not None and bool(best.passed) and best.policy.arm == "subset"
+    """Whether a policy of the subset arm is said to be better than plain training of its compute."""
+    win = view.summary.win
+    return win is not None and win.shown is True
+
+
+def outcomes(view: StudyView) -> dict[str, str]:
+    """What verification said of each policy of the line-up, and of controls, beside its cost."""
+    assert view.facts is not None
+    whole = view.facts.reference_flops
+    return {
+        f"{name} ({one.policy.arm}, {one.cost_flops / whole:.3f})": outcome_words(view, name)
+        for name, one in view.candidates.items()
+    }

@@ -27,7 +27,7 @@ from studies_parts.baselines import (
     optuna_search,
     random_search,
 )
-from studies_parts.simulated import carry_out, claims_win, spent
+from studies_parts.simulated import carry_out, claims_win, outcomes, spent, stages
 from studies_parts.tables import SPLITS, Known
 from studies_parts.tasks import GRID_BUDGETS, GRID_RATES, digits_study, placebo_study
 from subsettune import config, train
@@ -35,7 +35,6 @@ from subsettune.data import DataPaths
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy, conventional
-from subsettune.study.results.view import StudyView
 from subsettune.study.spec.definition import Study
 from subsettune.study.spec.space import Space
 from subsettune.study.verification.noninferiority import Rules
@@ -111,22 +110,28 @@ class Studied:
         split: seed of the split.
         seed: of the study.
         policy: that is exported, as a mapping; None for none.
+        arm: of it.
         cost: of it, in conventional trainings.
         truth: see `Trained.truth`.
         spent: by the whole study, in conventional trainings.
-        claims_win: whether the headline calls a policy of the subset arm the winner.
+        claims_win: whether a policy of the subset arm is said to be better than plain training of its compute.
         headline: in words.
+        stages: what each cost, in conventional trainings.
+        outcomes: of verification, in words, by name, arm and cost of the policy.
         seconds: that the runs took.
     """
 
     split: int
     seed: int
     policy: dict[str, Any] | None
+    arm: str | None
     cost: float | None
     truth: float | None
     spent: float
     claims_win: bool
     headline: str
+    stages: dict[str, float]
+    outcomes: dict[str, str]
     seconds: float
 
 
@@ -207,21 +212,26 @@ def _studied(asked: Work, study: Study, *, with_truth: bool) -> Studied:
         split=asked.split,
         seed=asked.seed,
         policy=None if best is None else best.policy.to_mapping(),
+        arm=None if best is None else best.policy.arm,
         cost=None if best is None else best.flops / view.facts.reference_flops,
         truth=None if best is None or not with_truth else _field(asked, study.task).truth(best.policy),
         spent=spent(view),
         claims_win=claims_win(view),
         headline=view.summary.headline,
-        seconds=_seconds(view),
+        stages=stages(view),
+        outcomes=outcomes(view),
+        seconds=view.summary.tuning.seconds,
     )
 
 
-def _seconds(view: StudyView) -> float:
-    return view.summary.tuning.seconds
+def rules_of(study: Study, num_test: int, validation: Array) -> Rules:
+    """How a study verifies.
 
-
-def rules_of(study: Study, num_test: int) -> Rules:
-    """How a study of that many test examples verifies."""
+    Args:
+        study: settings and tolerance.
+        num_test: examples of its test split.
+        validation: (runs,) metric of the reference on the validation split.
+    """
     return Rules(
         margin=study.task.tolerance,
         alpha=study.study.alpha,
@@ -229,6 +239,7 @@ def rules_of(study: Study, num_test: int) -> Rules:
         max_seeds=study.study.seed_cap,
         higher_is_better=study.task.higher_is_better,
         resolution=1 / num_test if study.task.kind == "classification" else 0.0,
+        usual_spread=float(validation.std(ddof=1)),
     )
 
 
@@ -236,7 +247,8 @@ def _by_hand(asked: Work) -> list[ByHand]:
     study = digits_study(asked.split, asked.seed)
     field = _field(asked, study.task)
     grid = grid_policies(GRID_BUDGETS, GRID_RATES, field.facts)
-    rules, space = rules_of(study, field.num_examples["test"]), Space.from_mapping(study.space)
+    of_reference = np.array([field.run(conventional(field.facts), seed).validation for seed in range(GRID_SEEDS)])
+    rules, space = rules_of(study, field.num_examples["test"], of_reference), Space.from_mapping(study.space)
     searches: dict[str, Callable[[], Pick]] = {
         "grid, tested": lambda: grid_tested(field, grid, dataclasses.replace(rules, max_seeds=GRID_SEEDS)),
         "grid, one seed": lambda: grid_once(field, grid),
