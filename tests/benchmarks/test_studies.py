@@ -359,7 +359,7 @@ def test_the_level_is_that_of_the_test_for_normal_shapes_and_exceeded_for_skewed
             assert 0.02 < rate < 0.052  # at most 0.04: levels of looks are for policies that scatter more; 4 errors
             assert found.spread == pytest.approx(1, abs=0.15)
         else:
-            assert rate > 0.3
+            assert rate > 0.15
             assert found.skew < -2
 
 
