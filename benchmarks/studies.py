@@ -66,7 +66,7 @@ from subsettune.study.verification.noninferiority import allot
 
 QUICKER = {"splits": 2, "repeats": 10, "placebos": 6, "groups": 2}  # numbers at most, for a look
 PLACEBO_HEAD = ("", "wins claimed, of all", "of those that verified a policy", "exported without", "spent: median")
-LEVEL_HEAD = ("table, level", "policies", "median", "worst policy", "shown to be above alpha", "its spread; skew")
+LEVEL_HEAD = ("table, level", "policies", "median", "worst policy", "shown to be above alpha", "its shape")
 SPLIT_HEAD = ("split", "cost", "grid's cheapest", "true difference", "spent, by stage", "verification")
 HEAD = ("", "found", "within the tolerance", "cost over the cheapest: median", "worst", "spent: median")
 
@@ -346,7 +346,7 @@ def _of_levels(name: str, found: Sequence[measures.Level], alpha: float) -> tupl
         f"{rates[len(rates) // 2]:.3f}",
         words.share(worst.count, worst.repeats),
         str(above),
-        f"{worst.spread:.2f}; {worst.skew:.1f}",
+        f"spread {worst.spread:.2f}, skew {worst.skew:.1f}, correlation {worst.correlation:.2f}",
     )
 
 

@@ -194,6 +194,7 @@ class Level:
         repeats: simulated verifications.
         spread: standard deviation of its differences, over that of two reference runs' difference.
         skew: third standardised moment of its differences.
+        correlation: of its runs with the reference's, seed by seed; below 0 the test errs on the wrong side.
     """
 
     policy: Policy
@@ -201,6 +202,7 @@ class Level:
     repeats: int
     spread: float
     skew: float
+    correlation: float
 
 
 def levels(table: Table, rules: Rules, share: float, repeats: int, seed: int) -> list[Level]:
@@ -228,7 +230,20 @@ def _level(table: Table, policy: Policy, rules: Rules, share: float, repeats: in
     centred = differences - differences.mean()
     skew = float((centred**3).mean() / max(centred.std() ** 3, 1e-12))
     own = float(np.sqrt(2) * reference.std(ddof=1))
-    return Level(policy=policy, count=count, repeats=repeats, spread=spread / max(own, 1e-12), skew=skew)
+    return Level(
+        policy=policy,
+        count=count,
+        repeats=repeats,
+        spread=spread / max(own, 1e-12),
+        skew=skew,
+        correlation=_correlation(candidate, reference),
+    )
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Of two arrays of numbers; 0 where one does not vary."""
+    spreads = one.std() * other.std()
+    return float(((one - one.mean()) * (other - other.mean())).mean() / spreads) if spreads > 0 else 0.0
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
