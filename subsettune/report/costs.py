@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from subsettune.policy import FULL
 from subsettune.report.render import Column, Table
 from subsettune.study.results.manifest import NEEDS_LEVEL
 from subsettune.study.results.summary import AtMargin
@@ -69,8 +70,10 @@ def _at_margin(view: StudyView, one: AtMargin) -> str:
 
 
 def _slow(view: StudyView) -> str:
-    """That a policy saves much less time than compute."""
+    """That a policy saves much less time than compute; of a plain one that would be the load of the machine alone."""
     best, reference = view.summary.best, view.summary.reference
+    if best is not None and best.policy.arm == FULL:
+        return ""
     if best is None or not best.passed or reference is None or not best.seconds or not reference.seconds:
         return ""
     compute, time = best.flops / reference.flops, best.seconds / reference.seconds
@@ -81,6 +84,11 @@ def _slow(view: StudyView) -> str:
         f"In time the policy {saved}, in compute {saving_words(1 - compute)}: its FLOPs take {time / compute:.1f} "
         "times as long as the recipe's, as measured here."
     )
+
+
+def _rate_words(seconds: float) -> str:
+    """Seconds per TFLOP with three digits, thousands apart: `0.0127`, `250`, `6,150`."""
+    return f"{seconds:.3g}" if seconds < 999.5 else f"{float(f'{seconds:.3g}'):,.0f}"
 
 
 def phase_costs_table(view: StudyView) -> Table | None:
@@ -94,7 +102,7 @@ def phase_costs_table(view: StudyView) -> Table | None:
             str(one.runs),
             flops_words(one.flops),
             seconds_words(one.seconds),
-            f"{one.seconds_per_tflop:.3g}",
+            _rate_words(one.seconds_per_tflop),
             NOTHING if one.relative is None else f"{one.relative:.2f}",
         )
         for one in found

@@ -288,7 +288,7 @@ def test_readme_tells_what_the_numbers_are_and_what_they_cost(tmp_path: Path) ->
         "Test split, means over n runs, held against so many *references*, runs of the conventional recipe. "
         "*Difference* is that of the two means of accuracy, with the sign that makes more better; *bound* is its "
         "one-sided lower bound, which has to lie above -0.01; the verification as a whole errs with probability 0.05 "
-        "at most, of which *level* is what the tests of one policy share. What has no level is a control, of which "
+        "at most, of which *level* is what the tests of one policy share. Of what has no level "
         "nothing is claimed. *Passes*, *FLOPs* and *seconds* are those of one training, selection included; *saving* "
         "is compute against the reference. "
         "- Against the conventional recipe: 96 % of the compute saved; its error differs by -6.9 %. "

@@ -7,6 +7,7 @@ import pytest
 from fake_study import FACTS, FLOPS_PER_S, SUBSET_SLOWNESS, make_view
 
 from subsettune.config import FrozenDict
+from subsettune.policy import Phase, Policy
 from subsettune.report import costs as told
 from subsettune.study.results.summary import AtMargin
 from subsettune.study.results.view import StudyView
@@ -65,15 +66,16 @@ def test_what_holds_a_smaller_tolerance_is_read_off_the_bounds() -> None:
     ],
 )  # fmt: skip
 def test_a_policy_that_saves_much_less_time_than_compute_is_told(seconds: float | None, text: str | None) -> None:
-    view = make_view("full_wins")
+    view = _with(make_view("subset_wins"), needs=FrozenDict())
     best, reference = view.summary.best, view.summary.reference
     assert best is not None
     assert reference is not None
     best = dataclasses.replace(best, flops=reference.flops // 4, seconds=seconds)
     slow = _with(view, best=best, reference=dataclasses.replace(reference, seconds=1.0), at_margins=())
     assert told.cost_sentences(slow) == ([] if text is None else [text])
-    missed = _with(slow, best=dataclasses.replace(best, passed=None))
-    assert told.cost_sentences(missed) == []
+    plain = Policy(phases=(Phase(passes=1),))  # whose FLOPs are the recipe's own
+    for changes in ({"passed": None}, {"policy": plain}):
+        assert told.cost_sentences(_with(slow, best=dataclasses.replace(best, **changes))) == []
 
 
 def test_seconds_per_flop_by_kind_of_phase() -> None:
@@ -85,5 +87,11 @@ def test_seconds_per_flop_by_kind_of_phase() -> None:
     assert list(cells) == ["full", "sift", "soup", "subset"]
     assert cells["full"] == (f"{usual:.3g}", "1.00")
     assert cells["soup"] == (f"{SUBSET_SLOWNESS * usual:.3g}", f"{SUBSET_SLOWNESS:.2f}")
+    dear = dataclasses.replace(make_view("subset_wins").summary.phase_costs[0], flops=10**9, seconds=6.1534)
+    table = told.phase_costs_table(
+        _with(make_view("subset_wins"), phase_costs=(dear, dataclasses.replace(dear, kind="s")))
+    )
+    assert table is not None
+    assert table.rows[0][4] == "6,150"
     assert told.phase_costs_table(make_view("reference")) is None
     assert told.phase_costs_table(make_view("empty")) is None

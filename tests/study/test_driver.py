@@ -223,8 +223,8 @@ def test_verification_pairs_its_seeds_with_the_reference(passed: StudyView) -> N
         for name in {r.candidate for r in passed.verification}
     }
     assert seeds["reference"] == {0, 1, 2}
-    assert all(found <= seeds["reference"] for found in seeds.values())
-    assert {r.seed for r in passed.trials}.isdisjoint(seeds["reference"])
+    assert all(found == set(range(len(found))) for found in seeds.values())  # a cheap candidate may have more
+    assert all({r.seed for r in passed.trials}.isdisjoint(found) for found in seeds.values())
 
 
 def test_the_test_split_is_touched_by_verification_alone(

@@ -3,10 +3,13 @@
 Pure functions of arrays. H0 of a policy, mean difference <= -margin, is rejected by a one-sided t test of Welch (1947),
 which takes the spread of the policy and that of the reference from their own runs, as many as there are of each.
 
-Why not paired by seed. A run of the reference costs a whole training and one of a candidate a fraction of it, so the
+Paired by seed or not. A run of the reference costs a whole training and one of a candidate a fraction of it, so the
 same certainty is cheapest with more runs of the candidate: 1 / sqrt(cost) times as many (Neyman 1934), which pairs do
-not allow. A pair with the same initial weights and order of examples is worth something for near copies of the recipe
-alone; where it is, the test errs on the safe side, for a shared seed makes the difference less noisy than is assumed.
+not allow. A pair with the same initial weights and order of examples is worth something for near copies of the recipe,
+and where the noise is that of the start, as in small regressions. So pairs are used where the metrics of both correlate
+by more than `PAIRED_ABOVE`; that the data choose is paid for by doubling the p-value of the pairs, which keeps the
+level at every true correlation from 0 up (`benchmarks/verification.py`). Elsewhere a shared seed makes the difference
+less noisy than Welch's test assumes, and it errs on the safe side.
 
 1. Looks. A policy is looked at after `seeds` runs beside as many of the reference, then with more runs of its own, then
    with more of both. Where its runs are cheap the first look may only end a hopeless test: few runs are what a skewed
@@ -38,6 +41,7 @@ seeds that both share; not runs that go against the reference's seed by seed (0.
 | v | (...) | s^2 / n + u^2 / m, variance of mean(c) - mean(r) |
 | nu | (...) | v^2 / ((s^2/n)^2 / (n - 1) + (u^2/m)^2 / (m - 1)), degrees of freedom (Satterthwaite 1946) |
 | T | (...) | (mean(c) - mean(r) + margin) / sqrt(v) |
+| k | int | pairs, min(n, m): runs of both with one seed |
 """
 
 from __future__ import annotations
@@ -58,6 +62,9 @@ Array = NDArray[np.float64]
 
 SHARE_OF_REST = 0.8  # of the alpha left: the first verification keeps most of it, and no extension finds nothing left
 FUTILE_BELOW = 0.15  # chance of passing below which no seeds are added; the benchmark prints what it saves and costs
+PAIRED_ABOVE = 0.7  # correlation over seeds from which on pairs are worth more than the runs that they leave out
+BY_CHOICE = 2.0  # what the p-value of pairs is multiplied by
+LEAST_PAIRS = 3
 UNSTEADY = 2.5  # times the reference's spread; above it a mean over few seeds is not trusted. Half of the shorter
 # schedules of digits at good rates scatter 1.7 times as much as the reference and one in ten 2.8 times
 MIDDLE = 1.6  # times `seeds`: runs of the reference that any candidate may have; all of `max_seeds` is a last resort
@@ -134,12 +141,13 @@ class Judgement:
     """The test at one look, for arrays of candidates at once; all fields have the shape of c without its last axis.
 
     Args:
-        mean: mean(c) - mean(r).
-        error: sqrt(v), its standard error.
-        freedom: nu.
+        mean: mean(c) - mean(r), of the pairs where pairs are used.
+        error: its standard error, sqrt(v) or that of the pairs.
+        freedom: nu, or k - 1.
         spread: s.
         reference_spread: u.
-        p_value: of T.
+        is_paired: whether pairs are used.
+        p_value: of T, or `BY_CHOICE` times that of the pairs.
         is_unsteady: whether the policy scatters too much to pass.
         passed: whether the p-value is below the look's level and the policy is steady.
         chance: of passing at the last look, as it seems now; 0 at the last look.
@@ -150,6 +158,7 @@ class Judgement:
     freedom: Array
     spread: Array
     reference_spread: Array
+    is_paired: NDArray[np.bool_]
     p_value: Array
     is_unsteady: NDArray[np.bool_]
     passed: NDArray[np.bool_]
@@ -280,29 +289,87 @@ def judge(c: Array, r: Array, look: Look, last: Look, rules: Rules, *, floor: fl
         rules: give the margin, and the reference's usual spread.
         floor: see `spread_floor`; positive.
     """
-    mean = c.mean(axis=-1) - r.mean(axis=-1)
     s2, u2 = (x.var(axis=-1, ddof=1) + floor**2 for x in (c, r))
-    error, freedom = _error(s2, u2, look.size)
-    p_value: Array = np.asarray(stats.t.sf((mean + rules.margin) / error, freedom), dtype=np.float64)
+    alone, pairs = _welch(c, r, look, last, rules, (s2, u2)), _paired(c, r, look, last, rules, floor)
+    use = pairs.is_worth_it
+    mean, error, freedom, p_value, chance = (
+        np.where(use, getattr(pairs, name), getattr(alone, name))
+        for name in ("mean", "error", "freedom", "p_value", "chance")
+    )
     usual = np.maximum(u2, rules.usual_spread**2)
     is_unsteady = np.asarray((s2 > UNSTEADY**2 * usual) & (s2 > (rules.margin / 2) ** 2))
-    chance = np.zeros_like(mean)
-    if look.size != last.size:
-        final_error, final_freedom = _error(s2, u2, last.size)
-        wanted = stats.t.isf(last.nominal, final_freedom) * final_error - rules.margin
-        moves = np.sqrt(s2 * (1 / look.num_seeds - 1 / last.num_seeds) + u2 * _gain(look, last))
-        chance = stats.t.sf((wanted - mean) / moves, freedom)
     return Judgement(
         mean=mean,
         error=error,
         freedom=freedom,
         spread=np.sqrt(s2),
         reference_spread=np.sqrt(u2),
+        is_paired=use,
         p_value=p_value,
         is_unsteady=is_unsteady,
         passed=(p_value < look.nominal) & ~is_unsteady,
-        chance=chance,
+        chance=chance if look.size != last.size else np.zeros_like(chance),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tested:
+    """One of the two tests; fields as in `Judgement`."""
+
+    mean: Array
+    error: Array
+    freedom: Array
+    p_value: Array
+    chance: Array
+    is_worth_it: NDArray[np.bool_]
+
+
+def _welch(c: Array, r: Array, look: Look, last: Look, rules: Rules, variances: tuple[Array, Array]) -> _Tested:
+    mean, (s2, u2) = c.mean(axis=-1) - r.mean(axis=-1), variances
+    error, freedom = _error(s2, u2, look.size)
+    final_error, final_freedom = _error(s2, u2, last.size)
+    wanted = stats.t.isf(last.nominal, final_freedom) * final_error - rules.margin
+    moves = np.sqrt(s2 * (1 / look.num_seeds - 1 / last.num_seeds) + u2 * _gain(look, last))
+    return _Tested(
+        mean=mean,
+        error=error,
+        freedom=freedom,
+        p_value=np.asarray(stats.t.sf((mean + rules.margin) / error, freedom), dtype=np.float64),
+        chance=_chance(wanted - mean, moves, freedom),
+        is_worth_it=np.ones_like(mean, dtype=np.bool_),
+    )
+
+
+def _paired(c: Array, r: Array, look: Look, last: Look, rules: Rules, floor: float) -> _Tested:
+    """The t test of pairs; a floor a run is worth 4/3 of it in a difference (`superiority.pair_floor`)."""
+    k, final = min(look.size), min(last.size)
+    ours, theirs = c[..., :k], r[..., :k]
+    difference = ours - theirs
+    mean, variance = difference.mean(axis=-1), difference.var(axis=-1, ddof=1) + 4 / 3 * floor**2
+    error, freedom = np.sqrt(variance / k), np.full_like(mean, k - 1)
+    wanted = stats.t.isf(last.nominal / BY_CHOICE, final - 1) * np.sqrt(variance / final) - rules.margin
+    p_value = np.minimum(1.0, BY_CHOICE * stats.t.sf((mean + rules.margin) / error, freedom))
+    return _Tested(
+        mean=mean,
+        error=error,
+        freedom=freedom,
+        p_value=p_value,
+        chance=_chance(wanted - mean, np.sqrt(variance * (1 / k - 1 / final)), freedom),
+        is_worth_it=(k >= LEAST_PAIRS) & (_correlation(ours, theirs) > PAIRED_ABOVE),
+    )
+
+
+def _correlation(a: Array, b: Array) -> Array:
+    """(...) of two samples; 0 where one does not vary."""
+    x, y = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
+    scale = np.sqrt((x**2).sum(axis=-1) * (y**2).sum(axis=-1))
+    return np.asarray((x * y).sum(axis=-1) / np.where(scale > 0, scale, 1.0))
+
+
+def _chance(way: Array, moves: Array, freedom: Array) -> Array:
+    """That the mean moves by more than `way` when it moves by so much at random; 0 or 1 where it cannot move."""
+    standing = np.where(moves > 0, moves, 1.0)
+    return np.where(moves > 0, stats.t.sf(way / standing, freedom), (way < 0).astype(np.float64))
 
 
 def _gain(look: Look, last: Look) -> float:

@@ -25,6 +25,7 @@ from subsettune.study.results.contrast import Contrast
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.verification.lineup import Entry, Hypothesis, levels
 from subsettune.study.verification.noninferiority import (
+    BY_CHOICE,
     FUTILE_BELOW,
     MOST_OWN,
     UNSTEADY,
@@ -289,7 +290,8 @@ class Verification:
         result = judge(own, theirs, look, last, self.rules, floor=spread_floor(self.rules.resolution, scale))
         mean, chance = float(result.mean), float(result.chance)
         level_of_bound = look.nominal or last.nominal  # a look that may only end the test has no bound of its own
-        bound = mean - float(stats.t.isf(level_of_bound, result.freedom) * result.error)
+        share = BY_CHOICE if result.is_paired else 1.0
+        bound = mean - float(stats.t.isf(level_of_bound / share, result.freedom) * result.error)
         passed = True if result.passed else (None if chance >= FUTILE_BELOW else False)
         spreads = float(own.std(ddof=1)), float(theirs.std(ddof=1))
         return Verdict(

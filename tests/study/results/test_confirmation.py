@@ -25,6 +25,9 @@ def verdict(**changes: Any) -> Verdict:
         "seeds_needed": None,
         "reason": "because",
         "spread": 0.004,
+        "reference_spread": 0.004,
+        "num_references": 5,
+        "level": 0.04,
         "nominal": 0.02,
     }
     return Verdict(**{**plain, **changes})
