@@ -8,6 +8,8 @@ checkpoints; the bare loop does nothing else. Each pair runs both, in alternatin
 final weights must be equal bit for bit, or the comparison means nothing.
 
     python benchmarks/step_overhead.py --data-root DIR
+
+How much of it depends on the kind of phase: `benchmarks/phase_seconds.py`.
 """
 
 from __future__ import annotations

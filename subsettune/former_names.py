@@ -48,7 +48,10 @@ def current_space(raw: Mapping[Any, Any]) -> dict[Any, Any]:
 def current_settings(raw: Mapping[Any, Any]) -> dict[Any, Any]:
     """What stands under `study:`, with today's keys; errors as of `current_phase`, and an `objective` but compute."""
     if raw.get("objective", COMPUTE[0]) not in COMPUTE:
-        advice = "Studies minimise training compute, and never did another thing. Remove the key."
+        advice = (
+            "Studies minimise training compute, whose cost is known before a run; seconds are not, and are told beside "
+            "it, by `plan` before the study and by its report after. Remove the key."
+        )
         message = must("objective", f"one of {', '.join(COMPUTE)}", raw["objective"], advice)
         raise ConfigError((Mistake(("objective",), message),))
     return _renamed({key: value for key, value in raw.items() if key != "objective"}, SETTINGS)

@@ -121,7 +121,8 @@ def test_an_objective_that_no_search_ever_minimised(tmp_path: Path, caplog: pyte
         parse(changed({"study.objective": "seconds"}))
     assert str(caught.value) == (
         "study.objective: objective must be one of flops, passes, got 'seconds'. Studies minimise training compute, "
-        "and never did another thing. Remove the key."
+        "whose cost is known before a run; seconds are not, and are told beside it, by `plan` before the study and by "
+        "its report after. Remove the key."
     )
 
 

@@ -14,6 +14,7 @@ from subsettune.config import must
 from subsettune.errors import ConfigError, ModelError, SubsettuneError
 from subsettune.extras import needed_for
 from subsettune.models.copies import remember, tensors
+from subsettune.models.pooling import MaxPool2x2
 from subsettune.plugins import call
 from subsettune.registry import MODELS
 from subsettune.task import Model
@@ -62,7 +63,7 @@ def cnn(
         )
     layers: list[nn.Module] = []
     for width in channels:
-        layers += [nn.Conv2d(c, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        layers += [nn.Conv2d(c, width, 3, padding=1), nn.ReLU(), MaxPool2x2()]
         c, h, w = width, h // 2, w // 2
     layers += [nn.Flatten(), nn.Linear(c * h * w, hidden), nn.ReLU()]
     layers += [nn.Dropout(dropout)] if dropout else []

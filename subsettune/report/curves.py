@@ -54,6 +54,8 @@ def curves_figure(view: StudyView) -> Figure | None:
     switched = policy is not None and len(policy.phases) > 1
     if policy is not None:
         legend.insert(0, ("line", colour, f"{title}: {describe(policy, view.facts)}"))
+    if any(len(run.curve) == 1 for run in own):
+        legend.append(("dot", colour, f"{title}, a run that was evaluated at its end alone"))
     return Figure(
         name="curves",
         title=f"Learning curves of the {title}" if title else "Learning curves of the reference",
@@ -66,7 +68,11 @@ def curves_figure(view: StudyView) -> Figure | None:
 
 
 def _winner(view: StudyView) -> tuple[str, Policy, list[RunRecord]] | None:
-    """Words, policy and runs of the best policy, or of a candidate that missed."""
+    """Words, policy and runs of the best policy, or of a candidate that missed.
+
+    Its trials, which were looked at on their way, beside the ends of its verified runs; a study of an earlier version
+    has whole curves of these, which are enough.
+    """
     best = view.summary.best
     if best is not None:
         policy, title = best.policy, "best policy" if best.passed else "best policy so far"
@@ -79,7 +85,7 @@ def _winner(view: StudyView) -> tuple[str, Policy, list[RunRecord]] | None:
     name = best.name if best is not None and best.name is not None else next(iter(names), None)
     verified = [run for run in view.verification if run.candidate == name and run.curve]
     trials = [run for run in view.trials if run.policy.key == policy.key and run.curve]
-    return title, policy, verified or trials
+    return title, policy, verified if any(len(run.curve) > 1 for run in verified) else [*trials, *verified]
 
 
 def _curve_trace(view: StudyView, run: RunRecord, colour: str, words: str) -> Json:
@@ -87,10 +93,11 @@ def _curve_trace(view: StudyView, run: RunRecord, colour: str, words: str) -> Js
     points = [point for point in run.curve if is_number(point.metric) and point.flops > 0]
     return {
         "type": "scatter",
-        "mode": "lines",
+        "mode": "lines" if len(points) > 1 else "markers",
         "x": [point.flops / facts.pass_flops for point in points],
         "y": [point.metric for point in points],
         "line": {"width": 1.5, "color": colour},
+        "marker": {"size": 8, "color": colour},
         "opacity": 0.8,
         "hovertemplate": html.escape(f"{words}, seed {run.seed}") + ": %{y:.5g} at %{x:.3g} passes<extra></extra>",
     }

@@ -305,9 +305,14 @@ def _ended_words(records: list[RunRecord]) -> str:
 
 def _running_words(tally: Tally) -> str:
     names = list(tally.running)
-    shown = [f"{name} {share_words(round(tally.shares.get(name, 0.0), 2))}" for name in names[:_NAMED_RUNNING]]
+    shown = [_running_run(tally, name) for name in names[:_NAMED_RUNNING]]
     more = [f"{len(names) - _NAMED_RUNNING} more"] if len(names) > _NAMED_RUNNING else []
     return ", ".join([*shown, *more])
+
+
+def _running_run(tally: Tally, name: str) -> str:
+    """A run with its share, if it has told one: many runs are evaluated at their end alone."""
+    return f"{name} {share_words(round(tally.shares[name], 2))}" if name in tally.shares else name
 
 
 def _stage_words(tally: Tally) -> str:

@@ -27,6 +27,7 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import BATCHING
 from subsettune.study.context import StudyContext
 from subsettune.study.execute.inline import InlineExecutor
+from subsettune.study.execute.looks import Looks
 from subsettune.study.execute.sequence import ObservedSource, RunSource, StageSequence, stopwatch
 from subsettune.study.execute.signals import sigterm_as_sigint
 from subsettune.study.execute.worker import Worker
@@ -214,14 +215,15 @@ class StudyDriver:
 
     def _executor(self) -> Executor:
         context, options = self.context, self.context.run_options()
+        num_validation = len(context.data.validation)
         worker = Worker(
             task=context.task,
             options=options,
             logs=context.uri("tune/logs"),
             alone=self._alone(options),
             code=context.folder.manifest.code,
+            looks=Looks(facts=context.facts, num_validation=num_validation),
         )
-        num_validation = len(context.data.validation)
         if context.options.executor == "inline":
             return InlineExecutor(worker, context.facts, num_validation, context.clock)
         context.observer.stage("starting Ray" if self.address is None else "connecting to Ray", None)

@@ -1,8 +1,9 @@
 """How long a study will take as its machine sees it, stage by stage: what is expected, and what is the most.
 
 A stage's runs go side by side in so many slots, each as slow as it is beside the others; on top of its training, a run
-measures the validation split at points of its curve, and the driver takes its time for it. What is expected rests on
-assumptions that the search may well break, and the most on none but that a pass takes what it took when it was timed.
+measures the validation split at the points of its curve that `execute.looks` allows, and the driver takes its time for
+it. What is expected rests on assumptions that the search may well break, and the most on none but that a pass takes
+what it took when it was timed.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from typing import Any
 from subsettune.facts import TaskFacts
 from subsettune.policy import SUBSET
 from subsettune.study.ablation.choose import num_compared
+from subsettune.study.execute.looks import Looks
+from subsettune.study.results.records import Role
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.definition import Study
 from subsettune.study.spec.space import Space
 from subsettune.study.timing import Timing
 from subsettune.study.verification.candidates import MOST_BUDGET
 from subsettune.study.verification.noninferiority import Rules, sizes
-from subsettune.train.options import RunOptions
 
 # Of Ray and Tune's import, the cluster's start and its end, on 2 cores of a Xeon. The workers' start is timed.
 CLUSTER_START_S = 8.0
@@ -29,6 +31,10 @@ CLUSTER_START_S = 8.0
 RUN_OVERHEAD_S = 0.1
 MORE_SEEDS = "more seeds of the reference"
 EXPECTED_TESTS = 2  # policies that a verification runs: the first passes and a cheaper one is tried, or another one is
+ROLES: Mapping[str, Role] = {
+    **{"reference": "reference", "search": "trial", "verification": "verification"},
+    **{MORE_SEEDS: "verification", "ablation": "ablation"},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,12 +156,13 @@ def project(
         parts: examples of `validation` and `test`.
         slots: runs at a time.
     """
-    pass_s = facts.num_examples * timing.example_s
-    points = RunOptions().evaluations
-    measured_s = points * parts["validation"] * timing.measured_s
+    pass_s, validation_s = facts.num_examples * timing.example_s, parts["validation"] * timing.measured_s
+    looks = Looks(facts=facts, num_validation=parts["validation"])
 
-    def of(kind: Runs, extra_s: float) -> Seconds:
-        each = [passes * pass_s + measured_s + extra_s for passes in (kind.expected_passes, kind.most_passes)]
+    def of(role: Role, kind: Runs, extra_s: float) -> Seconds:
+        lengths = (kind.expected_passes, kind.most_passes)
+        points = [looks.points_of(role, round(passes * facts.pass_flops)) for passes in lengths]
+        each = [p * pass_s + n * validation_s + extra_s for p, n in zip(lengths, points, strict=True)]
         counts = (kind.expected, kind.most)
         walls = [
             math.ceil(count / slots) * run_s + count * RUN_OVERHEAD_S for count, run_s in zip(counts, each, strict=True)
@@ -163,7 +170,8 @@ def project(
         return Seconds(expected=walls[0], most=walls[1])
 
     test_s = parts["test"] * timing.measured_s
-    found = {kind: of(one, test_s if kind in ("verification", MORE_SEEDS) else 0.0) for kind, one in runs.items()}
+    tested = {kind: test_s if ROLES[kind] == "verification" else 0.0 for kind in runs}
+    found = {kind: of(ROLES[kind], one, tested[kind]) for kind, one in runs.items()}
     more = found.pop(MORE_SEEDS)
     verified = found["verification"]
     found["verification"] = Seconds(expected=verified.expected + more.expected, most=verified.most + more.most)

@@ -128,6 +128,10 @@ class Learner:
         """(b,) losses of outputs (b, M) float32 as the network is trained on them, label smoothing included."""
         return metrics.losses(self.task, outputs, self._trained_on(targets), self.recipe.label_smoothing)
 
+    def losses_of_many(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """As `example_losses`, to within rounding, of so many outputs that time counts."""
+        return metrics.losses_of_many(self.task, outputs, self._trained_on(targets), self.recipe.label_smoothing)
+
     def outputs(self, inputs: Tensor, network: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """(b, M) float32 outputs of the network in the mode that it is in, or of another one, in the same precision."""
         with _precision(self.device, self.low_precision):

@@ -115,7 +115,7 @@ class PhaseSwitch:
             rng=generator(self.job.seed, "entry", phase.index),  # the word seeds the stream, so it stays
             part=learner.part,
             pool=self.state.pool,
-            losses=learner.example_losses,
+            losses=learner.losses_of_many,
             facts=phase.facts_before,
         )
         phase.transition.apply(context)

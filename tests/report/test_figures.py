@@ -257,6 +257,19 @@ def test_the_switch_is_where_the_subset_phase_ends() -> None:
     assert ends == pytest.approx([policy.passes] * 5)
 
 
+def test_runs_evaluated_at_their_end_alone_are_dots_beside_the_curves_of_trials() -> None:
+    view = make_view("subset_wins")
+    ends = tuple(dataclasses.replace(run, curve=run.curve[-1:]) for run in view.verification)
+    policy = view.candidates["candidate-1"].policy
+    found = dataclasses.replace(next(run for run in view.trials if len(run.curve) > 1), policy=policy)
+    figure = curves.curves_figure(dataclasses.replace(view, verification=ends, trials=(found, *view.trials)))
+    assert figure is not None
+    own = [trace for trace in figure.data if trace["line"]["color"] == "--c-subset"]
+    assert [trace["mode"] for trace in own] == ["lines"] + ["markers"] * 5
+    assert [trace["x"] for trace in own[1:]] == [pytest.approx([policy.passes])] * 5
+    assert [mark for mark, _, _ in figure.legend] == ["line", "line", "dot"]
+
+
 def test_curves_skip_what_is_not_a_number() -> None:
     view = make_view("search")
     holes = tuple(

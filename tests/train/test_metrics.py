@@ -107,3 +107,16 @@ def test_weights_multiply_the_losses_of_their_examples(smoothing: float) -> None
     found = metrics.loss(make_task("mse"), outputs[:, :2], values, 0.0, weights)
     expected = float(((outputs[:, :2] - values).square().mean(1) * weights).mean())
     assert float(found) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("num_outputs", [1, 2, 3, 10, metrics.SHORT_ROW, metrics.SHORT_ROW + 1, 100])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_losses_of_many_are_those_of_each_to_within_rounding(num_outputs: int, smoothing: float) -> None:
+    task = make_task("accuracy")
+    rng = torch.Generator().manual_seed(0)
+    outputs = 5 * torch.randn(3000, num_outputs, generator=rng)
+    targets = torch.randint(0, num_outputs, (3000,), generator=rng)
+    found = metrics.losses_of_many(task, outputs, targets, smoothing)
+    expected = functional.cross_entropy(outputs.double(), targets, label_smoothing=smoothing, reduction="none")
+    assert found.shape == (3000,)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)

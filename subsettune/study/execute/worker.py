@@ -14,6 +14,7 @@ from subsettune.config import FrozenDict, setting
 from subsettune.errors import StorageError, StudyError
 from subsettune.registry import OPTIMIZERS, ORDERS, SELECTORS, TRANSITIONS
 from subsettune.storage import Folder, inside
+from subsettune.study.execute.looks import Looks
 from subsettune.study.execute.outcomes import PartialRun
 from subsettune.study.execute.requests import INFRASTRUCTURE_ERRORS, Failure, RunRequest
 from subsettune.task import Task
@@ -36,6 +37,7 @@ class Worker:
         alone: words of the command that trains the task by itself; policy and seed are added to them.
         code: content hashes of the user's own code as the study's driver has it, by name; a process that has other code
             does not train with it.
+        looks: say how often a run is evaluated; null for what `options` say.
     """
 
     task: Task
@@ -43,13 +45,14 @@ class Worker:
     logs: str
     alone: tuple[str, ...] = ("subsettune", "train", "STUDY.yaml")
     code: FrozenDict = setting(FrozenDict())
+    looks: Looks | None = None
 
     def __post_init__(self) -> None:
         config.check(self)
 
     def train(self, request: RunRequest, report: Callable[[CurvePoint], bool]) -> RunResult | Failure:
         """Carry out a request; an error of the run becomes a `Failure` whose trace is in the logs."""
-        options = dataclasses.replace(self.options, splits=request.splits)
+        options = dataclasses.replace(self.options, splits=request.splits, evaluations=self._num_points(request))
         try:
             self._check_code(request)
             return run(self.task, request.policy, request.seed, report=report, options=options)
@@ -61,6 +64,9 @@ class Worker:
             return self.failure(
                 request, words[0] if words else type(error).__name__, "".join(traceback.format_exception(error))
             )
+
+    def _num_points(self, request: RunRequest) -> int:
+        return self.options.evaluations if self.looks is None else self.looks.num_points(request)
 
     def _check_code(self, request: RunRequest) -> None:
         """A process that starts while the user edits a file would train another network than those before it."""
@@ -114,7 +120,7 @@ class Worker:
         key = run_key(self.task, options.fingerprint, request.policy, request.seed)
         kept = Checkpoints(Folder.at(options.checkpoints), key)
         mark = kept.marked()
-        is_whole = bool(points) and points[0].share <= 1 / options.evaluations
+        is_whole = bool(points) and points[0].share <= 1 / self._num_points(request)
         state = None if is_whole or mark == ProgressMarker() else kept.load()
         earlier = [config.build(CurvePoint, point) for point in state["curve"]] if state is not None else []
         before = tuple(point for point in earlier if not points or point.share < points[0].share)

@@ -109,6 +109,7 @@ class RoundState:
         """Its JSON form."""
         return {
             "candidates": {name: candidate.to_mapping() for name, candidate in self.candidates.items()},
+            "order": list(self.candidates),  # which the file, sorted by key, does not keep
             "state": dict(self.state),
             "verdicts": {name: verdict.to_mapping() for name, verdict in self.verdicts.items()},
             "contrasts": {name: contrast.to_mapping() for name, contrast in self.contrasts.items()},
@@ -120,8 +121,9 @@ class RoundState:
         """Read what `to_mapping` wrote."""
         for key in STATE_KEYS:
             raw["state"][key]
+        names = raw.get("order", raw["candidates"])
         return cls(
-            candidates={name: Candidate.from_mapping(name, plain) for name, plain in raw["candidates"].items()},
+            candidates={name: Candidate.from_mapping(name, raw["candidates"][name]) for name in names},
             verdicts={name: Verdict.from_mapping(plain) for name, plain in raw["verdicts"].items()},
             state=raw["state"],
             contrasts={name: Contrast.from_mapping(plain) for name, plain in raw.get("contrasts", {}).items()},

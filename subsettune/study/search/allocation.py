@@ -1,8 +1,11 @@
 """What the next trial is spent on: which arm it goes to, and the first of that arm's plans that is of any use.
 
-The arm `full` opens and gets at least a third of all trials, the arm `subset` at least another third, and the rest goes
-where the model expects more. Of an arm's plans, one above the bound is moved below it, and one that could tell nothing
-(known and free of noise, running already, not to be run at all) is turned down; both count as skipped.
+The arm `full` opens and gets at least a third of all trials. Where the sampler ends the search when nothing pays, any
+other trial goes to the plan that gains most, and the third of the arm `full` is spent on what tells most for what it
+costs; until a policy is accepted the search goes on though nothing pays. For the other samplers the arm `subset` gets
+at least another third, and the rest goes where the model expects more. Of an arm's plans, one above the bound is moved
+below it, and one that could tell nothing (known and free of noise, running already, not to be run at all) is turned
+down; both count as skipped.
 """
 
 from __future__ import annotations

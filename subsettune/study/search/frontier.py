@@ -120,6 +120,10 @@ class Frontier:
         kept = [a for a in self.assessed if a.is_accepted and arm in (None, a.tried.arm)]
         return tuple(sorted(kept, key=lambda a: a.tried.cost))
 
+    def num_assessed(self, arm: str) -> int:
+        """Policies of an arm of which a run finished."""
+        return sum(a.tried.arm == arm for a in self.assessed)
+
     def repeats(self, arm: str, best: float) -> Iterator[PolicyObservations]:
         """Policies of an arm to run again, the most valuable first; `best` is the cost to beat."""
         model, best_believed = self._believe(best)

@@ -39,7 +39,7 @@ from subsettune.study.spec.point_to_policy import COORDINATES
 
 ACCEPT = 0.9  # probability of being feasible that makes a policy a candidate
 SEEDS = 3  # that a candidate was seen on
-PAYS = 0.04  # expected log of the cost saved, per reference spent
+PAYS = 0.05  # expected log of the cost saved, per reference spent
 INTERVAL = (0.1, 0.9)  # quantiles of the least cost that is stated
 _Z = float(ndtri(ACCEPT))
 _MAX_POINTS = 120  # policies in the model, the nearest to the frontier; a fit costs their cube
@@ -54,6 +54,7 @@ _LIKELY = 0.7  # probability of being accepted in the end with which a check tha
 _OVERHEAD = 0.01  # references that any trial costs beside its compute
 _EDGE, _EDGE_PRICE = 0.06, 0.04  # places this near to an end of a hyperparameter's range count as that much dearer
 _VAGUE = 9.0  # variance of a score that was not seen to the end, in units of one run's noise
+_LOST = 1000.0  # likewise, of a policy whose runs were all lost: that they may be is told by the risk
 _PRIOR_RUNS, _PRIOR_WRONG = 5.0, 0.2  # runs like it, and how many of them went wrong, before any was seen
 _RISK = 0.08  # share of runs that may go wrong
 _WRONG = -4.0  # standard deviations below what the model expects, from which on a run went wrong
@@ -210,7 +211,7 @@ class Needs:
     def _sightings(self, known: Known) -> Sightings:
         x = self._known_x
         score = np.array([_score(tried, self._evidence) for tried in self._known]) - self._evidence.target
-        runs = np.array([len(tried.scores) or 1 / _VAGUE for tried in self._known])
+        runs = np.array([len(t.scores) or 1 / (_VAGUE if t.optimistic else _LOST) for t in self._known])
         above = float(max(score.max(initial=0.0), 0.0))
         if known.reference is not None:
             dearest = max(self._space["budget"].ends)
@@ -283,7 +284,6 @@ class Needs:
                 found.append(self._judge(tried, float(mean[i]), float(sd[i]), float(inflation[i]), float(risk[i])))
         return tuple(found)
 
-    # More than six parameters: no; five numbers of the model for one policy.
     def _judge(self, tried: PolicyObservations, m: float, s: float, inflation: float, risk: float) -> Assessed:
         target, process = self._evidence.target, self.process
         passes = tried.mean >= target and not tried.num_lost and not tried.optimistic

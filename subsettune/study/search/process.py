@@ -212,7 +212,8 @@ class Process:
             runs=np.concatenate([self.data.runs, np.ones(len(x))]),
         )
         variance = np.concatenate([self.variance, self.noise(mean) ** 2])
-        return _settle(data, self.kernel, self.law, self.noise_sd, np.concatenate([self.y, mean]), variance)
+        y, residual = np.concatenate([self.y, mean]), np.concatenate([self.residual, np.zeros(len(x))])
+        return _settle(data, self.kernel, self.law, self.noise_sd, y, variance, residual)
 
 
 @on_one_thread
@@ -227,7 +228,8 @@ def fit(data: Sightings) -> Process:
         law, y, variance = _choose(laws, data, prior, noise_sd)
         if place < _NUM_ROUNDS - 1:
             kernel, noise_sd = _tune(data, y, law, centre)
-    return _settle(data, kernel, law, float(noise_sd), y, variance * _robust(data, prior, y, variance))
+    inflation, residual = _robust(data, prior, y, variance)
+    return _settle(data, kernel, law, float(noise_sd), y, variance * inflation, residual)
 
 
 def _growth(u: Array) -> Array:
@@ -267,13 +269,14 @@ def _smoothed(
 def _choose(laws: Laws, data: Sightings, prior: Array, noise_sd: float) -> tuple[Laws, Array, Array]:
     """The law with the largest posterior, and the scores seen through it.
 
-    To compare laws, what they do not account for is the same in units of the score for all: were it the same in u, a law
-    with a smaller slope would seem the more exact for it.
+    To compare laws, what they do not account for is the same in units of the score for all: were it the same in u, a
+    law with a smaller slope would seem the more exact for it.
     """
     start, mean = laws.place(data.score), data.frame.mean(data.x)
     misfit = _MISFIT * np.exp(np.log(laws.slope(start)).mean(axis=0))
     u = _smoothed(laws, data, prior, noise_sd, start, misfit)
     y, variance, slope = _seen(laws, data, u, noise_sd, misfit)
+    variance = variance * _doubt(prior, variance, y - mean)  # or one run gone wrong would choose the law
     chol = np.linalg.cholesky(prior + variance[:, :, None] * np.eye(len(mean)))
     half = np.linalg.solve(chol, (y - mean)[..., None])[..., 0]
     evidence = laws.log_prior - 0.5 * (half**2).sum(axis=1) - np.log(np.diagonal(chol, axis1=1, axis2=2)).sum(axis=1)
@@ -285,24 +288,33 @@ def _choose(laws: Laws, data: Sightings, prior: Array, noise_sd: float) -> tuple
     return law, y[0], variance[0]
 
 
-def _robust(data: Sightings, prior: Array, y: Array, variance: Array) -> Array:
-    """(n,) by how much each variance is to be inflated: a point far below what the others say counts less."""
+def _doubt(prior: Array, variance: Array, centred: Array) -> Array:
+    """(k, n) by how much each variance is to be inflated under each of k laws; see `_robust`."""
+    inverse = np.linalg.inv(prior + variance[:, :, None] * np.eye(len(prior)))
+    precision = np.diagonal(inverse, axis1=1, axis2=2)
+    residual = (inverse @ centred[..., None])[..., 0] / np.sqrt(precision)
+    return np.asarray(np.maximum(1.0, np.minimum(residual, 0.0) ** 2 / _WRONG**2))
+
+
+def _robust(data: Sightings, prior: Array, y: Array, variance: Array) -> tuple[Array, Array]:
+    """(n,) by how much each variance is to be inflated, and by how many standard deviations a score is off.
+
+    A point far below what the others say counts less: a run may go wrong, but none does well by mistake.
+    """
     inflation, centred = np.ones(len(y)), y - data.frame.mean(data.x)
     for _ in range(_NUM_ROBUST):
         inverse = np.linalg.inv(prior + np.diag(variance * inflation))
-        error, spread = (inverse @ centred) / np.diag(inverse), 1 / np.diag(inverse) - variance * (inflation - 1)
-        downwards = np.minimum(error, 0.0) ** 2 / spread  # a run may go wrong; none does well by mistake
-        inflation = np.maximum(1.0, downwards / _WRONG**2)
-    return inflation
+        precision = np.diag(inverse)
+        spread = 1 / precision - variance * (inflation - 1)
+        residual = (inverse @ centred) / precision / np.sqrt(spread)
+        inflation = np.maximum(1.0, np.minimum(residual, 0.0) ** 2 / _WRONG**2)
+    return inflation, residual
 
 
-def _leave_one_out(prior: Array, variance: Array, y: Array) -> Array:
-    """(n,) standardised residuals of each point, given the others."""
-    inverse = np.linalg.inv(prior + np.diag(variance))
-    return np.asarray((inverse @ y) / np.sqrt(np.diag(inverse)))
-
-
-def _settle(data: Sightings, kernel: Kernel, law: Laws, noise_sd: float, y: Array, variance: Array) -> Process:
+# More than six parameters: what a process is made of, each found by another step of the fit.
+def _settle(
+    data: Sightings, kernel: Kernel, law: Laws, noise_sd: float, y: Array, variance: Array, residual: Array
+) -> Process:
     """The process with given hyperparameters."""
     prior, centred = kernel.between(data.frame, data.x, data.x), y - data.frame.mean(data.x)
     chol = factor(prior, variance)
@@ -313,7 +325,7 @@ def _settle(data: Sightings, kernel: Kernel, law: Laws, noise_sd: float, y: Arra
         noise_sd=noise_sd,
         y=y,
         variance=variance,
-        residual=_leave_one_out(prior, variance, centred),
+        residual=residual,
         chol=chol,
         alpha=cho_solve((chol, True), centred, check_finite=False),
     )

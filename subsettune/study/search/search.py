@@ -4,16 +4,18 @@ The cost of a policy is known before it runs and its accuracy is noisy, so the s
 noisy constraint. It is asked (`propose`), watches (`observe`) and is told (`tell`). All trials live in one Optuna
 study, whose journal alone is enough to rebuild a `Search` that goes on as the first would have.
 
-1. The `full` arm opens: the middle of the space, then up or down in budget. It gets at least a third of all trials, the
-   subset arm at least another third, the rest goes where the model expects more (`allocation`).
-2. New points come from the sampler. `frontier` (see there; the default up to about 100 trials) models the score alone,
-   because the cost is known; `gp` and `tpe` are Optuna's, with the log of the cost as objective and the accuracy as
-   constraint; `random` draws evenly. `benchmarks/search.py` compares them.
-3. A policy that passed is repeated with another seed when that can make it the best, and the one that sets a bound
-   every few trials. Only a policy feasible on two seeds sets the *bound*: further proposals of its arm lie below it.
-   One above it is counted as skipped and moved to the same place of the range that is still useful, without asking the
-   sampler again.
-4. When the least budget of the space is confirmed in every arm, nothing can be cheaper and the search is done.
+1. The `full` arm opens, and gets at least a third of all trials.
+2. New points come from the sampler. `frontier` (the default up to about 100 trials) is this package's own: it opens
+   with the unchanged recipe at two small budgets and a cheap design in each arm, models the budget that each policy
+   needs (`needs`), and spends a trial on what saves most for what it costs. It ends by itself when nothing pays;
+   `trials` is a cap. `gp` and `tpe` are Optuna's, with the log of the cost as objective and the accuracy as constraint;
+   `random` draws evenly. These three spend all trials. `benchmarks/search.py` compares them.
+3. A policy that passed is repeated with other seeds when that can make it the best. For `frontier` only one that is
+   accepted on three seeds sets the *bound*, for the others one feasible on two; further proposals of its arm lie below
+   it. One above it is counted as skipped and moved to the same place of the range that is still useful.
+4. Proposals depend on what was told *in the order of asking*: number n is chosen by what numbers up to n - parallel
+   showed, and waits for them, so that a search ends the same whichever of its trials finishes first. (Where these leave
+   nothing of use it waits for the next one, too.) Stopping a trial early depends on what its own proposal knew.
 5. What it would stake a verification on is its short list (`shortlist`).
 
 The value told to Optuna is the cost of the whole policy. FLOPs, passes and projected seconds are proportional to one

@@ -125,9 +125,11 @@ class Shortlist:
         )
 
     def interval(self, arm: str) -> tuple[float, float] | None:
-        """Between which costs the least one with which a policy of an arm reaches the target lies, with 80 % belief.
+        """Between which costs the model sees the least one with which a policy of an arm reaches the target.
 
-        Noise hides it: a search for few references cannot know a cost to 5 %. None if no run of the arm finished.
+        It is the model's 80 %, for policies like those that were tried: it knows nothing of a better kind that the
+        search never met, so that where there is one the truth lies below. `benchmarks/search.py` counts how often it
+        holds the true least cost (0.1 to 0.7). None if no run of the arm finished.
         """
         return self._needs.interval(arm, np.random.default_rng(0)) if self._needs is not None else None
 

@@ -280,7 +280,10 @@ class SampledSource(PlanSource):
             if closing and (frontier := self._current.frontier()) is not None:
                 accepted = frontier.accepted(None if state.rival else state.arm)
                 best = accepted[0].tried.cost if accepted else math.inf
-                yield from (Plan(point=t.point, repeats=t) for t in frontier.repeats(state.arm, best))
+                again = [Plan(point=t.point, repeats=t) for t in frontier.repeats(state.arm, best)]
+                if not again:
+                    _draw_as_before(rng, len(self._space.axes(state.arm)), frontier.num_assessed(state.arm))
+                yield from again
             hopeful = self._evidence.hopeful(state.arm)
             if hopeful is not None:
                 yield Plan(point=hopeful.point, repeats=hopeful)
@@ -295,3 +298,19 @@ SOURCES: Mapping[Sampler, Callable[[Space, SearchEvidence, CurrentModel], PlanSo
     "tpe": partial(SampledSource, kind=TPEArmSampler),
     "random": SampledSource,
 }
+
+
+def _draw_as_before(rng: np.random.Generator, num_axes: int, num_known: int) -> None:
+    """Draw the numbers that version 0.1 drew for new points it never used: a study that goes on is the same study."""
+    rng.random((768, num_axes))
+    sizes = [192] * 4
+    if num_known:
+        rng.integers(min(num_known, 8), size=512)
+        sizes = [512, *sizes]
+    for size in sizes:
+        rng.uniform(size=(size, 1))
+        rng.random((size, num_axes))
+        rng.uniform(size=(size, 1))
+        rng.standard_normal((size, num_axes))
+        rng.random((size, num_axes))
+        rng.random((size, num_axes))

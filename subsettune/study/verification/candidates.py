@@ -5,14 +5,13 @@ so a test of few seeds will not pass it: what is worth testing is the budget at 
 what it saves) is greatest, be it one that no trial had. `power` gives that probability from what the search believes of
 a policy: its mean, how well that is known, and how much it scatters.
 
-The line-up, in the order of testing while nothing has passed:
+The line-up:
 
-1. the policy of the greatest expected saving, of either arm;
-2. the same among those that are clearly dearer: what makes the first fail makes its like fail, whatever their arm;
-3. the recipe as it is at the largest budget of the space, the last resort: it may have more runs of the reference.
-
-Two more wait without alpha of their own, and are tested with what those that have passed leave to them: one that is
-cheaper than the first, once the first has passed, and one between the second and the last resort, once that has.
+1. the policy of the greatest expected saving, of either arm, is tested first;
+2. where it fails, the recipe as it is at the largest budget of the space, the last resort: it may have more runs of the
+   reference, and once it has passed it leaves its alpha to what is cheaper;
+3. a policy half-way between the two, in log cost, then has that alpha, and leaves it to the first again;
+4. a cheaper one than the first is tested once that has passed.
 """
 
 from __future__ import annotations
@@ -31,8 +30,7 @@ from subsettune.study.verification.noninferiority import Rules, allot, plan, siz
 from subsettune.study.verification.power import best_chance
 
 STANDS_APART = 1.25  # times the cost of another candidate: policies of one cost mostly pass or fail together
-SHARES = (0.4, 0.3, 0.3)  # of alpha: the first, the second, the last resort; the benchmark prints what others do
-DEARER = 1.4  # times the cost of the first: where that fails, its like fail on this test split
+SHARES = (0.5, 0.5)  # of alpha: the first, and the last resort
 STEP = 1.12  # ratio of one budget looked at to the next
 MOST_LEADERS = 3  # policies of an arm that are looked at
 LEAST_CHANCE = 0.2  # of passing, below which a policy is not worth the runs
@@ -76,7 +74,7 @@ class Ground:
     is_share: bool
     budgets: tuple[float, float]
     why_not: Callable[[Policy], str | None]
-    count: int = 4
+    count: int = 3
 
     @property
     def last_budget(self) -> float:
@@ -145,18 +143,13 @@ def choose(outlooks: Outlooks, ground: Ground, round_number: int) -> LineUp:
     first = _best(prospects, ground, SHARES[0])
     if first is None:
         return _made([], ground, round_number)
-    chosen = [(first, SHARES[0])]
-    second = _best([p for p in prospects if p.cost >= DEARER * first.cost], ground, SHARES[1])
-    chosen += [] if second is None else [(second, SHARES[1])]
-    between = math.sqrt(chosen[-1][0].cost * ground.last_budget)
-    waiting = (
-        [p for p in prospects if p.cost <= first.cost / STANDS_APART],
+    between = math.sqrt(first.cost * ground.last_budget)
+    rungs = (
         [p for p in prospects if between / STEP <= p.cost <= between * STEP],
+        [p for p in prospects if p.cost <= first.cost / STANDS_APART],
     )
-    for rung in waiting:
-        apart = [p for p in rung if all(_stands_apart(p.cost, one.cost) for one, _ in chosen)]
-        found = _best(apart, ground, SHARES[0])
-        chosen += [] if found is None else [(found, 0.0)]
+    found = [_best([p for p in rung if _stands_apart(p.cost, first.cost)], ground, SHARES[0]) for rung in rungs]
+    chosen = [(first, SHARES[0]), *((one, 0.0) for one in found if one is not None)]
     return _made(chosen[: ground.count], ground, round_number)
 
 
@@ -181,7 +174,7 @@ def _best(prospects: Iterable[ShortlistedPolicy], ground: Ground, share: float) 
 
 
 def _made(chosen: list[tuple[ShortlistedPolicy, float]], ground: Ground, round_number: int) -> LineUp:
-    """Names, and the last resort in the third place; it has what the others leave of alpha."""
+    """Names, and the last resort behind those that have alpha; it has what they leave of it."""
     candidates = [_candidate(found, place, ground, round_number) for place, (found, _) in enumerate(chosen)]
     shares = [share for _, share in chosen]
     last = _last_resort(ground, round_number)

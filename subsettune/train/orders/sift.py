@@ -163,6 +163,7 @@ class SiftStream(HardestStream):
         self._maps: frozenset[str] = frozenset()
         self._learner: Learner | None = None
         self._head: Head | None = None
+        self._left: tuple[TaskFacts, Exit] | None = None  # the exit last asked for, and in which network
 
     def attach(self, learner: Learner) -> None:
         """See `HardestStream.attach`; finds the last layer of the network."""
@@ -179,7 +180,7 @@ class SiftStream(HardestStream):
         Raises:
             ModelDivergedError: losses are not finite; of an auxiliary head, the running loss would not tell.
         """
-        left = self.order.leaves(facts)
+        left = self._leaves(facts)
         if not left.layer:
             return exact(learner, inputs, targets)
         with looking(learner):
@@ -193,13 +194,19 @@ class SiftStream(HardestStream):
 
     def fit(self, learner: Learner, inputs: Tensor, targets: Tensor, weights: Tensor | None, now: StepContext) -> None:
         """See `HardestStream.fit`; the auxiliary head learns along."""
-        left = self.order.leaves(now.facts)
+        left = self._leaves(now.facts)
         if left.head != AUXILIARY or now.share >= self.order.stop:
             learner.fit(inputs, targets, weights, now.lr)
             return
         with listening(learner.network, left.layer, inputs, is_map=left.layer in self._maps) as heard:
             learner.fit(inputs, targets, weights, now.lr)
         self._of(left).fit(heard[0], targets, weights, now.lr)
+
+    def _leaves(self, facts: TaskFacts) -> Exit:
+        """See `Sift.leaves`: looked up once a phase, whose facts are one object."""
+        if self._left is None or self._left[0] is not facts:
+            self._left = facts, self.order.leaves(facts)
+        return self._left[1]
 
     def _outputs(self, network: nn.Module, left: Exit, hidden: Tensor, inputs: Tensor) -> Tensor:
         read_out, is_map = getattr(network, "read_out", None), left.layer in self._maps

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from subsettune import config
 from subsettune.config import FRACTION, Rule, must, setting
@@ -20,6 +20,8 @@ from subsettune.task import Recipe
 from subsettune.train.learner import Learner
 from subsettune.train.orders.base import ROUNDING, Batch, Order, StepContext, combined, line_search, shuffled
 from subsettune.train.orders.uniform import Rounds
+
+_SETATTR = nn.Module.__setattr__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,11 +151,30 @@ def exact(learner: Learner, inputs: Tensor, targets: Tensor) -> Tensor:
 @contextlib.contextmanager
 def looking(learner: Learner) -> Iterator[None]:
     """Without gradients, in evaluation mode, and with torch's random state as it was afterwards."""
-    was_training = learner.network.training
-    devices = [learner.device] if learner.device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices=devices):
-        learner.network.eval()
+    network, was_training = learner.network, learner.network.training
+    states = [torch.get_rng_state()]
+    states += [torch.cuda.get_rng_state(learner.device)] if learner.device.type == "cuda" else []
+    with torch.no_grad():
+        set_mode(network, is_training=False)
         try:
             yield
         finally:
-            learner.network.train(was_training)
+            set_mode(network, is_training=was_training)
+            torch.set_rng_state(states[0])
+            if len(states) > 1:
+                torch.cuda.set_rng_state(states[1], learner.device)
+
+
+def set_mode(network: nn.Module, *, is_training: bool) -> None:
+    """`network.train(is_training)`, which takes a tenth of an update of a small network, in a quarter of the time.
+
+    Modules with a `train`, an `eval` or attributes of their own are asked as they want to be.
+    """
+    cls = type(network)
+    if cls.train is not nn.Module.train or cls.eval is not nn.Module.eval or cls.__setattr__ is not _SETATTR:
+        network.train(is_training) if is_training else network.eval()
+        return
+    network.__dict__["training"] = is_training
+    for child in network._modules.values():
+        if child is not None:
+            set_mode(child, is_training=is_training)

@@ -10,6 +10,7 @@ from typing import cast
 from torch import nn
 
 from subsettune.facts import ChainLayer
+from subsettune.models.pooling import MaxPool2x2
 from subsettune.train.flops import Visit
 
 ELEMENTWISE = (
@@ -20,7 +21,7 @@ ELEMENTWISE = (
 # makes blocks of equal length of channels.
 BETWEEN = (
     *(*ELEMENTWISE, nn.Flatten, nn.Dropout2d, nn.BatchNorm1d, nn.BatchNorm2d),
-    *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
+    *(nn.MaxPool2d, MaxPool2x2, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d),
 )
 CONTAINERS = (nn.Sequential, nn.ModuleList)
 PrunableLayer = tuple[str, nn.Module]  # a layer with its name

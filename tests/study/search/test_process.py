@@ -85,16 +85,28 @@ def test_the_covariance_is_that_of_the_standard_deviations() -> None:
 
 
 def test_a_run_gone_wrong_counts_less_and_one_that_does_well_does_not() -> None:
+    prior, variance = np.full((6, 6), 0.5) + 0.1 * np.eye(6), np.full(6, 0.01)
+    x = points(np.random.default_rng(4), 6)
+    data = sightings(x, 0.001, np.random.default_rng(4))
+    low = FRAME.mean(x) + np.array([0.1, -0.1, 0.0, -6.0, 0.1, 0.0])
+    inflation, residual = process._robust(data, prior, low, variance)
+    assert residual[3] < -4
+    assert inflation[3] > 10
+    assert np.delete(inflation, 3) == pytest.approx(np.ones(5))
+    inflation, residual = process._robust(data, prior, 2 * FRAME.mean(x) - low, variance)
+    assert residual[3] > 4
+    assert inflation[3] == 1
+
+
+def test_a_run_far_below_its_like_stands_out() -> None:
     rng = np.random.default_rng(4)
     x = points(rng, 25)
     x[3, 0] = needs(x[[3]])[0] - 0.5
-    x[7] = x[3]  # of the same policy as another
+    x[7:11] = x[3]  # all of one policy
     good = sightings(x, 0.001, rng)
-    low, high = good.score.copy(), good.score.copy()
-    low[7] -= 0.25
-    high[7] += 0.05
-    wrong, lucky = fit(replace(good, score=low)), fit(replace(good, score=high))
-    assert wrong.residual[7] < -3
-    assert np.abs(wrong.mean(x[[3]]) - fit(good).mean(x[[3]])) < 0.15
-    assert wrong.variance[7] > 4 * wrong.variance[3]
-    assert lucky.variance[7] < wrong.variance[7]
+    score = good.score.copy()
+    score[7] -= 0.25
+    wrong = fit(replace(good, score=score))
+    assert np.argmin(wrong.residual) == 7
+    assert wrong.residual[7] < -2
+    assert np.abs(wrong.mean(x[[3]]) - fit(good).mean(x[[3]])) < 0.3

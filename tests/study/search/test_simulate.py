@@ -215,3 +215,17 @@ def test_bad_input_is_answered_before_anything_runs() -> None:
     with pytest.raises(ConfigError, match="sampler must be one of"):
         run(runner, sampler="cma")
     assert runner.seeds == []
+
+
+@pytest.mark.parametrize("sampler", ["frontier", "tpe"])
+def test_a_search_ends_the_same_whatever_finishes_first(sampler: str) -> None:
+    ends = [
+        run(Curved(0.05, 0.003), trials=18, workers=4, sampler=sampler, jitter=1.0, shuffle=shuffle, noise=0.003)
+        for shuffle in range(3)
+    ]
+    assert len({end.duration for end in ends}) == 3  # the durations do differ
+    for end in ends[1:]:
+        assert [(t.point, t.seed, t.outcome) for t in end.trials] == [
+            (t.point, t.seed, t.outcome) for t in ends[0].trials
+        ]
+        assert (end.best, end.intervals, end.counts) == (ends[0].best, ends[0].intervals, ends[0].counts)

@@ -33,7 +33,7 @@ from subsettune.train.learner import Learner
 from subsettune.train.orders.base import StepContext
 from subsettune.train.orders.selective_backprop import SelectiveBackprop
 from subsettune.train.orders.sift import Exit, Head, Sift, SiftStream, listening
-from subsettune.train.orders.top_loss import HardestStream, TopLoss, hardest
+from subsettune.train.orders.top_loss import HardestStream, TopLoss, hardest, looking, set_mode
 from subsettune.train.planning.phases import resolve
 from subsettune.train.planning.projection import project
 from subsettune.train.pruning import effect
@@ -790,3 +790,50 @@ def test_an_exit_inside_an_encoder_that_is_told_of_padding(tmp_path: Path) -> No
     result = train.run(task, Policy(phases=(phase,)), 0, options=options(places=places))
     assert result.cause == "finished"
     assert result.metrics["validation"] > 0.9  # the word is the class
+
+
+# --- looking at a network ---------------------------------------------------------------------------------------------
+
+
+class Frozen(nn.Module):
+    """A module of a user's with its own idea of modes: its normalisation never trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.dropout = nn.BatchNorm1d(4), nn.Dropout()
+
+    def train(self, mode: bool = True) -> Frozen:
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+
+def modes(network: nn.Module) -> dict[str, bool]:
+    return {name: module.training for name, module in network.named_modules()}
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_modes_are_set_as_torch_sets_them(is_training: bool) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Dropout(), Frozen()), nn.ModuleList([nn.ReLU()]))
+    network.register_module("left_out", None)
+    twin = copy.deepcopy(network)
+    for module in network.modules():
+        module.training = not is_training
+    set_mode(network, is_training=is_training)
+    assert modes(network) == modes(twin.train(is_training))
+    assert modes(network)["1.1.norm"] is False
+
+
+def test_looking_leaves_modes_and_random_state_as_they_were() -> None:
+    class Looked:
+        network, device = nn.Sequential(nn.Dropout(), nn.Flatten()), torch.device("cpu")
+
+    before = random_state()
+    with looking(Looked()):  # type: ignore[arg-type] # all that it looks at
+        assert not any(modes(Looked.network).values())
+        assert not torch.is_grad_enabled()
+        torch.rand(3)
+        assert before != random_state()
+    assert all(modes(Looked.network).values())
+    assert torch.is_grad_enabled()
+    assert before == random_state()

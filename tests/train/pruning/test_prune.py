@@ -224,8 +224,8 @@ def test_every_unit_once_is_the_network_as_it_was(name: str) -> None:
 def test_blocks_of_candidates_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network, given = used(NETWORKS[name]), examples()
     found = []
-    for most in (forward_selection.MOST_NUMBERS, 1):
-        monkeypatch.setattr(forward_selection, "MOST_NUMBERS", most)
+    for most in (2**24, forward_selection.MOST_NUMBERS["cpu"], 1):
+        monkeypatch.setattr(forward_selection, "MOST_NUMBERS", {"cpu": most})
         interface = junction_of(network, 0, given)
         assert (interface.candidates_at_a_time() == 1) == (most == 1)
         with torch.no_grad():
