@@ -15,7 +15,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 
-from studies_parts.tables import Table
+from studies_parts.tables import Table, can_run
 from subsettune.config import FrozenDict
 from subsettune.facts import TaskFacts
 from subsettune.policy import FULL, SUBSET, Phase, Policy, conventional
@@ -234,7 +234,9 @@ class TableField:
         return self.table.num_examples
 
     def run(self, policy: Policy, seed: int) -> Measured:
-        """See `Field.run`."""
+        """See `Field.run`; what cannot be run is not in the table, and is refused before it costs."""
+        if not can_run(self.task, policy, self.facts):
+            return Measured(math.nan, math.nan, 0.0)
         column, row = self.column(seed), self.table.row(policy)
         spent = row.ledgers[column].spent / self.facts.reference_flops
         return Measured(float(row.validation[column]), float(row.test[column]), spent)

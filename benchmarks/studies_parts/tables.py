@@ -229,13 +229,14 @@ def policies_of(space: Space, task: Task, facts: TaskFacts) -> list[Policy]:
             f"a tabled space must have lists alone, got a range of {ranges[0]!r}. Write {{choice: [...]}}."
         )
     found = {key_of(policy, task): policy for policy in (conventional(facts), *_policies(space, facts))}
-    return [policy for policy in found.values() if _can_run(task, policy, facts)]
+    return [policy for policy in found.values() if can_run(task, policy, facts)]
 
 
-def _can_run(task: Task, policy: Policy, facts: TaskFacts) -> bool:
+def can_run(task: Task, policy: Policy, facts: TaskFacts) -> bool:
+    """Whether training takes a policy: one whose selector costs more than its phase is refused."""
     try:
         train.check(task, policy, facts)
-    except ConfigError:  # as a selector that costs more than its phase
+    except ConfigError:
         return False
     return True
 
