@@ -11,7 +11,7 @@ The line-up:
 2. where it fails, the recipe as it is at the largest budget of the space, the last resort: it may have more runs of the
    reference, and once it has passed it leaves its alpha to what is cheaper;
 3. a policy half-way between the two, in log cost, then has that alpha, and leaves it to the first again;
-4. a cheaper one than the first is tested once that has passed.
+4. a cheaper one than the first is tested once that has passed, beside the runs of the reference that any test has.
 """
 
 from __future__ import annotations
@@ -187,6 +187,7 @@ def _made(chosen: list[tuple[ShortlistedPolicy, float]], ground: Ground, round_n
             cost_flops=one.cost_flops,
             share=share,
             is_last_resort=one.role == "recipe",
+            is_extra=share == 0 and one.cost_flops < candidates[0].cost_flops,
             has_twin=one.policy.arm != FULL,
         )
         for one, share in zip(candidates, shares, strict=True)

@@ -24,6 +24,7 @@ class Entry:
         cost_flops: of one training.
         share: of the level that is its own, in [0, 1]; those of a line-up add up to 1 at most.
         is_last_resort: whether the reference may be run as often as `max_seeds` for it.
+        is_extra: whether it is tested only to go on from one that has passed: no run of the reference is made for it.
         has_twin: whether plain training of equal compute is to be tested once it has passed and nothing cheaper has:
             half of what it leaves is kept for that.
     """
@@ -31,6 +32,7 @@ class Entry:
     cost_flops: int
     share: float
     is_last_resort: bool = False
+    is_extra: bool = False
     has_twin: bool = False
 
 

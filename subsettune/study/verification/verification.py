@@ -273,7 +273,10 @@ class Verification:
         is_twin = self._twin is not None and name == self._twin[0]
         entry = self.line_up[self._twin[1] if is_twin and self._twin else name]
         is_last = entry.is_last_resort and not is_twin
-        return plan(level, sizes(self.rules, entry.cost_flops / self.reference_flops, is_last_resort=is_last))
+        planned = sizes(self.rules, entry.cost_flops / self.reference_flops, is_last_resort=is_last)
+        if entry.is_extra and not is_twin:
+            planned = tuple(size for size in planned if size[1] == self.rules.seeds)
+        return plan(level, planned)
 
     def _oriented(self, name: str, number: int) -> Array | None:
         """The first metrics of a policy, higher is better; None while one is missing."""

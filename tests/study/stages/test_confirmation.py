@@ -243,7 +243,9 @@ def test_what_other_test_examples_would_say_is_told_of_every_policy_that_ran(fin
         ours, theirs = (np.array(values, dtype=float) for values in runs.values())
         assert one.num_seeds == (len(ours), len(theirs))
         assert one.mean == pytest.approx(ours.mean() - theirs.mean(), abs=1e-12)
-        assert one.seeds_error == pytest.approx(math.sqrt(ours.var(ddof=1) / 3 + theirs.var(ddof=1) / 3))
+        assert one.seeds_error == pytest.approx(
+            math.sqrt(ours.var(ddof=1) / len(ours) + theirs.var(ddof=1) / len(theirs))
+        )
         assert one.num_examples == 539
     told = view.manifest.sampled[view.manifest.winner or ""].sentence(0.5)
     assert told in " ".join(result_text(view).split())

@@ -94,6 +94,7 @@ def test_the_line_up_is_likely_last_resort_and_two_that_wait() -> None:
     assert cheaper.cost_flops * STANDS_APART <= first.cost_flops * 1.001
     assert last.policy == Policy(phases=(Phase(passes=0.6 * 30),))
     assert [line_up.entries[name].is_last_resort for name in names] == [False, True, False, False]
+    assert [line_up.entries[name].is_extra for name in names] == [False, False, False, True]
     assert not any(entry.has_twin for entry in line_up.entries.values())
 
 

@@ -296,6 +296,20 @@ def test_the_last_resort_alone_may_run_the_reference_as_often_as_max_seeds() -> 
         assert max(seed for name, seed in itertools.chain(*asked) if name == REFERENCE) == most - 1
 
 
+def test_a_test_that_only_goes_on_makes_no_run_of_the_reference() -> None:
+    """The dear one passes at once; what it leaves is used for the cheap one, wherever that lies."""
+    most = {True: 0, False: 0}
+    for is_extra, offset in itertools.product(most, np.linspace(-0.012, 0.0, 13)):
+        cheap = Entry(cost_flops=100, share=0.0, is_extra=is_extra)
+        made = verification({"dear": Entry(cost_flops=400, share=1.0), "cheap": cheap}, usual_spread=0.01)
+        metric = {REFERENCE: (0.0004, -0.0004), "dear": (0.0003, -0.0003), "cheap": (offset - 0.003, offset + 0.003)}
+        asked = play(made, lambda name, seed, metric=metric: 0.9 + metric[name][seed % 2])
+        assert made.verdicts["dear"].passed
+        seeds = [seed for name, seed in itertools.chain(*asked) if name == REFERENCE]
+        most[is_extra] = max(most[is_extra], 1 + max(seeds))
+    assert most == {True: 5, False: 8}
+
+
 def test_reference_runs_already_there_are_not_asked_again() -> None:
     made = verification()
     for seed in range(5):
