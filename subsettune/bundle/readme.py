@@ -17,7 +17,6 @@ from subsettune.data.split import DEFAULT_TEST
 from subsettune.policy import FULL, Phase, Soup
 from subsettune.study.results import verified_before
 from subsettune.study.results.headline import verdict_words
-from subsettune.study.results.manifest import NEEDS_LEVEL
 from subsettune.train.planning.phases import resolve
 
 
@@ -297,8 +296,10 @@ def _needs(evidence: Evidence) -> str:
     if FULL not in evidence.needs:
         return ""
     low, high = (text.fraction_words(end) for end in evidence.needs[FULL])
-    sure = text.share_words(NEEDS_LEVEL)
-    return f"- Plain training needs {low} to {high} of the recipe's compute to match, as the search saw it ({sure})."
+    return (
+        f"- Plain training needs {low} to {high} of the recipe's compute to match on the validation split, as the "
+        "search saw it; other examples may ask for more or less."
+    )
 
 
 def _chosen(bundle: Bundle) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from subsettune.policy import FULL
 from subsettune.report.render import Column, Table
-from subsettune.study.results.manifest import NEEDS_LEVEL
 from subsettune.study.results.summary import AtMargin
 from subsettune.study.results.view import StudyView
 from subsettune.text import (
@@ -15,7 +14,6 @@ from subsettune.text import (
     passes_words,
     saving_words,
     seconds_words,
-    share_words,
 )
 
 MUCH_LESS = 0.8  # time saved, as a share of the compute saved, from which down it is told: machines vary above it
@@ -43,8 +41,10 @@ def _needs(view: StudyView) -> str:
     ]
     if not told:
         return ""
-    sure = share_words(NEEDS_LEVEL)
-    return f"What it takes to match, as the search sees it: {joined(told)}, each with a probability of {sure}."
+    return (
+        f"What it takes to match on the validation split, as the search sees it: {joined(told)}. Other examples may "
+        "ask for more or less."
+    )
 
 
 def _between(low: float, high: float) -> str:

@@ -25,7 +25,6 @@ ORIGIN_KEYS = ("versions", "hardware", "data")  # where numbers come from: each 
 SHOWN_ELSEWHERE = (*ORIGIN_KEYS, "command", "study", "rounds", "ablation", "batching", "sampled", "confirmations")
 FORMER_BATCHING = 1  # of studies that do not name theirs
 PAIRED_VERSION = 1  # of the states of verification that version 0.1 wrote
-NEEDS_LEVEL = 0.8  # of the search's intervals for the least compute that matches
 STATE_KEYS = ("alpha_spent", "winner")  # of a state of verification, read here; the rest is its own
 
 
@@ -184,7 +183,7 @@ class Manifest:
         search: counts of the search, once it is over.
         sampler: that the search used, likewise.
         needs: by arm, between which shares of the reference's compute the least that matches lies, as the search sees
-            it (`NEEDS_LEVEL`): `{"full": [0.18, 0.31], "subset": [0.15, 0.3]}`; empty where it gave none.
+            it on the validation split: `{"full": [0.18, 0.31]}`; empty where it gave none.
         winner: name of the candidate that is exported; null where none passed, or before verification is over.
         ablation: of the components; null where there was none yet.
         trials_asked: trials that a finished study was asked for.

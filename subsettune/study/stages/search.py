@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from subsettune import config
 from subsettune.config import FrozenDict
+from subsettune.policy import FULL
 from subsettune.study.context import StudyContext
 from subsettune.study.execute.requests import Pause, RunRequest
 from subsettune.study.execute.sequence import RunSource
@@ -59,10 +60,12 @@ class SearchStage:
         return TrialSource(self.search, again, self._keep, self._is_out_of_time)
 
     def finish(self) -> None:
-        """Note what the search counted, and between which costs it sees the least that matches, by arm."""
-        counts, shortlist = FrozenDict(config.to_plain(self.search.counts)), self.search.shortlist
-        known = {arm: shortlist.interval(arm) for arm in self.context.space.arms}
-        needs = FrozenDict({arm: list(ends) for arm, ends in known.items() if ends is not None})
+        """Note what the search counted, and between which costs it sees the least with which plain training matches.
+
+        Of the subset arm it sees too little for that: it may not have met the best kind of policy.
+        """
+        counts, ends = FrozenDict(config.to_plain(self.search.counts)), self.search.shortlist.interval(FULL)
+        needs = FrozenDict({} if ends is None else {FULL: list(ends)})
         self.context.note(search=counts, sampler=self.search.settings.source, needs=needs)
 
     def _noise(self) -> float:
