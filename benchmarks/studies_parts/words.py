@@ -17,7 +17,12 @@ def share(count: int, total: int) -> str:
     if total == 0:
         return "0 of 0"
     found = stats.binomtest(count, total).proportion_ci(LEVEL, method="exact")
-    return f"{count} of {total} ({100 * count / total:.3g} %) [{100 * found.low:.2g}, {100 * found.high:.2g}]"
+    return f"{count} of {total} ({100 * count / total:.3g} %) [{_percent(found.low)}, {_percent(found.high)}]"
+
+
+def _percent(share: float) -> str:
+    """Two digits, and 100 as it is."""
+    return "100" if share >= 0.995 else f"{100 * share:.2g}"
 
 
 def lower(count: int, total: int) -> float:

@@ -497,6 +497,7 @@ def test_shares_and_medians_carry_their_intervals(bench: SimpleNamespace) -> Non
     assert bench.words.share(0, 80) == "0 of 80 (0 %) [0, 4.5]"
     assert round(100 * (1 - 0.025 ** (1 / 80)), 1) == 4.5
     assert bench.words.share(1, 2) == "1 of 2 (50 %) [1.3, 99]"
+    assert bench.words.share(24, 24) == "24 of 24 (100 %) [86, 100]"
     assert bench.words.share(0, 0) == "0 of 0"
     assert bench.words.lower(80, 80) == pytest.approx(0.025 ** (1 / 80))
     assert bench.words.median([2.0, math.nan, 2.0]) == "2 [2, 2]"
