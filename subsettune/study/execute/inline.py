@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from subsettune.facts import TaskFacts
-from subsettune.study.execute.outcomes import Times, in_order, record
+from subsettune.study.execute.outcomes import PartialRun, Times, in_order, record
 from subsettune.study.execute.requests import Failure, Pause, RunRequest
 from subsettune.study.execute.sequence import StageSequence
-from subsettune.study.execute.worker import ATTEMPTS, Worker
+from subsettune.study.execute.worker import ATTEMPTS
 from subsettune.train.result import CurvePoint, RunResult
+
+
+class Trainer(Protocol):
+    """Carries out single runs: a `Worker`, or what stands for one."""
+
+    def train(self, request: RunRequest, report: Callable[[CurvePoint], bool]) -> RunResult | Failure:
+        """See `Worker.train`."""
+
+    def seen(self, request: RunRequest, points: Sequence[CurvePoint]) -> PartialRun:
+        """See `Worker.seen`."""
 
 
 class InlineExecutor:
     """Carries out runs one after the other in this process: the same code without a cluster.
 
     Args:
-        worker: of the study.
+        worker: of the study; or what looks runs up instead, as `benchmarks/studies.py` does.
         facts: of the task.
         num_validation: examples of the validation split.
         clock: seconds since the study began.
     """
 
-    def __init__(self, worker: Worker, facts: TaskFacts, num_validation: int, clock: Callable[[], float]) -> None:
+    def __init__(self, worker: Trainer, facts: TaskFacts, num_validation: int, clock: Callable[[], float]) -> None:
         self._worker, self._facts, self._num_validation, self._clock = worker, facts, num_validation, clock
 
     def execute(self, chain: StageSequence) -> None:
