@@ -222,8 +222,7 @@ class _Batch:
                 own = self.drawn.own[:, h, : look.num_seeds]
                 theirs = self.drawn.reference[:, : look.num_references]
                 result = judge(own, theirs, look, looks[-1], self.rules, floor=floor)
-                now = np.where(result.passed, PASSED, np.where(result.chance < FUTILE_BELOW, FAILED, OPEN))
-                found[:, i + 1] = np.where(found[:, i] == OPEN, now, found[:, i])
+                found[:, i + 1] = np.where(result.passed, PASSED, np.where(result.chance < FUTILE_BELOW, FAILED, OPEN))
             self._known[h, level] = found
         return self._known[h, level]
 

@@ -176,7 +176,7 @@ class Design:
 
 
 def line_up(first: float = 0.4, second: float = 0.6, third: float = 0.25) -> dict[str, Entry]:
-    """As a study draws it up: two candidates, the recipe as a last resort, and a cheaper one without alpha."""
+    """Two candidates with alpha, the recipe as a last resort, and a cheaper one without: more than a study draws up."""
     costs = [round(cost * WHOLE) for cost in (first, second, 0.9, third)]
     return {
         "first": Entry(cost_flops=costs[0], share=0.4, has_twin=True),

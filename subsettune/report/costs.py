@@ -61,12 +61,12 @@ def _at_margins(view: StudyView) -> str:
 
 
 def _at_margin(view: StudyView, one: AtMargin) -> str:
-    holds = f"to hold half of it ({one.margin:g})" if one.margin else "to be as good as the recipe"
+    holds = f"half of it ({one.margin:g})" if one.margin else "the recipe's own accuracy"
     if one.name is None:
-        return f"nothing is shown {holds}, for which nothing was tested"
+        return f"no policy's bound holds {holds}, for which nothing was tested"
     passes = one.flops / view.facts.pass_flops if view.facts and one.flops is not None else None
     saved = f", {saving_words(one.saving)} saved" if one.saving is not None and one.saving > 0 else ""
-    return f"{one.name} ({passes_words(passes)} passes{saved}) is shown {holds}"
+    return f"{one.name} ({passes_words(passes)} passes{saved}) has a bound that holds {holds}"
 
 
 def _slow(view: StudyView) -> str:

@@ -40,16 +40,16 @@ def test_what_holds_a_smaller_tolerance_is_read_off_the_bounds() -> None:
     half = AtMargin(margin=0.005, name="candidate-1", flops=round(1.07 * FACTS.pass_flops), saving=0.964)
     none = AtMargin(margin=0.0, name=None, flops=None, saving=None)
     assert view.summary.at_margins[0].name == "candidate-1"
-    shown = "candidate-1 (1.07 passes, 96 % saved) is shown to hold half of it (0.005)"
-    unshown = "nothing is shown to be as good as the recipe, for which nothing was tested"
+    shown = "candidate-1 (1.07 passes, 96 % saved) has a bound that holds half of it (0.005)"
+    unshown = "no policy's bound holds the recipe's own accuracy, for which nothing was tested"
     assert told.cost_sentences(_with(view, needs=FrozenDict(), at_margins=(half, none))) == [
         f"{text}{shown} and {unshown}."
     ]
     equal = dataclasses.replace(half, margin=0.0, saving=-0.2)
     lost = dataclasses.replace(none, margin=0.005)
     assert told.cost_sentences(_with(view, needs=FrozenDict(), at_margins=(lost, equal))) == [
-        f"{text}nothing is shown to hold half of it (0.005), for which nothing was tested and candidate-1 (1.07 "
-        "passes) is shown to be as good as the recipe."
+        f"{text}no policy's bound holds half of it (0.005), for which nothing was tested and candidate-1 (1.07 "
+        "passes) has a bound that holds the recipe's own accuracy."
     ]
     assert told.cost_sentences(make_view("none_passed")) == []
 

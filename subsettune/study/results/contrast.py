@@ -22,7 +22,8 @@ class Contrast:
         mean_difference: mean of the policy minus the control; NaN without a look.
         lower_bound: one-sided lower bound of it at `level`; minus infinity without a look.
         level: of the test taken alone.
-        is_claim: whether the study claims something of it: its errors are then part of the study's error rate.
+        is_claim: whether the study claims something of it: such claims have an error rate of their own, as large as
+            that of the tests for matching.
         shown: whether the policy is shown to be better; None while that is open, or where nothing is claimed.
     """
 

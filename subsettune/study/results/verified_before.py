@@ -1,8 +1,9 @@
 """Which studies were verified on one test split, on this machine: each of them is a chance to be wrong on it.
 
 One study keeps its error rate alpha. Whoever runs five on one test split, and believes the best, has five chances: that
-any of five says something false has a probability of at most five times alpha (Bonferroni), and of 1 - (1 - alpha)^5
-where they are independent. Nobody can see that from one study's folder, so it is noted beside the cached references.
+any of five passes a policy that does not match has a probability of at most five times alpha (Bonferroni), and of
+1 - (1 - alpha)^5 where they are independent. Nobody can see that from one study's folder, so it is noted beside the
+cached references.
 
 Each study has a file of its own, named after the study, written whole or not at all: two studies at once do not meet,
 the same study is noted once however often it starts, and a file that is damaged still counts.
@@ -88,7 +89,7 @@ def _name(run_id: str, created: str) -> str:
 
 
 def any_false(num_studies: int, alpha: float) -> tuple[float, float]:
-    """Probability that any of some studies says something false: at most, and where they are independent.
+    """Probability that any of some studies passes what does not match: at most, and where they are independent.
 
     Args:
         num_studies: on one test split, at least 1.
@@ -110,8 +111,9 @@ def sentence(place: int, alpha: float, *, is_confirmed: bool = False) -> str | N
     at_most, independent = any_false(place, alpha)
     advice = "" if is_confirmed else f" {ADVICE}"
     return (
-        f"This is the {_ordinal(place)} study on this test split on this machine: that any of {place} says something "
-        f"false has a probability of at most {at_most:.2g}, and of {independent:.2g} if they are independent.{advice}"
+        f"This is the {_ordinal(place)} study on this test split on this machine: that any of {place} passes a "
+        f"policy that does not match has a probability of at most {at_most:.2g}, and of {independent:.2g} if they are "
+        f"independent.{advice}"
     )
 
 
@@ -128,7 +130,7 @@ def plan_sentence(num_before: int, alpha: float) -> str | None:
     studies = "1 study was" if num_before == 1 else f"{num_before:,} studies were"
     return (
         f"{studies} verified on this test split before, on this machine: with a new one the probability that any of "
-        f"{num_before + 1} says something false is at most {at_most:.2g}. {ADVICE}"
+        f"{num_before + 1} passes a policy that does not match is at most {at_most:.2g}. {ADVICE}"
     )
 
 

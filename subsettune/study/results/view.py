@@ -116,6 +116,7 @@ class StudyRecords:
             sizes = contrast.num_seeds, 0 if against is None else against.num_references
         else:
             sizes = (0, 0) if verdict is None else (verdict.num_seeds, verdict.num_references)
+            sizes = (min(sizes), min(sizes)) if verdict is not None and verdict.is_paired else sizes
         own, reference = self.test_metrics(name), self.test_metrics(REFERENCE)
         return Compared(own=_first(own, sizes[0]), reference=_first(reference, sizes[1]))
 

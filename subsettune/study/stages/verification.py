@@ -93,7 +93,15 @@ class VerificationStage:
             budgets=budget_ends(context.space),
             why_not=context.why_not,
             count=context.settings.candidates,
+            verified=self._verified(),
         )
+
+    def _verified(self) -> float | None:
+        """Cost of the cheapest policy that an earlier round verified, as a share of the reference's."""
+        rounds = self.context.folder.manifest.rounds
+        winner = exported(rounds)
+        costs = [r.candidates[winner].cost_flops for r in rounds if winner is not None and winner in r.candidates]
+        return costs[0] / self.context.facts.reference_flops if costs else None
 
     def _rules(self) -> Rules:
         task, settings = self.context.task, self.context.settings

@@ -63,6 +63,7 @@ class Ground:
         budgets: the least and the largest of the space, as shares of the reference's compute.
         why_not: why a policy cannot be run, or None if it can.
         count: policies of the search in a line-up, at most.
+        verified: cost of the cheapest policy that has passed before, as a share of the reference's; null for none.
     """
 
     facts: TaskFacts
@@ -75,11 +76,12 @@ class Ground:
     budgets: tuple[float, float]
     why_not: Callable[[Policy], str | None]
     count: int = 3
+    verified: float | None = None
 
     @property
     def last_budget(self) -> float:
-        """Of the last resort: what costs as much as the recipe saves nothing."""
-        return min(self.budgets[1], MOST_BUDGET)
+        """Of the last resort, or what has passed before: what costs as much as the recipe, or that, saves nothing."""
+        return min(self.budgets[1], MOST_BUDGET, math.inf if self.verified is None else self.verified)
 
     @property
     def sign(self) -> float:
@@ -178,7 +180,9 @@ def _made(chosen: list[tuple[ShortlistedPolicy, float]], ground: Ground, round_n
     candidates = [_candidate(found, place, ground, round_number) for place, (found, _) in enumerate(chosen)]
     shares = [share for _, share in chosen]
     last = _last_resort(ground, round_number)
-    if all(last.policy.key != one.policy.key for one in candidates):
+    if candidates and (ground.verified is not None or last.policy.key == candidates[0].policy.key):
+        shares[0] = 1.0
+    else:
         place = sum(share > 0 for share in shares)
         candidates.insert(place, last)
         shares.insert(place, 1 - math.fsum(shares))
@@ -186,7 +190,7 @@ def _made(chosen: list[tuple[ShortlistedPolicy, float]], ground: Ground, round_n
         one.name: Entry(
             cost_flops=one.cost_flops,
             share=share,
-            is_last_resort=one.role == "recipe",
+            is_last_resort=one.policy.key == last.policy.key,
             is_extra=share == 0 and one.cost_flops < candidates[0].cost_flops,
             has_twin=one.policy.arm != FULL,
         )
@@ -213,7 +217,7 @@ def _candidate(found: ShortlistedPolicy, place: int, ground: Ground, round_numbe
 
 
 def plain_twin(of: Candidate, outlooks: Outlooks, name: str, ground: Ground) -> Candidate:
-    """Plain training of a candidate's compute, with the hyperparameters that serve plain training best.
+    """Plain training of a candidate's compute, with the hyperparameters that the search expects most of there.
 
     Those of the candidate where the search knows no others.
 
@@ -223,6 +227,10 @@ def plain_twin(of: Candidate, outlooks: Outlooks, name: str, ground: Ground) -> 
         name: of the control, its round included.
         ground: what candidates are chosen on.
     """
-    recipe = next((leader.policy.recipe for leader in outlooks.leaders(FULL, 1)), of.policy.recipe)
+    cost = of.cost_flops / ground.facts.reference_flops
+    leaders = outlooks.leaders(FULL, MOST_LEADERS)
+    there = [outlooks.outlook(leader.coordinates, (cost,))[0] for leader in leaders]
+    best = max(there, key=lambda found: ground.sign * found.metric, default=None)
+    recipe = of.policy.recipe if best is None else best.policy.recipe
     policy = Policy(phases=(Phase(passes=of.policy.passes),), recipe=recipe)
     return Candidate.named(name, policy=policy, cost_flops=policy.cost(ground.facts))

@@ -257,7 +257,10 @@ class Verification:
         return not self.needed() and self._current(self.verdicts) is None
 
     def _verdict(self, name: str, level: float) -> Verdict:
-        """Go through the looks until one decides or lacks runs."""
+        """That of the latest look whose runs are there.
+
+        An earlier one does not count any more, though a level that has risen since would let it pass.
+        """
         if level <= 0:
             return _unmeasured(name, 0.0, "not tested: no alpha is left for it")
         looks = self._looks(name, level)
@@ -269,9 +272,7 @@ class Verification:
             if own is None or theirs is None:
                 return verdict
             verdict = self._judged(name, own, theirs, look, level)
-            if verdict.passed is not None:
-                return verdict
-        raise AssertionError("the last look decides")
+        return verdict
 
     def _looks(self, name: str, level: float) -> tuple[Look, ...]:
         is_twin = self._twin is not None and name == self._twin[0]
@@ -324,13 +325,17 @@ class Verification:
         """While open, at its level; once failed, at that of an extension, the only way to go on."""
         if passed is None:
             return required_seeds(self.rules, spreads, level)
-        return required_seeds(self.rules, spreads, allot(self.rules.alpha, self.alpha_spent))
+        share = max(entry.share for entry in self.line_up.values())
+        return required_seeds(self.rules, spreads, share * allot(self.rules.alpha, self.alpha_spent))
 
     def _reason(self, passed: bool | None, look: Look, last: Look, bound: float, result: Judgement) -> str:
         runs, margin = f"{look.num_seeds} seeds", self.rules.margin
         runs += f" ({min(look.size)} pairs)" if result.is_paired else ""
         if passed:
             return f"passed with {runs}: {_at_worst(bound)} the reference, {margin:g} worse allowed"
+        if look.nominal == 0 and passed is None:
+            more = f"up to {last.num_seeds} seeds may be used"
+            return f"open: a look at so few seeds, {look.num_seeds}, may only end the test; {more}"
         if result.is_unsteady and bound > -margin:
             ratio = float(result.spread) / max(float(result.reference_spread), self.rules.usual_spread)
             missed = f"scatters {ratio:.2g} times as much as the reference with {runs}, and {UNSTEADY:g} are allowed"

@@ -420,6 +420,7 @@ def test_a_study_on_a_running_cluster_is_the_study_in_this_process(
 ) -> None:
     """Ray: the whole way, on a cluster of two nodes, which is still there afterwards (see `bench`)."""
     study = study_mapping(tiny_data)
+    study["study"]["ablation_seeds"] = 3
     places = DataPaths(cache=str(tmp_path / "cache"))  # its own, or the references may be those of another test
     options = TuneOptions(storage=str(tmp_path / "there"), address=bench.address, places=places)
     there = tune(study, run_id="one", options=options)

@@ -86,8 +86,9 @@ def test_the_probability_is_that_of_simulated_studies() -> None:
 def test_sentences() -> None:
     assert sentence(1, 0.05) is None
     assert sentence(3, 0.05) == (
-        "This is the third study on this test split on this machine: that any of 3 says something false has a "
-        "probability of at most 0.15, and of 0.14 if they are independent. Confirm what you keep with --fresh-seeds."
+        "This is the third study on this test split on this machine: that any of 3 passes a policy that does "
+        "not match has a probability of at most 0.15, and of 0.14 if they are independent. Confirm what you keep with "
+        "--fresh-seeds."
     )
     for place, word in ((11, "11th"), (12, "12th"), (21, "21st"), (22, "22nd"), (23, "23rd"), (112, "112th")):
         assert f"the {word} study" in (sentence(place, 0.01) or "")
@@ -95,5 +96,5 @@ def test_sentences() -> None:
     assert (plan_sentence(1, 0.05) or "").startswith("1 study was verified on this test split before, on this machine")
     assert plan_sentence(2, 0.05) == (
         "2 studies were verified on this test split before, on this machine: with a new one the probability that any "
-        "of 3 says something false is at most 0.15. Confirm what you keep with --fresh-seeds."
+        "of 3 passes a policy that does not match is at most 0.15. Confirm what you keep with --fresh-seeds."
     )

@@ -266,7 +266,9 @@ def test_studies_of_one_test_split_are_numbered_and_say_so(tmp_path: Path) -> No
     assert "on this test split" not in result_text(first)
     bundle = Bundle.load(tmp_path / "runs" / "b" / "bundle")
     assert bundle.evidence.place == 2
-    assert f"{told}: that any of 2 says something false has a probability of at most 0.1," in bundle.readme
+    assert (
+        f"{told}: that any of 2 passes a policy that does not match has a probability of at most 0.1," in bundle.readme
+    )
     assert "Confirm what you keep with --fresh-seeds." in bundle.readme
     confirmed = tune(changed({**PASSES, "study.seed": 1}), run_id="b", options=replace(options, fresh_seeds=True))
     assert "Confirm what you keep" not in result_text(confirmed)
