@@ -29,6 +29,7 @@ from subsettune.study.execute.requests import RunRequest
 from subsettune.study.execute.worker import Worker
 from subsettune.study.results.candidate import Candidate
 from subsettune.study.results.folder import StudyFolder
+from subsettune.study.results.manifest import RoundState
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import StudyView
 from subsettune.study.stages import verification
@@ -197,8 +198,10 @@ def test_a_bundle_holds_the_subsets_that_its_run_trained_on(
         entry = Entry(cost_flops=one.cost_flops, share=1.0, has_twin=True)
         return candidates.LineUp(candidates={one.name: one}, entries={one.name: entry})
 
+    def own(rounds: Sequence[RoundState]) -> str | None:
+        return rounds[-1].winner if rounds else None  # though all data match as well
+
     monkeypatch.setattr(candidates, "choose", only_subsets)
-    own = lambda rounds: rounds[-1].winner if rounds else None  # noqa: E731 - though all data match as well
     monkeypatch.setattr(verification, "exported", own)
     torch.set_num_threads(threads + 1)
     try:

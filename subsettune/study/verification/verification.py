@@ -334,8 +334,8 @@ class Verification:
         if passed:
             return f"passed with {runs}: {_at_worst(bound)} the reference, {margin:g} worse allowed"
         if look.nominal == 0 and passed is None:
-            more = f"up to {last.num_seeds} seeds may be used"
-            return f"open: a look at so few seeds, {look.num_seeds}, may only end the test; {more}"
+            cap = f"up to {last.num_seeds} seeds may be used"
+            return f"open: a look at so few seeds, {look.num_seeds}, may only end the test; {cap}"
         if result.is_unsteady and bound > -margin:
             ratio = float(result.spread) / max(float(result.reference_spread), self.rules.usual_spread)
             missed = f"scatters {ratio:.2g} times as much as the reference with {runs}, and {UNSTEADY:g} are allowed"
