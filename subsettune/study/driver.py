@@ -177,6 +177,9 @@ class StudyDriver:
         """What a study does, in order; each stage is made when the one before it has ended."""
         yield ReferenceStage(self.context)
         searching = SearchStage(self.context)
+        rounds = self.context.folder.manifest.rounds
+        if rounds and not rounds[-1].is_over and rounds[-1].trials_asked < self.context.settings.trials:
+            yield VerificationStage(self.context, searching.search)  # what was cut off ends before more trials begin
         yield searching
         yield VerificationStage(self.context, searching.search)
         if contenders(self.context):

@@ -290,6 +290,23 @@ def test_an_interrupted_study_goes_on_and_repeats_nothing(options: TuneOptions, 
     assert view.summary.trials.finished + view.summary.trials.stopped == 6
 
 
+def test_a_round_that_was_cut_off_ends_before_more_trials_begin(options: TuneOptions, counting: Counting) -> None:
+    counting.break_at = "verify-recipe-seed-1"
+    with pytest.raises(KeyboardInterrupt):
+        tune(changed(FAILS), run_id="a", options=options)
+    (cut,) = StudyFolder(options.storage, "a").open().manifest.rounds
+    assert not cut.is_over
+    counting.break_at = None
+    view = tune(changed({**FAILS, "study.trials": 8}), run_id="a", options=options)
+    first, second = view.manifest.rounds
+    assert (first.is_over, second.is_over) == (True, True)
+    assert (first.trials_asked, second.trials_asked) == (6, 8)
+    assert first.verdicts["recipe"].passed is False  # it came to its end, with the alpha that was its own
+    verified = [name for name in counting.names if name.startswith(("verify-recipe", "trial-0006"))]
+    assert verified.index("verify-recipe-seed-2") < verified.index("trial-0006")
+    assert len(counting.names) == len(set(counting.names))
+
+
 def test_a_crash_in_the_export_loses_no_run(
     options: TuneOptions, counting: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:

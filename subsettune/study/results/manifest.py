@@ -80,6 +80,7 @@ class RoundState:
         state: of the state machine, plain: `Verification.from_mapping` reads it.
         contrasts: the policy that won against its controls, by name of the control; none in version 0.1.
         trials_asked: trials of the search that it chose from.
+        is_over: whether it has come to its end, controls included.
     """
 
     candidates: Mapping[str, Candidate]
@@ -87,6 +88,7 @@ class RoundState:
     state: Mapping[str, Any]
     contrasts: Mapping[str, Contrast] = field(default_factory=dict)
     trials_asked: int = 0
+    is_over: bool = True
 
     @property
     def winner(self) -> str | None:
@@ -113,6 +115,7 @@ class RoundState:
             "verdicts": {name: verdict.to_mapping() for name, verdict in self.verdicts.items()},
             "contrasts": {name: contrast.to_mapping() for name, contrast in self.contrasts.items()},
             "trials_asked": self.trials_asked,
+            "is_over": self.is_over,
         }
 
     @classmethod
@@ -127,6 +130,7 @@ class RoundState:
             state=raw["state"],
             contrasts={name: Contrast.from_mapping(plain) for name, plain in raw.get("contrasts", {}).items()},
             trials_asked=raw.get("trials_asked", 0),
+            is_over=raw.get("is_over", True),
         )
 
 

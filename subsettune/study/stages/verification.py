@@ -39,7 +39,7 @@ class VerificationStage:
     def source(self) -> RunSource:
         """The open round, or a new one for the candidates of a search that has gone on."""
         rounds = self.context.folder.manifest.rounds
-        is_open = bool(rounds) and rounds[-1].trials_asked >= self.context.settings.trials
+        is_open = bool(rounds) and (rounds[-1].trials_asked >= self.context.settings.trials or not rounds[-1].is_over)
         self.context.note_verified()
         number = len(rounds) + (not is_open)
         verification, candidates = self._go_on(rounds[-1]) if is_open else self._begin(rounds)
@@ -135,7 +135,7 @@ class _RoundKeeper:
         assert self.source is not None
         rounds = self._context.folder.manifest.rounds
         before = rounds[self._number - 1].trials_asked if len(rounds) >= self._number else 0
-        now = to_round(self.source, max(self._context.settings.trials, before))
+        now = to_round(self.source, before or self._context.settings.trials)
         self._context.folder.note(rounds=(*rounds[: self._number - 1], now))
         self._context.folder.save()
 
@@ -185,6 +185,7 @@ class VerificationSource:
         self.verification, self.candidates, self._material = verification, candidates, material
         self._find_known, self._save = known, save
         self._known: dict[str, Mapping[int, float]] = {}
+        self.is_over = False
         self._under_way: set[tuple[str, int]] = set()
 
     def next(self) -> RunRequest | Pause:
@@ -200,6 +201,7 @@ class VerificationSource:
                 if self._under_way:
                     return Pause.WAIT
                 if not self._add_controls():
+                    self.is_over = True
                     self._save(None)
                     return Pause.DONE
 
@@ -282,4 +284,5 @@ def to_round(source: VerificationSource, trials_asked: int) -> RoundState:
         state=verification.to_mapping(),
         contrasts=dict(verification.contrasts),
         trials_asked=trials_asked,
+        is_over=source.is_over,
     )

@@ -42,6 +42,6 @@ def _passed(rounds: Iterable[RoundState]) -> Iterator[Candidate]:
         )
 
 
-def _price(candidate: Candidate) -> tuple[int, bool, str]:
-    """Cheapest first, then plain schedules, then by name."""
-    return candidate.cost_flops, candidate.policy.arm != FULL, candidate.name
+def _price(candidate: Candidate) -> tuple[int, bool]:
+    """Cheapest first, then plain schedules; of equal ones that of the earliest round stays the winner."""
+    return candidate.cost_flops, candidate.policy.arm != FULL
