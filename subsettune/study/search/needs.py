@@ -221,7 +221,8 @@ class Needs:
             score = np.concatenate([[known.reference - self._evidence.target], score])
             runs = np.concatenate([[known.num_references], runs])
         noise = self._evidence.noise
-        floor = max(float(np.abs(score).max()), np.finfo(np.float64).tiny) * 0.02
+        unit = abs(self._evidence.target) or 1.0  # of the metric, should all scores lie at the target
+        floor = max(float(np.abs(score).max()), 1e-6 * unit) * 0.02
         above = max(above, 2 * noise[0] if noise is not None else 0.0, floor)
         return Sightings(
             frame=self._frame,
