@@ -21,10 +21,9 @@ from subsettune.policy import FULL, Policy
 from subsettune.select import Subset
 from subsettune.study.results.candidate import Candidate
 from subsettune.study.results.costs import error_increase
-from subsettune.study.results.manifest import RoundState
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import StudyView
-from subsettune.study.verification.noninferiority import Rules
+from subsettune.study.verification.rules import rules_of
 from subsettune.study.verification.verification import statement
 from subsettune.task import Task
 from subsettune.train.planning.phases import resolve
@@ -157,10 +156,10 @@ def evidence_of(view: StudyView, winner: str) -> Evidence:
         metric=task.metric,
         higher_is_better=task.higher_is_better,
         margin=task.tolerance,
-        alpha=_error_rate(view, winner),
+        alpha=view.study.study.alpha,
         target=view.target,
         winner=winner,
-        statement=_statement(view, winner),
+        statement=statement(view.verdicts[winner], rules_of(view.study)),
         reference=_reference(view, winner),
         candidates=tuple(_candidate(view, candidate) for candidate in view.candidates.values()),
         contrasts=tuple(FrozenDict(one.to_mapping()) for one in view.manifest.contrasts.values()),
@@ -195,50 +194,6 @@ def _confirmation(view: StudyView) -> ConfirmationEvidence | None:
         runs=_runs(record for record in runs if record.candidate == found.candidate),
         reference=_runs(record for record in runs if record.candidate == REFERENCE),
     )
-
-
-def _statement(view: StudyView, winner: str) -> str:
-    study = view.study.study
-    rules = Rules(
-        margin=view.study.task.tolerance,
-        alpha=study.alpha,
-        seeds=study.seeds,
-        max_seeds=study.seed_cap,
-        higher_is_better=view.study.task.higher_is_better,
-    )
-    told = statement(view.verdicts[winner], rules)
-    if _extra_level(view, winner) == 0:
-        return told
-    return (
-        f"{told} It was tested as a control, after a candidate had failed, and is exported because no policy with a "
-        f"subset that passed costs less: with that test, verification errs with probability "
-        f"{_error_rate(view, winner):.3g} at most, instead of {study.alpha:g}."
-    )
-
-
-def _error_rate(view: StudyView, winner: str) -> float:
-    """Of the verification, and of the test of a control beside it where that is what is exported."""
-    return view.study.study.alpha + _extra_level(view, winner)
-
-
-def _extra_level(view: StudyView, winner: str) -> float:
-    """Level of the winner's own test, where it is none of the sequence."""
-    for each in view.manifest.rounds:
-        if winner in each.candidates and _is_outside_sequence(winner, each):
-            return view.verdicts[winner].nominal
-    return 0.0
-
-
-def _is_outside_sequence(name: str, each: RoundState) -> bool:
-    """Whether a policy was tested as a control after a failure, at a level of its own; of version 0.1 alone.
-
-    Where all candidates had passed, a control was the next test of the sequence, and kept its level. Since then every
-    policy that may be exported has its share of the level from the beginning.
-    """
-    controls = each.state.get("controls", ())
-    if not each.is_paired or name not in controls:
-        return False
-    return any(not each.verdicts[other].passed for other in each.candidates if other not in controls)
 
 
 def _cheapest_shorter(view: StudyView) -> Candidate | None:

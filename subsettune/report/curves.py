@@ -52,10 +52,11 @@ def curves_figure(view: StudyView) -> Figure | None:
     )
     legend: list[tuple[ProgressMarker, str, str]] = [("line", "--c-muted", "reference, one line a seed")]
     switched = policy is not None and len(policy.phases) > 1
-    if policy is not None:
-        legend.insert(0, ("line", colour, f"{title}: {describe(policy, view.facts)}"))
+    words = "" if policy is None else f"{title}: {describe(policy, view.facts)}"
+    if any(len(run.curve) > 1 for run in own):
+        legend.insert(0, ("line", colour, words))
     if any(len(run.curve) == 1 for run in own):
-        legend.append(("dot", colour, f"{title}, a run that was evaluated at its end alone"))
+        legend.append(("dot", colour, f"{words}; a run that was evaluated at its end alone"))
     return Figure(
         name="curves",
         title=f"Learning curves of the {title}" if title else "Learning curves of the reference",
@@ -141,15 +142,16 @@ def search_figure(view: StudyView) -> Figure | None:
         name="search",
         title="What the search tried",
         reading=(
-            "One column a trial, in the order in which they began. The steps in the first panel are the bounds: the "
-            "cheapest policy of the arm that reached the target on two seeds; a dearer one cannot win."
+            "One column a trial, in the order in which they began. The steps in the first panel are the cheapest "
+            "policy of the arm that had reached the target on two seeds by then. On the test split a dearer one may be "
+            "needed: verification begins where a policy is likely to pass."
         ),
         legend=(
             ("dot", "--c-full", ARM_WORDS["full"]),
             ("dot", "--c-subset", ARM_WORDS["subset"]),
             ("hollow", "--c-ink", "below the target"),
             ("cross", "--c-ink", "stopped, diverged or failed"),
-            ("line", "--c-ink", "confirmed bound of the arm (in its colour)"),
+            ("line", "--c-ink", "cheapest at the target on two seeds (in the colour of the arm)"),
         ),
         data=tuple(traces),
         layout=layout,

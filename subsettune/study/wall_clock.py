@@ -23,7 +23,8 @@ from subsettune.study.spec.definition import Study
 from subsettune.study.spec.space import Space
 from subsettune.study.timing import Timing
 from subsettune.study.verification.candidates import MOST_BUDGET
-from subsettune.study.verification.noninferiority import Rules, sizes
+from subsettune.study.verification.noninferiority import sizes
+from subsettune.study.verification.rules import rules_of
 
 # Of Ray and Tune's import, the cluster's start and its end, on 2 cores of a Xeon. The workers' start is timed.
 CLUSTER_START_S = 8.0
@@ -82,7 +83,7 @@ def count_runs(study: Study, space: Space, facts: TaskFacts) -> dict[str, Runs]:
         ),
         "verification": _verification(study, space, passes),
         MORE_SEEDS: Runs(
-            expected=0.5 * (_rules(study).middle_seeds - settings.seeds),
+            expected=0.5 * (rules_of(study).middle_seeds - settings.seeds),
             most=more,
             expected_passes=passes,
             most_passes=passes,
@@ -107,7 +108,7 @@ def _verification(study: Study, space: Space, passes: float) -> Runs:
     middle, last_resort = 0.5 * (low + high), min(high, MOST_BUDGET)
     expected = EXPECTED_TESTS * 0.5 * (settings.seeds + _last_runs(study, middle)) + has_subset * settings.seeds
     tested, control = settings.candidates + has_subset, has_subset * settings.seeds
-    recipe = sizes(_rules(study), last_resort, is_last_resort=True)[-1][0]
+    recipe = sizes(rules_of(study), last_resort, is_last_resort=True)[-1][0]
     cost = tested * max(_last_runs(study, share) * share for share in (low, high)) + recipe * last_resort
     most = tested * max(_last_runs(study, share) for share in (low, high)) + recipe + control
     total = (cost + control * high) * passes
@@ -116,18 +117,7 @@ def _verification(study: Study, space: Space, passes: float) -> Runs:
 
 def _last_runs(study: Study, share: float) -> int:
     """Runs of a candidate at its last look, by its share of the reference's compute."""
-    return sizes(_rules(study), share)[-1][0]
-
-
-def _rules(study: Study) -> Rules:
-    task, settings = study.task, study.study
-    return Rules(
-        margin=task.tolerance,
-        alpha=settings.alpha,
-        seeds=settings.seeds,
-        max_seeds=settings.seed_cap,
-        higher_is_better=task.higher_is_better,
-    )
+    return sizes(rules_of(study), share)[-1][0]
 
 
 def mean_budget(axis: Coordinate) -> float:

@@ -26,7 +26,6 @@ from subsettune.bundle.export import export_policy, export_study
 from subsettune.errors import BundleError, ConfigError, StorageError
 from subsettune.policy import Phase, Policy, Soup
 from subsettune.storage import Folder
-from subsettune.study.results.summarise import summarised
 
 
 @pytest.mark.parametrize("state", ["subset_wins", "random_wins", "full_wins"])
@@ -394,29 +393,6 @@ def test_readme_says_what_other_code_cannot_do_and_names_the_call(
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert "train.run(bundle.task, bundle.policy, seed=bundle.seed" in code
     assert f"Bundle.load({str(tmp_path)!r})" in code
-
-
-def test_a_control_that_an_earlier_version_exported_says_by_which_error_rate(tmp_path: Path) -> None:
-    """`shorter` passed as a control: after all candidates it was the next test, after a failure one more."""
-    view = view_of("before", "accuracy")
-    for has_failure in (False, True):
-        verdicts = {**view.verdicts, "shorter": dataclasses.replace(view.verdicts["shorter"], nominal=0.02)}
-        if has_failure:
-            verdicts["candidate-1"] = dataclasses.replace(view.verdicts["candidate-1"], passed=False)
-        state = {"version": 1, "winner": "candidate-1", "alpha_spent": 0.04, "controls": ["shorter", "random"]}
-        tested = dataclasses.replace(view.manifest.rounds[0], verdicts=verdicts, state=state)
-        manifest = dataclasses.replace(view.manifest, rounds=(tested,), winner="shorter")
-        now = summarised(dataclasses.replace(view, verdicts=verdicts, manifest=manifest))
-        made = export_study(now, "shorter", [], seed=7, target=tmp_path)
-        text = (tmp_path / "README.md").read_text()
-        assert made.evidence.alpha == pytest.approx(0.07 if has_failure else 0.05)
-        assert re.search(rf"errs with\s+probability {made.evidence.alpha:.2g} at most", text)
-        assert ("verification errs with probability 0.07 at most, instead of 0.05." in text) == has_failure
-        is_now = dataclasses.replace(tested, state={**state, "version": 2})
-        manifest = dataclasses.replace(manifest, rounds=(is_now,))
-        again = summarised(dataclasses.replace(now, manifest=manifest))
-        made = export_study(again, "shorter", [], seed=7, target=tmp_path)
-        assert made.evidence.alpha == 0.05  # since then whatever may be exported has its share of the level
 
 
 def test_readme_of_a_soup_says_what_it_is(tmp_path: Path) -> None:

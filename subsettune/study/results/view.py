@@ -132,11 +132,6 @@ class StudyRecords:
             return self.candidates.get(row.name)
         return next((one for one in self.candidates.values() if one.policy.key == row.policy.key), None)
 
-    def verdict_of(self, row: PolicyRow) -> Verdict | None:
-        """The verdict on that candidate."""
-        candidate = self.candidate_of(row)
-        return None if candidate is None else self.verdicts.get(candidate.name)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyView(StudyRecords):

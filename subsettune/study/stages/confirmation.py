@@ -13,9 +13,8 @@ from subsettune.study.results.confirmation import Confirmation, fresh_seeds
 from subsettune.study.results.folder import StudyFolder
 from subsettune.study.results.records import RunRecord
 from subsettune.study.spec.definition import Study
-from subsettune.study.stages import reference
+from subsettune.study.stages.verification import rules_of
 from subsettune.study.verification.lineup import Entry
-from subsettune.study.verification.noninferiority import Rules
 from subsettune.study.verification.verification import REFERENCE, Verification, most_runs
 from subsettune.train.result import CurvePoint
 
@@ -66,7 +65,7 @@ class ConfirmationStage:
     def _begin(self) -> tuple[range, Verification]:
         before = self.context.folder.manifest.confirmations
         used = (seed for one in before for seed in range(one.first_seed, one.first_seed + one.num_seeds))
-        rules = _rules(self.context)
+        rules = rules_of(self.context)
         seeds = fresh_seeds(self.context.seeds[0], used, most_runs(rules))
         verification = Verification(
             {self.candidate.name: Entry(cost_flops=self.candidate.cost_flops, share=1.0, is_last_resort=True)},
@@ -80,19 +79,6 @@ class ConfirmationStage:
     def _go_on(self, before: Confirmation) -> tuple[range, Verification]:
         seeds = range(before.first_seed, before.first_seed + before.num_seeds)
         return seeds, Verification.from_mapping(before.state)
-
-
-def _rules(context: StudyContext) -> Rules:
-    task, settings = context.task, context.settings
-    return Rules(
-        margin=task.tolerance,
-        alpha=settings.alpha,
-        seeds=settings.seeds,
-        max_seeds=settings.seed_cap,
-        higher_is_better=task.higher_is_better,
-        resolution=context.resolution(len(context.data.test)),
-        usual_spread=reference.spread(context.references()),
-    )
 
 
 class ConfirmationSource:

@@ -22,10 +22,20 @@ from subsettune.study.spec.components import randomised, selects
 from subsettune.study.stages import reference
 from subsettune.study.stages.other_examples import sampled_differences
 from subsettune.study.verification import candidates as choosing
+from subsettune.study.verification import rules
 from subsettune.study.verification.noninferiority import Rules
 from subsettune.study.verification.verification import Verification
 from subsettune.study.verification.winner import exported
 from subsettune.train.result import CurvePoint
+
+
+def rules_of(context: StudyContext) -> Rules:
+    """The rules of a verification on the test split."""
+    return rules.rules_of(
+        context.study,
+        resolution=context.resolution(len(context.data.test)),
+        usual_spread=reference.spread(context.references()),
+    )
 
 
 class VerificationStage:
@@ -73,7 +83,7 @@ class VerificationStage:
         line_up = choosing.choose(self.search.shortlist, self._ground(spent), len(rounds) + 1)
         verification = Verification(
             line_up.entries,
-            self._rules(),
+            rules_of(self.context),
             reference_flops=self.context.facts.reference_flops,
             first_seed=self.context.seeds[0],
             spent=spent,
@@ -84,7 +94,7 @@ class VerificationStage:
         context, references = self.context, self.context.references()
         return choosing.Ground(
             facts=context.facts,
-            rules=self._rules(),
+            rules=rules_of(self.context),
             spent=spent,
             reference_metric=reference.mean(references),
             reference_spread=reference.spread(references),
@@ -102,18 +112,6 @@ class VerificationStage:
         winner = exported(rounds)
         costs = [r.candidates[winner].cost_flops for r in rounds if winner is not None and winner in r.candidates]
         return costs[0] / self.context.facts.reference_flops if costs else None
-
-    def _rules(self) -> Rules:
-        task, settings = self.context.task, self.context.settings
-        return Rules(
-            margin=task.tolerance,
-            alpha=settings.alpha,
-            seeds=settings.seeds,
-            max_seeds=settings.seed_cap,
-            higher_is_better=task.higher_is_better,
-            resolution=self.context.resolution(len(self.context.data.test)),
-            usual_spread=reference.spread(self.context.references()),
-        )
 
     def _tested(self, policy: Policy) -> dict[int, float]:
         """Test metrics of a policy on record, by seed, whatever round measured them."""

@@ -65,8 +65,7 @@ FUTILE_BELOW = 0.15  # chance of passing below which no seeds are added; the ben
 PAIRED_ABOVE = 0.7  # correlation over seeds from which on pairs are worth more than the runs that they leave out
 BY_CHOICE = 2.0  # what the p-value of pairs is multiplied by
 LEAST_PAIRS = 3
-UNSTEADY = 2.5  # times the reference's spread; above it a mean over few seeds is not trusted. Half of the shorter
-# schedules of digits at good rates scatter 1.7 times as much as the reference and one in ten 2.8 times
+UNSTEADY = 2.5  # times the reference's spread; good policies often scatter more than it, few by so much
 MIDDLE = 1.6  # times `seeds`: runs of the reference that any candidate may have; all of `max_seeds` is a last resort
 MOST_OWN = 4  # runs of a candidate for one of the reference, at most: beyond it the reference's are all that is left
 WORTH_A_LOOK = 1.5  # times the runs of the look before, at least

@@ -104,7 +104,7 @@ def test_the_first_is_where_chance_times_log_saving_is_greatest_above_the_fronti
     cost = first.cost_flops / FACTS.reference_flops
     assert 1.1 * curve.full < cost < 2.5 * curve.full  # at the frontier itself a policy lies at the margin
     grid = [0.02 * 1.02**i for i in range(170)]
-    best = max(curve.outlook({"arm": FULL}, grid), key=lambda p: ground.worth(p, SHARES[0]))
+    best = max(curve.outlook({"arm": FULL}, grid), key=lambda p: ground.chance(p, SHARES[0]) * ground.saves(p))
     assert cost == pytest.approx(best.cost, rel=0.1)
 
 
