@@ -264,6 +264,9 @@ class _Run:
         last = len(ends) - 1
         while state.phase < 0 or (state.phase < last and state.account.spent >= ends[state.phase]):
             self.switch.leave()
+            if state.phase >= 0:
+                self.watch.lap("train")
+                state.phase_ends.append((state.account.trained, state.seconds["train"]))
             state.phase += 1
             if state.phase == last or state.account.spent < ends[state.phase]:
                 self._prepare()
@@ -376,6 +379,7 @@ class _Run:
             evaluate_s=seconds["evaluate"],
             device=self.job.device.type,
             num_threads=torch.get_num_threads(),
+            phases=state.phases,
             switch_shares=tuple(state.switches),
             switches=tuple(state.switch_points),
             soups=tuple(state.soups),

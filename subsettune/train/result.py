@@ -77,6 +77,22 @@ class SoupPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseSpent:
+    """What the updates of a phase took; selection is not in it.
+
+    Args:
+        flops: of its updates.
+        seconds: likewise.
+    """
+
+    flops: int
+    seconds: float
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SwitchPoint:
     """What the weights were worth when a phase was over, before the transition of the next one changed them.
 
@@ -134,6 +150,7 @@ class RunResult:
         evaluate_s: seconds in evaluation.
         device: `cpu` or `cuda`.
         num_threads: CPU threads of torch, which change the bits of the result.
+        phases: what the updates of each phase took, as far as the run came.
         switch_shares: share of the policy's compute at which each phase after the first began.
         switches: measurements there and at the end; empty unless `RunOptions.measure_switches`.
         soups: what each soup phase took.
@@ -158,6 +175,7 @@ class RunResult:
     evaluate_s: float = 0.0
     device: str = "cpu"
     num_threads: int = 1
+    phases: tuple[PhaseSpent, ...] = ()
     switch_shares: tuple[float, ...] = ()
     switches: tuple[SwitchPoint, ...] = ()
     soups: tuple[SoupPoint, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 from subsettune import config
 from subsettune.select import Subset
 from subsettune.train.account import LedgerBuilder, no_seconds
-from subsettune.train.result import CurvePoint, SoupPoint, SwitchPoint
+from subsettune.train.result import CurvePoint, PhaseSpent, SoupPoint, SwitchPoint
 
 _AS_THEY_ARE = ("phase", "updates", "entering", "pool", "weights", "trained", "switches", "metrics", "done")
 
@@ -34,6 +35,7 @@ class RunState:
         done: whether the last update was made, and the final weights were measured.
         account: FLOPs spent.
         seconds: by purpose.
+        phase_ends: FLOPs and seconds of all updates by the end of each phase that is over.
         curve: points of the learning curve.
         switch_points: measurements where a phase gave way to the next, and at the end.
         soups: what each soup took.
@@ -52,6 +54,7 @@ class RunState:
     done: bool = False
     account: LedgerBuilder = field(default_factory=LedgerBuilder)
     seconds: dict[str, float] = field(default_factory=no_seconds)
+    phase_ends: list[tuple[int, float]] = field(default_factory=list)
     curve: list[CurvePoint] = field(default_factory=list)
     switch_points: list[SwitchPoint] = field(default_factory=list)
     soups: list[SoupPoint] = field(default_factory=list)
@@ -64,11 +67,19 @@ class RunState:
             "test_examples": self.test_examples,
             "account": {each.name: getattr(self.account, each.name) for each in fields(self.account)},
             "seconds": self.seconds,
+            "phase_ends": self.phase_ends,
             "curve": [config.to_plain(point) for point in self.curve],
             "switch_points": [config.to_plain(point) for point in self.switch_points],
             "soups": [config.to_plain(point) for point in self.soups],
             "subsets": {phase: (subset.positions, subset.weights) for phase, subset in self.subsets.items()},
         }
+
+    @property
+    def phases(self) -> tuple[PhaseSpent, ...]:
+        """What the updates of each phase took so far."""
+        ends = [(0, 0.0), *self.phase_ends, (self.account.trained, self.seconds["train"])]
+        steps = itertools.pairwise(ends)
+        return tuple(PhaseSpent(flops=f - before, seconds=s - since) for (before, since), (f, s) in steps)
 
     def load(self, saved: Mapping[str, Any]) -> None:
         """Go on from what `to_mapping` gave."""
@@ -77,6 +88,7 @@ class RunState:
         self.test_examples = saved.get("test_examples")  # earlier versions did not keep them
         self.account = LedgerBuilder(**saved["account"])
         self.seconds.update(saved["seconds"])  # in place: the stopwatch adds to it
+        self.phase_ends = [(flops, seconds) for flops, seconds in saved["phase_ends"]]
         self.curve = [config.build(CurvePoint, point) for point in saved["curve"]]
         self.switch_points = [config.build(SwitchPoint, point) for point in saved["switch_points"]]
         self.soups = [config.build(SoupPoint, point) for point in saved["soups"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import random
 from statistics import fmean, stdev
@@ -27,7 +28,7 @@ from subsettune.study.spec.definition import Study
 from subsettune.study.spec.point_to_policy import from_coordinates
 from subsettune.study.verification.verification import FORMAT_VERSION
 from subsettune.study.verification.winner import exported
-from subsettune.train.result import CurvePoint
+from subsettune.train.result import CurvePoint, PhaseSpent
 
 STATES = (
     "empty",
@@ -195,6 +196,7 @@ class _Maker:
             "cost_flops": cost,
             "ledger": Ledger(forward=forward, backward=backward, evaluate=cost // 50),
             "train_s": _seconds(policy, share),
+            "phases": _phases(policy, share),
             "curve": self._curve(policy, error, share),
         }
         return RunRecord(**{**plain, **more})
@@ -535,6 +537,17 @@ def _seconds(policy: Policy, share: float) -> float:
     switch = policy.phases[0].passes / policy.passes if len(policy.phases) > 1 else 0.0
     slow, usual = min(share, switch), max(0.0, share - switch)
     return policy.cost(FACTS) / FLOPS_PER_S * (SUBSET_SLOWNESS * slow + usual)
+
+
+def _phases(policy: Policy, upto: float) -> tuple[PhaseSpent, ...]:
+    """What each phase took, up to a share of the policy's compute."""
+    ends = [min(upto, end) for end in itertools.accumulate(phase.passes / policy.passes for phase in policy.phases)]
+    return tuple(
+        PhaseSpent(
+            flops=round((end - start) * policy.cost(FACTS)), seconds=_seconds(policy, end) - _seconds(policy, start)
+        )
+        for start, end in itertools.pairwise([0.0, *ends])
+    )
 
 
 def _with_selector(policy: Policy, selector: str) -> Policy:

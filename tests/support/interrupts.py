@@ -51,3 +51,4 @@ def assert_same(a: RunResult, b: RunResult) -> None:
     assert same_bits(a.model, b.model)
     assert curves[0] == curves[1]
     assert (a.ledger, a.metrics, a.updates, a.switch_shares) == (b.ledger, b.metrics, b.updates, b.switch_shares)
+    assert [one.flops for one in a.phases] == [one.flops for one in b.phases]

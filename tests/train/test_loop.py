@@ -414,6 +414,16 @@ def test_seconds_come_from_the_clock(tiny_data: Data) -> None:
     assert result.seconds == 3
 
 
+def test_each_phase_has_the_compute_and_the_seconds_of_its_updates(tiny_data: Data) -> None:
+    task, policy = image_task(tiny_data), two_phases(0.5, 1.5)
+    result = train.run(task, policy, 0, clock=FakeClock(), options=options(evaluations=1))
+    first, second = result.phases
+    assert first.flops + second.flops == result.ledger.train
+    assert first.seconds + second.seconds == pytest.approx(result.train_s)
+    assert min(first.seconds, second.seconds) > 0
+    assert first.flops == pytest.approx(0.25 * policy.cost(train.facts(task)), rel=0.1)
+
+
 def test_bfloat16_on_the_cpu_when_asked(tiny_data: Data) -> None:
     low, high = (run(image_task(tiny_data, precision=p), full(2)) for p in ("bfloat16", "float32"))
     assert low.cause == "finished"

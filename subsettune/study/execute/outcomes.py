@@ -82,6 +82,7 @@ def _of_result(result: RunResult, facts: TaskFacts, times: Times) -> dict[str, A
         "select_s": result.select_s,
         "evaluate_s": result.evaluate_s,
         "overhead_s": max(0.0, times.finished_s - times.started_s - busy),
+        "phases": result.phases,
         "curve": result.curve,
     }
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
 from subsettune.policy import PRUNE, Policy
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.summary import AtMargin, PhaseCost
 from subsettune.study.results.view import StudyRecords
+from subsettune.train.result import PhaseSpent
 
 ALL_DATA, SOME_DATA, SOUP, PRUNED, SELECTION = "full", "subset", "soup", "pruned", "selection"
 
@@ -68,22 +70,16 @@ def _at_margin(records: StudyRecords, margin: float) -> AtMargin:
 
 
 def phase_costs(runs: Iterable[RunRecord]) -> tuple[PhaseCost, ...]:
-    """Seconds and FLOPs of each kind of phase, from the curves of the runs; those of another study are left out.
-
-    A stretch between two points of a curve counts where both lie in one phase and nothing was selected between them;
-    what was selected is a kind by itself.
-    """
-    flops: dict[str, int] = {}
-    seconds: dict[str, float] = {}
-    seen: dict[str, int] = {}
+    """Seconds and FLOPs of each kind of phase, and of selection; runs of another study are left out."""
+    flops, seen = Counter[str](), Counter[str]()
+    seconds: dict[str, float] = defaultdict(float)
     for run in runs:
-        stretches = [] if run.cached or run.train_s <= 0 else list(_stretches(run))
-        for kind, more_flops, more_s in stretches:
-            flops[kind] = flops.get(kind, 0) + more_flops
-            seconds[kind] = seconds.get(kind, 0.0) + more_s
-        for kind in {kind for kind, _, _ in stretches}:
-            seen[kind] = seen.get(kind, 0) + 1
-    usual = seconds[ALL_DATA] / flops[ALL_DATA] if seconds.get(ALL_DATA) else None
+        spent = [] if run.cached else list(_kinds(run))
+        for kind, one in spent:
+            flops[kind] += one.flops
+            seconds[kind] += one.seconds
+        seen.update({kind for kind, _ in spent})
+    usual = seconds[ALL_DATA] / flops[ALL_DATA] if flops[ALL_DATA] else None
     return tuple(
         PhaseCost(
             kind=kind,
@@ -96,15 +92,13 @@ def phase_costs(runs: Iterable[RunRecord]) -> tuple[PhaseCost, ...]:
     )
 
 
-def _stretches(run: RunRecord) -> Iterator[tuple[str, int, float]]:
-    """Kind, FLOPs and seconds of each stretch of a run, and of what it selected."""
-    phase, flops, selected, seconds = 0, 0, 0, 0.0
-    for point in run.curve:
-        if point.phase == phase and point.select == selected and point.flops > flops:
-            yield phase_kind(run.policy, phase), point.flops - flops, point.seconds - seconds
-        phase, flops, selected, seconds = point.phase, point.flops, point.select, point.seconds
+def _kinds(run: RunRecord) -> Iterator[tuple[str, PhaseSpent]]:
+    """Kind of each phase that made an update, and of selection, with what it took."""
+    for index, one in enumerate(run.phases):
+        if one.flops:
+            yield phase_kind(run.policy, index), one
     if run.ledger.select:
-        yield SELECTION, run.ledger.select, run.select_s
+        yield SELECTION, PhaseSpent(flops=run.ledger.select, seconds=run.select_s)
 
 
 def phase_kind(policy: Policy, index: int) -> str:

@@ -233,11 +233,7 @@ class Manifest:
     @property
     def confirmation(self) -> Confirmation | None:
         """Of the policy that is exported; None where nobody has asked for it."""
-        every = {name: candidate.policy.key for r in self.rounds for name, candidate in r.candidates.items()}
-        policy = every.get(self.winner or "")
-        return next(
-            (one for one in self.confirmations if policy is not None and every.get(one.candidate) == policy), None
-        )
+        return next((one for one in self.confirmations if one.candidate == self.winner), None)
 
     @property
     def shown_rounds(self) -> tuple[RoundState, ...]:

@@ -15,7 +15,7 @@ from subsettune.config import FrozenDict, must, setting
 from subsettune.errors import ConfigError
 from subsettune.ledger import Ledger
 from subsettune.policy import Policy
-from subsettune.train.result import CurvePoint
+from subsettune.train.result import CurvePoint, PhaseSpent
 
 Role = Literal["reference", "trial", "verification", "ablation", "confirmation"]
 TABLE_SCHEMA = b"1"
@@ -53,6 +53,8 @@ class RunRecord:
         finished_s: likewise.
         cached: of a reference run: taken from the cache of an earlier study.
         is_stop_audit: a trial that the search would have stopped and let run on, to measure false stops.
+        phases: what the updates of each phase took; none of a run without a result, or of an earlier version.
+        curve: points of its learning curve.
     """
 
     name: str
@@ -83,6 +85,7 @@ class RunRecord:
     finished_s: float = 0.0
     cached: bool = False
     is_stop_audit: bool = False
+    phases: tuple[PhaseSpent, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
 
     def __post_init__(self) -> None:
@@ -111,10 +114,11 @@ _CURVE = pa.struct(
         ("forward", pa.int64()),
     ]
 )
+_PHASE = pa.struct([("flops", pa.int64()), ("seconds", pa.float64())])
 _LEDGER = ("select", "forward", "backward", "evaluate")
 _JSON = ("policy", "coordinates")
 _BINARY = ("test_correct", "test_errors")
-_NEW = ("num_test", *_BINARY)  # columns that tables of version 0.1 lack
+_NEW = ("num_test", *_BINARY, "phases")  # columns that tables of version 0.1 lack
 _COLUMNS = {"is_stop_audit": "run_out"}  # fields whose column has the name that its first version gave it
 _TYPES: dict[str, pa.DataType] = {
     **dict.fromkeys(("name", "role", "candidate", "policy", "coordinates", "cause", "message", "log"), pa.string()),
@@ -123,6 +127,7 @@ _TYPES: dict[str, pa.DataType] = {
     **dict.fromkeys(("metric", "test_metric", "share_used", "train_s", "select_s", "evaluate_s"), pa.float64()),
     **dict.fromkeys(("overhead_s", "started_s", "finished_s"), pa.float64()),
     **dict.fromkeys(("cached", "run_out"), pa.bool_()),
+    "phases": pa.list_(_PHASE),
     "curve": pa.list_(_CURVE),
 }
 

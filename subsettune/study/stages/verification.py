@@ -143,7 +143,7 @@ class _RoundKeeper:
         if record.candidate != "reference" or record.seed not in seeds or record.cause != "finished":
             return record
         evaluate = len(self._context.data.test) * self._context.facts.forward_flops
-        return replace(record, ledger=Ledger(evaluate=evaluate), train_s=0.0, select_s=0.0, evaluate_s=0.0)
+        return replace(record, ledger=Ledger(evaluate=evaluate), phases=(), train_s=0.0, select_s=0.0, evaluate_s=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from subsettune.study.results import costs
 from subsettune.study.results.manifest import Manifest
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.summarise import summarise
-from subsettune.train.result import CurvePoint
+from subsettune.train.result import PhaseSpent
 
 
 @pytest.mark.parametrize(
@@ -48,30 +48,22 @@ def test_seconds_are_repaid_by_the_first_training_that_does(
     assert costs.break_even_seconds(tuning, reference, None) is None
 
 
-def _run(policy: Policy, curve: list[tuple[float, int, int, float, int]], **more: Any) -> RunRecord:
-    """A run with a curve of (share, flops, phase, seconds, selected)."""
-    points = tuple(
-        CurvePoint(share=share, flops=flops, phase=phase, metric=0.9, loss=0.1, seconds=seconds, select=select)
-        for share, flops, phase, seconds, select in curve
-    )
-    plain = {"role": "trial", "seed": 0, "cause": "finished", "train_s": 1.0, "cost_flops": 1, "name": "trial-0001"}
-    return RunRecord(**{**plain, **more}, policy=policy, curve=points)
+def _run(policy: Policy, *phases: tuple[int, float], **more: Any) -> RunRecord:
+    """A run whose phases took so many FLOPs and seconds."""
+    spent = tuple(PhaseSpent(flops=flops, seconds=seconds) for flops, seconds in phases)
+    plain = {"role": "trial", "seed": 0, "cause": "finished", "cost_flops": 1, "name": "trial-0001"}
+    return RunRecord(**{**plain, **more}, policy=policy, phases=spent)
 
 
-def test_seconds_per_flop_come_from_stretches_within_one_phase() -> None:
-    policy = Policy(phases=(Phase(share=0.2, passes=1), Phase(passes=1)))
+def test_seconds_per_flop_are_those_of_the_updates_of_each_phase() -> None:
     mixed = _run(
-        policy,
-        [
-            (0.1, 100, 0, 9.0, 50),  # the choice of the subset is in it
-            (0.2, 200, 0, 11.0, 50),  # 100 in 2 s
-            (0.6, 600, 1, 99.0, 50),  # across the switch
-            (1.0, 1000, 1, 103.0, 50),  # 400 in 4 s
-        ],
+        Policy(phases=(Phase(share=0.2, passes=1), Phase(passes=1))),
+        (100, 2.0),
+        (400, 4.0),
         ledger=Ledger(select=50, forward=1, backward=1),
         select_s=7.0,
     )
-    plain = _run(Policy(phases=(Phase(passes=1),)), [(0.5, 100, 0, 1.0, 0), (1.0, 200, 0, 2.0, 0)])
+    plain = _run(Policy(phases=(Phase(passes=1), Phase(passes=1))), (100, 1.0), (100, 1.0))
     found = costs.phase_costs((mixed, plain))
     assert [(one.kind, one.runs, one.flops, one.seconds) for one in found] == [
         ("full", 2, 600, 6.0),
@@ -82,14 +74,16 @@ def test_seconds_per_flop_come_from_stretches_within_one_phase() -> None:
     assert found[0].seconds_per_tflop == pytest.approx(1e10)
 
 
-def test_runs_of_another_study_and_weights_that_were_only_measured_again_count_for_nothing() -> None:
-    policy, curve = Policy(phases=(Phase(passes=1),)), [(1.0, 100, 0, 1.0, 0)]
-    assert costs.phase_costs((_run(policy, curve, cached=True), _run(policy, curve, train_s=0.0))) == ()
+def test_runs_of_another_study_and_phases_without_an_update_count_for_nothing() -> None:
+    policy = Policy(phases=(Phase(share=0.1, passes=1), Phase(passes=1)))
+    assert costs.phase_costs((_run(policy, (100, 1.0), (100, 1.0), cached=True), _run(policy))) == ()
+    (one,) = costs.phase_costs((_run(policy, (0, 0.0), (100, 1.0)),))
+    assert one.kind == "full"
 
 
 def test_without_a_plain_phase_there_is_nothing_to_compare_with() -> None:
     policy = Policy(phases=(Phase(passes=1, order="sift"),))
-    (one,) = costs.phase_costs((_run(policy, [(1.0, 100, 0, 1.0, 0)]),))
+    (one,) = costs.phase_costs((_run(policy, (100, 1.0)),))
     assert (one.kind, one.relative) == ("sift", None)
 
 
