@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from subsettune.text import is_number, metric_words
+from subsettune.train.result import finite_or_none
 
 _NO_NUMBER = {"mean_difference": math.nan, "lower_bound": -math.inf, "shortfall": math.inf, "spread": math.nan}
 _LATER = ("num_references", "reference_spread", "level")  # fields that verdicts of version 0.1 lack
@@ -73,7 +74,7 @@ class Verdict:
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON; null stands for what is not finite."""
         values = dataclasses.asdict(self)
-        return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
+        return {key: finite_or_none(v) if isinstance(v, float) else v for key, v in values.items()}
 
     @classmethod
     def from_mapping(cls, plain: Mapping[str, Any]) -> Verdict:

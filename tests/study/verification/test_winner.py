@@ -63,6 +63,13 @@ def test_equal_costs_in_two_rounds_are_a_tie_that_the_plain_schedule_has() -> No
     assert exported([first, second]) == exported([second, first]) == "recipe@2"
 
 
+def test_a_policy_that_passes_again_in_a_later_round_keeps_the_name_it_was_exported_by() -> None:
+    """Its confirmation is found by that name."""
+    first = round_of({"candidate-3": SHORTER}, {"candidate-3": 0})
+    second = round_of({"candidate-1@2": SHORTER}, {"candidate-1@2": 0}, round_number=2)
+    assert exported([first, second]) == "candidate-3"
+
+
 def test_a_win_of_one_round_is_none_for_the_policy_of_another() -> None:
     """A cheaper subset of a later round, whose twin matches, has to show a win of its own."""
     first = round_of({"candidate-1": SUBSET}, {"candidate-1": 0})
