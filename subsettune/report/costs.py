@@ -54,19 +54,24 @@ def _between(low: float, high: float) -> str:
 
 def _at_margins(view: StudyView) -> str:
     """What was verified that holds a smaller tolerance, too."""
-    if not view.summary.at_margins:
+    every = view.summary.at_margins
+    if not every:
         return ""
-    told = [_at_margin(view, one) for one in view.summary.at_margins]
+    told = [_at_margin(view, one) for one in every if one.name is not None]
+    lacking = [_smaller(one) for one in every if one.name is None]
+    if lacking:
+        told.append(f"no policy's bound holds {' or '.join(lacking)}, for which nothing was tested")
     return f"By the bounds of the tests, which were made for the whole tolerance, {joined(told)}."
 
 
+def _smaller(one: AtMargin) -> str:
+    return f"half of it ({one.margin:g})" if one.margin else "the recipe's own accuracy"
+
+
 def _at_margin(view: StudyView, one: AtMargin) -> str:
-    holds = f"half of it ({one.margin:g})" if one.margin else "the recipe's own accuracy"
-    if one.name is None:
-        return f"no policy's bound holds {holds}, for which nothing was tested"
     passes = one.flops / view.facts.pass_flops if view.facts and one.flops is not None else None
     saved = f", {saving_words(one.saving)} saved" if one.saving is not None and one.saving > 0 else ""
-    return f"{one.name} ({passes_words(passes)} passes{saved}) has a bound that holds {holds}"
+    return f"{one.name} ({passes_words(passes)} passes{saved}) has a bound that holds {_smaller(one)}"
 
 
 def _slow(view: StudyView) -> str:

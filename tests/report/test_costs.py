@@ -46,10 +46,12 @@ def test_what_holds_a_smaller_tolerance_is_read_off_the_bounds() -> None:
         f"{text}{shown} and {unshown}."
     ]
     equal = dataclasses.replace(half, margin=0.0, saving=-0.2)
+    assert told.cost_sentences(_with(view, needs=FrozenDict(), at_margins=(half, equal))) == [
+        f"{text}{shown} and candidate-1 (1.07 passes) has a bound that holds the recipe's own accuracy."
+    ]
     lost = dataclasses.replace(none, margin=0.005)
-    assert told.cost_sentences(_with(view, needs=FrozenDict(), at_margins=(lost, equal))) == [
-        f"{text}no policy's bound holds half of it (0.005), for which nothing was tested and candidate-1 (1.07 "
-        "passes) has a bound that holds the recipe's own accuracy."
+    assert told.cost_sentences(_with(view, needs=FrozenDict(), at_margins=(lost, none))) == [
+        f"{text}no policy's bound holds half of it (0.005) or the recipe's own accuracy, for which nothing was tested."
     ]
     assert told.cost_sentences(make_view("none_passed")) == []
 
