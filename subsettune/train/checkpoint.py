@@ -33,10 +33,17 @@ class ProgressMarker:
     Args:
         flops: spent, evaluation included.
         repeated: FLOPs that earlier interruptions cost.
+        shared: of `flops`, those of the stem that the run began from, which another run spent.
     """
 
     flops: int = 0
     repeated: int = 0
+    shared: int = 0
+
+    @property
+    def own(self) -> int:
+        """FLOPs that the run spent itself."""
+        return self.flops - self.shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,8 @@ class Checkpoints:
 
     def mark(self, mark: ProgressMarker) -> None:
         """Note how far the run is, between checkpoints."""
-        self.folder.write(self._mark_name, f"{mark.flops} {mark.repeated}".encode())
+        shared = f" {mark.shared}" if mark.shared else ""
+        self.folder.write(self._mark_name, f"{mark.flops} {mark.repeated}{shared}".encode())
 
     def marked(self) -> ProgressMarker:
         """What was last noted; zeros if nothing was.
@@ -97,11 +105,16 @@ class Checkpoints:
         """
         if not self.folder.exists(self._mark_name):
             return ProgressMarker()
-        found = re.fullmatch(rb"(\d+) (\d+)", self.folder.read(self._mark_name))
+        found = re.fullmatch(rb"(\d+) (\d+)(?: (\d+))?", self.folder.read(self._mark_name))
         if found is None:
             advice = "Delete it: the work lost so far is then not counted."
             raise CheckpointError(f"mark {self.folder}/{self._mark_name} is damaged. {advice}")
-        return ProgressMarker(flops=int(found[1]), repeated=int(found[2]))
+        return ProgressMarker(flops=int(found[1]), repeated=int(found[2]), shared=int(found[3] or 0))
+
+    def unfit(self, error: Exception) -> CheckpointError:
+        """What to raise where a state that was loaded is not that of the run."""
+        reason = str(error).strip().splitlines()[0]
+        return CheckpointError(f"{self} does not fit this run: {reason} {ADVICE}")
 
     def remove(self) -> None:
         """Remove the checkpoint and its mark."""
@@ -136,6 +149,7 @@ class CheckpointWriter:
     ) -> None:
         self.checkpoints, self.watch, self._goes_on = checkpoints, watch, goes_on
         self.repeated = 0  # FLOPs that interruptions cost, and what was done for other runs
+        self.shared = 0  # FLOPs of the stem that the run began from
         self._every_s = every_s
         self._last_save = self._last_mark = watch.lap_start
 
@@ -144,17 +158,12 @@ class CheckpointWriter:
         saved = None if self.checkpoints is None else self.checkpoints.load()
         return saved if saved is None or self._goes_on or saved.get("done") else None
 
-    def unfit(self, error: Exception) -> CheckpointError:
-        """What to raise where a state that was loaded is not that of the run."""
-        reason = str(error).strip().splitlines()[0]
-        return CheckpointError(f"{self.checkpoints} does not fit this run: {reason} {ADVICE}")
-
     def count_repeated(self, ledger: Ledger) -> None:
-        """Count what was done after the checkpoint that the run goes on from, and is lost."""
+        """Count what was done after the checkpoint or stem that the run goes on from, and is lost."""
         if self.checkpoints is None:
             return
         mark = self.checkpoints.marked()
-        lost = mark.flops - ledger.total
+        lost = mark.own - (ledger.total - self.shared)
         self.repeated = mark.repeated + max(0, lost)
         if lost > 0:
             self.mark(ledger)
@@ -180,7 +189,7 @@ class CheckpointWriter:
     def mark(self, ledger: Ledger) -> None:
         """Note how far the run is."""
         if self.checkpoints is not None:
-            self.checkpoints.mark(ProgressMarker(flops=ledger.total, repeated=self.repeated))
+            self.checkpoints.mark(ProgressMarker(flops=ledger.total, repeated=self.repeated, shared=self.shared))
 
     def save(self, state: dict[str, Any], ledger: Ledger) -> None:
         """Replace the checkpoint; an older mark does no harm, for it lies behind."""

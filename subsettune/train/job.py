@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from subsettune.data import TaskData
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
-from subsettune.policy import Policy
+from subsettune.policy import PRUNE, Policy
 from subsettune.task import Recipe, Task
+from subsettune.text import flops_words
 from subsettune.train.planning.check import facts_of
 from subsettune.train.planning.phases import ResolvedPolicy, resolve
 
@@ -57,6 +60,32 @@ class RunJob:
     def facts(self) -> TaskFacts:
         """Of the task."""
         return self.resolved.facts
+
+    @property
+    def price(self) -> tuple[int, int]:
+        """FLOPs of an example, forward and backward, by which the run is charged."""
+        return self.facts.forward_flops, self.facts.backward_flops
+
+    def refuse_another_price(self, saved: Mapping[str, Any]) -> None:
+        """What was spent must mean the same as what is left; other versions may count other FLOPs.
+
+        Earlier versions did not keep the price, which shows in their account where each update paid that alone.
+
+        Args:
+            saved: a checkpoint.
+
+        Raises:
+            ValueError: it counts otherwise.
+        """
+        now, account = self.price, saved["account"]
+        before = saved.get("price")
+        if before is not None and tuple(before) != now:
+            told = (" and ".join(map(flops_words, each)) for each in (before, now))
+            raise ValueError("it counts an example as {} forward and backward, and here it is {}.".format(*told))
+        phases = self.policy.phases
+        is_plain = all(p.order == "uniform" and p.transition != PRUNE and p.active_soup is None for p in phases)
+        if before is None and is_plain and account["forward"] * now[1] != account["backward"] * now[0]:
+            raise ValueError("it counts the FLOPs of an example in another way.")
 
 
 def find_device(name: str) -> torch.device:

@@ -23,11 +23,10 @@ from subsettune.config import FrozenDict
 from subsettune.data import load
 from subsettune.errors import ModelDivergedError, StorageError
 from subsettune.facts import Price
-from subsettune.policy import PRUNE, Policy
+from subsettune.policy import Policy
 from subsettune.registry import OPTIMIZERS
 from subsettune.storage import Folder
 from subsettune.task import Task
-from subsettune.text import flops_words
 from subsettune.train import orders, schedule
 from subsettune.train.account import Stopwatch
 from subsettune.train.checkpoint import Checkpoints, CheckpointWriter
@@ -52,6 +51,7 @@ from subsettune.train.randomness import capture, isolated, preserved, restore
 from subsettune.train.result import Cause, RunResult
 from subsettune.train.run_state import RunState
 from subsettune.train.selection.chooser import SubsetProvider
+from subsettune.train.stems import Stems
 
 __all__ = [
     "Report",
@@ -141,6 +141,8 @@ class _Run:
         kept, every_s = _find_checkpoints(job, options), options.checkpoint_every_s
         goes_on = kept is None or own_code.goes_on(job.task, recipe, job.data)
         self.writer = CheckpointWriter(kept, every_s, self.watch, goes_on=goes_on)
+        has_stems = kept is not None and goes_on and not self.learner.searches
+        self.stems = Stems.of(job, options) if has_stems else Stems()
 
     # --- the loop ------------------------------------------------------------------------------------------------
 
@@ -191,6 +193,7 @@ class _Run:
             cause = self._look()
             if cause is not None:
                 return cause
+            self._leave_stem(price)
             self._keep_safe()
 
     def _update(self, batch: orders.Batch | None, most: int, share: float) -> int:
@@ -291,9 +294,20 @@ class _Run:
         elif due == "mark":
             self.writer.mark(self.state.account.ledger())
 
+    def _leave_stem(self, price: Price) -> None:
+        """Leave the state for other runs, where it is time; marked before, so that what it took is never lost."""
+        if self.stems.is_due(self.state.account.spent, price.total):
+            self.watch.lap("train")
+            self.writer.mark(self.state.account.ledger())
+            self.stems.save(self._whole_state(), self.state.account.spent)
+            self.watch.lap("other")
+
     def _save(self) -> None:
         if self.writer.checkpoints is not None:
-            self.writer.save({**self.state.to_mapping(), **self._live_state()}, self.state.account.ledger())
+            self.writer.save(self._whole_state(), self.state.account.ledger())
+
+    def _whole_state(self) -> dict[str, Any]:
+        return {**self.state.to_mapping(), **self._live_state()}
 
     def _live_state(self) -> dict[str, Any]:
         """State of what the run works with."""
@@ -302,29 +316,31 @@ class _Run:
             "learner": self.learner.state(),
             "order": self.stream.state(),
             "random": capture(),
-            "price": self._price,
+            "price": self.job.price,
             "num_threads": torch.get_num_threads(),
             "device": self.job.device.type,
         }
 
-    @property
-    def _price(self) -> tuple[int, int]:
-        """FLOPs of an example, forward and backward, by which the run is charged."""
-        return self.resolved.facts.forward_flops, self.resolved.facts.backward_flops
-
     def _resume(self) -> None:
-        """Go on from the checkpoint, if there is one; what was done after it is lost, and counted as repeated."""
-        saved = self.writer.load()
-        if saved is not None:
+        """Go on from the checkpoint, else from a stem, if there is one; what was done after it is lost, and counted."""
+        kept, saved = self.writer.checkpoints, self.writer.load()
+        stem = self.stems.longest() if saved is None else None
+        if stem is not None:
+            kept, saved = stem
+        if kept is not None and saved is not None:
             try:
                 self._load(saved)
             except UNFIT as error:
-                raise self.writer.unfit(error) from error
+                raise kept.unfit(error) from error
+        if stem is not None:
+            self.state.begin_from_stem()
+        self.stems.plan(self.state.account.spent)
+        self.writer.shared = self.state.shared_flops
         self.writer.count_repeated(self.state.account.ledger())
 
     def _load(self, saved: dict[str, Any]) -> None:
         state, device = self.state, self.job.device
-        self._refuse_another_price(saved)
+        self.job.refuse_another_price(saved)
         state.load(saved)
         self.learner.load(saved["learner"], weights_only=state.done)
         if state.done:
@@ -339,21 +355,6 @@ class _Run:
             self.switch.workers.load(saved["workers"])
         self.stream.load(saved["order"], state.pool)
         restore(saved["random"])
-
-    def _refuse_another_price(self, saved: dict[str, Any]) -> None:
-        """What was spent must mean the same as what is left; other versions may count other FLOPs.
-
-        Earlier versions did not keep the price, which shows in their account where each update paid that alone.
-        """
-        now, account = self._price, saved["account"]
-        before = saved.get("price")
-        if before is not None and tuple(before) != now:
-            told = (" and ".join(map(flops_words, each)) for each in (before, now))
-            raise ValueError("it counts an example as {} forward and backward, and here it is {}.".format(*told))
-        phases = self.job.policy.phases
-        is_plain = all(p.order == "uniform" and p.transition != PRUNE and p.active_soup is None for p in phases)
-        if before is None and is_plain and account["forward"] * now[1] != account["backward"] * now[0]:
-            raise ValueError("it counts the FLOPs of an example in another way.")
 
     # --- the result ----------------------------------------------------------------------------------------------
 
@@ -372,6 +373,8 @@ class _Run:
             **(self.evaluator.kept() if asked else {}),
             ledger=state.account.ledger(),
             repeated_flops=self.writer.repeated,
+            shared_flops=state.shared_flops,
+            shared_s=state.shared_s,
             updates=state.updates,
             curve=tuple(state.curve),
             train_s=seconds["train"],

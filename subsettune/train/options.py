@@ -26,6 +26,8 @@ class RunOptions:
         num_threads: CPU threads of torch; null leaves them as they are. A run that goes on from a checkpoint keeps the
             number that it began with.
         checkpoints: folder or URI; null for none. A run that finds its checkpoint there goes on from it.
+        stems: folder or URI; null for none. A run that has checkpoints leaves its state there while its rate is still
+            the peak, and one that has begun in the same way goes on from it; see `subsettune.train.stems`.
         checkpoint_every_s: seconds between checkpoints, besides those at each switch, at a stop and at the end.
         keep_model: whether the result carries the trained network.
         measure_switches: whether losses and `splits` are also measured where a phase gives way to the next, and at the
@@ -42,6 +44,7 @@ class RunOptions:
     device: str = setting("auto", rule=_DEVICE)
     num_threads: int | None = setting(None, rule=AT_LEAST_ONE)
     checkpoints: str | None = None
+    stems: str | None = None
     checkpoint_every_s: float = setting(30.0, rule=POSITIVE)
     keep_model: bool = False
     measure_switches: bool = False

@@ -143,6 +143,9 @@ class RunResult:
         ledger: FLOPs by purpose.
         repeated_flops: compute charged to tuning only: lost between the last checkpoint and an interruption, or spent
             on a ranking that is longer than this policy needs and that other runs share.
+        shared_flops: of the ledger, what another run had spent on the stem that this one began from: the policy's cost,
+            but spent once.
+        shared_s: seconds of training and selection of that, likewise in those below.
         updates: optimizer steps, each of one evaluation of its batch, or of several where there is a line search.
         curve: evaluations in order, at fixed shares of the policy's compute.
         train_s: seconds in updates.
@@ -168,6 +171,8 @@ class RunResult:
     test_errors: bytes | None = None
     ledger: Ledger
     repeated_flops: int = 0
+    shared_flops: int = setting(0, rule=NOT_NEGATIVE)
+    shared_s: float = setting(0.0, rule=NOT_NEGATIVE)
     updates: int
     curve: tuple[CurvePoint, ...] = ()
     train_s: float

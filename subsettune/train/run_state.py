@@ -34,6 +34,8 @@ class RunState:
             not measured, or by an earlier version, or is not kept.
         done: whether the last update was made, and the final weights were measured.
         account: FLOPs spent.
+        shared_flops: of them, what another run spent on the stem that this one began from.
+        shared_s: seconds of training and selection of that.
         seconds: by purpose.
         phase_ends: FLOPs and seconds of all updates by the end of each phase that is over.
         curve: points of the learning curve.
@@ -53,6 +55,8 @@ class RunState:
     test_examples: Tensor | None = None
     done: bool = False
     account: LedgerBuilder = field(default_factory=LedgerBuilder)
+    shared_flops: int = 0
+    shared_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=no_seconds)
     phase_ends: list[tuple[int, float]] = field(default_factory=list)
     curve: list[CurvePoint] = field(default_factory=list)
@@ -65,6 +69,7 @@ class RunState:
         return {
             **{name: getattr(self, name) for name in _AS_THEY_ARE},
             "test_examples": self.test_examples,
+            "shared": (self.shared_flops, self.shared_s),
             "account": {each.name: getattr(self.account, each.name) for each in fields(self.account)},
             "seconds": self.seconds,
             "phase_ends": self.phase_ends,
@@ -81,11 +86,18 @@ class RunState:
         steps = itertools.pairwise(ends)
         return tuple(PhaseSpent(flops=f - before, seconds=s - since) for (before, since), (f, s) in steps)
 
+    def begin_from_stem(self) -> None:
+        """Note that all so far was done by another run."""
+        self.shared_flops = self.account.ledger().total
+        self.shared_s = self.seconds["train"] + self.seconds["select"]
+        self.seconds.update(evaluate=0.0, other=0.0)  # in place: the stopwatch adds to it
+
     def load(self, saved: Mapping[str, Any]) -> None:
         """Go on from what `to_mapping` gave."""
         for name in _AS_THEY_ARE:
             setattr(self, name, saved[name])
-        self.test_examples = saved.get("test_examples")  # earlier versions did not keep them
+        self.test_examples = saved.get("test_examples")  # earlier versions did not keep them, nor what is shared
+        self.shared_flops, self.shared_s = saved.get("shared", (0, 0.0))
         self.account = LedgerBuilder(**saved["account"])
         self.seconds.update(saved["seconds"])  # in place: the stopwatch adds to it
         self.phase_ends = [(flops, seconds) for flops, seconds in saved["phase_ends"]]

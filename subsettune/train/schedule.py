@@ -31,6 +31,11 @@ class Schedule(ABC):
     def __call__(self, share: float) -> float:
         """Factor of the peak learning rate at a share of training compute in [0, 1)."""
 
+    @property
+    def stable_share(self) -> float:
+        """Up to which share of training compute the factor is 1 from the first update on; 0 if it is not, then."""
+        return 0.0
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +44,11 @@ class Constant(Schedule):
 
     def __call__(self, share: float) -> float:
         """Always 1."""
+        return 1.0
+
+    @property
+    def stable_share(self) -> float:
+        """All of it."""
         return 1.0
 
 
@@ -61,6 +71,11 @@ class Step(Schedule):
     def __call__(self, share: float) -> float:
         """`gamma` to the power of the milestones at or before `share`."""
         return float(self.gamma ** sum(share >= milestone for milestone in self.milestones))
+
+    @property
+    def stable_share(self) -> float:
+        """Up to the first milestone."""
+        return min(self.milestones, default=1.0)
 
 
 @final
@@ -144,6 +159,11 @@ class WarmupStableDecay(Schedule):
         if share <= 1 - self.decay:
             return 1.0
         return self.final + (1 - self.final) * (1 - share) / self.decay
+
+    @property
+    def stable_share(self) -> float:
+        """Up to the decay; a warm-up is a share of the compute, too, so that with one no two budgets begin alike."""
+        return 0.0 if self.warmup else 1 - self.decay
 
 
 def make(name: str, options: Mapping[str, Any]) -> Schedule:

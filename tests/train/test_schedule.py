@@ -70,6 +70,26 @@ def test_factors_lie_between_0_and_1(name: str, share: float) -> None:
     assert 0 <= schedule.make(name, {})(share) <= 1
 
 
+STABLE: dict[str, tuple[str, dict[str, Any], float]] = {
+    "constant": ("constant", {}, 1.0),
+    "step": ("step", {"milestones": [0.8, 0.3]}, 0.3),
+    "no steps": ("step", {"milestones": []}, 1.0),
+    "decay": ("warmup_stable_decay", {"warmup": 0.0, "decay": 0.2}, 0.8),
+    "warm-up": ("warmup_stable_decay", {"warmup": 0.05}, 0.0),
+    "cosine": ("cosine", {}, 0.0),
+    "one_cycle": ("one_cycle", {}, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", STABLE)
+def test_the_peak_is_kept_from_the_beginning_up_to_the_stable_share(name: str) -> None:
+    schedule_name, options, stable = STABLE[name]
+    factor = schedule.make(schedule_name, options)
+    assert factor.stable_share == pytest.approx(stable)
+    assert all(factor(stable * share) == 1 for share in (0, 0.3, 0.999) if stable)
+    assert stable == 1 or factor(stable + 0.001) < 1
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

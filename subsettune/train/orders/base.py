@@ -64,6 +64,7 @@ class Order(ABC):
     """
 
     summary: ClassVar[str]
+    heeds_share: ClassVar[bool] = True  # whether the share of compute spent may change batches, prices or updates
 
     @property
     def is_neutral(self) -> bool:

@@ -31,6 +31,7 @@ class Rs2(Order):
     """
 
     summary: ClassVar[str] = "a fresh random part of the pool each round (share 0.1)"
+    heeds_share: ClassVar[bool] = False
     share: float = setting(0.1, rule=FRACTION)
     replacement: bool = False
 

@@ -97,6 +97,7 @@ class Uniform(Order):
     """Every example of the pool once a round, in random order."""
 
     summary: ClassVar[str] = "every example of the pool once a round, shuffled"
+    heeds_share: ClassVar[bool] = False
 
     @property
     def is_neutral(self) -> bool:
