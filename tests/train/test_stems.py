@@ -187,8 +187,9 @@ def test_a_grid_of_stems() -> None:
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def trained(tiny_data: Data, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Examples of each update that any run really makes."""
+    run(noisy_task(tiny_data, **WSD), full(0.1))  # code of one's own is tried before the first run
     made: list[int] = []
     fit = Learner.fit
 
