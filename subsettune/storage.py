@@ -132,6 +132,19 @@ class Folder:
         selector = fs.FileSelector(self.path, allow_not_found=True, recursive=True)
         return sum(info.size or 0 for info in self.filesystem.get_file_info(selector))
 
+    def trim(self, most_bytes: int) -> None:
+        """Remove the oldest files of the folder until those left are no larger in all; files being written stay."""
+        selector = fs.FileSelector(self.path, allow_not_found=True)
+        try:
+            found = [info for info in self.filesystem.get_file_info(selector) if not info.base_name.startswith(".")]
+        except (OSError, ArrowException) as error:
+            raise StorageError(f"{self} cannot be listed: {error}. Give a --storage folder.") from error
+        kept_bytes = 0
+        for info in sorted(found, key=lambda info: (info.mtime_ns, info.base_name), reverse=True):
+            kept_bytes += info.size or 0
+            if kept_bytes > most_bytes:
+                self.remove(info.base_name)
+
     def remove(self, name: str = "") -> None:
         """Remove a file, or a folder and everything in it; nothing happens if it is not there."""
         info = self._info(name)

@@ -260,6 +260,8 @@ def tuning_text(view: StudyView) -> str:
     text = f"Tuning cost {cost}, {seconds_words(tuning.seconds)} of training, evaluation included"
     if reference is not None:
         text += f": as much as {tuning.flops / reference.flops:.1f} conventional trainings"
+    if tuning.shared_flops:
+        text += f"; {flops_words(tuning.shared_flops)} more, had trials that begin alike not begun from one another"
     if tuning.break_even is None:
         return f"{text}. Without a verified saving it is not repaid."
     trainings = counted(tuning.break_even, "training")

@@ -23,6 +23,9 @@ from subsettune.study.spec.space import Space
 from subsettune.task import Task
 from subsettune.train.loop import RunOptions, check, run_key
 
+STEMS = "tune/stems"
+STEMS_BYTES = 2**31  # of them at most, the oldest go first; a state of ResNet-18 with momentum takes 0.09 GB
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyContext:
@@ -66,6 +69,11 @@ class StudyContext:
     def checkpoints(self) -> Folder:
         """Where runs keep their checkpoints."""
         return self.folder.folder / "tune" / "checkpoints"
+
+    @property
+    def stems(self) -> Folder:
+        """Where trials leave what others of the same beginning begin from."""
+        return self.folder.folder / STEMS
 
     def note(self, **changes: Any) -> None:
         """Put other values into the manifest, with the time so far, and write it."""
@@ -137,6 +145,7 @@ class StudyContext:
             device=self.device,
             num_threads=self.settings.cpus_per_trial,
             checkpoints=self.uri("tune/checkpoints"),
+            stems=self.uri(STEMS) if self.settings.share_prefixes else None,
             places=self._absolute_places(),
             fingerprint=self.data.fingerprint,
         )

@@ -218,14 +218,14 @@ class StudyDriver:
 
     def _executor(self) -> Executor:
         context, options = self.context, self.context.run_options()
-        num_validation = len(context.data.validation)
+        num_validation, shares = len(context.data.validation), context.settings.share_prefixes
         worker = Worker(
             task=context.task,
             options=options,
             logs=context.uri("tune/logs"),
             alone=self._alone(options),
             code=context.folder.manifest.code,
-            looks=Looks(facts=context.facts, num_validation=num_validation),
+            looks=Looks(facts=context.facts, num_validation=num_validation, share_prefixes=shares),
         )
         if context.options.executor == "inline":
             return InlineExecutor(worker, context.facts, num_validation, context.clock)

@@ -18,7 +18,7 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
 from subsettune.study import machine, timing, wall_clock
 from subsettune.study.ablation.choose import Ground, unaffordable
-from subsettune.study.preflight import Admitted, Stage, check_here, resolve_study, unwatched
+from subsettune.study.preflight import Admitted, Stage, check_here, resolve_study, stable_shares, unwatched
 from subsettune.study.results.verified_before import VerifiedStudies, plan_sentence
 from subsettune.study.spec.definition import Study
 from subsettune.study.timing import Timing
@@ -73,11 +73,9 @@ def plan(
     slots = 1 if is_inline else settings.parallel if address is not None else machine.slots(settings)
     stage("timing updates")
     timed = _timed(study, data, places, slots, clock, beside)
-    stages = {} if timed is None else wall_clock.project(runs, timed, known, _parts(data), slots)
+    stages = {} if timed is None else _stages(study, known, runs, timed, _parts(data), slots)
     if is_inline:
         stages.pop("start-up", None)  # there is no cluster to start, and no worker
-    if stages and settings.time_limit_s is not None:
-        stages["search"] = wall_clock.limited(stages["search"], settings.time_limit_s, settings.trials, slots)
     stage("looking at the data")
     found = audit(data, task.split).to_mapping()
     before = VerifiedStudies.of(places.cache_folder, data.fingerprint).count()
@@ -105,6 +103,7 @@ def plan(
         "expectations": [
             *_of_own_code(study, admitted),
             *_expectations(study, known, timed, slots, address),
+            *_of_shared_prefixes(study, admitted),
             *known.notes,
             *_too_dear(study, admitted),
         ],
@@ -114,6 +113,29 @@ def plan(
         "warnings": found.pop("warnings"),
         "data": found,
     }
+
+
+def _stages(
+    study: Study, known: TaskFacts, runs: dict[str, Runs], timed: Timing, parts: dict[str, int], slots: int
+) -> dict[str, Seconds]:
+    """Seconds of each stage; no trial starts after the study's limit."""
+    settings = study.study
+    shares = settings.share_prefixes
+    stages = wall_clock.project(runs, timed, known, parts, slots, share_prefixes=shares)
+    if settings.time_limit_s is not None:
+        stages["search"] = wall_clock.limited(stages["search"], settings.time_limit_s, settings.trials, slots)
+    return stages
+
+
+def _of_shared_prefixes(study: Study, admitted: Admitted) -> list[str]:
+    """A sentence on how much of a trial others may begin from, where the study asks for that."""
+    if not study.study.share_prefixes:
+        return []
+    found = stable_shares(admitted.space, study.task.recipe)
+    idle = [name for name, share in found.items() if not share]
+    most = f"up to {max(found.values()):.0%} of a trial, and of one with a subset no more than that stretch"
+    but = f" With {' and '.join(idle)} they share nothing." if idle else ""
+    return [f"Trials that begin alike share {most}; none is looked at on its way. Savings are not in this plan.{but}"]
 
 
 def _size_of_test(study: Study, num_test: int) -> dict[str, Any] | None:

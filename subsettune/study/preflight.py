@@ -82,6 +82,7 @@ def resolve_study(study: Study, places: DataPaths, stage: Stage = unwatched) -> 
     mistakes = [*_misfits(space, known), *_unpaid(space, study.task.recipe, known), *_broken(space, study, data, known)]
     if mistakes:
         raise ConfigError(tuple(Mistake(("space", *m.path), m.message) for m in mistakes))
+    _refuse_idle_sharing(study, space)
     return Admitted(data=data, facts=known, space=space)
 
 
@@ -125,6 +126,24 @@ def check_here(study: Study, device: str, *, is_inline: bool = False) -> None:
         advice = f"{have[0].upper()}{have[1:]}. Set it to {num_gpus}, or give --address of a cluster that has them."
         message = config.must("gpus_per_trial", f"at most {num_gpus} here", gpus, advice)
         raise ConfigError((Mistake(("study", "gpus_per_trial"), message),))
+
+
+def stable_shares(space: Space, recipe: Recipe) -> dict[str, float]:
+    """Up to which share of its training compute each schedule that trials may have keeps the peak rate."""
+    names = space["schedule"].values if "schedule" in space else (recipe.schedule,)
+    return {name: schedule.make(name, recipe.schedule_options).stable_share for name in names}
+
+
+def _refuse_idle_sharing(study: Study, space: Space) -> None:
+    """Refuse `share_prefixes` where no two trials could share anything: it would only keep them from being stopped."""
+    found = stable_shares(space, study.task.recipe)
+    if study.study.share_prefixes and not any(found.values()):
+        advice = (
+            "The rate must stay at its peak from the first update on: take constant, step, or warmup_stable_decay with "
+            "schedule_options {warmup: 0}."
+        )
+        message = config.must("share_prefixes", f"false with schedule {' and '.join(found)}", True, advice)
+        raise ConfigError((Mistake(("study", "share_prefixes"), message),))
 
 
 def _misfits(space: Space, known: TaskFacts) -> Iterator[Mistake]:

@@ -135,7 +135,13 @@ def budget_ends(axis: Coordinate) -> tuple[float, float]:
 
 
 def project(
-    runs: Mapping[str, Runs], timing: Timing, facts: TaskFacts, parts: Mapping[str, int], slots: int
+    runs: Mapping[str, Runs],
+    timing: Timing,
+    facts: TaskFacts,
+    parts: Mapping[str, int],
+    slots: int,
+    *,
+    share_prefixes: bool = False,
 ) -> dict[str, Seconds]:
     """Seconds of each stage; those of reference runs that verification adds are part of verification.
 
@@ -145,9 +151,11 @@ def project(
         facts: of the task.
         parts: examples of `validation` and `test`.
         slots: runs at a time.
+        share_prefixes: whether trials share beginnings, which saves looks at them; what it saves beyond that nobody
+            knows before they are proposed.
     """
     pass_s, validation_s = facts.num_examples * timing.example_s, parts["validation"] * timing.measured_s
-    looks = Looks(facts=facts, num_validation=parts["validation"])
+    looks = Looks(facts=facts, num_validation=parts["validation"], share_prefixes=share_prefixes)
 
     def of(role: Role, kind: Runs, extra_s: float) -> Seconds:
         lengths = (kind.expected_passes, kind.most_passes)

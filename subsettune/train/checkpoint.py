@@ -72,13 +72,18 @@ class Checkpoints:
         payload = buffer.getvalue()
         self.folder.write(self._name, HEADER + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
 
+    @property
+    def exists(self) -> bool:
+        """Whether a state was saved."""
+        return self.folder.exists(self._name)
+
     def load(self) -> dict[str, Any] | None:
         """The state last saved, or None if there is none.
 
         Raises:
             CheckpointError: the file is damaged, or belongs to another run.
         """
-        if not self.folder.exists(self._name):
+        if not self.exists:
             return None
         header, _, payload = self.folder.read(self._name).partition(b"\n")
         if header != HEADER + hashlib.sha256(payload).hexdigest().encode():

@@ -10,7 +10,6 @@ Two runs that are under way at once with the same beginning may both leave a ste
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 
 from subsettune import config
-from subsettune.errors import CheckpointError
+from subsettune.errors import CheckpointError, StorageError
 from subsettune.policy import BATCHING, Policy
 from subsettune.storage import Folder
 from subsettune.train.checkpoint import Checkpoints
@@ -67,11 +66,21 @@ class Stems:
         """
         for flops in sorted(self._kept(), reverse=True):
             kept = self._at(flops)
-            with contextlib.suppress(CheckpointError):
-                state = kept.load()
-                if state is not None:
-                    return kept, state
+            state = self._read(kept)
+            if state is not None:
+                return kept, state
         return None
+
+    def _read(self, kept: Checkpoints) -> dict[str, Any] | None:
+        """What a stem holds; None of one that is damaged, or was removed just now."""
+        try:
+            return kept.load()
+        except CheckpointError:
+            return None
+        except StorageError:
+            if kept.exists:
+                raise
+            return None
 
     def is_due(self, spent_flops: int, update_flops: int) -> bool:
         """Whether the state is to be left for others: after a place of the grid, or as the last one of the prefix.

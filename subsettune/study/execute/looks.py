@@ -28,10 +28,12 @@ class Looks:
     Args:
         facts: of the task.
         num_validation: examples of the validation split.
+        share_prefixes: whether trials share beginnings, and so have no points there.
     """
 
     facts: TaskFacts
     num_validation: int
+    share_prefixes: bool = False
 
     def __post_init__(self) -> None:
         config.check(self)
@@ -44,5 +46,7 @@ class Looks:
         """Points of the curve of a run with a role and an allowance in FLOPs."""
         if role == "reference":
             return REFERENCE_POINTS
+        if self.share_prefixes:
+            return 1
         looks_flops = LOOKS * self.num_validation * self.facts.forward_flops
         return 1 + LOOKS if role == "trial" and looks_flops < SAVED_BY_STOPPING * cost_flops else 1

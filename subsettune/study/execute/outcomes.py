@@ -68,7 +68,7 @@ def record(
 
 
 def _of_result(result: RunResult, facts: TaskFacts, times: Times) -> dict[str, Any]:
-    busy = result.train_s + result.select_s + result.evaluate_s
+    busy = result.train_s + result.select_s + result.evaluate_s - result.shared_s
     return {
         "cause": result.cause,
         "message": result.message,
@@ -77,7 +77,7 @@ def _of_result(result: RunResult, facts: TaskFacts, times: Times) -> dict[str, A
         **{name: getattr(result, name) for name in ("num_test", "test_correct", "test_errors")},
         "share_used": 1.0 if result.cause == "finished" else result.ledger.spent / result.policy.cost(facts),
         "ledger": result.ledger,
-        "repeated_flops": result.repeated_flops,
+        **{name: getattr(result, name) for name in ("repeated_flops", "shared_flops", "shared_s")},
         "train_s": result.train_s,
         "select_s": result.select_s,
         "evaluate_s": result.evaluate_s,
@@ -88,7 +88,10 @@ def _of_result(result: RunResult, facts: TaskFacts, times: Times) -> dict[str, A
 
 
 def _of_seen(policy: Policy, seen: PartialRun, facts: TaskFacts, num_validation: int) -> dict[str, Any]:
-    """The account up to the last point; what was spent after it, or lost before, is charged as repeated."""
+    """The account up to the last point; what was spent after it, or lost before, is charged as repeated.
+
+    What it took over from another run's stem lies before its first point, if it has one.
+    """
     ledger, points = Ledger(), seen.points
     if points:
         last = points[-1]
@@ -98,10 +101,12 @@ def _of_seen(policy: Policy, seen: PartialRun, facts: TaskFacts, num_validation:
             backward=last.flops - last.select - last.forward,
             evaluate=len(points) * num_validation * facts.forward_flops,
         )
+    shared = min(seen.mark.shared, ledger.total)
     return {
         "share_used": ledger.spent / policy.cost(facts),
         "ledger": ledger,
-        "repeated_flops": seen.mark.repeated + max(0, seen.mark.flops - ledger.total),
+        "repeated_flops": seen.mark.repeated + max(0, seen.mark.own - (ledger.total - shared)),
+        "shared_flops": shared,
         "train_s": points[-1].seconds if points else 0.0,
         "curve": points,
     }

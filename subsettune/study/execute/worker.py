@@ -52,7 +52,9 @@ class Worker:
 
     def train(self, request: RunRequest, report: Callable[[CurvePoint], bool]) -> RunResult | Failure:
         """Carry out a request; an error of the run becomes a `Failure` whose trace is in the logs."""
-        options = dataclasses.replace(self.options, splits=request.splits, evaluations=self._num_points(request))
+        stems = self.options.stems if request.role == "trial" else None
+        points = self._num_points(request)
+        options = dataclasses.replace(self.options, splits=request.splits, evaluations=points, stems=stems)
         try:
             self._check_code(request)
             return run(self.task, request.policy, request.seed, report=report, options=options)

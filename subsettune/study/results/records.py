@@ -45,6 +45,8 @@ class RunRecord:
         cost_flops: what the policy was known to cost before it ran.
         ledger: FLOPs spent, by purpose.
         repeated_flops: lost to interruptions.
+        shared_flops: of the ledger, what another trial had spent on the stem that this one began from.
+        shared_s: seconds of that, likewise in those below.
         train_s: seconds in updates.
         select_s: seconds in selection.
         evaluate_s: seconds in evaluation.
@@ -77,6 +79,8 @@ class RunRecord:
     cost_flops: int
     ledger: Ledger = setting(Ledger())
     repeated_flops: int = 0
+    shared_flops: int = 0
+    shared_s: float = 0.0
     train_s: float = 0.0
     select_s: float = 0.0
     evaluate_s: float = 0.0
@@ -101,6 +105,16 @@ class RunRecord:
         """Seconds that the policy pays: selection and training."""
         return self.train_s + self.select_s
 
+    @property
+    def study_flops(self) -> int:
+        """FLOPs that the study pays for it: evaluation and repeated work included, what others had spent left out."""
+        return self.ledger.total + self.repeated_flops - self.shared_flops
+
+    @property
+    def study_s(self) -> float:
+        """Seconds of training, selection and evaluation that the study pays for it."""
+        return self.seconds + self.evaluate_s - self.shared_s
+
 
 _CURVE = pa.struct(
     [
@@ -118,13 +132,15 @@ _PHASE = pa.struct([("flops", pa.int64()), ("seconds", pa.float64())])
 _LEDGER = ("select", "forward", "backward", "evaluate")
 _JSON = ("policy", "coordinates")
 _BINARY = ("test_correct", "test_errors")
-_NEW = ("num_test", *_BINARY, "phases")  # columns that tables of version 0.1 lack
+_NEW = ("num_test", *_BINARY, "phases", "shared_flops", "shared_s")  # columns that tables of version 0.1 lack
 _COLUMNS = {"is_stop_audit": "run_out"}  # fields whose column has the name that its first version gave it
 _TYPES: dict[str, pa.DataType] = {
     **dict.fromkeys(("name", "role", "candidate", "policy", "coordinates", "cause", "message", "log"), pa.string()),
     **dict.fromkeys(("number", "seed", "confirms", "cost_flops", "repeated_flops", "num_test"), pa.int64()),
+    "shared_flops": pa.int64(),
     **dict.fromkeys(_BINARY, pa.binary()),
     **dict.fromkeys(("metric", "test_metric", "share_used", "train_s", "select_s", "evaluate_s"), pa.float64()),
+    "shared_s": pa.float64(),
     **dict.fromkeys(("overhead_s", "started_s", "finished_s"), pa.float64()),
     **dict.fromkeys(("cached", "run_out"), pa.bool_()),
     "phases": pa.list_(_PHASE),

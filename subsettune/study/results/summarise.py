@@ -262,11 +262,12 @@ def _runs(records: StudyRecords) -> tuple[RunRecord, ...]:
 
 def _tuning(records: StudyRecords, best: PolicyRow | None, reference: ReferenceRow | None) -> Tuning:
     runs, facts = _runs(records), records.facts
-    flops = sum(r.ledger.total + r.repeated_flops for r in runs)
+    flops = sum(r.study_flops for r in runs)
     tuning = Tuning(
         passes=flops / facts.pass_flops if facts is not None else None,
         flops=flops,
-        seconds=sum(r.train_s + r.select_s + r.evaluate_s for r in runs),
+        seconds=sum(r.study_s for r in runs),
+        shared_flops=sum(r.shared_flops for r in runs),
         break_even=None,
     )
     if best is None or not best.passed or reference is None:

@@ -228,12 +228,13 @@ class PhaseCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """What tuning cost: every run, evaluations and repeated work included, a cached reference in full.
+    """What tuning cost: every run, evaluations and repeated work included, a cached reference in full, a stem once.
 
     Args:
         passes: None before the facts are known.
         flops: in all.
         seconds: of training, selection and evaluation.
+        shared_flops: not in it: what trials did not have to train, because they began from stems of others.
         break_even: future trainings whose saved compute repays it; None without a verified saving.
         break_even_seconds: future trainings whose saved seconds repay its seconds; None likewise, and where none are
             saved.
@@ -244,6 +245,7 @@ class Tuning:
     seconds: float
     break_even: int | None
     break_even_seconds: int | None = None
+    shared_flops: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

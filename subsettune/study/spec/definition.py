@@ -42,6 +42,9 @@ class StudySettings:
         candidates: policies of the search that verification may test, besides the recipe itself at the largest budget.
         ablation_seeds: runs of the best policy of a selector, order, transition or soup, and of the same without it,
             for the three nearest to the target; 5 to 8 are what tells something. 0, the default, compares none.
+        share_prefixes: whether trials that begin alike train their beginning once: a trial goes on from where another
+            of the same settings and seed was, as far as the rate of both is at its peak and neither has switched.
+            Trials are then not looked at on their way, and so not stopped early.
         sampler: where trials come from; `auto` is `frontier` for up to 100 trials and `tpe` above.
         seed: of the search and of all runs.
         time_limit_s: no new trial starts after so many seconds of search; what is found by then is verified.
@@ -56,6 +59,7 @@ class StudySettings:
     alpha: float = setting(0.05, rule=Rule("in (0, 0.5]", lambda v: 0 < v <= 0.5))
     candidates: int = setting(3, rule=AT_LEAST_ONE)
     ablation_seeds: int = setting(0, rule=Rule("0 or at least 2", lambda v: v == 0 or v >= 2, "0 compares nothing."))
+    share_prefixes: bool = False
     sampler: SamplerName = "auto"
     seed: int = setting(0, rule=NOT_NEGATIVE)
     time_limit_s: float | None = setting(None, rule=POSITIVE)

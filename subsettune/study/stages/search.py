@@ -8,7 +8,7 @@ from dataclasses import replace
 from subsettune import config
 from subsettune.config import FrozenDict
 from subsettune.policy import FULL
-from subsettune.study.context import StudyContext
+from subsettune.study.context import STEMS_BYTES, StudyContext
 from subsettune.study.execute.requests import Pause, RunRequest
 from subsettune.study.execute.sequence import RunSource
 from subsettune.study.results.records import RunRecord
@@ -67,6 +67,7 @@ class SearchStage:
         counts, ends = FrozenDict(config.to_plain(self.search.counts)), self.search.shortlist.interval(FULL)
         needs = FrozenDict({} if ends is None else {FULL: list(ends)})
         self.context.note(search=counts, sampler=self.search.settings.source, needs=needs)
+        self.context.stems.remove()
 
     def _noise(self) -> float:
         """Spread of the metric over seeds, and at least that of one example's worth: ties happen by chance."""
@@ -82,6 +83,7 @@ class SearchStage:
         audits = {trial.number for trial in self.search.records if trial.is_stop_audit}
         self.context.keep(replace(record, is_stop_audit=record.number in audits))
         self.context.drop_checkpoint(record)
+        self.context.stems.trim(STEMS_BYTES)
         self._tell_best()
 
     def _tell_best(self) -> None:
