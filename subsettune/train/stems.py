@@ -24,7 +24,8 @@ from subsettune.train.checkpoint import Checkpoints
 from subsettune.train.job import RunJob
 from subsettune.train.options import RunOptions
 from subsettune.train.planning.check import user_code_of
-from subsettune.train.planning.prefix import next_stem_flops, prefix_of
+from subsettune.train.planning.prefix import prefix_of
+from subsettune.train.planning.stem_places import next_stem_flops
 
 SUFFIX = ".checkpoint"
 DIGITS = 20  # of the FLOPs in a name, so that names sort by them

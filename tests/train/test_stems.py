@@ -20,7 +20,7 @@ from subsettune.task import Task
 from subsettune.train import RunResult
 from subsettune.train.checkpoint import Checkpoints
 from subsettune.train.learner import Learner
-from subsettune.train.planning.prefix import REACH, SPACING, stems_of
+from subsettune.train.planning.stem_places import REACH, SPACING, stems_of
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 Data = dict[str, str]

@@ -211,7 +211,8 @@ class Needs:
     def _sightings(self, known: Known) -> Sightings:
         x = self._known_x
         score = np.array([_score(tried, self._evidence) for tried in self._known]) - self._evidence.target
-        runs = np.array([len(t.scores) or 1 / (_VAGUE if t.optimistic else _LOST) for t in self._known])
+        worth = self._evidence.worth
+        runs = np.array([worth(t) or 1 / (_VAGUE if t.optimistic else _LOST) for t in self._known])
         above = float(max(score.max(initial=0.0), 0.0))
         if known.reference is not None:
             dearest = max(self._space["budget"].ends)
@@ -421,7 +422,7 @@ class Needs:
         total = sd**2 + self._expected.noise(mean) ** 2
         removed = self._expected.covariance(x, at_need)[:, 0] ** 2 / total
         removed = np.clip(removed / self._expected.predict(at_need)[1] ** 2, 0.0, 1.0)
-        cost = np.exp(t) + _OVERHEAD
+        cost = np.exp(t) + _OVERHEAD - self._done(rows, wish.arm)
         best = int(np.argmax(gain * removed / cost))
         value = float(gain * removed[best] - PAYS * cost[best])
         is_probe = bool(mean[best] < -float(sd[best]))
@@ -446,11 +447,17 @@ class Needs:
         moved = np.sqrt(np.maximum(s**2 - after**2, 1e-12))
         return np.asarray(ndtr((mean - _Z * after) / moved) * (self._risk(likeness, runs) <= _RISK))
 
-    def _gain(self, x: Array, runs: Array, wish: Wish) -> Array:
-        """(m,) net gain of `runs` more runs at each of `x`."""
+    def _done(self, units: Array, arm: str, num_runs: int = 1) -> Array:
+        """(m,) references, of so many runs at each place of an arm, that other trials have trained."""
+        if self._evidence.stems is None:
+            return np.zeros(len(units))
+        return np.array([self._evidence.done(self._encoding.point(row, arm), num_runs) for row in units])
+
+    def _gain(self, x: Array, runs: Array, done: Array, wish: Wish) -> Array:
+        """(m,) net gain of `runs` more runs at each of `x`, of which others have trained so many references."""
         t = x[:, self._frame.trend]
         reference = math.log(wish.best) if math.isfinite(wish.best) else self._to_beat(wish) + _NOTHING_YET
-        cost = runs * np.exp(t) + _OVERHEAD
+        cost = runs * np.exp(t) + _OVERHEAD - done
         return np.asarray(self._chance(x, runs) * np.maximum(reference - t, 0.0) - PAYS * cost)
 
     def _repeats(self, wish: Wish) -> Iterator[Offer]:
@@ -461,7 +468,8 @@ class Needs:
         open_ = [t for t in open_ if _may_repeat(t)]
         if open_:
             missing = np.array([max(1, SEEDS - len(tried.scores) - tried.num_running) for tried in open_])
-            for tried, value in zip(open_, self._gain(self._rows(open_), missing, wish), strict=True):
+            done = np.array([self._evidence.done(t.point, int(n)) for t, n in zip(open_, missing, strict=True)])
+            for tried, value in zip(open_, self._gain(self._rows(open_), missing, done, wish), strict=True):
                 yield Offer(value=float(value), point=tried.point, repeats=tried)
 
     def _awaited(self, arm: str) -> float:
@@ -490,7 +498,8 @@ class Needs:
         places, t = self._place(np.clip((needs[:, None] + _MARGINS).ravel(), low, high))
         rows[:, 0] = places
         runs = np.full(len(rows), 1 if self._evidence.is_noise_free else SEEDS)
-        values = self._gain(self._x(rows, wish.arm, t), runs, wish)
+        done = self._done(rows, wish.arm, int(runs[0]))
+        values = self._gain(self._x(rows, wish.arm, t), runs, done, wish)
         for row in np.argsort(-values, kind="stable")[:_NUM_LEADERS]:
             yield Offer(value=float(values[row]), point=self._encoding.point(rows[row], wish.arm))
 

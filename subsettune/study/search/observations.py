@@ -7,14 +7,17 @@ different seeds are its *repeats*.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from subsettune.config import FrozenDict
+from subsettune.study.search.shared_stems import SharedStems
 
 Cause = Literal["finished", "stopped", "diverged", "failed"]
 _NUM_AGREEING = 3  # repeats that agree exactly, after which a metric is taken to be free of noise
+ECHO = 0.7
 _REFERENCE_DOF = 1  # a small budget is noisier than the reference: its spread is a hint, soon outweighed by repeats
 
 
@@ -71,12 +74,13 @@ class TrialRecord:
 
 @dataclass(slots=True)
 class PolicyObservations:
-    """One policy and all that was seen of it."""
+    """One policy and all that was seen of it; `seeds` are those of the scores."""
 
     point: FrozenDict
     cost: float
     first: int
     scores: list[float] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
     optimistic: list[float] = field(default_factory=list)
     num_lost: int = 0
     num_running: int = 0
@@ -91,6 +95,11 @@ class PolicyObservations:
         """Mean score over the seeds that finished."""
         return math.fsum(self.scores) / len(self.scores)
 
+    @property
+    def num_begun(self) -> int:
+        """Runs that have ended, for whatever cause, or are under way."""
+        return len(self.scores) + len(self.optimistic) + self.num_lost + self.num_running
+
     def num_feasible(self, target: float) -> int:
         """Number of seeds that reached the target."""
         return sum(score >= target for score in self.scores)
@@ -102,15 +111,18 @@ class SearchEvidence:
     Args:
         target: least score that counts as matched.
         noise: standard deviation of the score over seeds, if the reference measured it.
+        stems: that ended trials left for others; None where trials share nothing.
     """
 
-    def __init__(self, target: float, noise: float | None = None) -> None:
+    def __init__(self, target: float, noise: float | None = None, stems: SharedStems | None = None) -> None:
         self.target = target
+        self.stems = stems
         self._given_noise = noise
         self._tried: dict[FrozenDict, PolicyObservations] = {}
         self._hopeful: dict[str, dict[FrozenDict, PolicyObservations]] = {}
         self._repeated: dict[FrozenDict, PolicyObservations] = {}
         self._passed: dict[FrozenDict, PolicyObservations] = {}
+        self._num_alike: Counter[int] = Counter()  # scores by the seed of their run
 
     def __iter__(self) -> Iterator[PolicyObservations]:
         return iter(self._tried.values())
@@ -142,6 +154,10 @@ class SearchEvidence:
         tried.num_running -= 1
         if record.outcome.cause == "finished" and score is not None:
             tried.scores.append(score)
+            tried.seeds.append(record.seed)
+            self._num_alike[record.seed] += 1
+            if self.stems is not None:
+                self.stems.leave(record.point, record.seed)
         elif record.outcome.cause == "stopped" and score is not None:
             tried.optimistic.append(score)
         else:
@@ -162,6 +178,22 @@ class SearchEvidence:
             hopeful.pop(tried.point, None)
         if len(tried.scores) > 1:
             self._repeated[tried.point] = tried
+
+    def worth(self, tried: PolicyObservations) -> float:
+        """How many independent runs the scores of a policy tell as much as.
+
+        Those of trials with one seed, which began alike, rise and fall together: k of them are one another's echo, with
+        `ECHO` as the correlation of their noise.
+        """
+        return math.fsum(1 / (1 + ECHO * (self._num_alike[seed] - 1)) for seed in tried.seeds)
+
+    def done(self, point: FrozenDict, num_runs: int) -> float:
+        """References that other trials have trained of the next runs of a policy: the study does not pay them again."""
+        if self.stems is None:
+            return 0.0
+        known = self.find(point)
+        begun = 0 if known is None else known.num_begun
+        return math.fsum(self.stems.done(point, begun + i) for i in range(num_runs))
 
     @property
     def scores(self) -> list[float]:

@@ -10,8 +10,10 @@ from subsettune import config
 from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, UNIT, FrozenDict, setting
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
+from subsettune.study.search.shared_stems import SharedStems
 from subsettune.study.spec.samplers import Sampler, SamplerName, sampler_of
 from subsettune.study.spec.space import Space
+from subsettune.train.planning.stem_places import Prefix
 
 
 def _nothing(_: Policy) -> str | None:
@@ -44,6 +46,7 @@ class SearchProblem:
         target: metric that a policy must reach, tolerance already taken off.
         higher_is_better: direction of the metric.
         why_not: says why a policy cannot run (its selection costs more than its subset stretch), or None if it can.
+        prefix: says which beginning a policy shares with others; None where trials share nothing.
         recipe: values that the conventional recipe has for the hyperparameters of the space; as far as it is known.
         reference: mean metric of the conventional training; None if unknown.
         num_references: runs behind it.
@@ -57,6 +60,7 @@ class SearchProblem:
     target: float
     higher_is_better: bool = True
     why_not: Callable[[Policy], str | None] = _nothing
+    prefix: Callable[[Policy], Prefix | None] | None = None
     recipe: Mapping[str, Any] = FrozenDict()
     reference: float | None = None
     num_references: int = 1
@@ -90,6 +94,11 @@ class SearchProblem:
     def policy(self, point: Mapping[str, Any]) -> Policy:
         """The policy at a point of the space."""
         return self.space.policy(point, self.facts)
+
+    def stems(self, seed: int) -> SharedStems | None:
+        """Of a search with a seed whose trials have not begun; None where they share nothing."""
+        prefix = self.prefix
+        return None if prefix is None else SharedStems(lambda point: prefix(self.policy(point)), self.facts, seed)
 
     @property
     def identity(self) -> dict[str, Any]:

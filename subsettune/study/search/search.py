@@ -129,7 +129,7 @@ class Search:
         self.settings = settings
         self._problem = problem
         self._journal = Journal(storage, name, problem.identity | {"seed": settings.seed})
-        self._evidence = SearchEvidence(problem.target_score, settings.noise)
+        self._evidence = self._no_evidence()
         self._planner = Planner(problem.space, self._evidence, settings.source, settings.seed, problem.known)
         self._allocation = Allocation(
             problem, settings.trials, self._evidence, self._planner, self._journal.num_skipped
@@ -178,8 +178,17 @@ class Search:
                 return DONE
             if not self._show(following):
                 return WAIT
-        seed = _run_seed(self.settings.seed, number)
-        return self._issue(plan.point, seed, plan.confirms, is_probe=plan.is_probe)
+        return self._issue(plan.point, self._seed(plan.point, number), plan.confirms, is_probe=plan.is_probe)
+
+    def _no_evidence(self) -> SearchEvidence:
+        problem, settings = self._problem, self.settings
+        return SearchEvidence(problem.target_score, settings.noise, problem.stems(settings.seed))
+
+    def _seed(self, point: FrozenDict, number: int) -> int:
+        """Of a run; trials that may begin alike have the same, but none has that of another run of its policy."""
+        known, stems = self._evidence.find(point), self._evidence.stems
+        own = None if stems is None else stems.seed(point, 0 if known is None else known.num_begun)
+        return _run_seed(self.settings.seed, number) if own is None else own
 
     def _plan(self, number: int) -> Plan | None:
         """What to spend a trial on; None if what was shown so far leaves nothing of use."""
@@ -399,7 +408,7 @@ class Search:
         """What the search would hand on as it stands."""
         if not self._held:
             return Shortlist(self._problem, self._evidence, self._planner.needs())
-        evidence = SearchEvidence(self._problem.target_score, self.settings.noise)
+        evidence = self._no_evidence()
         for record in self.records:
             evidence.start(record)
             if record.outcome is not None:

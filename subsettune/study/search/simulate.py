@@ -16,16 +16,18 @@ from typing import Any, cast
 import numpy as np
 
 from subsettune import config
-from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, FrozenDict, setting
+from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, UNIT, FrozenDict, setting
 from subsettune.errors import ConfigError, Mistake
 from subsettune.facts import TaskFacts
 from subsettune.policy import FULL, Policy
 from subsettune.study.search.observations import Outcome, TrialRecord
 from subsettune.study.search.problem import SearchProblem, SearchSettings
 from subsettune.study.search.search import Counts, Pause, Proposal, Search
+from subsettune.study.search.shared_stems import SharedStems
 from subsettune.study.search.shortlist import ShortlistedPolicy
 from subsettune.study.spec.samplers import SamplerName
 from subsettune.study.spec.space import Space
+from subsettune.train.planning.stem_places import Prefix
 
 Runner = Callable[[Policy, int], float]
 
@@ -50,6 +52,8 @@ class SimulationSettings:
         noise: standard deviation of the metric over seeds, as the reference measured it; None if it did not.
         recipe: values of the conventional recipe for the hyperparameters of the space.
         reference: mean metric of the conventional training, over five runs; None if unknown.
+        stable_share: of the compute of every policy, from its beginning, that the rate stays at its peak: as far as
+            that, and to the switch, trials begin from stems; 0 if they share nothing.
         num_examples: N; needed with `q`, as are the next two.
         num_parameters: P.
         num_outputs: M.
@@ -66,6 +70,7 @@ class SimulationSettings:
     noise: float | None = setting(None, rule=NOT_NEGATIVE)
     recipe: FrozenDict = FrozenDict()
     reference: float | None = None
+    stable_share: float = setting(0.0, rule=UNIT)
     num_examples: int | None = setting(None, rule=AT_LEAST_ONE)
     num_parameters: int | None = setting(None, rule=AT_LEAST_ONE)
     num_outputs: int | None = setting(None, rule=AT_LEAST_ONE)
@@ -89,6 +94,13 @@ class SimulationSettings:
             backward_flops=2 * _FLOPS,
             reference_passes=self.reference_passes,
         )
+
+    def prefix(self, policy: Policy) -> Prefix:
+        """The beginning that a policy shares with those of the same first phase and recipe."""
+        first = policy.phases[0]
+        share = min(first.passes / policy.passes, self.stable_share)
+        told = [policy.recipe, {name: value for name, value in config.to_plain(first).items() if name != "passes"}]
+        return Prefix(key=config.digest(told), end_flops=round(share * policy.cost(self.facts)))
 
     @property
     def search(self) -> SearchSettings:
@@ -146,11 +158,12 @@ def simulate(space: Mapping[str, Any], runner: Runner, settings: SimulationSetti
         space=read,
         facts=settings.facts,
         target=settings.target,
+        prefix=settings.prefix if settings.stable_share else None,
         recipe=settings.recipe,
         reference=settings.reference,
         num_references=_NUM_REFERENCES,
     )
-    clock = _Clock(Search(problem, settings.search), runner, settings)
+    clock = _Clock(Search(problem, settings.search), runner, settings, problem.stems(settings.seed))
     clock.run()
     return clock.result()
 
@@ -158,7 +171,9 @@ def simulate(space: Mapping[str, Any], runner: Runner, settings: SimulationSetti
 class _Clock:
     """Virtual workers and the queue of what happens next."""
 
-    def __init__(self, search: Search, runner: Runner, settings: SimulationSettings) -> None:
+    def __init__(self, search: Search, runner: Runner, settings: SimulationSettings, stems: SharedStems | None) -> None:
+        self._stems = stems
+        self._begun: dict[int, float] = {}  # references that a trial found done, by its number
         self._search = search
         self._runner = runner
         self._curve: Callable[[Policy, int, float], float] | None = getattr(runner, "curve", None)
@@ -178,7 +193,13 @@ class _Clock:
 
     def _assign(self) -> None:
         while not isinstance(proposal := self._search.propose(), Pause):
+            self._begin(proposal)
             self._schedule(proposal, 0, self._now)
+
+    def _begin(self, proposal: Proposal) -> None:
+        """Note what is left of a trial that begins now."""
+        found = 0.0 if self._stems is None else self._stems.found(proposal.coordinates, proposal.seed)
+        self._begun[proposal.number] = found
 
     def _schedule(self, proposal: Proposal, place: int, start: float) -> None:
         """Queue the next thing to happen to a trial: a look at its curve, or its end."""
@@ -186,7 +207,8 @@ class _Clock:
             place = len(_CURVE_SHARES)
         share = (*_CURVE_SHARES, 1.0)[place]
         begun = (0.0, *_CURVE_SHARES)[place] if self._curve is not None else 0.0
-        when = start + (share - begun) * proposal.cost * self._slowness(proposal.number)
+        length = (share - begun) * proposal.cost - (0.0 if place else self._begun[proposal.number])
+        when = start + max(0.0, length) * self._slowness(proposal.number)
         heapq.heappush(self._queue, (when, next(self._ticket), place, proposal))
 
     def _slowness(self, number: int) -> float:
@@ -211,7 +233,9 @@ class _Clock:
             self._schedule(proposal, place + 1, self._now)
 
     def _finish(self, proposal: Proposal, outcome: Outcome, share: float) -> None:
-        self._compute += share * proposal.cost
+        self._compute += max(0.0, share * proposal.cost - self._begun[proposal.number])
+        if self._stems is not None and outcome.cause == "finished":
+            self._stems.leave(proposal.coordinates, proposal.seed)
         self._search.tell(
             proposal.number,
             Outcome(cause=outcome.cause, metric=outcome.metric, share_used=share, message=outcome.message),
