@@ -1,4 +1,4 @@
-"""What `study.share_prefixes` saves a search, and whether it finds as good a policy: on landscapes with a known optimum.
+"""What `study.share_prefixes` saves a search, and how good a policy it finds: on landscapes with a known optimum.
 
     python benchmarks/shared_prefixes.py --quick           one landscape, 4 seeds
     python benchmarks/shared_prefixes.py --seeds 20        the table: minutes on 2 cores
@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from search import LANDSCAPES, REFERENCE_PASSES, TARGET, Case, Landscape, settings_of
 
-from benchmarks.search import LANDSCAPES, REFERENCE_PASSES, TARGET, Case, Landscape, settings_of
 from subsettune.policy import Policy
 from subsettune.study.search.simulate import simulate
 

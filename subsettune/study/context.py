@@ -22,6 +22,9 @@ from subsettune.study.spec.definition import Study, StudySettings
 from subsettune.study.spec.space import Space
 from subsettune.task import Task
 from subsettune.train.loop import RunOptions, check, run_key
+from subsettune.train.planning.check import resolve_checked
+from subsettune.train.planning.prefix import prefix_of
+from subsettune.train.planning.stem_places import Prefix
 
 STEMS = "tune/stems"
 STEMS_BYTES = 2**31  # of them at most, the oldest go first; a state of ResNet-18 with momentum takes 0.09 GB
@@ -119,6 +122,13 @@ class StudyContext:
         except ConfigError as error:
             return str(error)
         return None
+
+    def prefix(self, policy: Policy) -> Prefix | None:
+        """The beginning that a policy may share with others; None if there is none, or it cannot be run."""
+        try:
+            return prefix_of(resolve_checked(self.task, policy, self.facts))
+        except ConfigError:
+            return None
 
     def uri(self, name: str) -> str:
         """A place in the study's folder, for other processes."""

@@ -16,6 +16,7 @@ from subsettune.config import FrozenDict
 from subsettune.facts import TaskFacts
 from subsettune.train.planning.stem_places import Prefix, stems_of
 
+_LATER = ("budget", "switch", "transition")
 _BY_NUMBER = 2**31  # above all seeds that go by the number of a trial
 
 
@@ -30,6 +31,7 @@ class SharedStems:
 
     def __init__(self, prefix_at: Callable[[FrozenDict], Prefix | None], facts: TaskFacts, seed: int) -> None:
         self._prefix_at, self._facts, self._seed = prefix_at, facts, seed
+        self._kinds: set[FrozenDict] = set()  # of the trials that left stems
         self._prefixes: dict[FrozenDict, Prefix | None] = {}
         self._left: dict[int, list[int]] = defaultdict(list)  # FLOPs of stems in order, by seed, of which none is alike
 
@@ -42,6 +44,7 @@ class SharedStems:
         """A trial has ended, and left its stems."""
         prefix = self._prefix(point)
         if prefix is not None:
+            self._kinds.add(_kind(point))
             places = {*self._left[seed], *stems_of(prefix.end_flops, self._facts.pass_flops)}
             self._left[seed] = sorted(places)
 
@@ -54,8 +57,8 @@ class SharedStems:
         return places[within - 1] / self._facts.reference_flops if within else 0.0
 
     def done(self, point: FrozenDict, number: int) -> float:
-        """As `found`, of a policy's run of that number."""
-        seed = self.seed(point, number) if self._left else None
+        """As `found`, of a policy's run of that number; quick for a kind of policy that left none."""
+        seed = self.seed(point, number) if _kind(point) in self._kinds else None
         return 0.0 if seed is None else self.found(point, seed)
 
     def _prefix(self, point: FrozenDict) -> Prefix | None:
@@ -66,3 +69,9 @@ class SharedStems:
     def _first_seed(self, key: str) -> int:
         digest = hashlib.sha256(f"stems:{self._seed}:{key}".encode()).digest()
         return _BY_NUMBER + int.from_bytes(digest[:4], "big") % _BY_NUMBER
+
+
+def _kind(point: FrozenDict) -> FrozenDict:
+    """The coordinates that decide how a policy begins: all but how long, and what happens at the switch."""
+    later = {*_LATER, *(key for key in point if key.startswith(f"{point.get('transition')}."))}
+    return FrozenDict({key: value for key, value in point.items() if key not in later})

@@ -36,6 +36,7 @@ class SearchStage:
             target=context.target(),
             higher_is_better=context.task.higher_is_better,
             why_not=context.why_not,
+            prefix=context.prefix if context.settings.share_prefixes else None,
             recipe=recipe_values(context.space, context.task.recipe),
             reference=reference.mean(context.references()),
             num_references=len(context.references()),
