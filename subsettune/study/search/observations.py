@@ -17,7 +17,7 @@ from subsettune.study.search.shared_stems import SharedStems
 
 Cause = Literal["finished", "stopped", "diverged", "failed"]
 _NUM_AGREEING = 3  # repeats that agree exactly, after which a metric is taken to be free of noise
-ECHO = 0.7
+ECHO = 0.4  # correlation of the noise of runs that began alike: 0.25 to 0.5 on digits (`benchmarks/shared_prefixes.py`)
 _REFERENCE_DOF = 1  # a small budget is noisier than the reference: its spread is a hint, soon outweighed by repeats
 
 
@@ -182,8 +182,7 @@ class SearchEvidence:
     def worth(self, tried: PolicyObservations) -> float:
         """How many independent runs the scores of a policy tell as much as.
 
-        Those of trials with one seed, which began alike, rise and fall together: k of them are one another's echo, with
-        `ECHO` as the correlation of their noise.
+        Those of trials with one seed, which began alike, rise and fall together, and tell less than so many others.
         """
         return math.fsum(1 / (1 + ECHO * (self._num_alike[seed] - 1)) for seed in tried.seeds)
 
