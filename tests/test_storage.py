@@ -112,3 +112,18 @@ def test_a_table_in_bytes_is_read_by_this_thread_alone(tmp_path: Path) -> None:
 def test_bytes_that_are_no_table_are_refused(content: bytes) -> None:
     with pytest.raises(pa.ArrowException):
         parsed(content)
+
+
+def test_the_oldest_files_go_until_the_rest_fits(tmp_path: Path) -> None:
+    folder = Folder.at(tmp_path)
+    for age, name in enumerate(("new", "middle", "old")):
+        folder.write(name, b"12345")
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    (tmp_path / ".being-written.tmp").write_bytes(b"0" * 100)
+    folder.trim(15)
+    assert folder.names() == [".being-written.tmp", "middle", "new", "old"]
+    folder.trim(12)
+    assert folder.names() == [".being-written.tmp", "middle", "new"]
+    folder.trim(0)
+    assert folder.names() == [".being-written.tmp"]
+    Folder.at(tmp_path / "nowhere").trim(0)

@@ -249,6 +249,8 @@ def test_marks_and_removal(tiny_data: Data, tmp_path: Path) -> None:
     store.mark(ProgressMarker(flops=12, repeated=3))
     store.save({"numbers": [1, 2.5, None, "text", (True,)], "tensor": torch.arange(3)})
     assert store.marked() == ProgressMarker(flops=12, repeated=3)
+    store.mark(ProgressMarker(flops=12, repeated=3, shared=5))
+    assert (store.marked().shared, store.marked().own) == (5, 7)
     state = store.load()
     assert state is not None
     assert state["numbers"] == [1, 2.5, None, "text", (True,)]

@@ -173,7 +173,7 @@ class _Clock:
 
     def __init__(self, search: Search, runner: Runner, settings: SimulationSettings, stems: SharedStems | None) -> None:
         self._stems = stems
-        self._begun: dict[int, float] = {}  # references that a trial found done, by its number
+        self._found: dict[int, float] = {}  # references that a trial found trained, by its number
         self._search = search
         self._runner = runner
         self._curve: Callable[[Policy, int, float], float] | None = getattr(runner, "curve", None)
@@ -197,9 +197,13 @@ class _Clock:
             self._schedule(proposal, 0, self._now)
 
     def _begin(self, proposal: Proposal) -> None:
-        """Note what is left of a trial that begins now."""
+        """Note how much of a trial that begins now is trained."""
         found = 0.0 if self._stems is None else self._stems.found(proposal.coordinates, proposal.seed)
-        self._begun[proposal.number] = found
+        self._found[proposal.number] = found
+
+    def _trained(self, proposal: Proposal, share: float) -> float:
+        """References that a trial has trained itself, by a share of its budget."""
+        return max(0.0, share * proposal.cost - self._found[proposal.number])
 
     def _schedule(self, proposal: Proposal, place: int, start: float) -> None:
         """Queue the next thing to happen to a trial: a look at its curve, or its end."""
@@ -207,8 +211,8 @@ class _Clock:
             place = len(_CURVE_SHARES)
         share = (*_CURVE_SHARES, 1.0)[place]
         begun = (0.0, *_CURVE_SHARES)[place] if self._curve is not None else 0.0
-        length = (share - begun) * proposal.cost - (0.0 if place else self._begun[proposal.number])
-        when = start + max(0.0, length) * self._slowness(proposal.number)
+        length = self._trained(proposal, share) - self._trained(proposal, begun)
+        when = start + length * self._slowness(proposal.number)
         heapq.heappush(self._queue, (when, next(self._ticket), place, proposal))
 
     def _slowness(self, number: int) -> float:
@@ -233,7 +237,7 @@ class _Clock:
             self._schedule(proposal, place + 1, self._now)
 
     def _finish(self, proposal: Proposal, outcome: Outcome, share: float) -> None:
-        self._compute += max(0.0, share * proposal.cost - self._begun[proposal.number])
+        self._compute += self._trained(proposal, share)
         if self._stems is not None and outcome.cause == "finished":
             self._stems.leave(proposal.coordinates, proposal.seed)
         self._search.tell(

@@ -40,6 +40,12 @@ def test_a_trial_is_looked_at_where_that_costs_less_than_stopping_may_save() -> 
     assert LOOKS_OF.num_points(asked("trial", BREAK_EVEN_PASSES - 0.01)) == 1
 
 
+def test_trials_that_share_beginnings_are_not_looked_at() -> None:
+    shared = Looks(facts=FACTS, num_validation=20, share_prefixes=True)
+    assert shared.num_points(asked("trial", 100.0)) == 1
+    assert shared.num_points(asked("reference", 100.0)) == REFERENCE_POINTS
+
+
 @pytest.mark.parametrize(("role", "points"), [("verification", 1), ("ablation", 1), ("reference", REFERENCE_POINTS)])
 @pytest.mark.parametrize("passes", [0.1, 100.0])
 def test_runs_that_nobody_stops_are_evaluated_at_their_end(role: Role, points: int, passes: float) -> None:

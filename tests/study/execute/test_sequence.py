@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -190,6 +191,16 @@ def test_a_run_that_told_nothing_is_charged_what_it_marked(inline: Inline) -> No
     assert (row.cause, row.message, row.log, row.ledger) == ("failed", "no", "there", Ledger())
     assert row.repeated_flops == 750
     assert row.share_used == 0.0
+
+
+def test_what_another_run_had_spent_is_no_work_that_was_lost(inline: Inline) -> None:
+    """A run that began from a stem of 600 FLOPs and was then lost, before a point of its curve, and after one."""
+    seen = PartialRun(mark=ProgressMarker(flops=700, repeated=50, shared=600))
+    row = record(request(POLICY), inline.facts, Failure(message="no", log="there"), 21, NOW, seen)
+    assert (row.ledger, row.repeated_flops, row.shared_flops, row.study_flops) == (Ledger(), 150, 0, 150)
+    point = CurvePoint(share=0.5, flops=650, phase=0, metric=0.5, loss=None, seconds=1, forward=650)
+    row = record(request(POLICY), inline.facts, None, 0, NOW, dataclasses.replace(seen, points=(point,)))
+    assert (row.ledger.total, row.repeated_flops, row.shared_flops, row.study_flops) == (650, 100, 600, 150)
 
 
 def test_a_resumed_run_that_is_stopped_has_its_whole_curve_and_all_that_it_cost(inline: Inline) -> None:
