@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from subsettune.study.search.surrogate import Array
+from subsettune.study.search.kernel import Array
 
 _PLATEAU_SLOPE = 0.05  # e: of the slope at the target
 _REACH = 7.0  # |u| up to which a score is looked up; beyond, the end of the table stands for it

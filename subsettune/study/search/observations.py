@@ -87,6 +87,11 @@ class PolicyObservations:
         return str(self.point["arm"])
 
     @property
+    def has_ended(self) -> bool:
+        """Whether a trial of it showed anything."""
+        return bool(self.scores or self.optimistic or self.num_lost)
+
+    @property
     def mean(self) -> float:
         """Mean score over the seeds that finished."""
         return math.fsum(self.scores) / len(self.scores)
