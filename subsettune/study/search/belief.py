@@ -21,8 +21,8 @@ from subsettune.study.search.fitting import fit
 from subsettune.study.search.kernel import Array, distance, matern
 from subsettune.study.search.observations import PolicyObservations, SearchEvidence
 from subsettune.study.search.places import Places, manner
-from subsettune.study.search.process import NOISE_GROWTH
-from subsettune.study.search.sightings import in_the_model, sightings
+from subsettune.study.search.process import NOISE_GROWTH, Process
+from subsettune.study.search.sightings import MAX_POINTS, in_the_model, sightings
 
 ACCEPT = 0.9  # probability of being feasible that makes a policy a candidate
 SEEDS = 3  # that a candidate was seen on
@@ -71,13 +71,23 @@ class Belief:
     Args:
         places: of the space.
         evidence: what the trials have shown; at least one, or the reference, is known.
+        earlier: what was fitted to each earlier study. It moves estimates, and counts neither as a seed of a policy nor
+            in how runs go wrong.
+        most: policies in the model.
     """
 
-    def __init__(self, places: Places, evidence: SearchEvidence) -> None:
+    def __init__(
+        self,
+        places: Places,
+        evidence: SearchEvidence,
+        earlier: Sequence[Process] = (),
+        *,
+        most: int = MAX_POINTS,
+    ) -> None:
         self.places, self.evidence = places, evidence
-        self.known = in_the_model(evidence)
+        self.known = in_the_model(evidence, most)
         self._x = places.rows(self.known)
-        self.process = fit(sightings(places, self.known, evidence))
+        self.process = fit(sightings(places, self.known, evidence), earlier)
         self.assessed = tuple(self._assess())
 
     # Runs that go wrong, and how runs scatter.

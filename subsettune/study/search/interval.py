@@ -17,7 +17,7 @@ def interval(needs: Needs, arm: str, rng: np.random.Generator, num_draws: int = 
 
     Drawn jointly from the posterior for the manners that were tried and others near the best, at budgets about theirs.
     """
-    leaders, needed = needs.leaders(arm)
+    leaders, needed = needs.tried(arm)
     if not len(leaders):
         return None
     best, leaders = float(needed[0]), leaders[: 2 * NUM_LEADERS]

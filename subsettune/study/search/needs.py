@@ -7,6 +7,7 @@ with an error. Trials that run count as having come out as expected.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -32,6 +33,7 @@ class Needs:
         running = [tried for tried in self.evidence for _ in range(tried.num_running)]
         self.expected = belief.process.condition(self.places.rows(running)) if running else belief.process
         self._leaders: dict[str, tuple[Array, Array]] = {}
+        self._tried: dict[str, tuple[Array, Array]] = {}
 
     def of(self, units: Array, arm: str, start: float) -> Array:
         """(m,) log of the budgets at which manners reach the target in the mean, up to an e-fold outside the space.
@@ -54,16 +56,28 @@ class Needs:
         return math.exp(min(max(float(self.of(units, arm, 0.5 * (low + high))[0]), low), high))
 
     def leaders(self, arm: str) -> tuple[Array, Array]:
-        """Places of the manners tried in an arm that need least, and the log of what they need; cheapest first."""
+        """Places of the manners of an arm, tried here or in earlier studies, and the log of what they need.
+
+        The one that needs least is first.
+        """
         if arm not in self._leaders:
-            self._leaders[arm] = self._find_leaders(arm)
+            told = [trial.point for study in self.places.known.earlier for trial in study.trials if trial.arm == arm]
+            self._leaders[arm] = self._by_need([*self._points(arm), *told], arm) if told else self.tried(arm)
         return self._leaders[arm]
 
-    def _find_leaders(self, arm: str) -> tuple[Array, Array]:
-        mine = [tried for tried in self.belief.known if tried.arm == arm and tried.scores and not tried.num_lost]
+    def tried(self, arm: str) -> tuple[Array, Array]:
+        """Likewise, of those that were tried in this study."""
+        if arm not in self._tried:
+            self._tried[arm] = self._by_need(self._points(arm), arm)
+        return self._tried[arm]
+
+    def _points(self, arm: str) -> list[FrozenDict]:
+        return [t.point for t in self.belief.known if t.arm == arm and t.scores and not t.num_lost]
+
+    def _by_need(self, points: Sequence[FrozenDict], arm: str) -> tuple[Array, Array]:
         manners: dict[FrozenDict, Array] = {}
-        for tried in mine:
-            manners.setdefault(manner(tried.point), self.places.units(tried.point, arm))
+        for point in points:
+            manners.setdefault(manner(point), self.places.units(point, arm))
         if not manners:
             return np.empty((0, len(self.places.space.axes(arm)))), np.empty(0)
         units = np.stack(list(manners.values()))

@@ -101,7 +101,7 @@ class Shortlist:
         """The policies of an arm that need least, accepted or not, each at the budget that it is expected to need."""
         if self._needs is None:
             return ()
-        units, needs = self._needs.leaders(arm)
+        units, needs = self._needs.tried(arm)
         points = [self._needs.places.point(row, arm) for row in units[:count]]
         pairs = zip(points, needs, strict=False)
         return tuple(self.outlook(point, (math.exp(need),))[0] for point, need in pairs)

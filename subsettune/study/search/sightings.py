@@ -14,7 +14,7 @@ from subsettune.study.search.places import Places
 from subsettune.study.search.process import Sightings
 from subsettune.study.search.recipe_point import recipe_point
 
-_MAX_POINTS = 120  # policies in the model, the nearest to the frontier; a fit costs their cube
+MAX_POINTS = 120  # policies in the model, the nearest to the frontier; a fit costs their cube
 _VAGUE = 9.0  # variance of a score that was not seen to the end, in units of one run's noise
 _LOST = 1000.0  # likewise, of a policy whose runs were all lost: that they may be is told by the risk
 
@@ -68,14 +68,14 @@ def _score(tried: PolicyObservations, evidence: SearchEvidence) -> float:
     return tried.mean if tried.scores else max(tried.optimistic)
 
 
-def in_the_model(evidence: SearchEvidence) -> list[PolicyObservations]:
-    """The policies that a trial ended of; of many the repeated ones, then those of costs nearest to the frontier's."""
+def in_the_model(evidence: SearchEvidence, most: int = MAX_POINTS) -> list[PolicyObservations]:
+    """Policies that a trial ended of, at most so many: the repeated ones, then those nearest to the frontier's cost."""
     known = [tried for tried in evidence if tried.has_ended]
-    if len(known) <= _MAX_POINTS:
+    if len(known) <= most:
         return known
     passed = [tried.cost for tried in known if len(tried.scores) > 1 and tried.mean >= evidence.target]
     passed = passed or [tried.cost for tried in known if tried.scores and tried.mean >= evidence.target]
     centre = math.log(min(passed, default=max(tried.cost for tried in known)))
     ranked = sorted(known, key=lambda t: (len(t.scores) < 2, abs(math.log(t.cost) - centre)))
-    kept = {id(tried) for tried in ranked[:_MAX_POINTS]}
+    kept = {id(tried) for tried in ranked[:most]}
     return [tried for tried in known if id(tried) in kept]

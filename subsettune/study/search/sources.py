@@ -32,6 +32,7 @@ from subsettune.study.spec.space import Space
 _NUM_RECIPE = 2  # trials of the unchanged recipe that open the full arm
 _FULL_DESIGN, _SUBSET_DESIGN = 12, 4  # at most one trial in so many is spent on an arm's design
 _CLOSER = 0.6  # of what the recipe seems to need after one look: the budget of the second
+_TOLD_SHARE = 0.5  # of the coordinates: a design where earlier studies tell as much; without any a misled search ends
 _CHEAP = 0.33  # of what the recipe needs: the budget of a design
 _HYPER_WIDTH = 0.8  # e-folds; standard deviation of a design's hyperparameters about the recipe's
 _NEARLY = 1.1  # of what a subset seems to need: a shorter schedule that costs more than this is not improved on
@@ -123,12 +124,13 @@ class FrontierSource(PlanSource):
 
     It begins cheap: the unchanged recipe at two budgets, then an arm's design at a fraction of what the recipe needs,
     where every category is met. From then on probes, while they pay and trials are left to check what they find, and
-    checks. It ends when nothing pays.
+    checks. It ends when nothing pays. Of an arm of which earlier studies tell as much as its design would, a smaller
+    design and one look at the recipe are left: by them it is seen whether what was told holds here.
     """
 
     def plans(self, state: SearchState, rng: np.random.Generator) -> Iterator[Plan]:
         """The opening, the design, then what gains most."""
-        if state.arm == FULL and state.num_in_arm < _NUM_RECIPE:
+        if state.arm == FULL and state.num_in_arm < self._num_recipe(state):
             yield self._recipe(state)
         needs = self._current.needs()
         design = self._design(state, needs)
@@ -179,12 +181,8 @@ class FrontierSource(PlanSource):
 
     def _design(self, state: SearchState, needs: Needs | None) -> Plan | None:
         """One row of a Latin hypercube over all but the budget, at a fraction of what the recipe needs."""
-        axes = [axis for axis in self._space.axes(state.arm) if not axis.is_single and axis.name != "budget"]
-        first = _NUM_RECIPE if state.arm == FULL else 0
-        most = state.trials // (_FULL_DESIGN if state.arm == FULL else _SUBSET_DESIGN)
-        categories = max((len(axis.values) for axis in axes), default=0)
-        size = min(max(len(axes), categories), most)
-        index = state.num_in_arm - first
+        size = self._design_size(state, is_told=self._is_told(state))
+        index = state.num_in_arm - (self._num_recipe(state) if state.arm == FULL else 0)
         if not 0 <= index < size:
             return None
         budget = self._space["budget"]
@@ -200,6 +198,27 @@ class FrontierSource(PlanSource):
             return axis.from_unit(self._near_recipe(axis, place))
 
         return Plan(point=self._space.point(state.arm, value_of), value=math.inf, is_probe=True)
+
+    def _free_axes(self, arm: str) -> list[Coordinate]:
+        """The coordinates of an arm, but the budget, that have something to choose."""
+        return [axis for axis in self._space.axes(arm) if not axis.is_single and axis.name != "budget"]
+
+    def _design_size(self, state: SearchState, *, is_told: bool = False) -> int:
+        """As many as there are coordinates, or half of them, or else categories of one, as far as trials go round."""
+        axes = self._free_axes(state.arm)
+        num_axes = math.ceil(_TOLD_SHARE * len(axes)) if is_told else len(axes)
+        most = state.trials // (_FULL_DESIGN if state.arm == FULL else _SUBSET_DESIGN)
+        return min(max([num_axes, *(len(axis.values) for axis in axes)]), most)
+
+    def _num_recipe(self, state: SearchState) -> int:
+        return 1 if self._is_told(state) else _NUM_RECIPE
+
+    def _is_told(self, state: SearchState) -> bool:
+        """Whether earlier studies ran as many trials of an arm as its design here has, and met every category."""
+        told = [t.point for study in self._current.known.earlier for t in study.trials if t.arm == state.arm]
+        met = {axis.name: {point.get(axis.name) for point in told} for axis in self._free_axes(state.arm)}
+        has_met = all(met[axis.name] >= set(axis.values) for axis in self._free_axes(state.arm))
+        return has_met and len(told) >= max(self._design_size(state), 1)
 
     def _near_recipe(self, axis: Coordinate, place: float) -> float:
         """A place of a hyperparameter about the recipe's, within an e-fold mostly; of other axes, as it is."""
