@@ -25,8 +25,8 @@ approximation, here by Gauss-Newton steps because the likelihood is Gaussian in 
 
 Runs of earlier studies are seen through the laws of their own tasks. Their u and this study's are draws of one process,
 correlated by r: K is multiplied by r between the two, and by r r' between two earlier studies; of its part H B H^T,
-by r^3. That is coregionalisation (Bonilla et al. 2008, NIPS 20). However many runs they have, they leave open 1 - r^2 of
-the prior variance of this study's u; at r = 0 they tell nothing.
+by r^3. That is coregionalisation (Bonilla et al. 2008, NIPS 20). However many runs they have, they leave open 1 - r^2
+of the prior variance of this study's u; at r = 0 they tell nothing.
 """
 
 from __future__ import annotations
