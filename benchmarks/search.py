@@ -3,6 +3,7 @@
     python benchmarks/search.py --quick                    one landscape, 6 seeds: seconds
     python benchmarks/search.py --seeds 20                 the table: minutes on 2 cores
     python benchmarks/search.py --against PATH             the same beside the code of another checkout
+    python benchmarks/search.py --warm                     the same beside searches that know an earlier one's trials
 
 The landscapes. Let x = ln(a / (top - metric)) be how far training has come, 0 at the start; the target is x = D. Time
 is compute in references. On all data x grows at the rate r. On a subset of share s it grows at the faster rate r*g(s),
@@ -34,6 +35,10 @@ while L(s*) = l/2 <= D. `tests/study/search/test_landscapes.py` compares every o
 Constants of the search were chosen on `halves`, `rate`, `never` and `diverging` alone; `selector`, `flat` and `drift`
 were held out. Noise is 0.003 but in `flat` (0.006). The recipe's rate is 0.06 where the best is 0.1.
 
+With `--warm` each search is made again, told the trials of an earlier search with another seed and reference: of a
+*sibling*, the same landscape with the best rate e^0.3 times as high and all training 10 % slower, or of *another*
+landscape (`OTHERS`), where what is true here mostly is not. The compute of the earlier search is not counted.
+
 Reported over seeds: cost of the policy found over that of the optimum, both free of noise (median and quartiles of the
 searches that found one); the share that found none; the share that misses the target by more than half the tolerance;
 compute in references and trials spent (medians); the share that hands on no subset policy first, where one wins; how
@@ -51,15 +56,17 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from subsettune.policy import Policy
+from subsettune.study.search.earlier import point_within
 from subsettune.study.search.simulate import SimulationSettings, simulate
 from subsettune.study.spec.samplers import SAMPLERS, Sampler
+from subsettune.study.spec.space import Space
 
 REFERENCE_PASSES = 30.0
 TOP, TARGET = 0.98, 0.97
@@ -98,6 +105,7 @@ class Landscape:
         noise: standard deviation of a run's metric at a budget of 0.4.
         noise_growth: it goes with the budget to the power of minus this.
         is_diverging: whether runs are lost at high rates.
+        slowness: by which every budget needed is multiplied.
     """
 
     name: str
@@ -112,6 +120,7 @@ class Landscape:
     noise: float = 0.003
     noise_growth: float = 0.0
     is_diverging: bool = False
+    slowness: float = 1.0
 
     @property
     def space(self) -> dict[str, Any]:
@@ -122,7 +131,8 @@ class Landscape:
         """Of x on all data, per pass."""
         lr = policy.recipe.get("lr", RECIPE_LR)
         best: float = self.best_lr * (policy.passes / REFERENCE_PASSES / 0.3) ** -self.drift
-        return RATE / REFERENCE_PASSES * math.exp(-(math.log(lr / best) ** 2) / (2 * self.width**2))
+        rate = RATE / self.slowness / REFERENCE_PASSES
+        return rate * math.exp(-(math.log(lr / best) ** 2) / (2 * self.width**2))
 
     def progress(self, policy: Policy) -> float:
         """x at the end of a policy."""
@@ -163,10 +173,10 @@ class Landscape:
     @property
     def tolerance(self) -> float:
         """The reference's mean metric over the target."""
-        return TOP - AMPLITUDE * math.exp(-RATE) - TARGET
+        return TOP - AMPLITUDE * math.exp(-RATE / self.slowness) - TARGET
 
     def optima(self) -> dict[str, float]:
-        """The least cost at which a policy of each arm reaches the target on average."""
+        """The least cost at which a policy of each arm reaches the target on average; at a slowness of 1."""
         saved = self.depth * self.speed / 4 if self.speed > 0 else 0.0
         if not self.is_diverging:
             return {"full": D / RATE, "subset": (D - saved) / RATE}
@@ -194,7 +204,7 @@ class Flat(Landscape):
 
     def ideal(self, policy: Policy) -> float:
         """The metric of a run without noise."""
-        worth = math.log(policy.passes / REFERENCE_PASSES / self.needed)
+        worth = math.log(policy.passes / REFERENCE_PASSES / (self.needed * self.slowness))
         lr = policy.recipe.get("lr", RECIPE_LR)
         worth -= (math.log(lr / self.best_lr) / self.width) ** 2 / 2
         first = policy.phases[0]
@@ -206,7 +216,7 @@ class Flat(Landscape):
     @property
     def tolerance(self) -> float:
         """The reference's mean metric over the target, at the best rate."""
-        return float(self.headroom * (1 - self.needed**self.power))
+        return float(self.headroom * (1 - (self.needed * self.slowness) ** self.power))
 
     def optima(self) -> dict[str, float]:
         """See `Landscape.optima`."""
@@ -225,17 +235,28 @@ LANDSCAPES = {
         Landscape(name="drift", is_held_out=True, drift=0.4),
     )
 }
+OTHERS = {
+    "halves": "never",
+    "rate": "diverging",
+    "never": "halves",
+    "diverging": "drift",
+    "selector": "halves",
+    "flat": "never",
+    "drift": "diverging",
+}
+COLD, SIBLING, OTHER = "", "sibling", "another"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One search: of which landscape, how, and with which seed."""
+    """One search: of which landscape, how, with which seed, and which earlier search it is told of."""
 
     landscape: str
     sampler: Sampler
     trials: int
     workers: int
     seed: int
+    told: str = COLD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,9 +284,9 @@ class Found:
     ask_s: float
 
 
-def settings_of(case: Case) -> SimulationSettings:
+def settings_of(case: Case, landscape: Landscape | None = None) -> SimulationSettings:
     """How a case is searched. What the search is told of the reference is drawn as a study would measure it."""
-    landscape = LANDSCAPES[case.landscape]
+    landscape = landscape or LANDSCAPES[case.landscape]
     rng = np.random.default_rng([7, case.seed])
     draws = landscape.noise * rng.standard_normal(NUM_REFERENCES)
     told: dict[str, Any] = {
@@ -285,10 +306,25 @@ def settings_of(case: Case) -> SimulationSettings:
     )
 
 
+def earlier(case: Case) -> list[Any]:
+    """What a case is told of an earlier search: none, where it is told of none."""
+    if case.told == COLD:
+        return []
+    own = LANDSCAPES[case.landscape]
+    moved = replace(own, best_lr=own.best_lr * math.exp(0.3), slowness=1.1)
+    landscape = moved if case.told == SIBLING else LANDSCAPES[OTHERS[case.landscape]]
+    before = replace(case, seed=1000 + case.seed, told=COLD)
+    settings = settings_of(before, landscape)
+    told = simulate(landscape.space, landscape, settings).told(settings)
+    space = Space.from_mapping(own.space)
+    return [replace(told, trials=tuple(t for t in told.trials if point_within(space, t.point) is not None))]
+
+
 def search(case: Case) -> Found:
     """Run one search."""
-    landscape, start = LANDSCAPES[case.landscape], time.process_time()
-    result = simulate(landscape.space, landscape, settings_of(case))
+    landscape, known = LANDSCAPES[case.landscape], earlier(case)
+    start = time.process_time()
+    result = simulate(landscape.space, landscape, settings_of(case), *([known] if known else []))
     ask_s = (time.process_time() - start) / len(result.trials)
     optima, best = landscape.optima(), result.best
     winner = min(optima, key=lambda arm: optima[arm])
@@ -371,6 +407,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="virtual workers of each search")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--against", type=Path, help="another checkout of this project")
+    parser.add_argument("--warm", action="store_true", help="beside them, searches that are told of an earlier one")
     parser.add_argument("--cases", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.cases:
@@ -386,13 +423,16 @@ def main() -> None:
     print("|---" * HEADER.count(" | ") + "|---|")
     for name in args.landscapes:
         for sampler in args.samplers:
-            seeds = range(args.first_seed, args.first_seed + args.seeds)
             cases = [
                 Case(landscape=name, sampler=sampler, trials=args.trials, workers=args.workers, seed=seed)
-                for seed in seeds
+                for seed in range(args.first_seed, args.first_seed + args.seeds)
             ]
             for prefix, run in runs.items():
                 print(row(prefix + sampler, LANDSCAPES[name], run(cases)), flush=True)
+            for told in (SIBLING, OTHER) if args.warm else ():
+                warm = run_here([replace(case, told=told) for case in cases], args.processes)
+                source = told if told == SIBLING else OTHERS[name]
+                print(row(f"{sampler}, told of {source}", LANDSCAPES[name], warm), flush=True)
 
 
 if __name__ == "__main__":

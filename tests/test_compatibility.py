@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import golden
+import golden_searches
 import pytest
-from facts import made_up_facts
 from places import ROOT
 
 from subsettune import Bundle, Policy, Task, TuneOptions, tune
@@ -17,10 +17,7 @@ from subsettune.errors import StudyError
 from subsettune.policy import BATCHING
 from subsettune.study.driver import refuse_other_batches
 from subsettune.study.results.folder import StudyFolder
-from subsettune.study.search.problem import SearchProblem, SearchSettings
-from subsettune.study.search.search import Outcome, Proposal, Search
 from subsettune.study.spec.samplers import SamplerName
-from subsettune.study.spec.space_check import read_space
 from subsettune.study.spec.yaml_file import read
 from subsettune.train.loop import RunOptions, run
 
@@ -118,33 +115,9 @@ def test_a_run_begins_anew_beside_a_checkpoint_of_earlier_batches(tmp_path: Path
     assert names > {path.name for path in (OLD / "checkpoints").glob("*.checkpoint")}
 
 
-def _metric(policy: Policy, seed: int) -> float:
-    """A made-up accuracy: less below three passes of ten, with something of the policy's own and of the seed's."""
-    own = int(policy.key[:4], 16) / 65535
-    return 0.93 - 0.05 * max(0, 0.3 - policy.passes / 10) - 0.01 * own + 0.003 * ((seed * 7919) % 11 - 5) / 5
-
-
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_a_search_proposes_what_it_proposed_before_its_coordinates_were_renamed(sampler: SamplerName) -> None:
-    """Optuna draws in the order of names; a study that goes on must not become another one by a better word."""
-    known = made_up_facts(num_examples=10_000, num_parameters=5_000)
-    space = read_space(
-        {
-            "budget": {"log": [0.05, 0.9]},
-            "switch": {"uniform": [0.1, 0.9]},
-            "subset_share": {"log": [0.05, 0.5]},
-            "selector": {"choice": ["random", "stratified"]},
-            "transition": {"choice": ["keep", "reset_optimizer", "shrink_perturb"]},
-            "shrink_perturb.shrink": {"uniform": [0.2, 0.9]},
-            "order": {"choice": ["uniform", "rs2"]},
-            "lr": {"log": [0.01, 1.0]},
-        }
-    )
-    expected = json.loads((OLD / "searches.json").read_text())
-    for seed in (0, 1):
-        settings = SearchSettings(trials=24, seed=seed, sampler=sampler, noise=0.01)
-        search, found = Search(SearchProblem(space=space, facts=known, target=0.9), settings), []
-        while isinstance(proposal := search.propose(), Proposal):
-            found.append([proposal.policy.key[:16], proposal.seed])
-            search.tell(proposal.number, Outcome(cause="finished", metric=_metric(proposal.policy, proposal.seed)))
-        assert found == expected[f"{sampler}-{seed}"]
+@pytest.mark.parametrize("sampler", golden_searches.SAMPLED)
+def test_a_search_proposes_what_it_proposed(sampler: SamplerName) -> None:
+    """A study that goes on must not become another one. Optuna draws in the order of the names that 0.1.0 had."""
+    on_record = json.loads(golden_searches.SEARCHES.read_text())
+    for seed in golden_searches.SEEDS:
+        assert golden_searches.proposed(sampler, seed) == on_record[f"{sampler}-{seed}"]

@@ -90,7 +90,7 @@ def plan_study(options: argparse.Namespace) -> int:
         from subsettune.study.plan import plan
 
         study, where = _study(options), {"address": options.address, "is_inline": options.inline}
-        made = plan(study, _places(options), **where, stage=patience.stage)
+        made = plan(study, _places(options), **where, storage=options.storage, stage=patience.stage)
     if options.json:
         print(json.dumps(made, indent=2))
     else:
@@ -339,7 +339,7 @@ def list_names(options: argparse.Namespace) -> int:
 def _study(options: argparse.Namespace) -> Study:
     from subsettune.study.spec.yaml_file import read
 
-    names = ("trials", "parallel", "seeds", "time_limit_s")
+    names = ("trials", "parallel", "seeds", "time_limit_s", "warm_start")
     study = read(options.study)
     try:
         return study.with_settings({name: getattr(options, name, None) for name in names})

@@ -103,6 +103,7 @@ def _add_study_commands(to: Any) -> None:
         help="confirm the exported policy of the finished study --run-id: with seeds and\n"
         "reference runs that nobody has looked at; exit code 3: it did not pass again",
     )
+    _warm_start_option(tune)
     tune.add_argument("--time-limit-s", type=float, help="no new trial starts after so many seconds of search")
     where = tune.add_mutually_exclusive_group()
     where.add_argument("--address", help="running Ray cluster: auto, or ray://HOST:10001 (default: start one here)")
@@ -122,6 +123,8 @@ def _add_study_commands(to: Any) -> None:
     where.add_argument("--address", help="Ray cluster that will run it, as of tune (default: this machine)")
     where.add_argument("--inline", action="store_true", help="for tune --inline: one run after the other, without Ray")
     plan.add_argument("--json", action="store_true", help="one JSON object")
+    _warm_start_option(plan)
+    _storage_option(plan)
     _add_train(to)
 
 
@@ -233,6 +236,16 @@ def _place_options(parser: argparse.ArgumentParser) -> None:
 def _storage_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--storage", metavar="DIR", default="runs", help="folder or URI that holds studies (default: runs)"
+    )
+
+
+def _warm_start_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--warm-start",
+        nargs="+",
+        metavar="RUN",
+        help="earlier studies of the same space on nearly the same task, by run id or folder:\n"
+        "the search knows what their trials showed, and needs fewer of its own",
     )
 
 

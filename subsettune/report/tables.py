@@ -271,6 +271,11 @@ def tuning_text(view: StudyView) -> str:
     return f"{text}. In compute it is repaid after {trainings} by the best policy instead of the recipe, {seconds}."
 
 
+def known_before_sentences(view: StudyView) -> list[str]:
+    """What earlier studies told the search, and that what it cost is not in the cost of tuning."""
+    return [known.sentence for known in view.summary.known_before]
+
+
 def result_blocks(view: StudyView, report: str | None = None) -> list[Block]:
     """Everything that a finished study prints: headline, result, evidence, counts, cost and where the files are."""
     blocks: list[Block] = [view.summary.headline, *beside_text(view)]
@@ -282,7 +287,7 @@ def result_blocks(view: StudyView, report: str | None = None) -> list[Block]:
     blocks += ["\n".join(sentences)] if (sentences := cost_sentences(view)) else []
     if view.trials and view.summary.components:
         blocks.append(components_table(view))
-    blocks.append(f"{counts_text(view)}\n{tuning_text(view)}")
+    blocks.append("\n".join([counts_text(view), tuning_text(view), *known_before_sentences(view)]))
     blocks += warning_blocks(view.manifest.data_warnings)
     places = {"Report": report, "Bundle": view.summary.bundle}
     paths = [f"{name}: {path}" for name, path in places.items() if path]

@@ -16,6 +16,7 @@ from subsettune.storage import Folder, absolute, inside
 from subsettune.study.observer import Observer
 from subsettune.study.options import TuneOptions
 from subsettune.study.results.folder import StudyFolder, now
+from subsettune.study.results.known_before import TakenStudy
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.verified_before import VerifiedStudies
 from subsettune.study.spec.definition import Study, StudySettings
@@ -45,6 +46,7 @@ class StudyContext:
         space: that is searched.
         seeds: of the reference and of verification, as many as it may come to; trials have their own.
         clock: seconds that the driver has run, over all starts.
+        known_before: what was taken of earlier studies.
     """
 
     study: Study
@@ -57,6 +59,7 @@ class StudyContext:
     space: Space
     seeds: tuple[int, ...]
     clock: Callable[[], float]
+    known_before: tuple[TakenStudy, ...] = ()
 
     @property
     def task(self) -> Task:

@@ -37,17 +37,20 @@ from subsettune.study.options import TuneOptions, device_of
 from subsettune.study.preflight import check_here, resolve_study, user_code
 from subsettune.study.results.confirmation import SEEDS_APART
 from subsettune.study.results.folder import TABLES, StudyFolder
+from subsettune.study.results.known_before import store, stored
 from subsettune.study.results.lock import DriverLock
 from subsettune.study.results.manifest import DataOrigin, Manifest
 from subsettune.study.results.view import StudyView
 from subsettune.study.search.journal_storage import journal_at
 from subsettune.study.spec.definition import Study
+from subsettune.study.spec.space import Space
 from subsettune.study.stages.ablation import AblationStage, contenders
 from subsettune.study.stages.confirmation import ConfirmationStage, refuse_unfinished
 from subsettune.study.stages.reference import ReferenceStage
 from subsettune.study.stages.search import JOURNAL, SearchStage
 from subsettune.study.stages.verification import VerificationStage
 from subsettune.study.verification.noninferiority import MOST_OWN
+from subsettune.study.warm_start import take
 from subsettune.text import flops_words
 from subsettune.train.loop import RunOptions
 
@@ -117,9 +120,10 @@ class StudyDriver:
         first = study.study.seed * SEEDS_APART
         self.lock = DriverLock(folder.folder, folder.run_id)
         try:
-            _open(study, folder, options, _origin(study, resolved.data))
+            _open(study, folder, options, _origin(study, resolved.data), resolved.space)
+            known_before = stored(folder.folder) if study.study.warm_start else ()
             _refuse_another_count(folder, resolved.facts)
-            folder.note(facts=resolved.facts)
+            folder.note(facts=resolved.facts, known_before=tuple(one.known for one in known_before))
             gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
             folder.started(options.command, gpus, torch.cuda.get_device_name() if gpus else "")
         except BaseException:
@@ -135,6 +139,7 @@ class StudyDriver:
             facts=resolved.facts,
             space=resolved.space,
             seeds=tuple(range(first, first + MOST_OWN * study.study.seed_cap)),
+            known_before=known_before,
             clock=stopwatch(folder.manifest.elapsed_s),
         )
 
@@ -151,6 +156,8 @@ class StudyDriver:
         guess = guess_of(context.data, context.study.task.data)
         if guess:
             context.observer.note(f"An example was {guess}.")
+        for known in folder.manifest.known_before:
+            context.observer.note(known.sentence)
         for warning in folder.manifest.data_warnings:
             context.observer.note(f"Look at the data: {warning}")
         for note in context.facts.notes:
@@ -297,10 +304,12 @@ def _is_complete(study: Study, manifest: Manifest) -> bool:
     return not study.contenders or compared >= study.study.ablation_seeds
 
 
-def _open(study: Study, folder: StudyFolder, options: TuneOptions, data: DataOrigin) -> None:
+def _open(study: Study, folder: StudyFolder, options: TuneOptions, data: DataOrigin, space: Space) -> None:
     """Begin the study, or open the one that has begun under its run id."""
     code = user_code(study)
     if not folder.exists:
+        if study.study.warm_start:
+            store(folder.folder, take(study, space, options.storage))
         folder.begin(study)
     else:
         folder.open()
@@ -376,7 +385,12 @@ def _refuse_another(study: Study, folder: StudyFolder, data: DataOrigin) -> None
     fixed = [name for name in config.to_plain(before.study) if name not in MAY_CHANGE]
     changed = {n: getattr(before.study, n) for n in fixed if getattr(before.study, n) != getattr(study.study, n)}
     if changed:
-        words = ", ".join(f"{name} {value}" for name, value in changed.items())
+        words = ", ".join(f"{name} {_in_words(value)}" for name, value in changed.items())
         raise StudyError(f"run id {folder.run_id!r} began with {words}. Keep that, or choose another --run-id.")
     if known is not None and known.fingerprint != data.fingerprint:
         raise StudyError(f"the data of run id {folder.run_id!r} have changed since it began. {advice}")
+
+
+def _in_words(value: object) -> str:
+    """A setting as a study file has it."""
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)

@@ -24,6 +24,7 @@ from subsettune.study.spec.definition import Study
 from subsettune.study.timing import Timing
 from subsettune.study.verification.sampling import size_of_test, too_few_examples
 from subsettune.study.wall_clock import Runs, Seconds
+from subsettune.study.warm_start import take
 from subsettune.text import counted
 from subsettune.train.loop import check
 from subsettune.train.planning.check import check_own_code
@@ -36,6 +37,7 @@ def plan(
     *,
     address: str | None = None,
     is_inline: bool = False,
+    storage: str = "runs",
     clock: Callable[[], float] = time.perf_counter,
     beside: timing.Beside = timing.side_by_side,
     stage: Stage = unwatched,
@@ -47,6 +49,7 @@ def plan(
         places: where this machine keeps data.
         address: of a Ray cluster that will carry it out; default: this machine does, and is held against the study.
         is_inline: whether runs will take turns in one process, without Ray.
+        storage: folder or URI that holds the studies which it may be begun with.
         clock: seconds.
         beside: times runs that go side by side.
         stage: told what it is busy with.
@@ -67,6 +70,7 @@ def plan(
     places = places or DataPaths()
     admitted = resolve_study(study, places, stage)
     known, data = admitted.facts, admitted.data
+    known_before = [one.known for one in take(study, admitted.space, storage)]
     runs = wall_clock.count_runs(study, admitted.space, known)
     at_most = _at_most(runs, known)
     passes = sum(kind["passes"] for kind in at_most.values())
@@ -105,8 +109,10 @@ def plan(
             *_expectations(study, known, timed, slots, address),
             *_of_shared_prefixes(study, admitted),
             *known.notes,
+            *(one.sentence for one in known_before),
             *_too_dear(study, admitted),
         ],
+        "known_before": [config.to_plain(one) for one in known_before],
         "verified_before": before,
         "test_size": _size_of_test(study, len(data.test)),
         "test_notes": _of_the_test_split(study, len(data.test), before),

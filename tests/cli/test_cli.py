@@ -124,7 +124,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         (
             ["plan", "x.yaml", "--jsn"],
             "unrecognized arguments: --jsn. Did you mean '--json'? Known: --address, --cache, --data-root, --help, "
-            "--inline, --json, --no-download. See: subsettune plan --help",
+            "--inline, --json, --no-download, --storage, --warm-start. See: subsettune plan --help",
         ),
         (
             ["tune", "x.yaml", "--trials", "many"],

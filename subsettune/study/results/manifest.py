@@ -15,6 +15,7 @@ from subsettune.study.results.ablation import AblationResult
 from subsettune.study.results.candidate import Candidate
 from subsettune.study.results.confirmation import Confirmation
 from subsettune.study.results.contrast import Contrast
+from subsettune.study.results.known_before import KnownBefore
 from subsettune.study.results.sampled import SampledDifference
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.spec.components import Component
@@ -22,7 +23,10 @@ from subsettune.study.spec.definition import Study
 
 MANIFEST_SCHEMA = 1
 ORIGIN_KEYS = ("versions", "hardware", "data")  # where numbers come from: each with a heading of its own in a report
-SHOWN_ELSEWHERE = (*ORIGIN_KEYS, "command", "study", "rounds", "ablation", "batching", "sampled", "confirmations")
+SHOWN_ELSEWHERE = (
+    *(*ORIGIN_KEYS, "command", "study", "rounds", "ablation", "batching", "sampled", "confirmations"),
+    "known_before",
+)
 FORMER_BATCHING = 1  # of studies that do not name theirs
 PAIRED_VERSION = 1  # of the states of verification that version 0.1 wrote
 STATE_KEYS = ("alpha_spent", "winner")  # of a state of verification, read here; the rest is its own
@@ -196,6 +200,7 @@ class Manifest:
         sampled: by candidate, its difference to the reference where other test examples are drawn, too; empty in
             studies of before, and before verification is over.
         confirmations: of policies that it exported, with fresh seeds, one for each.
+        known_before: what was taken of earlier studies before the first trial.
         place: the how many-th study it is that was verified on this test split, as far as its machine knows; null in
             studies of before, and until it has got there.
     """
@@ -229,6 +234,7 @@ class Manifest:
     sampled: Mapping[str, SampledDifference] = FrozenDict()
     confirmations: tuple[Confirmation, ...] = ()
     place: int | None = None
+    known_before: tuple[KnownBefore, ...] = ()
 
     @property
     def confirmation(self) -> Confirmation | None:
@@ -296,7 +302,8 @@ class Manifest:
         for name in ("command", "facts", "target", "noise", "test_chance", "sampler", "bundle", "place"):
             if getattr(self, name) is not None:
                 plain[name] = config.to_plain(getattr(self, name))
-        for name in ("versions", "hardware", "code", "search", "needs", "trials_asked", "interrupted", "sampled"):
+        never_empty = ("versions", "hardware", "code", "search", "needs", "known_before")
+        for name in (*never_empty, "trials_asked", "interrupted", "sampled"):
             if getattr(self, name):
                 plain[name] = config.to_plain(getattr(self, name))
         if self.data is not None:
@@ -344,6 +351,7 @@ class Manifest:
             rounds=tuple(RoundState.from_mapping(plain) for plain in raw["rounds"] if plain),
             sampled=FrozenDict({n: config.build(SampledDifference, one) for n, one in raw.get("sampled", {}).items()}),
             confirmations=tuple(Confirmation.from_mapping(plain) for plain in raw.get("confirmations", ())),
+            known_before=tuple(config.build(KnownBefore, plain) for plain in raw.get("known_before", ())),
         )
 
 

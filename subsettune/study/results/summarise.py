@@ -59,6 +59,7 @@ def summarise(records: StudyRecords) -> Summary:
         verified=winner is not None,
         bundle=_bundle(records),
         tuning=_tuning(records, best, reference),
+        known_before=records.manifest.known_before,
     )
     return dataclasses.replace(summary, headline=headline(records, summary))
 

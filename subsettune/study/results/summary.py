@@ -9,6 +9,7 @@ from subsettune import config
 from subsettune.config import FrozenDict
 from subsettune.policy import Policy
 from subsettune.study.results.ablation import AblationResult
+from subsettune.study.results.known_before import KnownBefore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,7 +278,8 @@ class Summary:
         phase_costs: seconds per FLOP, by kind of phase.
         verified: whether a policy passed.
         bundle: where it lies, or None.
-        tuning: what the study cost.
+        tuning: what the study cost; not what earlier ones did that it was begun with.
+        known_before: what was taken of those.
         headline: what it found, in one sentence.
     """
 
@@ -301,6 +303,7 @@ class Summary:
     verified: bool
     bundle: str | None
     tuning: Tuning
+    known_before: tuple[KnownBefore, ...] = ()
     headline: str = ""
 
     def to_mapping(self) -> dict[str, Any]:
@@ -313,7 +316,7 @@ def _plain(value: Any) -> Any:
         return value.to_mapping()
     if isinstance(value, PhaseCost):
         return {**asdict(value), "seconds_per_tflop": value.seconds_per_tflop}
-    if isinstance(value, ReferenceRow | TrialCounts | FalseStops | Tuning | Win | AtMargin):
+    if isinstance(value, ReferenceRow | TrialCounts | FalseStops | Tuning | Win | AtMargin | KnownBefore):
         return asdict(value)
     if isinstance(value, FrozenDict):
         return config.to_plain(value) or None

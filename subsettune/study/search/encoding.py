@@ -1,4 +1,4 @@
-"""Where a point of a space lies in the columns of the model (`surrogate`).
+"""Where a point of a space lies in the columns of the model (`process`).
 
 A column is a place in [0, 1] on a coordinate's own scale, or the number of a category. Both arms share the columns: the
 full arm is placed at the edge of the subset coordinates (switch 0, share 1), with a column of its own for whatever
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from subsettune.config import FrozenDict
 from subsettune.policy import FULL
-from subsettune.study.search.surrogate import Array
+from subsettune.study.search.kernel import Array
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.space import Space
 

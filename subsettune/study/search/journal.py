@@ -28,6 +28,7 @@ from subsettune.study.search.observations import Outcome, TrialRecord, to_plain_
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.space import Space
 
+FIRST_PROPOSALS = 1  # of journals that do not name theirs
 _CONSTRAINT = "accuracy"
 _STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "diverged": TrialState.COMPLETE}
 
@@ -58,16 +59,24 @@ class Journal:
         storage: see `open_storage`.
         name: of the Optuna study: the run id.
         identity: what the study is about; the same name with another identity is refused.
+        proposals: version of what is proposed after trials; one that has begun goes on with its own alone.
     """
 
     def __init__(
-        self, storage: BaseStorage | BaseJournalBackend | None, name: str, identity: Mapping[str, Any]
+        self,
+        storage: BaseStorage | BaseJournalBackend | None,
+        name: str,
+        identity: Mapping[str, Any],
+        proposals: int = FIRST_PROPOSALS,
     ) -> None:
         with quiet():
             self._study = optuna.create_study(
                 storage=open_storage(storage), study_name=name, direction="minimize", load_if_exists=True
             )
         self._check_identity(name, config.to_plain(identity))
+        if not self._study.get_trials(deepcopy=False):
+            self._study.set_user_attr("proposals", proposals)
+        self._name, self._proposals = name, proposals
 
     def _check_identity(self, name: str, identity: dict[str, Any]) -> None:
         held = self._study.user_attrs.get("identity")
@@ -80,6 +89,20 @@ class Journal:
             raise StudyError(
                 f"the study {name!r} was made with other settings of: {', '.join(different)}. "
                 "Use another --run-id, or the settings it was made with."
+            )
+
+    def refuse_other_proposals(self) -> None:
+        """Refuse to add to trials of a version that would have gone on with other proposals.
+
+        Raises:
+            StudyError: it would have.
+        """
+        held = self._study.user_attrs.get("proposals", FIRST_PROPOSALS)
+        if held != self._proposals:
+            raise StudyError(
+                f"the search of {self._name!r} was begun by a version that proposes other trials after the same ones: "
+                "it would be no search of either. Go on with the version that began it, or choose another --run-id; "
+                "`show` and `report` still read it."
             )
 
     def trials(self) -> Iterator[tuple[TrialRecord, bool]]:

@@ -15,11 +15,12 @@ slope on the plateau and before training has begun: without it a score there wou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from subsettune.study.search.surrogate import Array
+from subsettune.study.search.kernel import Array
 
 _PLATEAU_SLOPE = 0.05  # e: of the slope at the target
 _REACH = 7.0  # |u| up to which a score is looked up; beyond, the end of the table stands for it
@@ -30,6 +31,7 @@ _POWERS = np.array([0.4, 0.8, 1.4, 2.4, 4.0, 6.5])
 _BENDS = np.array([0.0, 0.5, 1.0])
 _LOG_HEADROOM = (np.log(1.3), 0.6)  # prior: mean, standard deviation
 _LOG_POWER = (np.log(1.6), 0.9)
+_LIKE_HEADROOM, _LIKE_POWER, _LIKE_BEND = 0.3, 0.3, 0.3  # standard deviations about the law of an earlier study
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +82,28 @@ class Laws:
         return np.asarray(self.power * np.expm1(bend * np.clip(u, -_REACH, _REACH)) / bend)
 
 
-def grid(above: float) -> Laws:
+def grid(above: float, like: Sequence[Laws] = ()) -> Laws:
     """The laws that are looked through, with their prior.
 
     Args:
         above: by how much the score of the conventional training, or the best one seen, is above the target.
+        like: laws of earlier studies, one each: half of the prior lies about them.
     """
     h, a, b = (axis.ravel()[:, None] for axis in np.meshgrid(_HEADROOMS, _POWERS, _BENDS, indexing="ij"))
     z = ((np.log(h) - _LOG_HEADROOM[0]) / _LOG_HEADROOM[1]) ** 2 + ((np.log(a) - _LOG_POWER[0]) / _LOG_POWER[1]) ** 2
-    return Laws(headroom=above * h, power=a, bend=b, log_prior=-0.5 * z.ravel())
+    log_prior = -0.5 * z.ravel()
+    if like:
+        about = [_about(one, above * h, a, b) for one in like]
+        log_prior = np.log(0.5 * _normal(log_prior) + 0.5 * np.mean(about, axis=0))
+    return Laws(headroom=above * h, power=a, bend=b, log_prior=log_prior)
+
+
+def _about(law: Laws, headroom: Array, power: Array, bend: Array) -> Array:
+    """(k,) prior of laws that are like another one; sums to 1."""
+    z = (np.log(headroom / law.headroom) / _LIKE_HEADROOM) ** 2 + (np.log(power / law.power) / _LIKE_POWER) ** 2
+    return _normal(-0.5 * (z + ((bend - law.bend) / _LIKE_BEND) ** 2).ravel())
+
+
+def _normal(log_weights: Array) -> Array:
+    weights = np.exp(log_weights - log_weights.max())
+    return np.asarray(weights / weights.sum())

@@ -91,6 +91,11 @@ class PolicyObservations:
         return str(self.point["arm"])
 
     @property
+    def has_ended(self) -> bool:
+        """Whether a trial of it showed anything."""
+        return bool(self.scores or self.optimistic or self.num_lost)
+
+    @property
     def mean(self) -> float:
         """Mean score over the seeds that finished."""
         return math.fsum(self.scores) / len(self.scores)
@@ -184,6 +189,8 @@ class SearchEvidence:
 
         Those of trials with one seed, which began alike, rise and fall together, and tell less than so many others.
         """
+        if self.stems is None:
+            return len(tried.scores)
         return math.fsum(1 / (1 + ECHO * (self._num_alike[seed] - 1)) for seed in tried.seeds)
 
     def done(self, point: FrozenDict, num_runs: int) -> float:

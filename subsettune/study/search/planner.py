@@ -15,10 +15,11 @@ import numpy as np
 from subsettune import former_names
 from subsettune.config import FrozenDict
 from subsettune.policy import FULL
+from subsettune.study.search.current_model import CurrentModel
 from subsettune.study.search.needs import Needs
 from subsettune.study.search.observations import SearchEvidence, TrialRecord
 from subsettune.study.search.problem import Known
-from subsettune.study.search.sources import SOURCES, CurrentModel, FrontierSource, Plan, SearchState
+from subsettune.study.search.sources import SOURCES, FrontierSource, Plan, SearchState
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.samplers import Sampler
 from subsettune.study.spec.space import Space
@@ -51,18 +52,23 @@ class Planner:
 
     def start(self, record: TrialRecord) -> None:
         """A trial began."""
-        self._current.forget()
+        self._current.start()
         self._source.start(record)
 
     def end(self, record: TrialRecord, violation: float | None) -> None:
         """A trial ended, or is no longer awaited, `violation` short of the target; None if that is unknown."""
-        self._current.forget()
+        self._current.end()
         self._source.end(record, violation)
 
     @property
     def ends(self) -> bool:
         """Whether the source ends the search when nothing pays any more."""
         return isinstance(self._source, FrontierSource)
+
+    @property
+    def proposals(self) -> int:
+        """Version of what the source proposes after trials."""
+        return self._source.proposals
 
     def needs(self) -> Needs | None:
         """The model of what is known now; None before anything is."""
@@ -73,7 +79,7 @@ class Planner:
         if not self.ends:
             return self._evidence.bound(arm)
         needs = self.needs()
-        accepted = needs.accepted(arm) if needs is not None else ()
+        accepted = needs.belief.accepted(arm) if needs is not None else ()
         return accepted[0].tried.cost if accepted else math.inf
 
     def plans(self, state: SearchState) -> Iterator[Plan]:

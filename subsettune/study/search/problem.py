@@ -10,6 +10,8 @@ from subsettune import config
 from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, UNIT, FrozenDict, setting
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
+from subsettune.study.search.earlier import EarlierStudy
+from subsettune.study.search.observations import SearchEvidence
 from subsettune.study.search.shared_stems import SharedStems
 from subsettune.study.spec.samplers import Sampler, SamplerName, sampler_of
 from subsettune.study.spec.space import Space
@@ -29,11 +31,13 @@ class Known:
         recipe: values of the conventional recipe, by name of the coordinate; empty if unknown.
         reference: score of the conventional training; None if unknown.
         num_references: runs behind it.
+        earlier: studies of nearly the same task; of use only where the reference is known.
     """
 
     recipe: Mapping[str, Any] = FrozenDict()
     reference: float | None = None
     num_references: int = 1
+    earlier: tuple[EarlierStudy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,7 @@ class SearchProblem:
         recipe: values that the conventional recipe has for the hyperparameters of the space; as far as it is known.
         reference: mean metric of the conventional training; None if unknown.
         num_references: runs behind it.
+        earlier: studies of nearly the same task, whose trials are known before the first of this one.
 
     Raises:
         ConfigError: the space does not fit the task.
@@ -64,6 +69,7 @@ class SearchProblem:
     recipe: Mapping[str, Any] = FrozenDict()
     reference: float | None = None
     num_references: int = 1
+    earlier: tuple[EarlierStudy, ...] = ()
 
     def __post_init__(self) -> None:
         self.space.resolve(self.facts)
@@ -85,7 +91,7 @@ class SearchProblem:
     def known(self) -> Known:
         """What the model knows before the first trial."""
         reference = None if self.reference is None else self.score(self.reference)
-        return Known(recipe=self.recipe, reference=reference, num_references=self.num_references)
+        return Known(recipe=self.recipe, reference=reference, num_references=self.num_references, earlier=self.earlier)
 
     def metric(self, score: float) -> float:
         """A score as a metric."""
@@ -94,6 +100,10 @@ class SearchProblem:
     def policy(self, point: Mapping[str, Any]) -> Policy:
         """The policy at a point of the space."""
         return self.space.policy(point, self.facts)
+
+    def evidence(self, noise: float | None, seed: int) -> SearchEvidence:
+        """Of a search that has seen nothing: the spread over seeds, if the reference measured it, and its seed."""
+        return SearchEvidence(self.target_score, noise, self.stems(seed))
 
     def stems(self, seed: int) -> SharedStems | None:
         """Of a search with a seed whose trials have not begun; None where they share nothing."""
@@ -107,7 +117,7 @@ class SearchProblem:
             "space": self.space.to_mapping(),
             "target": self.target,
             "higher_is_better": self.higher_is_better,
-        }
+        } | ({"warm_start": config.digest(self.earlier)} if self.earlier else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,12 +38,13 @@ from subsettune.config import FrozenDict
 from subsettune.policy import Policy
 from subsettune.study.search.allocation import Allocation
 from subsettune.study.search.early_stopping import GainRule, is_stop_audit
+from subsettune.study.search.ended import AllEnded, is_telling, least_violation, put, score_of, violation
 from subsettune.study.search.journal import Journal
-from subsettune.study.search.observations import Outcome, SearchEvidence, TrialRecord
+from subsettune.study.search.observations import Outcome, TrialRecord
 from subsettune.study.search.planner import Planner
 from subsettune.study.search.problem import SearchProblem, SearchSettings
 from subsettune.study.search.shortlist import Shortlist
-from subsettune.study.search.sources import CurrentModel, Plan
+from subsettune.study.search.sources import Plan
 
 __all__ = ["DONE", "WAIT", "Counts", "Outcome", "Pause", "Proposal", "Search", "SearchProblem", "SearchSettings"]
 
@@ -128,9 +129,10 @@ class Search:
     ) -> None:
         self.settings = settings
         self._problem = problem
-        self._journal = Journal(storage, name, problem.identity | {"seed": settings.seed})
-        self._evidence = self._no_evidence()
+        self._evidence = problem.evidence(settings.noise, settings.seed)
         self._planner = Planner(problem.space, self._evidence, settings.source, settings.seed, problem.known)
+        identity = problem.identity | {"seed": settings.seed}
+        self._journal = Journal(storage, name, identity, self._planner.proposals)
         self._allocation = Allocation(
             problem, settings.trials, self._evidence, self._planner, self._journal.num_skipped
         )
@@ -140,12 +142,15 @@ class Search:
         self._next_number = 0
         self._running: dict[int, TrialRecord] = {}
         self._held: dict[int, TrialRecord] = {}  # ended, and not yet shown to what proposes
+        self._all_ended: AllEnded | None = None
         self._basis: dict[int, tuple[int, float | None]] = {}  # of stopping a running trial; see `_begin`
         self._refused: tuple[int, int] | None = None  # number and trials shown at which there was no plan
         self._num_shown = 0
         self._tally: Counter[str] = Counter()
         self._leftovers: list[TrialRecord] = []
         self._load()
+        if self._allocation.remaining > 0:
+            self._journal.refuse_other_proposals()
 
     def _load(self) -> None:
         """Take up the trials that the journal holds."""
@@ -160,7 +165,7 @@ class Search:
                 self._begin(record)
                 self._leftovers.append(record)
             elif not is_over:  # the driver died before the trial was a proposal
-                self._journal.sweep(record.number, self._least_violation())
+                self._journal.sweep(record.number, least_violation(self._evidence))
 
     def propose(self) -> Proposal | Pause:
         """The next run; `WAIT` while as many run as may or one of them has to end first; `DONE` if there is none."""
@@ -179,10 +184,6 @@ class Search:
             if not self._show(following):
                 return WAIT
         return self._issue(plan.point, self._seed(plan.point, number), plan.confirms, is_probe=plan.is_probe)
-
-    def _no_evidence(self) -> SearchEvidence:
-        problem, settings = self._problem, self.settings
-        return SearchEvidence(problem.target_score, settings.noise, problem.stems(settings.seed))
 
     def _seed(self, point: FrozenDict, number: int) -> int:
         """Of a run; trials that may begin alike have the same, but none has that of another run of its policy."""
@@ -206,11 +207,12 @@ class Search:
         for number in sorted(number for number in self._held if number <= last):
             record = self._held.pop(number)
             self._num_shown += 1
-            score = self._put(self._evidence, record)
+            put(record, self._problem, self._evidence)
             if record.curve and record.outcome is not None and record.outcome.cause == "finished":
-                assert score is not None
-                self._rule.add([(share, self._problem.score(metric)) for share, metric in record.curve], score)
-            self._planner.end(record, self._violation(record) if self._is_telling(record) else None)
+                final = score_of(record, self._problem)
+                assert final is not None
+                self._rule.add([(share, self._problem.score(metric)) for share, metric in record.curve], final)
+            self._planner.end(record, self._violation(record) if is_telling(record) else None)
         return True
 
     def _issue(
@@ -250,6 +252,8 @@ class Search:
         self._evidence.start(record)
         self._planner.start(record)
         self._allocation.start(record)
+        if self._all_ended is not None:
+            self._all_ended.start(record)
 
     # Watching and being told.
 
@@ -305,6 +309,7 @@ class Search:
         self._running.pop(record.number)
         self._basis.pop(record.number)
         self._records[record.number] = self._held[record.number] = record
+        self._all_ended = None
         outcome = record.outcome
         self._tally[outcome.cause] += 1
         if outcome.cause == "finished" and outcome.metric is not None:
@@ -312,42 +317,8 @@ class Search:
             reached = self._problem.score(outcome.metric) >= self._problem.target_score
             self._tally["false_stops"] += record.is_stop_audit and reached
 
-    def _put(self, evidence: SearchEvidence, record: TrialRecord) -> float | None:
-        """End a trial in the evidence; return the score that it shows."""
-        assert record.outcome is not None
-        score = record.projection
-        if record.outcome.cause == "finished" and record.outcome.metric is not None:
-            score = self._problem.score(record.outcome.metric)
-        if self._is_blank(record):
-            evidence.drop(record)
-        else:
-            evidence.end(record, score)
-        return score
-
-    @staticmethod
-    def _is_blank(record: TrialRecord) -> bool:
-        """Whether a trial was stopped by the caller, and not by the rule: it shows nothing."""
-        assert record.outcome is not None
-        return record.outcome.cause == "stopped" and record.projection is None
-
-    def _is_telling(self, record: TrialRecord) -> bool:
-        """Whether a trial says how far its policy is from the target."""
-        assert record.outcome is not None
-        return record.outcome.cause != "failed" and not self._is_blank(record)
-
     def _violation(self, record: TrialRecord) -> float:
-        """Target minus score, in the metric's units; positive for whatever did not finish."""
-        assert record.outcome is not None
-        if record.outcome.cause == "finished" and record.outcome.metric is not None:
-            return self._problem.target_score - self._problem.score(record.outcome.metric)
-        if record.projection is not None:
-            return max(self._problem.target_score - record.projection, math.ulp(1.0))
-        return self._least_violation()
-
-    def _least_violation(self) -> float:
-        """What a run that shows nothing is charged with: as bad as the worst seen."""
-        worst = min(self._evidence.scores, default=self._problem.target_score - 1.0)
-        return max(self._problem.target_score - worst, math.ulp(1.0))
+        return violation(record, self._problem, self._evidence)
 
     def recover(self, known: Mapping[int, Outcome]) -> tuple[Proposal, ...]:
         """Settle the trials that a killed driver left running.
@@ -365,13 +336,14 @@ class Search:
             if record.number in known:
                 self.tell(record.number, known[record.number])
                 continue
-            self._journal.sweep(record.number, self._least_violation())
+            self._journal.sweep(record.number, least_violation(self._evidence))
             self._running.pop(record.number)
             self._basis.pop(record.number)
             self._records.pop(record.number)
             self._allocation.drop(record)
             self._evidence.drop(record)
             self._planner.end(record, None)
+            self._all_ended = None
             again = self._issue(record.point, record.seed, record.confirms, record.number, is_probe=record.is_probe)
             proposals.append(again)
         return tuple(proposals)
@@ -408,13 +380,9 @@ class Search:
         """What the search would hand on as it stands."""
         if not self._held:
             return Shortlist(self._problem, self._evidence, self._planner.needs())
-        evidence = self._no_evidence()
-        for record in self.records:
-            evidence.start(record)
-            if record.outcome is not None:
-                self._put(evidence, record)
-        model = CurrentModel(self._problem.space, evidence, self._problem.known, self.settings.seed)
-        return Shortlist(self._problem, evidence, model.needs())
+        if self._all_ended is None:
+            self._all_ended = AllEnded(self._problem, self.settings.noise, self.settings.seed, self.records)
+        return self._all_ended.shortlist()
 
 
 def _run_seed(seed: int, number: int) -> int:

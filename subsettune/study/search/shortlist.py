@@ -11,7 +11,9 @@ import numpy as np
 
 from subsettune.config import FrozenDict
 from subsettune.policy import Policy
-from subsettune.study.search.needs import Assessed, Needs, Outlook
+from subsettune.study.search.belief import Assessed, Estimate
+from subsettune.study.search.interval import interval
+from subsettune.study.search.needs import Needs
 from subsettune.study.search.observations import SearchEvidence
 from subsettune.study.search.problem import SearchProblem
 
@@ -56,6 +58,7 @@ class Shortlist:
         self._problem = problem
         self._evidence = evidence
         self._needs = needs
+        self._belief = needs.belief if needs is not None else None
 
     def best(self, *, arm: str | None = None) -> ShortlistedPolicy | None:
         """The policy to verify first: the cheapest that is feasible beyond the luck of its seeds; None if none is."""
@@ -73,56 +76,46 @@ class Shortlist:
         step = noise[0] if noise is not None else 0.0
         chosen: list[Assessed] = []
         for place in range(count):
-            clear = [a for a in accepted if a not in chosen and a.score >= self._evidence.target + place * step]
+            clear = [
+                a for a in accepted if a not in chosen and a.estimate.score >= self._evidence.target + place * step
+            ]
             chosen += clear[:1]
         chosen += [a for a in accepted if a not in chosen][: count - len(chosen)]
-        return tuple(self._handed_on(a) for a in sorted(chosen, key=lambda a: a.tried.cost))
+        return tuple(self._tried(a) for a in sorted(chosen, key=lambda a: a.tried.cost))
 
     def accepted(self, *, arm: str | None = None) -> tuple[ShortlistedPolicy, ...]:
         """Every policy that the search would stake a verification on, cheapest first."""
-        return tuple(self._handed_on(assessed) for assessed in self._accepted(arm))
+        return tuple(self._tried(assessed) for assessed in self._accepted(arm))
 
     def likeliest(self, *, arm: str | None = None) -> ShortlistedPolicy | None:
         """The policy that most probably reaches the target, accepted or not.
 
         For a search that trusts nothing: a verification of this policy tells by how much it missed.
         """
-        assessed = self._needs.assessed if self._needs is not None else ()
+        assessed = self._belief.assessed if self._belief is not None else ()
         tried = [a for a in assessed if arm in (None, a.tried.arm)]
-        best = max(tried, key=lambda a: (a.probability, a.score, -a.tried.cost), default=None)
-        return self._handed_on(best) if best is not None else None
+        best = max(tried, key=lambda a: (a.estimate.probability, a.estimate.score, -a.tried.cost), default=None)
+        return self._tried(best) if best is not None else None
 
     def leaders(self, arm: str, count: int) -> tuple[ShortlistedPolicy, ...]:
         """The policies of an arm that need least, accepted or not, each at the budget that it is expected to need."""
         if self._needs is None:
             return ()
-        units, needs = self._needs.leaders(arm)
-        points = [self._needs.point(row, arm) for row in units[:count]]
+        units, needs = self._needs.tried(arm)
+        points = [self._needs.places.point(row, arm) for row in units[:count]]
         pairs = zip(points, needs, strict=False)
         return tuple(self.outlook(point, (math.exp(need),))[0] for point, need in pairs)
 
     def outlook(self, coordinates: Mapping[str, Any], budgets: Sequence[float]) -> tuple[ShortlistedPolicy, ...]:
         """What the model expects of a policy at budgets, be they tried or not: the same point with each of them."""
-        if self._needs is None:
+        if self._belief is None:
             return ()
-        return tuple(self._expected(coordinates, one) for one in self._needs.outlook(coordinates, budgets))
-
-    def _expected(self, coordinates: Mapping[str, Any], found: Outlook) -> ShortlistedPolicy:
-        assert self._needs is not None
-        point = FrozenDict({**coordinates, "budget": found.budget})
-        tried = self._needs.nearest_trial(point)
-        own = self._evidence.find(point)
-        return ShortlistedPolicy(
-            policy=self._problem.policy(point),
-            coordinates=point,
-            cost=found.budget,
-            metric=self._problem.metric(found.score),
-            standard_error=found.standard_error,
-            spread=found.spread,
-            probability=found.probability,
-            num_seeds=0 if own is None else len(own.scores),
-            number=tried.first,
-        )
+        found = []
+        for budget, estimate in self._belief.outlook(coordinates, budgets):
+            point = FrozenDict({**coordinates, "budget": budget})
+            tried, own = self._belief.nearest_trial(point), self._evidence.find(point)
+            found.append(self._handed_on(point, estimate, 0 if own is None else len(own.scores), tried.first))
+        return tuple(found)
 
     def interval(self, arm: str) -> tuple[float, float] | None:
         """Between which costs the model sees the least one with which a policy of an arm reaches the target.
@@ -131,21 +124,24 @@ class Shortlist:
         search never met, so that where there is one the truth lies below. `benchmarks/search.py` counts how often it
         holds the true least cost (0.1 to 0.7). None if no run of the arm finished.
         """
-        return self._needs.interval(arm, np.random.default_rng(0)) if self._needs is not None else None
+        return interval(self._needs, arm, np.random.default_rng(0)) if self._needs is not None else None
 
     def _accepted(self, arm: str | None) -> tuple[Assessed, ...]:
-        return self._needs.accepted(arm) if self._needs is not None else ()
+        return self._belief.accepted(arm) if self._belief is not None else ()
 
-    def _handed_on(self, assessed: Assessed) -> ShortlistedPolicy:
+    def _tried(self, assessed: Assessed) -> ShortlistedPolicy:
         tried = assessed.tried
+        return self._handed_on(tried.point, assessed.estimate, len(tried.scores), tried.first)
+
+    def _handed_on(self, point: FrozenDict, estimate: Estimate, num_seeds: int, number: int) -> ShortlistedPolicy:
         return ShortlistedPolicy(
-            policy=self._problem.policy(tried.point),
-            coordinates=tried.point,
-            cost=tried.cost,
-            metric=self._problem.metric(assessed.score),
-            standard_error=assessed.standard_error,
-            spread=assessed.spread,
-            probability=assessed.probability,
-            num_seeds=len(tried.scores),
-            number=tried.first,
+            policy=self._problem.policy(point),
+            coordinates=point,
+            cost=float(point["budget"]),
+            metric=self._problem.metric(estimate.score),
+            standard_error=estimate.standard_error,
+            spread=estimate.spread,
+            probability=estimate.probability,
+            num_seeds=num_seeds,
+            number=number,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, UNIT, Frozen
 from subsettune.errors import ConfigError, Mistake
 from subsettune.facts import TaskFacts
 from subsettune.policy import FULL, Policy
+from subsettune.study.search.earlier import EarlierStudy, EarlierTrial
 from subsettune.study.search.observations import Outcome, TrialRecord
 from subsettune.study.search.problem import SearchProblem, SearchSettings
 from subsettune.study.search.search import Counts, Pause, Proposal, Search
@@ -135,8 +136,24 @@ class Simulation:
     counts: Counts
     trials: tuple[TrialRecord, ...]
 
+    def told(self, settings: SimulationSettings) -> EarlierStudy:
+        """What a later search is told of this one, which was made with some settings."""
+        assert settings.reference is not None, "differences to it are what a later search is told"
+        finished = ((t.point, t.outcome.metric) for t in self.trials if t.outcome is not None)
+        return EarlierStudy(
+            reference=settings.reference,
+            num_references=_NUM_REFERENCES,
+            noise=settings.noise,
+            trials=tuple(EarlierTrial(point=p, score=metric) for p, metric in finished if metric is not None),
+        )
 
-def simulate(space: Mapping[str, Any], runner: Runner, settings: SimulationSettings) -> Simulation:
+
+def simulate(
+    space: Mapping[str, Any],
+    runner: Runner,
+    settings: SimulationSettings,
+    earlier: Sequence[EarlierStudy] = (),
+) -> Simulation:
     """Search a space with a made-up runner.
 
     Args:
@@ -146,6 +163,7 @@ def simulate(space: Mapping[str, Any], runner: Runner, settings: SimulationSetti
             NaN or infinity a diverged one. It may have `curve(policy, seed, share_used)`, the metric on the way, by
             which trials are stopped early.
         settings: the made-up task, and how it is searched.
+        earlier: searches of nearly the same task, of which the search knows the trials; see `Simulation.told`.
 
     Raises:
         ConfigError: the space is wrong, or `q` is searched without N, P and M.
@@ -162,6 +180,7 @@ def simulate(space: Mapping[str, Any], runner: Runner, settings: SimulationSetti
         recipe=settings.recipe,
         reference=settings.reference,
         num_references=_NUM_REFERENCES,
+        earlier=tuple(earlier),
     )
     clock = _Clock(Search(problem, settings.search), runner, settings, problem.stems(settings.seed))
     clock.run()

@@ -8,17 +8,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
 from subsettune.config import FrozenDict
 from subsettune.policy import FULL, SUBSET
-from subsettune.study.search.encoding import Encoding
-from subsettune.study.search.frontier import Frontier
-from subsettune.study.search.needs import SEEDS, Needs, Wish, nearest, nearest_budget, recipe_point
+from subsettune.study.search.belief import SEEDS
+from subsettune.study.search.checks import checks, repeats
+from subsettune.study.search.current_model import CurrentModel
+from subsettune.study.search.journal import FIRST_PROPOSALS
+from subsettune.study.search.needs import Needs
 from subsettune.study.search.observations import PolicyObservations, SearchEvidence, TrialRecord
-from subsettune.study.search.problem import Known
+from subsettune.study.search.offers import Wish
+from subsettune.study.search.probes import probes
+from subsettune.study.search.recipe_point import nearest, nearest_budget, recipe_point
 from subsettune.study.search.samplers import ArmSampler, GPArmSampler, TPEArmSampler
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.samplers import Sampler
@@ -27,11 +32,13 @@ from subsettune.study.spec.space import Space
 _NUM_RECIPE = 2  # trials of the unchanged recipe that open the full arm
 _FULL_DESIGN, _SUBSET_DESIGN = 12, 4  # at most one trial in so many is spent on an arm's design
 _CLOSER = 0.6  # of what the recipe seems to need after one look: the budget of the second
+_TOLD_SHARE = 0.5  # of the coordinates: a design where earlier studies tell as much; without any a misled search ends
 _CHEAP = 0.33  # of what the recipe needs: the budget of a design
 _HYPER_WIDTH = 0.8  # e-folds; standard deviation of a design's hyperparameters about the recipe's
 _NEARLY = 1.1  # of what a subset seems to need: a shorter schedule that costs more than this is not improved on
 _RESERVE = 5  # trials that are kept for the checks of an arm of which no policy is accepted
 _CLOSING_SHARE = 0.15  # last share of the trials, in which every sampler gives way to repeats that can settle the best
+_MAX_CLOSING = 15  # trials of that share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,45 +86,6 @@ class SearchState:
     must: bool = False
 
 
-class CurrentModel:
-    """The models of what is known now, fitted when they are asked for.
-
-    Args:
-        space: to search.
-        evidence: shared with the search, which fills it.
-        known: before the first trial.
-        seed: of the search.
-    """
-
-    def __init__(self, space: Space, evidence: SearchEvidence, known: Known, seed: int) -> None:
-        self._encoding = Encoding(space)
-        self._evidence = evidence
-        self.known = known
-        self.seed = seed
-        self._frontier: Frontier | None = None
-        self._needs: Needs | None = None
-
-    def forget(self) -> None:
-        """Something was learnt."""
-        self._frontier = self._needs = None
-
-    @property
-    def _is_anything_known(self) -> bool:
-        return any(t.scores or t.optimistic or t.num_lost for t in self._evidence)
-
-    def needs(self) -> Needs | None:
-        """What each policy needs; None before anything is known."""
-        if self._needs is None and (self._is_anything_known or self.known.reference is not None):
-            self._needs = Needs(self._encoding, self._evidence, self.known)
-        return self._needs
-
-    def frontier(self) -> Frontier | None:
-        """The model by which the samplers choose what to repeat; None before anything ended."""
-        if self._frontier is None and self._is_anything_known:
-            self._frontier = Frontier(self._encoding, self._evidence)
-        return self._frontier
-
-
 class PlanSource(ABC):
     """A sampler: proposes points to try, and says what the next one is worth.
 
@@ -126,6 +94,9 @@ class PlanSource(ABC):
         evidence: shared with the search, which fills it.
         current: the model of it.
     """
+
+    proposals: ClassVar[int] = FIRST_PROPOSALS
+    """Raised when, after the same trials, others are proposed than before; see `Journal`."""
 
     def __init__(self, space: Space, evidence: SearchEvidence, current: CurrentModel) -> None:
         self._space = space
@@ -153,12 +124,13 @@ class FrontierSource(PlanSource):
 
     It begins cheap: the unchanged recipe at two budgets, then an arm's design at a fraction of what the recipe needs,
     where every category is met. From then on probes, while they pay and trials are left to check what they find, and
-    checks. It ends when nothing pays.
+    checks. It ends when nothing pays. Of an arm of which earlier studies tell as much as its design would, a smaller
+    design and one look at the recipe are left: by them it is seen whether what was told holds here.
     """
 
     def plans(self, state: SearchState, rng: np.random.Generator) -> Iterator[Plan]:
         """The opening, the design, then what gains most."""
-        if state.arm == FULL and state.num_in_arm < _NUM_RECIPE:
+        if state.arm == FULL and state.num_in_arm < self._num_recipe(state):
             yield self._recipe(state)
         needs = self._current.needs()
         design = self._design(state, needs)
@@ -170,16 +142,16 @@ class FrontierSource(PlanSource):
         wish = self._wish(state, needs)
         offers = []
         if state.must or state.remaining > self._reserve(state, needs):
-            offers = [(offer, 1.0) for offer in needs.probes(wish, rng)]
-        offers += [(offer, 0.0) for offer in needs.checks(wish, rng)]
+            offers = [(offer, 1.0) for offer in probes(needs, wish, rng)]
+        offers += [(offer, 0.0) for offer in checks(needs, wish, rng)]
         for offer, first in offers:
             value = offer.value + first
             yield Plan(point=offer.point, repeats=offer.repeats, value=value, is_probe=offer.is_probe)
 
     def _wish(self, state: SearchState, needs: Needs) -> Wish:
-        is_control = state.arm == FULL and bool(needs.accepted(FULL))  # of that, one is wanted in any case
+        is_control = state.arm == FULL and bool(needs.belief.accepted(FULL))  # of that, one is wanted in any case
         is_rival = state.arm != FULL or is_control
-        accepted = needs.accepted(None if is_rival else state.arm)
+        accepted = needs.belief.accepted(None if is_rival else state.arm)
         best = accepted[0].tried.cost if accepted else math.inf
         return Wish(
             arm=state.arm,
@@ -193,7 +165,7 @@ class FrontierSource(PlanSource):
         """Trials that are kept for checks."""
         if self._evidence.is_noise_free:
             return 1
-        open_ = sum(not needs.accepted(arm) for arm in self._space.arms)
+        open_ = sum(not needs.belief.accepted(arm) for arm in self._space.arms)
         return min(_RESERVE * open_ + 2, state.trials // 2)
 
     def _recipe(self, state: SearchState) -> Plan:
@@ -203,23 +175,19 @@ class FrontierSource(PlanSource):
         if state.num_in_arm:
             tried = self._evidence.find(point)
             is_seen = tried is not None and bool(tried.scores)
-            need = _CLOSER * needs.need(point, FULL) if needs is not None and is_seen else axis.from_unit(0.7)
+            need = _CLOSER * needs.of_point(point, FULL) if needs is not None and is_seen else axis.from_unit(0.7)
             point = FrozenDict(point | {"budget": nearest_budget(axis, need)})
         return Plan(point=point, value=math.inf)
 
     def _design(self, state: SearchState, needs: Needs | None) -> Plan | None:
         """One row of a Latin hypercube over all but the budget, at a fraction of what the recipe needs."""
-        axes = [axis for axis in self._space.axes(state.arm) if not axis.is_single and axis.name != "budget"]
-        first = _NUM_RECIPE if state.arm == FULL else 0
-        most = state.trials // (_FULL_DESIGN if state.arm == FULL else _SUBSET_DESIGN)
-        categories = max((len(axis.values) for axis in axes), default=0)
-        size = min(max(len(axes), categories), most)
-        index = state.num_in_arm - first
+        size = self._design_size(state, is_told=self._is_told(state))
+        index = state.num_in_arm - (self._num_recipe(state) if state.arm == FULL else 0)
         if not 0 <= index < size:
             return None
         budget = self._space["budget"]
         recipe = recipe_point(self._space, self._current.known, budget.from_unit(0.5))
-        need = needs.need(recipe, FULL) if needs is not None else budget.from_unit(0.65)
+        need = needs.of_point(recipe, FULL) if needs is not None else budget.from_unit(0.65)
 
         def value_of(axis: Coordinate) -> object:
             if axis.name == "budget":
@@ -230,6 +198,27 @@ class FrontierSource(PlanSource):
             return axis.from_unit(self._near_recipe(axis, place))
 
         return Plan(point=self._space.point(state.arm, value_of), value=math.inf, is_probe=True)
+
+    def _free_axes(self, arm: str) -> list[Coordinate]:
+        """The coordinates of an arm, but the budget, that have something to choose."""
+        return [axis for axis in self._space.axes(arm) if not axis.is_single and axis.name != "budget"]
+
+    def _design_size(self, state: SearchState, *, is_told: bool = False) -> int:
+        """As many as there are coordinates, or half of them, or else categories of one, as far as trials go round."""
+        axes = self._free_axes(state.arm)
+        num_axes = math.ceil(_TOLD_SHARE * len(axes)) if is_told else len(axes)
+        most = state.trials // (_FULL_DESIGN if state.arm == FULL else _SUBSET_DESIGN)
+        return min(max([num_axes, *(len(axis.values) for axis in axes)]), most)
+
+    def _num_recipe(self, state: SearchState) -> int:
+        return 1 if self._is_told(state) else _NUM_RECIPE
+
+    def _is_told(self, state: SearchState) -> bool:
+        """Whether earlier studies ran as many trials of an arm as its design here has, and met every category."""
+        told = [t.point for study in self._current.known.earlier for t in study.trials if t.arm == state.arm]
+        met = {axis.name: {point.get(axis.name) for point in told} for axis in self._free_axes(state.arm)}
+        has_met = all(met[axis.name] >= set(axis.values) for axis in self._free_axes(state.arm))
+        return has_met and len(told) >= max(self._design_size(state), 1)
 
     def _near_recipe(self, axis: Coordinate, place: float) -> float:
         """A place of a hyperparameter about the recipe's, within an e-fold mostly; of other axes, as it is."""
@@ -251,6 +240,8 @@ class SampledSource(PlanSource):
         current: the model of it.
         kind: of the sampler, one for each arm; None for points drawn evenly.
     """
+
+    proposals = 2  # the closing repeats are those of `checks`
 
     def __init__(
         self,
@@ -276,20 +267,24 @@ class SampledSource(PlanSource):
     def plans(self, state: SearchState, rng: np.random.Generator) -> Iterator[Plan]:
         """Repeats that can settle what is best; then the sampler's point, if there is a sampler."""
         if not self._evidence.is_noise_free:
-            closing = state.remaining <= min(_CLOSING_SHARE * state.trials, 15)
-            if closing and (frontier := self._current.frontier()) is not None:
-                accepted = frontier.accepted(None if state.rival else state.arm)
-                best = accepted[0].tried.cost if accepted else math.inf
-                again = [Plan(point=t.point, repeats=t) for t in frontier.repeats(state.arm, best)]
-                if not again:
-                    _draw_as_before(rng, len(self._space.axes(state.arm)), frontier.num_assessed(state.arm))
-                yield from again
+            if state.remaining <= min(_CLOSING_SHARE * state.trials, _MAX_CLOSING):
+                yield from self._repeats(state)
             hopeful = self._evidence.hopeful(state.arm)
             if hopeful is not None:
                 yield Plan(point=hopeful.point, repeats=hopeful)
         if self._samplers:
             running = [record for record in self._running.values() if record.arm == state.arm]
             yield Plan(point=self._samplers[state.arm].propose(running, int(rng.integers(2**31))))
+
+    def _repeats(self, state: SearchState) -> Iterator[Plan]:
+        """Repeats that pay, the best first."""
+        needs = self._current.needs()
+        if needs is None:
+            return
+        accepted = needs.belief.accepted(None if state.rival else state.arm)
+        best = accepted[0].tried.cost if accepted else math.inf
+        for offer in repeats(needs, Wish(arm=state.arm, best=best, is_rival=state.rival)):
+            yield Plan(point=offer.point, repeats=offer.repeats, value=offer.value)
 
 
 SOURCES: Mapping[Sampler, Callable[[Space, SearchEvidence, CurrentModel], PlanSource]] = {
@@ -298,19 +293,3 @@ SOURCES: Mapping[Sampler, Callable[[Space, SearchEvidence, CurrentModel], PlanSo
     "tpe": partial(SampledSource, kind=TPEArmSampler),
     "random": SampledSource,
 }
-
-
-def _draw_as_before(rng: np.random.Generator, num_axes: int, num_known: int) -> None:
-    """Draw the numbers that version 0.1 drew for new points it never used: a study that goes on is the same study."""
-    rng.random((768, num_axes))
-    sizes = [192] * 4
-    if num_known:
-        rng.integers(min(num_known, 8), size=512)
-        sizes = [512, *sizes]
-    for size in sizes:
-        rng.uniform(size=(size, 1))
-        rng.random((size, num_axes))
-        rng.uniform(size=(size, 1))
-        rng.standard_normal((size, num_axes))
-        rng.random((size, num_axes))
-        rng.random((size, num_axes))

@@ -15,7 +15,7 @@ from subsettune.config import AT_LEAST_ONE, NOT_EMPTY, NOT_NEGATIVE, POSITIVE, F
 from subsettune.errors import ConfigError, Mistake
 from subsettune.study.spec import components
 from subsettune.study.spec.components import Component
-from subsettune.study.spec.samplers import SamplerName
+from subsettune.study.spec.samplers import SamplerName, sampler_of
 from subsettune.study.spec.space_check import mistakes_in_space, read_space
 from subsettune.task import Task
 
@@ -48,6 +48,9 @@ class StudySettings:
         sampler: where trials come from; `auto` is `frontier` for up to 100 trials and `tpe` above.
         seed: of the search and of all runs.
         time_limit_s: no new trial starts after so many seconds of search; what is found by then is verified.
+        warm_start: earlier studies of the same space on nearly the same task, by run id or folder. The search knows
+            what their trials showed and begins with less of its own; they are neither seeds of its policies nor
+            evidence of their verification. For the sampler `frontier` alone.
     """
 
     trials: int = setting(30, rule=AT_LEAST_ONE)
@@ -63,6 +66,7 @@ class StudySettings:
     sampler: SamplerName = "auto"
     seed: int = setting(0, rule=NOT_NEGATIVE)
     time_limit_s: float | None = setting(None, rule=POSITIVE)
+    warm_start: tuple[str, ...] = ()
 
     @classmethod
     def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -76,6 +80,18 @@ class StudySettings:
         if self.seed_cap < self.seeds:
             message = config.must("max_seeds", f"at least seeds ({self.seeds})", self.max_seeds)
             raise ConfigError((Mistake(("max_seeds",), message),))
+        self._check_warm_start()
+
+    def _check_warm_start(self) -> None:
+        sampler, names = sampler_of(self.sampler, self.trials), list(self.warm_start)
+        message = None
+        if names and sampler != "frontier":
+            advice = f"The sampler {sampler} learns nothing from other studies: set sampler to frontier, or remove it."
+            message = config.must("warm_start", "empty", names, advice)
+        elif len(set(names)) < len(names) or "" in names:
+            message = config.must("warm_start", "a list of different studies", names)
+        if message is not None:
+            raise ConfigError((Mistake(("warm_start",), message),))
 
     @property
     def seed_cap(self) -> int:

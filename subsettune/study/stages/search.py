@@ -11,7 +11,9 @@ from subsettune.policy import FULL
 from subsettune.study.context import STEMS_BYTES, StudyContext
 from subsettune.study.execute.requests import Pause, RunRequest
 from subsettune.study.execute.sequence import RunSource
+from subsettune.study.results.known_before import TakenStudy
 from subsettune.study.results.records import RunRecord
+from subsettune.study.search.earlier import EarlierStudy, EarlierTrial
 from subsettune.study.search.journal_storage import journal_at
 from subsettune.study.search.problem import SearchProblem, SearchSettings
 from subsettune.study.search.search import WAIT, Outcome, Proposal, Search
@@ -40,6 +42,7 @@ class SearchStage:
             recipe=recipe_values(context.space, context.task.recipe),
             reference=reference.mean(context.references()),
             num_references=len(context.references()),
+            earlier=tuple(self._earlier(one) for one in context.known_before),
         )
         asked = context.settings
         settings = SearchSettings(
@@ -71,10 +74,24 @@ class SearchStage:
         self.context.stems.remove()
 
     def _noise(self) -> float:
-        """Spread of the metric over seeds, and at least that of one example's worth: ties happen by chance."""
         noise = self.context.folder.manifest.noise
         assert noise is not None, "the stage of the reference notes it"
+        return self._at_least_an_example(noise)
+
+    def _at_least_an_example(self, noise: float) -> float:
+        """A spread of the metric over seeds, or that of one example's worth: ties happen by chance."""
         return max(noise, 0.5 * self.context.resolution(len(self.context.data.validation)))
+
+    def _earlier(self, taken: TakenStudy) -> EarlierStudy:
+        """An earlier study as the search is told of it."""
+        sign = 1.0 if self.context.task.higher_is_better else -1.0
+        trials = (EarlierTrial(point=trial.coordinates, score=sign * trial.metric) for trial in taken.trials)
+        return EarlierStudy(
+            reference=sign * taken.reference,
+            num_references=taken.num_references,
+            noise=self._at_least_an_example(taken.noise),
+            trials=tuple(trials),
+        )
 
     def _is_out_of_time(self) -> bool:
         limit = self.context.settings.time_limit_s

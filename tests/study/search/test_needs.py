@@ -9,10 +9,17 @@ import pytest
 from facts import made_up_facts
 
 from subsettune.config import FrozenDict
+from subsettune.study.search.belief import ACCEPT, SEEDS, Belief
+from subsettune.study.search.checks import checks, repeats
 from subsettune.study.search.encoding import Encoding
-from subsettune.study.search.needs import ACCEPT, SEEDS, Needs, Wish, nearest, nearest_budget, recipe_point
+from subsettune.study.search.interval import interval
+from subsettune.study.search.needs import Needs
 from subsettune.study.search.observations import Outcome, SearchEvidence, TrialRecord
+from subsettune.study.search.offers import Wish
+from subsettune.study.search.places import Places
+from subsettune.study.search.probes import probes
 from subsettune.study.search.problem import Known, SearchProblem, SearchSettings
+from subsettune.study.search.recipe_point import nearest, nearest_budget, recipe_point
 from subsettune.study.search.search import DONE, Pause, Search
 from subsettune.study.spec.space import Space
 
@@ -51,17 +58,20 @@ class Trials:
             self.run(budget, true(budget, lr), lr)
         return self
 
+    def belief(self) -> Belief:
+        return Belief(Places(Encoding(SPACE), KNOWN), self.evidence)
+
     def needs(self) -> Needs:
-        return Needs(Encoding(SPACE), self.evidence, KNOWN)
+        return Needs(self.belief())
 
 
 def test_cheap_looks_tell_the_need_and_the_interval_holds_it() -> None:
     needs = Trials().look().needs()
     assert needs.least("full") == pytest.approx(0.3, rel=0.12)
-    low, high = needs.interval("full", np.random.default_rng(0)) or (1.0, 0.0)
+    low, high = interval(needs, "full", np.random.default_rng(0)) or (1.0, 0.0)
     assert low < 0.3 < high
     assert high / low < 2
-    assert needs.interval("subset", np.random.default_rng(0)) is None
+    assert interval(needs, "subset", np.random.default_rng(0)) is None
 
 
 @pytest.mark.parametrize("num_seeds", [1, SEEDS - 1, SEEDS])
@@ -69,22 +79,24 @@ def test_a_policy_is_accepted_on_three_seeds_and_not_before(num_seeds: int) -> N
     trials = Trials().look()
     for _ in range(num_seeds):
         trials.run(0.4, true(0.4))
-    accepted = trials.needs().accepted("full")
+    accepted = trials.belief().accepted("full")
     assert [a.tried.cost for a in accepted] == ([0.4] if num_seeds == SEEDS else [])
-    assert all(a.probability >= ACCEPT and a.standard_error > 0 and a.spread > 0 for a in accepted)
+    assert all(
+        a.estimate.probability >= ACCEPT and a.estimate.standard_error > 0 and a.estimate.spread > 0 for a in accepted
+    )
 
 
 def test_where_runs_like_it_go_wrong_three_good_seeds_are_not_enough() -> None:
     trials = Trials().look()
     for _ in range(SEEDS):
         trials.run(0.4, true(0.4))
-    assert trials.needs().accepted("full")
+    assert trials.belief().accepted("full")
     for budget in (0.38, 0.42):
         trials.run(budget, None)
-    assert not trials.needs().accepted("full")
+    assert not trials.belief().accepted("full")
     for _ in range(30):
         trials.run(0.4, true(0.4))
-    assert trials.needs().accepted("full")
+    assert trials.belief().accepted("full")
 
 
 def test_a_policy_that_lost_a_seed_is_never_accepted() -> None:
@@ -92,7 +104,7 @@ def test_a_policy_that_lost_a_seed_is_never_accepted() -> None:
     trials.run(0.4, None)
     for _ in range(40):
         trials.run(0.4, true(0.4))
-    assert not trials.needs().accepted("full")
+    assert not trials.belief().accepted("full")
 
 
 def test_seeds_that_scatter_make_a_wider_spread() -> None:
@@ -100,13 +112,13 @@ def test_seeds_that_scatter_make_a_wider_spread() -> None:
     for offset in (-0.004, 0.0, 0.004):
         calm.run(0.5, true(0.5) + offset / 10)
         wild.run(0.5, true(0.5) + offset)
-    spreads = [next(a.spread for a in t.needs().assessed if a.tried.cost == 0.5) for t in (calm, wild)]
+    spreads = [next(a.estimate.spread for a in t.belief().assessed if a.tried.cost == 0.5) for t in (calm, wild)]
     assert spreads[1] > 1.5 * spreads[0]
 
 
 def test_probes_begin_cheap_and_what_does_not_pay_is_left_out() -> None:
     needs, rng = Trials().look().needs(), np.random.default_rng(0)
-    offers = needs.probes(Wish(arm="subset", best=np.inf, is_rival=True), rng)
+    offers = probes(needs, Wish(arm="subset", best=np.inf, is_rival=True), rng)
     assert offers
     assert [offer.value for offer in offers] == sorted((offer.value for offer in offers), reverse=True)
     assert offers[0].value > 0
@@ -114,13 +126,22 @@ def test_probes_begin_cheap_and_what_does_not_pay_is_left_out() -> None:
     trials = Trials().look()
     for _ in range(8):
         trials.run(0.0201, TARGET + 0.005)
-    assert trials.needs().checks(Wish(arm="full", best=0.0202), rng) == []
+    assert checks(trials.needs(), Wish(arm="full", best=0.0202), rng) == []
 
 
 def test_a_check_is_wanted_somewhat_above_the_need() -> None:
-    offers = Trials().look().needs().checks(Wish(arm="full", best=np.inf), np.random.default_rng(0))
+    offers = checks(Trials().look().needs(), Wish(arm="full", best=np.inf), np.random.default_rng(0))
     assert 0.28 < offers[0].point["budget"] < 0.45
     assert not offers[0].is_probe
+
+
+def test_repeats_are_the_checks_of_what_was_tried() -> None:
+    trials = Trials().look()
+    trials.run(0.4, true(0.4))
+    wish, needs = Wish(arm="full", best=np.inf), trials.needs()
+    found = repeats(needs, wish)
+    assert [(offer.point["budget"], offer.repeats is not None) for offer in found] == [(0.4, True)]
+    assert found[0] in checks(needs, wish, np.random.default_rng(0))
 
 
 def test_the_recipe_is_tried_first_twice_and_cheaply() -> None:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
-from subsettune.study.search import process
-from subsettune.study.search.process import Frame, Sightings, fit
-from subsettune.study.search.surrogate import Array, distance
+from subsettune.study.search import fitting
+from subsettune.study.search.fitting import fit
+from subsettune.study.search.kernel import Array, distance
+from subsettune.study.search.process import Frame, Points, Sightings
 
 FRAME = Frame(
     is_category=np.array([False, False, False, True, False]),
@@ -46,11 +47,13 @@ def test_the_gradient_is_the_derivative_of_the_evidence() -> None:
     rng = np.random.default_rng(0)
     x = points(rng, 12)
     pieces = np.stack([distance(c, c, bool(k)) for c, k in zip(x.T, FRAME.is_category, strict=True)])
-    fixed = FRAME.basis(x) @ FRAME.basis(x).T
-    given = (FRAME, pieces, fixed, rng.standard_normal(12), rng.uniform(0.5, 2.0, 12))
+    two = Points(frame=FRAME, x=x, study=np.repeat([1, 0], 6), kinship=np.repeat([0.8, 1.0], 6))
+    relation, of_basis = two.relations
+    fixed = FRAME.basis(x) @ FRAME.basis(x).T * of_basis
+    given = (FRAME, pieces, relation, fixed, rng.standard_normal(12), rng.uniform(0.5, 2.0, 12))
     for _ in range(5):
         theta = 0.4 * rng.standard_normal(8)
-        value, gradient = (lambda t, i=i: process._negative_evidence(t, *given)[i] for i in (0, 1))
+        value, gradient = (lambda t, i=i: fitting._negative_evidence(t, *given)[i] for i in (0, 1))
         assert check_grad(value, gradient, theta) < 1e-4
 
 
@@ -87,13 +90,13 @@ def test_the_covariance_is_that_of_the_standard_deviations() -> None:
 def test_a_run_gone_wrong_counts_less_and_one_that_does_well_does_not() -> None:
     prior, variance = np.full((6, 6), 0.5) + 0.1 * np.eye(6), np.full(6, 0.01)
     x = points(np.random.default_rng(4), 6)
-    data = sightings(x, 0.001, np.random.default_rng(4))
+    given = fitting.Prior(mean=FRAME.mean(x), covariance=prior)
     low = FRAME.mean(x) + np.array([0.1, -0.1, 0.0, -6.0, 0.1, 0.0])
-    inflation, residual = process._robust(data, prior, low, variance)
+    inflation, residual = fitting._robust(given, low, variance)
     assert residual[3] < -4
     assert inflation[3] > 10
     assert np.delete(inflation, 3) == pytest.approx(np.ones(5))
-    inflation, residual = process._robust(data, prior, 2 * FRAME.mean(x) - low, variance)
+    inflation, residual = fitting._robust(given, 2 * FRAME.mean(x) - low, variance)
     assert residual[3] > 4
     assert inflation[3] == 1
 

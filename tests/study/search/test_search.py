@@ -18,7 +18,9 @@ from optuna.trial import TrialState
 
 from subsettune.errors import StudyError
 from subsettune.policy import Policy
+from subsettune.study.search import belief
 from subsettune.study.search.early_stopping import NUM_FINISHED, GainRule, is_stop_audit
+from subsettune.study.search.fitting import fit
 from subsettune.study.search.observations import SearchEvidence, TrialRecord
 from subsettune.study.search.problem import SearchProblem, SearchSettings
 from subsettune.study.search.search import DONE, WAIT, Outcome, Pause, Proposal, Search
@@ -387,6 +389,28 @@ def test_a_journal_of_another_study_is_refused(tmp_path: Path) -> None:
         make(3, storage=backend, target=0.5, seed=9)
 
 
+@pytest.mark.parametrize(("sampler", "goes_on"), [("frontier", True), ("random", False)])
+def test_a_journal_without_a_version_goes_on_only_where_proposals_are_as_they_were(
+    tmp_path: Path, sampler: str, goes_on: bool
+) -> None:
+    """As those of before versions were noted."""
+    path = tmp_path / "journal"
+    drive(make(6, sampler=sampler, storage=JournalFileBackend(str(path))), noisy, count=5)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if '"proposals"' not in line))
+    assert len(make(5, sampler=sampler, storage=JournalFileBackend(str(path))).records) == 5
+    if goes_on:
+        assert drive(make(20, sampler=sampler, storage=JournalFileBackend(str(path))), noisy)
+        return
+    with pytest.raises(StudyError) as caught:
+        make(9, sampler=sampler, storage=JournalFileBackend(str(path)))
+    assert str(caught.value) == (
+        "the search of 'search' was begun by a version that proposes other trials after the same ones: it would be no "
+        "search of either. Go on with the version that began it, or choose another --run-id; `show` and `report` still "
+        "read it."
+    )
+
+
 def test_a_damaged_journal_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     drive(make(3, storage=JournalFileBackend(str(path))))
@@ -508,6 +532,25 @@ def test_proposals_are_those_of_version_0_1_whose_coordinates_had_other_names() 
     assert [p.coordinates["transition"] for p in proposals[5:8]] == ["keep", "shrink_perturb", "keep"]
     shrinks = [p.coordinates.get("shrink_perturb.shrink") for p in (proposals[6], proposals[9])]
     assert shrinks == pytest.approx([0.9613418796749285, 0.712373592827664])
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_the_model_is_fitted_once_for_each_trial_that_ends(parallel: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fits = []
+    monkeypatch.setattr(belief, "fit", lambda data: fits.append(len(data.score)) or fit(data))
+    search = make(12, sampler="frontier", parallel=parallel, noise=0.003)
+    waiting: list[Proposal] = []
+    while True:
+        while not isinstance(proposal := search.propose(), Pause):
+            waiting.append(proposal)
+            search.shortlist.leaders("full", 3)
+        if not waiting:
+            break
+        ended = waiting.pop()
+        search.shortlist.best()
+        search.tell(ended.number, Outcome(cause="finished", metric=noisy(ended)))
+    assert len(search.records) > 8
+    assert len(fits) <= len(search.records) * (1 if parallel == 1 else 2)
 
 
 def test_every_sampler_that_a_study_may_name_is_there() -> None:

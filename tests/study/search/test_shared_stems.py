@@ -97,8 +97,8 @@ def test_the_next_runs_of_a_policy_are_done_by_those_of_the_same_number(stems: S
     assert SearchEvidence(TARGET, 0.01).done(full(0.4), 3) == 0
 
 
-def test_runs_that_began_alike_tell_less_than_others() -> None:
-    evidence = SearchEvidence(TARGET, 0.01)
+def test_runs_that_began_alike_tell_less_than_others(stems: SharedStems) -> None:
+    evidence = SearchEvidence(TARGET, 0.01, stems)
     for number, (budget, seed) in enumerate([(0.3, 7), (0.3, 8), (0.4, 7), (0.5, 9)]):
         ended(evidence, number, full(budget), seed)
     worth = [evidence.worth(tried) for tried in evidence]

@@ -7,7 +7,8 @@ from typing import cast
 from facts import made_up_facts
 
 from subsettune.config import FrozenDict
-from subsettune.study.search.needs import Assessed, Needs
+from subsettune.study.search.belief import Assessed, Estimate
+from subsettune.study.search.needs import Needs
 from subsettune.study.search.observations import PolicyObservations, SearchEvidence
 from subsettune.study.search.problem import SearchProblem
 from subsettune.study.search.shortlist import Shortlist
@@ -22,6 +23,7 @@ class Believed:
 
     def __init__(self, *assessed: Assessed) -> None:
         self.assessed = assessed
+        self.belief = self
 
     def accepted(self, arm: str | None = None) -> tuple[Assessed, ...]:
         kept = [a for a in self.assessed if a.is_accepted and arm in (None, a.tried.arm)]
@@ -32,14 +34,8 @@ def assessed(cost: float, score: float, *, arm: str = "full", probability: float
     subset = {"switch": 0.5, "subset_share": 0.1} if arm == "subset" else {}
     point = FrozenDict({"arm": arm, "budget": cost} | subset)
     tried = PolicyObservations(point=point, cost=cost, first=int(1000 * cost), scores=[score, score])
-    return Assessed(
-        tried=tried,
-        score=score,
-        standard_error=0.002,
-        spread=0.004,
-        probability=probability,
-        is_accepted=probability >= 0.9,
-    )
+    estimate = Estimate(score=score, standard_error=0.002, spread=0.004, probability=probability)
+    return Assessed(tried=tried, estimate=estimate, is_accepted=probability >= 0.9)
 
 
 def shortlist(*held: Assessed, noise: float | None = 0.01, higher_is_better: bool = True) -> Shortlist:

