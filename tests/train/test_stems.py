@@ -174,6 +174,14 @@ def test_a_damaged_stem_is_passed_over(tiny_data: Data, tmp_path: Path) -> None:
     assert 0 < again.shared_flops < int(longest.removesuffix(".checkpoint")[-20:])
 
 
+@pytest.mark.parametrize("size", [1, 10**6, 10**12, 10**18])
+def test_a_grid_of_stems_ends(size: int) -> None:
+    places = stems_of(997 * size, 31 * size)
+    assert list(places) == sorted(set(places))
+    assert places[-1] == 997 * size
+    assert 5 < len(places) < 12
+
+
 def test_a_grid_of_stems() -> None:
     places = stems_of(1_000_000, 7000)
     assert places[-1] == 1_000_000

@@ -31,8 +31,10 @@ def next_stem_flops(spent_flops: int, end_flops: int, pass_flops: int) -> int:
         pass_flops: of a pass; the places are powers of `SPACING` passes, for all runs the same.
     """
     after = max(spent_flops + 1, end_flops / REACH)
-    power = math.ceil(math.log(after / pass_flops, SPACING))
-    return min(math.ceil(SPACING**power * pass_flops), end_flops)
+    power = math.floor(math.log(after / pass_flops, SPACING))
+    while (place := math.ceil(SPACING**power * pass_flops)) < after:  # a logarithm of large numbers is off by more
+        power += 1
+    return min(place, end_flops)
 
 
 def stems_of(end_flops: int, pass_flops: int) -> tuple[int, ...]:
