@@ -16,7 +16,17 @@ from subsettune.study.search.belief import ACCEPT, RISK, SEEDS
 from subsettune.study.search.kernel import Array
 from subsettune.study.search.needs import Needs
 from subsettune.study.search.observations import PolicyObservations
-from subsettune.study.search.offers import NUM_LEADERS, OVERHEAD, PAYS, Offer, Wish, already_trained, perturb, to_beat
+from subsettune.study.search.offers import (
+    NUM_LEADERS,
+    OVERHEAD,
+    PAYS,
+    Offer,
+    Wish,
+    already_trained,
+    charged,
+    perturb,
+    to_beat,
+)
 
 _Z = float(ndtri(ACCEPT))
 _NUM_CHECKED = 48  # manners near the leaders that a check may be of
@@ -57,8 +67,8 @@ def _gain(needs: Needs, x: Array, runs: Array, done: Array, wish: Wish) -> Array
     """(m,) net gain of `runs` more runs at each of `x`, of which others have trained `done` references."""
     t = x[:, needs.places.frame.trend]
     reference = math.log(wish.best) if math.isfinite(wish.best) else to_beat(needs, wish) + _NOTHING_YET
-    cost = runs * np.exp(t) + OVERHEAD - done
-    return np.asarray(_chance(needs, x, runs) * np.maximum(reference - t, 0.0) - PAYS * cost)
+    gain = _chance(needs, x, runs) * np.maximum(reference - t, 0.0)
+    return np.asarray(gain - PAYS * charged(gain, runs * np.exp(t) + OVERHEAD, done))
 
 
 def _repeats(needs: Needs, wish: Wish) -> Iterator[Offer]:

@@ -10,7 +10,17 @@ from scipy.special import ndtr
 from subsettune.study.search.belief import RISK
 from subsettune.study.search.kernel import Array
 from subsettune.study.search.needs import Needs
-from subsettune.study.search.offers import NUM_LEADERS, OVERHEAD, PAYS, Offer, Wish, already_trained, perturb, to_beat
+from subsettune.study.search.offers import (
+    NUM_LEADERS,
+    OVERHEAD,
+    PAYS,
+    Offer,
+    Wish,
+    already_trained,
+    charged,
+    perturb,
+    to_beat,
+)
 
 _NUM_GLOBAL, _NUM_LOCAL, _NUM_ROUNDS = 192, 160, 2
 _NUM_NEIGHBOURS = 12  # looked at around each of the manners kept
@@ -73,7 +83,7 @@ def _probe(needs: Needs, units: Array, arm: str, need: float, gain: float) -> Of
     total = sd**2 + process.noise(mean) ** 2
     removed = process.covariance(x, at_need)[:, 0] ** 2 / total
     removed = np.clip(removed / process.predict(at_need)[1] ** 2, 0.0, 1.0)
-    cost = np.exp(t) + OVERHEAD - already_trained(needs, rows, arm)
+    cost = charged(gain * removed, np.exp(t) + OVERHEAD, already_trained(needs, rows, arm))
     best = int(np.argmax(gain * removed / cost))
     return Offer(
         value=float(gain * removed[best] - PAYS * cost[best]),

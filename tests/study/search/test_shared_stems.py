@@ -12,6 +12,7 @@ from facts import made_up_facts
 from subsettune.config import FrozenDict
 from subsettune.policy import Policy
 from subsettune.study.search.observations import ECHO, Outcome, SearchEvidence, TrialRecord
+from subsettune.study.search.offers import PAYS, charged
 from subsettune.study.search.shared_stems import SharedStems
 from subsettune.study.search.simulate import Simulation, SimulationSettings, simulate
 from subsettune.train.planning.stem_places import SPACING, Prefix
@@ -145,3 +146,9 @@ def test_a_simulation_that_shares_nothing_gives_every_run_a_seed_of_its_own() ->
     found = search(runner, 0.0)
     assert len({seed for _, seed in runner.runs}) == len(runner.runs)
     assert found.compute == pytest.approx(math.fsum(budget for budget, _ in runner.runs))
+
+
+def test_what_others_have_trained_counts_only_where_a_run_would_pay_anyhow() -> None:
+    gain, cost, done = np.array([0.1, 0.1]), np.array([1.0, 3.0]), np.array([0.8, 2.9])
+    assert PAYS == 0.05
+    assert charged(gain, cost, done) == pytest.approx([0.2, 3.0])
