@@ -43,12 +43,14 @@ def set_up(seed: int) -> tuple[dict[str, Entry], Rules]:
         resolution=float(rng.choice([0, 1 / 360])),
         usual_spread=0.003,
     )
-    first, second, cheap = (int(rng.integers(*around)) for around in ((200, 600), (300, 900), (100, 300)))
+    first, between, cheap = (int(rng.integers(*around)) for around in ((200, 600), (300, 900), (100, 300)))
     entries = {
         "first": Entry(cost_flops=first, share=0.4, has_twin=bool(rng.random() < 0.7)),
-        "second": Entry(cost_flops=second, share=0.3, has_twin=bool(rng.random() < 0.5)),
         "recipe": Entry(cost_flops=900, share=0.3, is_last_resort=True),
-        "cheap": Entry(cost_flops=cheap, share=0.0, has_twin=bool(rng.random() < 0.7)),
+        "between": Entry(cost_flops=between, share=float(rng.choice([0.0, 0.3])), has_twin=bool(rng.random() < 0.5)),
+        "cheap": Entry(
+            cost_flops=cheap, share=0.0, is_extra=bool(rng.random() < 0.7), has_twin=bool(rng.random() < 0.7)
+        ),
     }
     return entries, rules
 
@@ -140,5 +142,5 @@ def test_the_quick_tables_print(bench: ModuleType, capsys: pytest.CaptureFixture
     for name in ("power", "study", "futility"):
         bench.TABLES[name](0.05, 40, np.random.default_rng(0))
     text = capsys.readouterr().out
-    assert "Power of a policy with 0.4 of the level, spread 0.4 margins" in text
+    assert "Power of a policy with 0.5 of the level, spread 0.4 margins" in text
     assert text.count("the recipe alone is good") == 3
