@@ -11,7 +11,7 @@ import numpy as np
 
 from subsettune.config import FrozenDict
 from subsettune.policy import Policy
-from subsettune.study.search.needs import Assessed, Needs, Outlook
+from subsettune.study.search.needs import Assessed, Needs, Outlook, nearest_budget, recipe_point
 from subsettune.study.search.observations import SearchEvidence
 from subsettune.study.search.problem import SearchProblem
 
@@ -106,6 +106,12 @@ class Shortlist:
         if self._needs is None:
             return ()
         return tuple(self._expected(coordinates, one) for one in self._needs.outlook(coordinates, budgets))
+
+    def recipe(self, budget: float) -> ShortlistedPolicy | None:
+        """What the model expects of the unchanged recipe at the nearest budget of the space; None before any trial."""
+        space = self._problem.space
+        point = recipe_point(space, self._problem.known, nearest_budget(space["budget"], budget))
+        return next(iter(self.outlook(point, (budget,))), None)
 
     def _expected(self, coordinates: Mapping[str, Any], found: Outlook) -> ShortlistedPolicy:
         assert self._needs is not None
