@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from subsettune.study.verification.lineup import Entry, Hypothesis, levels
+from subsettune.study.verification.lineup import Entry, Hypothesis, levels, sizes_of
 from subsettune.study.verification.noninferiority import (
     FUTILE_BELOW,
     Array,
@@ -29,7 +29,6 @@ from subsettune.study.verification.noninferiority import (
     allot,
     judge,
     plan,
-    sizes,
     spending,
     spread_floor,
 )
@@ -114,12 +113,7 @@ class _Batch:
         self.cheapest_first = [tuple(entries).index(name) for name in names]
         self.costs = np.array([entry.cost_flops for entry in entries.values()])
         self.sizes: list[tuple[Size, ...]] = [
-            sizes(
-                rules,
-                entries[one.name].cost_flops / reference_flops,
-                is_last_resort=entries[one.name].is_last_resort and not one.is_twin,
-            )
-            for one in self.all
+            sizes_of(entries[one.name], rules, reference_flops, is_twin=one.is_twin) for one in self.all
         ]
         self.done = np.zeros((self.num, len(entries)), dtype=np.int64)
         self.twin_of = np.full(self.num, NONE)
@@ -287,8 +281,5 @@ def compared(differences: Array, looks: tuple[int, ...], level: float, floor: fl
 
 def most_drawn(entries: Mapping[str, Entry], rules: Rules, reference_flops: int) -> int:
     """Runs that the longest of all looks takes."""
-    looks = (
-        sizes(rules, entry.cost_flops / reference_flops, is_last_resort=entry.is_last_resort)
-        for entry in entries.values()
-    )
+    looks = (sizes_of(entries[one.name], rules, reference_flops, is_twin=one.is_twin) for one in hypotheses(entries))
     return max(max(size) for size in itertools.chain.from_iterable(looks))

@@ -23,6 +23,7 @@ import numpy as np
 from many_verifications import Drawn, Ended, Flags
 from scipy import stats
 
+from subsettune.study.verification.candidates import SHARES
 from subsettune.study.verification.lineup import Entry
 from subsettune.study.verification.noninferiority import (
     FUTILE_BELOW,
@@ -175,14 +176,14 @@ class Design:
     max_seeds: int = 10
 
 
-def line_up(first: float = 0.4, second: float = 0.6, third: float = 0.25) -> dict[str, Entry]:
-    """Two candidates with alpha, the recipe as a last resort, and a cheaper one without: more than a study draws up."""
-    costs = [round(cost * WHOLE) for cost in (first, second, 0.9, third)]
+def line_up() -> dict[str, Entry]:
+    """As a study draws it up (`verification/candidates`), of subset policies, the dearest kind: each has a twin."""
     return {
-        "first": Entry(cost_flops=costs[0], share=0.4, has_twin=True),
-        "second": Entry(cost_flops=costs[1], share=0.3),
-        "recipe": Entry(cost_flops=costs[2], share=0.3, is_last_resort=True),
-        "cheap": Entry(cost_flops=costs[3], share=0.0, has_twin=True),
+        "first": Entry(cost_flops=round(0.4 * WHOLE), share=SHARES[0], has_twin=True),
+        "between": Entry(cost_flops=round(0.6 * WHOLE), share=SHARES[1], has_twin=True),
+        "recipe": Entry(cost_flops=round(0.9 * WHOLE), share=SHARES[2], is_last_resort=True),
+        "lower": Entry(cost_flops=round(0.49 * WHOLE), share=0.0, has_twin=True),
+        "cheap": Entry(cost_flops=round(0.25 * WHOLE), share=0.0, is_extra=True, has_twin=True),
     }
 
 
@@ -197,7 +198,7 @@ ALL = frozenset(line_up())
 def designs() -> Iterator[Design]:
     """Those of the tables of errors."""
     for seeds, most in ((5, 10), (3, 10), (8, 16)):
-        yield Design(name="all four at the margin", entries=line_up(), at_margin=ALL, seeds=seeds, max_seeds=most)
+        yield Design(name="all five at the margin", entries=line_up(), at_margin=ALL, seeds=seeds, max_seeds=most)
         yield Design(
             name="first and its twin equal, others at margin",
             entries=line_up(),
@@ -208,10 +209,12 @@ def designs() -> Iterator[Design]:
         )
     last = ALL - {"recipe"}
     yield Design(name="recipe equal, others at margin", entries=line_up(), at_margin=last, twins_at_margin=False)
-    yield Design(name="first, second equal, others at margin", entries=line_up(), at_margin=last - {"first", "second"})
+    yield Design(
+        name="first, between equal, others at margin", entries=line_up(), at_margin=last - {"first", "between"}
+    )
     for cost in (0.1, 0.25, 0.6, 1.0):
         yield Design(name=f"one at the margin, cost {cost:g}", entries=alone(cost), at_margin=frozenset({"one"}))
-    yield Design(name="all four at margin, 3 extensions", entries=line_up(), at_margin=ALL, rounds=4)
+    yield Design(name="all five at margin, 3 extensions", entries=line_up(), at_margin=ALL, rounds=4)
     yield Design(name="recipe equal, 3 extensions", entries=line_up(), at_margin=last, rounds=4)
 
 
@@ -350,8 +353,8 @@ WINS: tuple[Win, ...] = (
 def win_table(alpha: float, repeats: int, rng: np.random.Generator) -> None:
     """How often a placebo is claimed to be better than plain training of equal compute."""
     entries = {
-        "one": Entry(cost_flops=400, share=0.4, has_twin=True),
-        "recipe": Entry(cost_flops=900, share=0.6, is_last_resort=True),
+        "one": Entry(cost_flops=400, share=SHARES[0], has_twin=True),
+        "recipe": Entry(cost_flops=900, share=1 - SHARES[0], is_last_resort=True),
     }
     print(f"\nA win is claimed of a policy that is as good as its twin; seeds 5, max_seeds 10, n = {repeats}")
     print(f"  {'':<40} {'rate':>7}  {'99 % interval':<16}        of those that passed")
@@ -376,7 +379,8 @@ def power_tables(alpha: float, repeats: int, rng: np.random.Generator) -> None:
     """P(pass) of the first of a line-up against its true difference, and what its test costs."""
     shifts = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25)
     for spread in (0.4, 0.6, 1.0):
-        print(f"\nPower of a policy with 0.4 of the level, spread {spread:g} margins; seeds 5 to 10, n = {repeats}")
+        level = f"{SHARES[0]:g} of the level, spread {spread:g} margins"
+        print(f"\nPower of a policy with {level}; seeds 5 to 10, n = {repeats}")
         print("  cost  true difference / margin:" + "".join(f"{s:>15g}" for s in shifts))
         for cost in (0.1, 0.25, 0.6, 1.0):
             cells = [_power(spread, shift, cost, alpha, repeats, rng) for shift in shifts]
@@ -388,7 +392,7 @@ def _power(
     spread: float, shift: float, cost: float, alpha: float, repeats: int, rng: np.random.Generator
 ) -> tuple[float, float]:
     """A cell of the table: chance to pass, and conventional trainings spent."""
-    entries = {"one": Entry(cost_flops=round(cost * WHOLE), share=0.4)}
+    entries = {"one": Entry(cost_flops=round(cost * WHOLE), share=SHARES[0])}
     noise = Noise(name="", draw=normal(spread), spread=spread)
     rules = rules_for(Design(name="", entries=entries, at_margin=frozenset()), noise, alpha)
     own, reference = noise.draw(rng, (repeats, 1, many.most_drawn(entries, rules, WHOLE)))
@@ -399,23 +403,23 @@ def _power(
 
 def study_table(alpha: float, repeats: int, rng: np.random.Generator) -> None:
     """What becomes of a whole line-up, for some truths."""
-    truths = (
-        ("all equal the reference", (0.0, 0.0, 0.0, 0.0)),
-        ("the cheap one at half the margin", (0.0, 0.0, 0.0, -0.5)),
-        ("as a curve of accuracy over compute is", (-0.5, -0.25, 0.0, -0.8)),
-        ("the recipe alone is good", (-1.0, -1.0, 0.0, -1.0)),
+    truths: tuple[tuple[str, dict[str, float]], ...] = (
+        ("all equal the reference", {}),
+        ("the cheap one at half the margin", {"cheap": -0.5}),
+        ("as a curve of accuracy over compute is", {"first": -0.5, "lower": -0.38, "between": -0.25, "cheap": -0.8}),
+        ("the recipe alone is good", dict.fromkeys(ALL - {"recipe"}, -1.0)),
     )
     entries = line_up()
-    print(
-        f"\nA line-up of costs 0.4, 0.6, 0.9, 0.25 (first, second, recipe, cheap); seeds 5, max_seeds 10, n = {repeats}"
-    )
+    costs = ", ".join(f"{name} {entry.cost_flops / WHOLE:g}" for name, entry in entries.items())
+    print(f"\nA line-up of costs {costs}; seeds 5, max_seeds 10, n = {repeats}")
     print("  passed: any, the first, the cheap one, the twin of what won; conventional trainings spent, and references")
     for spread in (0.25, 0.5, 1.0):
         for name, shifts in truths:
             noise = Noise(name="", draw=normal(spread), spread=spread)
             rules = rules_for(Design(name="", entries=entries, at_margin=frozenset()), noise, alpha)
-            own, reference = noise.draw(rng, (repeats, 6, many.most_drawn(entries, rules, WHOLE)))
-            moved = own + np.array([*shifts, shifts[0], shifts[3]])[:, None]
+            every = many.hypotheses(entries)
+            own, reference = noise.draw(rng, (repeats, len(every), many.most_drawn(entries, rules, WHOLE)))
+            moved = own + np.array([shifts.get(one.name, 0.0) for one in every])[:, None]
             drawn = Drawn(reference=MARGIN * reference, own=MARGIN * moved)
             ended = many.carry_out(entries, rules, drawn, reference_flops=WHOLE)
             print(f"  spread {spread:<5g}{name:<40}" + _outcome(entries, ended))
@@ -424,8 +428,9 @@ def study_table(alpha: float, repeats: int, rng: np.random.Generator) -> None:
 def _outcome(entries: Mapping[str, Entry], ended: Ended) -> str:
     costs = np.array([entries[one.name].cost_flops / WHOLE for one in many.hypotheses(entries)])
     spent = float(np.mean(ended.reference_runs + ended.own_runs @ costs))
-    passed = ended.passed.mean(axis=0)
-    rates = (float((ended.winner >= 0).mean()), passed[0], passed[3], passed[4] + passed[5])
+    names, passed = tuple(entries), ended.passed.mean(axis=0)
+    first, cheap, twins = passed[names.index("first")], passed[names.index("cheap")], passed[len(names) :].sum()
+    rates = (float((ended.winner >= 0).mean()), first, cheap, twins)
     return "".join(f"{rate:7.3f}" for rate in rates) + f"{spent:8.1f}{ended.reference_runs.mean():6.1f}"
 
 

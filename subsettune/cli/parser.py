@@ -245,7 +245,8 @@ def _warm_start_option(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="RUN",
         help="earlier studies of the same space on nearly the same task, by run id or folder:\n"
-        "the search knows what their trials showed, and needs fewer of its own",
+        "the search knows what their trials showed, and needs fewer of its own, as in\n"
+        "--run-id mnist-tuesday --warm-start mnist-monday",
     )
 
 

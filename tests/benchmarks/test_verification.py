@@ -43,12 +43,15 @@ def set_up(seed: int) -> tuple[dict[str, Entry], Rules]:
         resolution=float(rng.choice([0, 1 / 360])),
         usual_spread=0.003,
     )
-    first, second, cheap = (int(rng.integers(*around)) for around in ((200, 600), (300, 900), (100, 300)))
+    first, between, cheap = (int(rng.integers(*around)) for around in ((200, 600), (300, 900), (100, 300)))
     entries = {
         "first": Entry(cost_flops=first, share=0.4, has_twin=bool(rng.random() < 0.7)),
-        "second": Entry(cost_flops=second, share=0.3, has_twin=bool(rng.random() < 0.5)),
+        "between": Entry(cost_flops=between, share=0.3, has_twin=bool(rng.random() < 0.5)),
         "recipe": Entry(cost_flops=900, share=0.3, is_last_resort=True),
-        "cheap": Entry(cost_flops=cheap, share=0.0, has_twin=bool(rng.random() < 0.7)),
+        "lower": Entry(cost_flops=(first + between) // 2, share=0.0, has_twin=bool(rng.random() < 0.5)),
+        "cheap": Entry(
+            cost_flops=cheap, share=0.0, is_extra=bool(rng.random() < 0.7), has_twin=bool(rng.random() < 0.7)
+        ),
     }
     return entries, rules
 
@@ -87,13 +90,13 @@ def test_what_is_simulated_is_the_state_machine(many: ModuleType, seed: int) -> 
     for i in range(NUM_STUDIES):
         made = one_by_one(entries, rules, reference[i], own[i])
         runs = [run["name"] for run in made.to_mapping()["runs"]]
-        assert [made.verdicts[name].passed is True for name in names] == ended.passed[i, :4].tolist()
+        assert [made.verdicts[name].passed is True for name in names] == ended.passed[i, :5].tolist()
         assert (made.winner or "-") == ("-" if ended.winner[i] < 0 else names[ended.winner[i]])
         assert runs.count(REFERENCE) == ended.reference_runs[i]
-        assert [runs.count(name) for name in names] == ended.own_runs[i, :4].tolist()
-        assert runs.count("equal") == ended.own_runs[i, 4:].sum()
+        assert [runs.count(name) for name in names] == ended.own_runs[i, :5].tolist()
+        assert runs.count("equal") == ended.own_runs[i, 5:].sum()
         twin = made.verdicts.get("equal")
-        assert (twin is not None and twin.passed is True) == ended.passed[i, 4:].any()
+        assert (twin is not None and twin.passed is True) == ended.passed[i, 5:].any()
         assert ("equal" in made.contrasts and made.contrasts["equal"].shown is True) == ended.shown[i]
 
 
@@ -140,5 +143,5 @@ def test_the_quick_tables_print(bench: ModuleType, capsys: pytest.CaptureFixture
     for name in ("power", "study", "futility"):
         bench.TABLES[name](0.05, 40, np.random.default_rng(0))
     text = capsys.readouterr().out
-    assert "Power of a policy with 0.4 of the level, spread 0.4 margins" in text
+    assert "Power of a policy with 0.5 of the level, spread 0.4 margins" in text
     assert text.count("the recipe alone is good") == 3

@@ -32,9 +32,15 @@ class CurrentModel:
         self._evidence = evidence
         self.known = known
         self.seed = seed
-        self._belief: Belief | None = None
         self._earlier: tuple[Process, ...] | None = None
+        self._belief: Belief | None = None
         self._needs: Needs | None = None
+
+    def of(self, evidence: SearchEvidence) -> CurrentModel:
+        """The model of other evidence of the same search."""
+        other = CurrentModel(self._places.space, evidence, self.known, self.seed)
+        other._earlier = self._fitted()
+        return other
 
     def start(self) -> None:
         """A trial began: what is expected of those that run has changed, and nothing was learnt."""
@@ -66,5 +72,5 @@ class CurrentModel:
         assert self.known.reference is not None, "differences to it are what earlier studies tell"
         own = replace(self.known, reference=study.reference, num_references=study.num_references, earlier=())
         evidence = study.evidence(self.known.reference - self._evidence.target)
-        most = MAX_POINTS // len(self.known.earlier)
+        most = max(MAX_POINTS // len(self.known.earlier), 1)
         return Belief(Places(self._encoding, own), evidence, most=most).process

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from subsettune.study.search.current_model import CurrentModel
 from subsettune.study.search.observations import SearchEvidence, TrialRecord
+from subsettune.study.search.planner import Planner
 from subsettune.study.search.problem import SearchProblem
 from subsettune.study.search.shortlist import Shortlist
 
@@ -60,15 +60,17 @@ class AllEnded:
 
     Args:
         problem: what is searched.
-        noise: of the metric, as the reference measured it.
-        seed: of the search.
+        evidence: that has seen nothing.
+        planner: of the search, whose model it is beside.
         records: all trials, by number.
     """
 
-    def __init__(self, problem: SearchProblem, noise: float | None, seed: int, records: Iterable[TrialRecord]) -> None:
+    def __init__(
+        self, problem: SearchProblem, evidence: SearchEvidence, planner: Planner, records: Iterable[TrialRecord]
+    ) -> None:
         self._problem = problem
-        self._evidence = problem.evidence(noise, seed)
-        self._model = CurrentModel(problem.space, self._evidence, problem.known, seed)
+        self._evidence = evidence
+        self._model = planner.model_of(evidence)
         for record in records:
             self._evidence.start(record)
             if record.outcome is not None:

@@ -70,6 +70,10 @@ class Planner:
         """Version of what the source proposes after trials."""
         return self._source.proposals
 
+    def model_of(self, evidence: SearchEvidence) -> CurrentModel:
+        """The model of other evidence of the same search."""
+        return self._current.of(evidence)
+
     def needs(self) -> Needs | None:
         """The model of what is known now; None before anything is."""
         return self._current.needs()

@@ -17,6 +17,8 @@ study, whose journal alone is enough to rebuild a `Search` that goes on as the f
    showed, and waits for them, so that a search ends the same whichever of its trials finishes first. (Where these leave
    nothing of use it waits for the next one, too.) Stopping a trial early depends on what its own proposal knew.
 5. What it would stake a verification on is its short list (`shortlist`).
+6. A search may be told of earlier ones (`earlier`): their trials move what `frontier` expects and shorten its opening,
+   and count as no seed of any policy.
 
 The value told to Optuna is the cost of the whole policy. FLOPs, passes and projected seconds are proportional to one
 another for a given task, so the order of costs is the same in each.
@@ -381,7 +383,8 @@ class Search:
         if not self._held:
             return Shortlist(self._problem, self._evidence, self._planner.needs())
         if self._all_ended is None:
-            self._all_ended = AllEnded(self._problem, self.settings.noise, self.settings.seed, self.records)
+            unseen = self._problem.evidence(self.settings.noise, self.settings.seed)
+            self._all_ended = AllEnded(self._problem, unseen, self._planner, self.records)
         return self._all_ended.shortlist()
 
 

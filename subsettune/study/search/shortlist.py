@@ -16,6 +16,7 @@ from subsettune.study.search.interval import interval
 from subsettune.study.search.needs import Needs
 from subsettune.study.search.observations import SearchEvidence
 from subsettune.study.search.problem import SearchProblem
+from subsettune.study.search.recipe_point import nearest_budget, recipe_point
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +108,8 @@ class Shortlist:
         return tuple(self.outlook(point, (math.exp(need),))[0] for point, need in pairs)
 
     def outlook(self, coordinates: Mapping[str, Any], budgets: Sequence[float]) -> tuple[ShortlistedPolicy, ...]:
-        """What the model expects of a policy at budgets, be they tried or not: the same point with each of them."""
-        if self._belief is None:
+        """What the model expects of a policy at budgets, be they tried or not; none before any trial ended."""
+        if self._belief is None or not self._belief.known:
             return ()
         found = []
         for budget, estimate in self._belief.outlook(coordinates, budgets):
@@ -116,6 +117,12 @@ class Shortlist:
             tried, own = self._belief.nearest_trial(point), self._evidence.find(point)
             found.append(self._handed_on(point, estimate, 0 if own is None else len(own.scores), tried.first))
         return tuple(found)
+
+    def recipe(self, budget: float) -> ShortlistedPolicy | None:
+        """What the model expects of the unchanged recipe at the nearest budget of the space; None before any trial."""
+        space = self._problem.space
+        point = recipe_point(space, self._problem.known, nearest_budget(space["budget"], budget))
+        return next(iter(self.outlook(point, (budget,))), None)
 
     def interval(self, arm: str) -> tuple[float, float] | None:
         """Between which costs the model sees the least one with which a policy of an arm reaches the target.

@@ -60,7 +60,7 @@ class StudySettings:
     seeds: int = setting(5, rule=Rule("at least 2", lambda v: v >= 2, "One run tells nothing of the spread."))
     max_seeds: int | None = setting(None, rule=Rule("at least 2", lambda v: v >= 2))
     alpha: float = setting(0.05, rule=Rule("in (0, 0.5]", lambda v: 0 < v <= 0.5))
-    candidates: int = setting(3, rule=AT_LEAST_ONE)
+    candidates: int = setting(4, rule=AT_LEAST_ONE)
     ablation_seeds: int = setting(0, rule=Rule("0 or at least 2", lambda v: v == 0 or v >= 2, "0 compares nothing."))
     share_prefixes: bool = False
     sampler: SamplerName = "auto"

@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from subsettune.study.verification.noninferiority import Rules, Size, sizes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
@@ -42,6 +44,21 @@ class Hypothesis:
 
     name: str
     is_twin: bool = False
+
+
+def sizes_of(entry: Entry, rules: Rules, reference_flops: int, *, is_twin: bool = False) -> tuple[Size, ...]:
+    """The looks at a policy of a line-up, or at its plain twin, as numbers of runs.
+
+    Args:
+        entry: the policy.
+        rules: of the verification.
+        reference_flops: of one conventional training.
+        is_twin: whether they are at the twin, for which the reference is run as for any candidate.
+    """
+    planned = sizes(rules, entry.cost_flops / reference_flops, is_last_resort=entry.is_last_resort and not is_twin)
+    if entry.is_extra and not is_twin:
+        return tuple(size for size in planned if size[1] == rules.seeds)
+    return planned
 
 
 def levels(entries: Mapping[str, Entry], level: float, passed: Collection[Hypothesis]) -> dict[Hypothesis, float]:

@@ -23,7 +23,7 @@ from subsettune.config import must
 from subsettune.errors import ConfigError, StudyError
 from subsettune.study.results.contrast import Contrast
 from subsettune.study.results.verdict import Verdict
-from subsettune.study.verification.lineup import Entry, Hypothesis, levels
+from subsettune.study.verification.lineup import Entry, Hypothesis, levels, sizes_of
 from subsettune.study.verification.noninferiority import (
     BY_CHOICE,
     FUTILE_BELOW,
@@ -36,7 +36,6 @@ from subsettune.study.verification.noninferiority import (
     allot,
     judge,
     plan,
-    sizes,
     spread_floor,
 )
 from subsettune.study.verification.power import required_seeds
@@ -277,11 +276,7 @@ class Verification:
     def _looks(self, name: str, level: float) -> tuple[Look, ...]:
         is_twin = self._twin is not None and name == self._twin[0]
         entry = self.line_up[self._twin[1] if is_twin and self._twin else name]
-        is_last = entry.is_last_resort and not is_twin
-        planned = sizes(self.rules, entry.cost_flops / self.reference_flops, is_last_resort=is_last)
-        if entry.is_extra and not is_twin:
-            planned = tuple(size for size in planned if size[1] == self.rules.seeds)
-        return plan(level, planned)
+        return plan(level, sizes_of(entry, self.rules, self.reference_flops, is_twin=is_twin))
 
     def _oriented(self, name: str, number: int) -> Array | None:
         """The first metrics of a policy, higher is better; None while one is missing."""

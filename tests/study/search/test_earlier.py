@@ -140,6 +140,15 @@ def test_a_search_that_is_told_spends_less_and_finds_as_much() -> None:
     assert best[1].cost < 1.1 * best[0].cost
 
 
+def test_a_search_that_is_misled_still_finds() -> None:
+    search = search_told(earlier(need=0.6, lr=0.4))
+    drive(search)
+    best = search.shortlist.best()
+    assert best is not None
+    assert best.cost < 0.3  # the least is 0.2, of the subset arm at a rate of 0.1
+    assert 0.05 < best.coordinates["lr"] < 0.2
+
+
 def test_a_search_goes_on_only_with_what_it_was_told() -> None:
     storage = InMemoryStorage()
     search_told(earlier(), storage=storage)

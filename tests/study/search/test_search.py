@@ -537,7 +537,7 @@ def test_proposals_are_those_of_version_0_1_whose_coordinates_had_other_names() 
 @pytest.mark.parametrize("parallel", [1, 3])
 def test_the_model_is_fitted_once_for_each_trial_that_ends(parallel: int, monkeypatch: pytest.MonkeyPatch) -> None:
     fits = []
-    monkeypatch.setattr(belief, "fit", lambda data: fits.append(len(data.score)) or fit(data))
+    monkeypatch.setattr(belief, "fit", lambda data, earlier: fits.append(len(data.score)) or fit(data, earlier))
     search = make(12, sampler="frontier", parallel=parallel, noise=0.003)
     waiting: list[Proposal] = []
     while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -47,6 +47,10 @@ class Curve:
         """At the margin where the budget is the need, better above."""
         return [self._at(str(coordinates["arm"]), budget) for budget in budgets]
 
+    def recipe(self, budget: float) -> ShortlistedPolicy | None:
+        """As likely as can be."""
+        return None
+
     def _at(self, arm: str, budget: float) -> ShortlistedPolicy:
         need = self.full if arm == FULL else self.subset
         assert need is not None
@@ -79,22 +83,23 @@ def _ground(*, why_not: Callable[[Policy], str | None] = lambda policy: None, **
         "is_share": True,
         "budgets": (0.02, 0.6),
         "why_not": why_not,
-        "count": 3,
+        "count": 4,
     }
     return Ground(**{**plain, **changes})
 
 
-def test_the_line_up_is_likely_last_resort_and_two_that_wait() -> None:
+def test_the_line_up_is_the_first_one_between_a_last_resort_and_two_that_wait() -> None:
     line_up = choose(Curve(full=0.05), _ground(), 1)
     names = list(line_up.candidates)
-    assert names == ["candidate-1", "recipe", "candidate-2", "candidate-3"]
-    first, last, between, cheaper = (line_up.candidates[name] for name in names)
+    assert names == ["candidate-1", "candidate-2", "recipe", "candidate-3", "candidate-4"]
+    first, between, last, lower, cheaper = (line_up.candidates[name] for name in names)
     assert [line_up.entries[name].share for name in names] == pytest.approx([*SHARES, 0, 0])
     assert between.cost_flops == pytest.approx(math.sqrt(first.cost_flops * last.cost_flops), rel=0.13)
+    assert lower.cost_flops == pytest.approx(math.sqrt(first.cost_flops * between.cost_flops), rel=0.13)
     assert cheaper.cost_flops * STANDS_APART <= first.cost_flops * 1.001
     assert last.policy == Policy(phases=(Phase(passes=0.6 * 30),))
-    assert [line_up.entries[name].is_last_resort for name in names] == [False, True, False, False]
-    assert [line_up.entries[name].is_extra for name in names] == [False, False, False, True]
+    assert [line_up.entries[name].is_last_resort for name in names] == [False, False, True, False, False]
+    assert [line_up.entries[name].is_extra for name in names] == [False, False, False, False, True]
     assert not any(entry.has_twin for entry in line_up.entries.values())
 
 
@@ -142,6 +147,41 @@ def test_where_nothing_is_likely_the_recipe_has_all_of_alpha() -> None:
     assert list(line_up.candidates) == ["recipe"]
     assert line_up.entries["recipe"].share == 1
     assert line_up.entries["recipe"].is_last_resort
+
+
+class Knowing(Curve):
+    """A search that has seen the unchanged recipe fall short."""
+
+    def recipe(self, budget: float) -> ShortlistedPolicy | None:
+        """At the margin."""
+        return replace(self._at(FULL, budget), metric=REFERENCE - RULES.margin)
+
+
+def test_the_last_resort_is_another_policy_where_that_is_clearly_likelier_to_pass_than_the_recipe() -> None:
+    line_up = choose(Knowing(), _ground(), 1)
+    names = list(line_up.candidates)
+    assert names[:3] == ["candidate-1", "candidate-2", "candidate-3"]
+    assert line_up.entries["candidate-3"].is_last_resort
+    assert line_up.entries["candidate-3"].share == pytest.approx(SHARES[2])
+    last = line_up.candidates["candidate-3"]
+    assert last.policy.recipe["lr"] == 0.2
+    assert last.cost_flops / FACTS.reference_flops == pytest.approx(0.6, rel=0.13)
+
+
+def test_a_cheaper_one_waits_only_if_it_is_likely_to_pass() -> None:
+    def waits(curve: Curve) -> bool:
+        entries = choose(curve, _ground(examples=(250, 540)), 1).entries
+        return any(entry.is_extra for entry in entries.values())
+
+    assert waits(Curve(full=0.03, spread=0.002))
+    assert not waits(Curve(spread=0.006))
+
+
+def test_the_share_of_one_that_is_missing_goes_to_the_others() -> None:
+    entries = choose(Curve(), _ground(verified=0.5), 2).entries
+    assert not any(entry.is_last_resort for entry in entries.values())
+    shares = [entry.share for entry in entries.values() if entry.share]
+    assert shares == pytest.approx([SHARES[0] / sum(SHARES[:2]), SHARES[1] / sum(SHARES[:2])])
 
 
 def test_a_last_resort_saves_something_whatever_the_space_allows() -> None:
