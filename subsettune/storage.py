@@ -140,7 +140,7 @@ class Folder:
         except (OSError, ArrowException) as error:
             raise StorageError(f"{self} cannot be listed: {error}. Give a --storage folder.") from error
         kept_bytes = 0
-        for info in sorted(found, key=lambda info: (info.mtime_ns, info.base_name), reverse=True):
+        for info in sorted(found, key=lambda info: (info.mtime_ns or 0, info.base_name), reverse=True):
             kept_bytes += info.size or 0
             if kept_bytes > most_bytes:
                 self.remove(info.base_name)
