@@ -10,7 +10,8 @@ run cut short, at the same fixed rate; with a rate of its own it could only be b
     python benchmarks/subset_pretraining.py --data-root DIR --optimizer lbfgs   the paper's motive: a full-batch method
 
 The same command goes on where it was interrupted, and adds what more seeds or shares ask for. Numbers are means over
-seeds; intervals are Student-t over seeds, 95 %, each standing alone; those of differences are of paired differences.
+seeds; intervals are Student-t over seeds, 95 %; those of paired differences, and of steps from one size to the next,
+for all sizes of a column together (Bonferroni).
 """
 
 from __future__ import annotations
@@ -189,12 +190,17 @@ class Results:
     def _difference(self, a: dict[int, Row], b: dict[int, Row]) -> Interval:
         sign = 1 if self.task.higher_is_better else -1
         ours, theirs = ({seed: sign * _known(row.metric) for seed, row in rows.items()} for rows in (a, b))
-        return Interval.between(ours, theirs)
+        return Interval.between(ours, theirs, len(self.shares))
+
+    @property
+    def shares(self) -> list[Fraction]:
+        """Sizes of which a run finished, largest first."""
+        tried = sorted({share for kind, share, _ in self.rows if kind == "subset"}, reverse=True)
+        return [share for share in tried if self.of("subset", share)]
 
     def findings(self) -> list[Finding]:
         """Largest subset first."""
-        shares = sorted({share for kind, share, _ in self.rows if kind == "subset"}, reverse=True)
-        return [self.finding(share) for share in shares if self.of("subset", share)]
+        return [self.finding(share) for share in self.shares]
 
 
 def _known(value: float | None) -> float:
@@ -214,7 +220,8 @@ def steps(findings: Sequence[Finding]) -> list[int]:
     signs = []
     for larger, smaller in itertools.pairwise(findings):
         after, before = dict(larger.gaps), dict(smaller.gaps)
-        signs.append(Interval.of([after[seed] - before[seed] for seed in after if seed in before]).sign)
+        changes = [after[seed] - before[seed] for seed in after if seed in before]
+        signs.append(Interval.of(changes, len(findings) - 1).sign)
     return signs
 
 
@@ -282,7 +289,7 @@ def verdict(results: Results, findings: Sequence[Finding]) -> str:
             parts += [f"{words} at {', '.join(shares)}"] if shares else []
         sentences.append(f"Against {name}, the subset run is {'; '.join(parts)}.")
     n = min(f.against_shorter.n for f in findings)
-    level = f"{100 * LEVEL:.0f} % intervals, each standing alone"
+    level = f"{100 * LEVEL:.0f} % intervals, those of differences for all sizes together"
     sentences.append(f"Test {results.task.metric}, n = {n} seeds or more, {level}.")
     return " ".join(sentences)
 
