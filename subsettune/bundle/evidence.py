@@ -140,6 +140,7 @@ class Evidence:
         place: the how many-th study it was that was verified on its test split, as far as its machine knew; null where
             that was not noted.
         confirmation: with fresh seeds; null where nobody has asked for it.
+        known_before: what earlier studies had shown, and had cost beyond `tuning_flops`, in words.
     """
 
     run_id: str
@@ -169,6 +170,7 @@ class Evidence:
     sampled: SampledDifference | None = None
     place: int | None = setting(None, rule=config.AT_LEAST_ONE)
     confirmation: ConfirmationEvidence | None = None
+    known_before: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         config.check(self)

@@ -178,6 +178,7 @@ def evidence_of(view: StudyView, winner: str) -> Evidence:
         sampled=view.manifest.sampled.get(winner),
         place=view.manifest.place,
         confirmation=_confirmation(view),
+        known_before=tuple(one.sentence for one in view.summary.known_before),
     )
 
 

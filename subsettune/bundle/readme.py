@@ -49,7 +49,7 @@ def page(bundle: Bundle, place: str) -> str:
         contrasts=_contrasts(evidence),
         needs=_needs(evidence),
         others=_others(evidence),
-        break_even=_break_even(evidence),
+        break_even=" ".join([_break_even(evidence), *evidence.known_before]),
         place=place,
         how=how(bundle, place, _held_out(bundle)),
         statement="\n\n".join([evidence.statement, *_beside(evidence)]),

@@ -18,8 +18,8 @@ from subsettune.text import (
 
 MUCH_LESS = 0.8  # time saved, as a share of the compute saved, from which down it is told: machines vary above it
 TIMES_NOTE = (
-    "Time of the runs on record, as they shared the machine; to full: seconds per FLOP over those of phases on all "
-    "data."
+    "Time of the runs on record, as they shared the machine, and of what they took over from others; to full: seconds "
+    "per FLOP over those of phases on all data."
 )
 ARMS = {"full": "plain training", "subset": "a subset first"}  # what `Summary.needs` is of
 

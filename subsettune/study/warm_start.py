@@ -81,14 +81,15 @@ def _taken(earlier: StudyFolder, space: Space) -> TakenStudy:
     references = [r.metric for r in earlier.records("reference") if r.metric is not None][: manifest.study.study.seeds]
     finished = [trial for trial in trials if trial.cause == "finished" and trial.metric is not None]
     kept = [taken for trial in finished if (taken := _within(trial, space)) is not None]
-    spent = sum(trial.ledger.total + trial.repeated_flops for trial in trials)
+    spent = sum(trial.study_flops for trial in trials)
+    before = sum(one.trainings for one in manifest.known_before)
     known = KnownBefore(
         run_id=earlier.run_id,
         folder=str(earlier.folder),
         trials=len(kept),
         outside=len(finished) - len(kept),
         unfinished=len(trials) - len(finished),
-        trainings=spent / manifest.facts.reference_flops,
+        trainings=spent / manifest.facts.reference_flops + before,
     )
     return TakenStudy(
         known=known,
@@ -102,7 +103,7 @@ def _taken(earlier: StudyFolder, space: Space) -> TakenStudy:
 def _within(trial: RunRecord, space: Space) -> TakenTrial | None:
     assert trial.metric is not None
     point = point_within(space, trial.coordinates)
-    return None if point is None else TakenTrial(coordinates=point, metric=trial.metric)
+    return None if point is None else TakenTrial(coordinates=point, metric=trial.metric, seed=trial.seed)
 
 
 def _nothing_left(known: KnownBefore) -> str:

@@ -211,3 +211,17 @@ def test_other_samplers_take_no_warm_start() -> None:
     with pytest.raises(ConfigError, match="warm_start must be a list of different studies"):
         StudySettings(warm_start=("monday", "monday"))
     assert replace(StudySettings(), warm_start=("monday",)).warm_start == ("monday",)
+
+
+def test_what_an_earlier_study_was_begun_with_itself_is_told_too(home: Path, told: StudyView) -> None:
+    study = parse(changed({**EASY, "study.warm_start": ["monday", "tuesday"]}))
+    first, second = (one.known for one in take(study, read_space(study.space), str(home / "runs")))
+    own = sum(trial.study_flops for trial in told.trials) / told.reference[0].cost_flops
+    assert second.trainings == pytest.approx(own + first.trainings)
+
+
+def test_a_bundle_s_page_tells_what_was_known_before(told: StudyView) -> None:
+    assert told.summary.bundle is not None
+    (known,) = told.manifest.known_before
+    page_of = (Path(told.summary.bundle) / "README.md").read_text()
+    assert known.sentence in " ".join(page_of.split())

@@ -30,7 +30,8 @@ class KnownBefore:
         trials: that were taken.
         outside: trials that were not, because a value of theirs lies outside of this study's space.
         unfinished: likewise, because they did not finish with a metric.
-        trainings: what all its trials cost, evaluations and repeated work included, in its conventional trainings.
+        trainings: what all its trials cost, evaluations and repeated work included, in its conventional trainings; and
+            those of the studies that it was begun with itself.
     """
 
     run_id: str
@@ -57,10 +58,11 @@ class KnownBefore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenTrial:
-    """A trial of an earlier study: its coordinates, and the metric that it ended with on the validation split."""
+    """A trial of an earlier study: its coordinates, the metric that it ended with on the validation split, its seed."""
 
     coordinates: FrozenDict
     metric: float
+    seed: int
 
     def __post_init__(self) -> None:
         config.check(self)

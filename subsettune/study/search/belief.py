@@ -30,6 +30,7 @@ RISK = 0.08  # share of runs that may go wrong
 _PRIOR_RUNS, _PRIOR_WRONG = 5.0, 0.2  # runs like it, and how many of them went wrong, before any was seen
 _WRONG = -4.0  # standard deviations below what the model expects, from which on a run went wrong
 _SPREAD_DOF = 4.0  # of the common noise, against a policy's own and its neighbours' residuals
+_LEAST_INFLATION = 0.7
 _MAX_SQUARE = 25.0  # of a standardised residual
 
 
@@ -105,7 +106,7 @@ class Belief:
             t.num_lost + (1.0 if t.scores and r < _WRONG else 0.0)
             for t, r in zip(self.known, self._residuals, strict=True)
         ]
-        runs = [t.num_lost + len(t.scores) for t in self.known]
+        runs = [t.num_lost + self.evidence.worth(t) for t in self.known]
         seen = _PRIOR_RUNS + more + likeness @ np.array(runs)
         return np.asarray((_PRIOR_WRONG + likeness @ np.array(wrong)) / seen)
 
@@ -113,9 +114,9 @@ class Belief:
         """(m,) standard deviation of a run over that of the common noise."""
         squares = np.minimum(self._residuals**2, _MAX_SQUARE)
         counted = np.array([bool(t.scores) for t in self.known], dtype=np.float64)
-        return np.asarray(
-            np.sqrt((_SPREAD_DOF + likeness @ (squares * counted)) / (_SPREAD_DOF + likeness @ counted)).clip(0.7)
-        )
+        ratio = (_SPREAD_DOF + likeness @ (squares * counted)) / (_SPREAD_DOF + likeness @ counted)
+        least = _LEAST_INFLATION if self.evidence.stems is None else 1.0  # residuals of common noise are small
+        return np.asarray(np.sqrt(ratio).clip(least))
 
     @property
     def _residuals(self) -> Array:

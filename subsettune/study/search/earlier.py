@@ -19,10 +19,12 @@ class EarlierTrial:
     Args:
         point: of this study's space.
         score: that it ended with; higher is better.
+        seed: of its run; trials that began alike have the same.
     """
 
     point: FrozenDict
     score: float
+    seed: int
 
     @property
     def arm(self) -> str:
@@ -52,7 +54,7 @@ class EarlierStudy:
         for number, trial in enumerate(self.trials):
             outcome = Outcome(cause="finished", metric=trial.score)
             cost = float(trial.point["budget"])
-            record = TrialRecord(number=number, point=trial.point, seed=0, cost=cost, outcome=outcome)
+            record = TrialRecord(number=number, point=trial.point, seed=trial.seed, cost=cost, outcome=outcome)
             evidence.start(record)
             evidence.end(record, trial.score)
         return evidence

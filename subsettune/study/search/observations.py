@@ -189,8 +189,6 @@ class SearchEvidence:
 
         Those of trials with one seed, which began alike, rise and fall together, and tell less than so many others.
         """
-        if self.stems is None:
-            return len(tried.scores)
         return math.fsum(1 / (1 + ECHO * (self._num_alike[seed] - 1)) for seed in tried.seeds)
 
     def done(self, point: FrozenDict, num_runs: int) -> float:

@@ -107,8 +107,15 @@ class SearchProblem:
 
     def stems(self, seed: int) -> SharedStems | None:
         """Of a search with a seed whose trials have not begun; None where they share nothing."""
-        prefix = self.prefix
-        return None if prefix is None else SharedStems(lambda point: prefix(self.policy(point)), self.facts, seed)
+        prefix, own = self.prefix, self.seed_of_runs(seed)
+        return None if prefix is None else SharedStems(lambda point: prefix(self.policy(point)), self.facts, own)
+
+    def seed_of_runs(self, seed: int) -> int:
+        """By which a search with a seed draws the seeds of its runs: not those of the earlier studies it was told of.
+
+        A run of theirs that was lucky would be lucky again, bit for bit, and count as another one.
+        """
+        return int(config.digest([seed, self.earlier])[:8], 16) if self.earlier else seed
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -191,7 +191,7 @@ class Search:
         """Of a run; trials that may begin alike have the same, but none has that of another run of its policy."""
         known, stems = self._evidence.find(point), self._evidence.stems
         own = None if stems is None else stems.seed(point, 0 if known is None else known.num_begun)
-        return _run_seed(self.settings.seed, number) if own is None else own
+        return _run_seed(self._problem.seed_of_runs(self.settings.seed), number) if own is None else own
 
     def _plan(self, number: int) -> Plan | None:
         """What to spend a trial on; None if what was shown so far leaves nothing of use."""

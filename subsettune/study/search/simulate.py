@@ -139,12 +139,12 @@ class Simulation:
     def told(self, settings: SimulationSettings) -> EarlierStudy:
         """What a later search is told of this one, which was made with some settings."""
         assert settings.reference is not None, "differences to it are what a later search is told"
-        finished = ((t.point, t.outcome.metric) for t in self.trials if t.outcome is not None)
+        finished = ((t, t.outcome.metric) for t in self.trials if t.outcome is not None)
         return EarlierStudy(
             reference=settings.reference,
             num_references=_NUM_REFERENCES,
             noise=settings.noise,
-            trials=tuple(EarlierTrial(point=p, score=metric) for p, metric in finished if metric is not None),
+            trials=tuple(EarlierTrial(point=t.point, score=m, seed=t.seed) for t, m in finished if m is not None),
         )
 
 

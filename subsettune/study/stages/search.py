@@ -85,7 +85,7 @@ class SearchStage:
     def _earlier(self, taken: TakenStudy) -> EarlierStudy:
         """An earlier study as the search is told of it."""
         sign = 1.0 if self.context.task.higher_is_better else -1.0
-        trials = (EarlierTrial(point=trial.coordinates, score=sign * trial.metric) for trial in taken.trials)
+        trials = (EarlierTrial(point=t.coordinates, score=sign * t.metric, seed=t.seed) for t in taken.trials)
         return EarlierStudy(
             reference=sign * taken.reference,
             num_references=taken.num_references,

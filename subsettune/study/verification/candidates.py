@@ -212,7 +212,7 @@ def _prospects(outlooks: Outlooks, ground: Ground) -> Iterable[ShortlistedPolicy
 
 def _best(prospects: Iterable[_Prospect], ground: Ground) -> ShortlistedPolicy | None:
     """That of the greatest expected saving; of equal ones a plain schedule."""
-    likely = [p for p in prospects if p.chance >= LEAST_CHANCE]
+    likely = [p for p in prospects if p.chance >= LEAST_CHANCE and ground.saves(p.found) > 0]
     best = max(likely, key=lambda p: (p.chance * ground.saves(p.found), p.found.policy.arm == FULL), default=None)
     return None if best is None else best.found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def earlier(need: float = 0.3, lr: float = 0.1, *, shift: float = 0.0, count: in
     """Of a task whose metrics are all higher by a shift."""
     rng = np.random.default_rng(0)
     points = [SPACE.sample(rng) for _ in range(count)]
-    trials = (EarlierTrial(point=point, score=score(point, need, lr) + shift) for point in points)
+    trials = (EarlierTrial(point=p, score=score(p, need, lr) + shift, seed=i) for i, p in enumerate(points))
     return EarlierStudy(reference=TARGET + 0.01 + shift, num_references=5, noise=0.0005, trials=tuple(trials))
 
 
@@ -165,3 +166,18 @@ def test_a_point_lies_within_a_space_where_all_its_values_do() -> None:
         assert point_within(SPACE, subset | {key: value}) is None
     assert point_within(SPACE, {key: value for key, value in subset.items() if key != "lr"}) is None
     assert point_within(SPACE, subset | {"order": "rs2"}) is None
+
+
+def test_no_run_repeats_one_of_the_earlier_study_bit_for_bit() -> None:
+    seeds, warm = ({p.seed for p in drive(search)} for search in (search_told(), search_told(earlier())))
+    assert seeds
+    assert warm
+    assert seeds.isdisjoint(warm)
+
+
+def test_trials_that_began_alike_tell_less_than_as_many_others() -> None:
+    alone = earlier()
+    alike = replace(alone, trials=tuple(replace(trial, seed=0) for trial in alone.trials))
+    first, second = (study.evidence(0.01) for study in (alone, alike))
+    assert sum(map(first.worth, first)) == len(alone.trials)
+    assert sum(map(second.worth, second)) < 3
