@@ -169,7 +169,7 @@ def evidence_of(view: StudyView, winner: str) -> Evidence:
         break_even=tuning.break_even,
         tuning_seconds=tuning.seconds,
         break_even_seconds=tuning.break_even_seconds,
-        needs=view.manifest.needs,
+        needs=view.summary.needs,
         versions=view.manifest.versions,
         hardware=view.manifest.hardware,
         command=view.manifest.command or "",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from subsettune.policy import FULL
 from subsettune.report.render import Column, Table
 from subsettune.study.results.summary import AtMargin
 from subsettune.study.results.view import StudyView
+from subsettune.study.spec.space import Space
+from subsettune.study.spec.space_check import read_space
 from subsettune.text import (
     NOTHING,
     flops_words,
@@ -16,6 +21,7 @@ from subsettune.text import (
     seconds_words,
 )
 
+END_TOLERANCE = 0.005  # relative: a policy's compute is a whole number of updates
 MUCH_LESS = 0.8  # time saved, as a share of the compute saved, from which down it is told: machines vary above it
 TIMES_NOTE = (
     "Time of the runs on record, as they shared the machine, and of what they took over from others; to full: seconds "
@@ -26,7 +32,7 @@ ARMS = {"full": "plain training", "subset": "a subset first"}  # what `Summary.n
 
 def cost_sentences(view: StudyView) -> list[str]:
     """What is known beside the tables; each a sentence or two, none where there is nothing to say."""
-    found = (_needs(view), _at_margins(view), _slow(view))
+    found = (_needs(view), _at_ends(view), _at_margins(view), _slow(view))
     return [text for text in found if text]
 
 
@@ -45,6 +51,31 @@ def _needs(view: StudyView) -> str:
         f"What it takes to match on the validation split, as the search sees it: {joined(told)}. Other examples may "
         "ask for more or less."
     )
+
+
+def _at_ends(view: StudyView) -> str:
+    """Where the space ends at the best policy, so that a wider one may hold a better."""
+    best, space = view.summary.best, read_space(view.study.space)
+    if best is None or not view.summary.verified or view.facts is None:
+        return ""
+    values = {**best.policy.recipe, "budget": best.flops / view.facts.reference_flops}
+    told = [
+        f"{name} {values[name]:.4g}, the {'least' if is_low else 'largest'}"
+        for name in sorted(values)
+        if (is_low := _is_least(space, name, values[name])) is not None
+    ]
+    if not told:
+        return ""
+    return f"The best policy lies at an end of the space: {joined(told)}. A wider space may hold a cheaper one."
+
+
+def _is_least(space: Space, name: str, value: Any) -> bool | None:
+    """Whether a value is the least of a coordinate's range, and not the largest; None where it is neither."""
+    axis = next((axis for axis in space.coordinates if axis.name == name and axis.kind in ("float", "int")), None)
+    if axis is None or axis.is_single:
+        return None
+    near = {end: math.isclose(value, end, rel_tol=END_TOLERANCE) for end in (axis.lo, axis.hi)}
+    return near[axis.lo] if any(near.values()) else None
 
 
 def _between(low: float, high: float) -> str:

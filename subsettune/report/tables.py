@@ -246,6 +246,9 @@ def counts_text(view: StudyView) -> str:
         f"Trials: {trials.finished} finished, {trials.stopped} stopped early, {trials.skipped} skipped untrained, "
         f"{trials.failed} failed or diverged."
     )
+    tried, asked = trials.finished + trials.stopped + trials.failed, view.study.study.trials
+    if view.summary.status == "finished" and tried < asked and view.study.study.time_limit_s is None:
+        text += f" The search ended by itself before {asked}: no further trial was expected to save what it costs."
     if stops.checked:
         text += f" False stops: {stops.false} of {stops.checked} stopped trials that were run out."
     return text

@@ -9,8 +9,9 @@ from fake_study import FACTS, FLOPS_PER_S, SUBSET_SLOWNESS, make_view
 from subsettune.config import FrozenDict
 from subsettune.policy import Phase, Policy
 from subsettune.report import costs as told
+from subsettune.study.results.summarise import summarise
 from subsettune.study.results.summary import AtMargin
-from subsettune.study.results.view import StudyView
+from subsettune.study.results.view import StudyRecords, StudyView
 
 
 def _with(view: StudyView, **changes: Any) -> StudyView:
@@ -97,3 +98,38 @@ def test_seconds_per_flop_by_kind_of_phase() -> None:
     assert table.rows[0][4] == "6,150"
     assert told.phase_costs_table(make_view("reference")) is None
     assert told.phase_costs_table(make_view("empty")) is None
+
+
+def test_a_policy_at_an_end_of_the_space_is_told() -> None:
+    view = make_view("subset_wins")
+    best, space = view.summary.best, dict(view.study.space)
+    assert best is not None
+    assert not any("end of the space" in text for text in told.cost_sentences(view))
+    space["budget"] = {"log": [best.flops / FACTS.reference_flops, 0.9]}
+    narrow = dataclasses.replace(view, study=dataclasses.replace(view.study, space=FrozenDict(space)))
+    (text,) = (text for text in told.cost_sentences(narrow) if "end of the space" in text)
+    assert text.startswith(
+        f"The best policy lies at an end of the space: budget {space['budget']['log'][0]:.4g}, the least"
+    )
+
+
+def test_what_verification_denies_or_nobody_could_try_is_not_told_as_needed() -> None:
+    view = make_view("subset_wins")
+    records = {field.name: getattr(view, field.name) for field in dataclasses.fields(StudyRecords)}
+
+    def needs(ends: list[float], **changes: Any) -> FrozenDict:
+        manifest = dataclasses.replace(view.manifest, needs=FrozenDict({"full": ends}))
+        return summarise(StudyRecords(**{**records, "manifest": manifest, **changes})).needs
+
+    assert needs([0.3, 0.9]) == {"full": [0.3, 0.9]}
+    assert needs([0.0001, 0.0002]) == {}
+    failed = {
+        name: dataclasses.replace(verdict, passed=False)
+        for name, verdict in view.verdicts.items()
+        if view.candidates[name].policy.arm == "full" and verdict.is_tested
+    }
+    assert failed
+    dearest = max(view.candidates[name].cost_flops for name in failed) / FACTS.reference_flops
+    denied = {**view.verdicts, **failed}
+    assert needs([0.02, 0.9 * dearest], verdicts=denied) == {}
+    assert needs([0.02, 1.1 * dearest], verdicts=denied) != {}

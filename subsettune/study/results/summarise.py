@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from subsettune.config import FrozenDict
 from subsettune.policy import FULL, SUBSET
 from subsettune.study.results import costs
 from subsettune.study.results.candidate import Candidate, CandidateRole
@@ -25,6 +26,7 @@ from subsettune.study.results.summary import (
 )
 from subsettune.study.results.view import REFERENCE, StudyRecords, StudyView
 from subsettune.study.spec.components import Component, name_in
+from subsettune.study.spec.space_check import read_space
 
 
 def summarised(records: StudyRecords) -> StudyView:
@@ -54,7 +56,7 @@ def summarise(records: StudyRecords) -> Summary:
         components=_components(records),
         win=_win(records),
         at_margins=costs.at_margins(records),
-        needs=records.manifest.needs,
+        needs=_needs(records),
         phase_costs=costs.phase_costs(_runs(records)),
         verified=winner is not None,
         bundle=_bundle(records),
@@ -62,6 +64,32 @@ def summarise(records: StudyRecords) -> Summary:
         known_before=records.manifest.known_before,
     )
     return dataclasses.replace(summary, headline=headline(records, summary))
+
+
+def _needs(records: StudyRecords) -> FrozenDict:
+    """Of each arm, between which costs of the space the search saw the least that matches.
+
+    Left out where verification says otherwise, and where it lies below all that could be tried.
+    """
+    axis = read_space(records.study.space)["budget"] if records.manifest.needs else None
+    least = 0.0 if axis is None else float(min(axis.values or (axis.lo,)))
+    return FrozenDict(
+        {
+            arm: [max(least, min(ends)), max(ends)]
+            for arm, ends in records.manifest.needs.items()
+            if max(ends) > least and not _is_denied(records, arm, ends)
+        }
+    )
+
+
+def _is_denied(records: StudyRecords, arm: str, ends: Sequence[float]) -> bool:
+    """Whether a policy of an arm that costs as much as that, or more, was tested and did not pass."""
+    assert records.facts is not None, "the search that notes them has them"
+    most = max(ends) * records.facts.reference_flops
+    return any(
+        candidate.policy.arm == arm and candidate.cost_flops >= most and not records.passed(candidate)
+        for candidate in (records.candidates[name] for name, verdict in records.verdicts.items() if verdict.is_tested)
+    )
 
 
 def _bundle(records: StudyRecords) -> str | None:
