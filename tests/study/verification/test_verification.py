@@ -20,7 +20,16 @@ from scipy import stats
 from subsettune.errors import ConfigError, StudyError
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.verification.lineup import Entry
-from subsettune.study.verification.noninferiority import PAIRED_ABOVE, UNSTEADY, Rules, allot, decide, plan, sizes
+from subsettune.study.verification.noninferiority import (
+    BY_CHOICE,
+    PAIRED_ABOVE,
+    UNSTEADY,
+    Rules,
+    allot,
+    decide,
+    plan,
+    sizes,
+)
 from subsettune.study.verification.power import required_seeds
 from subsettune.study.verification.superiority import compare, pair_floor
 from subsettune.study.verification.verification import REFERENCE, Verification, most_runs, statement
@@ -96,14 +105,14 @@ def batch(name: str, first: int, past: int) -> set[tuple[str, int]]:
 @settings(max_examples=40, deadline=None)
 def test_one_look_agrees_with_scipy(seed: int, ratio: float, shift: float) -> None:
     rng = np.random.default_rng(seed)
-    own, theirs = 0.9 + shift + ratio * MARGIN * rng.standard_normal(5), 0.9 + MARGIN * rng.standard_normal(5)
-    made = verification(alone(), max_seeds=5, usual_spread=1.0)
-    for i in range(5):
+    own, theirs = 0.9 + shift + ratio * MARGIN * rng.standard_normal(8), 0.9 + MARGIN * rng.standard_normal(8)
+    made = verification(alone(), seeds=8, max_seeds=8, usual_spread=1.0)
+    for i in range(8):
         made.record(REFERENCE, i, theirs[i])
         made.record("a", i, own[i])
     verdict = made.verdicts["a"]
     is_paired = np.corrcoef(own, theirs)[0, 1] > PAIRED_ABOVE
-    times, test = (2, stats.ttest_rel) if is_paired else (1, partial(stats.ttest_ind, equal_var=False))
+    times, test = (BY_CHOICE, stats.ttest_rel) if is_paired else (1, partial(stats.ttest_ind, equal_var=False))
     p_value = min(1.0, times * test(own + MARGIN, theirs, alternative="greater").pvalue)
     bound = test(own, theirs, alternative="greater").confidence_interval(1 - allot(0.05) / times).low
     assert verdict.p_value == pytest.approx(p_value, rel=1e-6)
@@ -111,7 +120,7 @@ def test_one_look_agrees_with_scipy(seed: int, ratio: float, shift: float) -> No
     assert verdict.passed == (p_value < allot(0.05))
     assert verdict.shortfall == pytest.approx(max(0.0, -MARGIN - verdict.lower_bound))
     assert verdict.mean_difference == pytest.approx(own.mean() - theirs.mean())
-    assert (verdict.num_seeds, verdict.num_references) == (5, 5)
+    assert (verdict.num_seeds, verdict.num_references) == (8, 8)
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([100, 250, 600, 1000]), st.booleans())
@@ -280,7 +289,7 @@ def test_a_policy_that_scatters_too_much_is_told_so() -> None:
     assert made.verdicts["a"].lower_bound > -MARGIN
     assert (
         made.verdicts["a"].reason
-        == f"scatters 3 times as much as the reference with 5 seeds (5 pairs), and {UNSTEADY:g} are allowed"
+        == f"scatters 3 times as much as the reference with 5 seeds, and {UNSTEADY:g} are allowed"
     )
     usual = verification(alone(), max_seeds=5, usual_spread=0.004)
     play(usual, metric)

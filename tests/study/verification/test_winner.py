@@ -96,19 +96,19 @@ def test_an_old_round_without_contrasts_is_read_and_exports_the_plain_schedule()
 
 @pytest.mark.parametrize("higher_is_better", [True, False])
 def test_a_bound_that_is_better_than_the_reference_is_told_as_better(higher_is_better: bool) -> None:
-    rules = dataclasses.replace(RULES, higher_is_better=higher_is_better)
+    rules = dataclasses.replace(RULES, higher_is_better=higher_is_better, seeds=6, max_seeds=6)
     sign = 1 if higher_is_better else -1
     found = {
         gain: to_round(carried_out({"recipe": DEARER}, {"recipe": sign * gain}, rules), 10).verdicts["recipe"]
         for gain in (0.03, -0.002)
     }
     side, other = ("above", "below") if higher_is_better else ("below", "above")
-    assert found[0.03].reason.startswith("passed with 6 seeds (3 pairs): at least 0.03 better")
+    assert found[0.03].reason.startswith("passed with 12 seeds (6 pairs): at least 0.03 better")
     assert found[0.03].reason.endswith(" better than the reference, 0.01 worse allowed")
     text = statement(found[0.03], rules)
     assert f"is 0.03 {side} the reference's, and at one-sided level 0.04 at least 0.03" in text
-    assert text.startswith("3 pairs of runs with one seed, of recipe and of the reference: ")
+    assert text.startswith("6 pairs of runs with one seed, of recipe and of the reference: ")
     assert f" {side} it; 0.01 {other} it is tolerated." in text
-    assert found[-0.002].reason.startswith("passed with 6 seeds (3 pairs): at most 0.002")
+    assert found[-0.002].reason.startswith("passed with 12 seeds (6 pairs): at most 0.002")
     assert found[-0.002].reason.endswith(" worse than the reference, 0.01 worse allowed")
     assert f"{other} it; 0.01 {other} it is tolerated." in statement(found[-0.002], rules)
