@@ -275,7 +275,7 @@ def compared(differences: Array, looks: tuple[int, ...], level: float, floor: fl
             wanted = stats.t.isf(nominal, final - 1) * spread / math.sqrt(final)
             chance = stats.t.sf((wanted - mean) / (spread * math.sqrt(1 / n - 1 / final)), n - 1)
             now = np.where((now == FAILED) & (chance >= FUTILE_BELOW), OPEN, now)
-        found[:, i + 1] = np.where(found[:, i] == OPEN, now, found[:, i])
+        found[:, i + 1] = now
     return found
 
 

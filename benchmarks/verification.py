@@ -31,6 +31,7 @@ from subsettune.study.verification.noninferiority import (
     Rules,
     allot,
     decide,
+    judge,
     plan,
     sizes,
 )
@@ -437,6 +438,24 @@ def _outcome(entries: Mapping[str, Entry], ended: Ended) -> str:
     return "".join(f"{rate:7.3f}" for rate in rates) + f"{spent:8.1f}{ended.reference_runs.mean():6.1f}"
 
 
+def shares_table(alpha: float, repeats: int, rng: np.random.Generator) -> None:
+    """How often one look passes a policy at the margin, over what its share of alpha allows: small shares, few runs."""
+    numbers = ((5, 5), (6, 6), (7, 7), (8, 8), (10, 5), (20, 5), (16, 8), (20, 10))
+    shares = (allot(alpha), *(share * allot(alpha) for share in SHARES), SHARES[0] * allot(alpha, allot(alpha)))
+    print("\nOne look, independent normal noise: passes over the level, of runs of the policy and of the reference")
+    print("  level of the look:" + "".join(f"{share:>10.3g}" for share in shares))
+    rules = rules_for(Design(name="", entries={}, at_margin=frozenset()), NOISES[2], alpha)
+    for size in numbers:
+        own, reference = (MARGIN * 1.5 * rng.standard_normal((50 * repeats, n)) for n in size)
+        found = [_passes(own - MARGIN, reference, size, share, rules) / share for share in shares]
+        print(f"  {size[0]:>2} beside {size[1]:<9}" + "".join(f"{ratio:10.2f}" for ratio in found))
+
+
+def _passes(own: Array, reference: Array, size: tuple[int, int], level: float, rules: Rules) -> float:
+    (look,) = plan(level, (size,))
+    return float(judge(own, reference, look, look, rules, floor=1e-12).passed.mean())
+
+
 def futility_table(alpha: float, repeats: int, rng: np.random.Generator) -> None:
     """Why a hopeless candidate stops early: chance to pass, and runs of its own and of the reference."""
     print(f"\nFutility, a policy of cost 0.25 with all of the level, spread 0.6 margins; n = {repeats}")
@@ -461,6 +480,7 @@ TABLES: Mapping[str, Callable[[float, int, np.random.Generator], None]] = {
     "power": power_tables,
     "study": study_table,
     "futility": futility_table,
+    "shares": shares_table,
 }
 
 

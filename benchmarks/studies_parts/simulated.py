@@ -280,7 +280,7 @@ def stages(view: StudyView) -> dict[str, float]:
     }
     assert view.facts is not None
     whole = view.facts.reference_flops
-    return {name: sum(run.ledger.total + run.repeated_flops for run in runs) / whole for name, runs in parts.items()}
+    return {name: sum(run.study_flops for run in runs) / whole for name, runs in parts.items()}
 
 
 def _is_candidate(view: StudyView, name: str) -> bool:

@@ -37,6 +37,7 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import Policy, conventional
 from subsettune.study.spec.definition import Study
 from subsettune.study.spec.space import Space
+from subsettune.study.verification import rules
 from subsettune.study.verification.noninferiority import Rules
 from subsettune.task import Task
 
@@ -232,15 +233,8 @@ def rules_of(study: Study, num_test: int, validation: Array) -> Rules:
         num_test: examples of its test split.
         validation: (runs,) metric of the reference on the validation split.
     """
-    return Rules(
-        margin=study.task.tolerance,
-        alpha=study.study.alpha,
-        seeds=study.study.seeds,
-        max_seeds=study.study.seed_cap,
-        higher_is_better=study.task.higher_is_better,
-        resolution=1 / num_test if study.task.kind == "classification" else 0.0,
-        usual_spread=float(validation.std(ddof=1)),
-    )
+    resolution = 1 / num_test if study.task.kind == "classification" else 0.0
+    return rules.rules_of(study, resolution=resolution, usual_spread=float(validation.std(ddof=1)))
 
 
 def _by_hand(asked: Work) -> list[ByHand]:
@@ -248,9 +242,9 @@ def _by_hand(asked: Work) -> list[ByHand]:
     field = _field(asked, study.task)
     grid = grid_policies(GRID_BUDGETS, GRID_RATES, field.facts)
     of_reference = np.array([field.run(conventional(field.facts), seed).validation for seed in range(GRID_SEEDS)])
-    rules, space = rules_of(study, field.num_examples["test"], of_reference), Space.from_mapping(study.space)
+    verified, space = rules_of(study, field.num_examples["test"], of_reference), Space.from_mapping(study.space)
     searches: dict[str, Callable[[], Pick]] = {
-        "grid, tested": lambda: grid_tested(field, grid, dataclasses.replace(rules, max_seeds=GRID_SEEDS)),
+        "grid, tested": lambda: grid_tested(field, grid, dataclasses.replace(verified, max_seeds=GRID_SEEDS)),
         "grid, one seed": lambda: grid_once(field, grid),
         "random search": lambda: random_search(field, space, asked.trials, asked.seed),
         "Optuna by hand": lambda: optuna_search(field, space, asked.trials, asked.seed),

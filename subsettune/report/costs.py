@@ -59,10 +59,11 @@ def _at_ends(view: StudyView) -> str:
     if best is None or not view.summary.verified or view.facts is None:
         return ""
     values = {**best.policy.recipe, "budget": best.flops / view.facts.reference_flops}
+    ends = {name: _is_least(space, name, value) for name, value in sorted(values.items())}
     told = [
         f"{name} {values[name]:.4g}, the {'least' if is_low else 'largest'}"
-        for name in sorted(values)
-        if (is_low := _is_least(space, name, values[name])) is not None
+        for name, is_low in ends.items()
+        if is_low is not None and (is_low or name != "budget")  # beyond the largest budget nothing is cheaper
     ]
     if not told:
         return ""

@@ -191,8 +191,8 @@ def how_tested(view: StudyView) -> str:
         "the cheaper ones, dearest first. Each has the level in its row, and one that passes leaves its level to what "
         f"comes next; all these tests together err with probability {view.study.study.alpha:g} at most. A test holds "
         "the runs of a policy against those of the reference, n of each (Welch's t test; where runs with one seed "
-        "correlate, a t test of the pairs, its p-value doubled). A policy passes when its lower bound lies above the "
-        f"margin of {margin}, and its runs do not scatter much more than the reference's. A subset wins where its "
-        "difference to plain training of equal compute, over pairs of runs with one seed, has a lower bound above 0: a "
-        f"test beside the others, with an error rate of its own. {caveat}"
+        "correlate in six pairs or more, a t test of these, its p-value tripled). A policy passes when its lower bound "
+        f"lies above the margin of {margin}, and its runs do not scatter much more than the reference's. A subset wins "
+        "where its difference to plain training of equal compute, over pairs of runs with one seed, has a lower bound "
+        f"above 0: a test beside the others, with an error rate of its own. {caveat}"
     )

@@ -211,8 +211,8 @@ def legend(view: StudyView) -> str:
     name, heading = metric_name(view.study.task.metric), _short_metric(view)
     metric = f"{name}:" if name == heading else f"{heading}: {name},"
     time = (
-        "time: of one training, selection included. saved: compute against the recipe; vs short: against the best "
-        "shorter schedule on all data; what missed saves nothing."
+        "time: of one training at the pace of this study, selection included. saved: compute against the recipe; vs "
+        "short: against the best shorter schedule on all data; what missed saves nothing."
     )
     if not any(verdict.is_tested for verdict in view.verdicts.values()):
         return f"{metric} mean of n seeds on the validation split. {time}"

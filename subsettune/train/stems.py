@@ -52,7 +52,7 @@ class Stems:
     @classmethod
     def of(cls, job: RunJob, options: RunOptions) -> Stems:
         """Those of a run; none where its policy allows none."""
-        prefix = prefix_of(job.resolved)
+        prefix = None if options.stems is None else prefix_of(job.resolved)
         if options.stems is None or prefix is None:
             return cls()
         first_point = -(-job.resolved.total // options.evaluations)

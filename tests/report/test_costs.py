@@ -113,6 +113,15 @@ def test_a_policy_at_an_end_of_the_space_is_told() -> None:
     )
 
 
+def test_the_largest_budget_is_no_end_beyond_which_anything_is_cheaper() -> None:
+    view = make_view("subset_wins")
+    best, space = view.summary.best, dict(view.study.space)
+    assert best is not None
+    space["budget"] = {"log": [1e-6, best.flops / FACTS.reference_flops]}
+    wide = dataclasses.replace(view, study=dataclasses.replace(view.study, space=FrozenDict(space)))
+    assert not any("end of the space" in text for text in told.cost_sentences(wide))
+
+
 def test_what_verification_denies_or_nobody_could_try_is_not_told_as_needed() -> None:
     view = make_view("subset_wins")
     records = {field.name: getattr(view, field.name) for field in dataclasses.fields(StudyRecords)}

@@ -201,8 +201,8 @@ def test_the_legend_claims_a_level_for_the_lines_that_have_one() -> None:
 
 def test_the_legend_is_exact() -> None:
     time = (
-        "time: of one training, selection included. saved: compute against the recipe; vs short: against the best "
-        "shorter schedule on all data; what missed saves nothing."
+        "time: of one training at the pace of this study, selection included. saved: compute against the recipe; vs "
+        "short: against the best shorter schedule on all data; what missed saves nothing."
     )
     assert tables.legend(make_view("search")) == f"accuracy: mean of n seeds on the validation split. {time}"
     assert tables.legend(make_view("full_wins", metric="mse")) == (
@@ -322,11 +322,11 @@ def test_how_it_was_tested_is_told_of_either_version() -> None:
         "Candidates are tested one at a time, the one of the greatest expected saving first, until one passes; then "
         "the cheaper ones, dearest first. Each has the level in its row, and one that passes leaves its level to what "
         "comes next; all these tests together err with probability 0.05 at most. A test holds the runs of a policy "
-        "against those of the reference, n of each (Welch's t test; where runs with one seed correlate, a t test of "
-        "the pairs, its p-value doubled). A policy passes when its lower bound lies above the margin of -0.01, and its "
-        "runs do not scatter much more than the reference's. A subset wins where its difference to plain training of "
-        "equal compute, over pairs of runs with one seed, has a lower bound above 0: a test beside the others, with an "
-        f"error rate of its own. {evidence.CAVEAT}"
+        "against those of the reference, n of each (Welch's t test; where runs with one seed correlate in six pairs or "
+        "more, a t test of these, its p-value tripled). A policy passes when its lower bound lies above the margin of "
+        "-0.01, and its runs do not scatter much more than the reference's. A subset wins where its difference to "
+        "plain training of equal compute, over pairs of runs with one seed, has a lower bound above 0: a test beside "
+        f"the others, with an error rate of its own. {evidence.CAVEAT}"
     )
     assert evidence.how_tested(make_view("before")) == (
         "Candidates were tested dearest first until the first failure, by differences of runs with one seed. A policy "

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fake_inputs import REMOVED, changed
+from interrupts import count_updates
 
 from subsettune import DataPaths, TuneOptions, train, tune
 from subsettune.errors import ConfigError
@@ -19,7 +20,6 @@ from subsettune.study.results.view import StudyView
 from subsettune.study.spec.definition import parse
 from subsettune.task import Task
 from subsettune.train import RunOptions
-from subsettune.train.learner import Learner
 
 WSD = {"schedule": "warmup_stable_decay", "schedule_options": {"warmup": 0.0, "decay": 0.25}}
 SHARED: dict[str, Any] = {
@@ -48,15 +48,7 @@ def options(tmp_path: Path) -> TuneOptions:
 @pytest.fixture
 def updates(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Examples of each update that is made in this process."""
-    made: list[int] = []
-    fit = Learner.fit
-
-    def counting(self: Learner, inputs: Any, *rest: Any, **more: Any) -> Any:
-        made.append(len(inputs))
-        return fit(self, inputs, *rest, **more)
-
-    monkeypatch.setattr(Learner, "fit", counting)
-    return made
+    return count_updates(monkeypatch)
 
 
 def alone(task: Task, record: RunRecord) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from fakes import image_task, options, same_bits, two_phases
 
 from subsettune import train
 from subsettune.policy import Policy
 from subsettune.task import Task
 from subsettune.train import CurvePoint, RunResult
+from subsettune.train.learner import Learner
 
 Data = dict[str, str]
 ALWAYS, NEVER = 1e-9, 1e9  # seconds between checkpoints
@@ -52,3 +54,16 @@ def assert_same(a: RunResult, b: RunResult) -> None:
     assert curves[0] == curves[1]
     assert (a.ledger, a.metrics, a.updates, a.switch_shares) == (b.ledger, b.metrics, b.updates, b.switch_shares)
     assert [one.flops for one in a.phases] == [one.flops for one in b.phases]
+
+
+def count_updates(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Examples of each update that is made in this process from now on."""
+    made: list[int] = []
+    fit = Learner.fit
+
+    def counting(self: Learner, inputs: Any, *rest: Any, **more: Any) -> Any:
+        made.append(len(inputs))
+        return fit(self, inputs, *rest, **more)
+
+    monkeypatch.setattr(Learner, "fit", counting)
+    return made

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from fakes import two_phases
-from interrupts import ADAM, InterruptedRunError, assert_same, noisy_task
+from interrupts import ADAM, InterruptedRunError, assert_same, count_updates, noisy_task
 from interrupts import run as run_of_seed_3
 
 from subsettune import train
@@ -198,15 +198,7 @@ def test_a_grid_of_stems() -> None:
 def trained(tiny_data: Data, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Examples of each update that any run really makes."""
     run(noisy_task(tiny_data, **WSD), full(0.1))  # code of one's own is tried before the first run
-    made: list[int] = []
-    fit = Learner.fit
-
-    def counting(self: Learner, inputs: Any, *rest: Any, **more: Any) -> Any:
-        made.append(len(inputs))
-        return fit(self, inputs, *rest, **more)
-
-    monkeypatch.setattr(Learner, "fit", counting)
-    return made
+    return count_updates(monkeypatch)
 
 
 def spent(*results: RunResult) -> int:

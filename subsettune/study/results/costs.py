@@ -92,6 +92,22 @@ def phase_costs(runs: Iterable[RunRecord]) -> tuple[PhaseCost, ...]:
     )
 
 
+def pace_of_cached(runs: Iterable[RunRecord], own: Iterable[PhaseCost]) -> float:
+    """What seconds of runs from the cache are to be multiplied by, to stand beside those of this study.
+
+    They say how busy the machine was at another time. All are of the recipe, so that this study's own pace on all data
+    tells what they would take now; 1 where it has none yet.
+
+    Args:
+        runs: of the study; those from the cache are looked at.
+        own: `phase_costs` of these.
+    """
+    then = [run for run in runs if run.cached]
+    trained, seconds = sum(run.ledger.forward + run.ledger.backward for run in then), sum(run.train_s for run in then)
+    usual = next((one.seconds / one.flops for one in own if one.kind == ALL_DATA), None)
+    return 1.0 if usual is None or not seconds else usual * trained / seconds
+
+
 def _kinds(run: RunRecord) -> Iterator[tuple[str, PhaseSpent]]:
     """Kind of each phase that made an update, and of selection, with what it took."""
     for index, one in enumerate(run.phases):

@@ -24,7 +24,14 @@ from subsettune.study.spec.definition import Study
 MANIFEST_SCHEMA = 1
 ORIGIN_KEYS = ("versions", "hardware", "data")  # where numbers come from: each with a heading of its own in a report
 SHOWN_ELSEWHERE = (
-    *(*ORIGIN_KEYS, "command", "study", "rounds", "ablation", "batching", "sampled", "confirmations"),
+    *ORIGIN_KEYS,
+    "command",
+    "study",
+    "rounds",
+    "ablation",
+    "batching",
+    "sampled",
+    "confirmations",
     "known_before",
 )
 FORMER_BATCHING = 1  # of studies that do not name theirs
@@ -302,8 +309,8 @@ class Manifest:
         for name in ("command", "facts", "target", "noise", "test_chance", "sampler", "bundle", "place"):
             if getattr(self, name) is not None:
                 plain[name] = config.to_plain(getattr(self, name))
-        never_empty = ("versions", "hardware", "code", "search", "needs", "known_before")
-        for name in (*never_empty, "trials_asked", "interrupted", "sampled"):
+        told_if_any = ("versions", "hardware", "code", "search", "needs", "trials_asked", "interrupted", "sampled")
+        for name in (*told_if_any, "known_before"):
             if getattr(self, name):
                 plain[name] = config.to_plain(getattr(self, name))
         if self.data is not None:

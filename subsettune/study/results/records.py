@@ -136,11 +136,11 @@ _NEW = ("num_test", *_BINARY, "phases", "shared_flops", "shared_s")  # columns t
 _COLUMNS = {"is_stop_audit": "run_out"}  # fields whose column has the name that its first version gave it
 _TYPES: dict[str, pa.DataType] = {
     **dict.fromkeys(("name", "role", "candidate", "policy", "coordinates", "cause", "message", "log"), pa.string()),
-    **dict.fromkeys(("number", "seed", "confirms", "cost_flops", "repeated_flops", "num_test"), pa.int64()),
-    "shared_flops": pa.int64(),
+    **dict.fromkeys(("number", "seed", "confirms", "num_test"), pa.int64()),
+    **dict.fromkeys(("cost_flops", "repeated_flops", "shared_flops"), pa.int64()),
     **dict.fromkeys(_BINARY, pa.binary()),
-    **dict.fromkeys(("metric", "test_metric", "share_used", "train_s", "select_s", "evaluate_s"), pa.float64()),
-    "shared_s": pa.float64(),
+    **dict.fromkeys(("metric", "test_metric", "share_used"), pa.float64()),
+    **dict.fromkeys(("train_s", "select_s", "evaluate_s", "shared_s"), pa.float64()),
     **dict.fromkeys(("overhead_s", "started_s", "finished_s"), pa.float64()),
     **dict.fromkeys(("cached", "run_out"), pa.bool_()),
     "phases": pa.list_(_PHASE),

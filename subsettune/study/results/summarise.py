@@ -39,7 +39,9 @@ def summarise(records: StudyRecords) -> Summary:
     """What the records come to."""
     winner = records.manifest.winner
     best = _best(records, winner)
-    reference = _reference(records, best)
+    phase_costs = costs.phase_costs(_runs(records))
+    pace = costs.pace_of_cached(records.reference, phase_costs)
+    reference = _reference(records, best, pace)
     summary = Summary(
         run_id=records.run_id,
         status="interrupted" if records.manifest.interrupted else records.manifest.status,
@@ -57,10 +59,10 @@ def summarise(records: StudyRecords) -> Summary:
         win=_win(records),
         at_margins=costs.at_margins(records),
         needs=_needs(records),
-        phase_costs=costs.phase_costs(_runs(records)),
+        phase_costs=phase_costs,
         verified=winner is not None,
         bundle=_bundle(records),
-        tuning=_tuning(records, best, reference),
+        tuning=_tuning(records, best, reference, pace),
         known_before=records.manifest.known_before,
     )
     return dataclasses.replace(summary, headline=headline(records, summary))
@@ -98,7 +100,7 @@ def _bundle(records: StudyRecords) -> str | None:
     return written if written is None or "://" in written else f"{records.folder}/bundle"
 
 
-def _reference(records: StudyRecords, best: PolicyRow | None) -> ReferenceRow | None:
+def _reference(records: StudyRecords, best: PolicyRow | None, pace: float) -> ReferenceRow | None:
     runs = [record for record in records.reference if record.metric is not None]
     if not runs or records.facts is None:
         return None
@@ -110,7 +112,7 @@ def _reference(records: StudyRecords, best: PolicyRow | None) -> ReferenceRow | 
         test_metric=_mean(shown),
         passes=records.facts.reference_passes,
         flops=records.facts.reference_flops,
-        seconds=_mean(r.seconds for r in runs),
+        seconds=_mean(r.seconds * (pace if r.cached else 1.0) for r in runs),
         seeds=len(runs),
         test_seeds=len(shown),
     )
@@ -289,13 +291,13 @@ def _runs(records: StudyRecords) -> tuple[RunRecord, ...]:
     return (*records.reference, *records.trials, *tested, *records.ablation_runs)
 
 
-def _tuning(records: StudyRecords, best: PolicyRow | None, reference: ReferenceRow | None) -> Tuning:
+def _tuning(records: StudyRecords, best: PolicyRow | None, reference: ReferenceRow | None, pace: float) -> Tuning:
     runs, facts = _runs(records), records.facts
     flops = sum(r.study_flops for r in runs)
     tuning = Tuning(
         passes=flops / facts.pass_flops if facts is not None else None,
         flops=flops,
-        seconds=sum(r.study_s for r in runs),
+        seconds=sum(r.study_s * (pace if r.cached else 1.0) for r in runs),
         shared_flops=sum(r.shared_flops for r in runs),
         break_even=None,
     )

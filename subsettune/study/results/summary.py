@@ -21,7 +21,7 @@ class ReferenceRow:
         test_metric: mean on the test split, once verification has run it, over `test_seeds` runs.
         passes: compute of one training.
         flops: likewise.
-        seconds: mean, selection included.
+        seconds: mean, selection included; runs from the cache at the pace of this study.
         seeds: runs behind `metric`.
         test_seeds: runs that the best policy was compared with; where there is none, the most that any was.
     """
@@ -234,7 +234,7 @@ class Tuning:
     Args:
         passes: None before the facts are known.
         flops: in all.
-        seconds: of training, selection and evaluation.
+        seconds: of training, selection and evaluation; runs from the cache at the pace of this study.
         shared_flops: not in it: what trials did not have to train, because they began from stems of others.
         break_even: future trainings whose saved compute repays it; None without a verified saving.
         break_even_seconds: future trainings whose saved seconds repay its seconds; None likewise, and where none are

@@ -39,7 +39,7 @@ class StudySettings:
         max_seeds: cap on the runs of the reference, which verification adds to where it must; a candidate may have up
             to 4 times as many, by what it costs. The default is 3 times `seeds`.
         alpha: error rate of verification: chance that a policy at the margin passes.
-        candidates: policies of the search that verification may test, besides the recipe itself at the largest budget.
+        candidates: policies of the search that verification may test, besides a last resort at the largest budget.
         ablation_seeds: runs of the best policy of a selector, order, transition or soup, and of the same without it,
             for the three nearest to the target; 5 to 8 are what tells something. 0, the default, compares none.
         share_prefixes: whether trials that begin alike train their beginning once: a trial goes on from where another

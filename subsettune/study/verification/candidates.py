@@ -14,9 +14,8 @@ The line-up:
 4. where the second has passed, a *lower* one half-way back to the first, with the alpha that it leaves;
 5. where the first has passed, a *cheaper* one that is likely to, beside the runs of the reference that are there.
 
-All of them, and their shares of alpha, are written down before any is tested. On tables of real runs this found a
-policy in each of 80 studies, where the unchanged recipe as the second to be tested left 7 empty (`--measure tables` of
-`benchmarks/studies.py`).
+All of them, and their shares of alpha, are written down before any is tested. How many studies end empty, and what the
+policies that they find cost, `--measure tables` of `benchmarks/studies.py` counts on tables of real runs.
 """
 
 from __future__ import annotations

@@ -37,7 +37,10 @@ class Superiority:
 
 
 def compare(differences: Array, sizes: tuple[int, ...], level: float, floor: float) -> Superiority:
-    """Go through the looks until one decides, or pairs are lacking.
+    """What the latest look shows whose pairs are there.
+
+    An earlier one that had decided does not count any more, as in the tests of matching: alpha is spent as if nothing
+    were ever stopped for futility, so to look once more is paid for, and what is told rests on all pairs.
 
     Args:
         differences: (n,) policy minus control, oriented, finite; at least as many as the first look takes.
@@ -46,15 +49,9 @@ def compare(differences: Array, sizes: tuple[int, ...], level: float, floor: flo
         floor: added to the spread in quadrature, so that ties are not taken for certainty: two neighbouring steps of
             the metric, at any odds, keep the level with a variance of resolution^2 / 3.
     """
-    found: Superiority | None = None
-    for size, (_, nominal) in zip(sizes, spending(level, tuple(float(n) for n in sizes)), strict=True):
-        if size > len(differences):
-            break
-        found = _look(differences[:size], sizes[-1], nominal, floor)
-        if found.shown is not None:
-            break
-    assert found is not None, "the pairs of the first look are there"
-    return found
+    latest = max(i for i, size in enumerate(sizes) if size <= len(differences))
+    _, nominal = spending(level, tuple(map(float, sizes)))[latest]
+    return _look(differences[: sizes[latest]], sizes[-1], nominal, floor)
 
 
 def _look(differences: Array, final: int, nominal: float, floor: float) -> Superiority:

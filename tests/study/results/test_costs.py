@@ -14,6 +14,7 @@ from subsettune.study.results import costs
 from subsettune.study.results.manifest import Manifest
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.summarise import summarise
+from subsettune.study.results.view import StudyRecords
 from subsettune.train.result import PhaseSpent
 
 
@@ -79,6 +80,28 @@ def test_runs_of_another_study_and_phases_without_an_update_count_for_nothing() 
     assert costs.phase_costs((_run(policy, (100, 1.0), (100, 1.0), cached=True), _run(policy))) == ()
     (one,) = costs.phase_costs((_run(policy, (0, 0.0), (100, 1.0)),))
     assert one.kind == "full"
+
+
+def test_runs_from_the_cache_are_told_at_the_pace_of_this_study() -> None:
+    plain = Policy(phases=(Phase(passes=1),))
+    spent = Ledger(forward=400, backward=600)
+    cached = _run(plain, (1000, 50.0), cached=True, role="reference", ledger=spent, train_s=50.0)
+    own = costs.phase_costs((cached, _run(plain, (100, 1.0)), _run(plain, (300, 3.0))))
+    assert costs.pace_of_cached((cached,), own) == pytest.approx(10.0 / 50.0)
+    assert costs.pace_of_cached((cached,), ()) == 1.0  # nothing of its own to go by
+    assert costs.pace_of_cached((_run(plain, (100, 1.0)),), own) == 1.0
+
+
+def test_a_cached_reference_stands_at_that_pace_beside_the_policies() -> None:
+    view = make_view("full_wins")
+    records = {field.name: getattr(view, field.name) for field in dataclasses.fields(StudyRecords)}
+    slow = tuple(dataclasses.replace(run, cached=True, train_s=100 * run.train_s) for run in view.reference)
+    before, after = view.summary, summarise(StudyRecords(**{**records, "reference": slow}))
+    assert before.reference is not None
+    assert before.reference.seconds is not None
+    assert after.reference is not None
+    assert after.reference.seconds == pytest.approx(before.reference.seconds, rel=0.5)
+    assert after.tuning.seconds == pytest.approx(before.tuning.seconds, rel=0.5)
 
 
 def test_without_a_plain_phase_there_is_nothing_to_compare_with() -> None:

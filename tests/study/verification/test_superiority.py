@@ -42,6 +42,16 @@ def test_a_second_look_is_asked_for_only_where_it_may_decide() -> None:
     assert later.level == second[1]
 
 
+def test_the_latest_look_counts_though_an_earlier_one_had_decided() -> None:
+    noise = np.array([1.0, -1.0, 0.5, -0.5, 0.0])
+    looks = np.concatenate([-5 + noise, 8 + 0.1 * noise]), np.concatenate([5 + noise, -8 + noise])
+    for differences, was_shown in zip(looks, (False, True), strict=True):
+        assert compare(differences[:5], (5, 10), LEVEL, 1e-12).shown is was_shown
+        found = compare(differences, (5, 10), LEVEL, 1e-12)
+        assert (found.num_pairs, found.shown) == (10, False)
+        assert found.mean == pytest.approx(differences.mean())
+
+
 @pytest.mark.parametrize("looks", [(5,), (5, 10), (5, 16), (3, 8)])
 @pytest.mark.parametrize("law", ["normal", "student", "skewed pair", "steps"])
 def test_a_placebo_is_shown_to_win_in_at_most_the_level(law: str, looks: tuple[int, ...]) -> None:
