@@ -89,6 +89,13 @@ class Belief:
         self.known = in_the_model(evidence, most)
         self._x = places.rows(self.known)
         self.process = fit(sightings(places, self.known, evidence), earlier)
+        self._runs = np.array([t.num_lost + evidence.worth(t) for t in self.known])
+        self._wrong = np.array(
+            [
+                t.num_lost + (1.0 if t.scores and r < _WRONG else 0.0)
+                for t, r in zip(self.known, self._residuals, strict=True)
+            ]
+        )
         self.assessed = tuple(self._assess())
 
     # Runs that go wrong, and how runs scatter.
@@ -102,13 +109,8 @@ class Belief:
 
     def risk(self, likeness: Array, more: Array | float = 0.0) -> Array:
         """(m,) share of runs that are expected to go wrong, once so many more have gone well."""
-        wrong = [
-            t.num_lost + (1.0 if t.scores and r < _WRONG else 0.0)
-            for t, r in zip(self.known, self._residuals, strict=True)
-        ]
-        runs = [t.num_lost + self.evidence.worth(t) for t in self.known]
-        seen = _PRIOR_RUNS + more + likeness @ np.array(runs)
-        return np.asarray((_PRIOR_WRONG + likeness @ np.array(wrong)) / seen)
+        seen = _PRIOR_RUNS + more + likeness @ self._runs
+        return np.asarray((_PRIOR_WRONG + likeness @ self._wrong) / seen)
 
     def inflation(self, likeness: Array) -> Array:
         """(m,) standard deviation of a run over that of the common noise."""
