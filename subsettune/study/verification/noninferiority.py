@@ -26,9 +26,9 @@ difference less noisy than Welch's test assumes, and it errs on the safe side.
    as each line-up is drawn up without the test split. An extension seeks what is cheaper than a policy that passed,
    and so looks at it in that: were every line-up that this may come to tested, each could add its 0.008.
 5. Small shares of alpha. Satterthwaite's degrees of freedom are too many where the candidate has several times the
-   runs of the reference and the level is small: at one of 0.012, 20 runs beside 5 pass in 1.3 times as many cases, 10
-   beside 5 in 1.03 times. The tests of a line-up have the reference in common, so that the whole keeps its level for 5
-   seeds or more (`benchmarks/verification.py`).
+   runs of the reference and the level is small: at 0.012, 20 runs beside 5 pass in 1.25 times as many cases, 10
+   beside 5 in 1.04 times (`benchmarks/verification.py --only shares`). The tests of a line-up have the reference in
+   common, and the whole keeps its level, cheap line-ups included (`--only level`).
 
 What it cannot do. No test of a mean keeps its level for every distribution and has power too (Bahadur & Savage
 1956). A policy that nearly always does well and rarely fails by a lot, so that its mean lies at the margin, passes n
@@ -36,7 +36,7 @@ seeds whenever no failure is among them: one failure in seven runs, with probabi
 see it, and several such policies in one line-up make it worse (0.6 for five of them). A policy that alone is skewed, as
 gamma(2) is, passes in 0.04 to 0.06 where 0.04 are allowed, and in 0.05 to 0.08 if it also scatters 1.5 times as much as
 the reference. Held are symmetric noise, heavy tails or not, unequal spreads, ties, skew that the reference has too, and
-seeds that both share; not runs that go against the reference's seed by seed (0.062 at a correlation of -0.3).
+seeds that both share; not runs that go against the reference's seed by seed (0.057 at a correlation of -0.3).
 `benchmarks/verification.py` prints which is which.
 
 | symbol | shape | meaning |
