@@ -8,6 +8,7 @@ SubsettuneError
 ├── SelectionError (ValueError)          a selector was asked for what it cannot give
 │   └── ModelDivergedError               the network that a selector looks at left the finite numbers
 ├── LearningError (ValueError)           the conventional recipe does not learn the task
+├── TrainingFunctionError (RuntimeError) a training function of the user's did what no run can be made of
 ├── CheckpointError (ValueError)         a checkpoint is damaged or belongs to another run
 ├── BundleError (ValueError)             a bundle is damaged, of an unknown version, or made for other data
 ├── MissingPackageError (ImportError)    a package is needed that a base install leaves out
@@ -113,6 +114,10 @@ class CostWarning(UserWarning):
 
 class LearningError(SubsettuneError, ValueError):
     """The conventional recipe does not learn the task, so there is nothing to match."""
+
+
+class TrainingFunctionError(SubsettuneError, RuntimeError):
+    """A training function of the user's did what no run can be made of."""
 
 
 class CheckpointError(SubsettuneError, ValueError):

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from subsettune import config
 from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, FrozenDict, setting
+from subsettune.errors import ConfigError
+
+NO_Q = (
+    "q is K*M/P, and M or P of this task is not known. Give task.outputs and task.parameters, or use subset_share "
+    "(in a policy: share)."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +55,8 @@ class TaskFacts:
 
     Args:
         num_examples: N, training examples.
-        num_outputs: M, output units.
-        num_parameters: P, trainable parameters, tied ones once.
+        num_outputs: M, output units; 0 where nobody knows.
+        num_parameters: P, trainable parameters, tied ones once; 0 where nobody knows.
         forward_flops: FLOPs of the forward pass of one example.
         backward_flops: FLOPs of the backward pass of one example.
         reference_passes: compute of the conventional recipe, in passes (its epochs).
@@ -71,11 +77,13 @@ class TaskFacts:
         num_tokens: size of the vocabulary where an example is a sequence of token ids; 0 where it is numbers.
         image_channels: channels of an example that is stored as an image of bytes; 0 for other data.
         notes: sentences about what the FLOPs do not tell, e.g. that they depend on the values of the inputs.
+        unit: what compute is counted in where the text says FLOPs: `example` where nobody knows what one costs; each
+            then counts 1.
     """
 
     num_examples: int = setting(rule=AT_LEAST_ONE)
-    num_outputs: int = setting(rule=AT_LEAST_ONE)
-    num_parameters: int = setting(rule=AT_LEAST_ONE)
+    num_outputs: int = setting(rule=NOT_NEGATIVE)
+    num_parameters: int = setting(rule=NOT_NEGATIVE)
     forward_flops: int = setting(rule=AT_LEAST_ONE)
     backward_flops: int = setting(rule=NOT_NEGATIVE)
     reference_passes: float = setting(rule=POSITIVE)
@@ -94,14 +102,16 @@ class TaskFacts:
     num_tokens: int = setting(0, rule=NOT_NEGATIVE)
     image_channels: int = setting(0, rule=NOT_NEGATIVE)
     notes: tuple[str, ...] = ()
+    unit: Literal["FLOP", "example"] = "FLOP"
 
     def __post_init__(self) -> None:
         config.check(self)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain; notes stand there only where there are some, so that earlier versions read files without."""
+        """Plain; what is new stands there only where it says something, so that earlier versions read files without."""
         plain = {field.name: config.to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
-        return plain if self.notes else {name: value for name, value in plain.items() if name != "notes"}
+        idle = {*(["notes"] if not self.notes else []), *(["unit"] if self.unit == "FLOP" else [])}
+        return {name: value for name, value in plain.items() if name not in idle}
 
     @property
     def chains(self) -> tuple[tuple[ChainLayer, ...], ...]:
@@ -112,6 +122,11 @@ class TaskFacts:
     def prunable(self) -> tuple[str, ...]:
         """Names of the layers that can be made narrower: of each chain all but the last."""
         return tuple(layer.name for chain in self.chains for layer in chain[:-1])
+
+    @property
+    def has_q(self) -> bool:
+        """Whether M and P are known."""
+        return self.num_outputs > 0 and self.num_parameters > 0
 
     @property
     def example_flops(self) -> int:
@@ -129,7 +144,13 @@ class TaskFacts:
         return round(self.reference_passes * self.pass_flops)
 
     def q(self, num_examples: int | None = None) -> float:
-        """Overdetermination ratio Q = K*M/P of `num_examples` examples (default: all). Source: arXiv:2410.16523."""
+        """Overdetermination ratio Q = K*M/P of `num_examples` examples (default: all). Source: arXiv:2410.16523.
+
+        Raises:
+            ConfigError: M or P is not known.
+        """
+        if not self.has_q:
+            raise ConfigError(NO_Q)
         k = self.num_examples if num_examples is None else num_examples
         return k * self.num_outputs / self.num_parameters
 

@@ -148,6 +148,9 @@ class Data:
         return {name: config.to_plain(value) for name, value in {**always, **given}.items()}
 
 
+NO_DATA = Data(source="none:none")  # of a task whose function reads its own
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
     """Which examples are held out. Drawn once, by class, from `seed`; every run of the task has the same split.
@@ -222,6 +225,25 @@ class Model:
     def to_mapping(self) -> dict[str, Any]:
         """Flat form, as in YAML."""
         return {"name": self.name, **config.to_plain(self.options)}
+
+
+NO_MODEL = Model(name="none:none")  # of a task whose function builds its own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleFlops:
+    """What one example costs a network, as somebody knows who trains it with code of their own.
+
+    Args:
+        forward: FLOPs of its forward pass; a multiplication and an addition are 2.
+        backward: FLOPs of its backward pass; about twice as many.
+    """
+
+    forward: int = setting(rule=AT_LEAST_ONE)
+    backward: int = setting(rule=NOT_NEGATIVE)
+
+    def __post_init__(self) -> None:
+        config.check(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,12 +348,18 @@ UNSEARCHABLE = ("epochs", "augment", "optimizer_options", "schedule_options")  #
 RECIPE_KEYS = tuple(name for name in Recipe.__dataclass_fields__ if name not in UNSEARCHABLE)
 
 
+OWN_KEYS = ("train", "train_options", "examples", "flops_per_example", "outputs", "parameters", "version")
+RUN_KEYS = ("data", "split", "model", "recipe", "metric")  # what a run depends on, besides a function of the user's
+_FUNCTION = Rule("package.module:function", lambda name: ":" in name, "Name both the module and the function in it.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """What is trained, and what counts as matched.
 
     Args:
-        data: where the examples come from.
+        data: where the examples come from. Beside `train` it may be left out, and is for selectors alone: one row for
+            each training example, in the order of their numbers.
         split: which examples are held out.
         model: the network.
         recipe: the conventional training.
@@ -339,6 +367,15 @@ class Task:
             loss is the squared error with either).
         tolerance: how far short of the reference still counts as matched, in the metric's units, positive.
         distortion: faults put into the training part, for experiments.
+        train: a training function of the user's own as `package.module:function`, in place of data, model and loop. It
+            is called with a `subsettune.Run`, which hands out batches and rates: see docs/own_training.md.
+        train_options: what that function finds as `run.options`.
+        examples: N, the training examples that the function has, numbered from 0.
+        flops_per_example: of its network; default: not known, and compute is counted in examples.
+        outputs: M, output units, where `q` is searched.
+        parameters: P, trainable parameters, likewise.
+        version: any text that is changed when what the function reads from elsewhere changes, its data above all.
+            With one, finished runs of the recipe are kept for later studies.
     """
 
     data: Data
@@ -350,6 +387,27 @@ class Task:
     )
     tolerance: float = setting(rule=POSITIVE)
     distortion: Corruption = setting(Corruption())
+    train: str | None = setting(None, rule=_FUNCTION)
+    train_options: FrozenDict = setting(FrozenDict())
+    examples: int | None = setting(None, rule=AT_LEAST_ONE)
+    flops_per_example: ExampleFlops | None = None
+    outputs: int | None = setting(None, rule=AT_LEAST_ONE)
+    parameters: int | None = setting(None, rule=AT_LEAST_ONE)
+    version: str | None = None
+
+    @classmethod
+    def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Leave out what a training function of the user's own has itself."""
+        if raw.get("train") is None:
+            return raw
+        mistakes = [
+            Mistake((key,), f"{key} must be left out beside train: the function has its own. Remove the key.")
+            for key in ("model", "split", "distortion")
+            if key in raw
+        ]
+        if mistakes:
+            raise ConfigError(tuple(mistakes))
+        return {"data": NO_DATA, "model": NO_MODEL, **raw}
 
     def __post_init__(self) -> None:
         config.check(self)
@@ -362,11 +420,48 @@ class Task:
         if self.kind == "regression" and self.distortion.flip_labels:
             message = "flip_labels means nothing to regression, which has no classes. Remove the key."
             raise ConfigError((Mistake(("distortion", "flip_labels"), message),))
+        self._check_own()
+
+    def _check_own(self) -> None:
+        """Refuse keys of a training function without one, and one that does not say how many examples it has."""
+        given = [key for key in OWN_KEYS[1:] if getattr(self, key) not in (None, FrozenDict())]
+        mistakes = []
+        if self.train is None:
+            mistakes = [Mistake((key,), f"{key} means nothing without train. Remove the key.") for key in given]
+        elif self.examples is None:
+            mistakes = [Mistake((), "key 'examples' is missing: how many training examples the function has.")]
+        elif self.recipe.optimizer == "lbfgs":
+            message = (
+                "optimizer must be another one beside train: what a line search of lbfgs costs is known afterwards."
+            )
+            mistakes = [Mistake(("recipe", "optimizer"), message)]
+        if mistakes:
+            raise ConfigError(tuple(mistakes))
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain form. A distortion stands in it where there is one: what does nothing changes no key."""
-        names = [name for name in self.__dataclass_fields__ if name != "distortion" or not self.distortion.is_off]
+        """Plain form. What is new, or does nothing, stands in it where it is given: it changes no key."""
+        own = [key for key in OWN_KEYS if getattr(self, key) not in (None, FrozenDict())]
+        left_out = {*OWN_KEYS, *(["distortion"] if self.distortion.is_off else [])} - set(own)
+        if self.is_own:
+            left_out |= {"model", "split", *(["data"] if not self.has_data else [])}
+        names = [name for name in self.__dataclass_fields__ if name not in left_out]
         return {name: config.to_plain(getattr(self, name)) for name in names}
+
+    @property
+    def is_own(self) -> bool:
+        """Whether a function of the user's trains it."""
+        return self.train is not None
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there is anything to read."""
+        return self.data != NO_DATA
+
+    @property
+    def run_identity(self) -> dict[str, Any]:
+        """All of it that the result of a run depends on; the tolerance is none of it."""
+        own = {"own": {key: getattr(self, key) for key in OWN_KEYS}} if self.is_own else {}
+        return {**{name: getattr(self, name) for name in RUN_KEYS}, **own}
 
     @property
     def kind(self) -> str:

@@ -7,7 +7,6 @@ one for one. Needs torch, NumPy and pyarrow alone.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,8 +16,9 @@ from torch import Tensor, nn
 from subsettune.bundle.bundle import Bundle
 from subsettune.config import must
 from subsettune.errors import BundleError
-from subsettune.train import schedule, transitions
-from subsettune.train.orders.base import Batch, Order, Stream, combined
+from subsettune.train import transitions
+from subsettune.train.follow.batches import Batches, Pool, pool
+from subsettune.train.orders.base import is_blind
 from subsettune.train.planning.phases import ResolvedPhase, resolve
 from subsettune.train.randomness import generator
 
@@ -96,60 +96,30 @@ def why_not(bundle: Bundle) -> dict[int, str]:
     return found
 
 
-def is_blind(order: Order) -> bool:
-    """Whether which examples an update is on follows from the seed alone."""
-    kind = type(order.stream(1, 1, 0))
-    return kind.update is Stream.update and kind.attach is Stream.attach
-
-
 class _Follower:
     """Goes through a policy as a run does."""
 
     def __init__(
         self, bundle: Bundle, rows: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, seed: int
     ) -> None:
-        recipe = bundle.recipe
         self.bundle, self.rows, self.network, self.optimizer, self.seed = bundle, rows, network, optimizer, seed
-        self.resolved = resolve(bundle.policy, recipe, bundle.facts)
-        self.train_total = self.resolved.total - sum(phase.flops for phase in self.resolved.phases)
-        self.schedule = schedule.make(recipe.schedule, recipe.schedule_options)
-        self.stream = self.resolved.order.stream(len(rows), recipe.batch_size, seed)
+        self.resolved = resolve(bundle.policy, bundle.recipe, bundle.facts)
         self.scales = transitions.scales(network)
-        self.phase, self.selected, self.trained, self.entering = -1, 0, 0, False
-        self.pool: Tensor | None = None
-        self.weights: Tensor | None = None
-        self.pools = {i: self._positions(i) for i, p in enumerate(bundle.policy.phases) if not p.is_full}
+        self.pools = {i: self._pool(i) for i, phase in enumerate(bundle.policy.phases) if not phase.is_full}
+        self.batches = Batches(self.resolved, len(rows), seed, self.pools.__getitem__)
 
     def steps(self) -> Iterator[Step]:
         """Until the compute is used up."""
-        resolved = self.resolved
-        for update in itertools.count():
-            self._advance(update)
-            share = (self.selected + self.trained) / resolved.total
-            batch = self.stream.next(share)
-            price = resolved.phases[self.phase].update_cost(len(batch), share).total
-            if self.selected + self.trained + price > resolved.total:
-                return
-            if self.entering:
-                self._enter(resolved.phases[self.phase])
-            yield self._step(batch)
-            self.trained += price
-
-    def _step(self, batch: Batch) -> Step:
-        lr = self.bundle.recipe.lr * self.schedule(self.trained / self.train_total)
-        weights = combined(batch, self.weights)
-        return Step(rows=self.rows[batch.positions], weights=weights, lr=lr, phase=self.phase)
-
-    def _advance(self, update: int) -> None:
-        """Move on to the phase that the compute spent so far belongs to; one with nothing left is passed over."""
-        ends, last = self.resolved.ends, len(self.resolved.ends) - 1
-        while self.phase < 0 or (self.phase < last and self.selected + self.trained >= ends[self.phase]):
-            self.phase += 1
-            if self.phase == last or self.selected + self.trained < ends[self.phase]:
-                self.selected += self.resolved.phases[self.phase].flops
-                self.pool, self.weights = self.pools.get(self.phase, (None, None))
-                self.stream.enter(self.pool)
-                self.entering = update > 0
+        plan, lr = self.batches.plan, self.bundle.recipe.lr
+        while (batch := self.batches.next()) is not None:
+            if batch.opens is not None:
+                self._enter(self.resolved.phases[batch.opens])
+            yield Step(
+                rows=self.rows[batch.positions],
+                weights=batch.weights,
+                lr=lr * plan.factors[batch.number],
+                phase=plan.phases[batch.number],
+            )
 
     def _enter(self, phase: ResolvedPhase) -> None:
         """Change weights and optimizer as the transition does."""
@@ -158,14 +128,13 @@ class _Follower:
             optimizer=self.optimizer,
             scales=self.scales,
             rng=generator(self.seed, "entry", phase.index),
-            pool=self.pool,
+            pool=self.pools[phase.index].positions if phase.index in self.pools else None,
             facts=phase.facts_before,
         )
         phase.transition.apply(context)
-        self.entering = False
 
-    def _positions(self, phase: int) -> tuple[Tensor, Tensor | None]:
-        """Positions of a phase's examples among the rows, and factors of all losses; None where all are 1."""
+    def _pool(self, phase: int) -> Pool:
+        """A phase's examples among the rows, and factors of their losses."""
         index, weight = self.bundle.subset(phase).tensors()
         order = self.rows.argsort()
         place = torch.searchsorted(self.rows[order], index).clamp(max=len(order) - 1)
@@ -174,8 +143,4 @@ class _Follower:
         if len(missing):
             advice = "Give the rows that the task trains on: load(bundle.task).train.rows."
             raise BundleError(must("rows", f"those of the study, row {int(missing[0])} included", "others", advice))
-        if bool((weight == 1).all()):
-            return positions, None
-        weights = torch.ones(len(self.rows))
-        weights[positions] = weight
-        return positions, weights
+        return pool(positions, None if bool((weight == 1).all()) else weight, len(self.rows))

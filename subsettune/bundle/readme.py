@@ -10,13 +10,13 @@ from markupsafe import Markup
 from subsettune import config, text
 from subsettune.bundle.bundle import Bundle
 from subsettune.bundle.evidence import REFERENCE, Evidence, PolicyEvidence
-from subsettune.bundle.follow import is_blind
 from subsettune.bundle.usage import how
 from subsettune.config import FrozenDict
 from subsettune.data.split import DEFAULT_TEST
 from subsettune.policy import FULL, Phase, Soup
 from subsettune.study.results import verified_before
 from subsettune.study.results.headline import verdict_words
+from subsettune.train.orders.base import is_blind
 from subsettune.train.planning.phases import resolve
 
 

@@ -12,7 +12,7 @@ import logging
 import torch
 
 from subsettune import config
-from subsettune.data import distort
+from subsettune.data import distort, own_rows
 from subsettune.data.arrays import Arrays
 from subsettune.data.cache import CachedData, as_read, cached, fetch, recall, remember, remove_cached, stamp
 from subsettune.data.parts import Part, TaskData, assemble
@@ -45,8 +45,11 @@ def load(task: Task, places: DataPaths | None = None, *, fingerprint: str | None
         StorageError: the cache cannot be written.
     """
     places = places or DataPaths()
-    what = config.digest([task.data, task.split, task.kind, task.distortion])
+    own = [own_rows.fingerprint_of(task)] if task.is_own else []
+    what = config.digest([task.data, task.split, task.kind, task.distortion, *own])
     memo = (what, str(places.data_root), places.cache_folder)
+    if not task.has_data:
+        return _expected(own_rows.numbered(task), fingerprint)
     now = stamp(task.data, task.kind, places) if fingerprint is None else None
     known_stamp, known = _LOADED.get(memo, (None, None))
     data = known
@@ -56,6 +59,10 @@ def load(task: Task, places: DataPaths | None = None, *, fingerprint: str | None
         is_said = known is not None and known_stamp is not None and _told(known) == _told(data)
         if fingerprint is None and not is_said:  # workers know it, and nobody reads what they say
             _say(data)
+    return _expected(data, fingerprint)
+
+
+def _expected(data: TaskData, fingerprint: str | None) -> TaskData:
     if fingerprint is not None and data.fingerprint != fingerprint:
         raise DataError(
             f"the data here have the fingerprint {data.fingerprint[:16]}, and {fingerprint[:16]} were expected. "
@@ -85,6 +92,8 @@ def _load(task: Task, places: DataPaths, fingerprint: str | None) -> TaskData:
 
 
 def _fingerprint(arrays: Arrays, task: Task) -> str:
+    if task.is_own:
+        return own_rows.fingerprint_of(task, arrays.meta.fingerprint)
     distortion = [] if task.distortion.is_off else [task.distortion, distort.VERSION]
     texts = [min(task.data.vocabulary, len(arrays.meta.vocabulary))] if arrays.meta.tokens else []
     return config.digest([arrays.meta.fingerprint, task.split, VERSION, *distortion, *texts])
@@ -92,6 +101,8 @@ def _fingerprint(arrays: Arrays, task: Task) -> str:
 
 def _rows(arrays: Arrays, task: Task) -> dict[str, torch.Tensor]:
     """Rows of each part in the mapped file, where the test file's rows follow those of the training file."""
+    if task.is_own:
+        return own_rows.rows_beside(arrays, task)
     meta = arrays.meta
     has_test_file = len(arrays.inputs) > meta.num_train
     rows = divide(arrays.targets[: meta.num_train], task.split, len(meta.classes), has_test_file, meta.classes)

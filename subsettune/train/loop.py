@@ -31,6 +31,7 @@ from subsettune.train import orders, schedule
 from subsettune.train.account import Stopwatch
 from subsettune.train.checkpoint import Checkpoints, CheckpointWriter
 from subsettune.train.evaluation import Evaluator, Report
+from subsettune.train.follow.carry_out import carry_out
 from subsettune.train.job import RunJob, find_device
 from subsettune.train.learner import Learner, predict
 from subsettune.train.options import RunOptions
@@ -99,10 +100,13 @@ def run(
 
     Raises:
         ConfigError, DataError, ModelError, SelectionError: before the first update.
+        TrainingFunctionError: a training function of the user's did what no run can be made of.
         CheckpointError: the checkpoint of this run is damaged, or does not fit.
         StorageError: a checkpoint cannot be written.
     """
     options = options or RunOptions()
+    if task.is_own:
+        return carry_out(task, policy, seed, report=report, clock=clock, options=options)
     device = find_device(options.device)
     with preserved():  # reading data imports other packages, and one of them draws from Python's state
         data = load(task, options.places, fingerprint=options.fingerprint)

@@ -37,7 +37,7 @@ import numpy as np
 from subsettune import former_names
 from subsettune.config import FrozenDict, must
 from subsettune.errors import ConfigError, Mistake
-from subsettune.facts import TaskFacts
+from subsettune.facts import NO_Q, TaskFacts
 from subsettune.policy import MOST_CHOICES, SOUP, SUBSET, Policy
 from subsettune.study.spec import space_reader
 from subsettune.study.spec.coordinate import Coordinate, implied
@@ -148,6 +148,9 @@ class Space:
 
 
 def _check_sizes(axis: Coordinate, facts: TaskFacts, mistakes: list[Mistake]) -> None:
+    if axis.name == "q" and not facts.has_q:
+        mistakes.append(Mistake((axis.name,), NO_Q))
+        return
     values = axis.values or (axis.lo, axis.hi)
     least, greatest = min(values), max(values)
     n = facts.num_examples

@@ -120,8 +120,9 @@ class ReferenceCache:
             fingerprint: of the data and split.
             environment: what else changes results: the user's code, versions, and the number of threads.
         """
-        parts = {name: config.to_plain(getattr(task, name)) for name in ("data", "split", "model", "recipe", "metric")}
-        key = config.digest({**parts, "fingerprint": fingerprint, "batching": BATCHING, **environment})
+        key = config.digest(
+            {**config.to_plain(task.run_identity), "fingerprint": fingerprint, "batching": BATCHING, **environment}
+        )
         return cls(folder=Folder.at(cache) / "references" / key[:32], key=key)
 
     def get(self, seed: int, checkpoint: str, target: Folder) -> RunRecord | None:

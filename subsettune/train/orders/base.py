@@ -65,6 +65,7 @@ class Order(ABC):
 
     summary: ClassVar[str]
     heeds_share: ClassVar[bool] = True  # whether the share of compute spent may change batches, prices or updates
+    observes: ClassVar[bool] = False  # whether it goes by nothing but the losses of its batches: see `Stream.observe`
 
     @property
     def is_neutral(self) -> bool:
@@ -140,6 +141,15 @@ class Stream(ABC):
         """
         return learner.update(batch.positions, now.lr, combined(batch, now.weights), most=now.most)
 
+    def observe(self, positions: Tensor, losses: Tensor) -> None:
+        """Take note of the losses of a batch that was trained on elsewhere, where the order goes by them.
+
+        Args:
+            positions: (b,) int64, as `next` gave them.
+            losses: (b,) float, on the same device.
+        """
+        return
+
     @abstractmethod
     def state(self) -> dict[str, Any]:
         """What `load` needs to go on with the same batches, apart from the pool."""
@@ -147,6 +157,12 @@ class Stream(ABC):
     @abstractmethod
     def load(self, state: dict[str, Any], pool: Tensor | None) -> None:
         """Go on from `state` on `pool`."""
+
+
+def is_blind(order: Order) -> bool:
+    """Whether which examples an update is on follows from the seed alone."""
+    kind = type(order.stream(1, 1, 0))
+    return kind.update is Stream.update and kind.attach is Stream.attach
 
 
 def combined(batch: Batch, weights: Tensor | None) -> Tensor | None:

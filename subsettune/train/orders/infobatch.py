@@ -49,6 +49,7 @@ class InfoBatch(Order):
     """
 
     summary: ClassVar[str] = "leaves out examples of low loss at random, and weighs the others of them more (prune 0.5)"
+    observes: ClassVar[bool] = True
     prune: float = setting(0.5, rule=Rule("in [0, 1)", lambda v: 0 <= v < 1))
     anneal: float = setting(0.125, rule=UNIT)
 
@@ -107,10 +108,13 @@ class InfoBatchStream(Rounds):
         """See `Stream.update`; the losses are those of the forward pass that is made anyway."""
         inputs, targets = learner.examples(batch.positions)
         evaluations, outputs = learner.fit(inputs, targets, combined(batch, now.weights), now.lr, most=now.most)
-        last = last_of_each(batch.positions)
-        losses = learner.example_losses(outputs, targets)[last.to(self.losses.device)]
-        self.losses[batch.positions[last].to(self.losses.device)] = losses
+        self.observe(batch.positions, learner.example_losses(outputs, targets))
         return evaluations
+
+    def observe(self, positions: Tensor, losses: Tensor) -> None:
+        """See `Stream.observe`."""
+        last, device = last_of_each(positions), self.losses.device
+        self.losses[positions[last].to(device)] = losses[last.to(losses.device)].to(self.losses)
 
     def state(self) -> dict[str, Any]:
         """See `Stream.state`."""

@@ -25,7 +25,7 @@ from subsettune.registry import Registry
 from subsettune.select.network import anatomy
 from subsettune.task import Recipe, Task
 from subsettune.train import flops, optimizers, schedule
-from subsettune.train.planning import compute, own_code
+from subsettune.train.planning import compute, own_code, own_training
 from subsettune.train.planning.phases import ResolvedPolicy, resolve
 from subsettune.train.pruning.layers import blocks, chain, has_running_statistics, inner
 from subsettune.train.randomness import generator, isolated, preserved
@@ -47,7 +47,8 @@ def facts(task: Task, places: DataPaths | None = None, fingerprint: str | None =
     """
     with preserved():
         data = load(task, places or DataPaths(), fingerprint=fingerprint)
-        check_own_code(task, task.recipe, data)
+        if not task.is_own:
+            check_own_code(task, task.recipe, data)
         return facts_of(task, data)
 
 
@@ -66,6 +67,8 @@ def facts_of(task: Task, data: TaskData) -> TaskFacts:
 
 
 def _count_facts(task: Task, data: TaskData) -> TaskFacts:
+    if task.is_own:
+        return own_training.facts(task, data)
     if data.tokens == OWN_IDS and task.model.name in models.FOR_TOKENS:
         _refuse_padding_inside(data.train.inputs, task.model.name)
     with isolated(0, torch.get_num_threads()):  # initialising the network draws random numbers
@@ -147,8 +150,7 @@ def run_key(task: Task, fingerprint: str, policy: Policy, seed: int) -> str:
         ConfigError: a module of the user's cannot be imported.
         DataError: a file that an option names cannot be read.
     """
-    told = {name: getattr(task, name) for name in ("data", "split", "model", "recipe", "metric")}
-    code = user_code_of(task, policy)
+    told, code = task.run_identity, user_code_of(task, policy)
     told |= {"fingerprint": fingerprint, "policy": policy.identity, "seed": seed, "code": code, "batching": BATCHING}
     return config.digest(told)
 
@@ -165,6 +167,8 @@ def _named(task: Task, policy: Policy | None) -> list[tuple[Registry, str, Any]]
     optimizer = recipe.get("optimizer", task.recipe.optimizer)
     own_options = recipe.get("optimizer_options", task.recipe.optimizer_options)
     named = [(registry.MODELS, task.model.name, task.model.options), (registry.OPTIMIZERS, optimizer, own_options)]
+    if task.is_own:
+        named = []  # of its function, see `user_code_of`
     for phase in () if policy is None else policy.phases:
         named.append((registry.SELECTORS, phase.selector, phase.selector_options))
         named.append((registry.ORDERS, phase.order, phase.order_options))
@@ -180,6 +184,8 @@ def user_code_of(task: Task, policy: Policy | None = None) -> dict[str, str]:
         policy: whose components; null for none.
     """
     found: dict[str, str] = {}
+    if task.train is not None:
+        found[task.train] = plugins.source_digest(task.train, task.train_options, "train")
     for kind, name, options in _named(task, policy):
         target = kind.code_of(name)
         if target is not None:
@@ -221,4 +227,6 @@ def resolve_checked(task: Task, policy: Policy, facts: TaskFacts) -> ResolvedPol
     compute.check_selections(resolved)
     optimizers.check_batch_size(recipe, facts.num_examples)
     compute.check(resolved)
+    if task.is_own:
+        own_training.check(task, resolved)
     return resolved

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from subsettune.facts import Price
 from subsettune.ledger import Ledger
+from subsettune.train import schedule
 from subsettune.train.planning.phases import ResolvedPhase, ResolvedPolicy
 
 
@@ -33,10 +35,49 @@ def project(resolved: ResolvedPolicy) -> tuple[PhaseProjection, ...]:
     return tuple(projector.project(phase, end) for phase, end in zip(resolved.phases, resolved.ends, strict=True))
 
 
+@dataclass(slots=True, kw_only=True)
+class StepPlan:
+    """Every update of a policy, as a run of it makes them one after the other; exact as `project` is.
+
+    Args:
+        phases: index of the phase of each update.
+        lengths: examples of its batch.
+        shares: of the policy's compute, spent before it.
+        factors: of the learning rate, by the schedule.
+        prices: FLOPs of the update itself.
+        begins: phases that are begun, in order, with the number of updates before; one may have none of its own.
+    """
+
+    phases: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+    factors: list[float] = field(default_factory=list)
+    prices: list[Price] = field(default_factory=list)
+    begins: list[tuple[int, int]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.phases)
+
+
+def plan_steps(resolved: ResolvedPolicy) -> StepPlan:
+    """The updates of a policy that was checked, where each is one evaluation of its batch. O(updates)."""
+    plan = StepPlan()
+    projector = _Projector(resolved, plan)
+    for phase, end in zip(resolved.phases, resolved.ends, strict=True):
+        projector.project(phase, end)
+    total, trained = resolved.total - sum(phase.flops for phase in resolved.phases), 0
+    factor = schedule.make(resolved.recipe.schedule, resolved.recipe.schedule_options)
+    for price in plan.prices:
+        plan.factors.append(factor(trained / total))
+        trained += price.total
+    return plan
+
+
 class _Projector:
     """Goes through the phases as a run does."""
 
-    def __init__(self, resolved: ResolvedPolicy) -> None:
+    def __init__(self, resolved: ResolvedPolicy, plan: StepPlan | None = None) -> None:
+        self._plan = plan
         self._last, self._total = resolved.phases[-1], resolved.total
         self._spent, self._position = 0, 0
         self._pool: object = None
@@ -47,6 +88,8 @@ class _Projector:
         is_last = phase is self._last
         is_over = self._has_ended or (self._spent >= end and not is_last)
         selected = 0 if is_over else phase.flops
+        if self._plan is not None and not is_over:
+            self._plan.begins.append((phase.index, len(self._plan)))
         self._spent += selected
         if not is_over and phase.pool_identity != self._pool:
             self._position, self._pool = 0, phase.pool_identity
@@ -58,6 +101,8 @@ class _Projector:
             self._has_ended = self._spent + price.total > self._total
             if self._has_ended:
                 break
+            if self._plan is not None:
+                self._note(self._plan, phase.index, length, price)
             self._spent += price.total
             updates, examples = updates + 1, examples + length
             forward, backward = forward + price.forward, backward + price.backward
@@ -65,3 +110,9 @@ class _Projector:
         self._position = self._position if phase.is_soup else at
         ledger = Ledger(select=selected, forward=forward, backward=backward)
         return PhaseProjection(updates=updates, examples=examples, ledger=ledger)
+
+    def _note(self, plan: StepPlan, phase: int, length: int, price: Price) -> None:
+        plan.phases.append(phase)
+        plan.lengths.append(length)
+        plan.shares.append(self._spent / self._total)
+        plan.prices.append(price)

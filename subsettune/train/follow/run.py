@@ -1,0 +1,378 @@
+"""What a training function of the user's own is given: the batches, rates and switches of one run.
+
+def train(run):
+    network, optimizer = ..., torch.optim.SGD(network.parameters(), lr=run.recipe.lr)
+    scheduler = run.scheduler(optimizer)
+    for inputs, targets in DataLoader(dataset, batch_sampler=run.batch_sampler()):
+        ...
+        optimizer.step()
+        scheduler.step()
+    run.finish(validation=accuracy(network, held_out), test=accuracy(network, test), model=network)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from subsettune.config import FrozenDict
+from subsettune.errors import TrainingFunctionError, did_you_mean
+from subsettune.policy import Policy
+from subsettune.task import Recipe
+from subsettune.train.follow.position import HOW, Position
+from subsettune.train.follow.switches import Callback, Switches
+from subsettune.train.follow.tracker import Outcome, Tracker
+
+T = TypeVar("T")
+LOSS = "loss"
+
+
+class StopRun(Exception):  # noqa: N818 (no error: the search has seen enough)
+    """Raised by `Run.report` when the search gives the run up; let it through."""
+
+
+class Diverged(Exception):  # noqa: N818 (an outcome of the run)
+    """Raised by `Run.report` when a metric is not a finite number; let it through."""
+
+
+class Run:
+    """One run of a training function, which follows a policy by it. What it offers cannot be changed.
+
+    Steps are updates of the optimizer, or of one batch each where gradients are accumulated: one for each batch that is
+    handed out. A batch is a list of numbers of training examples, from 0 to `num_examples` - 1.
+
+    Attributes:
+        policy: that is followed.
+        recipe: the recipe with the policy's own settings: `run.recipe.lr` is the peak of the learning rate.
+        options: `task.train_options`.
+        seed: of the run; torch, NumPy and Python are seeded with it already.
+        device: `cpu` or `cuda`, where the study trains.
+        num_examples: N.
+        metric: name of the metric, as `report` takes it.
+        resume_from: what was last given to `checkpoint` by this run before it was interrupted; else None.
+    """
+
+    policy: Policy
+    recipe: Recipe
+    options: FrozenDict
+    seed: int
+    device: str
+    num_examples: int
+    metric: str
+    resume_from: Path | None
+    _tracker: Tracker
+    _position: Position
+    _switches: Switches
+    _weights_read: bool
+    _outcome: Outcome | None
+    _is_stopped: bool
+
+    def __init__(self, tracker: Tracker) -> None:
+        job = tracker.job
+        self._set(
+            _tracker=tracker,
+            _position=Position(tracker.start, len(tracker.batches)),
+            _switches=Switches(job.resolved.phases, tracker.opens, job.seed),
+            policy=job.policy,
+            recipe=job.recipe,
+            options=job.task.train_options,
+            seed=job.seed,
+            device=job.device.type,
+            num_examples=job.facts.num_examples,
+            metric=job.task.metric,
+            resume_from=tracker.resume_from,
+            _weights_read=False,
+            _outcome=None,
+            _is_stopped=False,
+        )
+        self._switches.skip(tracker.start)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise TrainingFunctionError(
+            f"run.{name} must stay as it is: the study knows the run by it. Keep values of your own in your own names."
+        )
+
+    def _set(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+    def __repr__(self) -> str:
+        return f"<subsettune.Run seed {self.seed}, step {self._position.handed} of {self.total_steps()}>"
+
+    # --- batches -------------------------------------------------------------------------------------------------
+
+    def total_steps(self) -> int:
+        """Steps of the whole run, those before an interruption included."""
+        return len(self._tracker.batches)
+
+    def batch_sampler(self) -> BatchSampler:
+        """The batches, for `torch.utils.data.DataLoader(dataset, batch_sampler=...)`: one epoch of all that are left.
+
+        For weights of examples see `weights`, for what comes right before the first update of a phase `on_switch`.
+        """
+        return BatchSampler(self)
+
+    def batches(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32] | None]]:
+        """The batches for a loop of one's own: numbers of examples (b,), and factors (b,) of their losses or None."""
+        self._set(_weights_read=True)
+        for index in self.steps(BatchSampler(self)):
+            weights = self._tracker.weights[self._position.now("run.batches")]
+            yield np.asarray(index, np.int64), weights
+
+    def steps(self, loader: Iterable[T]) -> Iterator[T]:
+        """Iterate a loader over `batch_sampler()`, and know which step is trained whatever the loader fetches ahead."""
+        position = self._position
+        position.count(position.start)
+        for made, batch in enumerate(loader, start=position.start):
+            position.count(made)
+            self._switches.reach(made)
+            position.is_in_body = True
+            yield batch
+            position.is_in_body = False
+            position.count(made + 1)
+
+    def _hand_out(self) -> list[int] | None:
+        """The next batch, charged before anybody sees it; None at the end."""
+        step, position = self._position.handed, self._position
+        if step == position.start:
+            self._switches.reach(step)  # an interrupted run may go on right at a switch
+        elif not position.is_counted and self._switches.is_due(step):
+            if not position.is_known_before(step):
+                raise TrainingFunctionError(
+                    f"the policy switches before step {step + 1}, and nobody tells which step is trained. {HOW}"
+                )
+            self._switches.reach(step)
+        batch = self._tracker.next()
+        if batch is None:
+            return None
+        position.handed += 1
+        return batch
+
+    # --- rates, phases, switches -----------------------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        """The step that is trained, from 0; see `steps` for loaders that fetch ahead."""
+        return self._position.now("run.step")
+
+    @property
+    def phase(self) -> int:
+        """Index of the policy's phase that the step belongs to."""
+        return self._tracker.batches.plan.phases[self._position.now("run.phase")]
+
+    @property
+    def lr_factor(self) -> float:
+        """Factor of the learning rate at this step, by the recipe's schedule over the whole policy."""
+        return self._tracker.batches.plan.factors[self._position.now("run.lr_factor")]
+
+    @property
+    def weights(self) -> NDArray[np.float32] | None:
+        """(b,) factors of the losses of this step's batch before their mean is taken; None where all are 1."""
+        self._set(_weights_read=True)
+        return self._tracker.weights.get(self._position.now("run.weights"))
+
+    def scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
+        """A scheduler that gives the optimizer's rates the factor of each step; call its `step()` after each update.
+
+        Args:
+            optimizer: each of its groups keeps the ratio of its rate to the others.
+        """
+        return _Scheduler(optimizer, self)
+
+    def on_switch(
+        self,
+        callback: Callback | None = None,
+        *,
+        network: nn.Module | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> None:
+        """Say what to do right before the first update of each later phase.
+
+        Args:
+            callback: called with a `Switch`, whose `apply(network, optimizer)` does what the policy says.
+            network: instead, or beside: the network as it is initialised, on which every transition is carried out.
+            optimizer: of the network.
+        """
+        if (network is None) != (optimizer is None) or (callback is None and network is None):
+            raise TrainingFunctionError("run.on_switch must get a function, or network=... and optimizer=... both.")
+        if network is not None:
+            self._switches.watch(network, optimizer)
+        if callback is not None:
+            self._switches.add(callback)
+
+    def _made(self, updates: int) -> None:
+        """Somebody counts: so many updates are made."""
+        self._position.count(updates)
+        if updates < self.total_steps():
+            self._switches.reach(updates)
+
+    # --- what the function tells -----------------------------------------------------------------------------------
+
+    def report(self, **values: float) -> None:
+        """Tell a point of the learning curve: `run.report(accuracy=0.91)`, and `loss` of training if it is at hand.
+
+        Raises:
+            StopRun: the search gives the run up; let it through.
+        """
+        if self._is_stopped:
+            raise StopRun
+        known = (self.metric, LOSS)
+        strange = [name for name in values if name not in known]
+        if strange or self.metric not in values:
+            guess = f"{did_you_mean(strange[0], known)} " if strange else ""
+            raise TrainingFunctionError(
+                f"run.report must get {self.metric}=..., and may get loss=..., got {', '.join(values) or 'nothing'}. "
+                f"{guess}Take it from the validation split."
+            )
+        metric = _number(self.metric, values[self.metric])
+        if not math.isfinite(metric):
+            raise Diverged
+        loss = _number(LOSS, values[LOSS]) if LOSS in values else None
+        if self._tracker.tell(metric, loss):
+            self._set(_is_stopped=True)
+            raise StopRun
+
+    def observe(self, index: Any, losses: Any) -> None:
+        """Tell the losses of a batch, for an order that goes by them (`infobatch`); does nothing with others.
+
+        Args:
+            index: (b,) numbers of the examples, as they were handed out.
+            losses: (b,) losses before any weights, of the update that was just made.
+        """
+        self._tracker.observe(index, losses)
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Around measurements: their time is that of evaluation, and not of training."""
+        self._tracker.watch.lap("train")
+        try:
+            yield
+        finally:
+            self._tracker.watch.lap("evaluate")
+
+    def checkpoint(self, path: str | Path) -> None:
+        """Keep a file or folder that the function has written, after an update; see `resume_from`.
+
+        An interrupted run then goes on behind this step. Does nothing where the study keeps no checkpoints.
+        """
+        self._tracker.keep(Path(path), self._position.done())
+
+    def finish(
+        self,
+        *,
+        validation: float,
+        test: float,
+        model: Any = None,
+        test_correct: Any = None,
+        test_errors: Any = None,
+    ) -> None:
+        """Tell what the final weights are worth; once, and last.
+
+        Args:
+            validation: the metric on the validation split, which the search goes by.
+            test: on the test split, which only verification looks at.
+            model: a module, or the path of a file of weights, for whoever asked for it.
+            test_correct: (n,) of a classification, which test examples are right: verification then tells how much of
+                a difference may lie in the choice of test examples.
+            test_errors: (n,) of a regression, what each adds to the metric, likewise.
+        """
+        if self._outcome is not None:
+            raise TrainingFunctionError("run.finish was called twice. Call it once, when everything is measured.")
+        self._refuse_unfinished()
+        metrics = {"validation": _number("validation", validation), "test": _number("test", test)}
+        if not all(map(math.isfinite, metrics.values())):
+            raise Diverged
+        each = {"test_correct": test_correct, "test_errors": test_errors}
+        self._set(_outcome=Outcome.of(metrics, model, self.metric, each))
+
+    def _refuse_unfinished(self) -> None:
+        position, total = self._position, self.total_steps()
+        if position.handed < total:
+            raise TrainingFunctionError(
+                f"run.finish was called after {position.handed:,} of {total:,} batches. Train on all of them: the "
+                "policy is judged by what all of its compute gives."
+            )
+        made = position.done() if position.is_counted else total
+        if made != total:
+            raise TrainingFunctionError(
+                f"{made:,} updates were counted by run.scheduler or run.steps, and the policy has {total:,}. "
+                "Make one for each batch."
+            )
+        left = self._switches.left(total)
+        if left:
+            raise TrainingFunctionError(
+                f"the transition {left[0]!r} of the policy was not carried out. Call run.on_switch before the first "
+                "update."
+            )
+        if self._tracker.has_weights and not self._weights_read:
+            raise TrainingFunctionError(
+                "the policy weighs its examples, and the function never read run.weights. Multiply the losses by them "
+                "before their mean is taken."
+            )
+
+    @property
+    def outcome(self) -> Outcome:
+        """What `finish` was told.
+
+        Raises:
+            TrainingFunctionError: it was not called.
+        """
+        if self._outcome is None:
+            raise TrainingFunctionError(
+                "the training function ended without run.finish. Call run.finish(validation=..., test=...) at its end."
+            )
+        return self._outcome
+
+
+class BatchSampler:
+    """The batches of a run, as a loader takes them: an iterable of lists of numbers, as long as what is left."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __len__(self) -> int:
+        return self._run.total_steps() - self._run._position.start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        run = self._run
+        position = run._position
+        if position.handed > position.start:
+            raise TrainingFunctionError(
+                f"the batches of a run can be gone through once, and {position.handed - position.start:,} have been "
+                "handed out. Train one epoch: it has all the steps of the policy."
+            )
+        while (batch := run._hand_out()) is not None:
+            yield batch
+
+
+class _Scheduler(torch.optim.lr_scheduler.LambdaLR):
+    """Rates by the plan of a run, and the count of its steps."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, run: Run) -> None:
+        self._run = run
+        factors, start = run._tracker.batches.plan.factors, run._position.start
+        last = len(factors) - 1
+        super().__init__(optimizer, lambda made: factors[min(start + made, last)])
+        run._position.count(start)
+
+    def step(self, epoch: int | None = None) -> None:
+        """One more update is made."""
+        super().step(epoch)
+        if self.last_epoch > 0:  # not the call that torch makes when it begins
+            self._run._made(self._run._position.start + self.last_epoch)
+
+
+def _number(name: str, value: Any) -> float:
+    """A single number, of whatever kind."""
+    array = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
+    if array.size != 1 or array.dtype.kind not in "fiub":
+        got = f"an array of shape {array.shape}" if array.size != 1 else repr(value)
+        raise TrainingFunctionError(f"{name} must be one number, got {got}. Take the mean over the whole split.")
+    return float(array.reshape(()))

@@ -1,0 +1,139 @@
+"""The switches of a policy in training code that is not ours: what happens to weights and optimizer between phases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from subsettune.config import FrozenDict
+from subsettune.errors import TrainingFunctionError
+from subsettune.train import transitions
+from subsettune.train.planning.phases import ResolvedPhase
+from subsettune.train.randomness import generator
+
+Callback = Callable[["Switch"], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Switch:
+    """A phase begins: what its transition does is to be done now, before its first update.
+
+    Args:
+        phase: index of the phase that begins.
+        step: its first update.
+        transition: by name: `keep`, `reset_optimizer`, `shrink_perturb`, or one of your own.
+        options: of the transition.
+    """
+
+    phase: int
+    step: int
+    transition: str
+    options: FrozenDict
+    _resolved: ResolvedPhase
+    _seed: int
+    _scales: Mapping[str, float] | None
+
+    def apply(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Change weights and optimizer as our own loop does.
+
+        Args:
+            network: that is trained; its parameters stay the same objects.
+            optimizer: its optimizer, in the wrapper of a framework or not.
+
+        Raises:
+            TrainingFunctionError: the transition goes by the weights at initialisation, which nobody has seen.
+        """
+        if self._scales is None and self.transition == "shrink_perturb":
+            raise TrainingFunctionError(
+                "shrink_perturb goes by the spread of the weights at initialisation, which was not seen. Give "
+                "run.on_switch the network before the first update: run.on_switch(network=..., optimizer=...)."
+            )
+        context = transitions.TransitionContext(
+            network=network,
+            optimizer=bare(optimizer),
+            scales=transitions.scales(network) if self._scales is None else self._scales,
+            rng=generator(self._seed, "entry", self.phase),  # the word seeds the stream of our own loop, too
+            facts=self._resolved.facts_before,
+        )
+        self._resolved.transition.apply(context)
+
+
+def bare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer inside the wrappers of frameworks, whose state is their own affair."""
+    inner = getattr(optimizer, "optimizer", None)
+    while isinstance(inner, torch.optim.Optimizer) and inner is not optimizer:
+        optimizer, inner = inner, getattr(inner, "optimizer", None)
+    return optimizer
+
+
+class Switches:
+    """The switches of a run, each told once, at its step.
+
+    Args:
+        phases: of the policy.
+        opens: index of the phase that each such step opens.
+        seed: of the run.
+    """
+
+    def __init__(self, phases: tuple[ResolvedPhase, ...], opens: Mapping[int, int], seed: int) -> None:
+        self._phases, self._opens, self._seed = phases, opens, seed
+        self._callbacks: list[Callback] = []
+        self._scales: dict[str, float] | None = None
+        self._told: set[int] = set()
+
+    def add(self, callback: Callback) -> None:
+        """Tell a function of each switch."""
+        self._callbacks.append(callback)
+
+    def watch(self, network: nn.Module, optimizer: Any) -> None:
+        """Carry out every transition on a network, as it is now at initialisation, and its optimizer."""
+        self._scales = transitions.scales(network)
+        self.add(lambda switch: switch.apply(network, optimizer))
+
+    def is_due(self, step: int) -> bool:
+        """Whether a switch that somebody wants to hear of, or must carry out, comes right before an update."""
+        if step not in self._opens or step in self._told:
+            return False
+        return bool(self._callbacks) or not self._phases[self._opens[step]].transition.is_neutral
+
+    def skip(self, step: int) -> None:
+        """Leave out the switches before a step, which an interrupted run has made."""
+        self._told |= {at for at in self._opens if at < step}
+
+    def reach(self, step: int) -> None:
+        """Tell of the switches up to right before an update, each once.
+
+        Raises:
+            TrainingFunctionError: nobody carries out a transition of the policy.
+        """
+        for at in sorted(at for at in self._opens if at <= step and at not in self._told):
+            self._told.add(at)
+            self._tell(at)
+
+    def left(self, total: int) -> list[str]:
+        """Transitions that were not carried out though their update was."""
+        late = [self._opens[at] for at in sorted(self._opens) if at < total and at not in self._told]
+        return [self._phases[phase].phase.transition for phase in late if not self._phases[phase].transition.is_neutral]
+
+    def _tell(self, at: int) -> None:
+        phase = self._phases[self._opens[at]]
+        switch = Switch(
+            phase=phase.index,
+            step=at,
+            transition=phase.phase.transition,
+            options=phase.phase.transition_options,
+            _resolved=phase,
+            _seed=self._seed,
+            _scales=self._scales,
+        )
+        if not self._callbacks and not phase.transition.is_neutral:
+            raise TrainingFunctionError(
+                f"the policy opens phase {phase.index + 1} with {switch.transition!r}, and the function does not carry "
+                "it out. Call run.on_switch(network=..., optimizer=...) before the first update."
+            )
+        for callback in self._callbacks:
+            callback(switch)
