@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from subsettune.study.options import TuneOptions
     from subsettune.study.spec.definition import Study
     from subsettune.task import Task
+    from subsettune.train.follow.run import Run, StopRun
+    from subsettune.train.follow.session import session
 
 __version__ = "0.1.0"  # the one place: pyproject.toml reads it here
 
@@ -26,6 +28,9 @@ _HOMES = {
     "DataPaths": "subsettune.data",
     "Phase": "subsettune.policy",
     "Policy": "subsettune.policy",
+    "Run": "subsettune.train.follow.run",
+    "StopRun": "subsettune.train.follow.run",
+    "session": "subsettune.train.follow.session",
     "Study": "subsettune.study.spec.definition",
     "Task": "subsettune.task",
     "TaskFacts": "subsettune.facts",
@@ -37,10 +42,13 @@ __all__ = [
     "DataPaths",
     "Phase",
     "Policy",
+    "Run",
+    "StopRun",
     "Study",
     "Task",
     "TaskFacts",
     "TuneOptions",
+    "session",
     "train",
     "tune",
 ]

@@ -5,6 +5,7 @@ Frozen values without torch; `subsettune.data.load` and `subsettune.models.make`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -348,9 +349,16 @@ UNSEARCHABLE = ("epochs", "augment", "optimizer_options", "schedule_options")  #
 RECIPE_KEYS = tuple(name for name in Recipe.__dataclass_fields__ if name not in UNSEARCHABLE)
 
 
-OWN_KEYS = ("train", "train_options", "examples", "flops_per_example", "outputs", "parameters", "version")
+OWN_KEYS = (
+    *("train", "train_options", "examples", "validation_examples", "test_examples"),
+    *("flops_per_example", "outputs", "parameters", "version"),
+)
 RUN_KEYS = ("data", "split", "model", "recipe", "metric")  # what a run depends on, besides a function of the user's
-_FUNCTION = Rule("package.module:function", lambda name: ":" in name, "Name both the module and the function in it.")
+_FUNCTION = re.compile(r"[\w.]+:[\w.]+")  # else it is a command line
+_TRAIN = Rule(
+    "package.module:function, or a command line such as python train.py",
+    lambda name: _FUNCTION.fullmatch(name) is not None or len(name.split()) > 1,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -368,9 +376,13 @@ class Task:
         tolerance: how far short of the reference still counts as matched, in the metric's units, positive.
         distortion: faults put into the training part, for experiments.
         train: a training function of the user's own as `package.module:function`, in place of data, model and loop. It
-            is called with a `subsettune.Run`, which hands out batches and rates: see docs/own_training.md.
+            is called with a `subsettune.Run`, which hands out batches and rates: see docs/own_training.md. Or a command
+            line, as `python train.py`: the program gets the same by `subsettune.session()`.
         train_options: what that function finds as `run.options`.
         examples: N, the training examples that the function has, numbered from 0.
+        validation_examples: that its validation metric is the mean over, where the metric is a mean over examples. With
+            it and the next, the search and the plan know how much of a difference is the choice of the examples.
+        test_examples: likewise of its test metric.
         flops_per_example: of its network; default: not known, and compute is counted in examples.
         outputs: M, output units, where `q` is searched.
         parameters: P, trainable parameters, likewise.
@@ -387,9 +399,11 @@ class Task:
     )
     tolerance: float = setting(rule=POSITIVE)
     distortion: Corruption = setting(Corruption())
-    train: str | None = setting(None, rule=_FUNCTION)
+    train: str | None = setting(None, rule=_TRAIN)
     train_options: FrozenDict = setting(FrozenDict())
     examples: int | None = setting(None, rule=AT_LEAST_ONE)
+    validation_examples: int | None = setting(None, rule=AT_LEAST_ONE)
+    test_examples: int | None = setting(None, rule=AT_LEAST_ONE)
     flops_per_example: ExampleFlops | None = None
     outputs: int | None = setting(None, rule=AT_LEAST_ONE)
     parameters: int | None = setting(None, rule=AT_LEAST_ONE)
@@ -453,9 +467,19 @@ class Task:
         return self.train is not None
 
     @property
+    def is_script(self) -> bool:
+        """Whether what trains it is a program of its own."""
+        return self.train is not None and _FUNCTION.fullmatch(self.train) is None
+
+    @property
     def has_data(self) -> bool:
         """Whether there is anything to read."""
         return self.data != NO_DATA
+
+    @property
+    def words(self) -> str:
+        """What is trained on what, for people."""
+        return f"{self.model.name} on {self.data.source}" if self.train is None else self.train
 
     @property
     def run_identity(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from subsettune.registry import METRICS
 
 NOTHING = "-"
 FURTHEST_DIGITS = (-6, 8)  # behind the point, of a metric that is written without an exponent
+_EXAMPLE_UNITS = ("ex", "k ex", "M ex", "G ex", "T ex", "P ex")
 _FLOP_UNITS = ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP", "YFLOP")
 _BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -33,9 +34,9 @@ def _scaled(value: float | None, units: tuple[str, ...]) -> str:
     return f"{scaled:.{digits}f} {units[power]}"
 
 
-def flops_words(flops: float | None) -> str:
-    """FLOPs with a decimal prefix and three digits: `1.23 TFLOP`."""
-    return _scaled(flops, _FLOP_UNITS)
+def flops_words(flops: float | None, unit: str = "FLOP") -> str:
+    """FLOPs with a decimal prefix and three digits: `1.23 TFLOP`; or examples, where these are counted: `54.3 k ex`."""
+    return _scaled(flops, _FLOP_UNITS if unit == "FLOP" else _EXAMPLE_UNITS)
 
 
 def bytes_words(num_bytes: float | None) -> str:

@@ -11,6 +11,7 @@ import ast
 import hashlib
 import importlib.machinery
 import importlib.util
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -78,6 +79,31 @@ def digest_of_files(options: Mapping[str, Any]) -> list[list[str]]:
     names = sorted(set(_texts(options)))
     named = [name for name in names if _is_file(name)]
     return [[name, digest] for name, (_, digest) in zip(named, _FILES.of(map(_path, named)), strict=True)]
+
+
+def digest_of_command(command: str, options: Mapping[str, Any]) -> str:
+    """Content hash of a program of the user's: the files that its words and options name, and what scripts import.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    words = shlex.split(command)
+    scripts = [_path(word) for word in words if word.endswith(".py") and _is_file(word)]
+    beside = sorted({str(file) for script in scripts for file in _files_beside(script)})
+    return config.digest([words, digest_of_files({"words": words, "options": options, "beside": beside})])
+
+
+def _files_beside(script: Path) -> Iterator[Path]:
+    """Files of the modules that a script imports from its own folder, and those that they import."""
+    waiting, done = [script], {script}
+    while waiting:
+        for name in _imports(waiting.pop().read_bytes(), ""):
+            place = script.parent.joinpath(*name.split("."))
+            for file in (place.with_suffix(".py"), place / "__init__.py"):
+                if file.is_file() and file not in done:
+                    done.add(file)
+                    waiting.append(file)
+                    yield file
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -74,7 +74,8 @@ def imports() -> list[Import]:
 
 
 def test_public_names() -> None:
-    names = ["Bundle", "DataPaths", "Phase", "Policy", "Study", "Task", "TaskFacts", "TuneOptions", "train", "tune"]
+    names = ["Bundle", "DataPaths", "Phase", "Policy", "Run", "StopRun", "Study", "Task", "TaskFacts", "TuneOptions"]
+    names += ["session", "train", "tune"]
     assert sorted(subsettune.__all__) == names
     assert dir(subsettune) == names
     for name in names:

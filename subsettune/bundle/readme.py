@@ -31,15 +31,16 @@ def page(bundle: Bundle, place: str) -> str:
     changed = ", ".join(f"`{key}`" for key in bundle.policy.recipe)
     return _template().render(
         headline=evidence.headline,
-        source=bundle.task.data.source,
-        fingerprint=bundle.fingerprint,
+        source=bundle.task.data.source if bundle.task.has_data else bundle.task.words,
+        made_for=_made_for(bundle),
+        unit="FLOPs" if facts.unit == "FLOP" else "examples",
         phases="\n".join(_phase_line(bundle, number) for number in range(len(bundle.policy.phases))),
         recipe=_recipe(bundle),
         overridden=f"The policy's own: {changed}." if changed else "All are those of the conventional recipe.",
         schedule=f"`{bundle.recipe.schedule}` schedule{_options(bundle.recipe.schedule_options)}",
         content="a policy " if bundle.table.num_rows == 0 else "a policy, the subset it trains on, ",
         num_examples=f"{facts.num_examples:,}",
-        table=_table(evidence),
+        table=_table(evidence, facts.unit),
         metric=text.metric_name(evidence.metric),
         margin=f"{evidence.margin:g}",
         alpha=f"{evidence.alpha:.3g}",
@@ -49,7 +50,7 @@ def page(bundle: Bundle, place: str) -> str:
         contrasts=_contrasts(evidence),
         needs=_needs(evidence),
         others=_others(evidence),
-        break_even=" ".join([_break_even(evidence), *evidence.known_before]),
+        break_even=" ".join([_break_even(evidence, facts.unit), *evidence.known_before]),
         place=place,
         how=how(bundle, place, _held_out(bundle)),
         statement="\n\n".join([evidence.statement, *_beside(evidence)]),
@@ -153,7 +154,23 @@ def _value(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+def _made_for(bundle: Bundle) -> str:
+    """Which data it is for."""
+    if bundle.task.is_own:
+        version = "" if bundle.task.version is None else f", version {bundle.task.version}"
+        return (
+            f"It was made for `{bundle.task.train}`, a training function with {bundle.task.examples:,} examples of its "
+            f"own{version}. What that function reads is its own affair: nothing here knows whether it has changed."
+        )
+    return (
+        f"It was made for the data with the fingerprint\n\n    {bundle.fingerprint}\n\nOther data are refused unless a "
+        "transfer is asked for, which derives the sizes anew and chooses again."
+    )
+
+
 def _held_out(bundle: Bundle) -> str:
+    if bundle.task.is_own:
+        return f"what {bundle.task.train} holds out"
     split, test_from = bundle.task.split, bundle.evidence.test_from
     share = DEFAULT_TEST if split.test is None else split.test
     drawn = "by class" if bundle.task.kind == "classification" else "at random"
@@ -181,13 +198,14 @@ COLUMNS = (
 )
 
 
-def _table(evidence: Evidence) -> str:
-    head = [evidence.metric if title == "METRIC" else title for title in COLUMNS]
-    rows = [_row(entry, evidence) for entry in (evidence.reference, *evidence.candidates)]
+def _table(evidence: Evidence, unit: str) -> str:
+    titles = {"METRIC": evidence.metric, "FLOPs": "FLOPs" if unit == "FLOP" else "examples"}
+    head = [titles.get(title, title) for title in COLUMNS]
+    rows = [_row(entry, evidence, unit) for entry in (evidence.reference, *evidence.candidates)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
-def _row(entry: PolicyEvidence, evidence: Evidence) -> list[str]:
+def _row(entry: PolicyEvidence, evidence: Evidence, unit: str) -> list[str]:
     margin, is_reference = evidence.margin, entry.name == REFERENCE
     verdict = entry.judgement if entry.may_claim else None
     return [
@@ -198,7 +216,7 @@ def _row(entry: PolicyEvidence, evidence: Evidence) -> list[str]:
         text.metric_words(None if verdict is None else verdict.lower_bound, margin, signed=True),
         text.NOTHING if verdict is None or not verdict.level else f"{verdict.level:.3g}",
         text.passes_words(entry.passes),
-        text.flops_words(entry.flops),
+        text.flops_words(entry.flops, unit),
         text.seconds_words(entry.seconds),
         text.saving_words(entry.saving) if entry.passed and not is_reference and entry.may_claim else text.NOTHING,
         _outcome(entry, evidence),
@@ -267,8 +285,8 @@ def _saved(saving: float, compute: str) -> str:
     return f"{text.saving_words(saving)} of {compute} saved" if saving > 0 else f"it costs {text.more_words(saving)}"
 
 
-def _break_even(evidence: Evidence) -> str:
-    spent = f"The study itself spent {text.flops_words(evidence.tuning_flops)}"
+def _break_even(evidence: Evidence, unit: str) -> str:
+    spent = f"The study itself spent {text.flops_words(evidence.tuning_flops, unit)}"
     if evidence.break_even is None:
         return f"{spent}; no number of trainings repays it."
     repay = "repays" if evidence.break_even == 1 else "repay"

@@ -39,6 +39,8 @@ def how(bundle: Bundle, place: str, held_out: str) -> str:
         place: where it lies.
         held_out: which rows are not trained on, in words.
     """
+    if bundle.task.is_own:
+        return _own_function(bundle, place)
     threads = bundle.evidence.num_threads
     given = "" if threads is None else f"num_threads={threads}, "
     loop = _OWN_LOOP.format(place=place, threads=given)
@@ -52,6 +54,17 @@ def how(bundle: Bundle, place: str, held_out: str) -> str:
         return "\n\n".join([*parts, _honest(len(bundle.policy.phases), needs)])
     code = _OWN_CODE.format(place=place)
     return "\n\n".join([*parts, _own_code(bundle, held_out), f"```python\n{code}\n```", _yours(bundle)])
+
+
+def _own_function(bundle: Bundle, place: str) -> str:
+    """What follows a policy that was found with a training function of the user's own."""
+    threads = bundle.evidence.num_threads
+    loop = _OWN_LOOP.format(place=place, threads="" if threads is None else f"num_threads={threads}, ")
+    return (
+        f"In Python, by `{bundle.task.train}`, the training function that the study ran, which must be importable. The "
+        "network is what it gives `run.finish` as its model:\n\n"
+        f"```python\n{loop}\n```"
+    )
 
 
 def _own_code(bundle: Bundle, held_out: str) -> str:

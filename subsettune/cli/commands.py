@@ -174,9 +174,9 @@ def train_once(options: argparse.Namespace) -> int:
         patience.stage("counting FLOPs")
         known = facts(study.task, places)
         patience.stage("looking at the data")
-        warnings = (*known.notes, *audit(data, study.task.split).warnings)
+        warnings = known.notes if study.task.is_own else (*known.notes, *audit(data, study.task.split).warnings)
         policy = _policy(options, study.task, known, data.fingerprint)
-    guess = guess_of(data, study.task.data)
+    guess = "" if study.task.is_own else guess_of(data, study.task.data)
     if guess:
         print(f"An example was {guess}.", file=sys.stderr)
     for warning in warnings:

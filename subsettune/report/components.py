@@ -89,7 +89,7 @@ def ablation_text(view: StudyView, row: AblationResult) -> str:
         return f"{row.words}. {policy}."
     metrics = [metric_words(value, view.study.task.tolerance) for value in (row.metric, row.baseline_metric)]
     name, n = metric_name(view.study.task.metric), len(row.differences)
-    costs = f"both cost {flops_words(row.cost_flops)}{_charge(row)}"
+    costs = f"both cost {flops_words(row.cost_flops, view.unit)}{_charge(row)}"
     return f"{name} {metrics[0]} against {metrics[1]} over {n} seeds; {costs}. {policy}."
 
 

@@ -118,7 +118,7 @@ def _slow(view: StudyView) -> str:
         return ""
     saved = f"saves {saving_words(1 - time)}" if time < 1 else "saves nothing"
     return (
-        f"In time the policy {saved}, in compute {saving_words(1 - compute)}: its FLOPs take {time / compute:.1f} "
+        f"In time the policy {saved}, in compute {saving_words(1 - compute)}: its compute takes {time / compute:.1f} "
         "times as long as the recipe's, as measured here."
     )
 
@@ -129,15 +129,15 @@ def _rate_words(seconds: float) -> str:
 
 
 def phase_costs_table(view: StudyView) -> Table | None:
-    """Seconds per FLOP by kind of phase; None where nothing but plain phases was measured."""
+    """Seconds per FLOP by kind of phase; None where nothing but plain phases was measured, or FLOPs are not known."""
     found = view.summary.phase_costs
-    if all(one.kind == "full" for one in found):
+    if all(one.kind == "full" for one in found) or view.unit != "FLOP":
         return None
     rows = tuple(
         (
             one.kind,
             str(one.runs),
-            flops_words(one.flops),
+            flops_words(one.flops, view.unit),
             seconds_words(one.seconds),
             _rate_words(one.seconds_per_tflop),
             NOTHING if one.relative is None else f"{one.relative:.2f}",

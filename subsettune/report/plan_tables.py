@@ -45,7 +45,7 @@ def plan_blocks(plan: Mapping[str, Any]) -> list[Block]:
 
 
 def _fact_rows(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    q = plan.get("q")
+    q, unit = plan.get("q"), plan.get("unit", "FLOP")
     return [
         ("N", _count(plan.get("num_examples")), "training examples"),
         ("", _count(plan.get("num_validation")), "validation examples, seen by the search"),
@@ -53,11 +53,11 @@ def _fact_rows(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("M", _count(plan.get("num_outputs")), "output units"),
         ("P", _count(plan.get("num_parameters")), "trainable parameters"),
         ("Q", f"{q:.3g}" if is_number(q) else NOTHING, "N*M/P, overdetermination ratio of all data"),
-        ("pass", flops_words(plan.get("pass_flops")), "forward and backward of all training examples"),
-        ("", flops_words(plan.get("forward_flops")), "of it forward"),
-        ("", flops_words(plan.get("backward_flops")), "of it backward"),
+        ("pass", flops_words(plan.get("pass_flops"), unit), "forward and backward of all training examples"),
+        ("", flops_words(plan.get("forward_flops"), unit), "of it forward"),
+        ("", flops_words(plan.get("backward_flops"), unit), "of it backward"),
         ("reference", passes_words(plan.get("reference_passes")), "passes of the conventional recipe"),
-        ("", flops_words(plan.get("reference_flops")), "of them, one conventional training"),
+        ("", flops_words(plan.get("reference_flops"), unit), "of them, one conventional training"),
     ]
 
 
@@ -67,7 +67,8 @@ def _count(value: int | None) -> str:
 
 def _runs_table(plan: Mapping[str, Any]) -> Table:
     def row(name: str, kind: Mapping[str, Any]) -> tuple[str, ...]:
-        return (name, _count(kind.get("runs")), passes_words(kind.get("passes")), flops_words(kind.get("flops")))
+        compute = flops_words(kind.get("flops"), plan.get("unit", "FLOP"))
+        return (name, _count(kind.get("runs")), passes_words(kind.get("passes")), compute)
 
     rows = [row(name, kind) for name, kind in plan["runs"].items()]
     total = {"runs": sum(kind.get("runs") or 0 for kind in plan["runs"].values()), **_picked(plan, "passes", "flops")}

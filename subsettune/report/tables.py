@@ -177,7 +177,7 @@ def result_table(view: StudyView) -> Table:
             metric_words(row.metric, tolerance),
             metric_words(row.bound, tolerance, signed=True),
             passes_words(row.passes),
-            flops_words(row.flops),
+            flops_words(row.flops, view.unit),
             short_seconds_words(row.seconds),
             saving_words(row.saving),
             saving_words(row.saving_shorter),
@@ -259,12 +259,13 @@ def tuning_text(view: StudyView) -> str:
     tuning, reference = view.summary.tuning, view.summary.reference
     if not tuning.flops:
         return "Tuning cost: unknown until the first run has finished."
-    cost = f"{passes_words(tuning.passes)} passes, {flops_words(tuning.flops)}"
+    cost = f"{passes_words(tuning.passes)} passes, {flops_words(tuning.flops, view.unit)}"
     text = f"Tuning cost {cost}, {seconds_words(tuning.seconds)} of training, evaluation included"
     if reference is not None:
         text += f": as much as {tuning.flops / reference.flops:.1f} conventional trainings"
     if tuning.shared_flops:
-        text += f"; {flops_words(tuning.shared_flops)} more, had trials that begin alike not begun from one another"
+        shared = flops_words(tuning.shared_flops, view.unit)
+        text += f"; {shared} more, had trials that begin alike not begun from one another"
     if tuning.break_even is None:
         return f"{text}. Without a verified saving it is not repaid."
     trainings = counted(tuning.break_even, "training")

@@ -114,9 +114,22 @@ class StudyContext:
         assert target is not None, "the stage of the reference notes it"
         return target
 
+    @property
+    def num_validation(self) -> int:
+        """Validation examples; 0 where nobody knows."""
+        return len(self.data.validation) or self.task.validation_examples or 0
+
+    @property
+    def num_test(self) -> int:
+        """Test examples; 0 where nobody knows."""
+        return len(self.data.test) or self.task.test_examples or 0
+
     def resolution(self, num_examples: int) -> float:
-        """Smallest step of the metric; a mean over classes moves in steps as small as those of accuracy."""
-        return 1 / num_examples if self.task.kind == "classification" else 0.0
+        """Smallest step of the metric; a mean over classes moves in steps as small as those of accuracy.
+
+        0 where nobody knows how many examples there are.
+        """
+        return 1 / num_examples if self.task.kind == "classification" and num_examples else 0.0
 
     def why_not(self, policy: Policy) -> str | None:
         """Why a policy cannot be run, in one sentence; None if it can."""

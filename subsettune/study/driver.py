@@ -153,7 +153,7 @@ class StudyDriver:
         if context.options.command:
             where = f"Study {folder.run_id} in {context.options.storage}"
             context.observer.note(f"{where}. Stop it with Ctrl-C; to go on: {context.options.command}")
-        guess = guess_of(context.data, context.study.task.data)
+        guess = "" if context.task.is_own else guess_of(context.data, context.task.data)
         if guess:
             context.observer.note(f"An example was {guess}.")
         for known in folder.manifest.known_before:
@@ -270,6 +270,8 @@ class StudyDriver:
 
 def _origin(study: Study, data: TaskData) -> DataOrigin:
     """Which data these are, and what to know of them."""
+    if study.task.is_own:
+        return DataOrigin(fingerprint=data.fingerprint, source=study.task.words)
     has_test_file = int(data.test.rows.min()) >= data.num_source_examples
     return DataOrigin(
         fingerprint=data.fingerprint,

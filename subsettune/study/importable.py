@@ -17,9 +17,11 @@ def own_code(study: Study) -> dict[str, str]:
     """What a study names that is not ours, as `module:name`, each with its key in the study file."""
     task, space = study.task, read_space(study.space)
     found = {}
-    if ":" in task.data.source and "/" not in task.data.source:
+    if task.train is not None and not task.is_script:
+        found[task.train] = "task.train"
+    if task.has_data and ":" in task.data.source and "/" not in task.data.source:
         found[task.data.source] = "task.data.source"
-    named = [(registry.MODELS, task.model.name, "task.model.name")]
+    named = [] if task.is_own else [(registry.MODELS, task.model.name, "task.model.name")]
     named.append((registry.OPTIMIZERS, task.recipe.optimizer, "task.recipe.optimizer"))
     for kind in SEARCHED:
         values = space[kind.what].values if kind.what in space else ()

@@ -81,17 +81,19 @@ def plan(
     if is_inline:
         stages.pop("start-up", None)  # there is no cluster to start, and no worker
     stage("looking at the data")
-    found = audit(data, task.split).to_mapping()
+    num_test = len(data.test) or task.test_examples or 0
+    found: dict[str, Any] = {"warnings": ()} if task.is_own else audit(data, task.split).to_mapping()
     before = VerifiedStudies.of(places.cache_folder, data.fingerprint).count()
     return {
-        "task": f"{task.model.name} on {task.data.source}, {task.metric} within {task.tolerance:g}",
-        "example": describe_example(data, task.data),
+        "task": f"{task.words}, {task.metric} within {task.tolerance:g}",
+        "example": None if task.is_own else describe_example(data, task.data),
         "num_examples": known.num_examples,
-        "num_validation": len(data.validation),
-        "num_test": len(data.test),
-        "num_outputs": known.num_outputs,
-        "num_parameters": known.num_parameters,
-        "q": known.q(),
+        "num_validation": len(data.validation) or task.validation_examples,
+        "num_test": num_test or None,
+        "num_outputs": known.num_outputs or None,
+        "num_parameters": known.num_parameters or None,
+        "q": known.q() if known.has_q else None,
+        "unit": known.unit,
         "forward_flops": known.num_examples * known.forward_flops,
         "backward_flops": known.num_examples * known.backward_flops,
         "pass_flops": known.pass_flops,
@@ -114,8 +116,8 @@ def plan(
         ],
         "known_before": [config.to_plain(one) for one in known_before],
         "verified_before": before,
-        "test_size": _size_of_test(study, len(data.test)),
-        "test_notes": _of_the_test_split(study, len(data.test), before),
+        "test_size": _size_of_test(study, num_test),
+        "test_notes": _of_the_test_split(study, num_test, before),
         "warnings": found.pop("warnings"),
         "data": found,
     }
@@ -147,7 +149,7 @@ def _of_shared_prefixes(study: Study, admitted: Admitted) -> list[str]:
 def _size_of_test(study: Study, num_test: int) -> dict[str, Any] | None:
     """Whether the test split is large enough for the tolerance; None of a regression, whose spread nobody knows yet."""
     task = study.task
-    if task.kind != "classification":
+    if task.kind != "classification" or not num_test:
         return None
     size = size_of_test(num_test, task.tolerance, study.study.alpha)
     return {**config.to_plain(size), "is_enough": size.is_enough}
@@ -157,7 +159,8 @@ def _of_the_test_split(study: Study, num_test: int, num_before: int) -> list[str
     """Sentences about what its size and earlier studies do to what verification says."""
     task, alpha = study.task, study.study.alpha
     said = [plan_sentence(num_before, alpha)]
-    size = size_of_test(num_test, task.tolerance, alpha) if task.kind == "classification" else None
+    is_known = task.kind == "classification" and num_test > 0
+    size = size_of_test(num_test, task.tolerance, alpha) if is_known else None
     if size is not None and not size.is_enough:
         said.append(too_few_examples(size, task.tolerance))
     return [one for one in said if one is not None]
@@ -165,6 +168,8 @@ def _of_the_test_split(study: Study, num_test: int, num_before: int) -> list[str
 
 def _of_own_code(study: Study, admitted: Admitted) -> list[str]:
     """Sentences about networks and optimizers of the user's own, of which all were tried before."""
+    if study.task.is_own:
+        return []
     recipe, space = study.task.recipe, admitted.space
     searched = space["optimizer"].values if "optimizer" in space else ()
     recipes = [recipe, *(recipe.override({"optimizer": name}) for name in searched)]
@@ -211,6 +216,8 @@ def _timed(
     study: Study, data: TaskData, places: DataPaths, slots: int, clock: Callable[[], float], beside: timing.Beside
 ) -> Timing | None:
     """What updates and measurements take here, side by side where runs are; None without the GPU that is asked for."""
+    if study.task.is_own:
+        return None
     wants_gpu = study.study.gpus_per_trial > 0
     if wants_gpu and machine.num_gpus() == 0:
         return None
@@ -224,6 +231,8 @@ def _timed(
 
 def _expectations(study: Study, known: TaskFacts, timed: Timing | None, slots: int, address: str | None) -> list[str]:
     settings = study.study
+    if study.task.is_own:
+        return [f"How long a run of {study.task.train} takes shows when it has run: nothing of it was timed."]
     if timed is None:
         advice = "plan on the machine that trains to see the time."
         return [f"A run asks for {settings.gpus_per_trial:g} GPU, and there is none here: {advice}"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from subsettune import config, models
 from subsettune.data import DataPaths, TaskData, load
@@ -30,6 +30,7 @@ from subsettune.text import counted
 from subsettune.train import optimizers, schedule
 from subsettune.train.loop import check, facts, study_code
 from subsettune.train.orders.base import batch_length
+from subsettune.train.planning import own_training
 from subsettune.train.planning.check import check_own_code
 from subsettune.train.randomness import isolated
 
@@ -75,7 +76,7 @@ def resolve_study(study: Study, places: DataPaths, stage: Stage = unwatched) -> 
         check(study.task, conventional(known), known)
     except ConfigError as error:
         raise ConfigError(
-            tuple(replace(m, path=m.path and ("task", "recipe", *m.path)) for m in error.mistakes)
+            tuple(dataclasses.replace(m, path=m.path and ("task", "recipe", *m.path)) for m in error.mistakes)
         ) from error
     stage("checking the space")
     space = read_space(study.space)
@@ -171,11 +172,9 @@ def _first_update_flops(recipe: Recipe, known: TaskFacts) -> int:
 
 def _broken(space: Space, study: Study, data: TaskData, known: TaskFacts) -> Iterator[Mistake]:
     """Components of the space that cannot be made, or do not suit the data."""
-    with isolated(0, torch.get_num_threads()):  # initialising the network draws random numbers
-        network = models.make(study.task.model, data.input_shape, data.num_outputs, data.num_tokens)
     makers: dict[str, Callable[[Any], object]] = {
         "schedule": lambda name: schedule.make(name, study.task.recipe.schedule_options),
-        "optimizer": lambda name: _try_optimizer(study.task, name, network, data),
+        "optimizer": lambda name: _try_optimizer(study.task, name, data),
     }
     for name, make in makers.items():
         for value in space[name].values if name in space else ():
@@ -186,12 +185,29 @@ def _broken(space: Space, study: Study, data: TaskData, known: TaskFacts) -> Ite
     checker = ComponentChecker(space, study.task.recipe, known)
     for component in components.of_space(space):
         if component.kind in space and (component.name in space[component.kind].values or not component.is_neutral):
-            yield from checker.mistakes(component)
+            yield from list(_not_own(component, space, study.task, known)) or checker.mistakes(component)
             yield from _idle(component, space, known)
 
 
-def _try_optimizer(task: Task, name: str, network: nn.Module, data: TaskData) -> None:
+def _not_own(component: Component, space: Space, task: Task, known: TaskFacts) -> Iterator[Mistake]:
+    """Why a training function of the user's can never follow a component."""
+    if task.is_own:
+        try:
+            made = _first_made(component, _options(component, space))
+        except ConfigError:  # which the checker tells
+            return
+        problem = own_training.obstacle(task, known, component.kind, component.name, made)
+        if problem is not None:
+            yield Mistake((component.kind,), problem)
+
+
+def _try_optimizer(task: Task, name: str, data: TaskData) -> None:
     recipe = task.recipe.override({"optimizer": name})
+    if task.is_own:
+        dataclasses.replace(task, recipe=recipe)  # which refuses what its function cannot have
+        return
+    with isolated(0, torch.get_num_threads()):  # initialising the network draws random numbers
+        network = models.make(task.model, data.input_shape, data.num_outputs, data.num_tokens)
     optimizers.make(recipe, network)
     check_own_code(task, recipe, data)
 

@@ -142,3 +142,8 @@ class StudyView(StudyRecords):
     """
 
     summary: Summary
+
+    @property
+    def unit(self) -> str:
+        """What compute is counted in: `FLOP`, or `example` where nobody knows what one costs."""
+        return "FLOP" if self.facts is None else self.facts.unit

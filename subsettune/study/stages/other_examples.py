@@ -22,7 +22,7 @@ def sampled_differences(context: StudyContext) -> dict[str, SampledDifference]:
             metric=task.metric,
             alpha=context.settings.alpha,
             higher_is_better=task.higher_is_better,
-            targets=targets.numpy() if task.kind == "classification" else None,
+            targets=targets.numpy() if task.kind == "classification" and len(targets) else None,
         )
         for name in context.folder.manifest.candidates
     }

@@ -62,11 +62,21 @@ class ReferenceStage:
         target, test_chance = context.task.target(mean(records)), self._chance(context.data.test)
         context.note(target=target, noise=spread(records), test_chance=test_chance)
 
-    def _chance(self, part: Part) -> float:
+    def _chance(self, part: Part) -> float | None:
+        """The metric of the best constant answer; None where a function of the user's keeps the examples to itself."""
+        if not len(part):
+            return None
         return metrics.chance(self.context.task.metric, part.targets, self.context.data.num_outputs)
+
+    @property
+    def _is_cached(self) -> bool:
+        """Whether references are shared with other studies: what a function reads by itself, its version tells."""
+        return not self.context.task.is_own or self.context.task.version is not None
 
     def _take_cached(self, seed: int) -> bool:
         """Whether the cache holds the run; it is then on record."""
+        if not self._is_cached:
+            return False
         name = self.context.checkpoint_name(conventional(self.context.facts), seed)
         cached = self._cache().get(seed, name, self.context.checkpoints)
         if cached is not None:
@@ -75,7 +85,7 @@ class ReferenceStage:
 
     def _keep(self, record: RunRecord) -> None:
         self.context.keep(record)
-        if record.cause == "finished":
+        if record.cause == "finished" and self._is_cached:
             name = self.context.checkpoint_name(conventional(self.context.facts), record.seed)
             self._cache().put(record, name, self.context.checkpoints)
 
@@ -163,13 +173,13 @@ def spread(records: Sequence[RunRecord]) -> float:
     return statistics.stdev(record.metric for record in records if record.metric is not None)
 
 
-def check_learning(records: Sequence[RunRecord], task: Task, chance: float) -> None:
+def check_learning(records: Sequence[RunRecord], task: Task, chance: float | None) -> None:
     """Raise unless the recipe learned the task.
 
     Args:
         records: of the reference.
         task: what is trained.
-        chance: metric of the best constant answer on the validation split.
+        chance: metric of the best constant answer on the validation split; None where it is not known.
 
     Raises:
         LearningError: a run diverged or failed, or their mean is no better than a constant answer by the tolerance.
@@ -179,6 +189,8 @@ def check_learning(records: Sequence[RunRecord], task: Task, chance: float) -> N
         first = broken[0]
         reason = first.message or first.cause
         raise LearningError(f"the conventional recipe gives nothing to match: {reason} Mend the recipe first.")
+    if chance is None:
+        return
     value = mean(records)
     gain = value - chance if task.higher_is_better else chance - value
     if gain <= task.tolerance:

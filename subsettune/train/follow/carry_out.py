@@ -1,37 +1,24 @@
-"""A run of a training function of the user's own, from its first batch to a result like that of our own loop."""
+"""A training function of the user's own, called for a run like those of our own loop."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
-import torch
-
-from subsettune import config, plugins
-from subsettune.config import FrozenDict
-from subsettune.data import load
+from subsettune import plugins
+from subsettune.config import must
 from subsettune.errors import ConfigError, StorageError
 from subsettune.policy import Policy
 from subsettune.task import Task
 from subsettune.train.evaluation import Report
+from subsettune.train.follow.own_run import begun, finished_before, keep_result, result_of
 from subsettune.train.follow.run import Diverged, Run, StopRun
-from subsettune.train.follow.tracker import Tracker
-from subsettune.train.job import RunJob, find_device
+from subsettune.train.follow.session import carry_out_program
 from subsettune.train.options import RunOptions
-from subsettune.train.planning.check import facts_of, resolve_checked
-from subsettune.train.randomness import isolated, preserved
-from subsettune.train.result import Cause, RunResult
-
-MESSAGES = {
-    "finished": "",
-    "stopped": "Stopped by the caller.",
-    "diverged": "A metric that the training function told is no finite number.",
-}
+from subsettune.train.result import RunResult
 
 
+# More than six parameters: they are those of `train.run`.
 def carry_out(
     task: Task,
     policy: Policy,
@@ -41,18 +28,21 @@ def carry_out(
     clock: Callable[[], float],
     options: RunOptions,
 ) -> RunResult:
-    """Call the task's training function with a `Run` that follows a policy; arguments and errors as of `train.run`.
+    """Have the task's training function or program follow a policy; arguments and errors as of `train.run`.
 
     Raises:
-        TrainingFunctionError: the function did what no run can be made of. Its own errors come through as they are.
+        TrainingFunctionError: it did what no run can be made of. Errors of a function come through as they are.
     """
+    if task.is_script:
+        return carry_out_program(task, policy, seed, report=report, options=options)
     assert task.train is not None
     function = plugins.load_object(task.train, "train")
     if not callable(function):
-        raise ConfigError(config.must("train", "a function", task.train, "Check the name after the colon."))
+        raise ConfigError(must("train", "a function", task.train, "Check the name after the colon."))
+    before = finished_before(task, policy, seed, options)
+    if before is not None:
+        return before
     with begun(task, policy, seed, report=report, clock=clock, options=options) as tracker:
-        if tracker.saved is not None and tracker.saved["done"]:
-            return told_before(tracker, options)
         run = Run(tracker)
         try:
             function(run)
@@ -65,80 +55,3 @@ def carry_out(
             raise
         keep_result(tracker, result, run)
         return result
-
-
-@contextlib.contextmanager
-def begun(
-    task: Task,
-    policy: Policy,
-    seed: int,
-    *,
-    report: Report | None,
-    clock: Callable[[], float],
-    options: RunOptions,
-) -> Iterator[Tracker]:
-    """A run that is ready for its function, or goes on from where it was interrupted; seeds are set inside."""
-    device = find_device(options.device)
-    with preserved():
-        data = load(task, options.places, fingerprint=options.fingerprint)
-        resolved = resolve_checked(task, policy, facts_of(task, data))
-    with isolated(seed, options.num_threads or torch.get_num_threads()), tempfile.TemporaryDirectory() as folder:
-        job = RunJob(task=task, resolved=resolved, seed=seed, data=data, device=device)
-        tracker = Tracker(job, options, clock, report, Path(folder))
-        if tracker.saved is None or not tracker.saved["done"]:
-            tracker.go_on()
-        yield tracker
-
-
-def result_of(tracker: Tracker, run: Run, cause: Cause, options: RunOptions) -> RunResult:
-    """What became of a run; what `finish` told of splits that nobody asked for stays out of it."""
-    tracker.watch.lap("train")
-    outcome = run.outcome if cause == "finished" else None
-    metrics, model = ({}, None) if outcome is None else (outcome.metrics, outcome.model)
-    job, seconds = tracker.job, tracker.seconds
-    return RunResult(
-        policy=job.policy,
-        seed=job.seed,
-        cause=cause,
-        message=MESSAGES[cause],
-        metrics=FrozenDict({split: metrics[split] for split in _asked(options) if split in metrics}),
-        **(dict(outcome.kept) if outcome is not None and "test" in options.splits else {}),
-        ledger=tracker.account.ledger(),
-        repeated_flops=tracker.writer.repeated,
-        updates=tracker.batches.number,
-        curve=tuple(tracker.curve),
-        train_s=seconds["train"],
-        select_s=seconds["select"],
-        evaluate_s=seconds["evaluate"],
-        device=job.device.type,
-        num_threads=torch.get_num_threads(),
-        phases=tracker.phases,
-        switch_shares=tuple(tracker.batches.plan.shares[step] for step in sorted(tracker.opens)),
-        model=model if options.keep_model else None,
-    )
-
-
-def keep_result(tracker: Tracker, result: RunResult, run: Run) -> None:
-    """Keep a finished run, with the metrics of all splits, so that it is never trained twice; its model is not kept."""
-    if result.cause != "finished":
-        tracker.writer.mark(result.ledger)
-        return
-    outcome = run.outcome
-    told = {**result.to_mapping(), "metrics": dict(outcome.metrics)}
-    kept = {name: config.to_plain(value) for name, value in outcome.kept.items()}
-    state = {"done": True, "result": config.canonical_json({**told, **kept}), "curve": told["curve"]}
-    tracker.writer.save(state, result.ledger)
-
-
-def told_before(tracker: Tracker, options: RunOptions) -> RunResult:
-    """The result of a run that finished before."""
-    assert tracker.saved is not None
-    told = json.loads(tracker.saved["result"])
-    told["metrics"] = {split: told["metrics"][split] for split in _asked(options) if split in told["metrics"]}
-    if "test" not in options.splits:
-        told |= {"num_test": 0, "test_correct": None, "test_errors": None}
-    return config.build(RunResult, told)
-
-
-def _asked(options: RunOptions) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(("validation", *options.splits)))

@@ -54,7 +54,7 @@ class Position:
         if at - self._read not in (0, 1):
             raise TrainingFunctionError(
                 f"{what} was read when {self.handed - self.start} batches had been handed out, and in "
-                f"{self._read + 1 - self.start} steps before: the loader fetches ahead, or it is not read in each step. "
+                f"{self._read + 1 - self.start} steps before: the loader fetches ahead, or not each step reads it. "
                 f"{HOW}"
             )
         self._read = at

@@ -118,9 +118,10 @@ class Tracker:
 
     def next(self) -> list[int] | None:
         """The next batch, paid for; None at the end."""
-        if self._random is not None:
-            restore(self._random)
-            self._random = None
+        if self.batches.number == self.start:
+            self.watch.lap("other")  # of reading data and building a network
+            if self._random is not None:
+                restore(self._random)
         self._refuse_unobserved()
         self._pay_begins()
         batch = self.batches.next()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from subsettune import config, models, plugins, registry
+from subsettune import config, models, plugins, registry, user_code
 from subsettune.config import FrozenDict
 from subsettune.data import DataPaths, TaskData, load
 from subsettune.data.augment import make_augment
@@ -184,7 +184,9 @@ def user_code_of(task: Task, policy: Policy | None = None) -> dict[str, str]:
         policy: whose components; null for none.
     """
     found: dict[str, str] = {}
-    if task.train is not None:
+    if task.train is not None and task.is_script:
+        found[task.train] = user_code.digest_of_command(task.train, task.train_options)
+    elif task.train is not None:
         found[task.train] = plugins.source_digest(task.train, task.train_options, "train")
     for kind, name, options in _named(task, policy):
         target = kind.code_of(name)
@@ -223,10 +225,10 @@ def resolve_checked(task: Task, policy: Policy, facts: TaskFacts) -> ResolvedPol
     """The policy resolved and checked, as `check` does."""
     recipe = task.recipe.override(policy.recipe)
     schedule.make(recipe.schedule, recipe.schedule_options)
+    if task.is_own:
+        own_training.check(task, policy, facts)
     resolved = resolve(policy, recipe, facts)
     compute.check_selections(resolved)
     optimizers.check_batch_size(recipe, facts.num_examples)
     compute.check(resolved)
-    if task.is_own:
-        own_training.check(task, resolved)
     return resolved

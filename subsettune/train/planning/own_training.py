@@ -7,15 +7,18 @@ batches, weights, rates and the moment of the switch. Whatever looks at its netw
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from typing import Any
 
+from subsettune import select
 from subsettune.data import TaskData
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
-from subsettune.select.accounting import PhaseSelection
+from subsettune.policy import Policy
+from subsettune.select import Selector
 from subsettune.task import Task
+from subsettune.train import orders, transitions
 from subsettune.train.orders.base import is_blind
-from subsettune.train.planning.phases import ResolvedPhase, ResolvedPolicy, in_phase
+from subsettune.train.planning.phases import in_phase
 
 IN_EXAMPLES = (
     "What an example costs the network of task.train is not known: compute is counted in examples. With "
@@ -49,51 +52,68 @@ def facts(task: Task, data: TaskData) -> TaskFacts:
     )
 
 
-def check(task: Task, resolved: ResolvedPolicy) -> None:
+def check(task: Task, policy: Policy, facts: TaskFacts) -> None:
     """Refuse what only a run of our own loop can do.
 
     Raises:
-        ConfigError: with the phase, and what would do.
+        ConfigError: with the phase, and what would do; or an unknown or impossible component.
     """
-    for phase in resolved.phases:
-        for problem in _problems(task, phase):
-            raise ConfigError(in_phase(resolved.policy, phase.index, problem))
+    for index, phase in enumerate(policy.phases):
+        used: dict[str, tuple[str, Any]] = {
+            "order": (phase.order, orders.of(phase)),
+            "transition": (phase.transition, transitions.of(phase)),
+        }
+        if phase.active_soup is not None:
+            used["soup"] = ("soup", phase.active_soup)
+        if not phase.is_full:
+            used["selector"] = (phase.selector, select.make(phase.selector, phase.selector_options))
+        for kind, (name, made) in used.items():
+            problem = obstacle(task, facts, kind, name, made)
+            if problem is not None:
+                raise ConfigError(in_phase(policy, index, problem))
 
 
-def _problems(task: Task, phase: ResolvedPhase) -> Iterator[str]:
-    """Why a training function cannot carry out a phase, each with what would do."""
-    named = phase.phase
-    if phase.is_soup:
-        yield "soup must be 0 with task.train: it averages networks that our own loop trains. Leave it out."
-    if phase.facts != phase.facts_before or phase.transition_flops:
-        yield (
-            f"transition must be keep, reset_optimizer or shrink_perturb with task.train, got {named.transition!r}, "
-            "which looks at the network. Take one of these."
-        )
-    if not is_blind(phase.order) and not phase.order.observes:
-        yield (
-            f"order must be uniform, rs2 or infobatch with task.train, got {named.order!r}, which looks at the network "
+def obstacle(task: Task, facts: TaskFacts, kind: str, name: str, made: Any) -> str | None:
+    """Why a training function cannot follow a component, in one sentence with what would do; None if it can.
+
+    Args:
+        task: with a training function.
+        facts: of it.
+        kind: selector, order, transition or soup.
+        name: of the component.
+        made: the component with its options.
+    """
+    if kind == "soup":
+        return "soup must be 0 with task.train: it averages networks that our own loop trains. Leave it out."
+    if kind == "order" and not is_blind(made) and not made.observes:
+        return (
+            f"order must be uniform, rs2 or infobatch with task.train, got {name!r}, which looks at the network "
             "before it trains. Take infobatch: it gets losses by run.observe."
         )
-    if phase.selection is not None:
-        yield from _of_selection(task, phase.selection, named.selector)
+    if kind == "transition" and (made.reshapes or made.flops(facts, 1)):
+        return (
+            f"transition must be keep, reset_optimizer or shrink_perturb with task.train, got {name!r}, which looks "
+            "at the network. Take one of these."
+        )
+    return _of_selector(task, facts, name, made) if kind == "selector" else None
 
 
-def _of_selection(task: Task, selection: PhaseSelection, name: str) -> Iterator[str]:
-    selector, facts = selection.selector, selection.facts
-    is_free = selector.flops(facts, selection.size) == 0
+def _of_selector(task: Task, facts: TaskFacts, name: str, selector: Selector) -> str | None:
     if selector.model_need is not None:
-        yield (
+        return (
             f"selector {name!r} looks at a network, and that of task.train is its own. Take random or stratified, or "
             "kcenter, herding or facility_location with features: embeddings."
         )
-    elif not is_free and not task.has_data:
-        yield (
+    if selector.flops(facts, max(1, facts.num_examples // 2)) == 0:
+        return None
+    if not task.has_data:
+        return (
             f"selector {name!r} looks at the examples, and task.train keeps them to itself. Give task.data beside it, "
             "or take random."
         )
-    elif not is_free and task.flops_per_example is None:
-        yield (
+    if task.flops_per_example is None:
+        return (
             f"selector {name!r} costs FLOPs, and what an example costs is not known: the two cannot be added. Give "
             "task.flops_per_example, or take random or stratified."
         )
+    return None
