@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from subsettune import Run
+from subsettune.config import FrozenDict
 from subsettune.models import make
 from subsettune.task import Model
 
@@ -25,7 +26,7 @@ seen: list[Any] = []  # what a test wants to look at afterwards
 
 
 def _network() -> nn.Module:
-    return make(Model(name="mlp", options={"hidden": [8]}), (6,), 2)
+    return make(Model(name="mlp", options=FrozenDict({"hidden": (8,)})), (6,), 2)
 
 
 def accuracy(network: nn.Module, part: slice) -> float:
@@ -68,6 +69,7 @@ def by_hand(run: Run) -> None:
     optimizer = torch.optim.SGD(network.parameters(), lr=run.recipe.lr, momentum=0.9)
     run.on_switch(network=network, optimizer=optimizer)
     if run.resume_from is not None:
+        Path(run.options["folder"], "went-on").touch()
         saved = torch.load(run.resume_from)
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])

@@ -18,7 +18,6 @@ from subsettune.train.options import RunOptions
 from subsettune.train.result import RunResult
 
 
-# More than six parameters: they are those of `train.run`.
 def carry_out(
     task: Task,
     policy: Policy,

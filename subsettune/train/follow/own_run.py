@@ -33,7 +33,6 @@ MESSAGES = {
 }
 
 
-# More than six parameters: they are those of `train.run`.
 @contextlib.contextmanager
 def begun(
     task: Task,
