@@ -481,6 +481,14 @@ class Task:
         """What is trained on what, for people."""
         return f"{self.model.name} on {self.data.source}" if self.train is None else self.train
 
+    def test_identity(self, fingerprint: str) -> str:
+        """Names the test split of a task with such data: a function of the user's has one of its own.
+
+        Args:
+            fingerprint: of the data.
+        """
+        return config.digest([fingerprint, self.train]) if self.is_own else fingerprint
+
     @property
     def run_identity(self) -> dict[str, Any]:
         """All of it that the result of a run depends on; the tolerance is none of it."""

@@ -48,11 +48,13 @@ def _run(given: list[str], answer: Answer) -> int:
     import warnings
 
     from subsettune.cli.commands import WRONG_INPUT, unlogged
-    from subsettune.cli.parser import make_parser
+    from subsettune.cli.parser import make_parser, split_program
     from subsettune.errors import CostWarning, StorageError, SubsettuneError
     from subsettune.extras import needed_for
 
-    options = make_parser().parse_args(given)
+    ours, program = split_program(given)
+    options = make_parser().parse_args(ours)
+    options.program = program
     options.command_line, options.answer = shlex.join(["subsettune", *given]), answer
     try:
         _check_working_folder(StorageError)

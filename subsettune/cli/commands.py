@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +22,15 @@ from typing import TYPE_CHECKING, Any
 
 from subsettune.cli.interrupt import INTERRUPTED
 from subsettune.config import must
-from subsettune.errors import ConfigError, Mistake, StorageError, StudyError, SubsettuneError, did_you_mean
+from subsettune.errors import (
+    ConfigError,
+    Mistake,
+    StorageError,
+    StudyError,
+    SubsettuneError,
+    TrainingFunctionError,
+    did_you_mean,
+)
 from subsettune.report.patience import Patience
 
 if TYPE_CHECKING:
@@ -166,7 +175,7 @@ def train_once(options: argparse.Namespace) -> int:
         from subsettune.train import transitions
         from subsettune.train.loop import RunOptions, facts, run
 
-        study = _study(options)
+        study = _for_program(_study(options), options.program)
         places = _places(options)
         _check_save(options.save)
         patience.stage("reading data")
@@ -193,7 +202,7 @@ def train_once(options: argparse.Namespace) -> int:
     )
     result = run(study.task, policy, options.seed, report=_say_point, options=settings)
     try:
-        if options.save is not None and result.model is not None:
+        if options.save is not None and result.cause == "finished":
             _save(result.model, options.save)
     finally:  # what was measured is told although the weights are lost
         if options.json:
@@ -225,9 +234,29 @@ def _check_save(path: str | None) -> None:
         raise StorageError(must("--save", "a file in a folder that can be written", path, advice)) from error
 
 
+def _for_program(study: Study, program: list[str]) -> Study:
+    """The study with another program in place of its training function."""
+    if not program:
+        return study
+    if not study.task.is_own:
+        advice = "Write task.train and task.examples into it, in place of data and model."
+        raise ConfigError(must("the study file", "of training code of your own to run a program", "another", advice))
+    task = dataclasses.replace(study.task, train=shlex.join(program))
+    return dataclasses.replace(study, task=task)
+
+
 def _save(network: Any, path: str) -> None:
+    """Write a network's weights; a file of weights of the user's is copied."""
     import torch
 
+    if network is None:
+        raise TrainingFunctionError(
+            "--save needs a network, and the training function gave none: run.finish(..., model=network). A run that "
+            "had finished before its --checkpoints were read gives none either."
+        )
+    if isinstance(network, str | Path):
+        shutil.copyfile(network, path)
+        return
     weights = io.BytesIO()  # torch would hide what the system says of a full disk
     torch.save(network.state_dict(), weights)
     try:

@@ -11,7 +11,16 @@ from subsettune.cli import commands
 from subsettune.errors import did_you_mean
 
 FEW = 3  # choices that are read at a glance: of auto, cpu and cuda, who writes gpu does not mean what is most like it
+RUN = "run"  # the command that starts a program of the user's
 FORMER_COMMANDS = {"transitions": ("entries",)}  # what version 0.1 called them, for one release more
+
+
+def split_program(given: list[str]) -> tuple[list[str], list[str]]:
+    """Our part of a command line, and of `subsettune run` the program with its arguments that stands behind `--`."""
+    if given[:1] != [RUN] or "--" not in given:
+        return given, []
+    at = given.index("--")
+    return given[:at], given[at + 1 :]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -153,6 +162,20 @@ def _add_train(to: Any) -> None:
         "Train once: by a policy, a bundle, or (without --policy) by the conventional recipe.",
         "subsettune train search_spaces/digits.yaml --policy runs/digits-1/bundle --seed 5",
     )
+    _train_options(train)
+    program = _add(
+        to,
+        RUN,
+        commands.train_once,
+        "Start a program of your own for one run: subsettune.session() gives it batches, rates and switches.\n"
+        "The study file has its recipe and how many examples it has; what stands behind -- is in place of task.train.",
+        "subsettune run STUDY.yaml --policy runs/mine-1/bundle -- python train.py --data ~/photos",
+    )
+    _train_options(program)
+    program.usage = f"{program.format_usage().removeprefix('usage: ').rstrip()} [-- PROGRAM ...]"
+
+
+def _train_options(train: argparse.ArgumentParser) -> None:
     _study_options(train)
     train.add_argument("--policy", metavar="FILE_OR_DIR", help=POLICY_HELP)
     train.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")

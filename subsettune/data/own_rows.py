@@ -15,8 +15,8 @@ NO_CONTENT = torch.zeros(1, 1)
 
 
 def fingerprint_of(task: Task, content: str | None = None) -> str:
-    """What is known of the identity of such data: whose they are, their number, their version, what stands beside."""
-    return config.digest(["own", task.train, task.examples, task.version, content])
+    """What is known of the identity of such data: their number, their version, and what stands beside."""
+    return config.digest(["own", task.examples, task.version, content])
 
 
 def numbered(task: Task) -> TaskData:

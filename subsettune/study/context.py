@@ -98,8 +98,8 @@ class StudyContext:
 
     def note_verified(self) -> None:
         """Note, for later studies on this machine, that this one measures policies on its test split."""
-        known = self.folder.manifest
-        noted = VerifiedStudies.of(self.options.places.cache_folder, self.data.fingerprint)
+        known, cache = self.folder.manifest, self.options.places.cache_folder
+        noted = VerifiedStudies.of(cache, self.task.test_identity(self.data.fingerprint))
         noted.note(known.run_id, known.created, at=now())
         self.note(place=noted.place(known.run_id, known.created))
 

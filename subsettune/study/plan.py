@@ -83,7 +83,7 @@ def plan(
     stage("looking at the data")
     num_test = len(data.test) or task.test_examples or 0
     found: dict[str, Any] = {"warnings": ()} if task.is_own else audit(data, task.split).to_mapping()
-    before = VerifiedStudies.of(places.cache_folder, data.fingerprint).count()
+    before = VerifiedStudies.of(places.cache_folder, task.test_identity(data.fingerprint)).count()
     return {
         "task": f"{task.words}, {task.metric} within {task.tolerance:g}",
         "example": None if task.is_own else describe_example(data, task.data),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -73,6 +74,38 @@ def test_its_bundle_is_followed_by_the_function(done: Path, capsys: pytest.Captu
     told = json.loads(_json(capsys, ["train", str(file), "--policy", str(done / "own" / "bundle"), "--json"]))
     assert told["cause"] == "finished"
     assert told["metrics"].keys() == {"validation", "test"}
+
+
+def test_a_program_in_its_place(done: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What it prints is seen, its weights are kept, and a bundle of the function is followed by it."""
+    file, program = tmp_path / "study.yaml", tmp_path / "program.py"
+    file.write_text(json.dumps(_study()))
+    program.write_text(
+        f"import sys; sys.path.insert(0, {str(SUPPORT)!r})\n"
+        "import subsettune\nrun = subsettune.session()\nprint('told', run.recipe.batch_size, *sys.argv[1:])\n"
+        "numbers = [len(index) for index, _ in run.batches()]\n"
+        "open('weights.bin', 'w').write(str(sum(numbers)))\n"
+        "run.finish(validation=0.5, test=0.4, model='weights.bin')\n"
+    )
+    bundle, kept = str(done / "own" / "bundle"), tmp_path / "kept.bin"
+    command = ["run", str(file), "--policy", bundle, "--save", str(kept), "--", "python", str(program), "--mine", "3"]
+    with contextlib.chdir(tmp_path):
+        assert main(command) == 0
+    told = capfd.readouterr().out
+    assert "told 16 --mine 3" in told
+    assert "accuracy: validation 0.5000, test 0.4000" in told
+    spent = int(kept.read_text())
+    known = Bundle.load(bundle)
+    assert 0 <= known.policy.cost(known.facts) - spent < 16
+    assert main(["run", str(ROOT / "search_spaces/digits.yaml"), "--", "python", str(program)]) == 2
+    assert "the study file must be of training code of your own to run a program" in capfd.readouterr().err
+
+
+def test_no_network_to_save(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(json.dumps(_study()))
+    assert main(["train", str(file), "--save", str(tmp_path / "weights.pt")]) == 2
+    assert "--save needs a network, and the training function gave none" in capsys.readouterr().err
 
 
 def test_references_are_shared_only_with_a_version(done: Path, tmp_path: Path) -> None:

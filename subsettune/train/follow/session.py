@@ -145,8 +145,9 @@ def carry_out_program(
         place = Path(folder)
         job = {"task": task, "policy": policy, "seed": seed, "options": options}
         (place / "job.json").write_text(config.canonical_json(job))
+        is_in_study = options.fingerprint is not None  # where nobody looks on: what is printed is told if it fails
         with (place / "output.txt").open("wb") as output:
-            process = _start(task.train, place, output, options.num_threads)
+            process = _start(task.train, place, output if is_in_study else None, options.num_threads)
             try:
                 _attend(process, place, report)
             finally:
@@ -164,7 +165,8 @@ def _start(command: str, place: Path, output: Any, num_threads: int | None) -> s
     if words[0] in ("python", "python3"):  # the one that has this package, whatever the shell finds
         words[0] = sys.executable
     try:
-        return subprocess.Popen(words, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        both = {} if output is None else {"stdout": output, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(words, env=environment, **both)
     except OSError as error:
         advice = f"{error.strerror}: name a program that is on this machine."
         raise ConfigError(must("train", "a command that can be started", command, advice)) from error
