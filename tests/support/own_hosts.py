@@ -14,6 +14,7 @@ from torch.nn.utils import parameters_to_vector
 from torch.utils.data import Dataset, TensorDataset
 
 from subsettune import config
+from subsettune.config import FrozenDict
 from subsettune.policy import Phase, Policy
 from subsettune.task import Task
 from subsettune.train.loop import RunOptions, run
@@ -52,7 +53,8 @@ def assert_same_bits(host: str) -> None:
     Over a switch that shrinks the weights, which comes a step early where a framework that fetches ahead is believed.
     """
     policy = Policy(
-        phases=(Phase(share=0.4, passes=0.9), Phase(passes=1.2, transition="shrink_perturb")), recipe={"lr": 0.2}
+        phases=(Phase(share=0.4, passes=0.9), Phase(passes=1.2, transition="shrink_perturb")),
+        recipe=FrozenDict({"lr": 0.2}),
     )
     results = [
         run(_task(name), policy, 5, options=RunOptions(device="cpu", num_threads=1, keep_model=True))
