@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from subsettune import config
 from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, FrozenDict, setting
@@ -71,6 +71,9 @@ class TaskFacts:
         num_tokens: size of the vocabulary where an example is a sequence of token ids; 0 where it is numbers.
         image_channels: channels of an example that is stored as an image of bytes; 0 for other data.
         notes: sentences about what the FLOPs do not tell, e.g. that they depend on the values of the inputs.
+        num_labels: labels of an example that may have several; 0 for other tasks.
+        own_loss: of a loss of the user's own, whether it gives one for each example (`each`) or their `mean`; else
+            empty.
     """
 
     num_examples: int = setting(rule=AT_LEAST_ONE)
@@ -94,14 +97,22 @@ class TaskFacts:
     num_tokens: int = setting(0, rule=NOT_NEGATIVE)
     image_channels: int = setting(0, rule=NOT_NEGATIVE)
     notes: tuple[str, ...] = ()
+    num_labels: int = setting(0, rule=NOT_NEGATIVE)
+    own_loss: Literal["", "each", "mean"] = ""
 
     def __post_init__(self) -> None:
         config.check(self)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain; notes stand there only where there are some, so that earlier versions read files without."""
+        """Plain; what is new stands there only where there is some, so that earlier versions read files without."""
         plain = {field.name: config.to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
-        return plain if self.notes else {name: value for name, value in plain.items() if name != "notes"}
+        new = ("notes", "num_labels", "own_loss")
+        return {name: value for name, value in plain.items() if value or name not in new}
+
+    @property
+    def classless(self) -> str:
+        """What a task without classes is, in a sentence."""
+        return "has several labels an example" if self.num_labels else "is a regression"
 
     @property
     def chains(self) -> tuple[tuple[ChainLayer, ...], ...]:

@@ -12,6 +12,7 @@ from subsettune.report.evidence import candidates_table, contrasts_table, has_le
 from subsettune.report.render import WIDTH, Block, Column, Table, render
 from subsettune.study.results import verified_before
 from subsettune.study.results.headline import outcome_words
+from subsettune.study.results.sampled import these_alone
 from subsettune.study.results.summary import PolicyRow, ReferenceRow
 from subsettune.study.results.view import StudyView
 from subsettune.text import (
@@ -301,7 +302,8 @@ def beside_text(view: StudyView) -> list[str]:
     """What is to be known beside the headline: other test examples, a confirmation, earlier studies of the split."""
     manifest, study, tolerance = view.manifest, view.study, view.study.task.tolerance
     sampled, confirmation = manifest.sampled.get(manifest.winner or ""), manifest.confirmation
-    of_others = None if sampled is None else sampled.sentence(tolerance)
+    alone = these_alone(study.task.metric) if manifest.winner else None
+    of_others = alone if sampled is None else sampled.sentence(tolerance)
     confirmed = None if confirmation is None else confirmation.sentence(tolerance)
     place, is_confirmed = manifest.place or 1, confirmation is not None
     earlier = verified_before.sentence(place, study.study.alpha, is_confirmed=is_confirmed)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from subsettune.data import DataPaths, TaskData
+from subsettune.data import DataPaths, Part, TaskData
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
@@ -22,6 +22,7 @@ from subsettune.study.results.verified_before import VerifiedStudies
 from subsettune.study.spec.definition import Study, StudySettings
 from subsettune.study.spec.space import Space
 from subsettune.task import Task
+from subsettune.train import metrics
 from subsettune.train.loop import RunOptions, check, run_key
 from subsettune.train.planning.check import resolve_checked
 from subsettune.train.planning.prefix import prefix_of
@@ -114,9 +115,9 @@ class StudyContext:
         assert target is not None, "the stage of the reference notes it"
         return target
 
-    def resolution(self, num_examples: int) -> float:
-        """Smallest step of the metric; a mean over classes moves in steps as small as those of accuracy."""
-        return 1 / num_examples if self.task.kind == "classification" else 0.0
+    def resolution(self, part: Part) -> float:
+        """Smallest step of the metric on a part of the data; 0 where it has none."""
+        return metrics.resolution(self.task, part.targets)
 
     def why_not(self, policy: Policy) -> str | None:
         """Why a policy cannot be run, in one sentence; None if it can."""

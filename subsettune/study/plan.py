@@ -145,9 +145,10 @@ def _of_shared_prefixes(study: Study, admitted: Admitted) -> list[str]:
 
 
 def _size_of_test(study: Study, num_test: int) -> dict[str, Any] | None:
-    """Whether the test split is large enough for the tolerance; None of a regression, whose spread nobody knows yet."""
+    """Whether the test split is large enough for the tolerance; None where no answers are counted, as
+    of a regression, whose spread nobody knows yet."""
     task = study.task
-    if task.kind != "classification":
+    if not task.counts_examples:
         return None
     size = size_of_test(num_test, task.tolerance, study.study.alpha)
     return {**config.to_plain(size), "is_enough": size.is_enough}
@@ -157,7 +158,7 @@ def _of_the_test_split(study: Study, num_test: int, num_before: int) -> list[str
     """Sentences about what its size and earlier studies do to what verification says."""
     task, alpha = study.task, study.study.alpha
     said = [plan_sentence(num_before, alpha)]
-    size = size_of_test(num_test, task.tolerance, alpha) if task.kind == "classification" else None
+    size = size_of_test(num_test, task.tolerance, alpha) if task.counts_examples else None
     if size is not None and not size.is_enough:
         said.append(too_few_examples(size, task.tolerance))
     return [one for one in said if one is not None]

@@ -181,7 +181,9 @@ def _candidate_row(records: StudyRecords, candidate: Candidate | None) -> Policy
         seeds=len(compared.own),
         references=len(compared.reference) or None,
         reference_metric=compared.reference_metric,
-        error_increase=costs.error_increase(compared.metric, compared.reference_metric, higher_is_better=better),
+        error_increase=costs.error_increase(compared.metric, compared.reference_metric, higher_is_better=better)
+        if records.study.task.has_error
+        else None,
         passed=None if verdict is None else verdict.passed,
     )
 

@@ -65,7 +65,7 @@ class AblationStage:
             facts=context.facts,
             seeds=tuple(range(first, first + context.settings.ablation_seeds)),
             higher_is_better=context.task.higher_is_better,
-            resolution=context.resolution(len(context.data.validation)),
+            resolution=context.resolution(context.data.validation),
         )
 
     def _missing(self, rows: Sequence[AblationResult]) -> tuple[AblationResult, ...]:

@@ -62,7 +62,7 @@ class ReferenceStage:
         target, test_chance = context.task.target(mean(records)), self._chance(context.data.test)
         context.note(target=target, noise=spread(records), test_chance=test_chance)
 
-    def _chance(self, part: Part) -> float:
+    def _chance(self, part: Part) -> float | None:
         return metrics.chance(self.context.task.metric, part.targets, self.context.data.num_outputs)
 
     def _take_cached(self, seed: int) -> bool:
@@ -120,7 +120,7 @@ class ReferenceCache:
             fingerprint: of the data and split.
             environment: what else changes results: the user's code, versions, and the number of threads.
         """
-        parts = {name: config.to_plain(getattr(task, name)) for name in ("data", "split", "model", "recipe", "metric")}
+        parts = {name: config.to_plain(value) for name, value in task.run_identity.items()}
         key = config.digest({**parts, "fingerprint": fingerprint, "batching": BATCHING, **environment})
         return cls(folder=Folder.at(cache) / "references" / key[:32], key=key)
 
@@ -162,13 +162,13 @@ def spread(records: Sequence[RunRecord]) -> float:
     return statistics.stdev(record.metric for record in records if record.metric is not None)
 
 
-def check_learning(records: Sequence[RunRecord], task: Task, chance: float) -> None:
+def check_learning(records: Sequence[RunRecord], task: Task, chance: float | None) -> None:
     """Raise unless the recipe learned the task.
 
     Args:
         records: of the reference.
         task: what is trained.
-        chance: metric of the best constant answer on the validation split.
+        chance: metric of the best constant answer on the validation split; None where nobody knows it.
 
     Raises:
         LearningError: a run diverged or failed, or their mean is no better than a constant answer by the tolerance.
@@ -178,6 +178,8 @@ def check_learning(records: Sequence[RunRecord], task: Task, chance: float) -> N
         first = broken[0]
         reason = first.message or first.cause
         raise LearningError(f"the conventional recipe gives nothing to match: {reason} Mend the recipe first.")
+    if chance is None:
+        return
     value = mean(records)
     gain = value - chance if task.higher_is_better else chance - value
     if gain <= task.tolerance:

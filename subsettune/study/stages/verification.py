@@ -33,7 +33,7 @@ def rules_of(context: StudyContext) -> Rules:
     """The rules of a verification on the test split."""
     return rules.rules_of(
         context.study,
-        resolution=context.resolution(len(context.data.test)),
+        resolution=context.resolution(context.data.test),
         usual_spread=reference.spread(context.references()),
     )
 
@@ -99,7 +99,7 @@ class VerificationStage:
             reference_metric=reference.mean(references),
             reference_spread=reference.spread(references),
             examples=(len(context.data.validation), len(context.data.test)),
-            is_share=context.task.kind == "classification",
+            is_share=context.task.counts_examples,
             budgets=budget_ends(context.space),
             why_not=context.why_not,
             count=context.settings.candidates,

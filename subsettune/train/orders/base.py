@@ -66,6 +66,8 @@ class Order(ABC):
     summary: ClassVar[str]
     heeds_share: ClassVar[bool] = True  # whether the share of compute spent may change batches, prices or updates
 
+    needs_losses: ClassVar[bool] = False  # whether it compares the losses of examples
+
     @property
     def is_neutral(self) -> bool:
         """Whether the options make it the uniform order, which is then used instead."""

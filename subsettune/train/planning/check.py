@@ -23,9 +23,9 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import BATCHING, Policy
 from subsettune.registry import Registry
 from subsettune.select.network import anatomy
-from subsettune.task import Recipe, Task
+from subsettune.task import Augment, Recipe, Task
 from subsettune.train import flops, optimizers, schedule
-from subsettune.train.planning import compute, own_code
+from subsettune.train.planning import compute, goal_check, own_code
 from subsettune.train.planning.phases import ResolvedPolicy, resolve
 from subsettune.train.pruning.layers import blocks, chain, has_running_statistics, inner
 from subsettune.train.randomness import generator, isolated, preserved
@@ -68,6 +68,7 @@ def facts_of(task: Task, data: TaskData) -> TaskFacts:
 def _count_facts(task: Task, data: TaskData) -> TaskFacts:
     if data.tokens == OWN_IDS and task.model.name in models.FOR_TOKENS:
         _refuse_padding_inside(data.train.inputs, task.model.name)
+    own_loss = goal_check.check(task, data)
     with isolated(0, torch.get_num_threads()):  # initialising the network draws random numbers
         probe = flops.Probe.of(data, task.recipe.batch_size)
         with _guess_told(task, data):
@@ -76,7 +77,9 @@ def _count_facts(task: Task, data: TaskData) -> TaskFacts:
         visits = flops.visits(network, probe, cost)
         parts = anatomy(network, probe.examples([2])[0])
         optimizers.make(task.recipe, network)  # a recipe that cannot be carried out is told here, not in a worker
-        make_augment(task.recipe.augment, data.input_shape, generator(0))
+        augment = make_augment(task.recipe.augment, data.input_shape, generator(0))
+        if augment is not None:  # what the user's own function, or torchvision, refuses is told here
+            augment(data.train.batch(torch.arange(2) % len(data.train))[0])
     if cost.varies:
         warnings.warn(cost.varies, CostWarning, stacklevel=2)
     named = {name: visit for name, visit in visits.items() if name in parts.layers}
@@ -102,7 +105,9 @@ def _count_facts(task: Task, data: TaskData) -> TaskFacts:
         has_batch_norm=has_running_statistics(network),
         num_tokens=data.num_tokens,
         image_channels=_image_channels(data),
-        notes=(*([cost.varies] if cost.varies else []), *cost.notes),
+        notes=(*([cost.varies] if cost.varies else []), *cost.notes, *goal_check.notes(task)),
+        num_labels=data.num_outputs if task.kind == "multilabel" else 0,
+        own_loss=own_loss,
     )
 
 
@@ -147,10 +152,9 @@ def run_key(task: Task, fingerprint: str, policy: Policy, seed: int) -> str:
         ConfigError: a module of the user's cannot be imported.
         DataError: a file that an option names cannot be read.
     """
-    told = {name: getattr(task, name) for name in ("data", "split", "model", "recipe", "metric")}
     code = user_code_of(task, policy)
-    told |= {"fingerprint": fingerprint, "policy": policy.identity, "seed": seed, "code": code, "batching": BATCHING}
-    return config.digest(told)
+    told = {"fingerprint": fingerprint, "policy": policy.identity, "seed": seed, "code": code, "batching": BATCHING}
+    return config.digest({**task.run_identity, **told})
 
 
 def own_components(task: Task, policy: Policy) -> dict[str, str]:
@@ -165,6 +169,11 @@ def _named(task: Task, policy: Policy | None) -> list[tuple[Registry, str, Any]]
     optimizer = recipe.get("optimizer", task.recipe.optimizer)
     own_options = recipe.get("optimizer_options", task.recipe.optimizer_options)
     named = [(registry.MODELS, task.model.name, task.model.options), (registry.OPTIMIZERS, optimizer, own_options)]
+    named.append((registry.OWN_METRICS, task.metric, {}))
+    augment = recipe.get("augment", task.recipe.augment)
+    augment = augment if isinstance(augment, Augment) else config.build(Augment, augment)
+    named += [] if augment.function is None else [(registry.AUGMENTS, augment.function, augment.options)]
+    named += [] if task.loss is None else [(registry.LOSSES, task.loss, {})]
     for phase in () if policy is None else policy.phases:
         named.append((registry.SELECTORS, phase.selector, phase.selector_options))
         named.append((registry.ORDERS, phase.order, phase.order_options))
@@ -217,6 +226,7 @@ def resolve_checked(task: Task, policy: Policy, facts: TaskFacts) -> ResolvedPol
     """The policy resolved and checked, as `check` does."""
     recipe = task.recipe.override(policy.recipe)
     schedule.make(recipe.schedule, recipe.schedule_options)
+    goal_check.check_recipe(task, recipe)
     resolved = resolve(policy, recipe, facts)
     compute.check_selections(resolved)
     optimizers.check_batch_size(recipe, facts.num_examples)
