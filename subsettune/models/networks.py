@@ -116,7 +116,8 @@ def make(model: Model, input_shape: Shape, num_outputs: int, num_tokens: int = 0
 
     def build() -> Any:
         made = call(builder, f"model {model.name!r}", model.options, offered)
-        if MODELS.code_of(model.name) is not None and type(made).__call__ is nn.Module.__call__:
+        is_own = MODELS.code_of(model.name) is not None and isinstance(made, nn.Module)
+        if is_own and not isinstance(made, torch.jit.ScriptModule):
             made.register_forward_hook(_taken_out)
         return made
 

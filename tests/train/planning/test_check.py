@@ -70,6 +70,8 @@ def test_facts_of_a_classification(tiny_data: Data) -> None:
         "num_tokens": 0,
         "image_channels": 1,
         "notes": (),
+        "num_labels": 0,
+        "own_loss": "",
     }
 
 
