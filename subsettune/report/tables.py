@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from subsettune.report.components import components_table
 from subsettune.report.costs import cost_sentences, phase_costs_table
 from subsettune.report.data_tables import warning_blocks
+from subsettune.report.early_stop import early_stop_table
 from subsettune.report.evidence import candidates_table, contrasts_table, has_level, runs_words
 from subsettune.report.render import WIDTH, Block, Column, Table, render
 from subsettune.study.results import verified_before
@@ -285,6 +286,7 @@ def result_blocks(view: StudyView, report: str | None = None) -> list[Block]:
     blocks: list[Block] = [view.summary.headline, *beside_text(view)]
     if result_rows(view):
         blocks += [result_table(view), policy_table(view), legend(view)]
+        blocks += [table] if (table := early_stop_table(view)) is not None else []
     if view.candidates:
         blocks.append(candidates_table(view))
     blocks += [table for table in (contrasts_table(view), phase_costs_table(view)) if table is not None]

@@ -127,7 +127,8 @@ def _stages(
     """Seconds of each stage; no trial starts after the study's limit."""
     settings = study.study
     shares = settings.share_prefixes
-    stages = wall_clock.project(runs, timed, known, parts, slots, share_prefixes=shares)
+    looks = settings.reference_looks
+    stages = wall_clock.project(runs, timed, known, parts, slots, share_prefixes=shares, reference_looks=looks)
     if settings.time_limit_s is not None:
         stages["search"] = wall_clock.limited(stages["search"], settings.time_limit_s, settings.trials, slots)
     return stages

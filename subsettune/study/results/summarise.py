@@ -11,6 +11,7 @@ from subsettune.policy import FULL, SUBSET
 from subsettune.study.results import costs
 from subsettune.study.results.candidate import Candidate, CandidateRole
 from subsettune.study.results.contrast import Contrast
+from subsettune.study.results.early_stop import early_stops
 from subsettune.study.results.headline import headline
 from subsettune.study.results.records import RunRecord, count
 from subsettune.study.results.summary import (
@@ -60,6 +61,7 @@ def summarise(records: StudyRecords) -> Summary:
         at_margins=costs.at_margins(records),
         needs=_needs(records),
         phase_costs=phase_costs,
+        early_stops=early_stops(records),
         verified=winner is not None,
         bundle=_bundle(records),
         tuning=_tuning(records, best, reference, pace),

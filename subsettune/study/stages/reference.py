@@ -27,6 +27,7 @@ from subsettune.study.context import StudyContext
 from subsettune.study.execute.requests import RunRequest
 from subsettune.study.execute.sequence import FixedRuns, RunSource
 from subsettune.study.results.records import RunRecord, from_table, to_table
+from subsettune.study.spec.definition import REFERENCE_POINTS
 from subsettune.task import Task
 from subsettune.text import metric_name
 from subsettune.train import metrics
@@ -89,6 +90,8 @@ class ReferenceStage:
             "device": context.device_kind(),
             "code": user_code_of(context.task, conventional(context.facts)),
         }
+        looks = context.settings.reference_looks
+        environment |= {} if looks == REFERENCE_POINTS else {"looks": looks}  # a curve of other points is another run
         cache = context.options.places.cache_folder
         return ReferenceCache.of(cache, context.task, context.data.fingerprint, environment)
 
