@@ -23,12 +23,12 @@ from subsettune.data import DataPaths
 from subsettune.errors import ConfigError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy, conventional
-from subsettune.study.execute.looks import LOOKS, REFERENCE_POINTS, Looks
+from subsettune.study.execute.looks import LOOKS, Looks
 from subsettune.study.preflight import resolve_study
 from subsettune.study.search.early_stopping import GainRule, is_stop_audit
 from subsettune.study.search.problem import SearchProblem, SearchSettings
 from subsettune.study.search.search import Outcome, Proposal, Search
-from subsettune.study.spec.definition import Study
+from subsettune.study.spec.definition import REFERENCE_POINTS, Study
 from subsettune.study.spec.yaml_file import read
 
 POINTS, AUDITED = 20, 0.1

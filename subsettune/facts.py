@@ -79,6 +79,9 @@ class TaskFacts:
         notes: sentences about what the FLOPs do not tell, e.g. that they depend on the values of the inputs.
         unit: what compute is counted in where the text says FLOPs: `example` where nobody knows what one costs; each
             then counts 1.
+        num_labels: labels of an example that may have several; 0 for other tasks.
+        own_loss: of a loss of the user's own, whether it gives one for each example (`each`) or their `mean`; else
+            empty.
     """
 
     num_examples: int = setting(rule=AT_LEAST_ONE)
@@ -103,6 +106,8 @@ class TaskFacts:
     image_channels: int = setting(0, rule=NOT_NEGATIVE)
     notes: tuple[str, ...] = ()
     unit: Literal["FLOP", "example"] = "FLOP"
+    num_labels: int = setting(0, rule=NOT_NEGATIVE)
+    own_loss: Literal["", "each", "mean"] = ""
 
     def __post_init__(self) -> None:
         config.check(self)
@@ -110,8 +115,13 @@ class TaskFacts:
     def to_mapping(self) -> dict[str, Any]:
         """Plain; what is new stands there only where it says something, so that earlier versions read files without."""
         plain = {field.name: config.to_plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
-        idle = {*(["notes"] if not self.notes else []), *(["unit"] if self.unit == "FLOP" else [])}
-        return {name: value for name, value in plain.items() if name not in idle}
+        idle = {"notes": [], "num_labels": 0, "own_loss": "", "unit": "FLOP"}
+        return {name: value for name, value in plain.items() if name not in idle or value != idle[name]}
+
+    @property
+    def classless(self) -> str:
+        """What a task without classes is, in a sentence."""
+        return "has several labels an example" if self.num_labels else "is a regression"
 
     @property
     def chains(self) -> tuple[tuple[ChainLayer, ...], ...]:

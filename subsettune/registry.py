@@ -234,28 +234,62 @@ SCHEDULES = Registry(
 )
 
 
+LOSSES = Registry(what="loss", builtin={}, user_code="package.module:function")
+OWN_METRICS = Registry(what="metric", builtin={}, user_code="package.module:function")  # ours are in METRICS
+AUGMENTS = Registry(what="augment", builtin={}, user_code="package.module:function")
+
+KINDS = ("classification", "regression", "multilabel")  # of tasks: one class an example, numbers, or several labels
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """How a task is judged; `subsettune.train.metrics` computes it.
 
     Args:
-        task: kind of the tasks that it suits.
+        tasks: kinds of the tasks that it suits; of a task that does not say its kind, the first.
         higher_is_better: its direction.
         words: it in a sentence.
+        is_share: whether 1 is the best that it can be, so that what it is short of 1 is an error.
+        mean_of: what it is a mean of, so that other examples can be spoken of: `examples`, or `classes` of their means;
+            empty where it is none.
+        has_steps: whether it moves in steps of about one example's worth.
     """
 
-    task: Literal["classification", "regression"]
+    tasks: tuple[str, ...]
     higher_is_better: bool
     words: str
+    is_share: bool = True
+    mean_of: Literal["examples", "classes", ""] = ""
+    has_steps: bool = False
 
+
+_CLASSES, _LABELS = ("classification",), ("classification", "multilabel")
+_ERROR: dict[str, Any] = {"tasks": ("regression",), "higher_is_better": False, "is_share": False}
 
 METRICS: Mapping[str, Metric] = {
-    "accuracy": Metric(task="classification", higher_is_better=True, words="accuracy"),
-    "balanced_accuracy": Metric(task="classification", higher_is_better=True, words="balanced accuracy"),
-    "macro_f1": Metric(task="classification", higher_is_better=True, words="macro F1"),
-    "mse": Metric(task="regression", higher_is_better=False, words="MSE"),
-    "mae": Metric(task="regression", higher_is_better=False, words="MAE"),
+    "accuracy": Metric(tasks=_LABELS, higher_is_better=True, words="accuracy", mean_of="examples", has_steps=True),
+    "balanced_accuracy": Metric(
+        tasks=_CLASSES, higher_is_better=True, words="balanced accuracy", mean_of="classes", has_steps=True
+    ),
+    "macro_f1": Metric(tasks=_LABELS, higher_is_better=True, words="macro F1", has_steps=True),
+    "top5": Metric(tasks=_CLASSES, higher_is_better=True, words="top-5 accuracy", mean_of="examples", has_steps=True),
+    "roc_auc": Metric(tasks=_LABELS, higher_is_better=True, words="ROC AUC"),
+    "average_precision": Metric(tasks=_LABELS, higher_is_better=True, words="average precision"),
+    "log_loss": Metric(tasks=_LABELS, higher_is_better=False, words="log loss", is_share=False, mean_of="examples"),
+    "subset_accuracy": Metric(
+        tasks=("multilabel",), higher_is_better=True, words="subset accuracy", mean_of="examples", has_steps=True
+    ),
+    "mse": Metric(**_ERROR, words="MSE", mean_of="examples"),
+    "mae": Metric(**_ERROR, words="MAE", mean_of="examples"),
+    "rmse": Metric(**_ERROR, words="RMSE"),
+    "r2": Metric(tasks=("regression",), higher_is_better=True, words="R^2"),
 }
+
+
+def metrics_of(kind: str) -> tuple[str, ...]:
+    """Names of our metrics that suit a kind of task."""
+    return tuple(name for name, metric in METRICS.items() if kind in metric.tasks)
+
 
 DATASETS: Mapping[str, str] = {  # by name, with a line on each; other data are named by their path or by a function
     "digits": "scikit-learn's digits, 1,797 images of 8x8, 10 classes; embedded",

@@ -22,7 +22,19 @@ from subsettune.config import (
     setting,
 )
 from subsettune.errors import ConfigError, Mistake
-from subsettune.registry import DATASETS, METRICS, MODELS, OPTIMIZERS, SCHEDULES
+from subsettune.goal import (
+    KIND_RULE,
+    LOSS_RULE,
+    METRIC_RULE,
+    WEIGHTS_RULE,
+    OwnMetric,
+    judged,
+    loss_mistakes,
+    metric_mistakes,
+    metric_parts,
+    usual_kind,
+)
+from subsettune.registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Metric
 
 MOMENTUM_OPTIMIZERS = ("sgd",)
 TEXT_KEYS = ("text", "tokens", "max_tokens", "vocabulary")  # mean something to texts alone
@@ -249,23 +261,43 @@ class ExampleFlops:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augment:
-    """Random changes of training images, made on the device; 0 and false are off.
+    """Random changes of training inputs, made on the device; 0 and false are off. They happen in this order.
 
     Args:
         flip: mirror left-right with probability 1/2.
         crop_padding: pad by so many pixels on each side with zeros, then crop to the old size at a random place.
+        torchvision: transforms of torchvision by name, each a mapping of `name` and its options, image by image; those
+            that move pixels or leave some out, since images are standardised before.
+        function: `package.module:function` of the user's own, of (b, ...) inputs as networks get them and `rng`, a
+            generator on their device; gives inputs of that shape.
+        options: further keyword arguments of the function.
     """
 
     flip: bool = False
     crop_padding: int = setting(0, rule=NOT_NEGATIVE)
+    torchvision: tuple[FrozenDict, ...] = ()
+    function: str | None = setting(None, rule=Rule("package.module:function", lambda name: ":" in name))
+    options: FrozenDict = setting(FrozenDict())
 
     def __post_init__(self) -> None:
         config.check(self)
+        nameless = next((one for one in self.torchvision if not isinstance(one.get("name"), str)), None)
+        if nameless is not None:
+            message = config.must("torchvision", "transforms, each with a name", nameless, "Write {name: ..., ...}.")
+            raise ConfigError((Mistake(("torchvision",), message),))
+        if self.options and self.function is None:
+            raise ConfigError((Mistake(("options",), "options are those of function, and there is none. Name it."),))
 
     @property
     def is_off(self) -> bool:
-        """Whether images stay as they are."""
-        return not self.flip and self.crop_padding == 0
+        """Whether inputs stay as they are."""
+        return not (self.flip or self.crop_padding or self.torchvision or self.function)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain form. What is new stands in it where it is given: what does nothing changes no key."""
+        new = ("torchvision", "function", "options")
+        names = [name for name in Augment.__dataclass_fields__ if name not in new or getattr(self, name)]
+        return {name: config.to_plain(getattr(self, name)) for name in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,6 +320,9 @@ class Recipe:
         label_smoothing: of the cross-entropy loss.
         augment: random changes of training images.
         precision: `float32`, `bfloat16` (by autocast), or `auto`: bfloat16 where the device is a GPU.
+        class_weights: factors of the losses by class: `balanced`, as rare as a class is in the training part, or a list
+            of a number each in the order of the classes; their mean over the training part is made 1.
+        ema: decay of a moving average of the weights, which then is what is measured and kept; null for none.
     """
 
     optimizer: str = setting("sgd", rule=OPTIMIZERS.rule)
@@ -304,6 +339,8 @@ class Recipe:
     label_smoothing: float = setting(0.0, rule=Rule("in [0, 1)", lambda v: 0 <= v < 1))
     augment: Augment = setting(Augment())
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    class_weights: Literal["balanced"] | tuple[float, ...] | None = setting(None, rule=WEIGHTS_RULE)
+    ema: float | None = setting(None, rule=Rule("in (0, 1)", lambda v: 0 < v < 1, "Usual are 0.99 to 0.9999."))
 
     def __post_init__(self) -> None:
         config.check(self)
@@ -316,6 +353,12 @@ class Recipe:
             self._check_lbfgs()
         if self.nesterov and not self.momentum and self.optimizer in MOMENTUM_OPTIMIZERS:
             raise ConfigError((Mistake(("nesterov",), "nesterov needs momentum. Set momentum, e.g. 0.9."),))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain form. What is new stands in it where it is given: what does nothing changes no key."""
+        new = ("class_weights", "ema")
+        names = [name for name in Recipe.__dataclass_fields__ if name not in new or getattr(self, name) is not None]
+        return {name: config.to_plain(getattr(self, name)) for name in names}
 
     def _check_lbfgs(self) -> None:
         """Refuse what would change the loss or the gradient behind the back of its line search."""
@@ -345,15 +388,16 @@ class Recipe:
         return config.build(Recipe, {**plain, **changes})
 
 
-UNSEARCHABLE = ("epochs", "augment", "optimizer_options", "schedule_options")  # the budget decides; mappings
+# The budget decides on epochs; the others are mappings and lists.
+UNSEARCHABLE = ("epochs", "augment", "optimizer_options", "schedule_options", "class_weights")
 RECIPE_KEYS = tuple(name for name in Recipe.__dataclass_fields__ if name not in UNSEARCHABLE)
 
 
+TOLD = "told:"  # before the name of a metric that a training function tells and nobody here knows
 OWN_KEYS = (
     *("train", "train_options", "examples", "validation_examples", "test_examples"),
     *("flops_per_example", "outputs", "parameters", "version"),
 )
-RUN_KEYS = ("data", "split", "model", "recipe", "metric")  # what a run depends on, besides a function of the user's
 _FUNCTION = re.compile(r"[\w.]+:[\w.]+")  # else it is a command line
 _TRAIN = Rule(
     "package.module:function, or a command line such as python train.py",
@@ -371,8 +415,10 @@ class Task:
         split: which examples are held out.
         model: the network.
         recipe: the conventional training.
-        metric: accuracy, balanced_accuracy, macro_f1 (classification), mse or mae (regression, lower is better; the
-            loss is the squared error with either).
+        metric: of a classification accuracy, balanced_accuracy, macro_f1, top5, roc_auc, average_precision or log_loss;
+            of a regression mse, mae, rmse or r2; of several labels an example accuracy (of all labels),
+            subset_accuracy, macro_f1, roc_auc, average_precision or log_loss; or one of the user's own, as
+            `{name: package.module:function, higher_is_better: true}`. See `docs/goals.md`.
         tolerance: how far short of the reference still counts as matched, in the metric's units, positive.
         distortion: faults put into the training part, for experiments.
         train: a training function of the user's own as `package.module:function`, in place of data, model and loop. It
@@ -388,17 +434,23 @@ class Task:
         parameters: P, trainable parameters, likewise.
         version: any text that is changed when what the function reads from elsewhere changes, its data above all.
             With one, finished runs of the recipe are kept for later studies.
+        kind: classification, regression or multilabel (targets (n, M) of 0 and 1); default: what the metric suits
+            first, and classification for one of the user's own.
+        loss: `package.module:function` of outputs and targets, in place of the cross-entropy (of each label of several)
+            or the squared error.
+        own_metric: what `metric` says of one of the user's own beside its name.
     """
 
     data: Data
     split: Split = setting(Split())
     model: Model
     recipe: Recipe
-    metric: str = setting(
-        "accuracy", rule=Rule(f"one of {', '.join(METRICS)}", lambda name: name in METRICS, known=lambda: METRICS)
-    )
+    metric: str = setting("accuracy", rule=METRIC_RULE)
     tolerance: float = setting(rule=POSITIVE)
     distortion: Corruption = setting(Corruption())
+    kind: str = setting("", rule=KIND_RULE)
+    loss: str | None = setting(None, rule=LOSS_RULE)
+    own_metric: OwnMetric | None = None
     train: str | None = setting(None, rule=_TRAIN)
     train_options: FrozenDict = setting(FrozenDict())
     examples: int | None = setting(None, rule=AT_LEAST_ONE)
@@ -411,12 +463,17 @@ class Task:
 
     @classmethod
     def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Leave out what a training function of the user's own has itself."""
+        """Take a metric of the user's own apart, and leave out what a training function of theirs has itself."""
+        if isinstance(raw.get("metric"), Mapping):
+            raw = {**raw, **metric_parts(raw["metric"])}
         if raw.get("train") is None:
             return raw
+        name = raw.get("metric")
+        if isinstance(name, str) and raw.get("own_metric") is not None and name.isidentifier():
+            raw = {**raw, "metric": f"{TOLD}{name}"}  # which it tells, under whatever name
         mistakes = [
             Mistake((key,), f"{key} must be left out beside train: the function has its own. Remove the key.")
-            for key in ("model", "split", "distortion")
+            for key in ("model", "split", "distortion", "loss")
             if key in raw
         ]
         if mistakes:
@@ -424,42 +481,53 @@ class Task:
         return {"data": NO_DATA, "model": NO_MODEL, **raw}
 
     def __post_init__(self) -> None:
+        given: object = self.metric
+        if isinstance(given, Mapping):
+            for name, value in metric_parts(given).items():
+                object.__setattr__(self, name, value)
         config.check(self)
-        if self.kind == "classification" and self.tolerance >= 1:
-            raise ConfigError(
-                (Mistake(("tolerance",), config.must("tolerance", "below 1", self.tolerance, "Write 0.01 for 1 %.")),)
-            )
-        if self.kind == "regression" and self.recipe.label_smoothing:
-            raise ConfigError((Mistake(("recipe", "label_smoothing"), "label_smoothing means nothing to regression."),))
-        if self.kind == "regression" and self.distortion.flip_labels:
-            message = "flip_labels means nothing to regression, which has no classes. Remove the key."
-            raise ConfigError((Mistake(("distortion", "flip_labels"), message),))
-        self._check_own()
-
-    def _check_own(self) -> None:
-        """Refuse keys of a training function without one, and one that does not say how many examples it has."""
-        given = [key for key in OWN_KEYS[1:] if getattr(self, key) not in (None, FrozenDict())]
-        mistakes = []
-        if self.train is None:
-            mistakes = [Mistake((key,), f"{key} means nothing without train. Remove the key.") for key in given]
-        elif self.examples is None:
-            mistakes = [Mistake((), "key 'examples' is missing: how many training examples the function has.")]
-        elif self.recipe.optimizer == "lbfgs":
-            message = (
-                "optimizer must be another one beside train: what a line search of lbfgs costs is known afterwards."
-            )
-            mistakes = [Mistake(("recipe", "optimizer"), message)]
+        if not self.kind:
+            object.__setattr__(self, "kind", usual_kind(self.metric))
+        recipe = self.recipe
+        of_loss = {"label_smoothing": recipe.label_smoothing > 0, "class_weights": recipe.class_weights is not None}
+        mistakes = [
+            *metric_mistakes(self.metric, self.own_metric, self.kind, self.tolerance),
+            *loss_mistakes(self.loss, self.kind, of_loss),
+            *self._own_mistakes(),
+        ]
+        if self.kind != "classification" and self.distortion.flip_labels:
+            message = f"flip_labels means nothing to {self.kind}, which has no classes. Remove the key."
+            mistakes.append(Mistake(("distortion", "flip_labels"), message))
         if mistakes:
             raise ConfigError(tuple(mistakes))
 
     def to_mapping(self) -> dict[str, Any]:
-        """Plain form. What is new, or does nothing, stands in it where it is given: it changes no key."""
-        own = [key for key in OWN_KEYS if getattr(self, key) not in (None, FrozenDict())]
-        left_out = {*OWN_KEYS, *(["distortion"] if self.distortion.is_off else [])} - set(own)
-        if self.is_own:
-            left_out |= {"model", "split", *(["data"] if not self.has_data else [])}
-        names = [name for name in self.__dataclass_fields__ if name not in left_out]
-        return {name: config.to_plain(getattr(self, name)) for name in names}
+        """Plain form. What is new stands in it where it is given: what does nothing changes no key."""
+        is_left_out = {
+            "distortion": self.distortion.is_off,
+            "kind": self.kind == usual_kind(self.metric),
+            "loss": self.loss is None,
+            "own_metric": True,
+            **{key: getattr(self, key) in (None, FrozenDict()) for key in OWN_KEYS},
+            **({"data": not self.has_data, "model": True, "split": True} if self.is_own else {}),
+        }
+        names = [name for name in self.__dataclass_fields__ if not is_left_out.get(name)]
+        plain = {name: config.to_plain(getattr(self, name)) for name in names}
+        if self.own_metric is not None:
+            plain["metric"] = {"name": self.metric.removeprefix(TOLD), **config.to_plain(self.own_metric)}
+        return plain
+
+    def _own_mistakes(self) -> list[Mistake]:
+        """Keys of a training function without one, and one that does not say how many examples it has."""
+        given = [key for key in OWN_KEYS[1:] if getattr(self, key) not in (None, FrozenDict())]
+        if self.train is None:
+            return [Mistake((key,), f"{key} means nothing without train. Remove the key.") for key in given]
+        if self.examples is None:
+            return [Mistake((), "key 'examples' is missing: how many training examples the function has.")]
+        if self.recipe.optimizer == "lbfgs":
+            message = "optimizer must be another one beside train: what lbfgs spends on an update is known afterwards."
+            return [Mistake(("recipe", "optimizer"), message)]
+        return []
 
     @property
     def is_own(self) -> bool:
@@ -490,20 +558,31 @@ class Task:
         return config.digest([fingerprint, self.train]) if self.is_own else fingerprint
 
     @property
-    def run_identity(self) -> dict[str, Any]:
-        """All of it that the result of a run depends on; the tolerance is none of it."""
-        own = {"own": {key: getattr(self, key) for key in OWN_KEYS}} if self.is_own else {}
-        return {**{name: getattr(self, name) for name in RUN_KEYS}, **own}
-
-    @property
-    def kind(self) -> str:
-        """`classification` or `regression`; the loss follows it."""
-        return METRICS[self.metric].task
+    def judged(self) -> Metric:
+        """What is known of the metric."""
+        return judged(self.metric, self.own_metric, self.kind)
 
     @property
     def higher_is_better(self) -> bool:
         """Direction of the metric."""
-        return METRICS[self.metric].higher_is_better
+        return self.judged.higher_is_better
+
+    @property
+    def has_error(self) -> bool:
+        """Whether the metric is an error, or what it is short of 1 is one, so that errors can be compared."""
+        return self.own_metric is None
+
+    @property
+    def counts_examples(self) -> bool:
+        """Whether the metric is a share of answers that are right, or nearly."""
+        return self.own_metric is None and self.judged.has_steps
+
+    @property
+    def run_identity(self) -> dict[str, Any]:
+        """What a run depends on: neither the tolerance nor what the fingerprint of the data tells."""
+        told = {name: getattr(self, name) for name in ("data", "split", "model", "recipe", "metric")}
+        told |= {} if self.loss is None else {"loss": self.loss}
+        return {**told, "own": {key: getattr(self, key) for key in OWN_KEYS}} if self.is_own else told
 
     @property
     def key(self) -> str:

@@ -131,8 +131,8 @@ def score_words(value: float | None) -> str:
 
 
 def metric_name(name: str) -> str:
-    """A metric as written in a sentence: `macro F1`."""
-    return METRICS[name].words if name in METRICS else name.replace("_", " ")
+    """A metric as written in a sentence: `macro F1`; one of the user's own by the name of its function."""
+    return METRICS[name].words if name in METRICS else name.rpartition(":")[2].replace("_", " ")
 
 
 def sentence(text: str) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from subsettune import models
 from subsettune.errors import ConfigError, ModelError
+from subsettune.models import copies
 from subsettune.task import Model
 
 
@@ -363,3 +364,22 @@ def test_parameters_are_counted_once() -> None:
     tied[1].weight = tied[0].weight  # type: ignore[assignment]
     assert models.num_parameters(tied) == 9 + 3 + 3
     assert models.num_parameters(nn.BatchNorm1d(5)) == 10  # running statistics are buffers
+
+
+@pytest.mark.parametrize("form", ["object", "named", "alone"])
+def test_networks_may_return_an_object_with_logits_or_a_dict(form: str) -> None:
+    network = make("own_goals:Rich", (4,), 3, form=form)
+    x = torch.randn(5, 4)
+    assert torch.equal(network(x), network.layer(x))
+    assert torch.equal(copies.copy_of(network)(x), network(x))
+    assert list(network.state_dict()) == ["layer.weight", "layer.bias"]
+
+
+def test_a_dict_of_several_that_are_not_named_is_refused() -> None:
+    network = make("own_goals:Rich", (4,), 3, form="unclear")
+    expected = (
+        "model 'own' must return a tensor, got dict. Name one of a, b logits, or wrap it in a module whose forward "
+        "returns that entry."
+    )
+    with pytest.raises(ModelError, match=re.escape(expected)):
+        models.check_output(network(torch.randn(2, 4)), 2, 3, "own")

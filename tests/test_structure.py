@@ -34,7 +34,7 @@ LAYERS = (
         ),
         is_together=True,
     ),
-    Layer(rooms=("policy", "task", "models", "text"), is_together=True),  # text: costs and policies in words
+    Layer(rooms=("policy", "goal", "task", "models", "text"), is_together=True),  # text: costs and policies in words
     Layer(rooms=("data",)),
     Layer(rooms=("select",)),
     Layer(rooms=("train",)),

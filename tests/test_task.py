@@ -67,7 +67,7 @@ def test_targets_follow_the_direction_of_the_metric() -> None:
         ({"tolerance": 0}, "tolerance: tolerance must be positive, got 0.0."),
         (
             {"metric": "auc"},
-            "metric: metric must be one of accuracy, balanced_accuracy, macro_f1, mse, mae, got 'auc'.",
+            "mse, mae, rmse, r2 or package.module:function, got 'auc'. Did you mean 'roc_auc'?",
         ),
         (
             {"split": {"validation": 0.5, "test": 0.5}},

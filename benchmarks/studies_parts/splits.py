@@ -233,7 +233,7 @@ def rules_of(study: Study, num_test: int, validation: Array) -> Rules:
         num_test: examples of its test split.
         validation: (runs,) metric of the reference on the validation split.
     """
-    resolution = 1 / num_test if study.task.kind == "classification" else 0.0
+    resolution = 1 / num_test if study.task.counts_examples else 0.0
     return rules.rules_of(study, resolution=resolution, usual_spread=float(validation.std(ddof=1)))
 
 

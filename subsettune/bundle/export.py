@@ -232,7 +232,9 @@ def _candidate(view: StudyView, candidate: Candidate) -> PolicyEvidence:
         saving=1 - candidate.cost_flops / view.facts.reference_flops,
         metric=compared.metric,
         reference_metric=compared.reference_metric,
-        error_increase=error_increase(compared.metric, compared.reference_metric, higher_is_better=better),
+        error_increase=error_increase(compared.metric, compared.reference_metric, higher_is_better=better)
+        if view.study.task.has_error
+        else None,
         passed=None if verdict is None else verdict.passed,
         verdict=FrozenDict({} if verdict is None else verdict.to_mapping()),
         runs=_runs(records),

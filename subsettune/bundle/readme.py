@@ -16,6 +16,7 @@ from subsettune.data.split import DEFAULT_TEST
 from subsettune.policy import FULL, Phase, Soup
 from subsettune.study.results import verified_before
 from subsettune.study.results.headline import verdict_words
+from subsettune.study.results.sampled import these_alone
 from subsettune.train.orders.base import is_blind
 from subsettune.train.planning.phases import resolve
 
@@ -65,7 +66,8 @@ def page(bundle: Bundle, place: str) -> str:
 
 def _beside(evidence: Evidence) -> list[str]:
     """What is to be known beside the statement: other test examples, earlier studies of the split, a confirmation."""
-    of_others = None if evidence.sampled is None else evidence.sampled.sentence(evidence.margin)
+    sampled = evidence.sampled
+    of_others = these_alone(evidence.metric) if sampled is None else sampled.sentence(evidence.margin)
     confirmed = None if evidence.confirmation is None else evidence.confirmation.said
     place, is_confirmed = evidence.place or 1, confirmed is not None
     earlier = verified_before.sentence(place, evidence.alpha, is_confirmed=is_confirmed)

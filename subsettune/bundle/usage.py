@@ -31,6 +31,14 @@ for step in follow(bundle, ROWS, network, optimizer):
     train_on_batch(step.rows, step.weights)  # yours: one update"""
 
 
+_LOSSES = {
+    "classification": "cross-entropy",
+    "regression": "squared error",
+    "multilabel": "cross-entropy of each label, a mean over the labels,",
+}
+_CLASS_WEIGHTS = "the losses of each class weighed as `class_weights` says, 1 on average over the training part"
+
+
 def how(bundle: Bundle, place: str, held_out: str) -> str:
     """The paragraphs that say how, and the code.
 
@@ -84,13 +92,16 @@ def _yours(bundle: Bundle) -> str:
     loss = [
         *(["the targets minus their mean, over their standard deviation"] if bundle.task.kind == "regression" else []),
         *([f"labels smoothed by {recipe.label_smoothing:g}"] if recipe.label_smoothing else []),
+        *([_CLASS_WEIGHTS] if recipe.class_weights is not None else []),
     ]
+    inputs = "images" if recipe.augment.function is None else "inputs"
     also = [
-        *(["images augmented as `task.recipe.augment` says"] if not recipe.augment.is_off else []),
+        *([f"{inputs} augmented as `task.recipe.augment` says"] if not recipe.augment.is_off else []),
         *([f"the norm of the gradient clipped to {recipe.grad_clip:g}"] if recipe.grad_clip is not None else []),
         *([f"precision `{recipe.precision}`"] if recipe.precision != "float32" else []),
+        *([f"a moving average of the weights (decay {recipe.ema:g}) that is used in the end"] if recipe.ema else []),
     ]
-    kind = "squared error" if bundle.task.kind == "regression" else "cross-entropy"
+    kind = _LOSSES[bundle.task.kind] if bundle.task.loss is None else f"`{bundle.task.loss}` of the outputs and targets"
     return (
         "Rows, weights and rates are those of `train.run` with the same seed, update by update."
         f"{changes} What an update does is yours: the loss is the mean over the batch of the {kind} times "

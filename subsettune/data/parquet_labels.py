@@ -60,6 +60,9 @@ def _texts(column: pa.ChunkedArray, name: str, kind: str) -> tuple[Array, tuple[
         raise DataError(
             f"labels of a regression must be numbers, got texts in {name!r}. Choose a classification metric."
         )
+    if kind == "multilabel":
+        advice = "Write a list of zeros and ones for each example."
+        raise DataError(f"labels of a multilabel task must be lists of 0 and 1, got texts in {name!r}. {advice}")
     found = pc.unique(column)
     places, names = named(found.to_pylist(), name)
     return places[np.asarray(pc.index_in(column, value_set=found).to_numpy())], names

@@ -118,8 +118,8 @@ class TaskData:
         validation: what the search is judged on.
         test: what verification is judged on, and nothing else touches.
         fingerprint: SHA-256 of the content, of how it is split, and of how it is distorted.
-        kind: `classification` or `regression`.
-        num_outputs: classes, or target columns.
+        kind: `classification`, `regression` or `multilabel`.
+        num_outputs: classes, labels, or target columns.
         num_classes: 0 for a regression.
         input_shape: of one example as networks see it, categories one-hot.
         class_names: of a classification.
@@ -209,7 +209,7 @@ def assemble(
         taken="" if arrays.facts is None else arrays.facts.taken,
         facts=arrays.facts,
     )
-    return data if num_classes else _with_target_scale(data)
+    return _with_target_scale(data) if arrays.meta.kind == "regression" else data
 
 
 def _notes(meta: Meta) -> tuple[str, ...]:

@@ -60,11 +60,11 @@ def checked(raw: Raw, kind: str) -> tuple[Array, Array, tuple[str, ...]]:
 
     Args:
         raw: of a source.
-        kind: `classification` or `regression`.
+        kind: `classification`, `regression` or `multilabel`.
 
     Returns:
         inputs (n, *shape) uint8, float32 or int32, C-contiguous; targets (n,) int64, or (n,) or (n, m) float32 or
-        float64 of a regression; class names.
+        float64 of a regression, or (n, m) float32 0 and 1 of several labels; class names.
 
     Raises:
         DataError: there are too few rows, numbers that are not finite, embeddings that do not fit, or labels that do
@@ -87,6 +87,8 @@ def checked(raw: Raw, kind: str) -> tuple[Array, Array, tuple[str, ...]]:
     _refuse_constant(inputs)
     if kind == "regression":
         return inputs, _values(raw), ()
+    if kind == "multilabel":
+        return inputs, _labels(raw), ()
     return inputs, *_classes(raw)
 
 
@@ -142,6 +144,27 @@ def _values(raw: Raw) -> Array:
         which = f" in target {int(constant[0])}" if labels.ndim == 2 else ""
         raise DataError(f"labels must vary, got only {train[0, constant[0]]:g}{which}. There is nothing to learn.")
     return precision.targets(labels, raw.num_train)
+
+
+def _labels(raw: Raw) -> Array:
+    """(n, m) float32: which labels an example has."""
+    labels = raw.labels
+    if labels.dtype.kind not in "fiub" or labels.ndim != 2 or labels[0].size == 0:
+        raise DataError(
+            f"labels of a multilabel task must be (n, m) of 0 and 1, got {labels.dtype} of shape {labels.shape}. Write "
+            "a row of m zeros and ones for each example, one of each label, or leave kind out."
+        )
+    is_mark = np.isin(labels, (0, 1)).all(axis=1)
+    if not is_mark.all():
+        row = int(np.argmin(is_mark))
+        raise DataError(f"labels of a multilabel task must be 0 or 1, got {labels[row].tolist()} in row {row}.")
+    train = labels[: raw.num_train].astype(bool)
+    constant = np.flatnonzero(train.all(axis=0) | ~train.any(axis=0))
+    if len(constant):
+        which = int(constant[0])
+        everywhere = "every" if train[0, which] else "no"
+        raise DataError(f"labels must vary, got label {which} in {everywhere} example. Leave it out.")
+    return labels.astype(np.float32)
 
 
 def _classes(raw: Raw) -> tuple[Array, tuple[str, ...]]:

@@ -87,6 +87,7 @@ def resnet18(input_shape: Shape, num_outputs: int) -> nn.Module:
 
 
 FOR_TOKENS = ("transformer",)
+OUTPUT_NAMES = ("logits", "output", "outputs", "prediction", "predictions")  # of a dict, which hold what is judged
 
 
 def make(model: Model, input_shape: Shape, num_outputs: int, num_tokens: int = 0) -> nn.Module:
@@ -114,7 +115,11 @@ def make(model: Model, input_shape: Shape, num_outputs: int, num_tokens: int = 0
     offered |= {"num_tokens": num_tokens} if num_tokens else {}
 
     def build() -> Any:
-        return call(builder, f"model {model.name!r}", model.options, offered)
+        made = call(builder, f"model {model.name!r}", model.options, offered)
+        is_own = MODELS.code_of(model.name) is not None and isinstance(made, nn.Module)
+        if is_own and not isinstance(made, torch.jit.ScriptModule):
+            made.register_forward_hook(_taken_out)
+        return made
 
     try:
         network = build()
@@ -156,6 +161,21 @@ def _check_values(values: Tensor, path: str, name: str) -> None:
         raise ModelError(f"{path} of model {name!r} holds NaN before it is trained. Initialise all of it.")
 
 
+def _taken_out(_: nn.Module, __: tuple[object, ...], output: object) -> Tensor | None:
+    """The logits or values of a network of the user's own that returns more than them; None leaves the output."""
+    if isinstance(output, Tensor):
+        return None
+    logits = getattr(output, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
+    if not isinstance(output, Mapping):
+        return None
+    tensors = {name: value for name, value in output.items() if isinstance(value, Tensor)}
+    named = [value for name, value in tensors.items() if name in OUTPUT_NAMES]
+    found = named if named else list(tensors.values())
+    return found[0] if len(found) == 1 else None
+
+
 def check_output(output: object, batch: int, num_outputs: int, name: str, *, mode: str = "") -> None:
     """Check that a network's output fits the targets.
 
@@ -182,11 +202,10 @@ def check_output(output: object, batch: int, num_outputs: int, name: str, *, mod
 
 def _way_to_tensor(output: object) -> str:
     """What to do about an output that is no tensor."""
-    if isinstance(getattr(output, "logits", None), Tensor):
-        what = "its logits, outputs.logits"
-    elif isinstance(output, Mapping):
-        what = f"the entry with the logits or values, one of {', '.join(map(str, output))}"
-    elif isinstance(output, list | tuple):
+    if isinstance(output, Mapping):
+        entries = ", ".join(map(str, output))
+        return f"Name one of {entries} logits, or wrap it in a module whose forward returns that entry."
+    if isinstance(output, list | tuple):
         what = "the entry with the logits or values, e.g. outputs[0]"
     else:
         return "Return the logits or values, (batch, outputs)."

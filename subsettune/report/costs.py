@@ -16,6 +16,7 @@ from subsettune.text import (
     flops_words,
     fraction_words,
     joined,
+    metric_name,
     passes_words,
     saving_words,
     seconds_words,
@@ -90,20 +91,21 @@ def _at_margins(view: StudyView) -> str:
     if not every:
         return ""
     told = [_at_margin(view, one) for one in every if one.name is not None]
-    lacking = [_smaller(one) for one in every if one.name is None]
+    lacking = [_smaller(view, one) for one in every if one.name is None]
     if lacking:
         told.append(f"no policy's bound holds {' or '.join(lacking)}, for which nothing was tested")
     return f"By the bounds of the tests, which were made for the whole tolerance, {joined(told)}."
 
 
-def _smaller(one: AtMargin) -> str:
-    return f"half of it ({one.margin:g})" if one.margin else "the recipe's own accuracy"
+def _smaller(view: StudyView, one: AtMargin) -> str:
+    name = metric_name(view.study.task.metric)
+    return f"half of it ({one.margin:g})" if one.margin else f"the recipe's own {name}"
 
 
 def _at_margin(view: StudyView, one: AtMargin) -> str:
     passes = one.flops / view.facts.pass_flops if view.facts and one.flops is not None else None
     saved = f", {saving_words(one.saving)} saved" if one.saving is not None and one.saving > 0 else ""
-    return f"{one.name} ({passes_words(passes)} passes{saved}) has a bound that holds {_smaller(one)}"
+    return f"{one.name} ({passes_words(passes)} passes{saved}) has a bound that holds {_smaller(view, one)}"
 
 
 def _slow(view: StudyView) -> str:

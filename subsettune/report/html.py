@@ -19,6 +19,7 @@ from typing import Any, TextIO
 import jinja2
 from markupsafe import Markup, escape
 
+from subsettune.report import early_stop
 from subsettune.report.components import cheapest_passes, component_text, component_title, components_legend
 from subsettune.report.costs import TIMES_NOTE, cost_sentences, phase_costs_table
 from subsettune.report.drawing import Figure
@@ -33,6 +34,7 @@ from subsettune.report.evidence import (
 )
 from subsettune.report.figures import figures
 from subsettune.report.intervals import test_metrics
+from subsettune.report.render import Table
 from subsettune.report.tables import (
     ResultRow,
     beside_text,
@@ -153,6 +155,9 @@ def page(view: StudyView, command: str | None = None) -> str:
         costs=_cost_rows(view),
         costs_legend=TIMES_NOTE,
         cost_sentences=cost_sentences(view),
+        early_stops=_table_cells(early_stop.early_stop_table(view)),
+        early_stops_title=early_stop.TITLE,
+        early_stops_legend=early_stop.note(view),
         seeds=_seed_rows(view),
         seeds_title=f"Test {metric_name(view.study.task.metric)} seed by seed",
         components=[_component_cells(view, row) for row in view.summary.components] if view.trials else [],
@@ -285,7 +290,11 @@ def _seed_rows(view: StudyView) -> list[list[Cell]]:
 
 def _cost_rows(view: StudyView) -> list[list[Cell]]:
     """Seconds per FLOP by kind of phase."""
-    table = phase_costs_table(view)
+    return _table_cells(phase_costs_table(view))
+
+
+def _table_cells(table: Table | None) -> list[list[Cell]]:
+    """A table whose first column names what the others count."""
     if table is None:
         return []
     titles = [column.title for column in table.columns]

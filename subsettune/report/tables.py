@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from subsettune.report.components import components_table
 from subsettune.report.costs import cost_sentences, phase_costs_table
 from subsettune.report.data_tables import warning_blocks
+from subsettune.report.early_stop import early_stop_table
 from subsettune.report.evidence import candidates_table, contrasts_table, has_level, runs_words
 from subsettune.report.render import WIDTH, Block, Column, Table, render
 from subsettune.study.results import verified_before
 from subsettune.study.results.headline import outcome_words
+from subsettune.study.results.sampled import these_alone
 from subsettune.study.results.summary import PolicyRow, ReferenceRow
 from subsettune.study.results.view import StudyView
 from subsettune.text import (
@@ -285,6 +287,7 @@ def result_blocks(view: StudyView, report: str | None = None) -> list[Block]:
     blocks: list[Block] = [view.summary.headline, *beside_text(view)]
     if result_rows(view):
         blocks += [result_table(view), policy_table(view), legend(view)]
+        blocks += [table] if (table := early_stop_table(view)) is not None else []
     if view.candidates:
         blocks.append(candidates_table(view))
     blocks += [table for table in (contrasts_table(view), phase_costs_table(view)) if table is not None]
@@ -302,7 +305,8 @@ def beside_text(view: StudyView) -> list[str]:
     """What is to be known beside the headline: other test examples, a confirmation, earlier studies of the split."""
     manifest, study, tolerance = view.manifest, view.study, view.study.task.tolerance
     sampled, confirmation = manifest.sampled.get(manifest.winner or ""), manifest.confirmation
-    of_others = None if sampled is None else sampled.sentence(tolerance)
+    alone = these_alone(study.task.metric) if manifest.winner else None
+    of_others = alone if sampled is None else sampled.sentence(tolerance)
     confirmed = None if confirmation is None else confirmation.sentence(tolerance)
     place, is_confirmed = manifest.place or 1, confirmation is not None
     earlier = verified_before.sentence(place, study.study.alpha, is_confirmed=is_confirmed)

@@ -114,7 +114,26 @@ def why_not_chosen(phase: Phase, make: Callable[[Phase], Selector], facts: TaskF
     if round(phase.share * n) == 0:
         return must("share", f"at least {share_of(1, n)}", phase.share, f"It makes none of the {n:,} examples.")
     selector = make(phase)
-    return selector.why_not(seen(selector, facts, own), phase.pool_size(n))
+    return selector.why_not(seen(selector, facts, own), phase.pool_size(n)) or _why_not_by_loss(phase, selector, facts)
+
+
+def _why_not_by_loss(phase: Phase, selector: Selector, facts: TaskFacts) -> str | None:
+    """Why a selector that knows the losses of ours alone cannot choose; features of a layer depend on none."""
+    if facts.own_loss == "mean" and selector.weighs:
+        return (
+            f"{phase.selector} weighs the losses of examples, and the loss of your own gives their mean alone. Return "
+            "the losses, (b,), or use another selector."
+        )
+    need = selector.model_need
+    is_usual = not facts.num_labels and not facts.own_loss
+    counts = need is not None and need.events and facts.num_classes > 0
+    if is_usual or need is None or counts or str(getattr(selector, "features", "")).startswith("layer:"):
+        return None
+    what = "several labels an example" if facts.num_labels else "a loss of your own"
+    return (
+        f"{phase.selector} goes by the cross-entropy of classes or the squared error, and the task has {what}. Use "
+        "random, kcenter or herding on the inputs, or features of a layer."
+    )
 
 
 def why_not_paid(phase: Phase, selection: PhaseSelection, facts: TaskFacts) -> str | None:

@@ -68,6 +68,11 @@ class Selector(ABC):
         return False
 
     @property
+    def weighs(self) -> bool:
+        """Whether it gives weights to the examples that it picks, as far as can be known beforehand."""
+        return type(self).weigh is not Selector.weigh
+
+    @property
     def memory_limit_bytes(self) -> int:
         """What `memory_bytes` must not exceed; selectors that need memory have an option `memory_limit_gib`."""
         return MEMORY_LIMIT_BYTES

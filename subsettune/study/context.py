@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -22,6 +22,7 @@ from subsettune.study.results.verified_before import VerifiedStudies
 from subsettune.study.spec.definition import Study, StudySettings
 from subsettune.study.spec.space import Space
 from subsettune.task import Task
+from subsettune.train import metrics
 from subsettune.train.loop import RunOptions, check, run_key
 from subsettune.train.planning.check import resolve_checked
 from subsettune.train.planning.prefix import prefix_of
@@ -124,12 +125,12 @@ class StudyContext:
         """Test examples; 0 where nobody knows."""
         return len(self.data.test) or self.task.test_examples or 0
 
-    def resolution(self, num_examples: int) -> float:
-        """Smallest step of the metric; a mean over classes moves in steps as small as those of accuracy.
-
-        0 where nobody knows how many examples there are.
-        """
-        return 1 / num_examples if self.task.kind == "classification" and num_examples else 0.0
+    def resolution(self, split: Literal["validation", "test"]) -> float:
+        """Smallest step of the metric on a split; 0 where it has none, or nobody knows how many examples there are."""
+        if not self.task.is_own:
+            return metrics.resolution(self.task, getattr(self.data, split).targets)
+        known = {"validation": self.num_validation, "test": self.num_test}[split]
+        return 1 / known if known and self.task.judged.has_steps else 0.0
 
     def why_not(self, policy: Policy) -> str | None:
         """Why a policy cannot be run, in one sentence; None if it can."""

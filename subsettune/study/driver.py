@@ -225,14 +225,19 @@ class StudyDriver:
 
     def _executor(self) -> Executor:
         context, options = self.context, self.context.run_options()
-        num_validation, shares = len(context.data.validation), context.settings.share_prefixes
+        num_validation, settings = len(context.data.validation), context.settings
         worker = Worker(
             task=context.task,
             options=options,
             logs=context.uri("tune/logs"),
             alone=self._alone(options),
             code=context.folder.manifest.code,
-            looks=Looks(facts=context.facts, num_validation=num_validation, share_prefixes=shares),
+            looks=Looks(
+                facts=context.facts,
+                num_validation=num_validation,
+                share_prefixes=settings.share_prefixes,
+                reference_looks=settings.reference_looks,
+            ),
         )
         if context.options.executor == "inline":
             return InlineExecutor(worker, context.facts, num_validation, context.clock)

@@ -129,7 +129,8 @@ def _stages(
     """Seconds of each stage; no trial starts after the study's limit."""
     settings = study.study
     shares = settings.share_prefixes
-    stages = wall_clock.project(runs, timed, known, parts, slots, share_prefixes=shares)
+    looks = settings.reference_looks
+    stages = wall_clock.project(runs, timed, known, parts, slots, share_prefixes=shares, reference_looks=looks)
     if settings.time_limit_s is not None:
         stages["search"] = wall_clock.limited(stages["search"], settings.time_limit_s, settings.trials, slots)
     return stages
@@ -147,9 +148,10 @@ def _of_shared_prefixes(study: Study, admitted: Admitted) -> list[str]:
 
 
 def _size_of_test(study: Study, num_test: int) -> dict[str, Any] | None:
-    """Whether the test split is large enough for the tolerance; None of a regression, whose spread nobody knows yet."""
+    """Whether the test split is large enough for the tolerance; None where no answers are counted, as
+    of a regression, whose spread nobody knows yet."""
     task = study.task
-    if task.kind != "classification" or not num_test:
+    if not (task.counts_examples and num_test):
         return None
     size = size_of_test(num_test, task.tolerance, study.study.alpha)
     return {**config.to_plain(size), "is_enough": size.is_enough}
@@ -159,7 +161,7 @@ def _of_the_test_split(study: Study, num_test: int, num_before: int) -> list[str
     """Sentences about what its size and earlier studies do to what verification says."""
     task, alpha = study.task, study.study.alpha
     said = [plan_sentence(num_before, alpha)]
-    is_known = task.kind == "classification" and num_test > 0
+    is_known = task.counts_examples and num_test > 0
     size = size_of_test(num_test, task.tolerance, alpha) if is_known else None
     if size is not None and not size.is_enough:
         said.append(too_few_examples(size, task.tolerance))

@@ -19,7 +19,7 @@ from subsettune.study.ablation.choose import num_compared
 from subsettune.study.execute.looks import Looks
 from subsettune.study.results.records import Role
 from subsettune.study.spec.coordinate import Coordinate
-from subsettune.study.spec.definition import Study
+from subsettune.study.spec.definition import REFERENCE_POINTS, Study
 from subsettune.study.spec.space import Space
 from subsettune.study.timing import Timing
 from subsettune.study.verification.candidates import MOST_BUDGET
@@ -134,6 +134,7 @@ def budget_ends(axis: Coordinate) -> tuple[float, float]:
     return float(min(values)), float(max(values))
 
 
+# More than six parameters: the last two are settings of a study that few change.
 def project(
     runs: Mapping[str, Runs],
     timing: Timing,
@@ -142,6 +143,7 @@ def project(
     slots: int,
     *,
     share_prefixes: bool = False,
+    reference_looks: int = REFERENCE_POINTS,
 ) -> dict[str, Seconds]:
     """Seconds of each stage; those of reference runs that verification adds are part of verification.
 
@@ -153,9 +155,15 @@ def project(
         slots: runs at a time.
         share_prefixes: whether trials share beginnings, which saves looks at them; what it saves beyond that nobody
             knows before they are proposed.
+        reference_looks: points of the curve of a run of the reference.
     """
     pass_s, validation_s = facts.num_examples * timing.example_s, parts["validation"] * timing.measured_s
-    looks = Looks(facts=facts, num_validation=parts["validation"], share_prefixes=share_prefixes)
+    looks = Looks(
+        facts=facts,
+        num_validation=parts["validation"],
+        share_prefixes=share_prefixes,
+        reference_looks=reference_looks,
+    )
 
     def of(role: Role, kind: Runs, extra_s: float) -> Seconds:
         lengths = (kind.expected_passes, kind.most_passes)

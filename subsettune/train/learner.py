@@ -15,7 +15,9 @@ from subsettune.data import Part, TaskData
 from subsettune.data.augment import make_augment
 from subsettune.data.parts import EVALUATION_BATCH
 from subsettune.task import Recipe, Task
-from subsettune.train import flops, metrics, optimizers, transitions
+from subsettune.train import flops, optimizers, transitions
+from subsettune.train.average import WeightAverage
+from subsettune.train.objective import Objective
 from subsettune.train.pruning import surgery
 from subsettune.train.randomness import generator, isolated
 
@@ -52,6 +54,8 @@ class Learner:
         self.searches = optimizers.needs_closure(self.optimizer)  # evaluates the loss several times an update
         self.low_precision = recipe.precision == "bfloat16" or (recipe.precision == "auto" and device.type == "cuda")
         self.part = data.train.to(device)
+        self.objective = Objective(task, recipe, data, device)
+        self.average = None if recipe.ema is None else WeightAverage(recipe.ema)
         self._augment_rng = generator(seed, "augment", device=device)
         self._augment = make_augment(recipe.augment, data.input_shape, self._augment_rng)
         self._mean, self._std = _on(device, data.target_mean), _on(device, data.target_std)
@@ -116,6 +120,8 @@ class Learner:
             self._clip()
             self.optimizer.step()
             evaluations = 1
+        if self.average is not None:
+            self.average.update(self.network)
         self.note(loss.detach())
         return evaluations, outputs.detach()
 
@@ -126,11 +132,11 @@ class Learner:
 
     def example_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """(b,) losses of outputs (b, M) float32 as the network is trained on them, label smoothing included."""
-        return metrics.losses(self.task, outputs, self._trained_on(targets), self.recipe.label_smoothing)
+        return self.objective.each(outputs, self._trained_on(targets))
 
     def losses_of_many(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """As `example_losses`, to within rounding, of so many outputs that time counts."""
-        return metrics.losses_of_many(self.task, outputs, self._trained_on(targets), self.recipe.label_smoothing)
+        return self.objective.each_of_many(outputs, self._trained_on(targets))
 
     def outputs(self, inputs: Tensor, network: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """(b, M) float32 outputs of the network in the mode that it is in, or of another one, in the same precision."""
@@ -180,7 +186,7 @@ class Learner:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.grad_clip)
 
     def _loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-        return metrics.loss(self.task, outputs, self._trained_on(targets), self.recipe.label_smoothing, weights)
+        return self.objective.mean(outputs, self._trained_on(targets), weights)
 
     def _trained_on(self, targets: Tensor) -> Tensor:
         """Targets as the loss takes them: standardised for a regression, so that recipes fit every unit."""
@@ -201,10 +207,25 @@ class Learner:
 
     def predictions(self, part: Part) -> tuple[Tensor, Tensor]:
         """Outputs (n, M) and targets (n,) of a part of the data, in its order and in the units of the data."""
-        outputs, targets = predict(self.network, part.to(self.device), self.layout, self.low_precision)
+        outputs, targets = self._predict(part.to(self.device))
         if self.task.kind == "regression":
             outputs = outputs.reshape(targets.shape).to(targets.dtype) * self._std + self._mean
         return outputs, targets
+
+    def _predict(self, part: Part) -> tuple[Tensor, Tensor]:
+        """Outputs of the network, with the average of its weights where one is taken, and targets."""
+        with contextlib.nullcontext() if self.average is None else self.average.swapped_in(self.network):
+            return predict(self.network, part, self.layout, self.low_precision)
+
+    def restart_average(self) -> None:
+        """Begin the average of the weights anew, where one is taken: something else than an update changes them."""
+        if self.average is not None:
+            self.average.restart()
+
+    def keep_average(self) -> None:
+        """Give the network the average of its weights for good, where one is taken: no further updates."""
+        if self.average is not None:
+            self.average.take(self.network)
 
     def losses(self, pool: Tensor | None) -> tuple[float, float]:
         """Mean loss over a pool of training examples, and over all of them, as the network predicts.
@@ -215,20 +236,22 @@ class Learner:
         Args:
             pool: (k,) int64 positions; None for all.
         """
-        outputs, targets = predict(self.network, self.part, self.layout, self.low_precision)
+        outputs, targets = self._predict(self.part)
         if self.task.kind == "regression":
             outputs, targets = outputs.reshape(targets.shape), (targets - self._mean) / self._std
         outputs = outputs.double()  # a float32 mean over a data set loses digits
         targets = targets.double() if targets.is_floating_point() else targets
-        overall = float(metrics.loss(self.task, outputs, targets))
+        overall = self.objective.plain_mean(outputs, targets)
         if pool is None:
             return overall, overall
         index = pool.to(self.device)
-        return float(metrics.loss(self.task, outputs[index], targets[index])), overall
+        return self.objective.plain_mean(outputs[index], targets[index]), overall
 
     def state(self) -> dict[str, Any]:
         """What `load` needs to go on with the same bits."""
+        average = {} if self.average is None else {"average": self.average.state()}
         return {
+            **average,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scales": self.scales,
@@ -252,6 +275,8 @@ class Learner:
         loss_sum, self._loss_count = state["loss"]
         self._loss_sum = loss_sum.to(self.device)
         self._augment_rng.set_state(state["augment"])
+        if self.average is not None:
+            self.average.load(state["average"], self.device)
 
 
 def predict(

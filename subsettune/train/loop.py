@@ -247,6 +247,7 @@ class _Run:
     def _finish(self) -> Cause:
         """Measure the final weights on every split asked for that was not measured before an interruption."""
         metrics = self.state.metrics
+        self.learner.keep_average()
         missing = [split for split in self.evaluator.splits if split not in metrics]
         for split in missing:
             value = self.evaluator.measure(split)
@@ -364,6 +365,7 @@ class _Run:
 
     def _result(self, cause: Cause, message: str) -> RunResult:
         state, seconds = self.state, self.state.seconds
+        self.learner.keep_average()
         rate = f"at learning rate {self.job.recipe.lr:g}"
         diverged = message or f"The loss left the finite numbers after {state.updates} updates, {rate}."
         messages = {"diverged": diverged, "stopped": "Stopped by the caller.", "finished": ""}

@@ -59,6 +59,7 @@ class PhaseSwitch:
         if self.workers is not None:
             self.state.soups.append(self.workers.merge())
             self.workers = None
+            self.learner.restart_average()
 
     def prepare(self) -> None:
         """Choose the pool of a phase; `enter` follows with the first update."""
@@ -119,6 +120,8 @@ class PhaseSwitch:
             facts=phase.facts_before,
         )
         phase.transition.apply(context)
+        if phase.is_soup or not phase.transition.is_neutral:
+            learner.restart_average()
         if phase.flops:
             self.watch.lap("select")
         optimizers.change_objective(learner.optimizer)

@@ -40,42 +40,54 @@ class Schedule(ABC):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constant(Schedule):
-    """The peak rate throughout."""
-
-    def __call__(self, share: float) -> float:
-        """Always 1."""
-        return 1.0
-
-    @property
-    def stable_share(self) -> float:
-        """All of it."""
-        return 1.0
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step(Schedule):
-    """Multiply by `gamma` at each milestone.
+    """The peak rate throughout, after a linear warm-up from 0.
 
     Args:
-        milestones: shares of compute.
-        gamma: factor at each.
+        warmup: share of compute of the warm-up.
     """
 
-    milestones: tuple[float, ...] = setting((0.5, 0.75), rule=_SHARES)
-    gamma: float = setting(0.1, rule=NOT_NEGATIVE)
+    warmup: float = setting(0.0, rule=_SHARE)
 
     def __post_init__(self) -> None:
         config.check(self)
 
     def __call__(self, share: float) -> float:
-        """`gamma` to the power of the milestones at or before `share`."""
-        return float(self.gamma ** sum(share >= milestone for milestone in self.milestones))
+        """1 but for the warm-up."""
+        return share / self.warmup if share < self.warmup else 1.0
 
     @property
     def stable_share(self) -> float:
-        """Up to the first milestone."""
-        return min(self.milestones, default=1.0)
+        """All of it; with a warm-up, which is a share of the compute, no two budgets begin alike."""
+        return 0.0 if self.warmup else 1.0
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step(Schedule):
+    """Multiply by `gamma` at each milestone, after a linear warm-up from 0.
+
+    Args:
+        milestones: shares of compute.
+        gamma: factor at each.
+        warmup: share of compute of the warm-up.
+    """
+
+    milestones: tuple[float, ...] = setting((0.5, 0.75), rule=_SHARES)
+    gamma: float = setting(0.1, rule=NOT_NEGATIVE)
+    warmup: float = setting(0.0, rule=_SHARE)
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+    def __call__(self, share: float) -> float:
+        """`gamma` to the power of the milestones at or before `share`, less in the warm-up."""
+        rise = share / self.warmup if share < self.warmup else 1.0
+        return float(rise * self.gamma ** sum(share >= milestone for milestone in self.milestones))
+
+    @property
+    def stable_share(self) -> float:
+        """Up to the first milestone; with a warm-up, which is a share of the compute, no two budgets begin alike."""
+        return 0.0 if self.warmup else min(self.milestones, default=1.0)
 
 
 @final

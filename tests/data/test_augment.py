@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
+from subsettune import config
 from subsettune.data.augment import crop, flip, make_augment
 from subsettune.errors import ConfigError
 from subsettune.task import Augment
@@ -94,3 +97,67 @@ def test_what_is_no_image_is_refused() -> None:
         make_augment(Augment(flip=True), (5,), rng())
     with pytest.raises(ConfigError, match="crop_padding must be below the image's side, got 8"):
         make_augment(Augment(crop_padding=8), (3, 8, 8), rng())
+
+
+def changed(augment: Augment, seed: int = 0, shape: tuple[int, ...] = (3, 8, 10)) -> torch.Tensor:
+    made = make_augment(augment, shape, rng(seed))
+    assert made is not None
+    return made(torch.arange(4 * torch.Size(shape).numel()).reshape(4, *shape).float())
+
+
+def test_a_function_of_the_user_s_own_gets_inputs_of_any_shape_and_the_generator() -> None:
+    augment = Augment(function="own_goals:noisy", options={"scale": 2.0})  # type: ignore[arg-type]
+    found = changed(augment, shape=(5,))
+    expected = torch.arange(20).reshape(4, 5) + 2.0 * torch.randn(4, 5, generator=rng())
+    assert torch.equal(found, expected)
+    assert not torch.equal(changed(augment, 1, (5,)), found)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            {"function": "own_goals:flat"},
+            "augment 'own_goals:flat' must be inputs as it got them, torch.float32 (4, 3, 8, 10), got 'torch.float32",
+        ),
+        (
+            {"function": "own_goals:noisy", "options": {"size": 1}},
+            "TypeError: noisy() got an unexpected keyword argument",
+        ),
+        (
+            {"torchvision": [{"name": "ColorJitter"}]},
+            "augment.torchvision must be one of RandomHorizontalFlip, RandomVerticalFlip, RandomRotation",
+        ),
+        (
+            {"torchvision": [{"name": "RandomRotation", "angle": 1}]},
+            "torchvision RandomRotation does not fit its options",
+        ),
+        (
+            {"torchvision": [{"name": "RandomCrop", "size": 4}]},
+            "must be transforms that keep the shape (3, 8, 10) of an",
+        ),
+        ({"torchvision": [{"degrees": 4}]}, "torchvision must be transforms, each with a name"),
+        ({"options": {"scale": 1}}, "options are those of function, and there is none. Name it."),
+    ],
+)
+def test_augmentations_that_cannot_be_made(given: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        changed(config.build(Augment, given))
+    assert expected in str(caught.value)
+
+
+def test_transforms_of_torchvision_draw_for_each_image_from_the_generator_alone() -> None:
+    augment = config.build(Augment, {"torchvision": [{"name": "RandomRotation", "degrees": 90}]})
+    state = torch.get_rng_state()
+    first = changed(augment)
+    torch.manual_seed(5)
+    assert torch.equal(changed(augment), first)
+    torch.set_rng_state(state)
+    assert not torch.equal(changed(augment, 1), first)
+    flip_all = config.build(Augment, {"torchvision": [{"name": "RandomHorizontalFlip", "p": 1.0}]})
+    assert torch.equal(changed(flip_all), torch.arange(4 * 240).reshape(4, 3, 8, 10).float().flip(3))
+    half = config.build(Augment, {"torchvision": [{"name": "RandomHorizontalFlip"}]})
+    made = make_augment(half, (1, 2, 2), rng())
+    assert made is not None
+    flipped = made(torch.arange(2).float().expand(50, 1, 2, 2))[:, 0, 0, 0]
+    assert 10 < int(flipped.sum()) < 40

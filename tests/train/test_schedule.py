@@ -29,6 +29,14 @@ def test_step() -> None:
     ]
 
 
+def test_warm_ups_of_constant_and_step_rise_to_the_peak_and_share_no_beginning() -> None:
+    assert values("constant", {"warmup": 0.2}, [0, 0.1, 0.2, 0.9]) == [0, 0.5, 1, 1]
+    step = {"warmup": 0.4, "milestones": [0.2, 0.6], "gamma": 0.5}
+    assert values("step", step, [0, 0.1, 0.2, 0.4, 0.6]) == pytest.approx([0, 0.25, 0.25, 0.5, 0.25])
+    stable = [schedule.make(name, {"warmup": w}).stable_share for name in ("constant", "step") for w in (0.0, 0.1)]
+    assert stable == [1.0, 0.0, 0.5, 0.0]
+
+
 def test_cosine() -> None:
     found = values("cosine", {}, [0, 0.25, 0.5, 0.75])
     assert found == pytest.approx([1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2])

@@ -25,7 +25,8 @@ def why_not(name: str, balance: Balance, facts: TaskFacts, k: int) -> str | None
     if balance != "equal":
         return None
     if facts.num_classes == 0:
-        return f"classes must be none or proportional for {name} on a regression, got 'equal'. Leave it out."
+        what = "several labels an example" if facts.num_labels else "a regression"
+        return f"classes must be none or proportional for {name} on {what}, got 'equal'. Leave it out."
     quota = -(-k // facts.num_classes)
     if quota <= facts.smallest_class:
         return None

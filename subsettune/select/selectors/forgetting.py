@@ -60,7 +60,8 @@ class Forgetting(ScoredSelector):
     def why_not(self, facts: TaskFacts, k: int) -> str | None:
         """Classes are needed: a number is never just right."""
         if facts.num_classes == 0:
-            return "forgetting needs classes, and the task is a regression. Use el2n or random."
+            others = "random" if facts.num_labels else "el2n or random"
+            return f"forgetting needs classes, and the task {facts.classless}. Use {others}."
         return ScoredSelector.why_not(self, facts, k)
 
     def score(self, model: ModelView) -> Tensor:

@@ -42,7 +42,7 @@ class Stratified(Selector):
     def why_not(self, facts: TaskFacts, k: int) -> str | None:
         """Classes are needed, and room for one example of each."""
         if facts.num_classes == 0:
-            return "stratified needs classes, and the task is a regression. Use random or kcenter."
+            return f"stratified needs classes, and the task {facts.classless}. Use random or kcenter."
         if k < facts.num_classes:
             least = share_of(facts.num_classes, facts.num_examples)
             return (

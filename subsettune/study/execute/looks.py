@@ -14,11 +14,11 @@ from subsettune import config
 from subsettune.facts import TaskFacts
 from subsettune.study.execute.requests import RunRequest
 from subsettune.study.results.records import Role
+from subsettune.study.spec.definition import REFERENCE_POINTS
 
 LOOKS = 3  # at a trial, at a quarter, a half and three quarters of its compute
 # Of the compute of a search, by stopping at three looks: `benchmarks/looks.py` finds 2.9 % on digits, 1.3 % on Adult.
 SAVED_BY_STOPPING = 0.03
-REFERENCE_POINTS = 5  # of the curve of a run of the reference, its end included
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +29,13 @@ class Looks:
         facts: of the task.
         num_validation: examples of the validation split.
         share_prefixes: whether trials share beginnings, and so have no points there.
+        reference_looks: points of the curve of a run of the reference.
     """
 
     facts: TaskFacts
     num_validation: int
     share_prefixes: bool = False
+    reference_looks: int = REFERENCE_POINTS
 
     def __post_init__(self) -> None:
         config.check(self)
@@ -45,7 +47,7 @@ class Looks:
     def points_of(self, role: Role, cost_flops: int) -> int:
         """Points of the curve of a run with a role and an allowance in FLOPs."""
         if role == "reference":
-            return REFERENCE_POINTS
+            return self.reference_looks
         if self.share_prefixes:
             return 1
         looks_flops = LOOKS * self.num_validation * self.facts.forward_flops

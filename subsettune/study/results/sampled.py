@@ -7,7 +7,8 @@ import statistics
 from dataclasses import dataclass
 
 from subsettune import config
-from subsettune.text import metric_words
+from subsettune.registry import METRICS
+from subsettune.text import metric_name, metric_words
 
 MOST_EXAMPLES = 10_000_000  # beyond it a number of examples is no advice
 
@@ -74,6 +75,21 @@ class SampledDifference:
         if needed is None or needed > MOST_EXAMPLES:
             return beyond
         return f"{beyond} About {rounded_up(needed):,} would show it of others, the difference being as measured."
+
+
+def is_no_mean(metric: str) -> bool:
+    """Whether no mean over examples gives a metric: an F1 divides by what is predicted, a ROC AUC goes by ranks."""
+    return metric not in METRICS or not METRICS[metric].mean_of
+
+
+def these_alone(metric: str) -> str | None:
+    """A sentence where nothing can be said of other test examples, whatever is on record; None elsewhere."""
+    if not is_no_mean(metric):
+        return None
+    return (
+        f"What was verified holds for these test examples: {metric_name(metric)} is no mean over examples, so that no "
+        "bound for others is given."
+    )
 
 
 def rounded_up(number: int) -> int:

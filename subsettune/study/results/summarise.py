@@ -11,6 +11,7 @@ from subsettune.policy import FULL, SUBSET
 from subsettune.study.results import costs
 from subsettune.study.results.candidate import Candidate, CandidateRole
 from subsettune.study.results.contrast import Contrast
+from subsettune.study.results.early_stop import early_stops
 from subsettune.study.results.headline import headline
 from subsettune.study.results.records import RunRecord, count
 from subsettune.study.results.summary import (
@@ -60,6 +61,7 @@ def summarise(records: StudyRecords) -> Summary:
         at_margins=costs.at_margins(records),
         needs=_needs(records),
         phase_costs=phase_costs,
+        early_stops=early_stops(records),
         verified=winner is not None,
         bundle=_bundle(records),
         tuning=_tuning(records, best, reference, pace),
@@ -181,7 +183,9 @@ def _candidate_row(records: StudyRecords, candidate: Candidate | None) -> Policy
         seeds=len(compared.own),
         references=len(compared.reference) or None,
         reference_metric=compared.reference_metric,
-        error_increase=costs.error_increase(compared.metric, compared.reference_metric, higher_is_better=better),
+        error_increase=costs.error_increase(compared.metric, compared.reference_metric, higher_is_better=better)
+        if records.study.task.has_error
+        else None,
         passed=None if verdict is None else verdict.passed,
     )
 

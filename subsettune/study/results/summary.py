@@ -204,6 +204,33 @@ class AtMargin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyStop:
+    """The recipe with an early stop, over the reference's seeds, on the validation split.
+
+    Args:
+        patience: looks without an improvement after which a run stops.
+        looks: at a whole run, at equal shares of its compute.
+        seeds: runs of the reference.
+        stopped: of them, those that it would have stopped before their end.
+        metric: mean of the best look of each run up to its stop.
+        reference_metric: mean of the same runs at their end.
+        flops: mean compute of a run up to its stop, looks included.
+        saving: share of the recipe's compute that is saved; None where it does not match: that saves nothing.
+        is_within: whether the mean is within the tolerance of the reference's; nothing was tested for it.
+    """
+
+    patience: int
+    looks: int
+    seeds: int
+    stopped: int
+    metric: float
+    reference_metric: float
+    flops: float
+    saving: float | None
+    is_within: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseCost:
     """How long the compute of one kind of phase took, in the runs on record.
 
@@ -276,6 +303,7 @@ class Summary:
         needs: by arm, between which shares of the reference's compute the least that matches lies, as the search sees
             it; empty where it gave none.
         phase_costs: seconds per FLOP, by kind of phase.
+        early_stops: the recipe with an early stop, for some patiences, on the validation split.
         verified: whether a policy passed.
         bundle: where it lies, or None.
         tuning: what the study cost; not what earlier ones did that it was begun with.
@@ -300,6 +328,7 @@ class Summary:
     at_margins: tuple[AtMargin, ...] = ()
     needs: FrozenDict = FrozenDict()
     phase_costs: tuple[PhaseCost, ...] = ()
+    early_stops: tuple[EarlyStop, ...] = ()
     verified: bool
     bundle: str | None
     tuning: Tuning
@@ -316,7 +345,7 @@ def _plain(value: Any) -> Any:
         return value.to_mapping()
     if isinstance(value, PhaseCost):
         return {**asdict(value), "seconds_per_tflop": value.seconds_per_tflop}
-    if isinstance(value, ReferenceRow | TrialCounts | FalseStops | Tuning | Win | AtMargin | KnownBefore):
+    if isinstance(value, ReferenceRow | TrialCounts | FalseStops | Tuning | Win | AtMargin | KnownBefore | EarlyStop):
         return asdict(value)
     if isinstance(value, FrozenDict):
         return config.to_plain(value) or None

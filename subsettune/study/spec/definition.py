@@ -19,6 +19,7 @@ from subsettune.study.spec.samplers import SamplerName, sampler_of
 from subsettune.study.spec.space_check import mistakes_in_space, read_space
 from subsettune.task import Task
 
+REFERENCE_POINTS = 5  # of the curve of a run of the reference, its end included
 _GPUS = Rule(
     "0, a share below 1, or a whole number",
     lambda v: 0 <= v < 1 or (v > 0 and float(v).is_integer()),
@@ -47,6 +48,9 @@ class StudySettings:
             Trials are then not looked at on their way, and so not stopped early.
         sampler: where trials come from; `auto` is `frontier` for up to 100 trials and `tpe` above.
         seed: of the search and of all runs.
+        reference_looks: points of the learning curve of each reference run, its end included, at equal shares of its
+            compute: what it would have saved by stopping early is told by them. Each costs a forward pass over the
+            validation part; the recipe's number of epochs is what people do by hand.
         time_limit_s: no new trial starts after so many seconds of search; what is found by then is verified.
         warm_start: earlier studies of the same space on nearly the same task, by run id or folder. The search knows
             what their trials showed and begins with less of its own; they are neither seeds of its policies nor
@@ -67,6 +71,7 @@ class StudySettings:
     seed: int = setting(0, rule=NOT_NEGATIVE)
     time_limit_s: float | None = setting(None, rule=POSITIVE)
     warm_start: tuple[str, ...] = ()
+    reference_looks: int = setting(REFERENCE_POINTS, rule=Rule("at least 2", lambda v: v >= 2))
 
     @classmethod
     def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -81,6 +86,12 @@ class StudySettings:
             message = config.must("max_seeds", f"at least seeds ({self.seeds})", self.max_seeds)
             raise ConfigError((Mistake(("max_seeds",), message),))
         self._check_warm_start()
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain form. What is new stands in it where it is given: what does nothing changes no key."""
+        is_usual = self.reference_looks == REFERENCE_POINTS
+        names = [name for name in StudySettings.__dataclass_fields__ if name != "reference_looks" or not is_usual]
+        return {name: config.to_plain(getattr(self, name)) for name in names}
 
     def _check_warm_start(self) -> None:
         sampler, names = sampler_of(self.sampler, self.trials), list(self.warm_start)

@@ -65,7 +65,7 @@ class AblationStage:
             facts=context.facts,
             seeds=tuple(range(first, first + context.settings.ablation_seeds)),
             higher_is_better=context.task.higher_is_better,
-            resolution=context.resolution(context.num_validation),
+            resolution=context.resolution("validation"),
         )
 
     def _missing(self, rows: Sequence[AblationResult]) -> tuple[AblationResult, ...]:

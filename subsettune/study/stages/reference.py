@@ -27,6 +27,7 @@ from subsettune.study.context import StudyContext
 from subsettune.study.execute.requests import RunRequest
 from subsettune.study.execute.sequence import FixedRuns, RunSource
 from subsettune.study.results.records import RunRecord, from_table, to_table
+from subsettune.study.spec.definition import REFERENCE_POINTS
 from subsettune.task import Task
 from subsettune.text import metric_name
 from subsettune.train import metrics
@@ -63,7 +64,7 @@ class ReferenceStage:
         context.note(target=target, noise=spread(records), test_chance=test_chance)
 
     def _chance(self, part: Part) -> float | None:
-        """The metric of the best constant answer; None where a function of the user's keeps the examples to itself."""
+        """The metric of the best constant answer; None where nobody knows it."""
         if not len(part):
             return None
         return metrics.chance(self.context.task.metric, part.targets, self.context.data.num_outputs)
@@ -99,6 +100,8 @@ class ReferenceStage:
             "device": context.device_kind(),
             "code": user_code_of(context.task, conventional(context.facts)),
         }
+        looks = context.settings.reference_looks
+        environment |= {} if looks == REFERENCE_POINTS else {"looks": looks}  # a curve of other points is another run
         cache = context.options.places.cache_folder
         return ReferenceCache.of(cache, context.task, context.data.fingerprint, environment)
 
@@ -130,9 +133,8 @@ class ReferenceCache:
             fingerprint: of the data and split.
             environment: what else changes results: the user's code, versions, and the number of threads.
         """
-        key = config.digest(
-            {**config.to_plain(task.run_identity), "fingerprint": fingerprint, "batching": BATCHING, **environment}
-        )
+        parts = {name: config.to_plain(value) for name, value in task.run_identity.items()}
+        key = config.digest({**parts, "fingerprint": fingerprint, "batching": BATCHING, **environment})
         return cls(folder=Folder.at(cache) / "references" / key[:32], key=key)
 
     def get(self, seed: int, checkpoint: str, target: Folder) -> RunRecord | None:
@@ -179,7 +181,7 @@ def check_learning(records: Sequence[RunRecord], task: Task, chance: float | Non
     Args:
         records: of the reference.
         task: what is trained.
-        chance: metric of the best constant answer on the validation split; None where it is not known.
+        chance: metric of the best constant answer on the validation split; None where nobody knows it.
 
     Raises:
         LearningError: a run diverged or failed, or their mean is no better than a constant answer by the tolerance.

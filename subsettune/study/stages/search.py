@@ -80,7 +80,7 @@ class SearchStage:
 
     def _at_least_an_example(self, noise: float) -> float:
         """A spread of the metric over seeds, or that of one example's worth: ties happen by chance."""
-        return max(noise, 0.5 * self.context.resolution(self.context.num_validation))
+        return max(noise, 0.5 * self.context.resolution("validation"))
 
     def _earlier(self, taken: TakenStudy) -> EarlierStudy:
         """An earlier study as the search is told of it."""

@@ -33,7 +33,7 @@ def rules_of(context: StudyContext) -> Rules:
     """The rules of a verification on the test split."""
     return rules.rules_of(
         context.study,
-        resolution=context.resolution(context.num_test),
+        resolution=context.resolution("test"),
         usual_spread=reference.spread(context.references()),
     )
 
@@ -99,7 +99,7 @@ class VerificationStage:
             reference_metric=reference.mean(references),
             reference_spread=reference.spread(references),
             examples=(context.num_validation, context.num_test),
-            is_share=context.task.kind == "classification" and min(context.num_validation, context.num_test) > 0,
+            is_share=context.task.counts_examples and min(context.num_validation, context.num_test) > 0,
             budgets=budget_ends(context.space),
             why_not=context.why_not,
             count=context.settings.candidates,

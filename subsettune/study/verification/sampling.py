@@ -47,12 +47,11 @@ from scipy import stats
 from subsettune.config import must
 from subsettune.errors import ConfigError
 from subsettune.study.results.records import RunRecord
-from subsettune.study.results.sampled import SampledDifference, rounded_up
+from subsettune.study.results.sampled import SampledDifference, is_no_mean, rounded_up
 from subsettune.text import share_words
 
 Array = NDArray[np.float64]
 BALANCED = "balanced_accuracy"
-NO_MEANS = ("macro_f1",)  # metrics that no mean over examples gives: an F1 divides by what is predicted
 ENOUGH_POWER = 0.8  # what "would do" means when a number of examples is named, as for a number of seeds
 ASSUMED_DISAGREEMENT = 2.0  # of a policy and the reference, times the tolerance; two runs of digits' recipe: 1 %
 ONE_MORE = 1.0  # disagreement that is counted beside those seen, in units of the largest weight of an example
@@ -219,7 +218,7 @@ def why_not(metric: str, records: Sequence[RunRecord], *, has_targets: bool = Tr
         records: runs of both arms.
         has_targets: whether the classes of the test examples are at hand.
     """
-    if metric in NO_MEANS:
+    if is_no_mean(metric):
         return f"{metric} is no mean over examples"
     if metric == BALANCED and not has_targets:
         return f"{metric} needs the classes of the test examples"

@@ -87,7 +87,7 @@ class Run:
             seed=job.seed,
             device=job.device.type,
             num_examples=job.facts.num_examples,
-            metric=job.task.metric,
+            metric=job.task.metric.rpartition(":")[2],
             resume_from=tracker.resume_from,
             _weights_read=False,
             _outcome=None,
@@ -290,7 +290,7 @@ class Run:
         if not all(map(math.isfinite, metrics.values())):
             raise Diverged
         each = {"test_correct": test_correct, "test_errors": test_errors}
-        self._set(_outcome=Outcome.of(metrics, model, self.metric, each))
+        self._set(_outcome=Outcome.of(metrics, model, self._tracker.job.task.metric, each))
 
     def _refuse_unfinished(self) -> None:
         position, total = self._position, self.total_steps()

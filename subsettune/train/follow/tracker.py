@@ -54,20 +54,27 @@ class Outcome:
             TrainingFunctionError: it is not of this kind of task, or does not give the metric that was told.
         """
         given = {name: np.asarray(values) for name, values in each.items() if values is not None}
-        fitting = "test_correct" if METRICS[metric].task == "classification" else "test_errors"
+        known = METRICS.get(metric)
+        is_counted = known is not None and known.has_steps
+        fitting = None if known is None or known.mean_of != "examples" else _EACH[is_counted]
         for name, values in given.items():
             if name != fitting or values.ndim != 1 or not len(values):
-                raise TrainingFunctionError(
-                    f"{name} must be left out or, of a {METRICS[metric].task}, {fitting}=(n,) numbers, one for each "
-                    f"test example, got {name} of shape {values.shape}."
+                rule = (
+                    "left out" if fitting is None else f"left out, or {fitting}=(n,) numbers, one for each test example"
                 )
+                got = f"{name} of shape {values.shape}"
+                advice = f"{metric} is told by itself." if fitting is None else "Their mean is the metric."
+                raise TrainingFunctionError(f"{name} must be {rule}, got {got}. {advice}")
             mean = float(values.mean(dtype=np.float64))
-            if metric in ("accuracy", "mse", "mae") and abs(mean - metrics["test"]) > 1e-6 * max(1.0, abs(mean)):
+            if abs(mean - metrics["test"]) > 1e-6 * max(1.0, abs(mean)):
                 raise TrainingFunctionError(
                     f"{name} has the mean {mean:.6g}, and test is {metrics['test']:.6g}: they must be of the same "
                     "weights and examples."
                 )
         return cls(metrics=metrics, model=model, kept={k: v for n, v in given.items() for k, v in _packed(n, v)})
+
+
+_EACH = {True: "test_correct", False: "test_errors"}
 
 
 def _packed(name: str, values: NDArray[Any]) -> list[tuple[str, Any]]:

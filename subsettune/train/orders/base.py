@@ -67,6 +67,8 @@ class Order(ABC):
     heeds_share: ClassVar[bool] = True  # whether the share of compute spent may change batches, prices or updates
     observes: ClassVar[bool] = False  # whether it goes by nothing but the losses of its batches: see `Stream.observe`
 
+    needs_losses: ClassVar[bool] = False  # whether it compares the losses of examples
+
     @property
     def is_neutral(self) -> bool:
         """Whether the options make it the uniform order, which is then used instead."""

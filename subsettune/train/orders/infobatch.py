@@ -50,6 +50,7 @@ class InfoBatch(Order):
 
     summary: ClassVar[str] = "leaves out examples of low loss at random, and weighs the others of them more (prune 0.5)"
     observes: ClassVar[bool] = True
+    needs_losses: ClassVar[bool] = True
     prune: float = setting(0.5, rule=Rule("in [0, 1)", lambda v: 0 <= v < 1))
     anneal: float = setting(0.125, rule=UNIT)
 

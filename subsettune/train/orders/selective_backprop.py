@@ -29,6 +29,7 @@ class SelectiveBackprop(TopLoss):
 
     name: ClassVar[str] = "selective_backprop"
     summary: ClassVar[str] = "the half of each batch with the largest losses (keep 0.5, start 0, stop 1)"
+    needs_losses: ClassVar[bool] = True
 
     def scoring_flops(self, facts: TaskFacts) -> int:
         """See `Hardest.scoring_flops`."""

@@ -73,6 +73,7 @@ class Sift(TopLoss):
 
     name: ClassVar[str] = "sift"
     summary: ClassVar[str] = "the half of each batch with the largest losses at an early exit (keep 0.5, exit 0.5)"
+    needs_losses: ClassVar[bool] = True
     exit: float | str = setting(
         0.5,
         rule=Rule(

@@ -23,9 +23,9 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import BATCHING, Policy
 from subsettune.registry import Registry
 from subsettune.select.network import anatomy
-from subsettune.task import Recipe, Task
+from subsettune.task import Augment, Recipe, Task
 from subsettune.train import flops, optimizers, schedule
-from subsettune.train.planning import compute, own_code, own_training
+from subsettune.train.planning import compute, goal_check, own_code, own_training
 from subsettune.train.planning.phases import ResolvedPolicy, resolve
 from subsettune.train.pruning.layers import blocks, chain, has_running_statistics, inner
 from subsettune.train.randomness import generator, isolated, preserved
@@ -71,6 +71,7 @@ def _count_facts(task: Task, data: TaskData) -> TaskFacts:
         return own_training.facts(task, data)
     if data.tokens == OWN_IDS and task.model.name in models.FOR_TOKENS:
         _refuse_padding_inside(data.train.inputs, task.model.name)
+    own_loss = goal_check.check(task, data)
     with isolated(0, torch.get_num_threads()):  # initialising the network draws random numbers
         probe = flops.Probe.of(data, task.recipe.batch_size)
         with _guess_told(task, data):
@@ -79,7 +80,9 @@ def _count_facts(task: Task, data: TaskData) -> TaskFacts:
         visits = flops.visits(network, probe, cost)
         parts = anatomy(network, probe.examples([2])[0])
         optimizers.make(task.recipe, network)  # a recipe that cannot be carried out is told here, not in a worker
-        make_augment(task.recipe.augment, data.input_shape, generator(0))
+        augment = make_augment(task.recipe.augment, data.input_shape, generator(0))
+        if augment is not None:  # what the user's own function, or torchvision, refuses is told here
+            augment(data.train.batch(torch.arange(2) % len(data.train))[0])
     if cost.varies:
         warnings.warn(cost.varies, CostWarning, stacklevel=2)
     named = {name: visit for name, visit in visits.items() if name in parts.layers}
@@ -105,7 +108,9 @@ def _count_facts(task: Task, data: TaskData) -> TaskFacts:
         has_batch_norm=has_running_statistics(network),
         num_tokens=data.num_tokens,
         image_channels=_image_channels(data),
-        notes=(*([cost.varies] if cost.varies else []), *cost.notes),
+        notes=(*([cost.varies] if cost.varies else []), *cost.notes, *goal_check.notes(task)),
+        num_labels=data.num_outputs if task.kind == "multilabel" else 0,
+        own_loss=own_loss,
     )
 
 
@@ -150,9 +155,9 @@ def run_key(task: Task, fingerprint: str, policy: Policy, seed: int) -> str:
         ConfigError: a module of the user's cannot be imported.
         DataError: a file that an option names cannot be read.
     """
-    told, code = task.run_identity, user_code_of(task, policy)
-    told |= {"fingerprint": fingerprint, "policy": policy.identity, "seed": seed, "code": code, "batching": BATCHING}
-    return config.digest(told)
+    code = user_code_of(task, policy)
+    told = {"fingerprint": fingerprint, "policy": policy.identity, "seed": seed, "code": code, "batching": BATCHING}
+    return config.digest({**task.run_identity, **told})
 
 
 def own_components(task: Task, policy: Policy) -> dict[str, str]:
@@ -169,10 +174,22 @@ def _named(task: Task, policy: Policy | None) -> list[tuple[Registry, str, Any]]
     named = [(registry.MODELS, task.model.name, task.model.options), (registry.OPTIMIZERS, optimizer, own_options)]
     if task.is_own:
         named = []  # of its function, see `user_code_of`
+    else:
+        named += _named_goal(task, recipe)
     for phase in () if policy is None else policy.phases:
         named.append((registry.SELECTORS, phase.selector, phase.selector_options))
         named.append((registry.ORDERS, phase.order, phase.order_options))
         named.append((registry.TRANSITIONS, phase.transition, phase.transition_options))
+    return named
+
+
+def _named_goal(task: Task, recipe: Mapping[str, Any]) -> list[tuple[Registry, str, Any]]:
+    """Likewise metric, loss and augmentation."""
+    named: list[tuple[Registry, str, Any]] = [(registry.OWN_METRICS, task.metric, {})]
+    augment = recipe.get("augment", task.recipe.augment)
+    augment = augment if isinstance(augment, Augment) else config.build(Augment, augment)
+    named += [] if augment.function is None else [(registry.AUGMENTS, augment.function, augment.options)]
+    named += [] if task.loss is None else [(registry.LOSSES, task.loss, {})]
     return named
 
 
@@ -227,6 +244,7 @@ def resolve_checked(task: Task, policy: Policy, facts: TaskFacts) -> ResolvedPol
     schedule.make(recipe.schedule, recipe.schedule_options)
     if task.is_own:
         own_training.check(task, policy, facts)
+    goal_check.check_recipe(task, recipe)
     resolved = resolve(policy, recipe, facts)
     compute.check_selections(resolved)
     optimizers.check_batch_size(recipe, facts.num_examples)

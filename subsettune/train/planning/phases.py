@@ -221,11 +221,26 @@ class _Resolver:
 
     def _why_not_trained(self, phase: Phase, order: orders.Order, facts: TaskFacts) -> str | None:
         """Why a phase cannot be trained in its order or as a soup by the network that its transition leaves behind."""
-        problem = order.why_not(self.recipe, facts)
+        problem = order.why_not(self.recipe, facts) or self._why_not_by_mean(phase, order)
         if problem is None and phase.active_soup is not None:
             pool_size = phase.pool_size(facts.num_examples)
             problem = costs.why_not(phase.active_soup, pool_size, self.recipe, facts)
         return problem
+
+    def _why_not_by_mean(self, phase: Phase, order: orders.Order) -> str | None:
+        """Why a phase cannot be trained with a loss of the user's own that gives no losses of examples."""
+        if self.facts.own_loss != "mean":
+            return None
+        names = {"order": order.needs_losses, "soup": phase.active_soup is not None}
+        names["transition"] = self._transition(phase).needs_losses
+        told = {"order": phase.order, "soup": "soup", "transition": phase.transition}
+        found = next((told[kind] for kind, is_needed in names.items() if is_needed), None)
+        if found is None:
+            return None
+        return (
+            f"{found} needs the losses of examples, and the loss of your own gives their mean alone. Return the "
+            f"losses, (b,), or leave out {found}."
+        )
 
     def _refuse(self, index: int, problem: str | None) -> None:
         if problem is not None:

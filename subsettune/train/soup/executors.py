@@ -265,6 +265,8 @@ def closure_refused(optimizer: str) -> str:
 
 def _problem_together(learner: Learner) -> str | None:
     """Why workers cannot train at once, in one sentence; None if they can."""
+    if learner.task.loss is not None:
+        return "A loss of your own is computed for one worker after the other."
     if learner.recipe.optimizer not in ELEMENT_WISE:
         return f"Workers train at once with {', '.join(ELEMENT_WISE)} only."
     index = torch.arange(2) % len(learner.part)

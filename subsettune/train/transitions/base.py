@@ -48,12 +48,14 @@ class Transition(ABC):
         spread_options: options that it has in a space alone, where they say how it is spread over phases.
         in_space: what these do, in a sentence.
         reshapes: whether the network may have another shape after it.
+        needs_losses: whether it compares the losses of examples.
     """
 
     summary: ClassVar[str]
     spread_options: ClassVar[tuple[str, ...]] = ()
     in_space: ClassVar[str] = ""
     reshapes: ClassVar[bool] = False
+    needs_losses: ClassVar[bool] = False
 
     @property
     def is_neutral(self) -> bool:

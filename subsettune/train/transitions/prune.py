@@ -46,6 +46,7 @@ class Prune(Transition):
     """
 
     summary: ClassVar[str] = "make the network narrower by greedy forward selection (keep 0.5)"
+    needs_losses: ClassVar[bool] = True
     spread_options: ClassVar[tuple[str, ...]] = ("between",)
     in_space: ClassVar[str] = BETWEEN
     reshapes: ClassVar[bool] = True

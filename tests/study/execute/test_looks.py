@@ -14,11 +14,12 @@ from subsettune.data import load
 from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy, conventional
 from subsettune.study.execute.inline import InlineExecutor
-from subsettune.study.execute.looks import LOOKS, REFERENCE_POINTS, SAVED_BY_STOPPING, Looks
+from subsettune.study.execute.looks import LOOKS, SAVED_BY_STOPPING, Looks
 from subsettune.study.execute.requests import RunRequest
 from subsettune.study.execute.sequence import FixedRuns, StageSequence, stopwatch
 from subsettune.study.execute.worker import Worker
 from subsettune.study.results.records import Role, RunRecord
+from subsettune.study.spec.definition import REFERENCE_POINTS
 from subsettune.train import facts as facts_of
 from subsettune.train.result import CurvePoint
 

@@ -71,6 +71,8 @@ def test_facts_of_a_classification(tiny_data: Data) -> None:
         "image_channels": 1,
         "notes": (),
         "unit": "FLOP",
+        "num_labels": 0,
+        "own_loss": "",
     }
 
 

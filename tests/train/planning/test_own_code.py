@@ -334,10 +334,8 @@ UNFIT = {
     "TupleInEvaluation": r"must return a tensor in evaluation, got tuple\. Wrap it in a module whose forward returns "
     r"the entry with the logits or values, e\.g\. outputs\[0\]\.$",
     "TupleInTraining": r"must return a tensor, got tuple\. Wrap it",
-    "Named": r"must return a tensor, got dict\. Wrap it in a module whose forward returns the entry with the logits or "
-    r"values, one of main, hidden\.$",
-    "WithLogits": r"must return a tensor, got Output\. Wrap it in a module whose forward returns its logits, "
-    r"outputs\.logits\.$",
+    "Named": r"must return a tensor, got dict\. Name one of main, hidden logits, or wrap it in a module whose forward "
+    r"returns that entry\.$",
     "Classes": r"got \(2,\) in evaluation\. Fit",
     "Nothing": r"must return a tensor, got NoneType\. Return the logits or values, \(batch, outputs\)\.$",
     "FailsInEvaluation": r"fails in evaluation on inputs of shape \(2, 1, 8, 8\): KeyError: 'no such key' "
@@ -357,6 +355,12 @@ def test_a_network_that_cannot_be_trained_or_measured_is_one_sentence(tiny_data:
         with pytest.raises(ModelError, match=UNFIT[name]) as caught:
             ask(task_of(tiny_data, name))
         assert "\n" not in str(caught.value)
+
+
+def test_an_object_with_logits_trains_as_its_logits_do(tiny_data: Data) -> None:
+    plain, rich = (run(task_of(tiny_data, name)) for name in ("Net", "WithLogits"))
+    assert plain.metrics == rich.metrics
+    assert plain.ledger == rich.ledger
 
 
 class Probabilities(Net):
