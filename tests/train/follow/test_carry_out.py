@@ -389,7 +389,7 @@ def test_a_program_that_fails(tmp_path: Path) -> None:
     with pytest.raises(
         TrainingFunctionError, match=r"ended with exit code 1 and without run\.finish: ZeroDivision"
     ) as found:
-        run(task, PLAIN, 0, options=_options())
+        run(task, PLAIN, 0, options=_options(fingerprint=facts_fingerprint(task)))  # as a study does
     assert any("begins" in note for note in found.value.__notes__)
 
 
