@@ -54,7 +54,7 @@ def test_it_has_all_that_a_view_has() -> None:
     assert FINISHED.reaches(0.99)
     with pytest.raises(AttributeError, match=r"^'Found' object has no attribute 'trails'. Did you mean 'trials'\?$"):
         _ = FINISHED.trails
-    assert pickle.loads(pickle.dumps(FINISHED)) == FINISHED
+    assert repr(pickle.loads(pickle.dumps(FINISHED))) == repr(FINISHED)
 
 
 def test_trials_are_a_frame_with_the_coordinates_of_the_space() -> None:
