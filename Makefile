@@ -7,7 +7,7 @@ FAST := not slow and not ray and not gpu and not browser
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-fast coverage lint types clean-venv
+.PHONY: demo test test-fast test-hosts coverage lint types clean-venv
 
 # A study may end with "no policy passed": exit code 3, an honest result and no failure of the demo.
 demo: $(STAMP)
@@ -19,6 +19,16 @@ test: $(STAMP) lint types
 # What to run while working: without a cluster, a browser, a GPU or whatever takes long.
 test-fast: $(STAMP)
 	$(PYTEST) -m "$(FAST)"
+
+# Packages of others that a study works with: each has an environment of its own, as they disagree on versions.
+HOSTS := mlflow tensorboard wandb lightning transformers
+test-hosts: $(HOSTS:%=.venv-hosts/%/.installed)
+	for host in $(HOSTS); do SUBSETTUNE_HOSTS=1 .venv-hosts/$$host/bin/python -m pytest tests/hosts/test_$$host.py || exit 1; done
+
+.venv-hosts/%/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-hosts/$*
+	.venv-hosts/$*/bin/python -m pip install --quiet --editable ".[$*]" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100"
+	@touch $@
 
 # Lines and branches that no test reaches. Code that runs only in Ray's own processes is not seen.
 coverage: $(STAMP)
@@ -37,4 +47,4 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 clean-venv:
-	rm -rf .venv
+	rm -rf .venv .venv-hosts

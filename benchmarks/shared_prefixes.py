@@ -142,7 +142,7 @@ def study(space: str, seed: int, shared: bool) -> Studied:
     """Carry out one study in this process."""
     with tempfile.TemporaryDirectory() as folder:
         options = TuneOptions(storage=folder, executor="inline", device="cpu")
-        view = tune(digits(space, seed, shared), run_id="study", options=options)
+        view = tune(digits(space, seed, shared), run_id="study", options=options).view
     assert view.facts is not None
     whole, best = view.facts.reference_flops, view.summary.best
     is_found = view.summary.verified and best is not None and best.metric is not None

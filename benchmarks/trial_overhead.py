@@ -102,7 +102,7 @@ def main() -> None:
 def measure(trials: int, parallel: int, scratch: Path) -> None:
     where = TuneOptions(storage=str(scratch / "runs"), places=DataPaths(cache=str(scratch / f"cache-{parallel}")))
     with Asks() as asks:
-        view = tune(study(trials, parallel), run_id=f"parallel-{parallel}", options=where)
+        view = tune(study(trials, parallel), run_id=f"parallel-{parallel}", options=where).view
     ended = [t for t in view.trials if t.cause == "finished"]  # a stopped one does not say how long it evaluated
     found = overheads(view.trials, asks.seconds, parallel)
     low, high = median_interval(found)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from subsettune import train
-    from subsettune.api import tune
+    from subsettune.api import load_study, tune
     from subsettune.bundle import Bundle
+    from subsettune.callbacks import Callback
     from subsettune.data import DataPaths
     from subsettune.facts import TaskFacts
+    from subsettune.found import Found
     from subsettune.policy import Phase, Policy
     from subsettune.study.options import TuneOptions
     from subsettune.study.spec.definition import Study
@@ -25,7 +27,9 @@ __version__ = "0.1.0"  # the one place: pyproject.toml reads it here
 
 _HOMES = {
     "Bundle": "subsettune.bundle",
+    "Callback": "subsettune.callbacks",
     "DataPaths": "subsettune.data",
+    "Found": "subsettune.found",
     "Phase": "subsettune.policy",
     "Policy": "subsettune.policy",
     "Run": "subsettune.train.follow.run",
@@ -35,11 +39,14 @@ _HOMES = {
     "Task": "subsettune.task",
     "TaskFacts": "subsettune.facts",
     "TuneOptions": "subsettune.study.options",
+    "load_study": "subsettune.api",
     "tune": "subsettune.api",
 }
 __all__ = [
     "Bundle",
+    "Callback",
     "DataPaths",
+    "Found",
     "Phase",
     "Policy",
     "Run",
@@ -48,6 +55,7 @@ __all__ = [
     "Task",
     "TaskFacts",
     "TuneOptions",
+    "load_study",
     "session",
     "train",
     "tune",

@@ -2,6 +2,7 @@
 
 SubsettuneError
 ├── ConfigError (ValueError)             a study file, flag, policy or argument is wrong; `.mistakes` lists all of them
+│   └── ArgumentError (TypeError)        a function was called with a keyword that it has not
 ├── DataError (ValueError)               the examples cannot be used
 │   └── DataNotFoundError (FileNotFoundError)
 ├── ModelError (ValueError)              the network does not fit the task, or its FLOPs cannot be counted
@@ -86,6 +87,10 @@ class ConfigError(SubsettuneError, ValueError):
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Mistake, ...], str | None]]:
         return type(self), (self.mistakes, self.source)
+
+
+class ArgumentError(ConfigError, TypeError):
+    """A function was called with a keyword that it has not."""
 
 
 class DataError(SubsettuneError, ValueError):

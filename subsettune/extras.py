@@ -18,7 +18,9 @@ PACKAGES: Mapping[str, tuple[str, str]] = {
     "filelock": ("filelock", "tune"),
     "jinja2": ("jinja2", "tune"),
     "markupsafe": ("markupsafe", "tune"),
+    "mlflow": ("mlflow", "mlflow"),
     "optuna": ("optuna", "tune"),
+    "pandas": ("pandas", "tune"),
     "platformdirs": ("platformdirs", "tune"),
     "plotly": ("plotly", "tune"),
     "ray": ("ray", "tune"),
@@ -26,7 +28,9 @@ PACKAGES: Mapping[str, tuple[str, str]] = {
     "ruamel": ("ruamel.yaml", "tune"),
     "scipy": ("scipy", "tune"),
     "sklearn": ("scikit-learn", "tune"),
+    "tensorboard": ("tensorboard", "tensorboard"),
     "threadpoolctl": ("threadpoolctl", "tune"),
+    "wandb": ("wandb", "wandb"),
 }
 
 

@@ -66,7 +66,7 @@ def test_a_study_of_an_earlier_version_is_shown_reported_and_asked_for_nothing_n
         tmp_path / "old" / "study.yaml",
         run_id="old",
         options=TuneOptions(storage=str(tmp_path), places=DataPaths(), executor="inline", device="cpu"),
-    )
+    ).view
     assert len(again.trials) == len(view.trials) == 14
     assert again.summary.headline == HEADLINE
 

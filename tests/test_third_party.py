@@ -103,7 +103,7 @@ def view(study: Study, tmp_path_factory: pytest.TempPathFactory) -> StudyView:
         study,
         run_id="a",
         options=TuneOptions(storage=str(folder / "runs"), places=places, executor="inline", device="cpu"),
-    )
+    ).view
 
 
 def test_they_are_in_the_space_and_the_plan(study: Study, names: Names) -> None:

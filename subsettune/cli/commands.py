@@ -82,7 +82,7 @@ def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) ->
     )
     try:
         with progress.make_progress(sys.stderr, quiet=options.quiet) as observer:
-            view = tune(study, run_id=run_id, observer=observer, options=where)
+            view = tune(study, run_id=run_id, observer=observer, options=where).view
     except KeyboardInterrupt:
         print(f"\nInterrupted; what is finished is kept. Go on with: {again}", file=sys.stderr)
         return INTERRUPTED

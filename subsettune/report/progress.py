@@ -6,6 +6,7 @@ back as it was. Displays may be called from any thread.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -96,15 +97,13 @@ class SilentProgress(Display):
         """See `Observer`."""
 
 
-@final
-class LineProgress(Display):
-    """Plain lines with the elapsed time, for logs: one a finished run, fewer when runs end faster than a second."""
+class _Lines(Display):
+    """Plain lines with the elapsed time, and one at least every `SILENCE_S` while a stage goes on."""
 
     def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
         super().__init__(clock)
         self._stream = ForgivingStream(stream)
-        self._held: list[RunRecord] = []
-        self._last_s = self._tally.began_s - LINE_EVERY_S
+        self._last_s = -math.inf
         self._alive = threading.Condition(self._lock)
         self._is_over = False
 
@@ -118,6 +117,44 @@ class LineProgress(Display):
             self._flush()
             self._is_over = True
             self._alive.notify()
+
+    def note(self, message: str) -> None:
+        """See `Observer`."""
+        with self._lock:
+            self._flush()
+            self._line(" ".join(message.split()))
+
+    def _flush(self) -> None:
+        """Write what is held back."""
+
+    def _counted(self) -> str:
+        if self._tally.num_runs is None and not self._tally.done:
+            return self._tally.name
+        total = "" if self._tally.num_runs is None else f"/{self._tally.num_runs}"
+        return f"{self._tally.name} {self._tally.done}{total}"
+
+    def _line(self, text: str) -> None:
+        self._last_s = self._tally.clock()
+        self._stream.write(f"[{_clock_words(self._last_s - self._tally.began_s)}] {text}\n")
+        self._stream.flush()
+
+    def _break_silence(self) -> None:
+        """Say now and then that a stage goes on which tells nothing: data are read, a GPU computes, a node starts."""
+        with self._lock:
+            while not self._alive.wait(SILENCE_S / 4) and not self._is_over:
+                if self._tally.name and self._tally.clock() - self._last_s >= SILENCE_S:
+                    lasted = seconds_words(self._tally.clock() - self._tally.stage_s)
+                    running = _running_words(self._tally)
+                    self._line(f"{self._counted()}: {f'{running} under way, ' if running else ''}{lasted} so far")
+
+
+@final
+class LineProgress(_Lines):
+    """For logs: a line a finished run, fewer when runs end faster than a second."""
+
+    def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
+        super().__init__(stream, clock)
+        self._held: list[RunRecord] = []
 
     def stage(self, name: str, num_runs: int | None) -> None:
         """See `Observer`."""
@@ -151,100 +188,61 @@ class LineProgress(Display):
             self._flush()
             self._line(f"best so far: {_best_words(cost_share, gap)}: {describe(policy)}")
 
-    def note(self, message: str) -> None:
-        """See `Observer`."""
-        with self._lock:
-            self._flush()
-            self._line(" ".join(message.split()))
-
     def _flush(self) -> None:
         held, self._held = self._held, []
         if not held:
             return
-        left = self._tally.time_left_s()
-        about = f", about {seconds_words(left)} left" if left is not None and left >= 1 else ""
-        self._line(f"{self._counted()}: {_ended_words(held)}{about}")
+        self._line(f"{self._counted()}: {_ended_words(held)}{_left_words(self._tally)}")
         for record in held:
             if record.cause == "failed":
-                self._line(f"{record.name} failed: {' '.join(record.message.split())}")
-
-    def _counted(self) -> str:
-        if self._tally.num_runs is None and not self._tally.done:
-            return self._tally.name
-        total = "" if self._tally.num_runs is None else f"/{self._tally.num_runs}"
-        return f"{self._tally.name} {self._tally.done}{total}"
-
-    def _line(self, text: str) -> None:
-        self._last_s = self._tally.clock()
-        self._stream.write(f"[{_clock_words(self._last_s - self._tally.began_s)}] {text}\n")
-        self._stream.flush()
-
-    def _break_silence(self) -> None:
-        """Say now and then that a stage goes on which tells nothing: data are read, a GPU computes, a node starts."""
-        with self._lock:
-            while not self._alive.wait(SILENCE_S / 4) and not self._is_over:
-                if self._tally.name and self._tally.clock() - self._last_s >= SILENCE_S:
-                    lasted = seconds_words(self._tally.clock() - self._tally.stage_s)
-                    running = _running_words(self._tally)
-                    self._line(f"{self._counted()}: {f'{running} under way, ' if running else ''}{lasted} so far")
+                self._line(_failed_words(record))
 
 
 @final
-class LiveProgress(Display):
-    """A block that redraws itself on a terminal: stage, bar, best policy so far, time left, runs under way."""
-
-    def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
-        from rich.console import Console
-        from rich.live import Live
-
-        super().__init__(clock)
-        self._console = Console(file=cast(TextIO, ForgivingStream(stream)))
-        self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=4, transient=True)
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def close(self) -> None:
-        """Take the block away; the result table follows it."""
-        self._live.stop()  # not under the lock: it waits for the thread that draws, which takes the lock
+class SparseProgress(_Lines):
+    """For whoever did not ask for lines: one at the beginning, one a minute, one at the end; notes and failures."""
 
     def stage(self, name: str, num_runs: int | None) -> None:
-        """Leave one line about the stage that ended."""
+        """See `Observer`."""
         with self._lock:
-            ended = _stage_words(self._tally) if self._tally.name else ""
             super().stage(name, num_runs)
-        if ended:
-            self._print(ended)
+            self._tell()
+
+    def run_progress(self, name: str, share: float, metric: float | None) -> None:
+        """See `Observer`."""
+        with self._lock:
+            super().run_progress(name, share, metric)
+            self._tell()
 
     def run_finished(self, record: RunRecord) -> None:
-        """Leave a line about a failed run; the others are counted."""
-        super().run_finished(record)
-        if record.cause == "failed":
-            self._print(f"{record.name} failed: {' '.join(record.message.split())}")
-
-    def note(self, message: str) -> None:
         """See `Observer`."""
-        self._print(" ".join(message.split()))
+        with self._lock:
+            super().run_finished(record)
+            if record.cause == "failed":
+                self._line(_failed_words(record))
+            self._tell()
 
     def finished(self, view: StudyView) -> None:
         """See `Observer`."""
         with self._lock:
-            ended = _stage_words(self._tally) if self._tally.name else ""
-        if ended:
-            self._print(ended)
+            self._line(view.summary.headline)
         super().finished(view)
 
-    def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, style="dim")
+    def _tell(self) -> None:
+        """A line about the stage as it stands, where the last one is a minute old."""
+        if self._tally.clock() - self._last_s < SILENCE_S:
+            return
+        running, best = _running_words(self._tally), self._tally.incumbent
+        parts = [self._counted(), f"{running} under way" if running else ""]
+        parts += [f"best so far: {_best_words(*best[1:])}"] if best is not None else []
+        self._line("; ".join(part for part in parts if part) + _left_words(self._tally))
 
-    def _draw(self) -> Group:
-        from rich.console import Group
 
-        with self._lock:
-            return Group(*self._lines())
+class Drawn(Display):
+    """What is redrawn in place: stage, bar, best policy so far, time left, runs under way."""
 
     def _lines(self) -> list[Any]:
+        """The block as things that rich renders; the caller holds the lock."""
         from rich.text import Text
 
         rows = {}
@@ -270,6 +268,59 @@ class LiveProgress(Display):
         elapsed = f"{_clock_words(tally.clock() - tally.began_s)} elapsed"
         grid.add_row(Text(f"{tally.name:<12}", style="bold"), bar, Text(count), Text(elapsed), Text(about, style="dim"))
         return grid
+
+    def stage(self, name: str, num_runs: int | None) -> None:
+        """Leave one line about the stage that ended."""
+        with self._lock:
+            ended = _stage_words(self._tally) if self._tally.name else ""
+            super().stage(name, num_runs)
+        if ended:
+            self.note(ended)
+
+    def run_finished(self, record: RunRecord) -> None:
+        """Leave a line about a failed run; the others are counted."""
+        super().run_finished(record)
+        if record.cause == "failed":
+            self.note(_failed_words(record))
+
+    def finished(self, view: StudyView) -> None:
+        """See `Observer`."""
+        with self._lock:
+            ended = _stage_words(self._tally) if self._tally.name else ""
+        if ended:
+            self.note(ended)
+        super().finished(view)
+
+
+@final
+class LiveProgress(Drawn):
+    """A block that redraws itself on a terminal."""
+
+    def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        super().__init__(clock)
+        self._console = Console(file=cast(TextIO, ForgivingStream(stream)))
+        self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def close(self) -> None:
+        """Take the block away; the result table follows it."""
+        self._live.stop()  # not under the lock: it waits for the thread that draws, which takes the lock
+
+    def note(self, message: str) -> None:
+        """See `Observer`."""
+        self._console.print(" ".join(message.split()), markup=False, highlight=False, style="dim")
+
+    def _draw(self) -> Group:
+        from rich.console import Group
+
+        with self._lock:
+            return Group(*self._lines())
 
 
 def make_progress(stream: TextIO, *, quiet: bool = False) -> Display:
@@ -301,6 +352,15 @@ def _ended_words(records: list[RunRecord]) -> str:
         return f"{record.name} {record.cause}{metric}: {describe(record.policy)}"
     counts = Counter(record.cause for record in records)
     return "runs ended: " + ", ".join(f"{count} {cause}" for cause, count in counts.items())
+
+
+def _failed_words(record: RunRecord) -> str:
+    return f"{record.name} failed: {' '.join(record.message.split())}"
+
+
+def _left_words(tally: Tally) -> str:
+    left = tally.time_left_s()
+    return f", about {seconds_words(left)} left" if left is not None and left >= 1 else ""
 
 
 def _running_words(tally: Tally) -> str:

@@ -235,7 +235,7 @@ def test_the_bundle_of_a_study_on_distorted_data_is_followed(tiny_data: dict[str
         "task.tolerance": 0.7,
         "study.trials": 2,
     }
-    view = tune(changed(changes), run_id="a", options=where)
+    view = tune(changed(changes), run_id="a", options=where).view
     found = Bundle.load(view.summary.bundle)
     assert found.task.distortion == Corruption(flip_labels=0.1, repeat_share=0.5, repeat_times=3)
     result = train.run(found.task, found.policy, found.seed, options=options(places=places, splits=("test",)))

@@ -692,7 +692,7 @@ def test_a_study_of_texts_ends_in_a_bundle(reviews: Path, tmp_path: Path) -> Non
         storage=str(tmp_path / "runs"), places=DataPaths(cache=str(tmp_path / "cache")), executor="inline", device="cpu"
     )
     study["study"]["trials"] = 2
-    view = tune(study, run_id="a", options=where)
+    view = tune(study, run_id="a", options=where).view
     bundle = Bundle.load(view.summary.bundle)
     assert (bundle.task.data.tokens, bundle.task.data.max_tokens) == ("bytes", 12)
     assert bundle.task.data.text == "sentence"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 
 import pytest
@@ -11,6 +12,7 @@ from subsettune.report.progress import (
     LineProgress,
     LiveProgress,
     SilentProgress,
+    SparseProgress,
     make_progress,
 )
 from subsettune.report.tally import Tally
@@ -105,6 +107,36 @@ def test_a_failed_run_is_named_at_once_with_its_message(clock: Clock) -> None:
     progress.stage("search", 2)
     progress.run_finished(records("failed")[0])
     assert stream.getvalue().splitlines()[-1].endswith("on node <gpu-3>: CUDA out of memory.")
+
+
+def test_whoever_did_not_ask_for_lines_gets_one_a_minute(clock: Clock) -> None:
+    stream = io.StringIO()
+    runs = records() * 4
+    with SparseProgress(stream, clock) as progress:
+        progress.stage("reading data", None)
+        drive(progress, clock, each_s=5.0, runs=runs)
+        progress.best(runs[0].policy, 0.061, -0.0031)
+        clock.now_s += 60
+        progress.run_progress("trial-0099", 0.4, 0.9)
+        progress.finished(make_view("subset_wins"))
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "[ 0:00] reading data"
+    assert len(lines) == 5 * len(runs) // 60 + 3
+    assert re.fullmatch(r"\[ 1:00\] search 11/\d+; trial-\d+ 50 % under way, about .* left", lines[1])
+    assert lines[-2].endswith("; best so far: 6.1 % of the reference's compute, metric 0.0031 worse than its")
+    assert lines[-1].endswith(make_view("subset_wins").summary.headline)
+
+
+def test_notes_and_failures_are_told_at_once_to_them_too(clock: Clock) -> None:
+    stream = io.StringIO()
+    with SparseProgress(stream, clock) as progress:
+        progress.stage("search", 2)
+        progress.note("Look at the data:\nrow numbers")
+        progress.run_finished(records("failed")[0])
+    lines = stream.getvalue().splitlines()
+    assert lines[1] == "[ 0:00] Look at the data: row numbers"
+    assert lines[2].endswith("on node <gpu-3>: CUDA out of memory.")
+    assert len(lines) == 3
 
 
 def test_the_best_policy_is_told_once(clock: Clock) -> None:

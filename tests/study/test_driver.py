@@ -80,7 +80,7 @@ def passed(tmp_path_factory: pytest.TempPathFactory) -> StudyView:
     folder = tmp_path_factory.mktemp("passed")
     places = DataPaths(cache=str(folder / "cache"))
     where = TuneOptions(storage=str(folder / "runs"), places=places, executor="inline", device="cpu")
-    return tune(changed(PASSES), run_id="a", options=where)
+    return tune(changed(PASSES), run_id="a", options=where).view
 
 
 def _spent(records: Sequence[RunRecord]) -> int:
@@ -207,7 +207,7 @@ def test_a_bundle_holds_the_subsets_that_its_run_trained_on(
     torch.set_num_threads(threads + 1)
     try:
         raw = changed(PASSES | GROWING)
-        view = tune({**raw, "space": raw["space"] | space}, run_id="a", options=options)
+        view = tune({**raw, "space": raw["space"] | space}, run_id="a", options=options).view
     finally:
         torch.set_num_threads(threads)
     assert view.summary.verified
@@ -255,9 +255,9 @@ def test_the_test_split_is_touched_by_verification_alone(
 def test_a_second_study_takes_the_reference_from_the_cache_and_pays_it_in_full(
     options: TuneOptions, counting: Counting
 ) -> None:
-    first = tune(changed(FAILS), run_id="a", options=options)
+    first = tune(changed(FAILS), run_id="a", options=options).view
     counting.names.clear()
-    second = tune(changed({**FAILS, "study.trials": 7}), run_id="b", options=options)
+    second = tune(changed({**FAILS, "study.trials": 7}), run_id="b", options=options).view
     assert not [name for name in counting.names if name.startswith("reference")]
     assert [r.cached for r in second.reference] == [True] * 3
     assert _spent(second.reference) == _spent(first.reference) > 0
@@ -283,7 +283,7 @@ def test_an_interrupted_study_goes_on_and_repeats_nothing(options: TuneOptions, 
     broken = StudyFolder(options.storage, "a").open().view()
     assert broken.summary.status == "interrupted"
     counting.break_at = None
-    view = tune(changed(PASSES), run_id="a", options=options)
+    view = tune(changed(PASSES), run_id="a", options=options).view
     assert view.summary.status == "finished"
     assert view.summary.verified
     assert len(counting.names) == len(set(counting.names))
@@ -298,7 +298,7 @@ def test_a_round_that_was_cut_off_ends_before_more_trials_begin(options: TuneOpt
     (cut,) = StudyFolder(options.storage, "a").open().manifest.rounds
     assert not cut.is_over
     counting.break_at = None
-    view = tune(changed({**FAILS, "study.trials": 8}), run_id="a", options=options)
+    view = tune(changed({**FAILS, "study.trials": 8}), run_id="a", options=options).view
     first, second = view.manifest.rounds
     assert (first.is_over, second.is_over) == (True, True)
     assert (first.trials_asked, second.trials_asked) == (6, 8)
@@ -321,7 +321,7 @@ def test_a_crash_in_the_export_loses_no_run(
         tune(changed(PASSES), run_id="a", options=options)
     monkeypatch.setattr(api, "export_study", export)
     trained = list(counting.names)
-    view = tune(changed(PASSES), run_id="a", options=options)
+    view = tune(changed(PASSES), run_id="a", options=options).view
     assert counting.names == trained
     assert Bundle.load(view.summary.bundle).policy == view.candidates[view.manifest.winner].policy
 
@@ -350,10 +350,10 @@ def test_a_scheduler_that_ends_the_export_is_told_apart_from_a_crash(
 
 
 def test_the_same_call_does_nothing_twice(options: TuneOptions, counting: Counting) -> None:
-    first = tune(changed(FAILS), run_id="a", options=options)
+    first = tune(changed(FAILS), run_id="a", options=options).view
     trained = list(counting.names)
-    again = tune(changed(FAILS), run_id="a", options=options)
-    fewer = tune(changed({**FAILS, "study.trials": 2}), run_id="a", options=options)
+    again = tune(changed(FAILS), run_id="a", options=options).view
+    fewer = tune(changed({**FAILS, "study.trials": 2}), run_id="a", options=options).view
     assert counting.names == trained
     assert again.summary == first.summary
     assert len(fewer.manifest.rounds) == 1
@@ -365,9 +365,9 @@ def test_the_same_call_does_nothing_twice(options: TuneOptions, counting: Counti
 
 @pytest.mark.slow
 def test_more_trials_extend_a_study_and_share_its_alpha(options: TuneOptions, counting: Counting) -> None:
-    first = tune(changed(FAILS), run_id="a", options=options)
+    first = tune(changed(FAILS), run_id="a", options=options).view
     counting.names.clear()
-    second = tune(changed({**FAILS, "study.trials": 9}), run_id="a", options=options)
+    second = tune(changed({**FAILS, "study.trials": 9}), run_id="a", options=options).view
     assert len(second.trials) == 9
     assert len([name for name in counting.names if name.startswith("trial")]) == 3
     assert not [name for name in counting.names if name.startswith("reference")]
@@ -379,7 +379,7 @@ def test_more_trials_extend_a_study_and_share_its_alpha(options: TuneOptions, co
 
 
 def test_none_passes_and_each_says_by_how_much(options: TuneOptions) -> None:
-    view = tune(changed(FAILS), run_id="a", options=options)
+    view = tune(changed(FAILS), run_id="a", options=options).view
     summary = view.summary.to_mapping()
     assert (summary["verified"], summary["bundle"], summary["best"]) == (False, None, None)
     assert summary["headline"].startswith("No policy passed: ")
@@ -465,13 +465,13 @@ def test_a_damaged_checkpoint_is_named_and_nothing_else_is_lost(options: TuneOpt
         tune(changed(PASSES), run_id="a", options=options)
     damaged.unlink()
     counting.names.clear()
-    view = tune(changed(PASSES), run_id="a", options=options)
+    view = tune(changed(PASSES), run_id="a", options=options).view
     assert {name.split("-")[0] for name in counting.names} == {"verify"}
     assert (view.summary.status, len(view.trials)) == ("finished", 6)
 
 
 def test_a_time_limit_ends_the_search_and_what_is_found_is_verified(options: TuneOptions) -> None:
-    view = tune(changed({**PASSES, "study.trials": 500, "study.time_limit_s": 0.01}), run_id="a", options=options)
+    view = tune(changed({**PASSES, "study.trials": 500, "study.time_limit_s": 0.01}), run_id="a", options=options).view
     assert 1 <= len(view.trials) < 500
     assert view.summary.status == "finished"
 
@@ -486,7 +486,7 @@ def test_a_regression_is_tuned_with_lower_as_better(options: TuneOptions, tiny_d
         "study.max_seeds": 5,
         "space.selector": {"choice": ["random", "kcenter"]},
     }
-    view = tune(changed(changes), run_id="a", options=options)
+    view = tune(changed(changes), run_id="a", options=options).view
     assert view.target == pytest.approx(view.summary.reference.metric + 15_000)
     assert view.summary.verified
     assert view.summary.best.metric < view.summary.reference.test_metric + 15_000

@@ -192,6 +192,6 @@ def test_killed_and_resumed_on_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     options = TuneOptions(storage=str(tmp_path / "runs"), places=DataPaths(cache=str(tmp_path / "cache")))
     found = tune(study, run_id="killed", options=options)
     assert (tmp_path / "was-cut-off").exists()
-    assert [record.cause for record in (*found.reference, *found.trials)] == ["finished"] * 4
+    assert [record.cause for record in (*found.reference, *found.view.trials)] == ["finished"] * 4
     assert (tmp_path / "went-on").exists()
     assert {record.ledger.spent for record in found.reference} == {20 * 120 * 300}

@@ -68,7 +68,7 @@ def all_runs(view: StudyView) -> tuple[RunRecord, ...]:
 def test_a_study_pays_once_for_what_trials_share(
     options: TuneOptions, updates: list[int], changes: dict[str, Any]
 ) -> None:
-    view = tune(changed(changes), run_id="a", options=options)
+    view = tune(changed(changes), run_id="a", options=options).view
     assert view.facts is not None
     trained = sum(updates) * view.facts.example_flops
     evaluated = sum(record.ledger.evaluate for record in all_runs(view))
@@ -84,7 +84,7 @@ def test_a_study_pays_once_for_what_trials_share(
 
 
 def test_no_policy_is_seen_twice_with_one_seed(options: TuneOptions) -> None:
-    view = tune(changed(SHARED), run_id="a", options=options)
+    view = tune(changed(SHARED), run_id="a", options=options).view
     seen = [(record.policy.key, record.seed) for record in view.trials]
     assert len(set(seen)) == len(seen)
     assert len({record.seed for record in view.trials}) < len(view.trials)
@@ -95,7 +95,7 @@ def test_no_policy_is_seen_twice_with_one_seed(options: TuneOptions) -> None:
 def test_an_interrupted_study_loses_and_repeats_nothing(
     options: TuneOptions, updates: list[int], broken_at: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = tune(changed(SHARED), run_id="whole", options=options)
+    whole = tune(changed(SHARED), run_id="whole", options=options).view
     del updates[:]
     train_it = Worker.train
 
@@ -110,7 +110,7 @@ def test_an_interrupted_study_loses_and_repeats_nothing(
         patched.setattr(Worker, "train", interrupted)
         with pytest.raises(KeyboardInterrupt):
             tune(changed(SHARED), run_id="a", options=options)
-    again = tune(changed(SHARED), run_id="a", options=options)
+    again = tune(changed(SHARED), run_id="a", options=options).view
     key = [(one.policy, one.seed, one.metric, one.ledger) for one in whole.trials]
     assert [(one.policy, one.seed, one.metric, one.ledger) for one in again.trials] == key
     assert again.facts is not None
@@ -123,7 +123,7 @@ def test_stems_take_no_more_than_their_share_of_the_disk(
 ) -> None:
     """Where none may stay, every trial trains all of itself."""
     monkeypatch.setattr("subsettune.study.stages.search.STEMS_BYTES", 0)
-    view = tune(changed(SHARED), run_id="a", options=options)
+    view = tune(changed(SHARED), run_id="a", options=options).view
     assert view.summary.tuning.shared_flops == 0
     for record in view.trials[:3]:
         alone(view.study.task, record)
@@ -159,7 +159,7 @@ def test_two_trials_at_a_time_on_a_cluster(tmp_path: Path) -> None:
     """Ray: processes that leave and read stems at once."""
     places = DataPaths(cache=str(tmp_path / "cache"))
     options = TuneOptions(storage=str(tmp_path / "runs"), places=places, device="cpu")
-    view = tune(changed({**SHARED, "study.parallel": 2}), run_id="a", options=options)
+    view = tune(changed({**SHARED, "study.parallel": 2}), run_id="a", options=options).view
     assert view.summary.tuning.shared_flops > 0
     assert len(view.trials) > 3
     for record in view.trials:

@@ -67,7 +67,7 @@ def test_a_study_lives_on_an_object_store(
     bucket: str, tiny_data: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = TuneOptions(storage=bucket, executor="inline", command="subsettune tune x.yaml")
-    view = tune(mapping(tiny_data), run_id="one", options=options)
+    view = tune(mapping(tiny_data), run_id="one", options=options).view
     names = (Folder.at(bucket) / "one").names()
     assert {"manifest.json", "study.yaml", "report.html", "bundle", "optuna.journal", "trials.parquet"} <= set(names)
     segments = (Folder.at(bucket) / "one" / "optuna.journal").names()
@@ -81,7 +81,7 @@ def test_a_study_lives_on_an_object_store(
     assert cli.main(["export", "one", str(tmp_path / "bundle"), "--storage", bucket]) == 0
     assert Bundle.load(str(tmp_path / "bundle")).policy == Bundle.load(shown["bundle"]).policy
 
-    more = tune(mapping(tiny_data, trials=5), run_id="one", options=options)
+    more = tune(mapping(tiny_data, trials=5), run_id="one", options=options).view
     assert [t.name for t in more.trials] == [f"trial-{i:04d}" for i in range(5)]
     assert more.trials[:3] == view.trials
     assert more.reference == view.reference
@@ -118,7 +118,7 @@ def test_a_missing_segment_of_the_journal_is_told_and_nothing_is_lost(bucket: st
     with pytest.raises(StudyError, match=r"the journal s3://bucket/runs/three/optuna.journal lacks a segment"):
         tune(mapping(tiny_data, trials=4), run_id="three", options=options)
     folder.write("optuna.journal/00000001.jsonl", content)
-    assert len(tune(mapping(tiny_data, trials=4), run_id="three", options=options).trials) == 4
+    assert len(tune(mapping(tiny_data, trials=4), run_id="three", options=options).view.trials) == 4
     assert len(StudyFolder(bucket, "three").open().records("trial")) == 4
 
 
@@ -128,7 +128,7 @@ def test_a_missing_segment_of_the_journal_is_told_and_nothing_is_lost(bucket: st
 def test_runs_of_a_cluster_write_there_too(bucket: str, tiny_data: dict[str, str]) -> None:
     """Ray: Tune and the workers open the store themselves."""
     study = mapping(tiny_data)
-    there = tune(study, run_id="four", options=TuneOptions(storage=bucket))
-    here = tune(study, run_id="five", options=TuneOptions(storage=bucket, executor="inline"))
+    there = tune(study, run_id="four", options=TuneOptions(storage=bucket)).view
+    here = tune(study, run_id="five", options=TuneOptions(storage=bucket, executor="inline")).view
     assert [(t.metric, t.cause) for t in there.trials] == [(t.metric, t.cause) for t in here.trials]
     assert (Folder.at(bucket) / "four" / "tune").names() == []

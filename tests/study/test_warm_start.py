@@ -53,7 +53,7 @@ def own(home: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def told(home: Path) -> StudyView:
     """The study `tuesday`, begun with it."""
-    return tune(changed(TOLD), run_id="tuesday", options=options_in(home))
+    return tune(changed(TOLD), run_id="tuesday", options=options_in(home)).view
 
 
 def test_a_study_takes_the_finished_trials_of_another(home: Path, told: StudyView) -> None:
@@ -126,7 +126,7 @@ def test_an_interrupted_study_goes_on_as_it_began_though_the_earlier_one_is_gone
                 tune(changed(TOLD), run_id=run_id, options=options_in(own))
         if run_id == "gone":
             shutil.rmtree(own / "runs" / "monday")
-        found.append(tune(changed(TOLD), run_id=run_id, options=options_in(own)))
+        found.append(tune(changed(TOLD), run_id=run_id, options=options_in(own)).view)
     kept, gone = ([(trial.coordinates, trial.seed, trial.metric) for trial in view.trials] for view in found)
     assert kept == gone
     assert [one.run_id for one in found[1].summary.known_before] == ["monday"]

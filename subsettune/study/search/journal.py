@@ -4,13 +4,17 @@ Each trial carries two user attributes as plain JSON, written in one piece each:
 when it ends. They are enough to rebuild a search. Every trial that ends has the constraint `accuracy` (target minus
 score, at most 0 is feasible), whatever its state, and a value that is the cost of its *whole* policy: Optuna minimises,
 so a trial that was cut short must not look cheap.
+
+For those who look at it (`optuna-dashboard`) the study also has a name for that value, the constraint as a list, where
+the dashboard reads it, and the learning curve of each trial, a step for each thousandth of its own compute. None of
+these is ever read here.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import optuna
@@ -24,12 +28,16 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from subsettune import config, former_names
 from subsettune.config import FrozenDict
 from subsettune.errors import StudyError
+from subsettune.study.search.journal_storage import OwnJournal
 from subsettune.study.search.observations import Outcome, TrialRecord, to_plain_outcome
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.space import Space
 
 FIRST_PROPOSALS = 1  # of journals that do not name theirs
+METRIC_NAMES = ("compute_share",)  # of the value: compute of the whole policy as a share of the reference's
+CURVE_STEPS = 1000  # of a whole policy
 _CONSTRAINT = "accuracy"
+_CONSTRAINT_LIST = "constraints"  # where Optuna before version 5, and its dashboard, keep and read all of a trial
 _STATES = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "diverged": TrialState.COMPLETE}
 
 
@@ -69,10 +77,14 @@ class Journal:
         identity: Mapping[str, Any],
         proposals: int = FIRST_PROPOSALS,
     ) -> None:
+        self._storage = open_storage(storage)
+        self._together = storage.together if isinstance(storage, OwnJournal) else nullcontext
         with quiet():
             self._study = optuna.create_study(
-                storage=open_storage(storage), study_name=name, direction="minimize", load_if_exists=True
+                storage=self._storage, study_name=name, direction="minimize", load_if_exists=True
             )
+            if self._study.metric_names is None:
+                self._study.set_metric_names(list(METRIC_NAMES))
         self._check_identity(name, config.to_plain(identity))
         if not self._study.get_trials(deepcopy=False):
             self._study.set_user_attr("proposals", proposals)
@@ -124,21 +136,33 @@ class Journal:
 
     def end(self, record: TrialRecord, violation: float) -> None:
         """Write how a trial ended; `violation` is target minus score. Safe to repeat after a crash halfway."""
+        with self._together():
+            self._end(record, violation)
+
+    def _end(self, record: TrialRecord, violation: float) -> None:
         assert record.outcome is not None
         trial = self._trial(record.number)
         if "outcome" not in trial.user_attrs:
             trial.set_user_attr("outcome", to_plain_outcome(record))
-        _constrain(trial, violation)
+        self._constrain(trial, violation)
+        _report(trial, record)
         state = _STATES.get(record.outcome.cause, TrialState.FAIL)
-        if state is TrialState.PRUNED:
-            trial.report(record.cost, step=0)  # becomes the value of a pruned trial
-        self._tell(trial, record.cost if state is TrialState.COMPLETE else None, state)
+        if state is TrialState.PRUNED:  # whose value Optuna would take from the end of its curve
+            self._storage.set_trial_state_values(trial._trial_id, state, [record.cost])
+        else:
+            self._tell(trial, record.cost if state is TrialState.COMPLETE else None, state)
 
     def sweep(self, number: int, violation: float) -> None:
         """Close a trial that nobody will report on."""
         trial = self._trial(number)
-        _constrain(trial, violation)
+        self._constrain(trial, violation)
         self._tell(trial, None, TrialState.FAIL)
+
+    def _constrain(self, trial: Trial, violation: float) -> None:
+        if _CONSTRAINT not in trial.constraints:
+            trial.set_constraint(_CONSTRAINT, violation)
+        if _CONSTRAINT_LIST not in self._storage.get_trial_system_attrs(trial._trial_id):
+            self._storage.set_trial_system_attr(trial._trial_id, _CONSTRAINT_LIST, [violation])
 
     def _tell(self, trial: Trial, value: float | None, state: TrialState) -> None:
         with quiet():
@@ -158,9 +182,16 @@ class Journal:
             self._study.set_user_attr("skipped", value)
 
 
-def _constrain(trial: Trial, violation: float) -> None:
-    if _CONSTRAINT not in trial.constraints:
-        trial.set_constraint(_CONSTRAINT, violation)
+def _report(trial: Trial, record: TrialRecord) -> None:
+    """Write the learning curve, with the metric of a run that came to its end as the last point."""
+    assert record.outcome is not None
+    ended = record.outcome.metric if record.outcome.cause == "finished" else None
+    steps = {round(CURVE_STEPS * share): metric for share, metric in record.curve}
+    steps |= {} if ended is None else {CURVE_STEPS: ended}
+    known = trial.storage.get_trial(trial._trial_id).intermediate_values
+    for step, metric in steps.items():
+        if step not in known:
+            trial.report(metric, step=step)
 
 
 def _record(trial: FrozenTrial) -> TrialRecord:
@@ -231,6 +262,19 @@ def decode(axis: Coordinate, stored: Any) -> Any:
     if axis.kind in ("float", "int"):
         return stored
     return next(value for value in axis.values if encode(value) == stored)
+
+
+def look_at(backend: BaseJournalBackend, name: str) -> Study:
+    """The Optuna study of a journal that is only looked at: `ReadOnlyJournal`.
+
+    Raises:
+        StudyError: the journal cannot be read, or holds no study of that name.
+    """
+    with quiet():
+        try:
+            return optuna.load_study(study_name=name, storage=open_storage(backend))
+        except KeyError as error:
+            raise StudyError(f"the journal holds no study {name!r}. Give its folder the name that it had.") from error
 
 
 @contextmanager

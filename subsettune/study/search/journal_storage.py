@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from optuna.storages.journal import BaseJournalBackend
 
@@ -19,7 +21,7 @@ from subsettune.errors import StorageError, StudyError
 from subsettune.storage import Folder
 
 
-def journal_at(folder: Folder, name: str) -> BaseJournalBackend:
+def journal_at(folder: Folder, name: str) -> OwnJournal:
     """The journal of a study.
 
     Args:
@@ -32,7 +34,60 @@ def journal_at(folder: Folder, name: str) -> BaseJournalBackend:
     return FileJournal(Path(folder.path) / name) if folder.is_local else SegmentJournal(folder / name)
 
 
-class FileJournal(BaseJournalBackend):
+class OwnJournal(BaseJournalBackend):
+    """A journal of which this process is the sole writer.
+
+    Args:
+        logs: what it holds.
+    """
+
+    def __init__(self, logs: list[dict[str, Any]]) -> None:
+        self._logs = logs
+        self._held: list[str] | None = None
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """Entries from a number on."""
+        yield from self._logs[log_number_from:]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Add entries; they are on disk when this returns, or within `together` when that ends.
+
+        Raises:
+            StorageError: they cannot be written.
+        """
+        if not logs:
+            return
+        lines = [json.dumps(log, separators=(",", ":")) for log in logs]
+        if self._held is None:
+            self._write(lines)
+        else:
+            self._held += lines
+        self._logs += [json.loads(line) for line in lines]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write all that is added inside it at once: a file is synchronised, and an object written, one time.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        assert self._held is None, "what is written together is not nested"
+        held: list[str] = []
+        self._held = held
+        try:
+            yield
+        finally:
+            self._held = None
+            if held:
+                self._write(held)
+
+    @abstractmethod
+    def _write(self, lines: list[str]) -> None:
+        """Add lines to what is on disk."""
+
+
+@final
+class FileJournal(OwnJournal):
     """A journal in one local file, a line an entry.
 
     Args:
@@ -50,21 +105,11 @@ class FileJournal(BaseJournalBackend):
         except OSError as error:
             raise StorageError(f"{path} cannot be read: {error}. Make it readable.") from error
         whole = content[: content.rfind(b"\n") + 1]
-        self._logs = [_parse(line, f"{path}, line {i}") for i, line in enumerate(whole.splitlines(), 1)]
+        super().__init__([_parse(line, f"{path}, line {i}") for i, line in enumerate(whole.splitlines(), 1)])
         if len(whole) != len(content):
             os.truncate(path, len(whole))
 
-    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Entries from a number on."""
-        yield from self._logs[log_number_from:]
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add entries; they are on disk when this returns.
-
-        Raises:
-            StorageError: they cannot be written.
-        """
-        lines = [json.dumps(log, separators=(",", ":")) for log in logs]
+    def _write(self, lines: list[str]) -> None:
         try:
             with self._path.open("ab") as stream:
                 stream.write("".join(f"{line}\n" for line in lines).encode())
@@ -72,10 +117,10 @@ class FileJournal(BaseJournalBackend):
                 os.fsync(stream.fileno())
         except OSError as error:
             raise StorageError(f"{self._path} cannot be written: {error}. Give it room and go on.") from error
-        self._logs += [json.loads(line) for line in lines]
 
 
-class SegmentJournal(BaseJournalBackend):
+@final
+class SegmentJournal(OwnJournal):
     """A journal of numbered files, one for each append: object stores cannot append.
 
     Args:
@@ -87,26 +132,54 @@ class SegmentJournal(BaseJournalBackend):
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
-        self._logs: list[dict[str, Any]] = []
         names = [name for name in folder.names() if name.endswith(".jsonl")]
         if names != [_segment(i) for i in range(len(names))]:
             raise StudyError(f"the journal {folder} lacks a segment. Restore it from a copy.")
-        for name in names:
-            self._logs += [_parse(line, f"{folder}/{name}") for line in folder.read(name).splitlines()]
+        lines = ((name, line) for name in names for line in folder.read(name).splitlines())
+        super().__init__([_parse(line, f"{folder}/{name}") for name, line in lines])
         self._num_segments = len(names)
+
+    def _write(self, lines: list[str]) -> None:
+        self._folder.write(_segment(self._num_segments), "\n".join(lines).encode())
+        self._num_segments += 1
+
+
+@final
+class ReadOnlyJournal(BaseJournalBackend):
+    """A journal as it was when it was read; what a killed driver, or one that is writing, left torn is not in it.
+
+    Args:
+        folder: of the study.
+        name: see `journal_at`.
+
+    Raises:
+        StudyError: it is not there yet, or damaged.
+        StorageError: it cannot be read.
+    """
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self._where = f"{folder}/{name}"
+        if not folder.exists(name):
+            raise StudyError(f"{self._where} is not there: the search has not begun. Wait for its first trial.")
+        if not folder.is_local or Path(folder.path, name).is_dir():  # a copy of an object store's lies in a folder, too
+            self._logs = list(SegmentJournal(folder / name).read_logs(0))
+            return
+        content = folder.read(name)
+        whole = content[: content.rfind(b"\n") + 1]
+        self._logs = [_parse(line, f"{self._where}, line {i}") for i, line in enumerate(whole.splitlines(), 1)]
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """Entries from a number on."""
         yield from self._logs[log_number_from:]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add entries as a new segment."""
-        if not logs:
-            return
-        lines = [json.dumps(log, separators=(",", ":")) for log in logs]
-        self._folder.write(_segment(self._num_segments), "\n".join(lines).encode())
-        self._num_segments += 1
-        self._logs += [json.loads(line) for line in lines]
+        """Refuse: a study has one writer, its driver.
+
+        Raises:
+            StudyError: always.
+        """
+        advice = "Copy it first: optuna.copy_study, or a new study and its add_trials."
+        raise StudyError(f"{self._where} is only looked at: a trial added here would be none of the study. {advice}")
 
 
 def _segment(number: int) -> str:

@@ -763,7 +763,7 @@ def options(tmp_path: Path) -> TuneOptions:
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> StudyView:
     """A study that compared."""
-    return tune(changed(THREE), run_id="a", options=_options(tmp_path_factory.mktemp("compared")))
+    return tune(changed(THREE), run_id="a", options=_options(tmp_path_factory.mktemp("compared"))).view
 
 
 @pytest.fixture
@@ -844,8 +844,8 @@ def test_text_and_page_tell_the_same_verdicts(compared: StudyView) -> None:
 
 @pytest.mark.slow
 def test_verification_is_the_same_with_and_without_a_comparison(options: TuneOptions, names: list[str]) -> None:
-    with_one = tune(changed(THREE), run_id="a", options=options)
-    without = tune(changed({**THREE, "study.ablation_seeds": 0}), run_id="b", options=options)
+    with_one = tune(changed(THREE), run_id="a", options=options).view
+    without = tune(changed({**THREE, "study.ablation_seeds": 0}), run_id="b", options=options).view
     assert with_one.manifest.rounds == without.manifest.rounds
     assert with_one.manifest.winner == without.manifest.winner
     assert without.manifest.ablation is None
@@ -863,7 +863,7 @@ def test_the_test_split_is_not_touched(options: TuneOptions, names: list[str], m
         return batch(part, index)
 
     monkeypatch.setattr(Part, "batch", watched)
-    view = tune(changed({**WIDE, "study.ablation_seeds": 4}), run_id="a", options=options)
+    view = tune(changed({**WIDE, "study.ablation_seeds": 4}), run_id="a", options=options).view
     assert _of(names, "compare")
     assert touched == {"verify"}
     assert all(run.test_metric is None for run in view.ablation_runs)
@@ -872,7 +872,7 @@ def test_the_test_split_is_not_touched(options: TuneOptions, names: list[str], m
 @pytest.mark.slow
 def test_runs_of_verification_serve_again(options: TuneOptions, names: list[str]) -> None:
     """Those of the same policy with the same seeds, put on record here: what verification tests is not up to us."""
-    compared = tune(changed(THREE), run_id="a", options=options)
+    compared = tune(changed(THREE), run_id="a", options=options).view
     row = compared.ablation[_component("stratified")]
     assert row.policy is not None
     tune(changed({**THREE, "study.ablation_seeds": 0}), run_id="b", options=options)
@@ -881,7 +881,7 @@ def test_runs_of_verification_serve_again(options: TuneOptions, names: list[str]
     for run in [run for run in compared.ablation_runs if run.policy == row.policy][:2]:
         folder.add(replace(run, name=f"verify-candidate-x-seed-{run.seed}", **again))
     names.clear()
-    served = tune(changed(THREE), run_id="b", options=options)
+    served = tune(changed(THREE), run_id="b", options=options).view
     assert [name[-1] for name in _of(names, f"compare-stratified-{row.policy.key[:8]}")] == ["2"]
     assert served.ablation[_component("stratified")].differences == row.differences
 
@@ -897,7 +897,7 @@ def test_a_study_of_orders_entries_and_a_soup_says_of_each_whether_it_paid(optio
         "soup": {"choice": [0, 0.3]},
         "soup.workers": 2,
     }
-    view = tune(raw, run_id="a", options=options)
+    view = tune(raw, run_id="a", options=options).view
     contenders = ["selector stratified", "order selective_backprop", "transition prune", "soup soup"]
     assert _words(view.ablation) == contenders
     runs = {(run.policy.key, run.seed): run for run in (*view.ablation_runs, *view.verification)}
@@ -918,7 +918,7 @@ def test_a_study_of_orders_entries_and_a_soup_says_of_each_whether_it_paid(optio
     text = tables.result_text(view)
     assert max(len(line) for line in text.splitlines() if not line.startswith("/")) <= 80  # a path is not broken
     assert "order selective_backprop: " in text
-    again = tune(raw, run_id="a", options=options)
+    again = tune(raw, run_id="a", options=options).view
     assert again.summary == view.summary
 
 
@@ -927,7 +927,7 @@ def test_a_comparison_from_before_orders_were_compared_gets_the_rows_that_are_mi
     options: TuneOptions, names: list[str]
 ) -> None:
     raw = changed({**WIDE, "study.ablation_seeds": 2, "space.transition": {"choice": ["keep", "reset_optimizer"]}})
-    first = tune(raw, run_id="a", options=options)
+    first = tune(raw, run_id="a", options=options).view
     folder = StudyFolder(options.storage, "a").folder
     manifest = json.loads(folder.read("manifest.json"))
     rows = [row for row in manifest["ablation"]["rows"] if row.pop("kind") != "transition"]
@@ -944,7 +944,7 @@ def test_a_comparison_from_before_orders_were_compared_gets_the_rows_that_are_mi
     names.clear()
     assert _words(tune(raw, run_id="a", options=options).ablation) == ["selector stratified"]  # it was finished
     assert names == []
-    more = tune({**raw, "study": {**raw["study"], "ablation_seeds": 3}}, run_id="a", options=options)
+    more = tune({**raw, "study": {**raw["study"], "ablation_seeds": 3}}, run_id="a", options=options).view
     assert _words(more.ablation) == ["selector stratified", "transition reset_optimizer"]
     for component, row in more.ablation.items():
         assert row.differences[:2] == first.ablation[component].differences
@@ -953,7 +953,7 @@ def test_a_comparison_from_before_orders_were_compared_gets_the_rows_that_are_mi
 
 
 def test_a_space_of_random_alone_has_nothing_to_compare(options: TuneOptions, names: list[str]) -> None:
-    view = tune(changed({**WIDE, "space.selector": "random"}), run_id="a", options=options)
+    view = tune(changed({**WIDE, "space.selector": "random"}), run_id="a", options=options).view
     assert not _of(names, "compare")
     assert view.manifest.ablation is None
     assert view.summary.components == ()
@@ -984,7 +984,7 @@ def test_an_interrupted_comparison_goes_on_and_what_verification_found_is_known_
     waiting = [row for row in view.ablation.values() if row.verdict == "open"]
     assert waiting[0].reason.endswith(" runs are done")
     assert "not compared yet" in tables.result_text(view)
-    done = tune(study, run_id="a", options=options)
+    done = tune(study, run_id="a", options=options).view
     assert done.summary.status == "finished"
     assert done.manifest.winner == view.manifest.winner
     assert dict(done.verdicts) == dict(view.verdicts)
@@ -997,9 +997,9 @@ def test_an_interrupted_comparison_goes_on_and_what_verification_found_is_known_
 def test_a_finished_study_is_compared_on_demand_with_more_seeds_and_after_more_trials(
     options: TuneOptions, names: list[str]
 ) -> None:
-    without = tune(changed({**WIDE, "study.ablation_seeds": 0}), run_id="a", options=options)
+    without = tune(changed({**WIDE, "study.ablation_seeds": 0}), run_id="a", options=options).view
     names.clear()
-    first = tune(changed({**WIDE, "study.ablation_seeds": 4}), run_id="a", options=options)
+    first = tune(changed({**WIDE, "study.ablation_seeds": 4}), run_id="a", options=options).view
     assert names == _of(names, "compare") != []
     assert first.manifest.rounds == without.manifest.rounds
     assert _spent(first.ablation_runs) > 0
@@ -1007,11 +1007,11 @@ def test_a_finished_study_is_compared_on_demand_with_more_seeds_and_after_more_t
     assert tune(changed({**WIDE, "study.ablation_seeds": 4}), run_id="a", options=options).summary == first.summary
     assert tune(changed({**WIDE, "study.ablation_seeds": 2}), run_id="a", options=options).summary == first.summary
     assert names == []
-    second = tune(changed({**WIDE, "study.ablation_seeds": 5}), run_id="a", options=options)
+    second = tune(changed({**WIDE, "study.ablation_seeds": 5}), run_id="a", options=options).view
     assert len(names) == 2
     assert all(name.endswith("-seed-4") for name in names)
     assert second.ablation[_component("stratified")].policy == first.ablation[_component("stratified")].policy
-    third = tune(changed({**WIDE, "study.ablation_seeds": 5, "study.trials": 12}), run_id="a", options=options)
+    third = tune(changed({**WIDE, "study.ablation_seeds": 5, "study.trials": 12}), run_id="a", options=options).view
     assert third.manifest.ablation is not None
     assert third.manifest.ablation.trials_asked == 12
     assert third.ablation_runs[: len(second.ablation_runs)] == second.ablation_runs  # what was spent stays spent
@@ -1047,7 +1047,7 @@ def test_a_damaged_row_of_the_comparison_is_told(options: TuneOptions) -> None:
 def test_a_selector_that_fails_is_no_result_and_stops_nothing(options: TuneOptions) -> None:
     name = f"{__name__}:Broken"
     changes = {"study.trials": 12, "space.selector": {"choice": ["random", "stratified", name]}}
-    view = tune(changed(WIDE | changes), run_id="a", options=options)
+    view = tune(changed(WIDE | changes), run_id="a", options=options).view
     assert view.summary.status == "finished"
     row = view.ablation[_component(name)]
     assert (row.verdict, row.reason) == ("no_result", f"{name} failed with seed 0")
@@ -1069,7 +1069,7 @@ def test_a_regression_turns_the_sign(options: TuneOptions, tiny_data: dict[str, 
         "space.selector": {"choice": ["random", "kcenter"]},
         "space.budget": {"log": [0.4, 0.8]},
     }
-    view = tune(changed(changes), run_id="a", options=options)
+    view = tune(changed(changes), run_id="a", options=options).view
     row = view.ablation[_component("kcenter")]
     assert row.metric is not None
     assert row.baseline_metric is not None
@@ -1119,11 +1119,11 @@ def test_a_kill_loses_no_run_and_repeats_none(when: str, left: int, tmp_path: Pa
     broken = StudyFolder(str(tmp_path / "runs"), "a").open()
     assert len(broken.records("ablation")) == left
     study = changed({"task.tolerance": 0.5, "study.ablation_seeds": 5})
-    view = tune(study, run_id="a", options=_options(tmp_path))
+    view = tune(study, run_id="a", options=_options(tmp_path)).view
     assert names == _of(names, "compare")
     runs = view.ablation_runs
     assert len({(run.policy.key, run.seed) for run in runs}) == len(runs) == len(names) + left
     assert view.ablation_runs[:left] == broken.records("ablation")
     assert len(view.ablation[_component("stratified")].differences) == 5
-    whole = tune(study, run_id="b", options=_options(tmp_path))
+    whole = tune(study, run_id="b", options=_options(tmp_path)).view
     assert whole.ablation[_component("stratified")].differences == view.ablation[_component("stratified")].differences

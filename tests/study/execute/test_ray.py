@@ -423,8 +423,8 @@ def test_a_study_on_a_running_cluster_is_the_study_in_this_process(
     study["study"]["ablation_seeds"] = 3
     places = DataPaths(cache=str(tmp_path / "cache"))  # its own, or the references may be those of another test
     options = TuneOptions(storage=str(tmp_path / "there"), address=bench.address, places=places)
-    there = tune(study, run_id="one", options=options)
-    here = tune(study, run_id="one", options=TuneOptions(storage=str(tmp_path / "here"), executor="inline"))
+    there = tune(study, run_id="one", options=options).view
+    here = tune(study, run_id="one", options=TuneOptions(storage=str(tmp_path / "here"), executor="inline")).view
     assert [r.metric for r in there.reference] == [r.metric for r in here.reference]
     assert not any(r.cached for r in there.reference)
     assert there.target == here.target
@@ -442,13 +442,13 @@ def test_a_study_through_ray_client(bench: Bench, tiny_data: dict[str, str], tmp
         "import json, sys; from subsettune.api import TuneOptions, tune\n"
         "options = TuneOptions(storage='runs', address=sys.argv[1])\n"
         "view = tune(json.loads(sys.argv[2]), run_id='one', options=options)\n"
-        "print(json.dumps([[t.metric, t.cause] for t in view.trials]))"
+        "print(json.dumps([[t.metric, t.cause] for t in view.view.trials]))"
     )
     study = study_mapping(tiny_data)
     command = [sys.executable, "-c", code, f"ray://127.0.0.1:{CLIENT_PORT}", json.dumps(study)]
     there = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert there.returncode == 0, there.stderr
-    here = tune(study, run_id="one", options=TuneOptions(storage=str(tmp_path / "here"), executor="inline"))
+    here = tune(study, run_id="one", options=TuneOptions(storage=str(tmp_path / "here"), executor="inline")).view
     assert json.loads(there.stdout) == [[t.metric, t.cause] for t in here.trials]
 
 
@@ -527,7 +527,7 @@ def test_a_failed_trial_says_how_to_run_it_alone(study_file: Path) -> None:
     try:
         tune(study_file, run_id="fine", options=options)
         (study_file.parent / "order").write_text("raise")
-        view = tune(study_file, run_id="one", options=TuneOptions(storage=str(study_file.parent / "runs")))
+        view = tune(study_file, run_id="one", options=TuneOptions(storage=str(study_file.parent / "runs"))).view
     finally:
         os.chdir(before)
     assert {t.cause for t in view.trials} == {"failed"}

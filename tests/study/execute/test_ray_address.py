@@ -71,7 +71,7 @@ def test_an_address_from_the_environment_is_told_as_that(monkeypatch: pytest.Mon
         "no Ray cluster answers at '127.0.0.1:1' (RAY_ADDRESS): [Errno 111] Connection refused. Start one with "
         "`ray start --head`, or unset RAY_ADDRESS to run on this machine."
     )
-    inline = tune(changed({}), run_id="dead", options=TuneOptions(storage=str(tmp_path), executor="inline"))
+    inline = tune(changed({}), run_id="dead", options=TuneOptions(storage=str(tmp_path), executor="inline")).view
     assert inline.summary.status == "finished"
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.storages import JournalStorage
-from optuna.storages.journal import BaseJournalBackend
 
 from subsettune.errors import StudyError
 from subsettune.storage import Folder
-from subsettune.study.search.journal_storage import FileJournal, SegmentJournal, journal_at
+from subsettune.study.search.journal_storage import FileJournal, OwnJournal, ReadOnlyJournal, SegmentJournal, journal_at
 
 LOGS = [{"op": 1, "text": "a\nb"}, {"op": 2}, {"op": 3, "value": 0.1}]
 
 
-def opened(kind: str, folder: Path) -> BaseJournalBackend:
+def opened(kind: str, folder: Path) -> OwnJournal:
     return FileJournal(folder / "journal") if kind == "file" else SegmentJournal(Folder.at(folder / "segments"))
 
 
@@ -88,3 +88,36 @@ def test_an_empty_append_writes_nothing(tmp_path: Path) -> None:
     journal = SegmentJournal(Folder.at(tmp_path))
     journal.append_logs([])
     assert Folder.at(tmp_path).names() == []
+
+
+@pytest.mark.parametrize("kind", ["file", "segments"])
+def test_a_journal_that_is_only_looked_at_stays_as_it_is(kind: str, tmp_path: Path) -> None:
+    name = "journal" if kind == "file" else "segments"
+    opened(kind, tmp_path).append_logs(LOGS)
+    if kind == "file":
+        with (tmp_path / name).open("ab") as stream:
+            stream.write(b'{"op": 3')  # its driver is writing
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    found = ReadOnlyJournal(Folder.at(tmp_path), name)
+    assert list(found.read_logs(1)) == LOGS[1:]
+    message = f"{tmp_path}/{name} is only looked at: a trial added here would be none of the study. Copy it first"
+    with pytest.raises(StudyError, match=re.escape(message)):
+        found.append_logs(LOGS)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_journal_that_is_not_there_yet_is_told(tmp_path: Path) -> None:
+    message = f"{tmp_path}/journal is not there: the search has not begun. Wait for its first trial."
+    with pytest.raises(StudyError, match=re.escape(message)):
+        ReadOnlyJournal(Folder.at(tmp_path), "journal")
+
+
+@pytest.mark.parametrize("kind", ["file", "segments"])
+def test_what_is_written_together_is_seen_at_once_and_on_disk_at_the_end(kind: str, tmp_path: Path) -> None:
+    journal = opened(kind, tmp_path)
+    with journal.together():
+        journal.append_logs(LOGS[:1])
+        journal.append_logs(LOGS[1:])
+        assert list(journal.read_logs(0)) == LOGS
+        assert not any(path.is_file() for path in tmp_path.rglob("*"))
+    assert list(opened(kind, tmp_path).read_logs(0)) == LOGS

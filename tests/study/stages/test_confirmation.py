@@ -51,7 +51,7 @@ def folder(finished: Path, tmp_path: Path) -> Path:
 def confirm(folder: Path, changes: dict[str, Any] | None = None) -> StudyView:
     return tune(
         changed({**PASSES, **(changes or {})}), run_id="a", options=replace(options_at(folder), fresh_seeds=True)
-    )
+    ).view
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, is_spoilt: Spoil) -> list[str]:
@@ -257,9 +257,9 @@ def test_what_other_test_examples_would_say_is_told_of_every_policy_that_ran(fin
 
 def test_studies_of_one_test_split_are_numbered_and_say_so(tmp_path: Path) -> None:
     options = options_at(tmp_path)
-    first = tune(changed(PASSES), run_id="a", options=options)
-    second = tune(changed({**PASSES, "study.seed": 1}), run_id="b", options=options)
-    again = tune(changed(PASSES), run_id="a", options=options)
+    first = tune(changed(PASSES), run_id="a", options=options).view
+    second = tune(changed({**PASSES, "study.seed": 1}), run_id="b", options=options).view
+    again = tune(changed(PASSES), run_id="a", options=options).view
     assert (first.manifest.place, second.manifest.place, again.manifest.place) == (1, 2, 1)
     told = "This is the second study on this test split on this machine"
     assert told in " ".join(result_text(second).split())
@@ -270,5 +270,5 @@ def test_studies_of_one_test_split_are_numbered_and_say_so(tmp_path: Path) -> No
         f"{told}: that any of 2 passes a policy that does not match has a probability of at most 0.1," in bundle.readme
     )
     assert "Confirm what you keep with --fresh-seeds." in bundle.readme
-    confirmed = tune(changed({**PASSES, "study.seed": 1}), run_id="b", options=replace(options, fresh_seeds=True))
+    confirmed = tune(changed({**PASSES, "study.seed": 1}), run_id="b", options=replace(options, fresh_seeds=True)).view
     assert "Confirm what you keep" not in result_text(confirmed)
