@@ -14,10 +14,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.neural_network import MLPClassifier
 
-from subsettune import Bundle, DataPaths, TuneOptions, tune
+from subsettune import Bundle, DataPaths, Found, TuneOptions, tune
 from subsettune.data import load
 from subsettune.report.tables import result_text
-from subsettune.study.results.view import StudyView
 from subsettune.study.spec.definition import parse
 from subsettune.task import Task
 
@@ -36,7 +35,7 @@ def write_rare(path: Path, n: int = 1500) -> float:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> StudyView:
+def study(tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder = tmp_path_factory.mktemp("rare")
     assert 0.06 < write_rare(folder / "rare.npz") < 0.1
     raw: dict[str, Any] = {
@@ -73,7 +72,7 @@ def sklearn_scores(task: Task) -> dict[str, float]:
     return dict(zip(("roc_auc", "average_precision"), np.mean(found, axis=0).tolist(), strict=True))
 
 
-def test_the_reference_ranks_as_scikit_learn_s_network_does(study: StudyView) -> None:
+def test_the_reference_ranks_as_scikit_learn_s_network_does(study: Found) -> None:
     theirs = sklearn_scores(study.study.task)
     reference = study.summary.reference
     assert reference is not None
@@ -81,7 +80,7 @@ def test_the_reference_ranks_as_scikit_learn_s_network_does(study: StudyView) ->
     assert theirs["roc_auc"] > 0.85
 
 
-def test_the_study_says_what_ranks_can_and_cannot_tell(study: StudyView) -> None:
+def test_the_study_says_what_ranks_can_and_cannot_tell(study: Found) -> None:
     assert study.manifest.test_chance == 0.5
     assert study.summary.status == "finished"
     assert all(run.num_test == 0 for run in study.verification)
@@ -97,7 +96,7 @@ def test_the_study_says_what_ranks_can_and_cannot_tell(study: StudyView) -> None
     assert Bundle.load(study.summary.bundle).task.metric == "roc_auc"
 
 
-def test_most_answers_being_right_hides_what_is_looked_for(study: StudyView) -> None:
+def test_most_answers_being_right_hides_what_is_looked_for(study: Found) -> None:
     """Of accuracy, a constant answer is nearly as good; of ranks it is not: so they can tell a study something."""
     targets = load(study.study.task).test.targets
     reference = study.summary.reference
