@@ -21,6 +21,7 @@ POLICY_SCHEMA = 2
 READABLE_SCHEMAS = (1, 2)  # in the first, a transition was called an entry
 BATCHING = 2  # how a phase is cut into batches, part of what a run is; in the first, each round ended with a short one
 STARTING = ("transition", "transition_options", *former_names.PHASE_KEYS)  # keys that mean the start of a phase
+OWN = "own"  # owner of the hyperparameters that only a training function of the user's knows, as `own.dropout`
 SOUP = "soup"  # owner of the options of the soup, as `soup.workers`
 PRUNE = "prune"  # the transition that may be spread over several phases
 FULL, SUBSET = "full", "subset"

@@ -322,6 +322,8 @@ class Recipe:
         precision: `float32`, `bfloat16` (by autocast), or `auto`: bfloat16 where the device is a GPU.
         class_weights: factors of the losses by class: `balanced`, as rare as a class is in the training part, or a list
             of a number each in the order of the classes; their mean over the training part is made 1.
+        own: hyperparameters of a training function of the user's own (`task.train`), with their usual values; a space
+            searches them as `own.NAME`, and the function finds them as `run.recipe.own["NAME"]`.
         ema: decay of a moving average of the weights, which then is what is measured and kept; null for none.
     """
 
@@ -340,6 +342,7 @@ class Recipe:
     augment: Augment = setting(Augment())
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     class_weights: Literal["balanced"] | tuple[float, ...] | None = setting(None, rule=WEIGHTS_RULE)
+    own: FrozenDict = setting(FrozenDict())
     ema: float | None = setting(None, rule=Rule("in (0, 1)", lambda v: 0 < v < 1, "Usual are 0.99 to 0.9999."))
 
     def __post_init__(self) -> None:
@@ -356,8 +359,8 @@ class Recipe:
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain form. What is new stands in it where it is given: what does nothing changes no key."""
-        new = ("class_weights", "ema")
-        names = [name for name in Recipe.__dataclass_fields__ if name not in new or getattr(self, name) is not None]
+        new = {"class_weights": None, "ema": None, "own": FrozenDict()}
+        names = [name for name in Recipe.__dataclass_fields__ if name not in new or getattr(self, name) != new[name]]
         return {name: config.to_plain(getattr(self, name)) for name in names}
 
     def _check_lbfgs(self) -> None:
@@ -370,7 +373,7 @@ class Recipe:
             raise ConfigError(tuple(mistakes))
 
     def override(self, changes: Mapping[str, Any]) -> Recipe:
-        """The recipe with some keys replaced; `augment.flip`-like dotted keys are not needed, mappings replace whole.
+        """The recipe with some keys replaced; mappings replace whole, but for `own`, whose keys are replaced each.
 
         A new optimizer drops the settings that only the old one understood (momentum, nesterov, optimizer_options).
 
@@ -385,11 +388,12 @@ class Recipe:
         if changes.get("optimizer", self.optimizer) != self.optimizer:
             for key in OPTIMIZER_KEYS:
                 del plain[key]
+        changes = {**changes, "own": {**self.own, **changes["own"]}} if "own" in changes else changes
         return config.build(Recipe, {**plain, **changes})
 
 
 # The budget decides on epochs; the others are mappings and lists.
-UNSEARCHABLE = ("epochs", "augment", "optimizer_options", "schedule_options", "class_weights")
+UNSEARCHABLE = ("epochs", "augment", "optimizer_options", "schedule_options", "class_weights", "own")
 RECIPE_KEYS = tuple(name for name in Recipe.__dataclass_fields__ if name not in UNSEARCHABLE)
 
 
@@ -520,6 +524,9 @@ class Task:
     def _own_mistakes(self) -> list[Mistake]:
         """Keys of a training function without one, and one that does not say how many examples it has."""
         given = [key for key in OWN_KEYS[1:] if getattr(self, key) not in (None, FrozenDict())]
+        if self.train is None and self.recipe.own:
+            message = "own means nothing without task.train, whose function reads it. Remove the key."
+            return [Mistake(("recipe", "own"), message)]
         if self.train is None:
             return [Mistake((key,), f"{key} means nothing without train. Remove the key.") for key in given]
         if self.examples is None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from subsettune.facts import TaskFacts
-from subsettune.policy import Phase, Policy, Soup
+from subsettune.policy import OWN, Phase, Policy, Soup
 from subsettune.registry import METRICS
 
 NOTHING = "-"
@@ -159,7 +159,8 @@ def describe(policy: Policy, facts: TaskFacts | None = None) -> str:
         policy: what to describe, or its JSON form.
         facts: of the task; adds the number of examples in each subset.
     """
-    details = [_setting(name, value) for name, value in policy.recipe.items()]
+    recipe = {**policy.recipe, **policy.recipe.get(OWN, {})}  # whose own hyperparameters have names of their own
+    details = [_setting(name, value) for name, value in recipe.items() if name != OWN]
     details += [_transition(phase) for phase in policy.phases[1:] if phase.transition != "keep"]
     phases = f"{_phases(policy, facts)}{_order(policy)}"
     return "; ".join([phases, *([", ".join(details)] if details else [])])

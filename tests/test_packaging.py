@@ -68,7 +68,9 @@ def test_each_larger_extra_holds_the_smaller() -> None:
     inside = {
         name: {extra for r in found if r.name == "subsettune" for extra in r.extras} for name, found in EXTRAS.items()
     }
-    assert inside == {"images": set(), "tune": {"images"}, "test": {"tune"}} | {host: {"tune"} for host in (*HOSTS, *FRAMEWORKS)}
+    assert inside == {"images": set(), "tune": {"images"}, "test": {"tune"}} | {
+        host: {"tune"} for host in (*HOSTS, *FRAMEWORKS)
+    }
 
 
 def test_the_constraints_pin_all_that_the_tests_install() -> None:

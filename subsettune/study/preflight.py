@@ -137,6 +137,10 @@ def stable_shares(space: Space, recipe: Recipe) -> dict[str, float]:
 
 def _refuse_idle_sharing(study: Study, space: Space) -> None:
     """Refuse `share_prefixes` where no two trials could share anything: it would only keep them from being stopped."""
+    if study.study.share_prefixes and study.task.is_own:
+        advice = "Its runs keep what they like, and nobody else can begin from that."
+        message = config.must("share_prefixes", "false with task.train", True, advice)
+        raise ConfigError((Mistake(("study", "share_prefixes"), message),))
     found = stable_shares(space, study.task.recipe)
     if study.study.share_prefixes and not any(found.values()):
         advice = (

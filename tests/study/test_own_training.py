@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from places import ROOT, SUPPORT
 
-from subsettune import Bundle, TuneOptions, train, tune
+from subsettune import Bundle, TuneOptions, load_study, train, tune
 from subsettune.cli import main
 from subsettune.data import DataPaths
 from subsettune.errors import ConfigError
 from subsettune.study.plan import plan
 from subsettune.study.preflight import resolve_study
 from subsettune.study.spec.definition import parse
+from subsettune.text import describe
 
 SPACE = {
     "budget": {"log": [0.1, 0.9]},
@@ -165,6 +167,52 @@ def test_what_a_function_cannot_follow_is_told_before(tmp_path: Path) -> None:
     assert told["space.soup"].startswith(
         "soup must be 0 with task.train: it averages networks that our own loop trains."
     )
+
+
+def test_hyperparameters_of_its_own_are_searched(tmp_path: Path) -> None:
+    space = {**SPACE, "own.dropout": {"uniform": [0.0, 0.5]}}
+    study = _study(space=space)
+    study["task"]["recipe"] |= {"own": {"dropout": 0.2, "width": 64}}
+    options = TuneOptions(storage=str(tmp_path), executor="inline", places=DataPaths(cache=str(tmp_path / "cache")))
+    found = tune(study, run_id="own", options=options)
+    tried = [trial.coordinates["own.dropout"] for trial in found.view.trials]
+    assert 0.2 in tried  # the recipe itself is tried
+    assert len(set(tried)) > 3
+    trial = found.view.trials[-1]
+    assert trial.policy.recipe["own"] == {"dropout": trial.coordinates["own.dropout"]}
+    assert found.study.task.recipe.override(trial.policy.recipe).own["width"] == 64
+    if found.summary.verified:
+        assert "dropout" in describe(found.bundle.policy)
+
+
+def test_mistakes_in_hyperparameters_of_its_own() -> None:
+    study = _study(space={**SPACE, "own.dropuot": {"uniform": [0.0, 0.5]}})
+    study["task"]["recipe"] |= {"own": {"dropout": 0.2}}
+    message = (
+        "own.dropuot must be one of the keys of task.recipe.own, got ['dropout']. Write its usual value there. Did"
+    )
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        parse(study)
+    recipe = {"lr": 0.1, "batch_size": 16, "epochs": 20, "own": {"width": 1}}
+    task = {"data": {"source": "digits"}, "model": {"name": "mlp"}, "recipe": recipe, "tolerance": 0.1}
+    with pytest.raises(ConfigError, match=r"own means nothing without task\.train, whose function reads it"):
+        parse({"task": task, "space": SPACE})
+
+
+def test_prefixes_are_not_shared(tmp_path: Path) -> None:
+    study = _study()
+    study["study"]["share_prefixes"] = True
+    with pytest.raises(ConfigError, match=r"share_prefixes must be false with task\.train, got True"):
+        resolve_study(parse(study), DataPaths(cache=str(tmp_path)))
+
+
+def test_a_metric_under_a_name_of_its_own(tmp_path: Path) -> None:
+    metric = {"name": "bleu", "higher_is_better": True}
+    options = TuneOptions(storage=str(tmp_path), executor="inline", places=DataPaths(cache=str(tmp_path / "cache")))
+    found = tune(_study(metric=metric), run_id="bleu", options=options)
+    assert "bleu" in found.summary.headline
+    assert json.loads((tmp_path / "bleu" / "manifest.json").read_text())["study"]["task"]["metric"] == metric
+    assert load_study("bleu", storage=str(tmp_path)).study == found.study
 
 
 def test_q_needs_what_it_is_made_of(tmp_path: Path) -> None:

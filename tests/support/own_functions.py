@@ -108,6 +108,7 @@ def made_up(run: Run) -> None:
     steps = sum(len(index) for index, _ in run.batches())
     noise = np.random.default_rng([run.seed, steps]).normal(0, 0.002, 2)
     value = 0.9 - 0.6 * np.exp(-steps / 400) - 0.02 * np.log(run.recipe.lr / 0.1) ** 2
+    value -= 0.3 * run.recipe.own.get("dropout", 0.0)
     run.finish(validation=float(value + noise[0]), test=float(value + noise[1]))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from subsettune.config import FrozenDict
+from subsettune.policy import OWN
 from subsettune.study.search.encoding import Encoding
 from subsettune.study.search.kernel import Array
 from subsettune.study.search.observations import PolicyObservations
@@ -120,7 +121,8 @@ def _frame(encoding: Encoding, known: Known) -> Frame:
 
 def _is_hyper(axis: Coordinate) -> bool:
     """Whether an axis is a hyperparameter of the recipe that has a scale."""
-    return axis.name not in COORDINATES and "." not in axis.name and axis.kind != "choice" and not axis.is_single
+    is_of_recipe = axis.name not in COORDINATES and ("." not in axis.name or axis.name.startswith(f"{OWN}."))
+    return is_of_recipe and axis.kind != "choice" and not axis.is_single
 
 
 def _log_budgets(axis: Coordinate, places: Array) -> Array:

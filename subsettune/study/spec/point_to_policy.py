@@ -14,7 +14,7 @@ from subsettune import config
 from subsettune.config import FrozenDict
 from subsettune.errors import ConfigError, Mistake
 from subsettune.facts import TaskFacts
-from subsettune.policy import FULL, SOUP, SUBSET, Phase, Policy, Soup, num_choices, share_of_q
+from subsettune.policy import FULL, OWN, SOUP, SUBSET, Phase, Policy, Soup, num_choices, share_of_q
 from subsettune.registry import TRANSITIONS
 from subsettune.study.spec.kinds import KINDS
 
@@ -29,7 +29,8 @@ def from_coordinates(coordinates: Mapping[str, Any], facts: TaskFacts) -> Policy
         coordinates: `arm`; `budget`, a share of the reference's compute; for the arm `subset` also `switch` and
             `subset_share` or `q`, and if given `steps`, `growth`, `reselect`, `selector`, `order`, `transition`,
             `soup`, and options of a selector, order or transition as `OWNER.OPTION`. Every other key is a
-            hyperparameter of the recipe. Keys of the other arm, and options of other owners, are ignored.
+            hyperparameter of the recipe, `own.NAME` one of its `own`. Keys of the other arm, and options of other
+            owners, are ignored.
         facts: of the task.
 
     Returns:
@@ -45,7 +46,9 @@ def from_coordinates(coordinates: Mapping[str, Any], facts: TaskFacts) -> Policy
         ConfigError: a coordinate is missing or out of range, or `q` needs more examples than there are.
     """
     arm = coordinates.get("arm", SUBSET if "switch" in coordinates else FULL)
-    recipe = FrozenDict({key: value for key, value in coordinates.items() if key not in COORDINATES and "." not in key})
+    own = _options(coordinates, OWN)
+    plain = {key: value for key, value in coordinates.items() if key not in COORDINATES and "." not in key}
+    recipe = FrozenDict({**plain, OWN: FrozenDict(own)} if own else plain)
     missing = [key for key in (("budget",) if arm == FULL else ("budget", "switch")) if key not in coordinates]
     if missing:
         raise ConfigError(f"coordinates must have {' and '.join(missing)}, got {sorted(coordinates)}.")

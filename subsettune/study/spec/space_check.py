@@ -11,8 +11,9 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from subsettune.errors import ConfigError, Mistake
-from subsettune.policy import SOUP
+from subsettune.config import must
+from subsettune.errors import ConfigError, Mistake, did_you_mean
+from subsettune.policy import OWN, SOUP
 from subsettune.study.spec import components
 from subsettune.study.spec.coordinate import Coordinate
 from subsettune.study.spec.kinds import OWNING
@@ -42,9 +43,20 @@ def mistakes_in_space(raw: Mapping[str, Any], task: Task | None) -> list[Mistake
     for axis in space.coordinates:
         if axis.name in RECIPE_KEYS:
             found |= dict.fromkeys(_mistakes_on_axis(axis, space, task))
+        elif axis.name.startswith(f"{OWN}."):
+            found |= dict.fromkeys(_mistakes_on_own(axis, task))
         elif "." in axis.name:
             found |= dict.fromkeys(_mistakes_on_option(axis, space))
     return list(found)
+
+
+def _mistakes_on_own(axis: Coordinate, task: Task | None) -> Iterator[Mistake]:
+    """A hyperparameter of the user's own has its usual value in the recipe, which a search needs to begin with."""
+    name = axis.name.partition(".")[2]
+    if task is not None and name not in task.recipe.own:
+        known = task.recipe.own
+        advice = f"Write its usual value there. {did_you_mean(name, known)}".rstrip()
+        yield Mistake(("space", axis.name), must(axis.name, "one of the keys of task.recipe.own", list(known), advice))
 
 
 def _mistakes_on_option(axis: Coordinate, space: Space) -> Iterator[Mistake]:

@@ -14,7 +14,7 @@ from typing import Any
 from subsettune import config
 from subsettune.config import FrozenDict, Path, must, unknown_key
 from subsettune.errors import ConfigError, Mistake, did_you_mean, nearest
-from subsettune.policy import FULL, PRUNE, SOUP, SUBSET
+from subsettune.policy import FULL, OWN, PRUNE, SOUP, SUBSET
 from subsettune.study.spec.coordinate import SELECTION_ONLY, Coordinate, Scale, implied, kind_of
 from subsettune.study.spec.kinds import KINDS, ORDER, OWNING, TRANSITION
 from subsettune.study.spec.point_to_policy import COORDINATES
@@ -291,6 +291,8 @@ class _Reader:
     def _check_option(self, name: str) -> None:
         """`OWNER.OPTION` needs its owner in the space."""
         owner = name.rpartition(".")[0]
+        if owner == OWN:
+            return  # the task knows them
         if owner == SOUP:
             self._check_soup(name)
         elif kind_of(owner, self._axes) is None and all(kind in self._axes for kind in self._seen & OWNING.keys()):

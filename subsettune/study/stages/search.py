@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from subsettune import config
 from subsettune.config import FrozenDict
-from subsettune.policy import FULL
+from subsettune.policy import FULL, OWN
 from subsettune.study.context import STEMS_BYTES, StudyContext
 from subsettune.study.execute.requests import Pause, RunRequest
 from subsettune.study.execute.sequence import RunSource
@@ -117,7 +117,8 @@ class SearchStage:
 def recipe_values(space: Space, recipe: Recipe) -> FrozenDict:
     """What the conventional recipe has for the hyperparameters of a space, as far as it says."""
     names = (axis.name for axis in space.coordinates if axis.name in Recipe.__dataclass_fields__)
-    return FrozenDict({name: value for name in names if (value := getattr(recipe, name)) is not None})
+    known = {name: value for name in names if (value := getattr(recipe, name)) is not None}
+    return FrozenDict({**known, **{f"{OWN}.{name}": value for name, value in recipe.own.items()}})
 
 
 class TrialSource:
