@@ -32,6 +32,7 @@ from subsettune.task import Task
 from subsettune.text import metric_name
 from subsettune.train import metrics
 from subsettune.train.loop import user_code_of
+from subsettune.train.objective import positive_class
 
 
 class ReferenceStage:
@@ -64,7 +65,8 @@ class ReferenceStage:
         context.note(target=target, noise=spread(records), test_chance=test_chance)
 
     def _chance(self, part: Part) -> float | None:
-        return metrics.chance(self.context.task.metric, part.targets, self.context.data.num_outputs)
+        task, data = self.context.task, self.context.data
+        return metrics.chance(task.metric, part.targets, data.num_outputs, positive_class(task, data))
 
     def _take_cached(self, seed: int) -> bool:
         """Whether the cache holds the run; it is then on record."""

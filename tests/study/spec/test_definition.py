@@ -69,8 +69,8 @@ def test_all_mistakes_come_at_once_with_their_lines(tmp_path: Path) -> None:
     assert _messages(tmp_path, text + "study: {trials: 0}\nextra: 1\n") == [
         "line 10, extra: unknown key. Known keys: space, study, task.",
         "line 4, task.recipe.lrr: unknown key. Did you mean 'lr'? Known keys: augment, batch_size, class_weights, ema, "
-        "epochs, grad_clip, label_smoothing, lr, momentum, nesterov, optimizer, optimizer_options, precision, schedule, "
-        "schedule_options, weight_decay.",
+        "epochs, grad_clip, label_smoothing, lr, momentum, nesterov, optimizer, optimizer_options, precision, "
+        "schedule, schedule_options, weight_decay.",
         "line 4, task.recipe.lr: lr must be positive, got -1.0.",
         "line 5, task.tolerance: tolerance must be positive, got 0.0.",
         "line 9, study.trials: trials must be at least 1, got 0.",
