@@ -1,4 +1,4 @@
-"""What a study file may name: selectors, orders, transitions, models and data sets, each in a line with its options."""
+"""What a study file may name: selectors, orders, transitions, metrics, models and data, each in a line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 import typing
 from typing import Any
 
-from subsettune.registry import DATASETS, MODELS, ORDERS, SELECTORS, TRANSITIONS, Registry
+from subsettune.registry import DATASETS, METRICS, MODELS, ORDERS, OWN_METRICS, SELECTORS, TRANSITIONS, Registry
 
 DATA = {
     **DATASETS,
@@ -25,12 +25,14 @@ def rows(what: str) -> list[dict[str, Any]]:
     """Rows of name, about and options.
 
     Args:
-        what: `selector`, `order`, `transition`, `model` or `data`.
+        what: `selector`, `order`, `transition`, `metric`, `model` or `data`.
     """
     if what in COMPONENTS:
         return _components(COMPONENTS[what])
     if what == "model":
         return _models()
+    if what == "metric":
+        return _metrics()
     assert what == "data", what
     return [{"name": name, "about": about} for name, about in DATA.items()]
 
@@ -45,6 +47,17 @@ def _components(known: Registry) -> list[dict[str, Any]]:
     written = f"Options are written {known.what.upper()}.OPTION in a space, and {known.what}_options in a policy"
     about = f"your own: a subclass of {known.base.replace(':', '.')}. {written}."
     return [*found, {"name": known.user_code, "about": about}]
+
+
+def _metrics() -> list[dict[str, Any]]:
+    """With the kinds of tasks that they suit, their direction, and whether they speak of other test examples."""
+    found = []
+    for name, metric in METRICS.items():
+        better = "higher" if metric.higher_is_better else "lower"
+        bound = "" if metric.mean_of else "; no mean over examples, so that no bound for other test examples is given"
+        found.append({"name": name, "about": f"{metric.words}, {better} is better: {', '.join(metric.tasks)}{bound}"})
+    own = "your own: function(targets, outputs) of NumPy arrays, one number; {name: ..., higher_is_better: true}"
+    return [*found, {"name": OWN_METRICS.user_code, "about": own}]
 
 
 def _models() -> list[dict[str, Any]]:

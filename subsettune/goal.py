@@ -20,8 +20,9 @@ KIND_RULE = Rule(f"one of {', '.join(KINDS)}", lambda kind: kind in ("", *KINDS)
 LOSS_RULE = Rule("package.module:function", lambda name: ":" in name, "Leave it out for the usual one.")
 WEIGHTS_RULE = Rule(
     "balanced, or a list of positive numbers, one a class",
-    lambda v: v == "balanced" or (len(v) > 1 and all(weight > 0 for weight in v)),
+    lambda v: v == "balanced" if isinstance(v, str) else len(v) > 1 and all(weight > 0 for weight in v),
 )
+LOOKS_FOR = ("roc_auc", "average_precision")  # metrics that look for one of two classes
 PARTS = ("name", "higher_is_better")  # of a metric of the user's own
 
 
@@ -92,6 +93,15 @@ def metric_mistakes(metric: str, own: OwnMetric | None, kind: str, tolerance: fl
         yield Mistake(("metric",), must("metric", rule, metric, f"It is for {others}: mend it, or kind."))
     elif known is not None and known.is_share and tolerance >= 1:
         yield Mistake(("tolerance",), must("tolerance", "below 1", tolerance, "Write 0.01 for 1 %."))
+
+
+def positive_mistakes(metric: str, kind: str, positive: str | int | None) -> Iterator[Mistake]:
+    """A class that is looked for, where the metric looks for none."""
+    if positive is not None and (metric not in LOOKS_FOR or kind != "classification"):
+        message = (
+            f"positive means nothing to {metric} of {_a(kind)}. It is for {' and '.join(LOOKS_FOR)} of two classes."
+        )
+        yield Mistake(("positive",), message)
 
 
 def loss_mistakes(loss: str | None, kind: str, given: Mapping[str, bool]) -> Iterator[Mistake]:

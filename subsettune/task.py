@@ -32,6 +32,7 @@ from subsettune.goal import (
     loss_mistakes,
     metric_mistakes,
     metric_parts,
+    positive_mistakes,
     usual_kind,
 )
 from subsettune.registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Metric
@@ -341,7 +342,7 @@ class Recipe:
     label_smoothing: float = setting(0.0, rule=Rule("in [0, 1)", lambda v: 0 <= v < 1))
     augment: Augment = setting(Augment())
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
-    class_weights: Literal["balanced"] | tuple[float, ...] | None = setting(None, rule=WEIGHTS_RULE)
+    class_weights: tuple[float, ...] | str | None = setting(None, rule=WEIGHTS_RULE)
     own: FrozenDict = setting(FrozenDict())
     ema: float | None = setting(None, rule=Rule("in (0, 1)", lambda v: 0 < v < 1, "Usual are 0.99 to 0.9999."))
 
@@ -442,6 +443,8 @@ class Task:
             first, and classification for one of the user's own.
         loss: `package.module:function` of outputs and targets, in place of the cross-entropy (of each label of several)
             or the squared error.
+        positive: of roc_auc and average_precision of two classes, the name of the one that is looked for; default: the
+            second in the order of the names.
         own_metric: what `metric` says of one of the user's own beside its name.
     """
 
@@ -454,6 +457,7 @@ class Task:
     distortion: Corruption = setting(Corruption())
     kind: str = setting("", rule=KIND_RULE)
     loss: str | None = setting(None, rule=LOSS_RULE)
+    positive: str | int | None = None
     own_metric: OwnMetric | None = None
     train: str | None = setting(None, rule=_TRAIN)
     train_options: FrozenDict = setting(FrozenDict())
@@ -498,6 +502,7 @@ class Task:
             *metric_mistakes(self.metric, self.own_metric, self.kind, self.tolerance),
             *loss_mistakes(self.loss, self.kind, of_loss),
             *self._own_mistakes(),
+            *positive_mistakes(self.metric, self.kind, self.positive),
         ]
         if self.kind != "classification" and self.distortion.flip_labels:
             message = f"flip_labels means nothing to {self.kind}, which has no classes. Remove the key."
@@ -511,6 +516,7 @@ class Task:
             "distortion": self.distortion.is_off,
             "kind": self.kind == usual_kind(self.metric),
             "loss": self.loss is None,
+            "positive": self.positive is None,
             "own_metric": True,
             **{key: getattr(self, key) in (None, FrozenDict()) for key in OWN_KEYS},
             **({"data": not self.has_data, "model": True, "split": True} if self.is_own else {}),
@@ -581,14 +587,15 @@ class Task:
 
     @property
     def counts_examples(self) -> bool:
-        """Whether the metric is a share of answers that are right, or nearly."""
-        return self.own_metric is None and self.judged.has_steps
+        """Whether the metric is a share of examples whose answer is right, or nearly."""
+        is_of_labels = self.kind == "multilabel" and self.metric != "subset_accuracy"
+        return self.own_metric is None and self.judged.has_steps and not is_of_labels
 
     @property
     def run_identity(self) -> dict[str, Any]:
         """What a run depends on: neither the tolerance nor what the fingerprint of the data tells."""
         told = {name: getattr(self, name) for name in ("data", "split", "model", "recipe", "metric")}
-        told |= {} if self.loss is None else {"loss": self.loss}
+        told |= {name: value for name in ("loss", "positive") if (value := getattr(self, name)) is not None}
         return {**told, "own": {key: getattr(self, key) for key in OWN_KEYS}} if self.is_own else told
 
     @property

@@ -66,7 +66,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"recipe": {**RECIPE, "class_weights": [1, -1]}},
         "class_weights must be balanced, or a list of positive numbers, one a class, got (1.0, -1.0).",
     ),
-    ({"recipe": {**RECIPE, "class_weights": "even"}}, "class_weights must be"),
+    ({"recipe": {**RECIPE, "class_weights": "even"}}, "positive numbers, one a class, got 'even'."),
+    ({"recipe": {**RECIPE, "class_weights": 2}}, "class_weights must be a list, got 2."),
     ({"recipe": {**RECIPE, "ema": 1.0}}, "ema must be in (0, 1), got 1.0. Usual are 0.99 to 0.9999."),
 ]
 

@@ -236,6 +236,7 @@ def _add_name_commands(to: Any) -> None:
         ("selectors", "List the selectors that a study file may name: who chooses a subset."),
         ("orders", "List the orders that a study file may name: which examples of the pool come next."),
         ("transitions", "List the transitions that a study file may name: what happens to the network at the switch."),
+        ("metrics", "List the metrics that a study file may name: what a task is judged by, of each kind."),
         ("models", "List the models that a study file may name, with their options."),
         ("data", "List the data sets that a study file may name, and how to bring your own."),
     ):

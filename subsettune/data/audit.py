@@ -28,7 +28,7 @@ class Audit:
         source: what was found when the source was read.
         sizes: examples of each part.
         split: where validation and test part come from, in a sentence.
-        classes: by name, its examples in each part; empty for a regression.
+        classes: by name, its examples in each part; those of each label of several; empty for a regression.
         shared: by `part, other part`: examples of the first whose input stands in the other too.
         warnings: sentences that somebody should read before a number of the study is believed.
     """
@@ -67,6 +67,10 @@ def audit(data: TaskData, split: Split) -> Audit:
 
 
 def _classes(data: TaskData, parts: dict[str, Part]) -> dict[str, dict[str, int]]:
+    """Examples of each class in each part; of several labels an example, those that have each."""
+    if data.kind == "multilabel":
+        marks = {name: part.targets.sum(dim=0).long().tolist() for name, part in parts.items()}
+        return {f"label {j}": {name: each[j] for name, each in marks.items()} for j in range(data.num_outputs)}
     counts = {
         name: torch.bincount(part.targets, minlength=data.num_classes).tolist()
         for name, part in (parts.items() if data.num_classes else ())

@@ -14,6 +14,7 @@ from subsettune.train import metrics
 from subsettune.train.account import Stopwatch
 from subsettune.train.job import RunJob
 from subsettune.train.learner import Learner
+from subsettune.train.objective import positive_class
 from subsettune.train.options import RunOptions
 from subsettune.train.result import CurvePoint, SwitchPoint, finite_or_none
 from subsettune.train.run_state import RunState
@@ -68,7 +69,8 @@ class Evaluator:
         """The task's metric on a split; NaN if an output is not finite. Of the test split it keeps every example's."""
         part, name = getattr(self.job.data, split), self.job.task.metric
         outputs, targets = self.learner.predictions(part)
-        value = metrics.metric(name, outputs, targets, self.job.data.num_outputs)
+        data = self.job.data
+        value = metrics.metric(name, outputs, targets, data.num_outputs, positive_class(self.job.task, data))
         if split == "test" and math.isfinite(value):
             self.state.test_examples = metrics.contributions(name, outputs, targets)
         self._charge(len(part))

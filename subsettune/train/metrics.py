@@ -72,7 +72,7 @@ def _losses(task: Task, outputs: Tensor, targets: Tensor, label_smoothing: float
     return functional.mse_loss(outputs.reshape(targets.shape), targets, reduction=reduction)
 
 
-def metric(name: str, outputs: Tensor, targets: Tensor, num_outputs: int) -> float:
+def metric(name: str, outputs: Tensor, targets: Tensor, num_outputs: int, positive: int = 1) -> float:
     """A metric over a whole split.
 
     Args:
@@ -84,6 +84,7 @@ def metric(name: str, outputs: Tensor, targets: Tensor, num_outputs: int) -> flo
         outputs: (n, M) logits or values.
         targets: (n,) int64 classes, (n, M) float labels of 0 and 1, or values like the outputs.
         num_outputs: M.
+        positive: which of two classes roc_auc and average_precision look for.
 
     Returns:
         The metric; NaN if any output is not a finite number.
@@ -99,8 +100,11 @@ def metric(name: str, outputs: Tensor, targets: Tensor, num_outputs: int) -> flo
         values = targets.double()
         difference = outputs.reshape(targets.shape).double() - values
         return ERRORS[name](difference) if name in ERRORS else _explained(difference, values)
-    is_labels = targets.dim() == 2
-    return float(_of_labels(name, outputs, targets) if is_labels else _of_classes(name, outputs, targets, num_outputs))
+    if targets.dim() == 2:
+        return float(_of_labels(name, outputs, targets))
+    if name in ranking.CURVES:
+        return ranking.over_classes(name, outputs.double(), targets, positive)
+    return float(_of_classes(name, outputs, targets, num_outputs))
 
 
 def _explained(difference: Tensor, values: Tensor) -> float:
@@ -112,8 +116,6 @@ def _explained(difference: Tensor, values: Tensor) -> float:
 
 
 def _of_classes(name: str, outputs: Tensor, targets: Tensor, num_classes: int) -> Tensor | float:
-    if name in ranking.CURVES:
-        return ranking.over_classes(name, outputs.double(), targets)
     if name in ("top5", "log_loss"):
         return _each_of_classes(name, outputs, targets).double().mean()
     predicted = outputs.argmax(dim=1)
@@ -199,7 +201,7 @@ def resolution(task: Task, targets: Tensor) -> float:
     return 1 / (targets.numel() if is_each_label else len(targets))
 
 
-def chance(name: str, targets: Tensor, num_outputs: int) -> float | None:
+def chance(name: str, targets: Tensor, num_outputs: int, positive: int = 1) -> float | None:
     """The metric of the best constant answer, which a recipe that learned anything beats.
 
     For mse that is the mean, for mae the median; of log loss the frequencies; of ROC AUC it is 0.5, of average
@@ -209,6 +211,7 @@ def chance(name: str, targets: Tensor, num_outputs: int) -> float | None:
         name: of the metric.
         targets: of the split, as for `metric`.
         num_outputs: M.
+        positive: as for `metric`.
 
     Returns:
         None of a metric of the user's own: nobody knows which constant answer is its best, or whether it takes one.
@@ -225,7 +228,7 @@ def chance(name: str, targets: Tensor, num_outputs: int) -> float | None:
     if name == "log_loss":
         constant = counts.double().log().clamp(min=-1e3).expand(len(targets), -1)
         return metric(name, constant, targets, num_outputs)
-    return metric(name, counts.double().expand(len(targets), -1), targets, num_outputs)
+    return metric(name, counts.double().expand(len(targets), -1), targets, num_outputs, positive)
 
 
 def _constant_labels(name: str, targets: Tensor) -> Tensor:

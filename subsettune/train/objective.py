@@ -99,9 +99,24 @@ def class_weights(recipe: Recipe, data: TaskData) -> Tensor | None:
         names = ", ".join(data.class_names[:5]) + (", ..." if len(counts) > 5 else "")
         advice = f"The classes are {names}."
         message = must("class_weights", f"a list of {len(counts)} numbers, one a class", list(asked), advice)
-        raise ConfigError((Mistake(("recipe", "class_weights"), message),))
+        raise ConfigError((Mistake(("class_weights",), message),))
     given = torch.tensor(asked, dtype=torch.float64)
     return (given * (counts.sum() / (given * counts).sum())).float()
+
+
+def positive_class(task: Task, data: TaskData) -> int:
+    """Which class roc_auc and average_precision look for, of two: the one that the task names, else the second.
+
+    Raises:
+        ConfigError: the task names none of two.
+    """
+    if task.positive is None:
+        return 1
+    names = data.class_names
+    if len(names) != 2 or str(task.positive) not in names:
+        rule = f"one of two classes, and there are {', '.join(names[:5])}{', ...' * (len(names) > 5)}"
+        raise ConfigError(must("positive", rule, task.positive, "Name one of two, or leave it out."))
+    return names.index(str(task.positive))
 
 
 def only_a_mean(loss: str) -> str:

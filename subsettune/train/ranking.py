@@ -53,8 +53,8 @@ def average_precision(scores: Tensor, positive: Tensor) -> float:
 CURVES: dict[str, Callable[[Tensor, Tensor], float]] = {"roc_auc": roc_auc, "average_precision": average_precision}
 
 
-def over_classes(name: str, outputs: Tensor, targets: Tensor) -> float:
-    """One of `CURVES` of classes: of two, for the second; of more, the mean of each class against the rest.
+def over_classes(name: str, outputs: Tensor, targets: Tensor, positive: int = 1) -> float:
+    """One of `CURVES` of classes: of two, for one of them; of more, the mean of each class against the rest.
 
     Classes are ranked by their probability, as the softmax of the outputs has it.
 
@@ -62,6 +62,7 @@ def over_classes(name: str, outputs: Tensor, targets: Tensor) -> float:
         name: of the curve.
         outputs: (n, M) float64 logits.
         targets: (n,) int64 classes.
+        positive: which of two classes is looked for.
 
     Raises:
         ConfigError: a class has no examples.
@@ -71,7 +72,7 @@ def over_classes(name: str, outputs: Tensor, targets: Tensor) -> float:
     if len(missing):
         raise _absent(name, f"class {int(missing[0])}", "no example")
     if num_classes == 2:
-        return CURVES[name](outputs[:, 1] - outputs[:, 0], targets == 1)
+        return CURVES[name](outputs[:, positive] - outputs[:, 1 - positive], targets == positive)
     shares = outputs.log_softmax(dim=1)
     return sum(CURVES[name](shares[:, c], targets == c) for c in range(num_classes)) / num_classes
 

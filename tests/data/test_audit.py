@@ -155,3 +155,13 @@ def test_repeated_examples_of_a_distortion_are_no_twins(tmp_path: Path) -> None:
 def test_sentences_begin_as_sentences_do(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", np.arange(N) % 3, a=RNG.normal(size=N), row=RNG.permutation(N))
     assert audit_of(path).warnings[0].startswith("Column 'row' holds another whole number in each row, as ")
+
+
+def test_of_several_labels_it_is_told_how_often_each_is_there(tmp_path: Path) -> None:
+    """Lists in a column of Parquet, as the labels of a multilabel task."""
+    marks = np.stack([np.arange(N) % 3 == 0, np.arange(N) % 2 == 0], axis=1).astype(np.int64)
+    path = write(tmp_path / "data.parquet", marks.tolist(), a=RNG.normal(size=N))
+    found = audit_of(path, "subset_accuracy")
+    assert {name: sum(counts.values()) for name, counts in found.classes.items()} == {"label 0": 100, "label 1": 150}
+    assert "drawn, seed 0" in found.split
+    assert json.loads(json.dumps(found.to_mapping()))["classes"]["label 1"].keys() == {"train", "validation", "test"}

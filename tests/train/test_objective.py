@@ -63,7 +63,7 @@ def test_the_weighed_loss_is_torch_s_but_for_its_divisor(tiny_data: Any) -> None
 
 def test_a_list_of_another_length_is_refused(tiny_data: Any) -> None:
     expected = (
-        "recipe.class_weights: class_weights must be a list of 4 numbers, one a class, got [1.0, 2.0, 3.0]. The "
+        "class_weights: class_weights must be a list of 4 numbers, one a class, got [1.0, 2.0, 3.0]. The "
         "classes are 0, 1, 2, 3."
     )
     with pytest.raises(ConfigError) as caught:

@@ -32,6 +32,7 @@ from subsettune.task import Task
 from subsettune.text import metric_name
 from subsettune.train import metrics
 from subsettune.train.loop import user_code_of
+from subsettune.train.objective import positive_class
 
 
 class ReferenceStage:
@@ -67,7 +68,8 @@ class ReferenceStage:
         """The metric of the best constant answer; None where nobody knows it."""
         if not len(part):
             return None
-        return metrics.chance(self.context.task.metric, part.targets, self.context.data.num_outputs)
+        task, data = self.context.task, self.context.data
+        return metrics.chance(task.metric, part.targets, data.num_outputs, positive_class(task, data))
 
     @property
     def _is_cached(self) -> bool:

@@ -108,7 +108,7 @@ def _count_facts(task: Task, data: TaskData) -> TaskFacts:
         has_batch_norm=has_running_statistics(network),
         num_tokens=data.num_tokens,
         image_channels=_image_channels(data),
-        notes=(*([cost.varies] if cost.varies else []), *cost.notes, *goal_check.notes(task)),
+        notes=(*([cost.varies] if cost.varies else []), *cost.notes, *goal_check.notes(task, data)),
         num_labels=data.num_outputs if task.kind == "multilabel" else 0,
         own_loss=own_loss,
     )

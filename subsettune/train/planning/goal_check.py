@@ -9,10 +9,11 @@ from torch import Tensor
 
 from subsettune.config import must
 from subsettune.data import Part, TaskData
-from subsettune.errors import ConfigError, Mistake
+from subsettune.errors import ConfigError
 from subsettune.goal import loss_mistakes
 from subsettune.registry import METRICS
 from subsettune.task import Recipe, Task
+from subsettune.text import share_words
 from subsettune.train import metrics, objective, own_goal
 from subsettune.train.randomness import generator
 from subsettune.train.ranking import CURVES, check_labels
@@ -31,9 +32,10 @@ def check(task: Task, data: TaskData) -> objective.Form:
         ConfigError: they do not, or code of the user's own fails, or gives what it must not.
     """
     objective.class_weights(task.recipe, data)
+    objective.positive_class(task, data)
     if task.metric == "top5" and data.num_classes <= metrics.TOP:
         rule = f"another for {data.num_classes} classes, of which the right one is always among five"
-        raise ConfigError((Mistake(("metric",), must("metric", rule, task.metric, "Choose accuracy.")),))
+        raise ConfigError(must("metric", rule, task.metric, "Choose accuracy."))
     for split in SPLITS:
         _check_split(task, getattr(data, split), split)
     return "" if task.loss is None else _form(task, task.loss, data)
@@ -50,9 +52,16 @@ def check_recipe(task: Task, recipe: Recipe) -> None:
         raise ConfigError(mistakes)
 
 
-def notes(task: Task) -> tuple[str, ...]:
+def notes(task: Task, data: TaskData) -> tuple[str, ...]:
     """Sentences on what the goal of a task leaves open."""
     said = []
+    if task.metric == "average_precision" and data.num_classes == 2 and task.positive is None:
+        other, found = data.class_names
+        share = float(data.class_counts[1] / data.class_counts.sum())
+        said.append(
+            f"average_precision looks for class {found!r}, which {share_words(share)} of the training examples are. "
+            f"For {other!r} write positive: {other}."
+        )
     if task.metric not in METRICS:
         said.append(
             f"{task.metric} is a metric of your own: nobody knows what a constant answer is worth by it, so that the "

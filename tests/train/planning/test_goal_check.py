@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import RECIPE, image_task, two_phases, value_task
+from fakes import RECIPE, image_task, options, two_phases, value_task
+from sklearn.metrics import average_precision_score
 
 from subsettune import config, train
+from subsettune.data import load
 from subsettune.errors import ConfigError, DataError
 from subsettune.goal import OwnMetric
 from subsettune.policy import Phase, Policy
 from subsettune.task import Task
+from subsettune.train.planning.check import run_key, user_code_of
 
 
 def labels_task(path: Path, labels: Any, **changes: Any) -> Task:
@@ -44,7 +47,7 @@ def refusal(task: Task) -> str:
 
 def test_top5_of_five_classes_or_fewer(tiny_data: Any) -> None:
     assert refusal(image_task(tiny_data, metric="top5")) == (
-        "metric: metric must be another for 4 classes, of which the right one is always among five, got 'top5'. Choose "
+        "metric must be another for 4 classes, of which the right one is always among five, got 'top5'. Choose "
         "accuracy."
     )
     digits = config.build(
@@ -140,3 +143,66 @@ def test_selectors_of_classes_and_gradients_are_refused_for_several_labels(tmp_p
         assert str(caught.value).startswith(expected)
     result = train.run(task, two_phases(9, 3, selector="kcenter"), 0)
     assert 0 <= result.metrics["validation"] <= 1
+
+
+def test_code_of_goals_is_part_of_what_a_run_depends_on(tiny_data: Any) -> None:
+    augment = {"function": "own_goals:noisy", "options": {"scale": 0.5}}
+    task = dataclasses.replace(own(image_task(tiny_data, augment=augment), "share_right"), loss="own_goals:pinball")
+    names = {"own_goals:share_right", "own_goals:pinball", "own_goals:noisy"}
+    assert set(user_code_of(task)) == names
+    policy = Policy(phases=(Phase(passes=1),), recipe={"augment": {"function": "fakes:flip"}})
+    assert set(user_code_of(task, policy)) == {*names - {"own_goals:noisy"}, "fakes:flip"}
+    other = dataclasses.replace(task, loss="own_goals:cross_entropies")
+    plain = Policy(phases=(Phase(passes=1),))
+    assert run_key(task, "f", plain, 0) != run_key(other, "f", plain, 0)
+    assert run_key(task, "f", plain, 0) == run_key(dataclasses.replace(task, tolerance=0.1), "f", plain, 0)
+
+
+def named_task(path: Path, **changes: Any) -> Task:
+    rng = np.random.default_rng(1)
+    marks = np.where(np.arange(200) % 5 == 0, "fraud", "no")
+    x = rng.normal(size=(200, 3)).astype(np.float32) + (marks == "fraud")[:, None]
+    np.savez(path, x=x, y=marks)
+    raw = {
+        "data": {"source": str(path), "label": "y"},
+        "split": {"validation": 0.2, "test": 0.2},
+        "model": {"name": "mlp", "hidden": []},
+        "recipe": RECIPE,
+        "metric": "average_precision",
+        "tolerance": 0.02,
+    }
+    return config.build(Task, {**raw, **changes})
+
+
+def test_which_of_two_classes_is_looked_for_is_said_and_can_be_chosen(tmp_path: Path) -> None:
+    common, rare = named_task(tmp_path / "n.npz"), named_task(tmp_path / "n.npz", positive="fraud")
+    (note,) = train.facts(common).notes
+    assert note == (
+        "average_precision looks for class 'no', which 80 % of the training examples are. For 'fraud' write positive: "
+        "fraud."
+    )
+    assert train.facts(rare).notes == ()
+    policy = Policy(phases=(Phase(passes=2),))
+    found = {}
+    for name, task in (("common", common), ("rare", rare)):
+        result = train.run(task, policy, 0, options=options(keep_model=True))
+        outputs, targets = train.predict(result.model, load(task).validation)
+        scores = (outputs[:, 1] - outputs[:, 0]).numpy() * (1 if name == "common" else -1)
+        positive = targets.numpy() == (1 if name == "common" else 0)
+        found[name] = result.metrics["validation"]
+        assert found[name] == pytest.approx(average_precision_score(positive, scores))
+    assert found["rare"] < found["common"]
+    assert run_key(common, "f", policy, 0) != run_key(rare, "f", policy, 0)
+    assert "positive" not in config.to_plain(common)
+
+
+def test_a_class_that_is_none_of_two_is_refused(tmp_path: Path, tiny_data: Any) -> None:
+    assert refusal(named_task(tmp_path / "n.npz", positive="Fraud")) == (
+        "positive must be one of two classes, and there are fraud, no, got 'Fraud'. Name one of two, or leave it out."
+    )
+    task = image_task(tiny_data, metric="roc_auc")
+    assert "one of two classes, and there are 0, 1, 2, 3, got 1." in refusal(dataclasses.replace(task, positive=1))
+    with pytest.raises(
+        ConfigError, match=r"positive means nothing to accuracy of a classification\. It is for roc_auc and"
+    ):
+        dataclasses.replace(image_task(tiny_data), positive=1)
