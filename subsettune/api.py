@@ -30,6 +30,7 @@ from subsettune.study.spec.yaml_file import read
 from subsettune.study.stages.export import winner_subsets
 
 __all__ = ["TuneOptions", "load_study", "tune"]
+_CALLED = tuple(name for name in vars(Observer) if not name.startswith("_"))
 KEYWORDS = ("run_id", "observer", "options", "callbacks", "quiet")
 
 
@@ -66,6 +67,7 @@ def tune(
     """
     refuse_within_import()
     _refuse_unknown(unknown)
+    _refuse_other_kinds(observer, options, quiet)
     told = check_callbacks(callbacks)
     options = options or TuneOptions()
     if options.fresh_seeds and run_id is None:
@@ -104,6 +106,17 @@ def load_study(run_id: str, *, storage: str | Path = "runs") -> Found:
         StudyError: it is not there, or a file of it is damaged.
     """
     return Found(StudyFolder(str(storage), run_id).open().view())
+
+
+def _refuse_other_kinds(observer: object, options: object, quiet: object) -> None:
+    if not isinstance(options, TuneOptions | None):
+        raise ConfigError(must("options", "a TuneOptions", options, "Write options=TuneOptions(...)."))
+    if not isinstance(quiet, bool):
+        raise ConfigError(must("quiet", "True or False", quiet))
+    lacking = [name for name in _CALLED if not callable(getattr(observer, name, None))] if observer is not None else []
+    if lacking:
+        advice = f"It lacks {', '.join(lacking)}. For some of the calls alone, give callbacks."
+        raise ConfigError(must("observer", "an object with the methods of an Observer", observer, advice))
 
 
 def _refuse_unknown(unknown: Mapping[str, object]) -> None:

@@ -126,6 +126,25 @@ def test_a_keyword_that_is_none_is_told_with_its_place(name: str) -> None:
     assert isinstance(caught.value, TypeError)
 
 
+WRONG = {
+    "options": (
+        {"executor": "inline"},
+        "options must be a TuneOptions, got {'executor': 'inline'}. Write options=TuneOp",
+    ),
+    "quiet": ("no", "quiet must be True or False, got 'no'."),
+    "observer": (print, "observer must be an object with the methods of an Observer, got <"),
+    "run_id": (3, "run_id must be a plain folder name, got 3. Use letters, digits and dashes."),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_no_such_thing_is_refused(name: str, options: TuneOptions) -> None:
+    given, message = WRONG[name]
+    with pytest.raises(ConfigError) as caught:
+        tune(changed(TINY), **{"options": options, name: given})
+    assert str(caught.value).startswith(message)
+
+
 def test_an_unknown_key_has_the_sentence_of_the_command_line(
     tmp_path: Path, options: TuneOptions, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,7 +25,8 @@ from subsettune.errors import MissingPackageError, SubsettuneError
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 BASE = {"numpy", "pyarrow", "torch"}
-HOSTS = ("mlflow", "tensorboard", "wandb")  # which only `make test-hosts` installs
+HOSTS = ("dashboard", "mlflow", "tensorboard", "wandb")  # which only `make test-hosts` installs
+PROGRAM = "optuna-dashboard"  # is run, and not imported
 FRAMEWORKS = ("lightning", "transformers")  # which functions of users import, and nothing of ours
 EXTRAS = {extra: [Requirement(line) for line in lines] for extra, lines in PROJECT["optional-dependencies"].items()}
 
@@ -61,7 +62,7 @@ def test_the_extras_are_those_of_the_project_file() -> None:
         assert package in {r.name for r in EXTRAS[extra]}, f"{package} is not in the extra {extra}"
     told = {package for package, _ in extras.PACKAGES.values()}
     ours = [extra for extra in EXTRAS if extra not in ("test", *FRAMEWORKS)]
-    assert {r.name for extra in ours for r in EXTRAS[extra]} - {"subsettune"} == told
+    assert {r.name for extra in ours for r in EXTRAS[extra]} - {"subsettune", PROGRAM} == told
 
 
 def test_each_larger_extra_holds_the_smaller() -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subsettune.callbacks import Callback
+from subsettune.config import must
+from subsettune.errors import ConfigError
 from subsettune.extras import needed_for
 from subsettune.found import Found
 from subsettune.integrations.tracking import (
@@ -46,21 +48,26 @@ class MLflowCallback(Callback):
 
     Raises:
         MissingPackageError: MLflow is not installed.
+        ConfigError: MLflow cannot use the store.
     """
 
     def __init__(self, experiment: str = "subsettune", *, tracking_uri: str | None = None) -> None:
         with needed_for("MLflowCallback"):
+            from mlflow.exceptions import MlflowException
             from mlflow.tracking import MlflowClient
-        self._client: MlflowClient = MlflowClient(tracking_uri)
-        self._experiment = experiment
+        try:
+            self._client: MlflowClient = MlflowClient(tracking_uri)
+            self._id = self._experiment_id(experiment)
+        except MlflowException as error:  # now, and not when the study has begun
+            why = str(error).strip().partition("\n")[0]
+            raise ConfigError(must("tracking_uri", "of a store that MLflow can use", tracking_uri, why)) from error
         self._facts: Any = None
-        self._id, self._parent = "", ""
+        self._parent = ""
         self._known: set[str] = set()
 
     def on_start(self, study: Found) -> None:
         """Begin the run, or go on with it, and add the trials that it lacks."""
         self._facts = facts_of(study)
-        self._id = self._experiment_id()
         key = hashlib.sha256(study.folder.encode()).hexdigest()  # what a query can hold, whatever the folder is called
         found = self._search(f"tags.`{_STUDY}` = '{key}'")
         if found:
@@ -105,9 +112,9 @@ class MLflowCallback(Callback):
         """The run has ended; the same call goes on with it."""
         self._client.set_terminated(self._parent, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
 
-    def _experiment_id(self) -> str:
-        known = self._client.get_experiment_by_name(self._experiment)
-        return str(self._client.create_experiment(self._experiment) if known is None else known.experiment_id)
+    def _experiment_id(self, name: str) -> str:
+        known = self._client.get_experiment_by_name(name)
+        return str(self._client.create_experiment(name) if known is None else known.experiment_id)
 
     def _search(self, query: str) -> list[Any]:
         """All runs of the experiment that a query finds."""

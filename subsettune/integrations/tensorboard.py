@@ -31,10 +31,13 @@ class TensorBoardCallback(Callback):
         folder: where to write; default: `tensorboard` in the folder of the study.
 
     Raises:
+        ConfigError: the folder is not on this machine.
         MissingPackageError: tensorboard is not installed.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
+        if folder is not None and "://" in str(folder):
+            raise ConfigError(must("folder", "on this machine", str(folder), "Copy it there when the study has ended."))
         with needed_for("TensorBoardCallback"):
             from torch.utils.tensorboard import SummaryWriter
         self._writer = SummaryWriter

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from subsettune.callbacks import Callback
+from subsettune.config import must
+from subsettune.errors import ConfigError
 from subsettune.extras import needed_for
 from subsettune.found import Found
 from subsettune.integrations.tracking import (
@@ -35,6 +37,7 @@ class WandbCallback(Callback):
         folder: where W&B writes; default: `wandb` in the working folder.
 
     Raises:
+        ConfigError: the mode is none.
         MissingPackageError: wandb is not installed.
     """
 
@@ -46,6 +49,8 @@ class WandbCallback(Callback):
         mode: Literal["online", "offline"] | None = None,
         folder: str | Path | None = None,
     ) -> None:
+        if mode not in (None, "online", "offline"):
+            raise ConfigError(must("mode", "online or offline", mode))
         with needed_for("WandbCallback"):
             import wandb
         self._wandb: Any = wandb

@@ -9,10 +9,8 @@ What becomes of the winner and of the finished study is the caller's affair: `su
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -28,6 +26,7 @@ from subsettune.policy import BATCHING
 from subsettune.study.context import StudyContext
 from subsettune.study.execute.inline import InlineExecutor
 from subsettune.study.execute.looks import Looks
+from subsettune.study.execute.ray_import import importing_ray
 from subsettune.study.execute.sequence import ObservedSource, RunSource, StageSequence, stopwatch
 from subsettune.study.execute.signals import sigterm_as_sigint
 from subsettune.study.execute.worker import Worker
@@ -242,9 +241,9 @@ class StudyDriver:
         if context.options.executor == "inline":
             return InlineExecutor(worker, context.facts, num_validation, context.clock)
         context.observer.stage("starting Ray" if self.address is None else "connecting to Ray", None)
-        _provide_home()
-        from subsettune.study.execute.ray import RayExecutor
-        from subsettune.study.execute.ray_cluster import Resources  # Ray takes seconds to load
+        with importing_ray():
+            from subsettune.study.execute.ray import RayExecutor
+            from subsettune.study.execute.ray_cluster import Resources  # Ray takes seconds to load
 
         settings = context.settings
         resources = Resources(
@@ -284,14 +283,6 @@ def _origin(study: Study, data: TaskData) -> DataOrigin:
         test_from="file" if has_test_file else "split",
         warnings=audit(data, study.task.split).warnings,
     )
-
-
-def _provide_home() -> None:
-    """Give Ray a home folder where this user has none, as in containers: it asks for one while it is imported."""
-    try:
-        Path.home()
-    except RuntimeError:
-        os.environ["HOME"] = tempfile.gettempdir()
 
 
 def _address(options: TuneOptions) -> tuple[str | None, str]:

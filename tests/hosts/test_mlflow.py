@@ -8,6 +8,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from tracked import tracked
 
+from subsettune.errors import ConfigError
 from subsettune.integrations.mlflow import MLflowCallback
 
 pytestmark = pytest.mark.filterwarnings("default")  # those of MLflow are not ours
@@ -64,3 +65,10 @@ def test_an_interrupted_study_is_a_killed_run(tmp_path: Path) -> None:
         ("one", "KILLED"),
         ("trial-0000", "FINISHED"),
     ]
+
+
+def test_a_store_that_cannot_be_used_is_told_before_the_study() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^tracking_uri must be of a store that MLflow can use, got 'nonsense://x'. "
+    ):
+        MLflowCallback(tracking_uri="nonsense://x")

@@ -8,6 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tracked import tracked
 
+from subsettune.errors import ConfigError
 from subsettune.integrations.tensorboard import TensorBoardCallback
 
 pytestmark = pytest.mark.filterwarnings("default")  # those of TensorBoard are not ours
@@ -46,3 +47,9 @@ def test_each_trial_has_its_curve_and_hyperparameters(
         assert given_values["cause"].string_value == trial.cause
     study = read(folder / "study")
     assert study.Scalars("study/saving")[-1].value == pytest.approx(found.summary.best.saving)
+
+
+def test_a_folder_on_an_object_store_is_refused() -> None:
+    message = "folder must be on this machine, got 's3://bucket/events'. Copy it there when the study has ended."
+    with pytest.raises(ConfigError, match=message):
+        TensorBoardCallback("s3://bucket/events")

@@ -26,6 +26,7 @@ import ray
 from ray import tune
 from ray.exceptions import RayActorError, RayError
 from ray.tune.search import ConcurrencyLimiter, Searcher
+from ray.widgets.util import in_notebook
 
 from subsettune import config
 from subsettune.config import FrozenDict
@@ -124,6 +125,7 @@ class RayExecutor:
                 callbacks=[_Deaths(searcher, limited)],
                 max_failures=0,
                 raise_on_failed_trial=False,
+                progress_reporter=_reporter(),
                 verbose=0,
                 _remote=False,
             )
@@ -279,6 +281,21 @@ class _SequenceStopper(tune.Stopper):
 
     def stop_all(self) -> bool:
         return self._searcher.has_failed
+
+
+class _Unseen(tune.ProgressReporter):
+    """Shows nothing."""
+
+    def should_report(self, trials: list[Any], done: bool = False) -> bool:
+        return False
+
+    def report(self, trials: list[Any], done: bool, *sys_info: Any) -> None:
+        """Never called."""
+
+
+def _reporter() -> tune.ProgressReporter | None:
+    """In a notebook Tune would clear the cell for a table of its own; elsewhere it warns where it is given any."""
+    return _Unseen() if in_notebook() else None
 
 
 class _Deaths(tune.Callback):

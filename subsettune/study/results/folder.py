@@ -48,7 +48,7 @@ class StudyFolder:
     """
 
     def __init__(self, storage: str, run_id: str) -> None:
-        if not run_id or "/" in run_id or run_id.startswith("."):
+        if not isinstance(run_id, str) or not run_id or "/" in run_id or run_id.startswith("."):
             raise ConfigError(config.must("run_id", "a plain folder name", run_id, "Use letters, digits and dashes."))
         self.run_id = run_id
         self.storage = storage
