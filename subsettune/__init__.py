@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from subsettune.study.options import TuneOptions
     from subsettune.study.spec.definition import Study
     from subsettune.task import Task
+    from subsettune.trained.model import TrainedModel, load_model
 
 __version__ = "0.1.0"  # the one place: pyproject.toml reads it here
 
@@ -29,7 +30,9 @@ _HOMES = {
     "Study": "subsettune.study.spec.definition",
     "Task": "subsettune.task",
     "TaskFacts": "subsettune.facts",
+    "TrainedModel": "subsettune.trained.model",
     "TuneOptions": "subsettune.study.options",
+    "load_model": "subsettune.trained.model",
     "tune": "subsettune.api",
 }
 __all__ = [
@@ -40,7 +43,9 @@ __all__ = [
     "Study",
     "Task",
     "TaskFacts",
+    "TrainedModel",
     "TuneOptions",
+    "load_model",
     "train",
     "tune",
 ]

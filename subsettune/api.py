@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from subsettune.bundle.export import chosen, confirm_bundle, export_study
+from subsettune.bundle.known import KnownData
 from subsettune.config import must
 from subsettune.errors import ConfigError
 from subsettune.plugins import refuse_within_import
@@ -69,7 +70,15 @@ def tune(
 
 def _export(context: StudyContext, winner: str, target: str) -> None:
     subsets = [chosen(index, one, context.data.train) for index, one in winner_subsets(context, winner).items()]
-    export_study(context.folder.view(), winner, subsets, seed=context.seeds[0], target=target)
+    export_study(
+        context.folder.view(),
+        winner,
+        subsets,
+        seed=context.seeds[0],
+        target=target,
+        places=context.options.places,
+        known=KnownData.of(context.data),
+    )
 
 
 def _confirm(context: StudyContext, target: str) -> None:
