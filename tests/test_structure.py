@@ -40,6 +40,7 @@ LAYERS = (
     Layer(rooms=("train",)),
     Layer(rooms=("study",)),
     Layer(rooms=("bundle", "report")),
+    Layer(rooms=("trained",)),
     Layer(rooms=("api",)),
     Layer(rooms=("integrations", "cluster")),
     Layer(rooms=("catalog", "cli"), is_together=True),
@@ -74,7 +75,8 @@ def imports() -> list[Import]:
 
 
 def test_public_names() -> None:
-    names = ["Bundle", "DataPaths", "Phase", "Policy", "Study", "Task", "TaskFacts", "TuneOptions", "train", "tune"]
+    names = ["Bundle", "DataPaths", "Phase", "Policy", "Study", "Task", "TaskFacts", "TrainedModel", "TuneOptions"]
+    names += ["load_model", "train", "tune"]
     assert sorted(subsettune.__all__) == names
     assert dir(subsettune) == names
     for name in names:

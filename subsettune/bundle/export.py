@@ -13,7 +13,8 @@ import pyarrow as pa
 from subsettune.bundle import files
 from subsettune.bundle.bundle import Bundle, PhaseSubset, Place
 from subsettune.bundle.evidence import REFERENCE, ConfirmationEvidence, Evidence, PolicyEvidence, RunEvidence
-from subsettune.bundle.known import KnownData, placed
+from subsettune.bundle.known import KnownData
+from subsettune.bundle.paths import placed
 from subsettune.bundle.readme import page
 from subsettune.config import FrozenDict
 from subsettune.data import DataPaths, Part

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from subsettune import config
-from subsettune.data import DataPaths, TaskData
-from subsettune.data.sources import is_function
-from subsettune.registry import DATASETS
-from subsettune.task import Task
+
+if TYPE_CHECKING:
+    from subsettune.data import TaskData
 
 INPUTS = ("feature", "categories", "text", "image")
 
@@ -56,15 +55,3 @@ class KnownData:
         told: Sequence[Any] = () if data.facts is None else data.facts.columns
         columns = [KnownColumn(name=c.name, role=c.role, type=c.kind) for c in told if c.role in INPUTS]
         return cls(classes=data.class_names, columns=tuple(columns), num_test=len(data.test))
-
-
-def is_path(source: object) -> bool:
-    """Whether a source is a path of files, and no data set by name, or code."""
-    return isinstance(source, str) and source not in DATASETS and not is_function(source)
-
-
-def placed(task: Task, places: DataPaths) -> Task:
-    """A task whose path of data holds from any folder; below a data root that was given it stays relative to that."""
-    if not is_path(task.data.source) or places.data_root is not None:
-        return task
-    return replace(task, data=replace(task.data, source=str(places.own(task.data.source))))

@@ -211,8 +211,8 @@ def train_once(options: argparse.Namespace) -> int:
     if is_saved and not options.json:
         print(model_commands.saved_words(options.save))
     elif options.save is not None and not is_folder and not options.json:
-        print(f"Saved to {options.save}: pruned weights. {FIT_SHAPES}" if is_pruned else f"Saved to {options.save}.")
-        print(model_commands.WEIGHTS_ALONE)
+        what = f"pruned weights. {FIT_SHAPES}" if is_pruned else "weights alone."
+        print(f"Saved to {options.save}: {what} {model_commands.WEIGHTS_ALONE}")
     if result.cause == "finished":
         return 0
     nothing = " Nothing was saved." if is_folder else ""

@@ -26,10 +26,7 @@ if TYPE_CHECKING:
 
 DONE, WRONG_INPUT, BELOW = 0, 2, 4
 LOADING = "loading packages"
-WEIGHTS_ALONE = (
-    "The file holds weights alone; with a folder, as --save DIR/, the encoders and classes are kept too, for: "
-    "subsettune predict DIR FILE"
-)
+WEIGHTS_ALONE = "With a folder, as --save DIR/, encoders and classes are kept too, for: subsettune predict DIR FILE"
 
 
 def is_model_folder(path: str | None) -> bool:

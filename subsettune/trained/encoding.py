@@ -27,7 +27,7 @@ from subsettune.task import Task
 from subsettune.trained.examples import Examples, Text
 from subsettune.trained.outputs import Outputs
 from subsettune.trained.rows import READERS, Rows, read_rows
-from subsettune.trained.table import Column, Table
+from subsettune.trained.table import Column, Table, found_in
 
 TRIED_ROWS = 256
 WEIGHTS_ALONE = "Save the weights alone: give --save the name of a file, as weights.pt."
@@ -73,11 +73,11 @@ class Encoding:
         Raises:
             DataError: they are none, or do not suit the model.
         """
-        if not len(rows) and not (rows.table is not None and rows.table.schema.names):
+        if not len(rows):
+            for name in () if rows.table is None else self.inputs.wanted(self.outputs.label).columns:
+                found_in(rows, name)  # of a file without any known column, this is what to tell
             raise DataError(f"{rows.where} must hold rows, got none. Give one at least.")
         stored, warnings = self.inputs.stored(rows)
-        if not len(stored):
-            raise DataError(f"{rows.where} must hold rows, got none. Give one at least.")
         nothing = torch.zeros(len(stored), dtype=torch.int64)
         return Part(stored, nothing, torch.arange(len(stored)), self.inputs.encoder()), warnings
 
@@ -220,7 +220,13 @@ def _outputs(task: Task, data: TaskData) -> Outputs:
     label = _label_facts(data)
     if task.kind == "classification":
         are_numbers = all(_is_canonical(name) for name in data.class_names) and "string" not in label.kind
-        return Outputs(label=label.name, kind="classification", classes=data.class_names, are_numbers=are_numbers)
+        return Outputs(
+            label=label.name,
+            kind="classification",
+            classes=data.class_names,
+            are_numbers=are_numbers,
+            are_booleans=label.kind == "bool" and data.class_names == ("0", "1"),
+        )
     targets = data.train.all_targets
     mean, std = (
         _floats(value) if isinstance(value, Tensor) else (float(value),)

@@ -133,8 +133,8 @@ def _cost(bundle: Bundle, policy: Policy, known: TaskFacts) -> tuple[str, ...]:
     before = bundle.facts
     if known.num_examples * FAR < before.num_examples:
         told.append(
-            f"They are fewer than one in {FAR} of the bundle's, and its evidence says nothing of how the policy does on "
-            "so few."
+            f"They are fewer than one in {FAR} of the bundle's, and its evidence says nothing of how the policy does "
+            "on so few."
         )
     if (known.num_features, known.num_parameters) != (before.num_features, before.num_parameters):
         told.append(
@@ -182,8 +182,8 @@ def _compared(known: KnownData, found: Sequence[ColumnFacts], task: Task) -> lis
     missing = [column.name for column in known.columns if column.name not in names]
     if missing:
         raise DataError(
-            f"{task.data.source} must have the columns that the bundle was made for, got no {_named(missing)} among its "
-            f"inputs {_named(list(names))}. Mend the data, or tune anew on them."
+            f"{task.data.source} must have the columns that the bundle was made for, got no {_named(missing)} among "
+            f"its inputs {_named(list(names))}. Mend the data, or tune anew on them."
         )
     for column in known.columns:
         other = names[column.name]

@@ -31,6 +31,7 @@ class Outputs:
         kind: `classification` or `regression`.
         classes: names, in the order of the outputs; empty of a regression.
         are_numbers: whether classes are whole numbers in the user's data: predictions are then numbers, too.
+        are_booleans: whether the classes 0 and 1 are false and true there.
         mean: of the training part's targets, one for each; empty of a classification.
         std: standard deviation, likewise.
         are_wide: whether targets are float64.
@@ -41,6 +42,7 @@ class Outputs:
     kind: Literal["classification", "regression"]
     classes: tuple[str, ...] = ()
     are_numbers: bool = False
+    are_booleans: bool = False
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     are_wide: bool = False
@@ -77,7 +79,8 @@ class Outputs:
             values: Array = outputs.numpy()
             return values
         names = np.array([int(name) for name in self.classes] if self.are_numbers else self.classes)
-        return np.asarray(names[outputs.argmax(dim=1).numpy()])
+        found = names[outputs.argmax(dim=1).numpy()]
+        return np.asarray(found == 1 if self.are_booleans else found)
 
     def probabilities(self, outputs: Tensor) -> Array:
         """(n, classes) float64 of outputs (n, M); each row adds up to 1.

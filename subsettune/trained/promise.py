@@ -11,6 +11,7 @@ mean +- t * sqrt(a + b), t the quantile of Student's law with (k - 1) (a + b)^2 
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Sequence
@@ -24,11 +25,11 @@ from subsettune.errors import BundleError
 from subsettune.text import metric_words, share_words
 from subsettune.train.result import RunResult
 
-LEVEL = 0.99  # of the interval: of nights on which nothing is wrong, one in 200 falls below it
+LEVEL = 0.99  # of the interval: of nights on which nothing is wrong, one in 100 to 200 falls below it (simulated)
 BY_EXAMPLE = ("accuracy", "mse", "mae")  # metrics that are the mean of what each example adds
 LEAST = {"mse": 0.0, "mae": 0.0, "accuracy": 0.0, "balanced_accuracy": 0.0, "macro_f1": 0.0}
 MOST = {"accuracy": 1.0, "balanced_accuracy": 1.0, "macro_f1": 1.0}
-MOST_DEGREES = 1000  # of freedom: beyond it Student's law is the normal one
+MOST_DEGREES = 500  # of freedom: beyond it Student's law is the normal one, to 0.5 %
 CANNOT = (
     "One run can show that something is badly wrong. It cannot show that the policy matches the recipe on these data: "
     "that takes runs of both, as `subsettune tune` makes and compares them."
@@ -219,6 +220,7 @@ def _variance(metric: str, result: RunResult) -> float | None:
 # --- Student's law, which a base install has no package for ---------------------------------------------------------
 
 
+@functools.cache
 def student_quantile(share: float, degrees: int) -> float:
     """The number below which a share of Student's law lies, to 1e-9; scipy is the oracle of its test.
 
@@ -229,7 +231,7 @@ def student_quantile(share: float, degrees: int) -> float:
     low, high = 0.0, 1.0
     while _student_share(high, degrees) < share:
         high *= 2
-    for _ in range(200):
+    for _ in range(60):  # to the last bits of a float
         middle = (low + high) / 2
         low, high = (middle, high) if _student_share(middle, degrees) < share else (low, middle)
     return (low + high) / 2

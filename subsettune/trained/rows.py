@@ -109,16 +109,25 @@ def rows_of(given: Any, wanted: Wanted) -> Rows:
 
 def _columns(given: Mapping[Any, Any], wanted: Wanted) -> Rows:
     """A dict of columns; of a model of arrays the one that has the name of its input."""
-    if wanted.is_array and wanted.columns[0] in given and not isinstance(given[wanted.columns[0]], pa.ChunkedArray):
+    if wanted.is_array and wanted.columns[0] in given and not _is_column(given[wanted.columns[0]]):
         labels = given.get(wanted.label)
         array = _array(given[wanted.columns[0]])
         return Rows(array=array, labels=None if labels is None else np.asarray(labels))
+    if wanted.is_array and wanted.columns[0] not in given:
+        advice = "Call it so, or give the array alone."
+        raise DataError(must(GIVEN, f"a dict with the key {wanted.columns[0]!r}", list(map(str, given)), advice))
     arrays = {str(name): _column(str(name), values) for name, values in given.items()}
     lengths = {name: len(values) for name, values in arrays.items()}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{length:,} in {name!r}" for name, length in lengths.items())
         raise DataError(f"columns must be equally long, got {told}. Give each row a value in every column.")
     return Rows(table=_plain(pa.table(arrays)))
+
+
+def _is_column(values: Any) -> bool:
+    """Whether examples are such as a column of a file holds: encoded pictures, or lists, of several lengths perhaps."""
+    first = values[0] if isinstance(values, list | tuple) and values else None
+    return isinstance(values, pa.Array | pa.ChunkedArray) or isinstance(first, bytes | dict | list | tuple)
 
 
 def _column(name: str, values: Any) -> pa.Array | pa.ChunkedArray:

@@ -81,7 +81,7 @@ class Column:
         if is_time(field) or is_list(kind) != (self.width is not None) or not _is_numeric(kind):
             self._refuse_type(field, "numbers" if self.width is None else f"lists of {self.width} numbers", rows)
         values = [_values(chunk, self.width, self.name) for chunk in column.chunks]
-        parts = [self._stored(part.reshape(len(part), -1)) for part in values]
+        parts = [self._stored(part) for part in values]
         stored = np.concatenate(parts) if parts else np.empty((0, self.num_stored), np.float32)
         self._refuse_not_finite(stored, rows)
         return stored, ""
