@@ -37,8 +37,21 @@ class Noted(Tied):
         pass
 
 
+class Picky(Tied):
+    """One that takes no numbers but those of its data."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if bool((inputs.abs() < 0.5).any()):
+            raise ValueError("of the data no number is small")
+        return super().forward(inputs)
+
+
 def tied(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     return Tied(math.prod(input_shape), num_outputs)
+
+
+def picky(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    return Picky(math.prod(input_shape), num_outputs)
 
 
 def noted(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:

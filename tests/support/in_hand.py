@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from subsettune import DataPaths, Policy, Task, TrainedModel, train
+from subsettune import DataPaths, Phase, Policy, Task, TrainedModel, train
 from subsettune.train import RunOptions, RunResult
 
 RECIPE = {"lr": 0.1, "momentum": 0.9, "batch_size": 32, "epochs": 4}
@@ -53,5 +53,5 @@ def task_of(source: str, **changes: Any) -> Task:
 def trained(task: Task, policy: Policy | None = None, seed: int = 0) -> tuple[TrainedModel, RunResult]:
     """A model of a task, and the run that it comes from."""
     options = RunOptions(device="cpu", num_threads=1, places=PLACES)
-    result = train.run(task, policy or Policy(phases=[{"passes": 4}]), seed, final=True, options=options)
+    result = train.run(task, policy or Policy(phases=(Phase(passes=4),)), seed, final=True, options=options)
     return TrainedModel.of(result, task, PLACES), result

@@ -165,6 +165,21 @@ def test_a_network_of_ones_own_is_built_by_its_code(
     assert "Restore the code of 'hand_networks:tied', or train again." in str(e.value)
 
 
+def test_of_a_network_that_takes_no_made_up_numbers_the_code_is_compared(tmp_path: Path) -> None:
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(200, 3))  # standardised about as large
+    np.savez(tmp_path / "d.npz", x=signs, label=np.arange(200) % 2)
+    task = in_hand.task_of(str(tmp_path / "d.npz"), model={"name": "hand_networks:picky"})
+    model, _ = in_hand.trained(task)
+    model.save(tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "model.json").read_text())["probe"] is None
+    assert load_model(tmp_path / "model").classes == ("0", "1")
+    _edit(tmp_path / "model", code={"hand_networks:picky": "0" * 64})
+    with pytest.raises(
+        ModelError, match=r"model 'hand_networks:picky' gives other outputs here than when it was saved"
+    ):
+        load_model(tmp_path / "model")
+
+
 def test_code_that_is_not_here_is_told(source: str, tmp_path: Path, folder: Path) -> None:
     about = json.loads((folder / "model.json").read_text())
     about["task"]["model"] = {"name": "gone_module:make"}

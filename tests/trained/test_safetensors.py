@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from places import ROOT
@@ -48,7 +50,7 @@ def test_metadata_of_other_programs_are_passed_over() -> None:
         (torch.zeros(2, 2).to_sparse(), "bool, got 'sparse_coo'. Convert it."),
     ],
 )
-def test_what_the_format_cannot_hold_is_refused(value: object, message: str) -> None:
+def test_what_the_format_cannot_hold_is_refused(value: Any, message: str) -> None:
     with pytest.raises(ModelError, match="network's state") as caught:
         safetensors.dump({"a": value})
     assert message in str(caught.value)
