@@ -152,7 +152,7 @@ def _add_train(to: Any) -> None:
         "train",
         commands.train_once,
         "Train once: by a policy, a bundle, or (without --policy) by the conventional recipe.",
-        "subsettune train search_spaces/digits.yaml --policy runs/digits-1/bundle --seed 5",
+        "subsettune train search_spaces/digits.yaml --policy runs/digits-1/bundle --seed 5 --save models/digits",
     )
     _study_options(train)
     train.add_argument("--policy", metavar="FILE_OR_DIR", help=POLICY_HELP)
