@@ -396,6 +396,7 @@ class _Run:
             soups=tuple(state.soups),
             model=self.learner.network.cpu() if self.options.keep_model else None,
             subsets=state.subsets,
+            fingerprint=self.job.data.fingerprint,
         )
 
 

@@ -117,7 +117,7 @@ class TrainedModel:
 
         Raises:
             ConfigError: the run kept no model, or did not finish.
-            DataError: the data are read in a way that cannot be told again.
+            DataError: the data have changed since, or are read in a way that cannot be told again.
         """
         if result.model is None or result.cause != "finished":
             got = "no model" if result.model is None else f"one that {result.cause}"
@@ -125,6 +125,11 @@ class TrainedModel:
             raise ConfigError(config.must("result", "a finished run that kept its model", got, advice))
         with preserved():
             data = load(task, places or DataPaths())
+            if result.fingerprint != data.fingerprint:
+                raise DataError(
+                    "the data are not those that the run was trained on: another task, or they have changed since. "
+                    "Give the task of the run, or train again."
+                )
             encoding = Encoding.of(task, data, places)
         network: nn.Module = result.model
         network.eval()

@@ -19,11 +19,13 @@ import pytest
 import torch
 from bare import bare_packages
 from places import ROOT
+from pyarrow import fs
 
 import subsettune
 from subsettune import Policy, Task, TrainedModel, load_model
 from subsettune.data import load
 from subsettune.errors import ConfigError, DataError, ModelError
+from subsettune.storage import Folder
 from subsettune.trained.model import check_can_be_saved
 
 PRUNED = Policy(phases=[{"passes": 1}, {"passes": 9, "transition": "prune", "transition_options": {"keep": 0.5}}])
@@ -217,6 +219,26 @@ def test_a_run_without_a_model_is_none(source: str) -> None:
     ):
         TrainedModel.of(result, task)
     assert set(result.metrics) == {"validation"}
+
+
+def test_data_that_have_changed_since_the_run_are_told(tmp_path: Path) -> None:
+    task = in_hand.task_of(in_hand.written(tmp_path, in_hand.people()))
+    _, result = in_hand.trained(task)
+    in_hand.written(tmp_path, in_hand.people(seed=1))
+    with pytest.raises(
+        DataError, match=r"the data are not those that the run was trained on: another task, or they have"
+    ):
+        TrainedModel.of(result, task)
+
+
+def test_a_store_that_cannot_rename_has_the_table_of_files_last(made: TrainedModel, tmp_path: Path) -> None:
+    store = Folder(fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), "models/a")
+    assert not store.is_local
+    (tmp_path / "models" / "a").mkdir(parents=True)
+    made.save(store)
+    made.save(store)
+    assert torch.equal(load_model(store).network[1].weight, made.network[1].weight)
+    assert load_model(tmp_path / "models" / "a").classes == made.classes
 
 
 # --- what is no saved model -------------------------------------------------------------------------------------------
