@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from subsettune.task import Task
     from subsettune.train.follow.run import Run, StopRun
     from subsettune.train.follow.session import session
+    from subsettune.trained.model import TrainedModel, load_model
 
 __version__ = "0.1.0"  # the one place: pyproject.toml reads it here
 
@@ -38,7 +39,9 @@ _HOMES = {
     "Study": "subsettune.study.spec.definition",
     "Task": "subsettune.task",
     "TaskFacts": "subsettune.facts",
+    "TrainedModel": "subsettune.trained.model",
     "TuneOptions": "subsettune.study.options",
+    "load_model": "subsettune.trained.model",
     "load_study": "subsettune.api",
     "tune": "subsettune.api",
 }
@@ -54,7 +57,9 @@ __all__ = [
     "Study",
     "Task",
     "TaskFacts",
+    "TrainedModel",
     "TuneOptions",
+    "load_model",
     "load_study",
     "session",
     "train",

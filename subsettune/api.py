@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Never
 
 from subsettune.bundle.export import chosen, confirm_bundle, export_study
+from subsettune.bundle.known import KnownData
 from subsettune.callbacks import ToldObserver, check_callbacks
 from subsettune.config import must
 from subsettune.errors import ArgumentError, ConfigError, did_you_mean
@@ -131,7 +132,15 @@ def _refuse_unknown(unknown: Mapping[str, object]) -> None:
 
 def _export(context: StudyContext, winner: str, target: str) -> None:
     subsets = [chosen(index, one, context.data.train) for index, one in winner_subsets(context, winner).items()]
-    export_study(context.folder.view(), winner, subsets, seed=context.seeds[0], target=target)
+    export_study(
+        context.folder.view(),
+        winner,
+        subsets,
+        seed=context.seeds[0],
+        target=target,
+        places=context.options.places,
+        known=KnownData.of(context.data),
+    )
 
 
 def _confirm(context: StudyContext, target: str) -> None:

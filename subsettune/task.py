@@ -481,7 +481,7 @@ class Task:
             raw = {**raw, "metric": f"{TOLD}{name}"}  # which it tells, under whatever name
         mistakes = [
             Mistake((key,), f"{key} must be left out beside train: the function has its own. Remove the key.")
-            for key in ("model", "split", "distortion", "loss")
+            for key in ("model", "split", "distortion", "loss", "positive")
             if key in raw
         ]
         if mistakes:

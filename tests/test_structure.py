@@ -40,6 +40,7 @@ LAYERS = (
     Layer(rooms=("train",)),
     Layer(rooms=("study",)),
     Layer(rooms=("bundle", "report")),
+    Layer(rooms=("trained",)),
     Layer(rooms=("api", "callbacks", "found"), is_together=True),
     Layer(rooms=("integrations", "cluster")),
     Layer(rooms=("catalog", "cli"), is_together=True),
@@ -76,7 +77,7 @@ def imports() -> list[Import]:
 
 def test_public_names() -> None:
     names = ["Bundle", "Callback", "DataPaths", "Found", "Phase", "Policy", "Run", "StopRun", "Study", "Task"]
-    names += ["TaskFacts", "TuneOptions", "load_study", "session", "train", "tune"]
+    names += ["TaskFacts", "TrainedModel", "TuneOptions", "load_model", "load_study", "session", "train", "tune"]
     assert sorted(subsettune.__all__) == names
     assert dir(subsettune) == names
     for name in names:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from subsettune import config, former_names, policy
 from subsettune.bundle import files
 from subsettune.bundle.evidence import Evidence
+from subsettune.bundle.known import KnownData
 from subsettune.errors import BundleError, ConfigError, StorageError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
@@ -69,6 +70,7 @@ class Bundle:
         visits: for each phase, training examples in its batches, of which an order may leave some out.
         table: chosen examples; empty for a policy of the full arm.
         evidence: the numbers behind it.
+        known: names of the data; null in a bundle of before these were noted.
         readme: the page for people.
 
     Raises:
@@ -83,6 +85,7 @@ class Bundle:
     visits: tuple[int, ...]
     table: pa.Table
     evidence: Evidence
+    known: KnownData | None = None
     readme: str = ""
 
     def __post_init__(self) -> None:
@@ -166,6 +169,7 @@ class Bundle:
             StorageError: it cannot be written.
         """
         header = {name: config.to_plain(getattr(self, name)) for name in _Header.__dataclass_fields__}
+        header = {name: value for name, value in header.items() if name != "known" or value is not None}
         contents = {
             files.POLICY: files.to_json(header),
             files.SUBSET: files.to_parquet(self.table, self.fingerprint, self.seed),
@@ -210,6 +214,7 @@ class _Header:
     fingerprint: str
     seed: int
     visits: tuple[int, ...]
+    known: KnownData | None = None
 
     def __post_init__(self) -> None:
         config.check(self)

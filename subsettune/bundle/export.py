@@ -13,9 +13,11 @@ import pyarrow as pa
 from subsettune.bundle import files
 from subsettune.bundle.bundle import Bundle, PhaseSubset, Place
 from subsettune.bundle.evidence import REFERENCE, ConfirmationEvidence, Evidence, PolicyEvidence, RunEvidence
+from subsettune.bundle.known import KnownData
+from subsettune.bundle.paths import placed
 from subsettune.bundle.readme import page
 from subsettune.config import FrozenDict
-from subsettune.data import Part
+from subsettune.data import DataPaths, Part
 from subsettune.facts import TaskFacts
 from subsettune.policy import FULL, Policy
 from subsettune.select import Subset
@@ -41,6 +43,7 @@ def export_policy(
     fingerprint: str,
     seed: int = 0,
     subsets: Sequence[PhaseSubset] = (),
+    known: KnownData | None = None,
 ) -> Bundle:
     """Make a bundle and write it to a folder; see `Bundle` and `Bundle.write`.
 
@@ -53,6 +56,7 @@ def export_policy(
         fingerprint: of the data.
         seed: of the run that chooses the subsets.
         subsets: for each phase that has one, from `chosen`.
+        known: names of the data.
     """
     bundle = Bundle(
         policy=made,
@@ -63,13 +67,24 @@ def export_policy(
         visits=_visits(made, task, facts),
         table=_to_table(subsets, is_classification=task.kind == "classification"),
         evidence=evidence,
+        known=known,
     )
     bundle = replace(bundle, readme=page(bundle, str(target)))
     bundle.write(target)
     return bundle
 
 
-def export_study(view: StudyView, winner: str, subsets: Sequence[PhaseSubset], *, seed: int, target: Place) -> Bundle:
+# More than six parameters: three are what to export, four where it comes from and goes to.
+def export_study(
+    view: StudyView,
+    winner: str,
+    subsets: Sequence[PhaseSubset],
+    *,
+    seed: int,
+    target: Place,
+    places: DataPaths | None = None,
+    known: KnownData | None = None,
+) -> Bundle:
     """Make the bundle of a study whose verification is over, and write it to a folder.
 
     Args:
@@ -78,6 +93,8 @@ def export_study(view: StudyView, winner: str, subsets: Sequence[PhaseSubset], *
         subsets: what its phases choose with `seed`, from `chosen`.
         seed: of the run that chose them.
         target: a local folder or a URI.
+        places: where the study found its data: paths are then written so that they hold from any folder.
+        known: names of the data.
     """
     assert view.facts is not None, "a verified study knows its facts"
     assert view.manifest.data is not None, "a verified study knows its data"
@@ -85,11 +102,12 @@ def export_study(view: StudyView, winner: str, subsets: Sequence[PhaseSubset], *
         target,
         view.candidates[winner].policy,
         evidence_of(view, winner),
-        task=view.study.task,
+        task=view.study.task if places is None else placed(view.study.task, places),
         facts=view.facts,
         fingerprint=view.manifest.data.fingerprint,
         seed=seed,
         subsets=subsets,
+        known=known,
     )
 
 

@@ -47,7 +47,7 @@ def write(folder: Folder, files: Mapping[str, bytes]) -> None:
     """
     _refuse_foreign(folder)
     if folder.is_local:
-        _replace_folder(Path(folder.path), {**files, MANIFEST: _manifest(files)})
+        replace_folder(Path(folder.path), {**files, MANIFEST: _manifest(files)})
         return
     folder.write(MANIFEST, _manifest({}, complete=False))
     for name, content in files.items():
@@ -158,8 +158,12 @@ def _refuse_foreign(folder: Folder) -> None:
         raise BundleError(f"{folder} holds what is no part of a bundle: {found}. Choose another folder, or empty it.")
 
 
-def _replace_folder(target: Path, files: Mapping[str, bytes]) -> None:
-    """Put a folder with these files in the place of `target`, which may exist, and remove what was there."""
+def replace_folder(target: Path, files: Mapping[str, bytes]) -> None:
+    """Put a folder with these files in the place of `target`, which may exist, and remove what was there.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
     try:
         target = target.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)

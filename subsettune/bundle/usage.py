@@ -11,15 +11,17 @@ from collections.abc import Sequence
 
 from subsettune.bundle.bundle import Bundle
 from subsettune.bundle.follow import why_not
+from subsettune.bundle.paths import is_path
 from subsettune.text import joined
 
-_OWN_LOOP = """from subsettune import Bundle, DataPaths, train
+_OWN_LOOP = """from subsettune import Bundle, DataPaths, TrainedModel, train
 
 bundle = Bundle.load({place!r})
-places = DataPaths()  # where this machine keeps data
-options = train.RunOptions(keep_model=True, {threads}fingerprint=bundle.fingerprint, places=places)
-result = train.run(bundle.task, bundle.policy, seed=bundle.seed, options=options)
-network = result.model"""
+places = {places}
+options = train.RunOptions({threads}fingerprint=bundle.fingerprint, places=places)
+result = train.run(bundle.task, bundle.policy, seed=bundle.seed, final=True, options=options)
+network = result.model
+model = TrainedModel.of(result, bundle.task, places)  # model.predict(rows), model.save("model")"""
 
 _OWN_CODE = """from subsettune import Bundle
 from subsettune.bundle.follow import follow
@@ -51,7 +53,7 @@ def how(bundle: Bundle, place: str, held_out: str) -> str:
         return _own_function(bundle, place)
     threads = bundle.evidence.num_threads
     given = "" if threads is None else f"num_threads={threads}, "
-    loop = _OWN_LOOP.format(place=place, threads=given)
+    loop = _OWN_LOOP.format(place=place, threads=given, places=_places(bundle))
     parts = [
         "In Python, by subsettune's own loop, without Ray or Optuna. The same seed, number of threads and version of "
         "torch give the same bits on a CPU; other data than those of the fingerprint are refused:",
@@ -67,12 +69,21 @@ def how(bundle: Bundle, place: str, held_out: str) -> str:
 def _own_function(bundle: Bundle, place: str) -> str:
     """What follows a policy that was found with a training function of the user's own."""
     threads = bundle.evidence.num_threads
-    loop = _OWN_LOOP.format(place=place, threads="" if threads is None else f"num_threads={threads}, ")
+    given = "" if threads is None else f"num_threads={threads}, "
+    loop = _OWN_LOOP.format(place=place, threads=given, places="DataPaths()  # where this machine keeps data")
     return (
         f"In Python, by `{bundle.task.train}`, the training function that the study ran, which must be importable. The "
         "network is what it gives `run.finish` as its model:\n\n"
         f"```python\n{loop}\n```"
     )
+
+
+def _places(bundle: Bundle) -> str:
+    """Where data are found, as code: paths below a data root were written without it."""
+    source = bundle.task.data.source
+    if is_path(source) and not source.startswith(("/", "~")):
+        return f'DataPaths(data_root="FOLDER")  # that {source!r} lies in'
+    return "DataPaths()  # where this machine keeps data"
 
 
 def _own_code(bundle: Bundle, held_out: str) -> str:

@@ -1,6 +1,7 @@
 """The command line: parse, one call, print.
 
-Exit codes: 0 done, 2 wrong input, 3 no policy passed verification, 130 interrupted.
+Exit codes: 0 done, 2 wrong input, 3 no policy passed verification, 4 a training that followed a bundle came out clearly
+below what the bundle promises, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) ->
     options.answer.go_on = f"What is finished is kept; to go on: {again}"
     where = TuneOptions(
         storage=options.storage,
-        places=_places(options),
+        places=places_of(options),
         address=options.address,
         executor="inline" if options.inline else "ray",
         device=options.device,
@@ -99,7 +99,7 @@ def plan_study(options: argparse.Namespace) -> int:
         from subsettune.study.plan import plan
 
         study, where = _study(options), {"address": options.address, "is_inline": options.inline}
-        made = plan(study, _places(options), **where, storage=options.storage, stage=patience.stage)
+        made = plan(study, places_of(options), **where, storage=options.storage, stage=patience.stage)
     if options.json:
         print(json.dumps(made, indent=2))
     else:
@@ -169,6 +169,7 @@ def export_bundle(options: argparse.Namespace) -> int:
 def train_once(options: argparse.Namespace) -> int:
     """Train by a policy, a bundle or the recipe, and print the result; 2 where the training diverged."""
     with Patience(sys.stderr, LOADING) as patience:
+        from subsettune.cli import model_commands
         from subsettune.data import load
         from subsettune.data.audit import audit
         from subsettune.data.example import guess_of
@@ -176,10 +177,13 @@ def train_once(options: argparse.Namespace) -> int:
         from subsettune.train.loop import RunOptions, facts, run
 
         study = _for_program(_study(options), options.program)
-        places = _places(options)
-        _check_save(options.save)
+        places = places_of(options)
+        is_folder = model_commands.is_model_folder(options.save)
+        _check_save(None if is_folder else options.save)
         patience.stage("reading data")
         data = load(study.task, places)
+        if is_folder:
+            model_commands.check_save(options.save, study.task, data, places)
         patience.stage("counting FLOPs")
         known = facts(study.task, places)
         patience.stage("looking at the data")
@@ -200,9 +204,12 @@ def train_once(options: argparse.Namespace) -> int:
         keep_model=options.save is not None,
         places=places,
     )
-    result = run(study.task, policy, options.seed, report=_say_point, options=settings)
+    result = run(study.task, policy, options.seed, report=say_point, options=settings)
+    is_saved = False
     try:
-        if options.save is not None and result.cause == "finished":
+        if is_folder:
+            is_saved = model_commands.save(result, study.task, places, options.save)
+        elif options.save is not None and result.cause == "finished":
             _save(result.model, options.save)
     finally:  # what was measured is told although the weights are lost
         if options.json:
@@ -210,11 +217,15 @@ def train_once(options: argparse.Namespace) -> int:
         else:
             _say_result(result, known, study.task.metric)
     is_pruned = any(transitions.of(phase).reshapes for phase in policy.phases)
-    if options.save is not None and is_pruned and not options.json:
-        print(f"Saved to {options.save}: pruned weights. {FIT_SHAPES}")
+    if is_saved and not options.json:
+        print(model_commands.saved_words(options.save))
+    elif options.save is not None and not is_folder and not options.json:
+        what = f"pruned weights. {FIT_SHAPES}" if is_pruned else "weights alone."
+        print(f"Saved to {options.save}: {what} {model_commands.WEIGHTS_ALONE}")
     if result.cause == "finished":
         return 0
-    print(f"error: {result.message} Lower the learning rate, or set grad_clip.", file=sys.stderr)
+    nothing = " Nothing was saved." if is_folder else ""
+    print(f"error: {result.message} Lower the learning rate, or set grad_clip.{nothing}", file=sys.stderr)
     return WRONG_INPUT
 
 
@@ -303,7 +314,8 @@ def _is_file(path: str) -> bool:
     return not there.is_dir() and (there.exists() or there.suffix in (".json", ".yaml", ".yml"))
 
 
-def _say_point(point: Any) -> bool:
+def say_point(point: Any) -> bool:
+    """Print a point of a learning curve; never stops the run."""
     from subsettune.text import score_words
 
     metric, loss = score_words(point.metric), score_words(point.loss)
@@ -335,7 +347,7 @@ def clean_up(options: argparse.Namespace) -> int:
     from subsettune.report import listings, render
     from subsettune.study.results import clean
 
-    found = clean.find(options.storage, _places(options), runs=options.runs, caches=not options.keep_caches)
+    found = clean.find(options.storage, places_of(options), runs=options.runs, caches=not options.keep_caches)
     if not found:
         print("Nothing to clean.")
         return 0
@@ -343,7 +355,7 @@ def clean_up(options: argparse.Namespace) -> int:
     if not options.yes and not _confirmed(f"Remove these {len(found)}? [y/N] "):
         print("Nothing removed.")
         return 0
-    clean.remove(found, _places(options))
+    clean.remove(found, places_of(options))
     print(f"Removed {len(found)}.")
     return 0
 
@@ -393,7 +405,8 @@ def _of_flag(mistake: Mistake) -> Mistake:
     return Mistake((), f"--{name.replace('_', '-')}{mistake.message.removeprefix(name)}")
 
 
-def _places(options: argparse.Namespace) -> DataPaths:
+def places_of(options: argparse.Namespace) -> DataPaths:
+    """Where this machine keeps data, by the flags of a command."""
     from subsettune.data import DataPaths
 
     return DataPaths(data_root=options.data_root, cache=options.cache, download=not options.no_download)

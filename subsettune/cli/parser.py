@@ -7,7 +7,7 @@ import re
 from typing import Any, NoReturn
 
 from subsettune import __version__
-from subsettune.cli import commands
+from subsettune.cli import commands, model_commands
 from subsettune.errors import did_you_mean
 
 FEW = 3  # choices that are read at a glance: of auto, cpu and cuda, who writes gpu does not mean what is most like it
@@ -72,6 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"subsettune {__version__}")
     to = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command_name", required=True)
     _add_study_commands(to)
+    _add_model_commands(to)
     _add_result_commands(to)
     _add_name_commands(to)
     return parser
@@ -160,7 +161,7 @@ def _add_train(to: Any) -> None:
         "train",
         commands.train_once,
         "Train once: by a policy, a bundle, or (without --policy) by the conventional recipe.",
-        "subsettune train search_spaces/digits.yaml --policy runs/digits-1/bundle --seed 5",
+        "subsettune train search_spaces/digits.yaml --policy runs/digits-1/bundle --seed 5 --save models/digits",
     )
     _train_options(train)
     program = _add(
@@ -190,12 +191,50 @@ def _train_options(train: argparse.ArgumentParser) -> None:
     train.add_argument("--checkpoints", metavar="DIR", help="keep checkpoints there, and go on from them")
     train.add_argument(
         "--save",
-        metavar="FILE",
-        help="write the trained weights (a state_dict) there; those of a pruned\n"
-        "network fit one that subsettune.train.pruning.surgery.fit_shapes made narrower",
+        metavar="DIR",
+        help="keep the model there: weights, encoders, classes; for subsettune predict\n"
+        "and subsettune.load_model. With the name of a file, as weights.pt, the weights\n"
+        "alone (a state_dict); those of a pruned network fit one that\n"
+        "subsettune.train.pruning.surgery.fit_shapes made narrower",
     )
     train.add_argument("--json", action="store_true", help="one JSON object")
     _device_option(train)
+
+
+def _add_model_commands(to: Any) -> None:
+    predict = _add(
+        to,
+        "predict",
+        model_commands.predict_file,
+        "Predict for the rows of a file by a model that train or follow saved.\n"
+        "The file has the columns that the model was trained on; a column of labels is not needed, and where there\n"
+        "is one, the metric is printed. Predictions are classes or values as the training data have them.",
+        "subsettune predict models/digits new.parquet --output predictions.parquet --probabilities",
+    )
+    predict.add_argument("model", metavar="DIR", help="folder that --save DIR of train or follow wrote")
+    predict.add_argument("file", metavar="FILE", help=".parquet, .tsv or .npz file")
+    predict.add_argument("--output", metavar="OUT", help=".parquet or .csv file (default: CSV on standard output)")
+    predict.add_argument("--probabilities", action="store_true", help="one column more for each class")
+    follow = _add(
+        to,
+        "follow",
+        model_commands.follow_bundle,
+        "Train by a bundle's policy on other data of the same columns and classes, as a nightly job does.\n"
+        "Sizes are derived anew, subsets chosen again, and the test metric is held against what the runs behind the\n"
+        "bundle let expect. Exit code 4: it is clearly below that.",
+        "subsettune follow runs/digits-1/bundle --data tonight.parquet --save models/tonight",
+    )
+    follow.add_argument("bundle", metavar="BUNDLE", help="folder or URI of a bundle")
+    follow.add_argument(
+        "--data", metavar="PATH", help="file or folder of data (default: what the bundle names, as it is)"
+    )
+    follow.add_argument("--check", action="store_true", help="only say what it would do; nothing is trained")
+    follow.add_argument("--save", metavar="DIR", help="keep the model there, for subsettune predict")
+    follow.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    follow.add_argument("--threads", type=int, help="CPU threads (default: those of the study)")
+    follow.add_argument("--json", action="store_true", help="one JSON object")
+    _place_options(follow)
+    _device_option(follow)
 
 
 def _add_result_commands(to: Any) -> None:

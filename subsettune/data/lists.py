@@ -77,7 +77,7 @@ def read_lists(blocks: Blocks, name: str, num_rows: tuple[int, int], data: Data,
     for row, column in blocks():
         where = f"column {name!r}"
         is_ragged = shortest < longest and depth(column.type) == 1
-        found = _padded(column, longest, name, row) if is_ragged else _array(column, name, row)
+        found = padded(column, longest, name, row) if is_ragged else as_array(column, name, row)
         if data.layout is None and found.ndim > 2:
             raise DataError(
                 f"{where} has examples of shape {found.shape[1:]}, and nothing says what they are. Set data.layout to "
@@ -98,7 +98,7 @@ def read_lists(blocks: Blocks, name: str, num_rows: tuple[int, int], data: Data,
         return Lists(inputs=inputs, scaling=precision.Scaling(), taken=taken)
 
     def exact() -> Iterator[tuple[int, int, Array]]:
-        found = ((row, _array(column, name, row)) for row, column in blocks())
+        found = ((row, as_array(column, name, row)) for row, column in blocks())
         return ((row, 0, arranged(x, data.layout, f"column {name!r}", axis=1)) for row, x in found)
 
     return Lists(inputs=inputs, scaling=precision.kept(inputs, exact, num_rows[1]), taken=taken)
@@ -108,7 +108,7 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _array(column: pa.Array, name: str, row: int) -> Array:
+def as_array(column: pa.Array, name: str, row: int) -> Array:
     """(b, ...) of a column whose lists have one length at each depth."""
     _refuse_missing(column, name, row, 1)
     if isinstance(column.type, pa.FixedShapeTensorType):
@@ -138,7 +138,7 @@ def _lengths(blocks: Blocks) -> tuple[int, int]:
     return min((each["min"] for each in told), default=0), max((each["max"] for each in told), default=0)
 
 
-def _padded(column: pa.Array, length: int, name: str, row: int) -> Array:
+def padded(column: pa.Array, length: int, name: str, row: int) -> Array:
     """(b, length) token ids of lists of several lengths.
 
     Raises:

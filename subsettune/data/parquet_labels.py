@@ -78,7 +78,7 @@ def _decoded(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 def _listed(files: list[File], name: str) -> tuple[Array, tuple[str, ...]]:
     """Class numbers, by the names that each file lists for them, and those of all files."""
-    listed, paths = [_class_names(file.schema, name) for file in files], [file.path for file in files]
+    listed, paths = [listed_names(file.schema, name) for file in files], [file.path for file in files]
     classes = joined(listed, paths)
     numbers = [
         renumbered(np.asarray(file.column(name).to_numpy()), names, classes, file.path)
@@ -87,7 +87,7 @@ def _listed(files: list[File], name: str) -> tuple[Array, tuple[str, ...]]:
     return np.concatenate(numbers), classes
 
 
-def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
+def listed_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
     """Names of the classes where the hub's metadata (or a plain `classes` list) give them."""
     metadata = schema.metadata or {}
     try:

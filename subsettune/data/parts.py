@@ -132,6 +132,7 @@ class TaskData:
         tokens: what they are ids of: `words` or `bytes` of texts, or `ids` of the user's own; else empty.
         taken: what an example was taken for, where its shape leaves that open: see `layout.taken_for`.
         facts: what was found in the source; None where the data were loaded by their fingerprint.
+        meta: what the arrays are that the parts are cut from; None of data that were made up.
     """
 
     train: Part
@@ -152,6 +153,7 @@ class TaskData:
     tokens: str = ""
     taken: str = ""
     facts: SourceFacts | None = None
+    meta: Meta | None = None
 
     @property
     def num_features(self) -> int:
@@ -208,6 +210,7 @@ def assemble(
         tokens=arrays.meta.tokens,
         taken="" if arrays.facts is None else arrays.facts.taken,
         facts=arrays.facts,
+        meta=arrays.meta,
     )
     return _with_target_scale(data) if arrays.meta.kind == "regression" else data
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def read_texts(blocks: Blocks, num_rows: int, num_train: int, data: Data, scratc
     places = {word: place for place, word in enumerate(vocabulary, start=SPECIAL_WORDS)}
     inputs = allocate((num_rows, length), np.int32, scratch)
     for row, text in _texts(blocks, data):
-        ids = _ids(text, data, places, length)
+        ids = ids_of(text, data.tokens, places, length)
         if not ids:
             raise DataError(
                 f"texts must not be empty, got {text!r} in column {data.text!r}, row {row}. Drop such rows."
@@ -86,9 +86,16 @@ def _survey(blocks: Blocks, num_train: int, data: Data) -> tuple[Counter[str], i
     return counts, min(longest, data.max_tokens)
 
 
-def _ids(text: str, data: Data, places: dict[str, int], length: int) -> list[int]:
-    """The first token ids of a text, `length` of them at most."""
-    if data.tokens == "bytes":
+def ids_of(text: str, tokens: str, places: Mapping[str, int], length: int) -> list[int]:
+    """The first token ids of a text, `length` of them at most.
+
+    Args:
+        text: to be cut up.
+        tokens: into `words` or `bytes`.
+        places: the ids of words; all others are unknown.
+        length: the most ids.
+    """
+    if tokens == "bytes":
         return [1 + byte for byte in text.encode()[:length]]
     return [places.get(word, UNKNOWN) for word in islice(words(text), length)]
 

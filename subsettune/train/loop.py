@@ -15,6 +15,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -72,11 +73,13 @@ CHECK_EVERY = 25  # updates between looks at the running loss, which would force
 UNFIT = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError)  # what a foreign checkpoint raises
 
 
+# More than six parameters: the run, what it is told, and whether it is the one that somebody wants to keep.
 def run(
     task: Task,
     policy: Policy,
     seed: int,
     *,
+    final: bool = False,
     report: Report | None = None,
     clock: Callable[[], float] = time.perf_counter,
     options: RunOptions | None = None,
@@ -91,6 +94,9 @@ def run(
         task: what is trained.
         policy: how compute is spent; `conventional(facts)` is the recipe as it stands.
         seed: of everything random in the run.
+        final: whether it is the training whose network is wanted: the result then has `model`, the trained network, and
+            the test metric among `metrics`, whatever `options.keep_model` and `options.splits` say. To choose among
+            policies by it would spoil the test split.
         report: called with each point of the learning curve that this call adds; True stops the run.
         clock: seconds, for the times in the result and between checkpoints.
         options: where and how it runs.
@@ -105,6 +111,8 @@ def run(
         StorageError: a checkpoint cannot be written.
     """
     options = options or RunOptions()
+    if final:
+        options = replace(options, keep_model=True, splits=tuple(dict.fromkeys((*options.splits, "test"))))
     if task.is_own:
         return carry_out(task, policy, seed, report=report, clock=clock, options=options)
     device = find_device(options.device)
@@ -394,6 +402,7 @@ class _Run:
             soups=tuple(state.soups),
             model=self.learner.network.cpu() if self.options.keep_model else None,
             subsets=state.subsets,
+            fingerprint=self.job.data.fingerprint,
         )
 
 

@@ -29,7 +29,7 @@ class RunOptions:
         stems: folder or URI; null for none. A run that has checkpoints leaves its state there while its rate is still
             the peak, and one that has begun in the same way goes on from it; see `subsettune.train.stems`.
         checkpoint_every_s: seconds between checkpoints, besides those at each switch, at a stop and at the end.
-        keep_model: whether the result carries the trained network.
+        keep_model: whether the result carries the trained network; with `final=True`, `run` sees to it.
         measure_switches: whether losses and `splits` are also measured where a phase gives way to the next, and at the
             end: `RunResult.switches`. A run that goes on from a checkpoint has them from there on.
         soup_workers: how the workers of a soup are carried out: `together`, as one network whose weights have a further

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from subsettune.select import Subset
 
 NOT_PLAIN = ("model", "subsets")
+NOT_TOLD = (*NOT_PLAIN, "fingerprint")  # of no use without the model
 Cause = Literal["finished", "stopped", "diverged"]
 
 
@@ -159,6 +160,7 @@ class RunResult:
         soups: what each soup phase took.
         model: the trained network, on the CPU; not part of the JSON form.
         subsets: the choices that only the run can tell, `select.Subset` by index of the phase; not in the JSON form.
+        fingerprint: of the data that it was trained on; not in the JSON form.
     """
 
     policy: Policy
@@ -186,6 +188,7 @@ class RunResult:
     soups: tuple[SoupPoint, ...] = ()
     model: Any = None
     subsets: Any = None
+    fingerprint: str = ""
 
     def __post_init__(self) -> None:
         network: nn.Module | None = self.model
@@ -203,5 +206,5 @@ class RunResult:
 
     def to_mapping(self) -> dict[str, Any]:
         """JSON form; `config.build(RunResult, ...)` reads it."""
-        names = [name for name in RunResult.__dataclass_fields__ if name not in NOT_PLAIN]
+        names = [name for name in RunResult.__dataclass_fields__ if name not in NOT_TOLD]
         return {name: config.to_plain(getattr(self, name)) for name in names}

@@ -53,8 +53,9 @@ places, found = f"DataPaths(cache={sys.argv[3]!r})", {}
 for folder in sorted(Path(sys.argv[4]).iterdir()):
     own_loop, *own_code = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     names = {}
-    exec(own_loop.replace("DataPaths()", places).replace("keep_model=True", "keep_model=True, device='cpu'"), names)
+    exec(own_loop.replace("DataPaths()", places).replace("RunOptions(", "RunOptions(device='cpu', "), names)
     found[folder.name] = now = {"loop": parameters_to_vector(names["network"].parameters())}
+    assert names["model"].origin.metrics["test"] == names["result"].metrics["test"]
     if not own_code:
         continue
     bundle, rates, seen = Bundle.load(folder), [], []

@@ -25,7 +25,10 @@ from ruamel.yaml import YAML
 from subsettune.cli import main
 
 LISTS = ("selectors", "orders", "transitions", "metrics", "models", "data")
-COMMANDS = ("tune", "plan", "train", "run", "show", "list", "report", "export", "clean", *LISTS)
+COMMANDS = (
+    *("tune", "plan", "train", "run", "predict", "follow", "show", "list", "report", "export", "clean"),
+    *LISTS,
+)
 PASSES = {"task.tolerance": 0.5}
 
 
@@ -260,7 +263,9 @@ def test_train_follows_the_recipe_and_saves_the_weights(run: Run, studies: Path,
     assert done.code == 0
     assert re.fullmatch(
         r"accuracy: validation 0\.\d{4}, test 0\.\d{4}\n"
-        r"[\d.]+ passes \([\d.]+ % of the recipe's compute\), [\d.]+ s, 8\d updates\n",
+        r"[\d.]+ passes \([\d.]+ % of the recipe's compute\), [\d.]+ s, 8\d updates\n"
+        r"Saved to weights\.pt: weights alone\. With a folder, as --save DIR/, encoders and classes are kept too, for: "
+        r"subsettune predict DIR FILE\n",
         done.out,
     )
     assert set(torch.load("weights.pt", weights_only=True)) == {"1.weight", "1.bias", "3.weight", "3.bias"}
@@ -661,9 +666,13 @@ def test_a_damaged_bundle_is_not_followed(run: Run, studies: Path, tmp_path: Pat
             "the folder, or choose another.",
         ),
         (
-            ["--save", "."],
-            "--save must be a file in a folder that can be written, got '.'. Is a directory: make the folder, or "
-            "choose another.",
+            ["--save", "full"],
+            "FOLDER/full holds what is no part of a saved model: notes.txt. Choose another folder, or empty it.",
+        ),
+        (
+            ["--save", "/proc/none/model"],
+            "--save must be a folder that can be written, got '/proc/none/model'. No such file or directory: choose "
+            "another.",
         ),
     ],
 )
@@ -678,8 +687,10 @@ def test_train_refuses_before_it_trains(run: Run, arguments: list[str], message:
         "phases: [{passes: 1}, {passes: 1, transition: prune, transition_options: {between: 0.1}}]"
     )
     Path("order.yaml").write_text("phases: [{passes: 1, order_options: {keep: 0.5}}]")
+    Path("full").mkdir()
+    Path("full/notes.txt").touch()
     (error,) = _errors(run("train", write(Path("s.yaml")), *arguments))
-    assert error.startswith(message)
+    assert error.replace(str(Path.cwd()), "FOLDER").startswith(message)
 
 
 def test_weights_that_find_no_room_are_told_beside_the_result(run: Run) -> None:

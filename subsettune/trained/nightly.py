@@ -1,0 +1,233 @@
+"""A bundle's policy on other data of the same columns, as a nightly job trains by it: what changes, what is refused.
+
+Sizes are derived anew and subsets chosen again, as `Bundle.transfer` says. The classes and the columns must be those of
+the bundle: with others it is another task, of which the evidence says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from subsettune.bundle import Bundle
+from subsettune.bundle.known import INPUTS, KnownColumn, KnownData
+from subsettune.data import DataPaths, TaskData, load
+from subsettune.data.columns import ColumnFacts
+from subsettune.errors import BundleError, ConfigError, DataError
+from subsettune.facts import TaskFacts
+from subsettune.policy import Policy
+from subsettune.task import Task
+from subsettune.text import flops_words, passes_words
+from subsettune.train.evaluation import Report
+from subsettune.train.loop import check, facts, run
+from subsettune.train.options import RunOptions
+from subsettune.train.randomness import preserved
+from subsettune.train.result import RunResult
+from subsettune.trained.promise import Outcome, Promise
+
+MOST_TOLD = 5  # names in a sentence
+FAR = 4  # times fewer examples than a policy was shown for are another task
+NOT_NAMED = "The bundle does not name its columns and classes: that they are the same is not checked."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Followed:
+    """A bundle's policy, ready for other data.
+
+    Args:
+        task: with the other data.
+        policy: its sizes derived anew.
+        facts: of the task.
+        promise: of the bundle.
+        num_test: examples that are held out for the test.
+        is_same: whether the data are those that the bundle was made for.
+        sentences: what is derived anew, and what is otherwise than in the bundle.
+        options: where and how it runs.
+    """
+
+    task: Task
+    policy: Policy
+    facts: TaskFacts
+    promise: Promise
+    num_test: int
+    is_same: bool
+    sentences: tuple[str, ...]
+    options: RunOptions
+
+    def train(self, seed: int, report: Report | None = None) -> tuple[RunResult, Outcome]:
+        """Train once, and hold the result against the promise; the result carries the model.
+
+        Args:
+            seed: of everything random.
+            report: as of `train.run`.
+        """
+        result = run(self.task, self.policy, seed, final=True, report=report, options=self.options)
+        return result, Outcome.of(self.promise, result, self.num_test, is_same_test=self.is_same)
+
+
+def follow_on(bundle: Bundle, source: str | None = None, options: RunOptions | None = None) -> Followed:
+    """Derive a bundle's policy for other data; nothing is trained.
+
+    Args:
+        bundle: to be followed.
+        source: of the data, as `data.source` of a study file; None for the source that the bundle names, as it is now.
+        options: where and how it will run; number of threads as in the study where it says nothing.
+
+    Raises:
+        DataError: the data cannot be used, or have other columns or classes than the bundle's.
+        ConfigError: the policy does not fit so many examples, or the task names code that is not here.
+        BundleError: the bundle has too little evidence.
+    """
+    options = options or RunOptions()
+    if options.num_threads is None:
+        options = replace(options, num_threads=bundle.evidence.num_threads)
+    if bundle.task.train is not None:
+        raise BundleError(
+            f"the bundle was made for {bundle.task.train}, which reads its own data. Train by it with: subsettune train "
+            "STUDY.yaml --policy BUNDLE"
+        )
+    promise = Promise.of(bundle)
+    places = options.places
+    task = bundle.task if source is None else replace(bundle.task, data=replace(bundle.task.data, source=source))
+    with preserved():
+        task, data, said = _loaded(bundle, task, places)
+    known = facts(task, places)
+    policy, sizes = _policy(bundle, task, known, data.fingerprint)
+    counts = (
+        f"{known.num_examples:,} examples to train on (the bundle had {bundle.facts.num_examples:,}), "
+        f"{len(data.validation):,} for validation, {len(data.test):,} held out for the test."
+    )
+    return Followed(
+        task=task,
+        policy=policy,
+        facts=known,
+        promise=promise,
+        num_test=len(data.test),
+        is_same=data.fingerprint == bundle.fingerprint,
+        sentences=(*said, counts, *sizes, *_cost(bundle, policy, known)),
+        options=options,
+    )
+
+
+def _policy(bundle: Bundle, task: Task, known: TaskFacts, fingerprint: str) -> tuple[Policy, tuple[str, ...]]:
+    """The policy for the data, and how it came to be."""
+    if fingerprint == bundle.fingerprint:
+        return bundle.policy, ("These are the data that the bundle was made for.",)
+    try:
+        policy, message = bundle.transfer(known)
+        check(task, policy, known)
+    except ConfigError as error:
+        few = f"{known.num_examples:,} examples to train on, where the bundle had {bundle.facts.num_examples:,}"
+        raise ConfigError(
+            f"the bundle's policy cannot be followed on these data, {few}: {_joined(error)} Give more rows, or tune "
+            "anew."
+        ) from error
+    return policy, (message,)
+
+
+def _joined(error: ConfigError) -> str:
+    return " ".join(str(mistake) for mistake in error.mistakes)
+
+
+def _cost(bundle: Bundle, policy: Policy, known: TaskFacts) -> tuple[str, ...]:
+    old, new = bundle.policy.cost(bundle.facts), policy.cost(known)
+    told = [
+        f"One training costs {flops_words(new)} (the bundle's {flops_words(old)}), {passes_words(policy.passes)} "
+        "passes over the examples to train on."
+    ]
+    before = bundle.facts
+    if known.num_examples * FAR < before.num_examples:
+        told.append(
+            f"They are fewer than one in {FAR} of the bundle's, and its evidence says nothing of how the policy does "
+            "on so few."
+        )
+    if (known.num_features, known.num_parameters) != (before.num_features, before.num_parameters):
+        told.append(
+            f"An example is {known.num_features:,} numbers for the network (the bundle's {before.num_features:,}), "
+            f"which has {known.num_parameters:,} parameters ({before.num_parameters:,}): categories, words or shapes "
+            "differ."
+        )
+    return tuple(told)
+
+
+# --- the data, held against those of the bundle -----------------------------------------------------------------------
+
+
+def _loaded(bundle: Bundle, task: Task, places: DataPaths) -> tuple[Task, TaskData, tuple[str, ...]]:
+    """The task and its data, without columns that the bundle does not know, and what was left out in words."""
+    data = load(task, places)
+    if data.fingerprint == bundle.fingerprint:
+        return task, data, ()
+    known = bundle.known
+    if known is None:
+        _refuse_other_sizes(bundle, data)
+        return task, data, (NOT_NAMED,)
+    found = [] if data.facts is None else [c for c in data.facts.columns if c.role in INPUTS]
+    extra = _compared(known, found, task)
+    said: tuple[str, ...] = ()
+    if extra:
+        task = replace(task, data=replace(task.data, features=tuple(c.name for c in known.columns), exclude=()))
+        data = load(task, places)
+        said = (f"Not read, as the bundle does not know {_them(extra)}: {_named(extra)}.",)
+    _refuse_other_classes(known, data)
+    is_array = len(known.columns) == 1 and known.columns[0].role in ("feature", "image")
+    if is_array and data.num_features != bundle.facts.num_features:
+        raise DataError(
+            f"examples must have the {bundle.facts.num_features:,} numbers that the bundle was made for, got "
+            f"{data.num_features:,} each in {task.data.source}. Mend the data, or tune anew on them."
+        )
+    return task, data, said
+
+
+def _compared(known: KnownData, found: Sequence[ColumnFacts], task: Task) -> list[str]:
+    """Names of columns that only the new data have; refuses missing and other ones."""
+    names = {column.name: column for column in found}
+    if not any(column.type for column in known.columns):  # arrays have none, and their shape is compared
+        return []
+    missing = [column.name for column in known.columns if column.name not in names]
+    if missing:
+        raise DataError(
+            f"{task.data.source} must have the columns that the bundle was made for, got no {_named(missing)} among "
+            f"its inputs {_named(list(names))}. Mend the data, or tune anew on them."
+        )
+    for column in known.columns:
+        other = names[column.name]
+        if other.role != column.role:
+            raise DataError(
+                f"column {column.name!r} of {task.data.source} must be read as {_role(column)}, as in the bundle "
+                f"({column.type}), got {_role(other)} ({other.kind}). Convert it."
+            )
+    return [name for name in names if name not in {column.name for column in known.columns}]
+
+
+def _role(column: KnownColumn | ColumnFacts) -> str:
+    return {"feature": "numbers", "categories": "categories", "text": "texts", "image": "pictures"}[column.role]
+
+
+def _refuse_other_classes(known: KnownData, data: TaskData) -> None:
+    new = [name for name in data.class_names if name not in known.classes]
+    gone = [name for name in known.classes if name not in data.class_names]
+    if new or gone:
+        told = [*([f"new are {_named(new)}"] if new else []), *([f"gone are {_named(gone)}"] if gone else [])]
+        raise DataError(
+            f"classes must be those that the bundle was made for: {'; '.join(told)}. With others it is another task, "
+            "of which its evidence says nothing. Mend the labels, drop such rows, or tune anew on these data."
+        )
+
+
+def _refuse_other_sizes(bundle: Bundle, data: TaskData) -> None:
+    if data.num_outputs != bundle.facts.num_outputs:
+        what = "classes" if data.num_classes else "values to predict"
+        raise DataError(
+            f"data must have the {bundle.facts.num_outputs} {what} that the bundle was made for, got "
+            f"{data.num_outputs}. Mend the labels, or tune anew on these data."
+        )
+
+
+def _them(names: Sequence[str]) -> str:
+    return "it" if len(names) == 1 else "them"
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_TOLD:,} more" if len(names) > MOST_TOLD else ""
+    return ", ".join(map(repr, names[:MOST_TOLD])) + more if names else "none"

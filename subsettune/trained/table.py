@@ -1,0 +1,263 @@
+"""Columns of a table as a network's input: how each was stored and encoded in training, and the same for other rows.
+
+What a number becomes is `((value - shift) / 2**exponent - mean) * scale`; a category becomes a place of ones and zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from subsettune import config
+from subsettune.config import AT_LEAST_ONE, setting
+from subsettune.data import precision
+from subsettune.data.arrow_types import is_time
+from subsettune.data.categories import is_text
+from subsettune.data.encode import Encoder, Normalizer
+from subsettune.data.parquet_files import flat_numbers, is_list, is_number
+from subsettune.data.raw import Array
+from subsettune.errors import DataError, did_you_mean
+from subsettune.trained.rows import Rows, Wanted
+
+MOST_TOLD = 3  # categories that a warning names
+COLUMNS_TOLD = 20  # in a message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column as training encoded it.
+
+    Args:
+        name: of it.
+        type: in the file, as Arrow calls it.
+        width: numbers in each list; None of plain numbers and of categories.
+        mean: of each number, as it is stored.
+        scale: 1 / standard deviation, likewise.
+        shift: what is taken away before it is stored; empty where nothing is.
+        exponent: of 2, by which it is then divided; empty likewise.
+        categories: those that the training part has, in the order of their places, None for what is missing; null of
+            numbers.
+    """
+
+    name: str
+    type: str
+    width: int | None = setting(None, rule=AT_LEAST_ONE)
+    mean: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    shift: tuple[int | float, ...] = ()
+    exponent: tuple[int, ...] = ()
+    categories: tuple[str | None, ...] | None = None
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+    @property
+    def num_stored(self) -> int:
+        """Stored columns that it becomes."""
+        return self.width or 1
+
+    @property
+    def num_encoded(self) -> int:
+        """Numbers that a network gets of it."""
+        return self.num_stored if self.categories is None else len(self.categories)
+
+    def stored(self, rows: Rows) -> tuple[Array, str]:
+        """(n, num_stored) float32 numbers or codes, and a sentence about unseen categories, empty without any.
+
+        Raises:
+            DataError: it is missing, or of another type, or holds what is no number.
+        """
+        column, field = found_in(rows, self.name)
+        if self.categories is not None:
+            return self._codes(column, field, rows)
+        kind = field.type
+        if is_time(field) or is_list(kind) != (self.width is not None) or not _is_numeric(kind):
+            self._refuse_type(field, "numbers" if self.width is None else f"lists of {self.width} numbers", rows)
+        values = [_values(chunk, self.width, self.name) for chunk in column.chunks]
+        parts = [self._stored(part) for part in values]
+        stored = np.concatenate(parts) if parts else np.empty((0, self.num_stored), np.float32)
+        self._refuse_not_finite(stored, rows)
+        return stored, ""
+
+    def _stored(self, values: Array) -> Array:
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+            if not self.shift:
+                return np.asarray(values.astype(np.float32))
+            less = precision.less(values, self.shift)
+            return np.asarray(np.ldexp(less, -np.array(self.exponent))).astype(np.float32)
+
+    def _refuse_not_finite(self, stored: Array, rows: Rows) -> None:
+        finite = np.isfinite(stored).all(axis=1)
+        if not finite.all():
+            raise DataError(
+                f"column {self.name!r} must hold finite numbers, got NaN, infinity or nothing in row "
+                f"{int(np.argmin(finite))} of {rows.where}. Fill it, or drop the row."
+            )
+
+    def _codes(self, column: pa.ChunkedArray, field: pa.Field, rows: Rows) -> tuple[Array, str]:
+        assert self.categories is not None
+        texts = self._as_texts(column, field, rows)
+        found = pc.index_in(texts, value_set=pa.array(self.categories, pa.large_string()))
+        unseen = pc.is_null(found)
+        codes = np.asarray(pc.fill_null(found, len(self.categories)).to_numpy()).astype(np.float32)[:, None]
+        count = int(pc.sum(unseen, min_count=0).as_py())
+        if not count:
+            return codes, ""
+        names = [repr(name) if name is not None else "nothing" for name in pc.unique(texts.filter(unseen)).to_pylist()]
+        more = f" and {len(names) - MOST_TOLD:,} more" if len(names) > MOST_TOLD else ""
+        return codes, (
+            f"column {self.name!r} has categories in {count:,} of {len(rows):,} rows that the training part had not: "
+            f"{', '.join(names[:MOST_TOLD])}{more}. They are none of the known ones, as in training."
+        )
+
+    def _as_texts(self, column: pa.ChunkedArray, field: pa.Field, rows: Rows) -> pa.ChunkedArray:
+        """The categories as they are called; whole numbers that pandas made floats of are whole."""
+        kind, trained_bool, trained_text = field.type, self.type == "bool", "string" in self.type or self.type == "text"
+        if pa.types.is_null(kind):
+            return column.cast(pa.large_string())
+        if pa.types.is_floating(kind) and not trained_text and not trained_bool:
+            try:
+                column = pc.cast(_nulls_for_nan(column), pa.int64())
+            except pa.ArrowInvalid:
+                self._refuse_type(field, "whole numbers", rows)
+            kind = pa.int64()
+        fits = is_text(kind) if trained_text else pa.types.is_boolean(kind) if trained_bool else _is_whole(kind)
+        if not fits or is_time(field):
+            self._refuse_type(field, "texts" if trained_text else "booleans" if trained_bool else "whole numbers", rows)
+        return (
+            column.cast(pa.large_string()) if not _is_whole(kind) else column.cast(pa.string()).cast(pa.large_string())
+        )
+
+    def _refuse_type(self, field: pa.Field, wanted: str, rows: Rows) -> None:
+        raise DataError(
+            f"column {self.name!r} must hold {wanted}, as in training ({self.type}), got {field.type} in {rows.where}. "
+            "Convert it."
+        )
+
+
+def found_in(rows: Rows, name: str) -> tuple[pa.ChunkedArray, pa.Field]:
+    """A column of rows, and its field.
+
+    Raises:
+        DataError: it is missing.
+    """
+    table = rows.table
+    if table is None:
+        raise DataError(f"{rows.where} must have the column {name!r}, which the model was trained on, got an array.")
+    if name not in table.schema.names:
+        guess = f"{did_you_mean(name, table.schema.names)} ".lstrip()
+        names = table.schema.names
+        more = f" and {len(names) - COLUMNS_TOLD:,} more" if len(names) > COLUMNS_TOLD else ""
+        raise DataError(
+            f"{rows.where} must have the column {name!r}, which the model was trained on. {guess}Known columns: "
+            f"{', '.join(names[:COLUMNS_TOLD]) or 'none'}{more}."
+        )
+    return table[name], table.schema.field(name)
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    return is_number(kind.value_type if is_list(kind) else kind)
+
+
+def _is_whole(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind))
+
+
+def _nulls_for_nan(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.if_else(pc.is_nan(column), None, column)
+
+
+def _values(chunk: pa.Array, width: int | None, name: str) -> Array:
+    plain = flat_numbers(chunk, width, name, 0)
+    plain = plain.cast(pa.uint8()) if pa.types.is_boolean(plain.type) else plain
+    values = np.asarray(plain.to_numpy(zero_copy_only=False))
+    return values.reshape(-1, width or 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Inputs that are columns.
+
+    Args:
+        columns: in the order of the network's input.
+    """
+
+    form: Literal["table"] = "table"
+    columns: tuple[Column, ...] = setting(rule=config.NOT_EMPTY)
+
+    def __post_init__(self) -> None:
+        config.check(self)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example as the network gets it."""
+        return (sum(column.num_encoded for column in self.columns),)
+
+    def wanted(self, label: str) -> Wanted:
+        """What it looks for in rows."""
+        return Wanted(columns=tuple(column.name for column in self.columns), label=label)
+
+    def stored(self, rows: Rows) -> tuple[Tensor, tuple[str, ...]]:
+        """(n, c) float32 rows as training stores them, and sentences about what it had not seen.
+
+        Raises:
+            DataError: a column is missing, or of another type, or holds what cannot be read.
+        """
+        if rows.table is None:
+            names = ", ".join(column.name for column in self.columns)
+            raise DataError(f"{rows.where} must have the columns that the model was trained on: {names}.")
+        found = [column.stored(rows) for column in self.columns]
+        return torch.from_numpy(np.concatenate([one for one, _ in found], axis=1)), tuple(w for _, w in found if w)
+
+    def encoder(self) -> Normalizer | Encoder:
+        """What makes the network's input of stored rows, bit for bit as in training."""
+        numbers = [column for column in self.columns if column.categories is None]
+        mean, scale = (
+            torch.tensor([value for column in numbers for value in getattr(column, name)]).reshape(1, -1)
+            for name in ("mean", "scale")
+        )
+        normalizer = Normalizer(mean=mean, scale=scale)
+        if len(numbers) == len(self.columns):
+            return normalizer
+        starts: list[int] = []
+        places: list[int] = []
+        present: list[float] = []
+        for left, column in self._encoded():
+            if column.categories is not None:
+                starts.append(len(places))
+                count = len(column.categories)
+                places += [*range(left, left + count), left]  # the last code is that of what training had not
+                present += [*[1.0] * count, 0.0]
+        kinds = [column.categories is not None for column in self.columns for _ in range(column.num_stored)]
+        return Encoder(
+            numeric=torch.tensor([j for j, is_code in enumerate(kinds) if not is_code], dtype=torch.int64),
+            normalizer=normalizer,
+            numeric_places=torch.tensor(self._number_places(), dtype=torch.int64),
+            categorical=torch.tensor([j for j, is_code in enumerate(kinds) if is_code]),
+            starts=torch.tensor(starts),
+            places=torch.tensor(places),
+            present=torch.tensor(present),
+            width=self.shape[0],
+        )
+
+    def _encoded(self) -> Iterator[tuple[int, Column]]:
+        """Each column with the first of its places in the network's input."""
+        left = 0
+        for column in self.columns:
+            yield left, column
+            left += column.num_encoded
+
+    def _number_places(self) -> list[int]:
+        return [
+            place
+            for left, column in self._encoded()
+            if column.categories is None
+            for place in range(left, left + column.num_stored)
+        ]
