@@ -55,6 +55,7 @@ class Look:
         texts: the categories.
         has_days: whether all whole numbers read as 20240531 does.
         was_category: whether pandas wrote whole numbers that it held as categories.
+        is_date: whether it holds dates or times, as seconds.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Look:
     texts: tuple[str, ...] = ()
     has_days: bool = False
     was_category: bool = False
+    is_date: bool = False
 
 
 def pandas_index(schema: pa.Schema) -> frozenset[str]:
@@ -261,6 +263,9 @@ def about_numbers(look: Look, data: Data) -> str:
         return "holds one value only."
     if look.name in data.categorical:
         return ""
+    if look.is_date:
+        more = "data.dates: cyclic adds hour, weekday and month."
+        return "" if "dates" in data.given else f"holds dates or times, and is read as seconds. {more}"
     time = _time_unit(look.least, look.most)
     if time and look.distinct >= FEW_VALUES:
         return f"looks like a time in {time} since 1970. Convert it to what matters: hour, weekday, age."

@@ -20,7 +20,7 @@ def data_blocks(told: Mapping[str, Any]) -> list[Block]:
     """What is known of a task's data.
 
     Args:
-        told: `source`: `files`, `test_files`, `left_alone` and `columns`, as
+        told: `source`: `files`, those of other parts, `left_alone` and `columns`, as
             `subsettune.data.columns` has them; `sizes` of the parts; `split`, a sentence; `classes`: by name, examples
             by part; `shared`: by `part, other part`, examples of the first that stand in the other too.
     """
@@ -123,10 +123,12 @@ def _cut(name: str) -> str:
 
 def _files(source: Mapping[str, Any]) -> str:
     """Which files or arrays are read, where there are several."""
-    files, test, left = (list(source.get(key) or ()) for key in ("files", "test_files", "left_alone"))
-    if len(files) + len(test) + len(left) < 2:
+    keys = ("files", "validation_files", "test_files", "left_alone")
+    files, validation, test, left = (list(source.get(key) or ()) for key in keys)
+    if len(files) + len(validation) + len(test) + len(left) < 2:
         return ""
-    read = f"Read: {_some(files)}" + (f"; for the test part {_some(test)}" if test else "")
+    read = f"Read: {_some(files)}" + (f"; for the validation part {_some(validation)}" if validation else "")
+    read += f"; for the test part {_some(test)}" if test else ""
     return f"{read}. Not read: {_some(left)}." if left else f"{read}."
 
 

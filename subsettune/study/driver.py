@@ -270,11 +270,11 @@ class StudyDriver:
 
 def _origin(study: Study, data: TaskData) -> DataOrigin:
     """Which data these are, and what to know of them."""
-    has_test_file = int(data.test.rows.min()) >= data.num_source_examples
     return DataOrigin(
         fingerprint=data.fingerprint,
         source=study.task.data.source,
-        test_from="file" if has_test_file else "split",
+        test_from="file" if data.from_files["test"] else "split",
+        validation_from="file" if data.from_files["validation"] else "",
         warnings=audit(data, study.task.split).warnings,
     )
 

@@ -412,15 +412,18 @@ def test_a_name_that_yaml_would_misread_is_quoted(tmp_path: Path) -> None:
     assert about(data, "row: number").warnings[0].endswith('leave it out: data.exclude: [b, "row: number"].')
 
 
-def test_dates_are_refused_with_the_remedy(tmp_path: Path) -> None:
+def test_dates_are_numbers_and_told(tmp_path: Path) -> None:
     made = table(day=pa.array(np.arange(N, dtype=np.int32), pa.date32()), time=pa.array(np.arange(N), pa.time64("us")))
-    with pytest.raises(DataError) as caught:
-        load_table(tmp_path, made)
-    assert str(caught.value) == (
-        f"columns of {tmp_path}/data.parquet must be numbers or texts, got dates or times in day (date32[day]), time "
-        "(time64[us]). Convert them to what matters, as numbers (month, weekday, hour, age), or leave them out: "
-        "data.exclude: [day, time]."
+    data = load_table(tmp_path, made)
+    assert data.input_shape == (4,)
+    assert (about(data, "day").kind, about(data, "day").most) == ("date32[day]", 86_400.0 * (N - 1))
+    assert about(data, "day").warnings[0] == (
+        "column 'day' holds dates or times, and is read as seconds. data.dates: cyclic adds hour, weekday and month. If "
+        "it is no feature, leave it out: data.exclude: [day]."
     )
+    cyclic = load_table(tmp_path, made, dates="cyclic")
+    assert cyclic.input_shape == (2 + (1 + 4) + (1 + 2),)  # weekday and month of a day, the hour of a time
+    assert "holds dates" not in about(cyclic, "day").warnings[0]
     assert load_table(tmp_path, made, exclude=["day", "time"]).input_shape == (2,)
 
 
