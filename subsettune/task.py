@@ -6,11 +6,11 @@ Frozen values without torch; `subsettune.data.load` and `subsettune.models.make`
 from __future__ import annotations
 
 import codecs
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from subsettune import config
+from subsettune import config, in_memory
 from subsettune.config import (
     AT_LEAST_ONE,
     NOT_NEGATIVE,
@@ -29,6 +29,20 @@ FILES = (".parquet", ".npz", ".tsv", ".tsv.gz", ".csv", ".csv.gz")
 SPLIT_COLUMNS = ("by", "column", "time")
 TEXT_KEYS = ("text", "tokens", "max_tokens", "vocabulary")  # mean something to texts alone
 OPTIMIZER_KEYS = ("momentum", "nesterov", "optimizer_options")  # mean something to one optimizer, nothing to another
+
+
+def _named(key: str, name_of: Callable[[Any], str], value: Any) -> Any:
+    """What names an object of Python's in a file; texts, and what is none, stay as they are."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    try:
+        return name_of(value)
+    except ConfigError as error:
+        raise ConfigError(tuple(Mistake((key,), m.message) for m in error.mistakes)) from error
+
+
+def _code_name(code: Any) -> Any:
+    return _named("name", lambda value: in_memory.code_name(value, "model"), code)
 
 
 def _is_encoding(name: str) -> bool:
@@ -143,7 +157,18 @@ class Data:
     resize: int | tuple[int, ...] | None = None
     csv: Csv = setting(Csv())
 
+    @classmethod
+    def from_object(cls, raw: Any) -> Any:
+        """Data that are handed over in Python, as a mapping; texts and nothing stay as they are, to be refused."""
+        return raw if raw is None or isinstance(raw, str | int | float) else {"source": raw}
+
+    @classmethod
+    def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give what is handed over in Python its name."""
+        return {**raw, "source": _named("source", in_memory.source_name, raw["source"])} if "source" in raw else raw
+
     def __post_init__(self) -> None:
+        object.__setattr__(self, "source", _named("source", in_memory.source_name, self.source))
         config.check(self)
         self._check_new()
         mistakes = []
@@ -213,7 +238,7 @@ class Data:
     @property
     def given(self) -> tuple[str, ...]:
         """The keys on missing numbers, dates, sizes and .csv files that have another value than the default."""
-        usual = {"impute": None, "dates": "number", "date_formats": {}, "resize": None, "csv": Csv()}
+        usual: dict[str, Any] = {"impute": None, "dates": "number", "date_formats": {}, "resize": None, "csv": Csv()}
         return tuple(name for name, value in usual.items() if getattr(self, name) != value)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -310,14 +335,20 @@ class Model:
     options: FrozenDict = setting(FrozenDict())
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", _code_name(self.name))
         config.check(self)
 
     @classmethod
+    def from_object(cls, raw: Any) -> Any:
+        """A function or class of Python's as a mapping; what is no code stays as it is, to be refused."""
+        return {"name": raw} if callable(raw) else raw
+
+    @classmethod
     def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Gather every key but the name into `options`."""
+        """Gather every key but the name into `options`; a function or class gets its name."""
         options = {key: value for key, value in raw.items() if key not in ("name", "options")}
         folded: dict[str, Any] = {"options": {**raw.get("options", {}), **options}}
-        return {**folded, "name": raw["name"]} if "name" in raw else folded
+        return {**folded, "name": _code_name(raw["name"])} if "name" in raw else folded
 
     def to_mapping(self) -> dict[str, Any]:
         """Flat form, as in YAML."""

@@ -15,6 +15,7 @@ import numpy as np
 from subsettune.data.columns import ColumnFacts, SourceFacts
 from subsettune.data.images import RESIZE, check_shape, decode, resized, size_of
 from subsettune.data.layout import arranged_image
+from subsettune.data.mendable import MendableDataError
 from subsettune.data.raw import Array, Raw
 from subsettune.data.scratch import allocate
 from subsettune.errors import DataError
@@ -167,10 +168,11 @@ def _refuse_sizes(found: Pictures, files: Sequence[Path]) -> None:
     listed = ", ".join(f"{h} x {w} ({count:,})" for (h, w), count in sizes.most_common(MOST_NAMED))
     more = f" and {len(sizes) - MOST_NAMED:,} more" if len(sizes) > MOST_NAMED else ""
     height, width = _proposed(sizes)
-    raise DataError(
+    message = (
         f"pictures of {found.root} must have one size, got {len(sizes):,} (height x width): {listed}{more}. Scale them "
         f"to one: data.resize: [{height}, {width}]."
     )
+    raise MendableDataError(message, {"resize": [height, width]})
 
 
 def _proposed(sizes: Counter[tuple[int, int]]) -> tuple[int, int]:

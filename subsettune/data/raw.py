@@ -15,6 +15,7 @@ import numpy as np
 from subsettune.data import labels as labelling
 from subsettune.data import precision
 from subsettune.data.columns import SourceFacts
+from subsettune.data.mendable import MendableDataError
 from subsettune.errors import DataError
 
 Array = np.ndarray[Any, Any]
@@ -136,10 +137,11 @@ def _refuse_not_finite(inputs: Array, what: str, columns: tuple[str, ...], fille
         where = f"column {name}" if len(place) == 1 else f"place {place} of an example {inputs.shape[1:]}"
         can_be_filled = columns and not columns[column].endswith("]") and np.isnan(flat[start + row, column])
         remedy = " (data.impute: median does)" if can_be_filled else ""  # of a number, and not of a list of them
-        raise DataError(
+        message = (
             f"{what} must be finite float32 numbers, got NaN, infinity or nothing in {where}, row "
             f"{start + row}. Fill it{remedy}, or drop the row or the column."
         )
+        raise MendableDataError(message, {"impute": "median"}) if can_be_filled else DataError(message)
 
 
 def _refuse_constant(inputs: Array) -> None:

@@ -18,8 +18,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from subsettune import config
+from subsettune import config, in_memory
 from subsettune.data.formats import Format, format_of
+from subsettune.data.handed_over import name_of, read_given
 from subsettune.data.npz import read_npz
 from subsettune.data.observed import data_files, observed
 from subsettune.data.parquet import read_csv, read_parquet
@@ -82,6 +83,7 @@ WORDS: Mapping[Format, str] = {
     "parquet": "Parquet files",
     "pictures": "folders of pictures",
 }
+GIVEN_FORMS: Mapping[str, Format] = {in_memory.TABLE: "parquet", in_memory.ARRAYS: "npz"}
 _AT_IMPORT: dict[str, set[str]] = {}  # files that were opened while a module of the user's was imported
 
 
@@ -135,11 +137,24 @@ def find(data: Data, kind: str, places: DataPaths, reads: str | None = None) -> 
     _refuse_ignored(data, reads)
     if data.source in DATASETS:
         return _named(data.source, kind, places)
+    if in_memory.is_given(data.source):
+        return _given(data, kind, reads)
     if "://" in data.source:
         raise DataError(f"data.source must be a local path, got {data.source!r}. Copy it to a folder of every machine.")
     if is_function(data.source):
         return _function(data, kind, places)
     return _files(data, kind, places, reads)
+
+
+def _given(data: Data, kind: str, reads: str | None) -> Source:
+    """Data that were handed over in Python: their name holds a hash of their content."""
+    form = GIVEN_FORMS.get(in_memory.kind_of(data.source))
+    if form is not None:
+        _refuse_strange(form, data, reads)
+    elif reads is not None:
+        raise DataError(f"split by {reads!r} means nothing to a Dataset, which has no columns. Remove the key.")
+    key = config.digest([data, kind, READING, *([] if reads is None else [reads])])
+    return Source(name=name_of(data.source), key=key, read=lambda scratch: read_given(data, kind, scratch, reads))
 
 
 def is_function(source: str) -> bool:
@@ -149,7 +164,9 @@ def is_function(source: str) -> bool:
 
 def _refuse_ignored(data: Data, reads: str | None) -> None:
     """A key that nobody reads would be a wrong belief about the data."""
-    function, named = is_function(data.source), data.source in DATASETS
+    function, named = is_function(data.source) or _is_given_dataset(data.source), data.source in DATASETS
+    if data.options and _is_given_dataset(data.source):
+        raise DataError("data.options mean nothing to a Dataset: they are arguments of a function. Remove them.")
     if data.options and not function:
         raise DataError(f"data.options mean nothing to {data.source!r}: they are arguments of a function. Remove them.")
     is_set = {
@@ -169,6 +186,10 @@ def _refuse_ignored(data: Data, reads: str | None) -> None:
         )
     if reads is not None and (named or function):
         raise DataError(f"split by {reads!r} means nothing to {data.source!r}, which has no columns. Remove the key.")
+
+
+def _is_given_dataset(source: str) -> bool:
+    return in_memory.is_given(source) and in_memory.kind_of(source) == in_memory.DATASET
 
 
 def _named(name: str, kind: str, places: DataPaths) -> Source:

@@ -418,8 +418,8 @@ def test_dates_are_numbers_and_told(tmp_path: Path) -> None:
     assert data.input_shape == (4,)
     assert (about(data, "day").kind, about(data, "day").most) == ("date32[day]", 86_400.0 * (N - 1))
     assert about(data, "day").warnings[0] == (
-        "column 'day' holds dates or times, and is read as seconds. data.dates: cyclic adds hour, weekday and month. If "
-        "it is no feature, leave it out: data.exclude: [day]."
+        "column 'day' holds dates or times, and is read as seconds. data.dates: cyclic adds hour, weekday and month. "
+        "If it is no feature, leave it out: data.exclude: [day]."
     )
     cyclic = load_table(tmp_path, made, dates="cyclic")
     assert cyclic.input_shape == (2 + (1 + 4) + (1 + 2),)  # weekday and month of a day, the hour of a time

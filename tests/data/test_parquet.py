@@ -270,9 +270,9 @@ def test_a_validation_file_without_labels_or_of_another_kind_is_refused(tmp_path
     with pytest.raises(DataError) as caught:
         load_file(tmp_path / "d")
     assert str(caught.value) == (
-        f"{tmp_path}/d/dev.parquet has no labels: column 'label' holds nothing but -1, which stands for a hidden label. "
-        "Nothing can be chosen on it: move it out of the folder, and a validation part is drawn from the training file, "
-        "of the share task.split.validation."
+        f"{tmp_path}/d/dev.parquet has no labels: column 'label' holds nothing but -1, which stands for a hidden "
+        "label. Nothing can be chosen on it: move it out of the folder, and a validation part is drawn from the "
+        "training file, of the share task.split.validation."
     )
 
 
@@ -449,7 +449,8 @@ def test_absent_files_and_folders_without_parquet(tmp_path: Path) -> None:
     with pytest.raises(DataError) as empty:
         load_file(folder)
     assert str(empty.value) == (
-        f"folder {folder} must hold train*.parquet, train*.csv or train*.tsv (and may hold validation* and test* likewise), or a folder of pictures for each class, got notes.txt."
+        f"folder {folder} must hold train*.parquet, train*.csv or train*.tsv (and may hold validation* and test* "
+        "likewise), or a folder of pictures for each class, got notes.txt."
     )
 
 
