@@ -122,7 +122,7 @@ class Data:
         dates: what columns of dates and times become: `number`, seconds since 1970, or `cyclic`, beside it sine and
             cosine of the hour, the weekday and the month.
         date_formats: how columns of texts write their dates, as `{born: "%d.%m.%Y"}`, in the signs of Python's
-            `strptime`.
+            `strptime`, or `ISO` for all forms of ISO 8601.
         resize: height and width that all pictures get, or one number for both.
         csv: how .csv files are written, where that is not to be found out.
 
@@ -198,8 +198,8 @@ class Data:
     def _check_new(self) -> None:
         """Formats must be texts, and a size two numbers."""
         for name, form in self.date_formats.items():
-            if not isinstance(form, str) or "%" not in form:
-                message = config.must(name, "a format of dates, as '%d.%m.%Y'", form, "See Python's strptime.")
+            if not isinstance(form, str) or ("%" not in form and form != "ISO"):
+                message = config.must(name, "a format of dates, as '%d.%m.%Y', or ISO", form, "See Python's strptime.")
                 raise ConfigError((Mistake(("date_formats", name), message),))
         size = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
         if size is not None and (len(size) != 2 or min(size) < 1):

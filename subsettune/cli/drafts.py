@@ -237,10 +237,10 @@ def _split(data: TaskData) -> list[str]:
     shares = {part: share for part, is_file in data.from_files.items() if not is_file}
     if data.from_files["validation"] and data.from_files["test"]:
         return ["  # validation and test part are the files of these names"]
-    held = " and ".join(shares)
+    held, drawn = " and ".join(shares), "drawn by class" if data.num_classes else "drawn"
     return [
         f"  split: {_flow({**shares, 'seed': 0})}",
-        f"    # {held}: {'drawn by class' if data.num_classes else 'drawn'}. Rows that belong together (a patient's): by: COLUMN; in time: time: COLUMN",
+        f"    # {held}: {drawn}. Rows that belong together (a patient's): by: COLUMN; in time: time: COLUMN",
     ]
 
 

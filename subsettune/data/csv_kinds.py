@@ -101,8 +101,11 @@ class Judge:
         if len(rest):
             self._count("other", column, rest, row)
 
-    def _add_numbers(self, values: pa.Array, column: pa.Array, row: int) -> bool:
+    def _add_numbers(self, found: pa.Array, column: pa.Array, row: int) -> bool:
         """Whether all of a block are plain numbers: the usual case, which needs few patterns."""
+        values = found
+        if pc.any(pc.starts_with(values, "+")).as_py():  # which Arrow reads in fractions alone
+            values = pc.replace_substring_regex(values, r"^\+", "")
         for kind, arrow in (("whole", pa.int64()), ("number", pa.float64())):
             try:
                 values.cast(arrow)
@@ -110,7 +113,7 @@ class Judge:
                 continue
             if pc.any(pc.match_substring(values, "x", ignore_case=True)).as_py():  # hexadecimal, to Arrow
                 return False
-            self._count(kind, column, values, row)
+            self._count(kind, column, found, row)
             self._take(kind, values, column, row)
             return True
         return False

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 ISO = "ISO"
+SAMPLE = 100  # texts that tell a format
 MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
 DATE_LIKE = (
     r"(?i)^(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}|\d{1,2}/\d{1,2}/\d{2}|\d{2}\.\d{2}\.\d{2}|"
@@ -53,6 +54,14 @@ class DateTexts:
     def is_open(self) -> bool:
         """Whether day and month can be exchanged: the formats that are left read other dates."""
         return len({bool(DAY_FIRST.match(form)) for form in self.formats if re.match("%[dm][/-]%[dm]", form)}) > 1
+
+
+def format_of(texts: Iterable[str]) -> str:
+    """A format in which some texts are dates; empty where they are none, or can be read in two ways."""
+    found, some = DateTexts(), list(texts)[:SAMPLE]
+    if not some or not all(re.match(DATE_LIKE, text) for text in some) or found.add(pa.array(some)) is not None:
+        return ""
+    return "" if found.is_open else next((form for form in found.formats if form != ISO), ISO)
 
 
 def time_of(text: str, form: str) -> dt.datetime | None:

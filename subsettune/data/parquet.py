@@ -172,7 +172,7 @@ def read_tables(tables: Tables, data: Data, kind: str, scratch: Path, reads: str
             scaling = precision.kept(inputs, partial(exact_numbers, files, columns), num_train, stored)
             mark_missing(inputs, filled_places(columns))
         taken = "numbers" if _may_be_ids(schema, columns) else ""
-    _refuse_idle(data, told)
+    _refuse_idle(data, told, reads)
     return Raw(
         inputs=inputs,
         labels=labels,
@@ -199,12 +199,12 @@ def read_tables(tables: Tables, data: Data, kind: str, scratch: Path, reads: str
     )
 
 
-def _refuse_idle(data: Data, told: list[ColumnFacts]) -> None:
+def _refuse_idle(data: Data, told: list[ColumnFacts], reads: str | None) -> None:
     """A key that nobody reads would be a wrong belief about the data."""
     is_image = told[0].role == "image"
     if data.size is not None and not is_image:
         raise DataError("data.resize means nothing where no pictures are read. Remove it.")
-    stray = [name for name in data.date_formats if name not in [column.name for column in told]]
+    stray = [name for name in data.date_formats if name not in (reads, *(column.name for column in told))]
     if stray:
         raise DataError(f"data.date_formats names {stray[0]!r}, which is no input. Remove it there.")
     is_table = told[0].role in ("feature", "categories", "ignored")

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from subsettune.data.categories import Vocabulary
 from subsettune.data.columns import ColumnFacts, leave_out
+from subsettune.data.date_texts import format_of
 from subsettune.data.raw import Array
 from subsettune.task import Data
 
@@ -246,7 +247,9 @@ def _about_texts(look: Look, data: Data) -> str:
     if look.name in data.categorical:
         return ""
     if all(DATE_TEXT.fullmatch(text) for text in look.texts):
-        return "holds dates as texts, and each is read as a category of its own. Convert it to numbers."
+        form = format_of(look.texts)
+        remedy = f"Set data.date_formats: {{{look.name}: '{form}'}}." if form else "Convert it to numbers."
+        return f"holds dates as texts, and each is read as a category of its own. {remedy}"
     if len(look.texts) >= FEW_VALUES and all(map(_is_number, look.texts)):
         return (
             "holds numbers written as texts, and each is read as a category of its own. Convert it to numbers, or name "

@@ -319,7 +319,7 @@ def test_what_is_not_excluded_changes_no_key() -> None:
 IN_ORDER = "holds another whole number in each row, in order, as row numbers and ids do."
 TIME = "looks like a time in {} since 1970. Convert it to what matters: hour, weekday, age."
 DAY = "looks like a date written as 20240531. Convert it to what matters: month, weekday, age."
-DATES = "holds dates as texts, and each is read as a category of its own. Convert it to numbers."
+DATES = "holds dates as texts, and each is read as a category of its own. Set data.date_formats: {{when: '{}'}}."
 NUMBERS = (
     "holds numbers written as texts, and each is read as a category of its own. Convert it to numbers, or name it in "
     "data.categorical."
@@ -347,9 +347,9 @@ SUSPICIOUS: dict[str, tuple[str, Any, str]] = {
     "microseconds": ("when", SECONDS * 10**6, TIME.format("microseconds")),
     "nanoseconds": ("when", SECONDS * 10**9, TIME.format("nanoseconds")),
     "days": ("when", 20240100 + JANUARY, DAY),
-    "iso_dates": ("when", [f"2024-01-{day:02d}" for day in JANUARY], DATES),
-    "iso_times": ("when", [f"2024-01-{day:02d}T10:00:00" for day in JANUARY], DATES),
-    "european_dates": ("when", [f"{day}.1.2024" for day in JANUARY], DATES),
+    "iso_dates": ("when", [f"2024-01-{day:02d}" for day in JANUARY], DATES.format("%Y-%m-%d")),
+    "iso_times": ("when", [f"2024-01-{day:02d}T10:00:00" for day in JANUARY], DATES.format("ISO")),
+    "european_dates": ("when", [f"{day}.1.2024" for day in JANUARY], DATES.format("%d.%m.%Y")),
     "numbers_as_texts": ("n", [f"{day / 4:.2f}" for day in JANUARY], NUMBERS),
 }
 
