@@ -42,6 +42,16 @@ def given(source: str) -> Any:
     return _GIVEN.get(source)
 
 
+def is_unchanged(source: str) -> bool:
+    """Whether what was handed over still has the content that it is named after; a Dataset is not read once more."""
+    kind = kind_of(source)
+    return kind == DATASET or source == _name(kind, _GIVEN[source])
+
+
+def _name(kind: str, held: Any) -> str:
+    return f"{PREFIX}{kind}/{DIGESTS[kind](held)[:32]}"
+
+
 def source_name(source: Any) -> str:
     """The name of data, which are kept under it: of a path the path, of a function where to import it.
 
@@ -55,7 +65,7 @@ def source_name(source: Any) -> str:
     kind, held = _held(source)
     if not kind:
         return code_name(source, "source")
-    name = f"{PREFIX}{kind}/{DIGESTS[kind](held)[:32]}"
+    name = _name(kind, held)
     _GIVEN[name] = held
     return name
 

@@ -23,6 +23,11 @@ CALLED = {
     in_memory.DATASET: "Dataset handed over in Python",
 }
 
+CHANGED = {
+    in_memory.TABLE: "has changed since it was handed over. Hand it over again.",
+    in_memory.ARRAYS: "have changed since they were handed over. Hand them over again.",
+}
+
 
 def name_of(source: str) -> str:
     """What people call data of a name: `table handed over in Python (1a2b3c4d)`."""
@@ -48,9 +53,12 @@ def read_given(data: Data, kind: str, scratch: Path, reads: str | None) -> Raw:
             f"data {data.source!r} were handed over in Python, to another process, and are not in the cache of this "
             "machine. Start from the program that has them, or write them as Parquet and name the file."
         )
-    if in_memory.kind_of(data.source) == in_memory.TABLE:
+    kind_given = in_memory.kind_of(data.source)
+    if not in_memory.is_unchanged(data.source):
+        raise DataError(f"the {kind_given} {CHANGED[kind_given]}")
+    if kind_given == in_memory.TABLE:
         return _table(held, data, kind, scratch, reads)
-    if in_memory.kind_of(data.source) == in_memory.ARRAYS:
+    if kind_given == in_memory.ARRAYS:
         return read_arrays(_Archive(held), Path("the arrays"), data, scratch)
     return UserData(lambda: held, replace(data, source=f"{in_memory.PREFIX}Dataset")).read(scratch)
 

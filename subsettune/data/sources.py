@@ -150,7 +150,7 @@ def _given(data: Data, kind: str, reads: str | None) -> Source:
     """Data that were handed over in Python: their name holds a hash of their content."""
     form = GIVEN_FORMS.get(in_memory.kind_of(data.source))
     if form is not None:
-        _refuse_strange(form, data, reads)
+        _refuse_strange(form, data, reads, "arrays" if form == "npz" else WORDS[form])
     elif reads is not None:
         raise DataError(f"split by {reads!r} means nothing to a Dataset, which has no columns. Remove the key.")
     key = config.digest([data, kind, READING, *([] if reads is None else [reads])])
@@ -328,7 +328,7 @@ def _files(data: Data, kind: str, places: DataPaths, reads: str | None) -> Sourc
     def source(read: Callable[[Path], Raw]) -> Source:
         return Source(name=str(path), key=key(), read=read, key_now=key)
 
-    _refuse_strange(form, data, reads)
+    _refuse_strange(form, data, reads, WORDS[form])
     if form == "npz":
         return source(lambda scratch: read_npz(path, data, scratch))
     if form == "pictures":
@@ -340,8 +340,8 @@ def _files(data: Data, kind: str, places: DataPaths, reads: str | None) -> Sourc
     return source(lambda scratch: read_parquet(path, data, kind, scratch, reads))
 
 
-def _refuse_strange(form: Format, data: Data, reads: str | None) -> None:
-    """Keys that mean nothing to a format."""
+def _refuse_strange(form: Format, data: Data, reads: str | None, words: str) -> None:
+    """Keys that mean nothing to a format, which is called so."""
     if form == "npz":
         if data.categorical:
             raise DataError("data.categorical means nothing to .npz files. Write Parquet, or one-hot arrays.")
@@ -359,11 +359,9 @@ def _refuse_strange(form: Format, data: Data, reads: str | None) -> None:
     strange += [key for key in data.given if form in ("npz", "pictures") and key not in of_pictures]
     strange += ["label"] if form == "pictures" and data.label != PLAIN.label else []
     if strange:
-        raise DataError(f"data.{strange[0]} means nothing to {WORDS[form]}. Remove the key.")
+        raise DataError(f"data.{strange[0]} means nothing to {words}. Remove the key.")
     if reads is not None and form in ("npz", "pictures", "tsv"):
-        raise DataError(
-            f"split by {reads!r} means nothing to {WORDS[form]}, which have no such column. Remove the key."
-        )
+        raise DataError(f"split by {reads!r} means nothing to {words}, which have no such column. Remove the key.")
 
 
 def _own_files(path: Path, form: Format) -> list[Path]:

@@ -88,8 +88,8 @@ def test_texts_of_parquet_are_dates_where_a_format_says_so(tmp_path: Path) -> No
     with pytest.raises(DataError) as caught:
         load_source(path, tmp_path / "cache", date_formats={"when": "%d.%m.%Y %H:%M"})
     assert str(caught.value) == (
-        "column 'when' must hold dates as '%d.%m.%Y %H:%M', got 'soon' in row 7 of d.parquet. Mend data.date_formats, or "
-        "the row."
+        "column 'when' must hold dates as '%d.%m.%Y %H:%M', got 'soon' in row 7 of d.parquet. Mend "
+        "data.date_formats, or the row."
     )
 
 
@@ -107,7 +107,7 @@ def test_dates_are_no_labels_and_formats_are_of_texts(tmp_path: Path) -> None:
 
 def test_texts_that_would_be_categories_are_told_to_be_dates(tmp_path: Path) -> None:
     path = write(tmp_path, when=[f"{t:%Y-%m-%d %H:%M}" for t in TIMES])
-    with pytest.raises(DataError, match=r"They are dates: say how they are written, data\.date_formats"):
+    with pytest.raises(DataError, match=r"They are dates: say how they are written, data\."):
         load_source(path, tmp_path / "cache")
 
 
