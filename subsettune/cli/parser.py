@@ -62,8 +62,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"subsettune {__version__}")
     to = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command_name", required=True)
-    _add_init(to)
     _add_study_commands(to)
+    _add_init(to)
     _add_result_commands(to)
     _add_name_commands(to)
     return parser

@@ -22,11 +22,13 @@ DATE_LIKE = (
     rf"\d{{1,2}}[ -]{MONTH}[ ,-]*\d{{2,4}}|{MONTH} \d{{1,2}},? \d{{4}})(?:[ T,].*)?$"
 )
 DAYS = (
-    *("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y"),
+    *("%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y"),
     *("%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%d-%b-%y"),
     *("%d/%m/%y", "%m/%d/%y", "%d.%m.%y"),
 )
-KNOWN = (ISO, *(day + time for day in DAYS for time in ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")))
+TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+KNOWN = (ISO, *(day + time for day in DAYS for time in TIMES))
+LOOSE_ISO = tuple(f"%Y-%m-%d{time}" for time in TIMES)  # without the zeros: 2024-5-1 9:30
 DAY_FIRST = re.compile(r"%d[/-]%m")
 EPOCH_US = pa.timestamp("us")
 
@@ -69,7 +71,7 @@ def time_of(text: str, form: str) -> dt.datetime | None:
     try:
         found = dt.datetime.fromisoformat(text) if form == ISO else dt.datetime.strptime(text, form)
     except ValueError:
-        return None
+        return next((time for loose in LOOSE_ISO if (time := time_of(text, loose))), None) if form == ISO else None
     return found if found.tzinfo is None else found.astimezone(dt.UTC).replace(tzinfo=None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,11 +10,12 @@ from subsettune.report.render import Block, Column, Table
 from subsettune.text import NOTHING
 
 MOST_COLUMNS = 30  # of a table; the label, and those that are not read or are suspicious, always stand in it
-ALWAYS = ("label", "ignored")
+ALWAYS = ("label", "ignored", "split")
+DATES = ("date", "timestamp")  # how types of Arrow begin that are days or times
 MOST_CLASSES = 20
 NAME_WIDTH = 28  # of a name; longer ones are cut
 PARTS = ("train", "validation", "test")
-SINGULAR = {"label": "label", "image": "image", "text": "text", "embeddings": "embeddings"}
+SINGULAR = {"label": "label", "image": "image", "text": "text", "embeddings": "embeddings", "split": "split"}
 
 
 def data_blocks(told: Mapping[str, Any]) -> list[Block]:
@@ -79,12 +81,21 @@ def _values(column: Mapping[str, Any]) -> str:
     distinct = "" if column["distinct"] is None else f"{column['distinct']:,} distinct"
     if column["least"] is None or column["most"] is None:
         return distinct or NOTHING
-    ends = f"{_number(column['least'])} to {_number(column['most'])}"
+    words = _day if column["kind"].startswith(DATES) or column["kind"].endswith(" as a date") else _number
+    ends = f"{words(column['least'])} to {words(column['most'])}"
     return f"{distinct}, {ends}" if distinct else ends
 
 
 def _number(value: float) -> str:
     return f"{value:.0f}" if value == int(value) and abs(value) < 1e15 else f"{value:.4g}"
+
+
+def _day(seconds: float) -> str:
+    """A time since 1970 as a date; what no calendar has, as a number."""
+    try:
+        return (dt.datetime(1970, 1, 1) + dt.timedelta(seconds=seconds)).date().isoformat()
+    except OverflowError:
+        return _number(seconds)
 
 
 def _missing(column: Mapping[str, Any]) -> str:
@@ -94,6 +105,8 @@ def _missing(column: Mapping[str, Any]) -> str:
 def _remark(column: Mapping[str, Any]) -> str:
     if column["why"]:
         return str(column["why"]).partition(". ")[0].rstrip(".")
+    if column["role"] == "feature" and column["missing"]:  # they are refused otherwise
+        return "missing ones filled by the median"
     return "look at it: see below" if column["warnings"] else ""
 
 

@@ -102,7 +102,9 @@ def test_pictures_of_several_sizes(init: Init) -> None:
         for i in range(20):
             path = Path(f"photos/{name}/{i}.png")
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.clip(RNG.normal(level, 30, (16 + i % 2 * 16, 16, 3)), 0, 255).astype(np.uint8)).save(path)
+            Image.fromarray(np.clip(RNG.normal(level, 30, (16 + i % 2 * 16, 16, 3)), 0, 255).astype(np.uint8)).save(
+                path
+            )
     task = drafted(init, "photos", output="photos.yaml").task
     assert (task.data.source, task.data.resize, task.model.name) == ("./photos", (24, 16), "cnn")
 

@@ -347,7 +347,7 @@ SUSPICIOUS: dict[str, tuple[str, Any, str]] = {
     "microseconds": ("when", SECONDS * 10**6, TIME.format("microseconds")),
     "nanoseconds": ("when", SECONDS * 10**9, TIME.format("nanoseconds")),
     "days": ("when", 20240100 + JANUARY, DAY),
-    "iso_dates": ("when", [f"2024-01-{day:02d}" for day in JANUARY], DATES.format("%Y-%m-%d")),
+    "iso_dates": ("when", [f"2024-01-{day:02d}" for day in JANUARY], DATES.format("ISO")),
     "iso_times": ("when", [f"2024-01-{day:02d}T10:00:00" for day in JANUARY], DATES.format("ISO")),
     "european_dates": ("when", [f"{day}.1.2024" for day in JANUARY], DATES.format("%d.%m.%Y")),
     "numbers_as_texts": ("n", [f"{day / 4:.2f}" for day in JANUARY], NUMBERS),

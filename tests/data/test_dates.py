@@ -125,7 +125,8 @@ def test_formats_that_are_left() -> None:
 
 def test_times_with_a_zone_are_instants() -> None:
     assert time_of("2024-01-01T02:00:00+02:00", "ISO") == dt.datetime(2024, 1, 1)
-    assert time_of("2024-02-30", "%Y-%m-%d") is None
+    assert time_of("2024-5-1 9:30", "ISO") == dt.datetime(2024, 5, 1, 9, 30)
+    assert time_of("2024-02-30", "%Y-%m-%d") is time_of("2024-02-30", "ISO") is None
     found, odd = times_of(pa.array(["2024-01-01", None, "2024-01-01"]), ["%Y-%m-%d"])
     assert (found.to_pylist(), odd) == ([dt.datetime(2024, 1, 1), None, dt.datetime(2024, 1, 1)], None)
     assert times_of(pa.array(["2024-01-01", "no", "no"]), ["%Y-%m-%d"])[1] == 1
