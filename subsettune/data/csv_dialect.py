@@ -6,6 +6,7 @@ What cannot be told apart is refused with the key that says it, `data.csv`.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import gzip
 import re
@@ -23,6 +24,7 @@ SEPARATORS = (",", ";", "\t", "|")
 CALLED = {"\t": "tab"}
 SAMPLE_BYTES = 2**18  # that tell the separator
 SAMPLE_ROWS = 100
+SHOWN = 40  # signs of a first line that is none
 MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 PLAIN_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 COUNT = re.compile(r"\d+")
@@ -77,7 +79,8 @@ def numbered(file: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
     with opened(file) as stream:
         lines = (line.decode(dialect.encoding, "replace") for line in stream)
         reader = csv.reader(lines, delimiter=dialect.separator)
-        yield from ((reader.line_num, row) for row in reader if row)
+        with contextlib.suppress(csv.Error):  # a field longer than that module takes
+            yield from ((reader.line_num, row) for row in reader if row)
 
 
 def unreadable(file: Path, encoding: str) -> DataError:
@@ -134,8 +137,13 @@ def _candidates(asked: Csv) -> tuple[str, ...]:
 def _records(text: str, separator: str) -> list[list[str]]:
     """The first rows of a text cut at a separator; the last of many lines may not be whole, and is left out."""
     reader = csv.reader(text.splitlines(keepends=True), delimiter=separator)
-    found = [row for row, _ in zip((row for row in reader if row), range(SAMPLE_ROWS + 1), strict=False)]
-    return found[:-1] if len(found) > 2 else found
+    found: list[list[str]] = []
+    with contextlib.suppress(csv.Error):  # a field longer than that module takes: the rows before tell enough
+        for row in reader:
+            found += [row] if row else []
+            if len(found) > SAMPLE_ROWS:
+                break
+    return found[:-1] if len(found) > 2 else found or [[text[:SHOWN]]]
 
 
 def _separator(file: Path, records: dict[str, list[list[str]]], asked: Csv) -> str:

@@ -11,6 +11,11 @@ from subsettune.data.tsv import SUFFIXES as TSV
 from subsettune.errors import DataError
 
 Format = Literal["npz", "tsv", "csv", "parquet", "pictures"]
+MAGIC = b"PAR1"
+FOREIGN = (
+    *(".xlsx", ".xls", ".ods", ".json", ".jsonl", ".feather", ".arrow", ".h5", ".hdf5", ".pkl", ".pickle", ".zip"),
+    *(".tar", ".txt", ".npy", ".pt", ".mat", ".db", ".sqlite", ".xml", ".html"),
+)
 KINDS: dict[Format, tuple[str, ...]] = {"parquet": (".parquet",), "csv": CSV, "tsv": TSV}
 
 
@@ -38,7 +43,16 @@ def _of_file(path: Path) -> Format:
     for kind, suffixes in KINDS.items():
         if path.name.lower().endswith(suffixes):
             return kind
+    if path.suffix.lower() in FOREIGN and not _begins_as_parquet(path):
+        raise DataError(
+            f"{path} must be Parquet, .csv, .tsv or .npz, got {path.suffix.lower()}. Save it as .csv, or as Parquet."
+        )
     return "parquet"  # whatever it is called: what is no Parquet is refused when it is opened
+
+
+def _begins_as_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def _training(path: Path, suffixes: tuple[str, ...]) -> list[Path]:

@@ -261,6 +261,18 @@ BAD: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
         "2024-05-31 14:30, or say how they are written: data.date_formats: {when: '%d.%m.%Y'}. Else if they are names, "
         "put the column into data.categorical; if it is no feature, into data.exclude.",
     ),
+    "quotation": (
+        PETS + '1,"red,1,cat\n',
+        {},
+        "rows of d.csv must have 4 fields, as many as the first line has names, got 2 in line 62. Mend that line; a "
+        "field that holds ',' must stand in quotation marks.",
+    ),
+    "binary": (
+        bytes(range(256)),
+        {},
+        "d.csv holds zero bytes, as no UTF-8 text does. Save it as UTF-8, or say how it is written: data.csv: "
+        "{encoding: utf-16-le}.",
+    ),
     "pictures": (PETS, {"resize": 8}, "data.resize means nothing to .csv files. Remove the key."),
 }
 
@@ -297,3 +309,18 @@ def test_numbers_of_a_file_are_exact(tmp_path: Path) -> None:
         tmp_path, csv_text("x,label", lambda i: f"{values[i]!r},{i % 2}".replace("np.float64(", "").replace(")", ""))
     )
     assert np.array_equal(data.train.inputs[:, 0].numpy(), values.astype(np.float32))
+
+
+def test_a_long_text_is_no_reason_to_fail(tmp_path: Path) -> None:
+    text = csv_text("text,label", lambda i: f"{'word ' * (60_000 if i == 7 else 3)},{i % 2}")
+    assert load_csv(tmp_path, text, max_tokens=5).input_shape == (5,)
+
+
+def test_a_file_of_another_format_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "d.xlsx"
+    path.write_bytes(b"PK")
+    with pytest.raises(DataError) as caught:
+        load_source(path, tmp_path / "cache")
+    assert (
+        str(caught.value) == f"{path} must be Parquet, .csv, .tsv or .npz, got .xlsx. Save it as .csv, or as Parquet."
+    )

@@ -36,6 +36,28 @@ def test_a_frame_is_the_table_in_its_file(tmp_path: Path) -> None:
     assert found.facts.files == ("the table",)
 
 
+class Foreign:
+    """A table of another library, of which nothing is known but Arrow's protocol, as polars has it."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._table.__arrow_c_stream__(requested_schema)
+
+    def __getitem__(self, name: str) -> object:
+        return self._table[name]
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+
+def test_any_table_with_the_protocol_of_arrow(tmp_path: Path) -> None:
+    table = pa.table(dict(frame()))
+    assert task_of(Foreign(table)).data == task_of(table).data
+    assert load_source(Foreign(table), tmp_path / "cache").input_shape == (4,)
+
+
 def test_a_task_goes_by_the_content(tmp_path: Path) -> None:
     first, same = task_of(frame()), task_of(frame())
     assert first.data.source.startswith("python://table/")
