@@ -11,7 +11,9 @@ from subsettune.registry import DATASETS, METRICS, MODELS, ORDERS, OWN_METRICS, 
 
 DATA = {
     **DATASETS,
-    "PATH.parquet, FOLDER": "Parquet: `image`, `text` or numeric columns, `label`; train, test, or shards in a folder",
+    "PATH.parquet, FOLDER": "Parquet: `image`, `text` or numeric columns, `label`; train, validation, test in a folder",
+    "PATH.csv, PATH.csv.gz, FOLDER": "the same as .csv, whatever its separator and decimal mark",
+    "FOLDER": "a folder of pictures for each class, as photos/cat/1.jpg; or train, val and test of such",
     "PATH.tsv, PATH.tsv.gz, FOLDER": "tab-separated `text: COLUMN` and `label`; train, test, or shards in a folder",
     "PATH.npz": "arrays x and y (or x_train and y_train), and x_test and y_test if there are any",
     "package.module:function": "returns a map-style torch Dataset, or a pair of them: training, test",

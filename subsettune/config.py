@@ -274,6 +274,8 @@ def _unpacked(raw: Any) -> Any:
 def _convert_dataclass(cls: type, raw: Any, path: Path, mistakes: list[Mistake]) -> Any:
     if isinstance(raw, cls):
         return raw
+    if not isinstance(raw, Mapping) and hasattr(cls, "from_object"):  # of Python, which files cannot hold
+        raw = cls.from_object(raw)
     if not isinstance(raw, Mapping):
         return _bad(path, "a mapping of keys to values", raw, mistakes)
     before = len(mistakes)

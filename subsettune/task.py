@@ -5,12 +5,13 @@ Frozen values without torch; `subsettune.data.load` and `subsettune.models.make`
 
 from __future__ import annotations
 
+import codecs
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from subsettune import config
+from subsettune import config, in_memory
 from subsettune.config import (
     AT_LEAST_ONE,
     NOT_NEGATIVE,
@@ -38,12 +39,64 @@ from subsettune.goal import (
 from subsettune.registry import DATASETS, MODELS, OPTIMIZERS, SCHEDULES, Metric
 
 MOMENTUM_OPTIMIZERS = ("sgd",)
+FILES = (".parquet", ".npz", ".tsv", ".tsv.gz", ".csv", ".csv.gz")
+SPLIT_COLUMNS = ("by", "column", "time")
 TEXT_KEYS = ("text", "tokens", "max_tokens", "vocabulary")  # mean something to texts alone
 OPTIMIZER_KEYS = ("momentum", "nesterov", "optimizer_options")  # mean something to one optimizer, nothing to another
 
 
+def _named(key: str, name_of: Callable[[Any], str], value: Any) -> Any:
+    """What names an object of Python's in a file; texts, and what is none, stay as they are."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    try:
+        return name_of(value)
+    except ConfigError as error:
+        raise ConfigError(tuple(Mistake((key,), m.message) for m in error.mistakes)) from error
+
+
+def _code_name(code: Any) -> Any:
+    return _named("name", lambda value: in_memory.code_name(value, "model"), code)
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        codecs.lookup(name)
+    except LookupError:
+        return False
+    return True
+
+
 def _is_source(name: str) -> bool:
-    return name in DATASETS or ":" in name or "/" in name or name.endswith((".parquet", ".npz", ".tsv", ".tsv.gz"))
+    return name in DATASETS or ":" in name or "/" in name or name.endswith(FILES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Csv:
+    """How .csv files are written, where that is not to be found out.
+
+    Args:
+        separator: one sign between fields; default: what of `,` `;` tab and `|` the first lines have.
+        decimal: the mark before decimals; default: what the numbers have.
+        encoding: of the texts; default: UTF-8, or UTF-16 where the file begins as one.
+    """
+
+    separator: str | None = setting(
+        None, rule=Rule("one sign that is no quotation mark", lambda v: len(v) == 1 and v not in '"\r\n')
+    )
+    decimal: Literal[".", ","] | None = None
+    encoding: str | None = setting(None, rule=Rule("an encoding of Python's, as latin-1", _is_encoding))
+
+    def __post_init__(self) -> None:
+        config.check(self)
+        if self.separator is not None and self.separator == self.decimal:
+            message = config.must("separator", f"another sign than decimal {self.decimal!r}", self.separator)
+            raise ConfigError((Mistake(("separator",), message),))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain form: what was given."""
+        given = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +104,12 @@ class Data:
     """Where the examples come from.
 
     Args:
-        source: a data set by name, a path of a Parquet or .tsv file (gzipped or not) or of a folder of them, or of an
-            .npz file, or `package.module:function` that returns a map-style torch Dataset (or a pair of them: training,
-            test).
-        label: column of the label (Parquet) or name of the array (.npz). Classes go by their names: where files list
-            them in another order, by those of each file; without the space around them. In .tsv files labels are
+        source: a data set by name, a path of a Parquet, .csv or .tsv file (gzipped or not) or of a folder of them, of
+            a folder with a folder of pictures for each class, or of an .npz file, or `package.module:function` that
+            returns a map-style torch Dataset (or a pair of them: training, test). In Python also a table (pandas,
+            polars, Arrow), a pair (X, y) of arrays, a Dataset, or a function itself.
+        label: column of the label (Parquet, .csv) or name of the array (.npz). Classes go by their names: where files
+            list them in another order, by those of each file; without the space around them. In .tsv files labels are
             numbers where all are decimal ones without leading zeros, else names. The classes -1 and 1 are two.
         features: columns or arrays that make up the input; default: `image` or `text` if there is one, else all other
             columns, but for the index that pandas writes and for an exact second copy of the label: these are not read,
@@ -76,14 +130,22 @@ class Data:
             network embeds, 0 the padding of those that know one; `flat`, numbers that stand for themselves. Images and
             series are standardised by channel, flat numbers each, tokens not. Default: two and three dimensions are an
             image, all else is flat; the plan of a study says what that made of an example.
-        exclude: columns (Parquet) that are no features, where all others are.
+        exclude: columns (Parquet, .csv) that are no features, where all others are.
+        impute: `median` fills missing numbers of columns by the median of the training part, and adds a column that
+            says where one was missing. Default: missing numbers are refused.
+        dates: what columns of dates and times become: `number`, seconds since 1970, or `cyclic`, beside it sine and
+            cosine of the hour, the weekday and the month.
+        date_formats: how columns of texts write their dates, as `{born: "%d.%m.%Y"}`, in the signs of Python's
+            `strptime`, or `ISO` for all forms of ISO 8601.
+        resize: height and width that all pictures get, or one number for both.
+        csv: how .csv files are written, where that is not to be found out.
 
     Only `options` and `layout` mean anything to functions, and only `source` to named data sets.
     """
 
     source: str = setting(
         rule=Rule(
-            "a data set, a path of a .parquet, .tsv or .npz file or a folder, or package.module:function",
+            "a data set, a path of a .parquet, .csv, .tsv or .npz file or a folder, or package.module:function",
             _is_source,
             lambda: (
                 f"Known data sets: {', '.join(DATASETS)}. A folder in the working folder is written with a slash, as "
@@ -103,9 +165,26 @@ class Data:
     vocabulary: int = setting(20_000, rule=AT_LEAST_ONE)
     layout: Literal["image", "series", "tokens", "flat"] | None = None
     exclude: tuple[str, ...] = ()
+    impute: Literal["median"] | None = None
+    dates: Literal["number", "cyclic"] = "number"
+    date_formats: FrozenDict = setting(FrozenDict())
+    resize: int | tuple[int, ...] | None = None
+    csv: Csv = setting(Csv())
+
+    @classmethod
+    def from_object(cls, raw: Any) -> Any:
+        """Data that are handed over in Python, as a mapping; texts and nothing stay as they are, to be refused."""
+        return raw if raw is None or isinstance(raw, str | int | float) else {"source": raw}
+
+    @classmethod
+    def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give what is handed over in Python its name."""
+        return {**raw, "source": _named("source", in_memory.source_name, raw["source"])} if "source" in raw else raw
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "source", _named("source", in_memory.source_name, self.source))
         config.check(self)
+        self._check_new()
         mistakes = []
         if self.text is not None:
             mistakes = [
@@ -130,6 +209,23 @@ class Data:
         if mistakes:
             raise ConfigError(tuple(mistakes))
 
+    def _check_new(self) -> None:
+        """Formats must be texts, and a size two numbers."""
+        for name, form in self.date_formats.items():
+            if not isinstance(form, str) or ("%" not in form and form != "ISO"):
+                message = config.must(name, "a format of dates, as '%d.%m.%Y', or ISO", form, "See Python's strptime.")
+                raise ConfigError((Mistake(("date_formats", name), message),))
+        size = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
+        if size is not None and (len(size) != 2 or min(size) < 1):
+            message = config.must("resize", "a size in pixels, or [height, width]", self.resize, "Write [64, 64].")
+            raise ConfigError((Mistake(("resize",), message),))
+        object.__setattr__(self, "resize", size)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width that pictures get; None where they keep their own."""
+        return None if self.resize is None else (self.resize[0], self.resize[1])  # type: ignore[index]
+
     def _wrongly_excluded(self) -> list[str]:
         """A sentence for each column that is left out and has a part to play."""
         if self.exclude and self.features is not None:
@@ -153,9 +249,15 @@ class Data:
         defaults = {name: Data.__dataclass_fields__[name].default for name in TEXT_KEYS}
         return tuple(name for name in TEXT_KEYS if getattr(self, name) != defaults[name])
 
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The keys on missing numbers, dates, sizes and .csv files that have another value than the default."""
+        usual: dict[str, Any] = {"impute": None, "dates": "number", "date_formats": {}, "resize": None, "csv": Csv()}
+        return tuple(name for name, value in usual.items() if getattr(self, name) != value)
+
     def to_mapping(self) -> dict[str, Any]:
         """Plain form. What is new stands in it where it is given: what does nothing changes no key."""
-        new = ("categorical", "embeddings", "layout", "exclude")
+        new = ("categorical", "embeddings", "layout", "exclude", *self.given)
         names = [*(name for name in new if getattr(self, name)), *self.text_keys]
         given = {name: getattr(self, name) for name in names}
         always = {name: getattr(self, name) for name in ("source", "label", "features", "options")}
@@ -173,16 +275,39 @@ class Split:
         validation: share of the training file that the search is judged on.
         test: share of the training file that verification is judged on; null where an official test file exists.
         seed: of the draw.
+        by: column of groups, such as patients: all rows of a group come into one part.
+        column: column that names the part of each row, `train`, `validation` or `test`; parts that it does not name
+            are drawn from the training rows.
+        time: column of dates or numbers: the latest rows are the test part, those before the validation part.
+
+    The columns of `by`, `column` and `time` are no inputs unless `data.features` names them.
     """
 
     validation: float = setting(0.1, rule=OPEN_FRACTION)
     test: float | None = setting(None, rule=OPEN_FRACTION)
     seed: int = setting(0, rule=NOT_NEGATIVE)
+    by: str | None = None
+    column: str | None = None
+    time: str | None = None
 
     def __post_init__(self) -> None:
         config.check(self)
         if self.validation + (self.test or 0.0) >= 1:
             raise ConfigError("validation + test must be below 1. Leave some examples to train on.")
+        given = [name for name in SPLIT_COLUMNS if getattr(self, name) is not None]
+        if len(given) > 1:
+            message = f"{given[1]} must be left out beside {given[0]}: a split goes by one column. Remove one of them."
+            raise ConfigError((Mistake((given[1],), message),))
+
+    @property
+    def reads(self) -> str | None:
+        """The column that the split goes by; None where it is drawn, or comes from files."""
+        return self.by or self.column or self.time
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain form. A column stands in it where it is given: what does nothing changes no key."""
+        always = {"validation": self.validation, "test": self.test, "seed": self.seed}
+        return {**always, **{name: getattr(self, name) for name in SPLIT_COLUMNS if getattr(self, name) is not None}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,14 +352,20 @@ class Model:
     options: FrozenDict = setting(FrozenDict())
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", _code_name(self.name))
         config.check(self)
 
     @classmethod
+    def from_object(cls, raw: Any) -> Any:
+        """A function or class of Python's as a mapping; what is no code stays as it is, to be refused."""
+        return {"name": raw} if callable(raw) else raw
+
+    @classmethod
     def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Gather every key but the name into `options`."""
+        """Gather every key but the name into `options`; a function or class gets its name."""
         options = {key: value for key, value in raw.items() if key not in ("name", "options")}
         folded: dict[str, Any] = {"options": {**raw.get("options", {}), **options}}
-        return {**folded, "name": raw["name"]} if "name" in raw else folded
+        return {**folded, "name": _code_name(raw["name"])} if "name" in raw else folded
 
     def to_mapping(self) -> dict[str, Any]:
         """Flat form, as in YAML."""

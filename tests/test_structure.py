@@ -30,7 +30,7 @@ LAYERS = (
     Layer(
         rooms=(
             *("", "errors", "extras", "config", "former_names", "storage", "digests", "facts", "registry", "plugins"),
-            *("user_code", "ledger"),
+            *("user_code", "ledger", "in_memory"),
         ),
         is_together=True,
     ),

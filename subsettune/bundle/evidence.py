@@ -135,6 +135,7 @@ class Evidence:
         num_threads: CPU threads of each run, on which the bits of a result depend; null where that was not noted.
         test_from: where the test part comes from: `file`, an official test file, or `split`, drawn from the training
             file; empty where that was not noted.
+        validation_from: `file` where the validation part is an official file; else empty.
         sampled: the winner's difference to the reference where other test examples are drawn, too; null where it is not
             known which examples its runs got right.
         place: the how many-th study it was that was verified on its test split, as far as its machine knew; null where
@@ -167,6 +168,7 @@ class Evidence:
     command: str
     num_threads: int | None = setting(None, rule=config.AT_LEAST_ONE)
     test_from: Literal["", "file", "split"] = ""
+    validation_from: Literal["", "file"] = ""
     sampled: SampledDifference | None = None
     place: int | None = setting(None, rule=config.AT_LEAST_ONE)
     confirmation: ConfirmationEvidence | None = None

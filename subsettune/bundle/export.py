@@ -193,6 +193,7 @@ def evidence_of(view: StudyView, winner: str) -> Evidence:
         command=view.manifest.command or "",
         num_threads=view.study.study.cpus_per_trial,
         test_from=cast(Literal["", "file", "split"], view.manifest.data.test_from if view.manifest.data else ""),
+        validation_from=cast(Literal["", "file"], view.manifest.data.validation_from if view.manifest.data else ""),
         sampled=view.manifest.sampled.get(winner),
         place=view.manifest.place,
         confirmation=_confirmation(view),

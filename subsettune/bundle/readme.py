@@ -177,6 +177,15 @@ def _held_out(bundle: Bundle) -> str:
     share = DEFAULT_TEST if split.test is None else split.test
     drawn = "by class" if bundle.task.kind == "classification" else "at random"
     how_drawn = f"drawn {drawn} with seed {split.seed}"
+    if split.by is not None:
+        how_drawn = f"whole groups of the column {split.by!r} with seed {split.seed}"
+    elif split.time is not None:
+        how_drawn = f"the latest by the column {split.time!r}"
+    elif split.column is not None:
+        how_drawn = f"as the column {split.column!r} says, and where it names no part, {how_drawn}"
+    if bundle.evidence.validation_from == "file":
+        test = "has an official file" if test_from == "file" else f"is {share:.3g}, {how_drawn}"
+        return f"validation has an official file; the test {test}"
     if test_from == "split" or split.test is not None:
         return f"{split.validation:.3g} for validation and {share:.3g} for the test, {how_drawn}"
     validation = f"{split.validation:.3g} for validation, {how_drawn}"

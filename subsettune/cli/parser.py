@@ -7,7 +7,7 @@ import re
 from typing import Any, NoReturn
 
 from subsettune import __version__
-from subsettune.cli import commands, model_commands
+from subsettune.cli import commands, init_study, model_commands
 from subsettune.errors import did_you_mean
 
 FEW = 3  # choices that are read at a glance: of auto, cpu and cuda, who writes gpu does not mean what is most like it
@@ -72,6 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"subsettune {__version__}")
     to = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command_name", required=True)
     _add_study_commands(to)
+    _add_init(to)
     _add_model_commands(to)
     _add_result_commands(to)
     _add_name_commands(to)
@@ -90,6 +91,22 @@ def _add(to: Any, name: str, command: commands.Command, about: str, example: str
     )
     sub.set_defaults(command=command)
     return sub
+
+
+def _add_init(to: Any) -> None:
+    init = _add(
+        to,
+        "init",
+        init_study.init_study,
+        "Write a commented study file for your data, which runs as it is.\n"
+        "Label, network, batch size, epochs, tolerance, split and space are guessed, each with its reason.",
+        "subsettune init houses.csv --label price",
+    )
+    init.add_argument("source", nargs="?", metavar="FILE_OR_FOLDER", help="Parquet, .csv, .tsv, .npz, or pictures")
+    init.add_argument("--label", metavar="NAME", help="column of the label (default: the one that is called like one)")
+    init.add_argument("--output", metavar="STUDY.yaml", help="(default: the name of the data, in the working folder)")
+    init.add_argument("--example", choices=("digits",), help="write the study of an example instead")
+    _place_options(init)
 
 
 def _add_study_commands(to: Any) -> None:

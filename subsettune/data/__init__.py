@@ -15,9 +15,11 @@ from subsettune import config
 from subsettune.data import distort, own_rows
 from subsettune.data.arrays import Arrays
 from subsettune.data.cache import CachedData, as_read, cached, fetch, recall, remember, remove_cached, stamp
+from subsettune.data.impute import fill_tensor
 from subsettune.data.parts import Part, TaskData, assemble
 from subsettune.data.places import DataPaths
 from subsettune.data.split import VERSION, check_test_file, divide
+from subsettune.data.split_columns import Rows, divide_by_column
 from subsettune.errors import DataError
 from subsettune.task import Task
 
@@ -50,12 +52,13 @@ def load(task: Task, places: DataPaths | None = None, *, fingerprint: str | None
     memo = (what, str(places.data_root), places.cache_folder)
     if not task.has_data:
         return _expected(own_rows.numbered(task), fingerprint)
-    now = stamp(task.data, task.kind, places) if fingerprint is None else None
+    reads = task.split.reads
+    now = stamp(task.data, task.kind, places, reads) if fingerprint is None else None
     known_stamp, known = _LOADED.get(memo, (None, None))
     data = known
     if data is None or (data.fingerprint != fingerprint if fingerprint is not None else known_stamp != now):
         data = _load(task, places, fingerprint)
-        _LOADED[memo] = (now if now is None else as_read(now, task.data, task.kind, places), data)
+        _LOADED[memo] = (now if now is None else as_read(now, task.data, task.kind, places, reads), data)
         is_said = known is not None and known_stamp is not None and _told(known) == _told(data)
         if fingerprint is None and not is_said:  # workers know it, and nobody reads what they say
             _say(data)
@@ -85,10 +88,12 @@ def _told(data: TaskData) -> tuple[str, tuple[str, ...]]:
 def _load(task: Task, places: DataPaths, fingerprint: str | None) -> TaskData:
     arrays = None if fingerprint is None else recall(fingerprint, places)
     if arrays is None or _fingerprint(arrays, task) != fingerprint:
-        arrays = fetch(task.data, task.kind, places)
+        arrays = fetch(task.data, task.kind, places, task.split.reads)
     known = _fingerprint(arrays, task)
     remember(known, arrays.meta.fingerprint, places)
-    return assemble(arrays, _rows(arrays, task), known, task.distortion, task.data.vocabulary)
+    rows = _rows(arrays, task)
+    fill_tensor(arrays.inputs, arrays.meta.imputed, rows["train"])
+    return assemble(arrays, rows, known, task.distortion, task.data.vocabulary)
 
 
 def _fingerprint(arrays: Arrays, task: Task) -> str:
@@ -100,14 +105,23 @@ def _fingerprint(arrays: Arrays, task: Task) -> str:
 
 
 def _rows(arrays: Arrays, task: Task) -> dict[str, torch.Tensor]:
-    """Rows of each part in the mapped file, where the test file's rows follow those of the training file."""
+    """Rows of each part in the mapped file, where those of validation and test file follow the training file's."""
     if task.is_own:
         return own_rows.rows_beside(arrays, task)
-    meta = arrays.meta
-    has_test_file = len(arrays.inputs) > meta.num_train
-    rows = divide(arrays.targets[: meta.num_train], task.split, len(meta.classes), has_test_file, meta.classes)
-    if has_test_file:
+    meta, (num_train, num_validation) = arrays.meta, arrays.meta.sizes
+    rows = Rows(
+        targets=arrays.targets,
+        marks=arrays.targets if arrays.marks is None else arrays.marks,
+        names=meta.mark_names,
+        sizes=(num_train, num_validation, len(arrays.inputs) - num_train - num_validation),
+        class_names=meta.classes,
+    )
+    if task.split.reads is not None:
+        return divide_by_column(rows, task.split)
+    has = {f"has_{part}_file": bool(size) for part, size in zip(("validation", "test"), rows.sizes[1:], strict=True)}
+    parts = divide(arrays.targets[:num_train], task.split, len(meta.classes), class_names=meta.classes, **has)
+    for part, chosen in rows.from_files.items():
         if meta.classes:
-            check_test_file(arrays.targets[meta.num_train :], meta.classes)
-        rows["test"] = torch.arange(meta.num_train, len(arrays.inputs))
-    return rows
+            check_test_file(arrays.targets[chosen], meta.classes, part)
+        parts[part] = chosen
+    return parts

@@ -34,6 +34,7 @@ HASH_BLOCK_BYTES = 2**24
 SINCE = (
     *("columns", "categories", "num_embedding", "tokens", "vocabulary"),
     *("shift", "exponent", "notes", "num_ids"),
+    *("num_validation", "imputed", "marks", "mark_names"),
 )
 # Without it Linux counts a copy-on-write mapping as memory, and refuses files larger than that. New in mmap in 3.13.
 MAP_NORESERVE = 0x4000 if sys.platform == "linux" else 0
@@ -61,6 +62,10 @@ class Meta:
         exponent: of each column or channel, likewise.
         notes: sentences about inputs that are not what they seem.
         num_ids: one more than the largest of the user's own token ids.
+        num_validation: rows of the official validation file, between those of training and test file.
+        imputed: places and names of columns in which NaN is a number that is missing.
+        marks: type of the column that the split goes by; empty where there is none.
+        mark_names: of its groups or parts, where it holds their places.
     """
 
     source: str
@@ -78,6 +83,15 @@ class Meta:
     exponent: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     num_ids: int = 0
+    num_validation: int = 0
+    imputed: tuple[tuple[int, str], ...] = ()
+    marks: str = ""
+    mark_names: tuple[str, ...] = ()
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Rows of training and validation file; the rest are the test file's."""
+        return self.num_train, self.num_validation
 
     @property
     def num_tokens(self) -> int:
@@ -95,6 +109,7 @@ class Arrays:
         meta: what they are.
         embeddings: (n, e) float32, if there are any.
         facts: what was found in the source, where it was asked for; no part of the file.
+        marks: (n,) int64 or float64, what the split goes by, if a column says it.
     """
 
     inputs: Tensor
@@ -102,9 +117,12 @@ class Arrays:
     meta: Meta
     embeddings: Tensor | None = None
     facts: SourceFacts | None = None
+    marks: Tensor | None = None
 
 
-def fingerprint(inputs: Array, targets: Array, meta: Meta, embeddings: Array | None = None) -> str:
+def fingerprint(
+    inputs: Array, targets: Array, meta: Meta, embeddings: Array | None = None, marks: Array | None = None
+) -> str:
     """SHA-256 of everything that training can see of a data set; the source's name is no part of it."""
     told: dict[str, Any] = {"kind": meta.kind, "num_train": meta.num_train, "classes": list(meta.classes)}
     told["inputs"] = [str(inputs.dtype), *inputs.shape]
@@ -117,15 +135,28 @@ def fingerprint(inputs: Array, targets: Array, meta: Meta, embeddings: Array | N
         told["scaling"] = [list(meta.shift), list(meta.exponent)]
     if embeddings is not None:
         told["embeddings"] = list(embeddings.shape)
+    if meta.num_validation:
+        told["num_validation"] = meta.num_validation
+    if meta.imputed:
+        told["imputed"] = [list(each) for each in meta.imputed]
+    if marks is not None:
+        told["marks"] = [str(marks.dtype), *meta.mark_names]
     result = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    for array in (inputs, targets, *([] if embeddings is None else [embeddings])):
+    for array in (inputs, targets, *(each for each in (embeddings, marks) if each is not None)):
         flat = array.reshape(-1).view(np.uint8).data
         for start in range(0, len(flat), HASH_BLOCK_BYTES):
             result.update(flat[start : start + HASH_BLOCK_BYTES])
     return result.hexdigest()
 
 
-def write(path: Path, inputs: Array, targets: Array, meta: Meta, embeddings: Array | None = None) -> None:
+def write(
+    path: Path,
+    inputs: Array,
+    targets: Array,
+    meta: Meta,
+    embeddings: Array | None = None,
+    marks: Array | None = None,
+) -> None:
     """Write an Arrow file and see it onto the disk, so that all that is left to do is to rename it.
 
     Args:
@@ -134,8 +165,10 @@ def write(path: Path, inputs: Array, targets: Array, meta: Meta, embeddings: Arr
         targets: (n,) or (n, m), C-contiguous.
         meta: with its fingerprint.
         embeddings: (n, e), C-contiguous, if there are any.
+        marks: (n,), likewise.
     """
-    arrays = {"input": inputs, "target": targets, **({} if embeddings is None else {"embedding": embeddings})}
+    beside = {"embedding": embeddings, "marks": marks}
+    arrays = {"input": inputs, "target": targets} | {name: x for name, x in beside.items() if x is not None}
     columns = [_column(array) for array in arrays.values()]
     told = {name: value for name, value in asdict(meta).items() if value or name not in SINCE}
     described = json.dumps({**told, "target_shape": list(targets.shape[1:])}).encode()
@@ -170,7 +203,9 @@ def verify(path: Path, arrays: Arrays) -> None:
         DataError: they differ.
     """
     embeddings = None if arrays.embeddings is None else arrays.embeddings.numpy()
-    if fingerprint(arrays.inputs.numpy(), arrays.targets.numpy(), arrays.meta, embeddings) != arrays.meta.fingerprint:
+    marks = None if arrays.marks is None else arrays.marks.numpy()
+    found = fingerprint(arrays.inputs.numpy(), arrays.targets.numpy(), arrays.meta, embeddings, marks)
+    if found != arrays.meta.fingerprint:
         raise damaged(path, "its content is not what was written")
 
 
@@ -188,15 +223,19 @@ def _mapped(descriptor: int) -> Arrays:
     batch = reader.get_batch(0)
     described = json.loads(reader.schema.metadata[META_KEY])
     target_shape = described.pop("target_shape")
-    for name in ("shape", "classes", "columns", "vocabulary", "shift", "exponent", "notes"):
+    for name in ("shape", "classes", "columns", "vocabulary", "shift", "exponent", "notes", "mark_names"):
         described[name] = tuple(described.get(name, ()))
     described["categories"] = tuple(tuple(names) for names in described.get("categories", ()))
+    described["imputed"] = tuple((int(place), str(name)) for place, name in described.get("imputed", ()))
     meta = Meta(**described)
     shapes = {"input": meta.shape, "target": target_shape}
     if meta.num_embedding:
         shapes["embedding"] = (meta.num_embedding,)
-    views = [_view(batch.column(name), content, (batch.num_rows, *shape)) for name, shape in shapes.items()]
-    return Arrays(inputs=views[0], targets=views[1], meta=meta, embeddings=views[2] if meta.num_embedding else None)
+    if meta.marks:
+        shapes["marks"] = ()
+    views = {name: _view(batch.column(name), content, (batch.num_rows, *shape)) for name, shape in shapes.items()}
+    embeddings, marks = views.get("embedding"), views.get("marks")
+    return Arrays(inputs=views["input"], targets=views["target"], meta=meta, embeddings=embeddings, marks=marks)
 
 
 def _column(array: Array) -> pa.Array:

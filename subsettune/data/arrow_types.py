@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 EXTENSION = b"ARROW:extension:name"  # how files and schemas name a type that is not registered here
 PERIOD = b"pandas.period"
+DATE = b"subsettune.date"  # how plain schemas mark a column of dates or times, which is read as seconds: its type
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+DAY_S = 86_400
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
@@ -40,8 +44,34 @@ def plain(kind: pa.DataType) -> pa.DataType:
 
 
 def is_time(field: pa.Field) -> bool:
-    """Whether a column of a plain schema holds dates, times or spans of time; pandas writes periods as numbers."""
+    """Whether a column of a plain schema holds times that are no numbers: periods of pandas, intervals of months."""
     return bool(pa.types.is_temporal(field.type)) or (field.metadata or {}).get(EXTENSION) == PERIOD
+
+
+def is_date(field: pa.Field) -> bool:
+    """Whether a column of a plain schema holds dates, times or spans of time as seconds."""
+    return DATE in (field.metadata or {})
+
+
+def kind_of(field: pa.Field) -> str:
+    """The type of a column as its file has it, for people."""
+    return str((field.metadata or {}).get(DATE, str(field.type).encode()).decode())
+
+
+def is_clock(kind: pa.DataType) -> bool:
+    """Whether a type is one of dates, times or spans that are so many seconds."""
+    types = pa.types
+    return bool(types.is_timestamp(kind) or types.is_date(kind) or types.is_time(kind) or types.is_duration(kind))
+
+
+def seconds(column: pa.Array) -> pa.Array:
+    """Dates and times as seconds since 1970 in UTC, times of day since midnight, and spans as seconds; float64."""
+    kind = column.type
+    if pa.types.is_date32(kind):
+        return pc.multiply(column.cast(pa.int32()).cast(pa.float64()), float(DAY_S))
+    per_second = 10**3 if pa.types.is_date64(kind) else PER_SECOND[kind.unit]
+    whole = column.cast(pa.int32() if pa.types.is_time32(kind) else pa.int64())
+    return pc.divide(whole.cast(pa.float64(), safe=False), float(per_second))
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
@@ -50,6 +80,9 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def _plain_field(field: pa.Field) -> pa.Field:
+    if is_clock(field.type):
+        told = {**(field.metadata or {}), DATE: str(field.type).encode()}
+        return field.with_type(pa.float64()).with_metadata(told)
     made = field.with_type(plain(field.type))
     if isinstance(field.type, pa.BaseExtensionType):
         return made.with_metadata({**(field.metadata or {}), EXTENSION: field.type.extension_name})
@@ -58,6 +91,8 @@ def _plain_field(field: pa.Field) -> pa.Field:
 
 def plain_column(column: pa.Array) -> pa.Array:
     """A column cast to its plain type; the same object where it is plain already."""
+    if is_clock(column.type):
+        return seconds(column)
     kind = plain(column.type)
     if kind == column.type:
         return column
@@ -70,5 +105,5 @@ def plain_column(column: pa.Array) -> pa.Array:
 
 def plain_chunks(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """The same of a column in chunks."""
-    kind = plain(column.type)
+    kind = pa.float64() if is_clock(column.type) else plain(column.type)
     return column if kind == column.type else pa.chunked_array([plain_column(c) for c in column.chunks], type=kind)

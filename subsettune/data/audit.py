@@ -79,20 +79,36 @@ def _classes(data: TaskData, parts: dict[str, Part]) -> dict[str, dict[str, int]
 
 
 def _split_words(facts: SourceFacts, data: TaskData, split: Split) -> str:
-    drawn = f"drawn by class, seed {split.seed}" if data.num_classes else f"drawn, seed {split.seed}"
-    of_all = f"of {data.num_source_examples:,} examples"
-    has_test_file = len(data.train.inputs) > data.num_source_examples
-    if has_test_file:
-        where = f" ({', '.join(facts.test_files)})" if 0 < len(facts.test_files) <= 3 else ""
-        return (
-            f"Test part: the official test set{where}. Validation part: {split.validation:g} {of_all}, {drawn}."
-            f"{_of_small_classes(data, {'validation': split.validation})}"
-        )
     test = DEFAULT_TEST if split.test is None else split.test
-    return (
-        f"No official test set. Test part: {test:g}, and validation part: {split.validation:g} {of_all}, {drawn}."
-        f"{_of_small_classes(data, {'test': test, 'validation': split.validation})}"
-    )
+    files = {"test": facts.test_files, "validation": facts.validation_files}
+    shares = {"test": test, "validation": split.validation}
+    shares = {part: share for part, share in shares.items() if not data.from_files[part]}
+    official = [
+        f"{CALLED[part].capitalize()} part: {_official(part, files[part])}." for part in files if part not in shares
+    ]
+    if not shares:
+        return " ".join(official)
+    drawn = ", and ".join(f"{CALLED[part]} part: {share:g}" for part, share in shares.items())
+    drawn = drawn[:1].upper() + drawn[1:]
+    none = "" if data.from_files["test"] else "No official test set. "
+    how = f"of {data.num_source_examples:,} examples, {_how(split, data)}"
+    larger = _of_small_classes(data, shares) if split.reads is None else ""
+    return f"{none}{' '.join(official)}{' ' if official else ''}{drawn} {how}.{larger}"
+
+
+def _official(part: str, names: tuple[str, ...]) -> str:
+    where = f" ({', '.join(names)})" if 0 < len(names) <= 3 else ""
+    return f"the official {part} set{where}"
+
+
+def _how(split: Split, data: TaskData) -> str:
+    """How rows of the training file come into their parts."""
+    if split.by is not None:
+        return f"whole groups of column {split.by!r}, seed {split.seed}"
+    if split.time is not None:
+        return f"the latest by column {split.time!r}"
+    drawn = f"drawn by class, seed {split.seed}" if data.num_classes else f"drawn, seed {split.seed}"
+    return f"as column {split.column!r} says; what it does not name, {drawn}" if split.column is not None else drawn
 
 
 def _of_small_classes(data: TaskData, shares: dict[str, float]) -> str:

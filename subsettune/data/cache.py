@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from subsettune.data import arrays, raw, sources
 from subsettune.data.columns import SourceFacts
 from subsettune.data.facts import completed
@@ -52,16 +54,22 @@ class CachedData:
     used: str
 
 
-def fetch(data: Data, kind: str, places: DataPaths) -> arrays.Arrays:
+def fetch(data: Data, kind: str, places: DataPaths, reads: str | None = None) -> arrays.Arrays:
     """The arrays of a source: from the cache if they are there, else read once and cached.
 
     Several processes may ask at once: one reads, the others wait.
+
+    Args:
+        data: of the task.
+        kind: of the task.
+        places: where this machine keeps the cache.
+        reads: the column that the task's split goes by, if any.
 
     Raises:
         DataError: the source cannot be used, or the cached file is damaged.
         StorageError: the cache cannot be written.
     """
-    source = sources.find(data, kind, places)
+    source = sources.find(data, kind, places, reads)
     folder = _folder(places)
     key = source.key[:32]
     known = _recalled(folder, key, source.witness)
@@ -80,15 +88,15 @@ def fetch(data: Data, kind: str, places: DataPaths) -> arrays.Arrays:
         return replace(arrays.read(folder / f"{content}.arrow"), facts=told)
 
 
-def stamp(data: Data, kind: str, places: DataPaths) -> list[Any]:
+def stamp(data: Data, kind: str, places: DataPaths, reads: str | None = None) -> list[Any]:
     """What changes when a source does, for a look at its files and without reading it; errors as of `fetch`."""
-    source = sources.find(data, kind, places)
+    source = sources.find(data, kind, places, reads)
     if source.witness is None:
         return [source.key]
     return [source.key, source.witness.files_now(_read_entry(_entry(source, places)))]
 
 
-def as_read(before: list[Any], data: Data, kind: str, places: DataPaths) -> list[Any]:
+def as_read(before: list[Any], data: Data, kind: str, places: DataPaths, reads: str | None = None) -> list[Any]:
     """The stamp that a source had when it was read, which may be another by now; errors as of `fetch`.
 
     Args:
@@ -96,8 +104,9 @@ def as_read(before: list[Any], data: Data, kind: str, places: DataPaths) -> list
         data: of the task.
         kind: of the task.
         places: where this machine keeps the cache.
+        reads: the column that the task's split goes by, if any.
     """
-    source = sources.find(data, kind, places)
+    source = sources.find(data, kind, places, reads)
     return before if source.witness is None else [source.key, _read_entry(_entry(source, places)).get("files", [])]
 
 
@@ -182,6 +191,7 @@ def _make(source: sources.Source, data: Data, kind: str, folder: Path) -> tuple[
     read = source.read(folder / f"{key}.unpacked")
     inputs, targets, classes = raw.checked(read, kind)
     told = completed(read, inputs, targets, data)
+    marks = None if read.marks is None else np.ascontiguousarray(read.marks.values)
     meta = arrays.Meta(
         source=source.name,
         kind=kind,
@@ -197,11 +207,15 @@ def _make(source: sources.Source, data: Data, kind: str, folder: Path) -> tuple[
         exponent=read.scaling.exponent,
         notes=read.scaling.notes,
         num_ids=int(inputs.max()) + 1 if read.tokens == OWN_IDS else 0,
+        num_validation=read.num_validation,
+        imputed=read.imputed,
+        marks="" if marks is None else str(marks.dtype),
+        mark_names=() if read.marks is None else read.marks.names,
     )
-    meta = replace(meta, fingerprint=arrays.fingerprint(inputs, targets, meta, read.embeddings))
+    meta = replace(meta, fingerprint=arrays.fingerprint(inputs, targets, meta, read.embeddings, marks))
     path, partial = folder / f"{meta.fingerprint}.arrow", folder / f"{key}.partial"
     try:
-        arrays.write(partial, inputs, targets, meta, read.embeddings)
+        arrays.write(partial, inputs, targets, meta, read.embeddings, marks)
         keys = _keys(source)  # now that nothing is read any more
         partial.replace(path)  # the same content under another source, perhaps: whole in any case
     except DataError:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from subsettune.data.date_texts import format_of
 from subsettune.data.raw import Array, Categories
 from subsettune.errors import DataError
 
@@ -67,9 +68,11 @@ class Vocabulary:
         return (*ordered, *([None] if None in self._found else []))
 
     def _refuse(self, rule: str, got: str) -> None:
+        form = format_of(name for name in self._found if name is not None)
+        dates = f"They are dates: say how they are written, data.date_formats: {{{self.name}: '{form}'}}. Else group"
         raise DataError(
-            f"column {self.name!r} must have {rule} to be an input, got {got}. Group them, or leave the column out "
-            "(data.exclude)."
+            f"column {self.name!r} must have {rule} to be an input, got {got}. {dates if form else 'Group'} them, or "
+            "leave the column out (data.exclude)."
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from subsettune import config
 from subsettune.task import Data
 
-Role = Literal["feature", "categories", "text", "image", "label", "embeddings", "ignored", "excluded"]
+Role = Literal["feature", "categories", "text", "image", "label", "embeddings", "split", "ignored", "excluded"]
 PLAIN_NAME = re.compile(r"[A-Za-z_][\w.-]*")  # needs no quotes in a list of YAML
 
 
@@ -57,6 +57,7 @@ class SourceFacts:
     Args:
         files: names of the files, or of the arrays, that training and validation part come from.
         test_files: of the official test set; empty where there is none.
+        validation_files: of the official validation set, likewise.
         left_alone: what lies beside them and was not read.
         columns: in the order of the file, the label among them.
         warnings: sentences about the source as a whole.
@@ -65,6 +66,7 @@ class SourceFacts:
 
     files: tuple[str, ...] = ()
     test_files: tuple[str, ...] = ()
+    validation_files: tuple[str, ...] = ()
     left_alone: tuple[str, ...] = ()
     columns: tuple[ColumnFacts, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ import numpy as np
 
 from subsettune.data.alone import Alone, alone
 from subsettune.data.columns import ColumnFacts, Role, SourceFacts, leave_out
+from subsettune.data.impute import filled_copy
 from subsettune.data.precision import Scaling
 from subsettune.data.raw import Array, Raw
 from subsettune.data.scan import TIMES_S, Labels, about_numbers, look_at_numbers
@@ -30,6 +31,7 @@ def completed(raw: Raw, inputs: Array, targets: Array, data: Data) -> SourceFact
         targets: (n,) classes, or (n,) or (n, m) values.
         data: of the task.
     """
+    inputs = filled_copy(inputs, raw.imputed, raw.num_train)
     told = raw.facts or SourceFacts(columns=(_only_input(raw, inputs), ColumnFacts(name="label", role="label")))
     is_sure = raw.taken == "numbers" and _least(inputs, raw.scaling) < 0  # no ids are below 0
     told = replace(told, taken="" if is_sure else raw.taken)

@@ -13,6 +13,7 @@ import struct
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,9 @@ DEEP_MODES = ("I", "F")  # and I;16 and its like: more bits than uint8 holds, an
 TRANSPARENT_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 CUT_TO_8_BITS = re.compile(r";16[BLN]$")  # what a file holds, where Pillow's mode is one of bytes
 ONE_PICTURE = ("MPO", "PSD")  # formats whose first picture is the whole one; the others are previews, or layers
-ORIENTATION, UPRIGHT = 0x0112, 1  # EXIF's tag, and its value of most images
+ORIENTATION, UPRIGHT, SIDEWAYS = 0x0112, 1, 5  # EXIF's tag; its value of most images; from which on they lie
+BEFOREHAND = "Resize them beforehand."
+RESIZE = "Scale them to one: data.resize: [64, 64], or another height and width."
 EXACT_IN_FLOAT32 = 2**24
 WHITE_16 = 65535
 # What Pillow raises of damaged files; it has no one class for it.
@@ -104,7 +107,34 @@ def _seen(image: Image, where: str) -> Array:
     return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
 
 
-def check_shape(shape: tuple[int, ...], first: tuple[int, ...], where: str) -> None:
+def size_of(file: Path) -> tuple[int, int] | None:
+    """Height and width of a picture as it is seen, from the beginning of its file; None of one that is damaged."""
+    with needed_for("an encoded image"):
+        from PIL import Image, UnidentifiedImageError
+
+    with (
+        warnings.catch_warnings(),
+        contextlib.suppress(UnidentifiedImageError, *UNREADABLE, Image.DecompressionBombError),
+    ):
+        warnings.simplefilter("ignore")
+        with Image.open(file) as image:
+            turned = image.getexif().get(ORIENTATION, UPRIGHT) >= SIDEWAYS
+            return (image.width, image.height) if turned else (image.height, image.width)
+    return None
+
+
+def resized(image: Array, size: tuple[int, int] | None) -> Array:
+    """Pixels (c, h, w) scaled to a height and width, averaged over what becomes one pixel; the same without a size."""
+    if size is None or image.shape[1:] == size:
+        return image
+    from PIL import Image
+
+    planes = [Image.fromarray(np.ascontiguousarray(plane)) for plane in image]
+    height, width = size
+    return np.stack([np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR)) for plane in planes])
+
+
+def check_shape(shape: tuple[int, ...], first: tuple[int, ...], where: str, advice: str = BEFOREHAND) -> None:
     """Refuse examples of several shapes.
 
     Raises:
@@ -117,7 +147,7 @@ def check_shape(shape: tuple[int, ...], first: tuple[int, ...], where: str) -> N
             f"images must be all grey or all RGB, got {first[0]} and {shape[0]} channels ({where}). "
             "Convert them beforehand."
         )
-    raise DataError(f"inputs must have one shape, got {first} and {shape} ({where}). Resize them beforehand.")
+    raise DataError(f"inputs must have one shape, got {first} and {shape} ({where}). {advice}")
 
 
 def _refuse_frames(image: Image, where: str) -> None:

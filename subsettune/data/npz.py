@@ -42,21 +42,33 @@ def read_npz(path: Path, data: Data, scratch: Path) -> Raw:
         DataError: the file is damaged, or lacks an array, or its arrays do not fit each other.
     """
     with path.open("rb") as file, _open(file, path) as archive:
-        names = tuple(archive.files)
-        x_name = _name(names, _input_names(data), "inputs", path)
-        y_name = _name(names, (data.label,) if data.label != "label" else LABEL_NAMES, "labels", path)
-        if x_name == y_name:
-            raise DataError(f"data.label must not be among data.features, got {y_name!r} for both. Name two arrays.")
-        has_test = _has_test(names, x_name, y_name, path)
-        x_names, y_names = (_with_twin(name, names, has_test) for name in (x_name, y_name))
-        labels = [decoded(_array(archive, name, path)) for name in y_names]
-        for name, y in zip(y_names[1:], labels[1:], strict=True):
-            _refuse_empty(y, name, path)
-        parts, taken = _inputs(archive, x_names, data, path)
-        stored = stored_type(parts[0].dtype, data.layout)
-        inputs, num_train = _filled(parts, sum(map(len, parts)), stored, scratch), len(parts[0])
-        scaling = _kept(parts, inputs)
-        embeddings = _embeddings(archive, (x_name, y_name), has_test, data, path, scratch)
+        return read_arrays(archive, path, data, scratch)
+
+
+def read_arrays(archive: Any, path: Path, data: Data, scratch: Path) -> Raw:
+    """Read arrays by name; arguments and errors as of `read_npz`.
+
+    Args:
+        archive: gives an array for each of the names in its `files`.
+        path: what they are called in messages.
+        data: as of `read_npz`.
+        scratch: folder for large arrays.
+    """
+    names = tuple(archive.files)
+    x_name = _name(names, _input_names(data), "inputs", path)
+    y_name = _name(names, (data.label,) if data.label != "label" else LABEL_NAMES, "labels", path)
+    if x_name == y_name:
+        raise DataError(f"data.label must not be among data.features, got {y_name!r} for both. Name two arrays.")
+    has_test = _has_test(names, x_name, y_name, path)
+    x_names, y_names = (_with_twin(name, names, has_test) for name in (x_name, y_name))
+    labels = [decoded(_array(archive, name, path)) for name in y_names]
+    for name, y in zip(y_names[1:], labels[1:], strict=True):
+        _refuse_empty(y, name, path)
+    parts, taken = _inputs(archive, x_names, data, path)
+    stored = stored_type(parts[0].dtype, data.layout)
+    inputs, num_train = _filled(parts, sum(map(len, parts)), stored, scratch), len(parts[0])
+    scaling = _kept(parts, inputs)
+    embeddings = _embeddings(archive, (x_name, y_name), has_test, data, path, scratch)
     _refuse_kinds(labels, path)
     if len({y.shape[1:] for y in labels}) > 1:
         raise DataError(f"labels of {path} must have one shape in training and test, got {_shapes(labels)}. Mend them.")

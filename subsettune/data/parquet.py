@@ -8,7 +8,7 @@ feature is left out: `scan` says what that is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,23 +16,25 @@ import numpy as np
 import pyarrow as pa
 
 from subsettune.data import precision
-from subsettune.data.arrow_types import is_time
-from subsettune.data.categories import Vocabulary, can_be_marked, codes, is_text
+from subsettune.data.arrow_types import is_date, is_time, kind_of
+from subsettune.data.categories import Vocabulary, can_be_marked, is_text
 from subsettune.data.columns import ColumnFacts, SourceFacts, leave_out
-from subsettune.data.images import check_shape, decode
+from subsettune.data.csv_dialect import SUFFIXES
+from subsettune.data.csv_files import open_csv_files
+from subsettune.data.dates import cycles_of
+from subsettune.data.images import RESIZE, check_shape, decode, resized
 from subsettune.data.layout import OWN_IDS, arranged_image
 from subsettune.data.lists import Lists, depth, is_shaped, numbers_of, read_lists
 from subsettune.data.parquet_files import (
     File,
-    flat_numbers,
     is_image,
     is_list,
     is_number,
     is_numeric,
     open_file,
-    parquet_files,
     row_batches,
     row_place,
+    table_files,
 )
 from subsettune.data.parquet_labels import label_kind, labels_of
 from subsettune.data.raw import Array, Categories, Raw
@@ -47,44 +49,27 @@ from subsettune.data.scan import (
     why_not_read,
 )
 from subsettune.data.scratch import allocate
+from subsettune.data.shards import Parts
+from subsettune.data.split_columns import marks_of
+from subsettune.data.table_columns import (
+    NUMBER_ROWS,
+    Column,
+    exact_numbers,
+    filled_places,
+    mark_missing,
+    read_columns,
+)
 from subsettune.data.text import read_texts
 from subsettune.data.unlabelled import refuse_unlabelled
 from subsettune.errors import DataError, did_you_mean
 from subsettune.task import Data
 
-NUMBER_ROWS = 8192  # read in one go
 LOOK_BYTES = 2**26  # of columns that are looked at in one go
 IMAGE_ROWS = 256
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Column:
-    """An input column.
-
-    Args:
-        name: of it.
-        width: numbers in each list of a column of lists, else None.
-        categories: their names; empty for numbers.
-    """
-
-    name: str
-    width: int | None = None
-    categories: Categories = ()
-
-    @property
-    def names(self) -> list[str]:
-        """Of the stored columns that it becomes."""
-        return [self.name] if self.width is None else [f"{self.name}[{i}]" for i in range(self.width)]
-
-    def stored(self, values: pa.Array, row: int) -> Array:
-        """(b, 1) or (b, width) float32 numbers or codes of a batch that begins at a row."""
-        return codes(values, self.categories) if self.categories else _numbers(values, self.width, self.name, row)
-
-
-def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
-    """Read a Parquet file, or a folder with `train.parquet` and perhaps `test.parquet`, or numbered shards of them.
-
-    Other files of a folder, `validation.parquet` among them, are left alone: validation is drawn from training rows.
+def read_parquet(path: Path, data: Data, kind: str, scratch: Path, reads: str | None = None) -> Raw:
+    """Read a Parquet file, or a folder with `train.parquet` and perhaps `validation` and `test`, or shards of them.
 
     Args:
         path: of the file or folder.
@@ -94,32 +79,85 @@ def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
             The label of a regression may be a list too; `embeddings` is one.
         kind: `classification` or `regression`.
         scratch: folder for large arrays.
+        reads: the column that the split goes by, if any.
 
     Raises:
         DataError: a file is empty, truncated, or lacks a column, or has two of one name; a test file has no labels;
             images differ in size; a column is of no use.
     """
-    found = parquet_files(path)
-    train, test = ([open_file(file) for file in files] for files in (found.train, found.test))
-    files = [*train, *test]
+    found = table_files(path, (".parquet",))
+    files = [open_file(file, data.date_formats) for file in (*found.train, *found.validation, *found.test)]
+    return read_tables(Tables.of(files, found), data, kind, scratch, reads)
+
+
+def read_csv(path: Path, data: Data, kind: str, scratch: Path, reads: str | None = None) -> Raw:
+    """Read a .csv file, gzipped or not, or a folder of them; arguments and errors as of `read_parquet`."""
+    found = table_files(path, SUFFIXES)
+    files = open_csv_files((*found.train, *found.validation, *found.test), data, kind, scratch, reads)
+    return read_tables(Tables.of(files, found), data, kind, scratch, reads)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """Open files of a source.
+
+    Args:
+        train: of the training set.
+        validation: of the official validation set; empty where there is none.
+        test: of the official test set, likewise.
+        left_alone: names of what lies beside them.
+        warnings: sentences about that.
+    """
+
+    train: list[File]
+    validation: list[File] = field(default_factory=list)
+    test: list[File] = field(default_factory=list)
+    left_alone: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, files: list[File], found: Parts) -> Tables:
+        """Files in the order training, validation, test."""
+        first, second = len(found.train), len(found.train) + len(found.validation)
+        return cls(
+            train=files[:first],
+            validation=files[first:second],
+            test=files[second:],
+            left_alone=tuple(file.name for file in found.left_alone),
+            warnings=found.warnings,
+        )
+
+    @property
+    def files(self) -> list[File]:
+        """All of them, in the order of their rows."""
+        return [*self.train, *self.validation, *self.test]
+
+
+def read_tables(tables: Tables, data: Data, kind: str, scratch: Path, reads: str | None = None) -> Raw:
+    """Read open files; arguments and errors as of `read_parquet`."""
+    files, path = tables.files, tables.files[0].path
     _check_there(files[0], (data.label,), "Set data.label and data.features.")
-    for file in test:
-        refuse_unlabelled(file.path, file.column(data.label) if data.label in file.schema.names else None, data.label)
+    for part, held in (("validation", tables.validation), ("test", tables.test)):
+        for file in held:
+            there = file.column(data.label) if data.label in file.schema.names else None
+            refuse_unlabelled(file.path, there, data.label, part)
     _check_files(files, data)
-    schema, num_train = files[0].schema, sum(file.num_rows for file in train)
+    if reads is not None:
+        _check_split(files, data, reads)
+    schema, num_train = files[0].schema, sum(file.num_rows for file in tables.train)
     data = _with_text(schema, data)
-    columns: tuple[_Column, ...] = ()
+    columns: tuple[Column, ...] = ()
     scaling = precision.Scaling()
     told: list[ColumnFacts] = []
     vocabulary: list[str] = []
     taken = ""
-    names = () if data.text is not None else _feature_names(schema, data, path)
+    names = () if data.text is not None else _feature_names(schema, data, path, reads)
     labels, classes = labels_of(files, data.label, kind)
     if data.text is not None:
         inputs, vocabulary = _read_texts(files, data, num_train, scratch)
         told = [ColumnFacts(name=data.text, role="text", kind=_kind(schema, data.text), width=inputs.shape[1])]
     elif is_image(schema.field(names[0]).type):
-        inputs = _read_images(files, names[0], data.layout, scratch)
+        inputs = _read_images(files, names[0], data, scratch)
         told = [ColumnFacts(name=names[0], role="image", kind=_kind(schema, names[0]), width=inputs[0].size)]
     elif _is_shaped(schema, names, data):
         lists = _read_lists(files, names[0], data, num_train, scratch)
@@ -128,15 +166,18 @@ def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
     else:
         _check_roles(files, names, data)
         columns, told = _surveyed(files, names, data, Labels.of(labels, kind))
-        inputs = _read_columns(files, columns, scratch)
+        inputs = read_columns(files, columns, scratch)
         if data.layout != "tokens":
             stored = [name for column in columns for name in column.names]
-            scaling = precision.kept(inputs, partial(_exact, files, columns), num_train, stored)
+            scaling = precision.kept(inputs, partial(exact_numbers, files, columns), num_train, stored)
+            mark_missing(inputs, filled_places(columns))
         taken = "numbers" if _may_be_ids(schema, columns) else ""
+    _refuse_idle(data, told, reads)
     return Raw(
         inputs=inputs,
         labels=labels,
         num_train=num_train,
+        num_validation=sum(file.num_rows for file in tables.validation),
         classes=classes,
         columns=tuple(name for column in columns for name in column.names),
         categories=_all_categories(columns),
@@ -145,14 +186,39 @@ def read_parquet(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
         vocabulary=tuple(vocabulary),
         scaling=scaling,
         taken=taken,
+        imputed=tuple((number, name) for name, (number, _) in filled_places(columns).items()),
+        marks=None if reads is None else marks_of(files, reads),
         facts=SourceFacts(
-            files=tuple(file.path.name for file in train),
-            test_files=tuple(file.path.name for file in test),
-            left_alone=tuple(file.name for file in found.left_alone),
-            columns=tuple(_in_order(schema, told, data)),
-            warnings=found.warnings,
+            files=tuple(file.path.name for file in tables.train),
+            validation_files=tuple(file.path.name for file in tables.validation),
+            test_files=tuple(file.path.name for file in tables.test),
+            left_alone=tables.left_alone,
+            columns=tuple(_in_order(schema, told, data, reads)),
+            warnings=tables.warnings,
         ),
     )
+
+
+def _refuse_idle(data: Data, told: list[ColumnFacts], reads: str | None) -> None:
+    """A key that nobody reads would be a wrong belief about the data."""
+    is_image = told[0].role == "image"
+    if data.size is not None and not is_image:
+        raise DataError("data.resize means nothing where no pictures are read. Remove it.")
+    stray = [name for name in data.date_formats if name not in (reads, *(column.name for column in told))]
+    if stray:
+        raise DataError(f"data.date_formats names {stray[0]!r}, which is no input. Remove it there.")
+    is_table = told[0].role in ("feature", "categories", "ignored")
+    odd = [key for key in ("impute", "dates") if key in data.given and not is_table]
+    if odd:
+        raise DataError(f"data.{odd[0]} means nothing to {told[0].role}s. Remove the key.")
+
+
+def _check_split(files: list[File], data: Data, reads: str) -> None:
+    """The column that the split goes by has no other part to play."""
+    if reads in (data.label, data.embeddings):
+        raise DataError(f"split must go by another column than the label, got {reads!r}. Name another.")
+    for file in files:
+        _check_there(file, (reads,), "Set split.")
 
 
 def _check_files(files: list[File], data: Data) -> None:
@@ -230,9 +296,9 @@ def _read_texts(files: list[File], data: Data, num_train: int, scratch: Path) ->
     return read_texts(blocks, sum(file.num_rows for file in files), num_train, data, scratch)
 
 
-def _feature_names(schema: pa.Schema, data: Data, path: Path) -> tuple[str, ...]:
+def _feature_names(schema: pa.Schema, data: Data, path: Path, reads: str | None) -> tuple[str, ...]:
     index = pandas_index(schema)
-    used = [n for n in schema.names if n not in (data.label, data.embeddings, *data.exclude)]
+    used = [n for n in schema.names if n not in (data.label, data.embeddings, reads, *data.exclude)]
     if data.features is None and "image" in used:
         names: tuple[str, ...] = ("image",)
     else:
@@ -298,7 +364,7 @@ def _read_lists(files: list[File], name: str, data: Data, num_train: int, scratc
     return read_lists(blocks, name, (sum(file.num_rows for file in files), num_train), data, scratch)
 
 
-def _may_be_ids(schema: pa.Schema, columns: tuple[_Column, ...]) -> bool:
+def _may_be_ids(schema: pa.Schema, columns: tuple[Column, ...]) -> bool:
     """Whether the input is one column of lists of whole numbers."""
     if len(columns) != 1 or (columns[0].width or 1) < 2:
         return False
@@ -342,7 +408,7 @@ def _widths(file: File, names: Sequence[str]) -> dict[str, int | None]:
 
 def _surveyed(
     files: list[File], names: tuple[str, ...], data: Data, labels: Labels
-) -> tuple[tuple[_Column, ...], list[ColumnFacts]]:
+) -> tuple[tuple[Column, ...], list[ColumnFacts]]:
     """The input columns, without what is surely none unless it is named, and what is known of each."""
     vocabularies = _vocabularies(files, names, data)
     widths = _widths(files[0], [name for name in names if name not in vocabularies])
@@ -355,14 +421,34 @@ def _surveyed(
     columns, told = [], []
     for name in names:
         categories = vocabularies[name].names() if name in vocabularies else ()
-        column = _Column(name=name, width=widths.get(name), categories=categories)
-        look, width = looks.get(name, Look(name=name)), len(categories) or len(column.names)
-        look = replace(look, was_category=name in marked)
-        told.append(replace(facts_of(look, width, data, index), kind=_kind(files[0].schema, name)))
-        columns += [] if told[-1].role == "ignored" else [column]
+        field = files[0].schema.field(name)
+        look = replace(looks.get(name, Look(name=name)), was_category=name in marked, is_date=is_date(field))
+        made = _columns_of(name, field, widths.get(name), categories, look, data)
+        width = len(categories) or sum(len(column.names) for column in made)
+        told.append(replace(facts_of(look, width, data, index), kind=kind_of(field)))
+        columns += [] if told[-1].role == "ignored" else made
+    _refuse_taken([name for column in columns for name in column.names if column.is_made], files[0].schema)
     if not columns:
         raise DataError(f"{files[0].path} has no feature: column {names[0]!r} is not read, as {told[0].why}")
     return tuple(columns), told
+
+
+def _columns_of(
+    name: str, field: pa.Field, width: int | None, categories: Categories, look: Look, data: Data
+) -> list[Column]:
+    """What a column becomes: itself, whether it is missing where that is filled, and a date's places on circles."""
+    is_filled = data.impute is not None and look.missing > 0 and not categories and width is None
+    fill = (0.0 if look.least is None else look.least) if is_filled else None
+    made = [Column(name=name, width=width, categories=categories, fill=fill)]
+    made += [Column(name=name, is_missing=True)] if is_filled else []
+    cycles = cycles_of(kind_of(field)) if data.dates == "cyclic" and is_date(field) else ()
+    return [*made, Column(name=name, cycles=cycles, fill=fill)] if cycles else made
+
+
+def _refuse_taken(made: list[str], schema: pa.Schema) -> None:
+    taken = [name for name in made if name in schema.names]
+    if taken:
+        raise DataError(f"column {taken[0]!r} has the name of one that is made beside another. Rename it.")
 
 
 def _vocabularies(files: list[File], names: tuple[str, ...], data: Data) -> dict[str, Vocabulary]:
@@ -399,7 +485,7 @@ def _all_texts(files: list[File], name: str) -> pa.ChunkedArray:
     return pa.chunked_array([chunk.cast(pa.large_string()) for file in files for chunk in file.column(name).chunks])
 
 
-def _in_order(schema: pa.Schema, told: list[ColumnFacts], data: Data) -> Iterator[ColumnFacts]:
+def _in_order(schema: pa.Schema, told: list[ColumnFacts], data: Data, reads: str | None) -> Iterator[ColumnFacts]:
     """What is known of all columns of a file: those that are read, and why others are not."""
     known, index = {facts.name: facts for facts in told}, pandas_index(schema)
     is_alone = data.features is None and len(told) == 1 and told[0].name in ("image", data.text)
@@ -408,6 +494,8 @@ def _in_order(schema: pa.Schema, told: list[ColumnFacts], data: Data) -> Iterato
         facts = ColumnFacts(name=name, role="excluded", kind=_kind(schema, name), width=0)
         if name in known:
             yield known[name]
+        elif name == reads:
+            yield replace(facts, role="split", width=1)
         elif name in (data.label, data.embeddings):
             yield replace(facts, role="label" if name == data.label else "embeddings", width=1)
         elif name in data.exclude:
@@ -419,41 +507,14 @@ def _in_order(schema: pa.Schema, told: list[ColumnFacts], data: Data) -> Iterato
 
 
 def _kind(schema: pa.Schema, name: str) -> str:
-    return str(schema.field(name).type)
+    return kind_of(schema.field(name))
 
 
-def _all_categories(columns: tuple[_Column, ...]) -> tuple[Categories, ...]:
+def _all_categories(columns: tuple[Column, ...]) -> tuple[Categories, ...]:
     """Of each stored column; () where all are numbers."""
     if not any(column.categories for column in columns):
         return ()
     return tuple(column.categories for column in columns for _ in column.names)
-
-
-def _read_columns(files: list[File], columns: tuple[_Column, ...], scratch: Path) -> Array:
-    """Columns side by side as (n, c) float32; lists give several."""
-    width = sum(len(column.names) for column in columns)
-    inputs = allocate((sum(file.num_rows for file in files), width), np.float32, scratch)
-    for row, batch in row_batches(files, [column.name for column in columns], NUMBER_ROWS):
-        left = 0
-        for column in columns:
-            values = column.stored(batch.column(column.name), row)
-            inputs[row : row + batch.num_rows, left : left + values.shape[1]] = values
-            left += values.shape[1]
-    return inputs
-
-
-def _exact(files: list[File], columns: tuple[_Column, ...]) -> Iterator[tuple[int, int, Array]]:
-    """Numbers (b, 1) or (b, width) of columns in the type of their file, each with its first row and stored column."""
-    lefts = np.cumsum([0, *(len(column.names) for column in columns)]).tolist()
-    places = {column.name: left for column, left in zip(columns, lefts, strict=False) if not column.categories}
-    widths = {column.name: column.width or 1 for column in columns}
-    for row, batch in row_batches(files, list(places), NUMBER_ROWS) if places else ():
-        for name, left in places.items():
-            column = batch.column(name)
-            plain = column.flatten() if is_list(column.type) else column
-            values = np.asarray(plain.to_numpy(zero_copy_only=False))
-            if values.dtype.kind in "fiu" and values.size:  # booleans, and columns of nothing, lose nothing
-                yield row, left, values.reshape(len(column), widths[name])
 
 
 def _read_embeddings(files: list[File], name: str | None, scratch: Path) -> Array | None:
@@ -467,20 +528,15 @@ def _read_embeddings(files: list[File], name: str | None, scratch: Path) -> Arra
                 f"column {name!r} must hold lists of numbers to be data.embeddings, got {kind} in {file.path}. "
                 "Name another."
             )
-    column = _Column(name=name, width=_widths(files[0], [name])[name])
-    embeddings = _read_columns(files, (column,), scratch)
-    precision.refuse_lost(partial(_exact, files, (column,)), len(embeddings), f"data.embeddings {name!r}")
+    column = Column(name=name, width=_widths(files[0], [name])[name])
+    embeddings = read_columns(files, (column,), scratch)
+    precision.refuse_lost(partial(exact_numbers, files, (column,)), len(embeddings), f"data.embeddings {name!r}")
     return embeddings
 
 
-def _numbers(column: pa.Array, width: int | None, name: str, row: int) -> Array:
-    """(b, 1) or (b, width) float32; what is missing becomes NaN, which is refused later, with its place."""
-    numbers = flat_numbers(column, width, name, row).cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
-    return np.asarray(numbers).reshape(len(column), -1 if width is None else width)
-
-
-def _read_images(files: list[File], name: str, layout: str | None, scratch: Path) -> Array:
+def _read_images(files: list[File], name: str, data: Data, scratch: Path) -> Array:
     inputs: Array | None = None
+    layout = data.layout
     for row, batch in row_batches(files, [name], IMAGE_ROWS):
         column = batch.column(name)
         encoded = column.field("bytes") if pa.types.is_struct(column.type) else column
@@ -488,10 +544,10 @@ def _read_images(files: list[File], name: str, layout: str | None, scratch: Path
             where, content = row_place(files, i), item.as_py()
             if content is None:
                 raise DataError(f"column {name!r} must hold encoded bytes, got nothing in {where}. Embed the files.")
-            image = arranged_image(decode(content, where), layout, where)
+            image = arranged_image(resized(decode(content, where), data.size), layout, where)
             if inputs is None:
                 inputs = allocate((sum(file.num_rows for file in files), *image.shape), image.dtype, scratch)
-            check_shape(image.shape, inputs.shape[1:], where)
+            check_shape(image.shape, inputs.shape[1:], where, RESIZE)
             if image.dtype != inputs.dtype:
                 raise DataError(
                     f"images must have 8 bits a channel in all rows, or more in all, got both ({where}). Convert them "

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from subsettune.data.arrow_types import plain_chunks, plain_column, plain_schema
+from subsettune.config import FrozenDict
+from subsettune.data.arrow_types import DATE, kind_of, plain_chunks, plain_column, plain_schema, seconds
+from subsettune.data.categories import is_text
+from subsettune.data.date_texts import times_of
 from subsettune.data.shards import Parts, parts
 from subsettune.errors import DataError
 
@@ -23,6 +27,7 @@ class File:
     path: Path
     content: pq.ParquetFile
     schema: pa.Schema
+    formats: FrozenDict = FrozenDict()  # of the columns of texts that are dates
 
     @property
     def num_rows(self) -> int:
@@ -39,34 +44,84 @@ class File:
             found = self.content.read(columns=list(names))
         except (pa.ArrowException, OSError) as error:
             raise damaged(self.path, error) from error
-        return {name: plain_chunks(found.column(name)) for name in names}
+        columns = {name: plain_chunks(found.column(name)) for name in names}
+        return {name: self._dated(name, column) for name, column in columns.items()}
+
+    def batches(self, num_rows: int, names: Sequence[str]) -> Iterator[dict[str, pa.Array]]:
+        """Some columns in plain types, so many rows at a time."""
+        row = 0
+        for batch in self.content.iter_batches(batch_size=num_rows, columns=list(names)):
+            plain = {name: plain_column(batch.column(name)) for name in names}
+            yield {name: self._times(name, column, row) for name, column in plain.items()}
+            row += batch.num_rows
+
+    def _dated(self, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        if name not in self.formats:
+            return column
+        rows = np.cumsum([0, *map(len, column.chunks)]).tolist()
+        return pa.chunked_array([self._times(name, c, row) for row, c in zip(rows, column.chunks, strict=False)])
+
+    def _times(self, name: str, column: pa.Array, row: int) -> pa.Array:
+        """Texts of a column whose format is told as seconds; all other columns as they are."""
+        if name not in self.formats:
+            return column
+        form = self.formats[name]
+        times, odd = times_of(column.cast(pa.string()), [form])
+        if odd is not None:
+            raise DataError(
+                f"column {name!r} must hold dates as {form!r}, got {column[odd].as_py()!r} in row {row + odd} of "
+                f"{self.path.name}. Mend data.date_formats, or the row."
+            )
+        return seconds(times)
 
 
-def parquet_files(path: Path) -> Parts:
-    """The files at a path: itself, or the shards of a folder."""
+def table_files(path: Path, suffixes: Sequence[str]) -> Parts:
+    """The files at a path: itself, or those of a folder for training, validation and test, whole or in shards."""
     if path.is_file():
         return Parts(train=(path,))
-    found = parts(path, (".parquet",))
+    found = parts(path, suffixes, has_validation=True)
     if not found.train:
         names = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing"
         raise DataError(
-            f"folder {path} must hold train*.parquet or train*.tsv (and may hold test* likewise), got {names}."
+            f"folder {path} must hold train*.parquet, train*.csv or train*.tsv (and may hold validation* and test* "
+            f"likewise), or a folder of pictures for each class, got {names}."
         )
     return found
 
 
-def open_file(path: Path) -> File:
-    """Open a file, and refuse a damaged one or one that has a column twice."""
+def open_file(path: Path, formats: Mapping[str, Any] | None = None) -> File:
+    """Open a file, and refuse a damaged one or one that has a column twice.
+
+    Args:
+        path: of it.
+        formats: of dates, of the columns of texts that are some.
+    """
     try:
         content = pq.ParquetFile(path, memory_map=True)
         file = File(path, content, plain_schema(content.schema_arrow))
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from error
     names = file.schema.names
+    told = {name: form for name, form in (formats or {}).items() if name in names}
+    for name in told:
+        field = file.schema.field(name)
+        if not is_text(field.type):
+            raise DataError(
+                f"column {name!r} of {path} must hold texts to have a format of dates, got {kind_of(field)}. "
+                "Remove it from data.date_formats."
+            )
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
         raise DataError(f"{path} has more than one column {twice[0]!r}. Rename or drop all but one of them.")
-    return file
+    return replace(file, schema=_with_dates(file.schema, told), formats=FrozenDict(told)) if told else file
+
+
+def _with_dates(schema: pa.Schema, formats: Mapping[str, str]) -> pa.Schema:
+    for name in formats:
+        field = schema.field(name)
+        dated = field.with_type(pa.float64()).with_metadata({DATE: f"{field.type} as a date".encode()})
+        schema = schema.set(schema.get_field_index(name), dated)
+    return schema
 
 
 def damaged(path: Path, error: Exception) -> DataError:
@@ -80,9 +135,9 @@ def row_batches(files: Sequence[File], columns: list[str], num_rows: int) -> Ite
     row = 0
     for file in files:
         try:
-            for batch in file.content.iter_batches(batch_size=num_rows, columns=columns):
-                plain = [plain_column(batch.column(name)) for name in columns]
-                yield row, pa.RecordBatch.from_arrays(plain, columns)
+            for found in file.batches(num_rows, columns):
+                batch = pa.RecordBatch.from_arrays(list(found.values()), columns)
+                yield row, batch
                 row += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             raise damaged(file.path, error) from error

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from subsettune.data.arrow_types import is_date, kind_of
 from subsettune.data.categories import is_text
 from subsettune.data.labels import joined, named, renumbered
 from subsettune.data.parquet_files import (
@@ -29,7 +30,12 @@ def labels_of(files: list[File], name: str, kind: str) -> tuple[Array, tuple[str
     Returns:
         (n,) numbers, or class numbers of texts in the order of the texts; (n, m) of lists.
     """
-    as_kind = label_kind(files[0].schema.field(name).type)
+    field = files[0].schema.field(name)
+    if is_date(field):
+        raise DataError(
+            f"column {name!r} must hold numbers or texts, got {kind_of(field)}. Name another in data.label."
+        )
+    as_kind = label_kind(field.type)
     column = pa.chunked_array([chunk.cast(as_kind) for file in files for chunk in file.column(name).chunks], as_kind)
     if column.null_count:
         raise DataError(f"column {name!r} must have no missing labels, got {column.null_count}. Drop those rows.")

@@ -156,6 +156,12 @@ class TaskData:
     meta: Meta | None = None
 
     @property
+    def from_files(self) -> dict[str, bool]:
+        """Whether the validation and the test part are official files; other parts are rows of the training file."""
+        parts = {"validation": self.validation, "test": self.test}
+        return {name: int(part.rows.min()) >= self.num_source_examples for name, part in parts.items()}
+
+    @property
     def num_features(self) -> int:
         """Numbers in one example; of a text its tokens."""
         return int(torch.Size(self.input_shape).numel())

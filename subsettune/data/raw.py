@@ -6,6 +6,7 @@ turns labels into targets. So every format has the same checks and the same sent
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,25 @@ import numpy as np
 from subsettune.data import labels as labelling
 from subsettune.data import precision
 from subsettune.data.columns import SourceFacts
+from subsettune.data.mendable import MendableDataError
 from subsettune.errors import DataError
 
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marks:
+    """What a column says of the part of each row: a group, a time, or the part itself.
+
+    Args:
+        values: (n,) int64 places in `names`, or float64 numbers.
+        names: of the groups, or of the parts; empty of numbers.
+    """
+
+    values: Array
+    names: tuple[str, ...] = ()
+
+
 Categories = tuple[str | None, ...]  # names of the codes 0, 1, ..., None for what is missing
 CHECK_BYTES = 2**24  # of inputs looked at in one go
 MANY = 20  # classes: numbers with gaps up to more than that may be a quantity
@@ -30,6 +47,7 @@ class Raw:
         inputs: (n, *shape), uint8 or float32, or (n, t) int32 token ids; the training file's rows first.
         labels: (n,) integers, texts or floats, or (n, m) floats.
         num_train: rows of the training file.
+        num_validation: rows of the official validation file, which follow them; those of the test file come last.
         classes: names of the classes 0, 1, ... where the source knows them.
         columns: names of the inputs, where they are columns.
         categories: of each column, empty for one of numbers; () where all are numbers.
@@ -38,12 +56,15 @@ class Raw:
         vocabulary: the words that have an id of their own, in the order of their ids.
         scaling: how the inputs are stored, where float32 alone would lose what varies in them.
         taken: what an example was taken for, where its shape leaves that open: see `layout.taken_for`.
+        imputed: places and names of the columns in which NaN is a missing number that is filled later.
+        marks: (n,) what the split goes by: see `split_columns.Marks`.
         facts: of the source, as far as its reader knows more than the arrays say.
     """
 
     inputs: Array
     labels: Array
     num_train: int
+    num_validation: int = 0
     classes: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     categories: tuple[Categories, ...] = ()
@@ -52,6 +73,8 @@ class Raw:
     vocabulary: tuple[str, ...] = ()
     scaling: precision.Scaling = precision.Scaling()
     taken: str = ""
+    imputed: tuple[tuple[int, str], ...] = ()
+    marks: Marks | None = None
     facts: SourceFacts | None = None
 
 
@@ -81,7 +104,7 @@ def checked(raw: Raw, kind: str) -> tuple[Array, Array, tuple[str, ...]]:
     inputs = np.ascontiguousarray(raw.inputs)
     assert inputs.dtype in ((np.int32,) if raw.tokens else (np.uint8, np.float32)), inputs.dtype
     if inputs.dtype == np.float32:
-        _refuse_not_finite(inputs, "features", raw.columns)
+        _refuse_not_finite(inputs, "features", raw.columns, [place for place, _ in raw.imputed])
     if raw.embeddings is not None:
         _check_embeddings(raw.embeddings, len(inputs))
     _refuse_constant(inputs)
@@ -102,21 +125,25 @@ def _check_embeddings(embeddings: Array, num_rows: int) -> None:
     _refuse_not_finite(embeddings, "embeddings", ())
 
 
-def _refuse_not_finite(inputs: Array, what: str, columns: tuple[str, ...]) -> None:
+def _refuse_not_finite(inputs: Array, what: str, columns: tuple[str, ...], filled: Sequence[int] = ()) -> None:
     flat = inputs.reshape(len(inputs), -1)
     block = max(1, CHECK_BYTES // flat[0].nbytes)
     for start in range(0, len(flat), block):
         finite = np.isfinite(flat[start : start + block])
+        finite[:, filled] |= np.isnan(flat[start : start + block, filled])
         if finite.all():
             continue
         row, column = (int(i) for i in np.argwhere(~finite)[0])
         name = repr(columns[column]) if columns else str(column)
         place = tuple(int(i) for i in np.unravel_index(column, inputs.shape[1:]))
         where = f"column {name}" if len(place) == 1 else f"place {place} of an example {inputs.shape[1:]}"
-        raise DataError(
+        can_be_filled = columns and not columns[column].endswith("]") and np.isnan(flat[start + row, column])
+        remedy = " (data.impute: median does)" if can_be_filled else ""  # of a number, and not of a list of them
+        message = (
             f"{what} must be finite float32 numbers, got NaN, infinity or nothing in {where}, row "
-            f"{start + row}. Fill it, or drop the row or the column."
+            f"{start + row}. Fill it{remedy}, or drop the row or the column."
         )
+        raise MendableDataError(message, {"impute": "median"}) if can_be_filled else DataError(message)
 
 
 def _refuse_constant(inputs: Array) -> None:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from subsettune.data.categories import Vocabulary
 from subsettune.data.columns import ColumnFacts, leave_out
+from subsettune.data.date_texts import format_of
 from subsettune.data.raw import Array
 from subsettune.task import Data
 
@@ -55,6 +56,7 @@ class Look:
         texts: the categories.
         has_days: whether all whole numbers read as 20240531 does.
         was_category: whether pandas wrote whole numbers that it held as categories.
+        is_date: whether it holds dates or times, as seconds.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Look:
     texts: tuple[str, ...] = ()
     has_days: bool = False
     was_category: bool = False
+    is_date: bool = False
 
 
 def pandas_index(schema: pa.Schema) -> frozenset[str]:
@@ -244,7 +247,9 @@ def _about_texts(look: Look, data: Data) -> str:
     if look.name in data.categorical:
         return ""
     if all(DATE_TEXT.fullmatch(text) for text in look.texts):
-        return "holds dates as texts, and each is read as a category of its own. Convert it to numbers."
+        form = format_of(look.texts)
+        remedy = f"Set data.date_formats: {{{look.name}: '{form}'}}." if form else "Convert it to numbers."
+        return f"holds dates as texts, and each is read as a category of its own. {remedy}"
     if len(look.texts) >= FEW_VALUES and all(map(_is_number, look.texts)):
         return (
             "holds numbers written as texts, and each is read as a category of its own. Convert it to numbers, or name "
@@ -261,6 +266,9 @@ def about_numbers(look: Look, data: Data) -> str:
         return "holds one value only."
     if look.name in data.categorical:
         return ""
+    if look.is_date:
+        more = "data.dates: cyclic adds hour, weekday and month."
+        return "" if "dates" in data.given else f"holds dates or times, and is read as seconds. {more}"
     time = _time_unit(look.least, look.most)
     if time and look.distinct >= FEW_VALUES:
         return f"looks like a time in {time} since 1970. Convert it to what matters: hour, weekday, age."

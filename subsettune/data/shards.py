@@ -10,10 +10,13 @@ from pathlib import Path
 from subsettune.errors import DataError
 
 # train, train-00000-of-00002, train-00000-of-00002-0123456789abcdef (as the hub wrote them), train_3, train.part07
-SHARD = re.compile(r"(train|test)(?:[-_.]?(?:part|shard)?[-_.]?(\d+)(?:-of-(\d+))?(?:-[0-9a-f]{16})?)?")
-NAMED = re.compile(r"(train|test)(?:[-_.].*)?")
+SHARD = re.compile(
+    r"(train|validation|valid|val|dev|test)(?:[-_.]?(?:part|shard)?[-_.]?(\d+)(?:-of-(\d+))?(?:-[0-9a-f]{16})?)?"
+)
+NAMED = re.compile(r"(train|validation|valid|val|dev|test)(?:[-_.].*)?")
 MOST_NAMED = 5  # in a message
-KINDS = (".parquet", ".tsv", ".tsv.gz")  # of files that a folder may hold
+VALIDATION = ("val", "dev")  # how names of validation sets begin
+KINDS = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz")  # of files that a folder may hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +26,13 @@ class Parts:
     Args:
         train: of the training set, in the order of their names.
         test: of the official test set, likewise; empty where there is none.
+        validation: of the official validation set, likewise.
         left_alone: files that are neither, and whose names begin as theirs do, or as those of validation sets.
     """
 
     train: tuple[Path, ...]
     test: tuple[Path, ...] = ()
+    validation: tuple[Path, ...] = ()
     left_alone: tuple[Path, ...] = ()
 
     @property
@@ -49,7 +54,7 @@ class Parts:
         return tuple(found)
 
 
-def parts(folder: Path, suffixes: Sequence[str]) -> Parts:
+def parts(folder: Path, suffixes: Sequence[str], *, has_validation: bool = False) -> Parts:
     """Tell training and test files of a folder from what lies beside them.
 
     `train.parquet` is the training set, and so are all numbered shards of one: `train-00000-of-00002.parquet`,
@@ -59,14 +64,17 @@ def parts(folder: Path, suffixes: Sequence[str]) -> Parts:
     Args:
         folder: to look in, not below.
         suffixes: of the files.
+        has_validation: whether `validation`, `valid`, `val` and `dev` are a validation set, or left alone.
 
     Raises:
         DataError: shards are missing, or stand beside a whole file; or none of several files is meant.
     """
     found: dict[str, tuple[Path, ...]] = {}
     others: list[Path] = []
-    for part in ("train", "test"):
-        files = {path: _stem(path, suffixes) for suffix in suffixes for path in folder.glob(f"{part}*{suffix}")}
+    for part in ("train", "test", *(("validation",) if has_validation else ())):
+        begins = VALIDATION if part == "validation" else (part,)
+        found_there = (path for begin in begins for suffix in suffixes for path in folder.glob(f"{begin}*{suffix}"))
+        files = {path: _stem(path, suffixes) for path in found_there}
         meant = sorted(path for path, stem in files.items() if SHARD.fullmatch(stem))
         named = sorted(path for path, stem in files.items() if NAMED.fullmatch(stem) and path not in meant)
         if not meant and len(named) > 1:
@@ -75,18 +83,23 @@ def parts(folder: Path, suffixes: Sequence[str]) -> Parts:
         _check_shards(folder, part, {path: files[path] for path in meant})
         others += sorted(files.keys() - set(found[part]))
     _refuse_other_kind(folder, found, suffixes)
-    others += sorted(path for suffix in suffixes for part in ("val", "dev") for path in folder.glob(f"{part}*{suffix}"))
-    return Parts(train=found["train"], test=found["test"], left_alone=tuple(others))
+    if not has_validation:
+        others += sorted(path for suffix in suffixes for part in VALIDATION for path in folder.glob(f"{part}*{suffix}"))
+    validation = found.get("validation", ())
+    return Parts(train=found["train"], test=found["test"], validation=validation, left_alone=tuple(others))
 
 
 def _refuse_other_kind(folder: Path, found: dict[str, tuple[Path, ...]], suffixes: Sequence[str]) -> None:
     """A test set that nobody reads would be a wrong belief about what verification is judged on."""
-    foreign = [path for kind in KINDS if kind not in suffixes for path in sorted(folder.glob(f"test*{kind}"))]
-    if found["train"] and not found["test"] and foreign:
-        raise DataError(
-            f"folder {folder} must hold training and test files of one kind, got {found['train'][0].name} and "
-            f"{foreign[0].name}. Write them alike, or move one elsewhere."
-        )
+    for part, begins in (("test", ("test",)), ("validation", VALIDATION)):
+        kinds = [kind for kind in KINDS if kind not in suffixes]
+        foreign = [path for kind in kinds for begin in begins for path in sorted(folder.glob(f"{begin}*{kind}"))]
+        foreign = [path for path in foreign if part == "test" or NAMED.fullmatch(_stem(path, KINDS))]
+        if found["train"] and part in found and not found[part] and foreign:
+            raise DataError(
+                f"folder {folder} must hold training and {part} files of one kind, got {found['train'][0].name} and "
+                f"{foreign[0].name}. Write them alike, or move one elsewhere."
+            )
 
 
 def _stem(path: Path, suffixes: Sequence[str]) -> str:

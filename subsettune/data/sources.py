@@ -18,13 +18,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from subsettune import config
+from subsettune import config, in_memory
+from subsettune.data.formats import Format, format_of
+from subsettune.data.handed_over import name_of, read_given
 from subsettune.data.npz import read_npz
 from subsettune.data.observed import data_files, observed
-from subsettune.data.parquet import read_parquet
+from subsettune.data.parquet import read_csv, read_parquet
+from subsettune.data.pictures import picture_files, read_pictures
 from subsettune.data.places import DataPaths
 from subsettune.data.raw import Raw
-from subsettune.data.tsv import is_tsv, read_tsv
+from subsettune.data.tsv import read_tsv
 from subsettune.data.user import UserData
 from subsettune.digests import FileDigests
 from subsettune.errors import DataError, DataNotFoundError
@@ -71,7 +74,16 @@ ABSENT = (
 )  # RuntimeErrors of torchvision
 SILENCE_S = 30.0
 CLOCKS_DIFFER_NS = 2 * 10**9  # between this machine and a file server, and the coarsest times of files
-READING = 5  # raise it when the same files come to give other arrays: caches made before are then passed over
+READING = 6  # raise it when the same files come to give other arrays: caches made before are then passed over
+PLAIN = Data(source="digits")  # with the default of each key
+WORDS: Mapping[Format, str] = {
+    "npz": ".npz files",
+    "tsv": ".tsv files",
+    "csv": ".csv files",
+    "parquet": "Parquet files",
+    "pictures": "folders of pictures",
+}
+GIVEN_FORMS: Mapping[str, Format] = {in_memory.TABLE: "parquet", in_memory.ARRAYS: "npz"}
 _AT_IMPORT: dict[str, set[str]] = {}  # files that were opened while a module of the user's was imported
 
 
@@ -109,26 +121,40 @@ class Witness(Protocol):
         """Whether evidence still holds."""
 
 
-def find(data: Data, kind: str, places: DataPaths) -> Source:
+def find(data: Data, kind: str, places: DataPaths, reads: str | None = None) -> Source:
     """Find the source of a task's data.
 
     Args:
         data: what the task says of its source, columns and options.
         kind: `classification` or `regression`.
         places: where this machine keeps things.
+        reads: the column that the task's split goes by, if any.
 
     Raises:
         DataNotFoundError: it is not there.
         ConfigError: the user's function cannot be imported.
     """
-    _refuse_ignored(data)
+    _refuse_ignored(data, reads)
     if data.source in DATASETS:
         return _named(data.source, kind, places)
+    if in_memory.is_given(data.source):
+        return _given(data, kind, reads)
     if "://" in data.source:
         raise DataError(f"data.source must be a local path, got {data.source!r}. Copy it to a folder of every machine.")
     if is_function(data.source):
         return _function(data, kind, places)
-    return _files(data, kind, places)
+    return _files(data, kind, places, reads)
+
+
+def _given(data: Data, kind: str, reads: str | None) -> Source:
+    """Data that were handed over in Python: their name holds a hash of their content."""
+    form = GIVEN_FORMS.get(in_memory.kind_of(data.source))
+    if form is not None:
+        _refuse_strange(form, data, reads, "arrays" if form == "npz" else WORDS[form])
+    elif reads is not None:
+        raise DataError(f"split by {reads!r} means nothing to a Dataset, which has no columns. Remove the key.")
+    key = config.digest([data, kind, READING, *([] if reads is None else [reads])])
+    return Source(name=name_of(data.source), key=key, read=lambda scratch: read_given(data, kind, scratch, reads))
 
 
 def is_function(source: str) -> bool:
@@ -136,9 +162,11 @@ def is_function(source: str) -> bool:
     return ":" in source and "/" not in source
 
 
-def _refuse_ignored(data: Data) -> None:
+def _refuse_ignored(data: Data, reads: str | None) -> None:
     """A key that nobody reads would be a wrong belief about the data."""
-    function, named = is_function(data.source), data.source in DATASETS
+    function, named = is_function(data.source) or _is_given_dataset(data.source), data.source in DATASETS
+    if data.options and _is_given_dataset(data.source):
+        raise DataError("data.options mean nothing to a Dataset: they are arguments of a function. Remove them.")
     if data.options and not function:
         raise DataError(f"data.options mean nothing to {data.source!r}: they are arguments of a function. Remove them.")
     is_set = {
@@ -149,12 +177,19 @@ def _refuse_ignored(data: Data) -> None:
         "exclude": bool(data.exclude),
         **dict.fromkeys(data.text_keys, True),
         "layout": data.layout is not None and not function,
+        **dict.fromkeys(data.given, True),
     }
     given = [key for key in is_set if is_set[key]]
     if given and (named or function):
         raise DataError(
             f"data.{given[0]} means nothing to {data.source!r}: its input and label are known. Remove the key."
         )
+    if reads is not None and (named or function):
+        raise DataError(f"split by {reads!r} means nothing to {data.source!r}, which has no columns. Remove the key.")
+
+
+def _is_given_dataset(source: str) -> bool:
+    return in_memory.is_given(source) and in_memory.kind_of(source) == in_memory.DATASET
 
 
 def _named(name: str, kind: str, places: DataPaths) -> Source:
@@ -273,39 +308,69 @@ def _channels_first(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.ascontiguousarray(images, dtype=np.uint8)
 
 
-def _files(data: Data, kind: str, places: DataPaths) -> Source:
+def _files(data: Data, kind: str, places: DataPaths, reads: str | None) -> Source:
     path = places.own(data.source)
     if not path.exists():
         advice = (
-            "Give a .parquet, .tsv or .npz file, or a folder of Parquet or .tsv files; --data-root, in Python "
+            "Give a .parquet, .csv, .tsv or .npz file, or a folder of such or of pictures; --data-root, in Python "
             "DataPaths(data_root=...), is the base of relative paths."
         )
         raise DataNotFoundError(f"data {str(path)!r} are not there. {advice}")
 
+    form = format_of(path)
+
     def key() -> str:
-        return config.digest([str(path), _digests(places, str(path), _own_files(path)), data, kind, READING])
+        split = [] if reads is None else [reads]
+        return config.digest(
+            [str(path), _digests(places, str(path), _own_files(path, form)), data, kind, READING, *split]
+        )
 
     def source(read: Callable[[Path], Raw]) -> Source:
         return Source(name=str(path), key=key(), read=read, key_now=key)
 
-    if path.suffix == ".npz":
+    _refuse_strange(form, data, reads, WORDS[form])
+    if form == "npz":
+        return source(lambda scratch: read_npz(path, data, scratch))
+    if form == "pictures":
+        return source(lambda scratch: read_pictures(path, data, scratch))
+    if form == "tsv":
+        return source(lambda scratch: read_tsv(path, data, kind, scratch))
+    if form == "csv":
+        return source(lambda scratch: read_csv(path, data, kind, scratch, reads))
+    return source(lambda scratch: read_parquet(path, data, kind, scratch, reads))
+
+
+def _refuse_strange(form: Format, data: Data, reads: str | None, words: str) -> None:
+    """Keys that mean nothing to a format, which is called so."""
+    if form == "npz":
         if data.categorical:
             raise DataError("data.categorical means nothing to .npz files. Write Parquet, or one-hot arrays.")
         if data.exclude:
             raise DataError("data.exclude means nothing to .npz files, of which one array is the input. Remove it.")
         if data.text_keys:
             raise DataError(f"data.{data.text_keys[0]} means nothing to .npz files. Write texts as Parquet or .tsv.")
-        return source(lambda scratch: read_npz(path, data, scratch))
-    if is_tsv(path):
-        return source(lambda scratch: read_tsv(path, data, kind, scratch))
-    return source(lambda scratch: read_parquet(path, data, kind, scratch))
+    keys = {
+        "pictures": ("features", "categorical", "embeddings", "exclude", *data.text_keys),
+        "csv": ("resize", "embeddings"),
+        "parquet": ("csv",),
+    }
+    of_pictures = {"resize"} if form == "pictures" else set()
+    strange = [key for key in keys.get(form, ()) if getattr(data, key) != getattr(PLAIN, key)]
+    strange += [key for key in data.given if form in ("npz", "pictures") and key not in of_pictures]
+    strange += ["label"] if form == "pictures" and data.label != PLAIN.label else []
+    if strange:
+        raise DataError(f"data.{strange[0]} means nothing to {words}. Remove the key.")
+    if reads is not None and form in ("npz", "pictures", "tsv"):
+        raise DataError(f"split by {reads!r} means nothing to {words}, which have no such column. Remove the key.")
 
 
-def _own_files(path: Path) -> list[Path]:
-    """A file, or the files in a folder that may be read: those of the training and of the test part."""
+def _own_files(path: Path, form: Format) -> list[Path]:
+    """A file, or the files in a folder that may be read: those of all parts, or all pictures."""
     if path.is_file():
         return [path]
-    return sorted(file for part in ("train*", "test*") for file in path.glob(part) if file.is_file())
+    if form == "pictures":
+        return picture_files(path)
+    return sorted(file for part in ("train*", "test*", "val*", "dev*") for file in path.glob(part) if file.is_file())
 
 
 def _digests(places: DataPaths, name: str, files: Iterable[Path]) -> list[list[str]]:

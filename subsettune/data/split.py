@@ -5,7 +5,7 @@ Symbols: n examples, C groups (classes; a regression is one group), n_c examples
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import torch
@@ -15,11 +15,17 @@ from subsettune.errors import DataError
 from subsettune.task import Split
 
 DEFAULT_TEST = 0.2
+DEFAULT_VALIDATION = Split().validation
 VERSION = 1  # of the drawing: goes into the fingerprint of a task's data, since other rows are other data
 
 
 def divide(
-    targets: Tensor, split: Split, num_classes: int, has_test_file: bool, class_names: Sequence[str] = ()
+    targets: Tensor,
+    split: Split,
+    num_classes: int,
+    has_test_file: bool,
+    class_names: Sequence[str] = (),
+    has_validation_file: bool = False,
 ) -> dict[str, Tensor]:
     """Divide the rows of the training file.
 
@@ -32,18 +38,26 @@ def divide(
         num_classes: C; 0 for a regression.
         has_test_file: whether the test split has a file of its own.
         class_names: for the messages.
+        has_validation_file: whether the validation split has a file of its own.
 
     Returns:
-        `train`, `validation`, and `test` unless it has a file: sorted int64 rows that cover all rows once.
+        `train`, and `validation` and `test` unless they have a file: sorted int64 rows that cover all rows once.
 
     Raises:
         DataError: the split does not suit the source, or a class has too few examples for it.
     """
-    shares = _shares(split, has_test_file)
+    shares = shares_of(split, has_test_file=has_test_file, has_validation_file=has_validation_file)
+    names = class_names or tuple(map(str, range(num_classes)))
+    return draw(targets, shares, split.seed, names)
+
+
+def draw(targets: Tensor, shares: Mapping[str, float], seed: int, class_names: Sequence[str]) -> dict[str, Tensor]:
+    """Draw parts of some rows by their shares, class by class; arguments, returns and errors as of `divide`."""
+    num_classes = len(class_names)
     groups = targets if num_classes else torch.zeros(len(targets), dtype=torch.int64)
     sizes = torch.bincount(groups, minlength=max(1, num_classes))
     _check(sizes.tolist(), ["training", *shares], class_names if num_classes else None)
-    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(split.seed))
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
     order = order[groups[order].argsort(stable=True)]  # group by group, each in the order of the permutation
     first = sizes.cumsum(0) - sizes
     place = torch.arange(len(order)) - first[groups[order]]  # of a row within its group
@@ -73,33 +87,49 @@ def quota(sizes: Sequence[int], share: float, most: Sequence[int]) -> list[int]:
     return [min(max(1, count), top) for count, top in zip(counts, most, strict=True)]
 
 
-def check_test_file(targets: Tensor, class_names: Sequence[str]) -> None:
+def check_test_file(targets: Tensor, class_names: Sequence[str], part: str = "test") -> None:
     """Every class must be in the official test file too, else the metrics of the parts differ in meaning.
 
     Args:
         targets: (n,) int64 classes of the test file.
         class_names: of all classes.
+        part: `test` or `validation`, of which the file is.
 
     Raises:
         DataError: a class has no test examples.
     """
+    advice = f"Add some, or leave the {part} file out: a {part} part is then drawn from the training file."
+    check_part(targets, class_names, f"the {part} file", advice)
+
+
+def check_part(targets: Tensor, class_names: Sequence[str], where: str, advice: str) -> None:
+    """Refuse a part without examples of a class."""
     counts = torch.bincount(targets, minlength=len(class_names))
     if bool((counts == 0).any()):
         name = class_names[int((counts == 0).int().argmax())]
+        raise DataError(f"class {name!r} must have examples in {where}, got none. {advice}")
+
+
+def shares_of(split: Split, *, has_test_file: bool, has_validation_file: bool = False) -> dict[str, float]:
+    """The share of each part that has no file of its own, test part first.
+
+    Raises:
+        DataError: a share is given of a part that has a file, or they leave no rows to train on.
+    """
+    if has_validation_file and split.validation != DEFAULT_VALIDATION:
         raise DataError(
-            f"class {name!r} must have examples in the test file, got none. Add some, or leave the test file out: "
-            "a test part is then drawn from the training file."
+            f"split.validation must be left out for data that have a validation file, got {split.validation!r}. Remove "
+            "the key."
         )
-
-
-def _shares(split: Split, has_test_file: bool) -> dict[str, float]:
     if has_test_file:
         if split.test is not None:
             raise DataError(
                 f"split.test must be null for data that have an official test file, got {split.test!r}. Remove the key."
             )
-        return {"validation": split.validation}
+        return {} if has_validation_file else {"validation": split.validation}
     test = DEFAULT_TEST if split.test is None else split.test
+    if has_validation_file:
+        return {"test": test}
     if split.validation + test >= 1:
         raise DataError(
             f"split.validation must be below {1 - test:g} beside a test part of {test:g}, got {split.validation!r}. "

@@ -28,23 +28,6 @@ BLOCK_BYTES = 2**24  # read in one go; no line may be longer
 PARSING = csv.ParseOptions(delimiter="\t", quote_char=False, double_quote=False, ignore_empty_lines=False)
 
 
-def is_tsv(path: Path) -> bool:
-    """Whether a path is a .tsv file, gzipped or not, or a folder with a training file of that kind.
-
-    Raises:
-        DataError: a folder has training files of two kinds.
-    """
-    if not path.is_dir():
-        return path.name.endswith(SUFFIXES)
-    found = sorted(file for suffix in SUFFIXES for file in path.glob(f"train*{suffix}"))
-    others = sorted(path.glob("train*.parquet"))
-    if found and others:
-        raise DataError(
-            f"folder {path} must hold training files of one kind, got {found[0].name} and {others[0].name}. Remove one."
-        )
-    return bool(found)
-
-
 def read_tsv(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
     """Read a .tsv file, or a folder with `train.tsv` and perhaps `test.tsv`, or numbered shards; gzipped or not.
 
@@ -60,7 +43,7 @@ def read_tsv(path: Path, data: Data, kind: str, scratch: Path) -> Raw:
         DataError: a file is empty or damaged, or lacks a column; a text is empty; labels are missing or of no use.
     """
     keys = ("features", "categorical", "embeddings", "exclude", "layout")
-    refused = [key for key in keys if getattr(data, key)]
+    refused = [*(key for key in keys if getattr(data, key)), *data.given]
     if refused:
         raise DataError(f"data.{refused[0]} means nothing to .tsv files: texts are their input. Write Parquet instead.")
     data = data if data.text is not None else replace(data, text="text")

@@ -29,17 +29,18 @@ def unlike(raw: Raw, inputs: Array, targets: Array) -> tuple[dict[int, str], str
         Sentences, to be read after a column's name, by stored column, of images and series by 0; and one about the
         targets of a regression, empty for nothing.
     """
-    num_train, num_test = raw.num_train, len(inputs) - raw.num_train
+    num_train, first = raw.num_train, raw.num_train + raw.num_validation
+    num_test = len(inputs) - first
     if min(num_train, num_test) < FEW_ROWS or raw.tokens:
         return {}, ""
-    said = _labels(targets, num_train) if targets.ndim == 1 and targets.dtype.kind == "f" else ""
+    said = _labels(targets, num_train, first) if targets.ndim == 1 and targets.dtype.kind == "f" else ""
     columns = inputs.reshape(len(inputs), inputs.shape[1], -1)
     low, high = _range(columns[:num_train])
-    beyond = _beyond(columns[num_train:], low, high)
+    beyond = _beyond(columns[first:], low, high)
     for j, names in enumerate(raw.categories):
         if names:
             codes = inputs[:, j].astype(np.int64)
-            beyond[j] = (np.bincount(codes[:num_train], minlength=len(names)) == 0)[codes[num_train:]].sum()
+            beyond[j] = (np.bincount(codes[:num_train], minlength=len(names)) == 0)[codes[first:]].sum()
     found = {}
     for j in np.flatnonzero(beyond > SHARE * num_test).tolist():
         if raw.categories and raw.categories[j]:
@@ -52,9 +53,9 @@ def unlike(raw: Raw, inputs: Array, targets: Array) -> tuple[dict[int, str], str
     return found, said
 
 
-def _labels(targets: Array, num_train: int) -> str:
+def _labels(targets: Array, num_train: int, first: int) -> str:
     low, high = float(targets[:num_train].min()), float(targets[:num_train].max())
-    rest = targets[num_train:]
+    rest = targets[first:]
     count = int(((rest < low) | (rest > high)).sum())
     return _numbers(count, len(rest), low, high) if count > SHARE * len(rest) else ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,18 +10,19 @@ from subsettune.report.render import Block, Column, Table
 from subsettune.text import NOTHING
 
 MOST_COLUMNS = 30  # of a table; the label, and those that are not read or are suspicious, always stand in it
-ALWAYS = ("label", "ignored")
+ALWAYS = ("label", "ignored", "split")
+DATES = ("date", "timestamp")  # how types of Arrow begin that are days or times
 MOST_CLASSES = 20
 NAME_WIDTH = 28  # of a name; longer ones are cut
 PARTS = ("train", "validation", "test")
-SINGULAR = {"label": "label", "image": "image", "text": "text", "embeddings": "embeddings"}
+SINGULAR = {"label": "label", "image": "image", "text": "text", "embeddings": "embeddings", "split": "split"}
 
 
 def data_blocks(told: Mapping[str, Any]) -> list[Block]:
     """What is known of a task's data.
 
     Args:
-        told: `source`: `files`, `test_files`, `left_alone` and `columns`, as
+        told: `source`: `files`, those of other parts, `left_alone` and `columns`, as
             `subsettune.data.columns` has them; `sizes` of the parts; `split`, a sentence; `classes`: by name, examples
             by part; `shared`: by `part, other part`, examples of the first that stand in the other too.
     """
@@ -79,12 +81,21 @@ def _values(column: Mapping[str, Any]) -> str:
     distinct = "" if column["distinct"] is None else f"{column['distinct']:,} distinct"
     if column["least"] is None or column["most"] is None:
         return distinct or NOTHING
-    ends = f"{_number(column['least'])} to {_number(column['most'])}"
+    words = _day if column["kind"].startswith(DATES) or column["kind"].endswith(" as a date") else _number
+    ends = f"{words(column['least'])} to {words(column['most'])}"
     return f"{distinct}, {ends}" if distinct else ends
 
 
 def _number(value: float) -> str:
     return f"{value:.0f}" if value == int(value) and abs(value) < 1e15 else f"{value:.4g}"
+
+
+def _day(seconds: float) -> str:
+    """A time since 1970 as a date; what no calendar has, as a number."""
+    try:
+        return (dt.datetime(1970, 1, 1) + dt.timedelta(seconds=seconds)).date().isoformat()
+    except OverflowError:
+        return _number(seconds)
 
 
 def _missing(column: Mapping[str, Any]) -> str:
@@ -94,6 +105,8 @@ def _missing(column: Mapping[str, Any]) -> str:
 def _remark(column: Mapping[str, Any]) -> str:
     if column["why"]:
         return str(column["why"]).partition(". ")[0].rstrip(".")
+    if column["role"] == "feature" and column["missing"]:  # they are refused otherwise
+        return "missing ones filled by the median"
     return "look at it: see below" if column["warnings"] else ""
 
 
@@ -123,10 +136,12 @@ def _cut(name: str) -> str:
 
 def _files(source: Mapping[str, Any]) -> str:
     """Which files or arrays are read, where there are several."""
-    files, test, left = (list(source.get(key) or ()) for key in ("files", "test_files", "left_alone"))
-    if len(files) + len(test) + len(left) < 2:
+    keys = ("files", "validation_files", "test_files", "left_alone")
+    files, validation, test, left = (list(source.get(key) or ()) for key in keys)
+    if len(files) + len(validation) + len(test) + len(left) < 2:
         return ""
-    read = f"Read: {_some(files)}" + (f"; for the test part {_some(test)}" if test else "")
+    read = f"Read: {_some(files)}" + (f"; for the validation part {_some(validation)}" if validation else "")
+    read += f"; for the test part {_some(test)}" if test else ""
     return f"{read}. Not read: {_some(left)}." if left else f"{read}."
 
 

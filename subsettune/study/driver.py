@@ -276,11 +276,11 @@ def _origin(study: Study, data: TaskData) -> DataOrigin:
     """Which data these are, and what to know of them."""
     if study.task.is_own:
         return DataOrigin(fingerprint=data.fingerprint, source=study.task.words)
-    has_test_file = int(data.test.rows.min()) >= data.num_source_examples
     return DataOrigin(
         fingerprint=data.fingerprint,
         source=study.task.data.source,
-        test_from="file" if has_test_file else "split",
+        test_from="file" if data.from_files["test"] else "split",
+        validation_from="file" if data.from_files["validation"] else "",
         warnings=audit(data, study.task.split).warnings,
     )
 

@@ -251,7 +251,7 @@ BAD: dict[str, tuple[pa.Table, dict[str, Any], str]] = {
         mixed(height=[1.0] * 7 + [None] * 53),
         {},
         "features must be finite float32 numbers, got NaN, infinity or nothing in column 'height', row 7. "
-        "Fill it, or drop the row or the column.",
+        "Fill it (data.impute: median does), or drop the row or the column.",
     ),
     "unknown": (
         mixed(),

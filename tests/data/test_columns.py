@@ -319,7 +319,7 @@ def test_what_is_not_excluded_changes_no_key() -> None:
 IN_ORDER = "holds another whole number in each row, in order, as row numbers and ids do."
 TIME = "looks like a time in {} since 1970. Convert it to what matters: hour, weekday, age."
 DAY = "looks like a date written as 20240531. Convert it to what matters: month, weekday, age."
-DATES = "holds dates as texts, and each is read as a category of its own. Convert it to numbers."
+DATES = "holds dates as texts, and each is read as a category of its own. Set data.date_formats: {{when: '{}'}}."
 NUMBERS = (
     "holds numbers written as texts, and each is read as a category of its own. Convert it to numbers, or name it in "
     "data.categorical."
@@ -347,9 +347,9 @@ SUSPICIOUS: dict[str, tuple[str, Any, str]] = {
     "microseconds": ("when", SECONDS * 10**6, TIME.format("microseconds")),
     "nanoseconds": ("when", SECONDS * 10**9, TIME.format("nanoseconds")),
     "days": ("when", 20240100 + JANUARY, DAY),
-    "iso_dates": ("when", [f"2024-01-{day:02d}" for day in JANUARY], DATES),
-    "iso_times": ("when", [f"2024-01-{day:02d}T10:00:00" for day in JANUARY], DATES),
-    "european_dates": ("when", [f"{day}.1.2024" for day in JANUARY], DATES),
+    "iso_dates": ("when", [f"2024-01-{day:02d}" for day in JANUARY], DATES.format("ISO")),
+    "iso_times": ("when", [f"2024-01-{day:02d}T10:00:00" for day in JANUARY], DATES.format("ISO")),
+    "european_dates": ("when", [f"{day}.1.2024" for day in JANUARY], DATES.format("%d.%m.%Y")),
     "numbers_as_texts": ("n", [f"{day / 4:.2f}" for day in JANUARY], NUMBERS),
 }
 
@@ -412,15 +412,18 @@ def test_a_name_that_yaml_would_misread_is_quoted(tmp_path: Path) -> None:
     assert about(data, "row: number").warnings[0].endswith('leave it out: data.exclude: [b, "row: number"].')
 
 
-def test_dates_are_refused_with_the_remedy(tmp_path: Path) -> None:
+def test_dates_are_numbers_and_told(tmp_path: Path) -> None:
     made = table(day=pa.array(np.arange(N, dtype=np.int32), pa.date32()), time=pa.array(np.arange(N), pa.time64("us")))
-    with pytest.raises(DataError) as caught:
-        load_table(tmp_path, made)
-    assert str(caught.value) == (
-        f"columns of {tmp_path}/data.parquet must be numbers or texts, got dates or times in day (date32[day]), time "
-        "(time64[us]). Convert them to what matters, as numbers (month, weekday, hour, age), or leave them out: "
-        "data.exclude: [day, time]."
+    data = load_table(tmp_path, made)
+    assert data.input_shape == (4,)
+    assert (about(data, "day").kind, about(data, "day").most) == ("date32[day]", 86_400.0 * (N - 1))
+    assert about(data, "day").warnings[0] == (
+        "column 'day' holds dates or times, and is read as seconds. data.dates: cyclic adds hour, weekday and month. "
+        "If it is no feature, leave it out: data.exclude: [day]."
     )
+    cyclic = load_table(tmp_path, made, dates="cyclic")
+    assert cyclic.input_shape == (2 + (1 + 4) + (1 + 2),)  # weekday and month of a day, the hour of a time
+    assert "holds dates" not in about(cyclic, "day").warnings[0]
     assert load_table(tmp_path, made, exclude=["day", "time"]).input_shape == (2,)
 
 

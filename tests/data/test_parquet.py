@@ -143,7 +143,8 @@ GREY = encode(np.zeros((4, 4), dtype=np.uint8))
 BAD_IMAGES = {
     "size": (
         [GREY, encode(np.zeros((5, 4), dtype=np.uint8))],
-        "inputs must have one shape, got (1, 4, 4) and (1, 5, 4) (row 1 of data.parquet). Resize them beforehand.",
+        "inputs must have one shape, got (1, 4, 4) and (1, 5, 4) (row 1 of data.parquet). Scale "
+        "them to one: data.resize: [64, 64], or another height and width.",
     ),
     "channels": (
         [GREY, encode(np.zeros((4, 4, 3), dtype=np.uint8))],
@@ -236,12 +237,43 @@ def test_regression_on_one_and_on_several_targets(tmp_path: Path) -> None:
     torch.testing.assert_close(two.target_mean.sum(), torch.tensor(100.0))
 
 
-def test_folders_take_train_and_test_and_leave_validation_alone(tmp_path: Path) -> None:
+def test_folders_take_train_and_validation_and_test(tmp_path: Path) -> None:
+    """A validation file was left alone, and the part drawn from training rows."""
     for name in ("train-0", "train-1", "validation-0"):
         write(tmp_path, numbers_table(), f"d/{name}.parquet")
     data = load_file(tmp_path / "d")
     assert data.num_source_examples == 120
-    assert (len(data.train), len(data.validation), len(data.test)) == (84, 12, 24)
+    assert (len(data.train), len(data.validation), len(data.test)) == (96, 60, 24)
+    assert data.from_files == {"validation": True, "test": False}
+    assert data.facts.validation_files == ("validation-0.parquet",)
+    write(tmp_path, numbers_table(), "d/test.parquet")
+    data = load_file(tmp_path / "d")
+    assert [part.rows.tolist() for part in (data.train, data.validation, data.test)] == [
+        list(range(120)),
+        list(range(120, 180)),
+        list(range(180, 240)),
+    ]
+    with pytest.raises(DataError) as caught:
+        load_file(tmp_path / "d", split=Split(validation=0.2))
+    assert str(caught.value) == (
+        "split.validation must be left out for data that have a validation file, got 0.2. Remove the key."
+    )
+
+
+def test_a_validation_file_without_labels_or_of_another_kind_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, numbers_table(), "d/train.parquet")
+    (tmp_path / "d/dev.csv").write_text("a,b,label\n1,2,0\n")
+    with pytest.raises(DataError, match=r"must hold training and validation files of one kind, got train.parquet and "):
+        load_file(tmp_path / "d")
+    (tmp_path / "d/dev.csv").unlink()
+    write(tmp_path, numbers_table(label=[-1] * 60), "d/dev.parquet")
+    with pytest.raises(DataError) as caught:
+        load_file(tmp_path / "d")
+    assert str(caught.value) == (
+        f"{tmp_path}/d/dev.parquet has no labels: column 'label' holds nothing but -1, which stands for a hidden "
+        "label. Nothing can be chosen on it: move it out of the folder, and a validation part is drawn from the "
+        "training file, of the share task.split.validation."
+    )
 
 
 def test_a_relative_path_starts_at_the_data_root_or_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,23 +316,17 @@ BAD_TABLES: dict[str, tuple[pa.Table, dict[str, Any], str]] = {
         {},
         "{path} has no column besides the label 'label'. Add the features.",
     ),
-    "date": (
-        numbers_table(day=pa.array([0] * 60, pa.date32())),
-        {},
-        "columns of {path} must be numbers or texts, got dates or times in day (date32[day]). Convert them to what "
-        "matters, as numbers (month, weekday, hour, age), or leave it out: data.exclude: [day].",
-    ),
     "nan": (
         numbers_table(a=[1.0] * 7 + [float("nan")] + [1.0] * 52),
         {},
         "features must be finite float32 numbers, got NaN, infinity or nothing in column 'a', row 7. "
-        "Fill it, or drop the row or the column.",
+        "Fill it (data.impute: median does), or drop the row or the column.",
     ),
     "null": (
         numbers_table(b=[1] * 9 + [None] + [1] * 50),
         {},
         "features must be finite float32 numbers, got NaN, infinity or nothing in column 'b', row 9. "
-        "Fill it, or drop the row or the column.",
+        "Fill it (data.impute: median does), or drop the row or the column.",
     ),
     "infinite": (
         numbers_table(a=[np.inf] * 60),
@@ -414,8 +440,8 @@ def test_absent_files_and_folders_without_parquet(tmp_path: Path) -> None:
     with pytest.raises(DataNotFoundError) as absent:
         load_file(tmp_path / "none.parquet")
     assert str(absent.value) == (
-        f"data '{tmp_path / 'none.parquet'}' are not there. Give a .parquet, .tsv or .npz file, or a folder of "
-        "Parquet or .tsv files; --data-root, in Python DataPaths(data_root=...), is the base of relative paths."
+        f"data '{tmp_path / 'none.parquet'}' are not there. Give a .parquet, .csv, .tsv or .npz file, or a "
+        "folder of such or of pictures; --data-root, in Python DataPaths(data_root=...), is the base of relative paths."
     )
     folder = tmp_path / "d"
     folder.mkdir()
@@ -423,7 +449,8 @@ def test_absent_files_and_folders_without_parquet(tmp_path: Path) -> None:
     with pytest.raises(DataError) as empty:
         load_file(folder)
     assert str(empty.value) == (
-        f"folder {folder} must hold train*.parquet or train*.tsv (and may hold test* likewise), got notes.txt."
+        f"folder {folder} must hold train*.parquet, train*.csv or train*.tsv (and may hold validation* and test* "
+        "likewise), or a folder of pictures for each class, got notes.txt."
     )
 
 

@@ -512,7 +512,7 @@ def test_folders_of_two_kinds_and_absent_files(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"folder {tmp_path / 'd'} must hold training files of one kind, got train.tsv and train.parquet. Remove one."
     )
-    with pytest.raises(DataNotFoundError, match=r"Give a .parquet, .tsv or .npz file, or a folder"):
+    with pytest.raises(DataNotFoundError, match=r"Give a .parquet, .csv, .tsv or .npz file, or a folder"):
         load_file(tmp_path / "none.tsv")
 
 

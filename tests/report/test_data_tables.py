@@ -26,6 +26,8 @@ DATA: dict[str, Any] = {
             column("share", distinct=1000, least=-0.12345, most=1e20, missing=12),
             column("size", "categories", width=4, distinct=3, missing=1234),
             column("vector", width=128),
+            column("when", kind="date32[day]", width=7, distinct=60, least=1704067200.0, most=1709164800.0),
+            column("patient", "split", kind="string"),
             column("id", distinct=4000, least=0.0, most=3999.0, warnings=["column 'id' ..."]),
             column("label", "label", distinct=2),
             column("row", "ignored", width=0, why=WHY),
@@ -50,7 +52,9 @@ def test_data_as_text() -> None:
         "Read: train.parquet; for the test part test.parquet. Not read:\ntrain_small.parquet.\n"
     )
     assert lines["age"].split() == ["age", "number", "73", "distinct,", "17", "to", "90", "-"]
-    assert "1,000 distinct, -0.1235 to 1e+20       12" in lines["share"]
+    assert "1,000 distinct, -0.1235 to 1e+20            12  missing ones filled" in lines["share"]
+    assert lines["when"].split() == ["when", "7", "numbers", "60", "distinct,", "2024-01-01", "to", "2024-02-29", "-"]
+    assert lines["patient"].split() == ["patient", "split", "-", "-"]
     assert "4 categories  3 distinct" in lines["size"]
     assert lines["size"].endswith("1,234")
     assert "128 numbers" in lines["vector"]

@@ -62,17 +62,20 @@ class DataOrigin:
         warnings: sentences about them that should be read before a number of the study is believed.
         test_from: where the test part comes from: `file`, an official test file, or `split`, drawn from the training
             file; empty in a study of before this was noted.
+        validation_from: `file` where the validation part is an official file; else empty.
     """
 
     fingerprint: str
     source: str = ""
     test_from: str = ""
+    validation_from: str = ""
     warnings: tuple[str, ...] = ()
 
     def to_mapping(self) -> dict[str, Any]:
         """Its JSON form."""
         plain: dict[str, Any] = {"fingerprint": self.fingerprint, "source": self.source}
         plain |= {"test_from": self.test_from} if self.test_from else {}
+        plain |= {"validation_from": self.validation_from} if self.validation_from else {}
         return {**plain, "warnings": list(self.warnings)} if self.warnings else plain
 
     @classmethod

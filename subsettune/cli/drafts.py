@@ -1,0 +1,301 @@
+"""Drafts of study files: what is guessed of somebody's data, each guess with the reason beside it.
+
+A draft runs as it is: its data are read, and its network and space are checked, before it is written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from subsettune.data import DataPaths, TaskData, load
+from subsettune.data.columns import PLAIN_NAME
+from subsettune.data.csv_dialect import SUFFIXES as CSV
+from subsettune.data.csv_dialect import dialect_of
+from subsettune.data.formats import format_of
+from subsettune.data.mendable import MendableDataError
+from subsettune.data.parquet_files import open_file, table_files
+from subsettune.errors import DataError, DataNotFoundError, did_you_mean
+from subsettune.registry import DATASETS
+from subsettune.task import Csv, Data, Model, Recipe, Task
+
+LABELS = ("label", "labels", "target", "class", "y", "outcome", "species", "category")
+MANY_CLASSES, FEW_EACH = 20, 10  # numbers that are more classes, or of fewer examples each, are a quantity
+MOST_LISTED = 30  # columns in a message
+SKEWED = 0.8  # share of the largest class beyond which accuracy tells little
+UPDATES = 1000  # that a small network takes to learn most of what it will
+EPOCHS = (5, 60)
+BATCHES = (16, 256)
+BATCHES_AN_EPOCH = 40
+SMALL = 5_000  # rows, of which larger shares are held out
+LEAST_PIXELS = 12  # of a side, for which convolutions are worth it
+OF_VARIANCE = 0.05  # that a regression may fall short by
+RATES = {"mlp": 2e-3, "cnn": 2e-3, "transformer": 1e-3}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What is guessed.
+
+    Args:
+        data: what stands under `data`.
+        why: of each guess, by what it is about.
+        loaded: the data.
+        metric: of the task.
+    """
+
+    data: dict[str, Any]
+    loaded: TaskData
+    metric: str
+    why: dict[str, str] = field(default_factory=dict)
+
+
+def draft(source: str, label: str | None, places: DataPaths) -> Draft:
+    """Read data and guess what a study of them needs.
+
+    Args:
+        source: path of a file or folder, or the name of a data set.
+        label: column of the label; None to guess it.
+        places: where this machine keeps data.
+
+    Raises:
+        DataError: they cannot be read, or it is not clear which column is the label.
+    """
+    _refuse_absent(source, places)
+    why: dict[str, str] = {}
+    data: dict[str, Any] = {"source": _written(source, places)}
+    columns = _columns(places.own(source))
+    if columns:
+        data["label"] = _label(source, columns, label, why)
+    elif label is not None:
+        data["label"] = label
+    loaded, metric = _loaded(data, places, why)
+    return Draft(data=data, why=why, loaded=loaded, metric=metric)
+
+
+def _refuse_absent(source: str, places: DataPaths) -> None:
+    path = places.own(source)
+    if source in DATASETS or ":" in source or path.exists():
+        return
+    beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    guess = f"{did_you_mean(path.name, beside)} ".lstrip()
+    raise DataNotFoundError(f"data {str(path)!r} are not there. {guess}Give the path of a file or folder that is.")
+
+
+def _written(source: str, places: DataPaths) -> str:
+    """A path as a study file names it: a folder of the working folder with a slash."""
+    is_bare = "/" not in source and not source.endswith((".parquet", ".npz", ".tsv", ".tsv.gz", *CSV))
+    return f"./{source}" if is_bare and places.own(source).exists() else source
+
+
+def _columns(path: Path) -> list[str]:
+    """Names of the columns of a table; none of what has none, or is not there, which is told when it is read."""
+    if not path.exists():
+        return []
+    form = format_of(path)
+    if form == "csv":
+        return list(dialect_of(table_files(path, CSV).train[0], Csv()).names)
+    if form == "parquet":
+        return list(open_file(table_files(path, (".parquet",)).train[0]).schema.names)
+    return []
+
+
+def _label(source: str, columns: Sequence[str], asked: str | None, why: dict[str, str]) -> str:
+    if asked is not None:
+        return asked  # one that is not there is refused when the data are read, with what was meant
+    found = [name for name in columns if name.lower() in LABELS]
+    if len(found) == 1:
+        why["label"] = f"the only column that is called like one; the others: {_some(columns, found[0])}"
+        return found[0]
+    if "label" in found:
+        why["label"] = "the column of that name"
+        return "label"
+    listed = ", ".join(columns[:MOST_LISTED]) + (", ..." if len(columns) > MOST_LISTED else "")
+    guess = f"Did you mean {found[0]!r}?" if found else did_you_mean("label", columns)
+    guess = guess or f"Did you mean {columns[-1]!r}, the last one?"
+    raise DataError(f"the label of {source} must be named, got none. Its columns: {listed}. {guess} Give --label NAME.")
+
+
+def _some(columns: Sequence[str], but: str) -> str:
+    others = [name for name in columns if name != but]
+    return ", ".join(others[:6]) + (f" and {len(others) - 6:,} more" if len(others) > 6 else "")
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _loaded(data: dict[str, Any], places: DataPaths, why: dict[str, str]) -> tuple[TaskData, str]:
+    """The data as classes, or as a quantity where they are none; keys that they need are set."""
+    try:
+        found = _mended(data, "accuracy", places, why)
+    except DataError as error:
+        if not str(error).startswith("labels "):
+            raise
+        try:
+            found = _mended(data, "mse", places, why)
+        except DataError:
+            raise error from None
+        why["metric"] = "the labels are numbers of which no classes can be made: mean squared error, lower is better"
+        return found, "mse"
+    if _is_quantity(found):
+        why["metric"] = f"{found.num_classes:,} numbers are taken for a quantity; for classes write accuracy"
+        return _mended(data, "mse", places, why), "mse"
+    largest = float(found.class_counts.max()) / len(found.train)
+    if largest > SKEWED:
+        why["metric"] = f"{100 * largest:.0f} % are of one class: the mean accuracy of all classes tells more"
+        return found, "balanced_accuracy"
+    return found, "accuracy"
+
+
+def _is_quantity(data: TaskData) -> bool:
+    is_numbered = data.class_names == tuple(map(str, range(data.num_classes)))
+    return is_numbered and (data.num_classes > MANY_CLASSES or len(data.train) < FEW_EACH * data.num_classes)
+
+
+def _mended(data: dict[str, Any], metric: str, places: DataPaths, why: dict[str, str]) -> TaskData:
+    while True:
+        try:
+            return load(_task(data, metric), places)
+        except MendableDataError as error:
+            if error.changes.keys() <= data.keys():
+                raise
+            data |= error.changes
+            why |= {key: MENDED[key] for key in error.changes}
+
+
+MENDED = {
+    "impute": "numbers are missing: the median of the training part, and a column that says where",
+    "resize": "the pictures have several sizes: [height, width] of all",
+}
+
+
+def _task(data: Mapping[str, Any], metric: str) -> Task:
+    recipe = Recipe(lr=0.1, batch_size=1, epochs=1)
+    return Task(data=Data(**data), model=Model(name="mlp"), recipe=recipe, metric=metric, tolerance=0.01)
+
+
+# --- guessing ---------------------------------------------------------------------------------------------------------
+
+
+def text(made: Draft, name: str) -> str:
+    """A study file of a draft, a comment beside each guess.
+
+    Args:
+        made: the draft.
+        name: of the file, for the commands in it.
+    """
+    data, why = made.loaded, made.why
+    num_train = len(data.train)
+    model, about_model = _model(data)
+    batch = 2 ** round(math.log2(min(max(num_train / BATCHES_AN_EPOCH, BATCHES[0]), BATCHES[1])))
+    epochs = min(max(math.ceil(UPDATES * batch / num_train), EPOCHS[0]), EPOCHS[1])
+    rate = RATES[str(model["name"])]
+    tolerance, about_tolerance = _tolerance(made)
+    selectors = "[random, stratified]" if data.num_classes else "[random]"
+    recipe = {"optimizer": "adamw", "lr": rate, "weight_decay": 0.01, "batch_size": batch, "epochs": epochs}
+    lines = [
+        f"# A draft for {made.data['source']}: {_size(data)}. Each guess has its reason: change what you know better.",
+        f"# subsettune plan {name}     what it would do and cost",
+        f"# subsettune tune {name}     the study",
+        "task:",
+        f"  data: {_flow(made.data)}",
+        *(f"    # {key}: {why[key]}" for key in made.data if key in why),
+        *_split(data),
+        f"  model: {_flow(model)}",
+        f"    # {about_model}",
+        f"  recipe: {_flow({**recipe, 'schedule': 'cosine'})}",
+        f"    # the conventional training that is to be matched: about {round(epochs * num_train / batch):,} updates. "
+        "If you have a recipe, write it here.",
+        f"  metric: {made.metric}" + (f"    # {why['metric']}" if "metric" in why else ""),
+        f"  tolerance: {tolerance:g}    # {about_tolerance}",
+        "space:",
+        "  budget: {log: [0.05, 0.8]}        # what a policy may spend, as a share of the recipe's compute",
+        "  arm: {choice: [full, subset]}     # a shorter schedule on all data, or a subset first",
+        "  switch: {uniform: [0.05, 0.9]}    # share of the budget spent before the full data",
+        "  subset_share: {log: [0.05, 0.5]}  # of the training examples",
+        f"  selector: {{choice: {selectors}}}",
+        "  transition: {choice: [keep, reset_optimizer]}",
+        f"  lr: {{log: [{rate / 5:g}, {rate * 5:g}]}}            # around the recipe's",
+        f"study: {{trials: 30, parallel: {min(2, os.cpu_count() or 1)}, cpus_per_trial: 1, seeds: 5, alpha: 0.05}}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _size(data: TaskData) -> str:
+    kind = f"{data.num_classes} classes" if data.num_classes else "a regression"
+    return f"{len(data.train.inputs):,} examples, {kind}"
+
+
+def _split(data: TaskData) -> list[str]:
+    """Shares of the parts that have no files."""
+    share = 0.2 if data.num_source_examples < SMALL else 0.1
+    shares = {part: share for part, is_file in data.from_files.items() if not is_file}
+    if data.from_files["validation"] and data.from_files["test"]:
+        return ["  # validation and test part are the files of these names"]
+    held, drawn = " and ".join(shares), "drawn by class" if data.num_classes else "drawn"
+    return [
+        f"  split: {_flow({**shares, 'seed': 0})}",
+        f"    # {held}: {drawn}. Rows that belong together (a patient's): by: COLUMN; in time: time: COLUMN",
+    ]
+
+
+def _model(data: TaskData) -> tuple[dict[str, Any], str]:
+    if data.num_tokens:
+        return {"name": "transformer", "width": 32, "depth": 2, "heads": 4, "feedforward": 64}, "a small one, for texts"
+    if len(data.input_shape) == 3 and min(data.input_shape[1:]) >= LEAST_PIXELS:
+        return {"name": "cnn", "channels": [16, 32]}, "a small one; resnet18 for pictures that are hard to tell apart"
+    width = 128 if data.num_features > 200 else 64
+    return {"name": "mlp", "hidden": [width]}, f"one hidden layer, for {data.num_features:,} numbers an example"
+
+
+def _tolerance(made: Draft) -> tuple[float, str]:
+    data = made.loaded
+    if not data.num_classes:
+        variance = float((data.train.targets.double() - data.target_mean).square().mean())
+        tolerance = float(f"{OF_VARIANCE * variance:.1g}")
+        return tolerance, f"how far short still matches: {100 * OF_VARIANCE:g} % of the variance of the labels"
+    num_test = len(data.test)
+    tolerance = next((tol for least, tol in ((2000, 0.01), (400, 0.02)) if num_test >= least), 0.05)
+    return tolerance, f"how far short still matches; one of {num_test:,} test examples is {1 / num_test:.2g}"
+
+
+def _flow(values: Mapping[str, Any]) -> str:
+    return "{" + ", ".join(f"{key}: {_scalar(value)}" for key, value in values.items()) + "}"
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_scalar, value)) + "]"
+    if isinstance(value, str):
+        return value if PLAIN_NAME.fullmatch(value) and value.lower() not in WORDS else json.dumps(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+WORDS = ("true", "false", "null", "yes", "no", "on", "off", "nan", "inf")  # names that YAML reads as something else
+EXAMPLES = {
+    "digits": """\
+# Scikit-learn's digits: 1,797 images of 8x8, embedded, nothing to download. The demo; about a minute on 2 cores.
+# subsettune tune digits.yaml
+task:
+  data: {source: digits}
+  split: {validation: 0.2, test: 0.3, seed: 0}
+  model: {name: mlp, hidden: [64]}
+  recipe: {optimizer: sgd, lr: 0.1, momentum: 0.9, weight_decay: 5e-4, batch_size: 64, epochs: 30, schedule: cosine}
+  metric: accuracy
+  tolerance: 0.01
+space:
+  budget: {log: [0.02, 0.6]}
+  arm: {choice: [full, subset]}
+  switch: {uniform: [0.05, 0.9]}
+  subset_share: {log: [0.05, 0.5]}
+  selector: {choice: [random, stratified, kcenter]}
+  transition: {choice: [keep, reset_optimizer, shrink_perturb]}
+  lr: {log: [0.02, 0.5]}
+study: {trials: 40, parallel: 2, cpus_per_trial: 1, seeds: 5, alpha: 0.05, seed: 0}
+""",
+}

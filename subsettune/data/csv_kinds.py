@@ -1,0 +1,273 @@
+"""What the columns of .csv files hold, judged by all of their rows: numbers, dates, booleans, or texts.
+
+A column is numbers where all values are; where most are, the others are mistakes, and refused with their row, since
+texts would make each number a category of its own. So it is with dates. Numbers with leading zeros are names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from subsettune.data.date_texts import DATE_LIKE, DateTexts
+from subsettune.errors import DataError
+
+Role = Literal["feature", "label", "categories", "text", "left"]
+Kind = Literal["whole", "number", "comma", "boolean", "date", "text"]
+
+# What programs write where there is no number. Of a column of texts only the empty one is missing: NA may be Namibia.
+MISSING = pa.array(
+    [
+        *("", "?", "-", "NA", "N/A", "n/a", "na", "<NA>", "NaN", "nan", "-NaN", "-nan", "NAN", "null", "NULL", "Null"),
+        *("None", "none", "#N/A", "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+    ]
+)
+NUMBER = r"^[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?$"
+INFINITE = r"(?i)^[+-]?inf(?:inity)?$"
+PADDED = r"^[+-]?0\d"
+LONG = r"^[+-]?\d{19,}$"  # more digits than numbers hold
+COMMA = r"^[+-]?(?:\d+,\d*|,\d+)(?:[eE][+-]?\d+)?$"
+GROUPED = r"^[+-]?\d{1,3}(?:[.,' ]\d{3})+(?:[.,]\d+)?$"
+THOUSANDS = r"^[+-]?[1-9]\d{0,2}(?:[.,]\d{3})+$"
+BOOLEAN = r"(?i)^(?:true|false)$"
+MOST = 0.5  # of the values that are numbers, or dates: the others are then mistakes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a task says of a column.
+
+    Args:
+        role: `label` has no dates and no booleans; `categories` may be whole numbers or texts; `left` is not read, and
+            nothing in it is refused; `feature`.
+        is_quantity: whether it is the label of a regression, which must be numbers.
+        decimal: the mark before decimals that the task names; None for what the numbers have.
+        format: of its dates; None for any that is known.
+    """
+
+    role: Role = "feature"
+    is_quantity: bool = False
+    decimal: str | None = None
+    format: str | None = None
+
+
+@dataclass(slots=True)
+class Judge:
+    """Takes in the values of a column, block by block, and says what they are.
+
+    Args:
+        name: of the column.
+        asked: what the task says of it.
+        place: a row of all files in words, for messages.
+    """
+
+    name: str
+    asked: Asked
+    place: Callable[[int], str]
+    counts: dict[str, int] = field(default_factory=dict, init=False)
+    firsts: dict[str, tuple[int, str]] = field(default_factory=dict, init=False)
+    is_padded: bool = field(default=False, init=False)
+    is_header: bool = field(default=False, init=False)  # whether the name of the column is among its values
+    odd_date: tuple[int, str] | None = field(default=None, init=False)  # row and text that no format is left for
+    dates: DateTexts = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.dates = DateTexts() if self.asked.format is None else DateTexts((self.asked.format,))
+
+    def add(self, column: pa.Array, row: int) -> None:
+        """Take in trimmed texts, the first of them in a row; "" is missing."""
+        values = column.filter(pc.invert(pc.is_in(column, value_set=MISSING)))
+        if len(values) == 0:
+            return
+        if self.asked.format is not None:
+            self._count("date", column, values, row)
+            self._add_dates(values, column, row)
+            return
+        if self._add_numbers(values, column, row):
+            return
+        self.is_header |= bool(pc.any(pc.equal(values, self.name)).as_py())
+        rest = values
+        for kind, pattern in KINDS.items():
+            is_kind = pc.match_substring_regex(rest, pattern)
+            found = rest.filter(is_kind)
+            if len(found):
+                self._count(kind, column, found, row)
+                self._take(kind, found, column, row)
+            rest = rest.filter(pc.invert(is_kind))
+        if len(rest):
+            self._count("other", column, rest, row)
+
+    def _add_numbers(self, found: pa.Array, column: pa.Array, row: int) -> bool:
+        """Whether all of a block are plain numbers: the usual case, which needs few patterns."""
+        values = found
+        if pc.any(pc.starts_with(values, "+")).as_py():  # which Arrow reads in fractions alone
+            values = pc.replace_substring_regex(values, r"^\+", "")
+        for kind, arrow in (("whole", pa.int64()), ("number", pa.float64())):
+            try:
+                values.cast(arrow)
+            except pa.ArrowInvalid:
+                continue
+            if pc.any(pc.match_substring(values, "x", ignore_case=True)).as_py():  # hexadecimal, to Arrow
+                return False
+            self._count(kind, column, found, row)
+            self._take(kind, values, column, row)
+            return True
+        return False
+
+    def _take(self, kind: str, found: pa.Array, column: pa.Array, row: int) -> None:
+        """Note what tells names from numbers, and one decimal mark from another."""
+        if kind in ("whole", "number"):
+            names = PADDED if kind == "whole" else f"{PADDED}|{LONG}"
+            self.is_padded |= bool(pc.any(pc.match_substring_regex(found, names)).as_py())
+        if kind in ("number", "comma") and not pc.all(pc.match_substring_regex(found, THOUSANDS)).as_py():
+            self.counts[f"plain {kind}"] = 1  # no thousands: three digits do not stand after each mark
+        if kind == "date" and self.asked.role == "feature":
+            self._add_dates(found, column, row)
+
+    def _add_dates(self, found: pa.Array, column: pa.Array, row: int) -> None:
+        odd = None if self.odd_date is not None else self.dates.add(found)
+        if odd is not None:
+            self.odd_date = (row + pc.index(column, odd).as_py(), odd)
+
+    def _count(self, kind: str, column: pa.Array, found: pa.Array, row: int) -> None:
+        self.counts[kind] = self.counts.get(kind, 0) + len(found)
+        if kind not in self.firsts:
+            self.firsts[kind] = (row + pc.index(column, found[0]).as_py(), found[0].as_py())
+
+    def _number(self, *kinds: str) -> int:
+        return sum(self.counts.get(kind, 0) for kind in kinds)
+
+    @property
+    def has_decimal_commas(self) -> bool:
+        """Whether there are numbers with a comma that can only stand before decimals."""
+        return "plain comma" in self.counts
+
+    def kind(self, *, has_commas: bool) -> Kind:
+        """What the column holds.
+
+        Args:
+            has_commas: whether some column of the files has commas that can only stand before decimals.
+
+        Raises:
+            DataError: most values are numbers, or dates, and some are not; or they can be read in two ways.
+        """
+        total = sum(self._number(kind) for kind in (*KINDS, "other"))
+        if self.asked.role in ("left", "text") or total == 0:
+            return "text"
+        if self.asked.format is not None:
+            return self._date(total)
+        if self.asked.role == "categories":
+            return "whole" if self._number("whole") == total and not self.is_padded else "text"
+        if self._number("boolean") == total:
+            return "boolean" if self.asked.role == "feature" else "text"
+        if self.asked.role == "feature" and self._number("date") > MOST * total:
+            return self._date(total)
+        return self._numbers(total, has_commas)
+
+    def _numbers(self, total: int, has_commas: bool) -> Kind:
+        plain, commas = self._number("whole", "number"), self._number("comma")
+        found = plain + commas + self._number("grouped")
+        if self.asked.role == "label" and not self.asked.is_quantity and found < total:
+            return "text"
+        if found <= MOST * total and not self.asked.is_quantity:
+            return "text"
+        if found < total:
+            odd = next(self.firsts[kind] for kind in ("other", "date", "boolean") if kind in self.firsts)
+            raise self._odd("numbers", odd, self._or_categories())
+        if "grouped" in self.firsts:
+            raise self._odd("plain numbers", self.firsts["grouped"], "Write them without signs between thousands.")
+        if commas:
+            return self._commas(has_commas)
+        if self.asked.decimal == "," and self._number("number"):
+            odd = self.firsts.get("number", (0, "a point"))
+            raise self._odd("numbers with decimal commas, as data.csv says,", odd, "Write all numbers alike.")
+        if has_commas and self._number("number") and "plain number" not in self.counts:
+            raise self._two_ways("point")
+        if self.is_padded and not self.asked.is_quantity:
+            return "text"
+        return "number" if self._number("number") or self.is_padded else "whole"
+
+    def _commas(self, has_commas: bool) -> Kind:
+        if self.asked.decimal == "." or (self._number("number") and self.has_decimal_commas):
+            raise self._odd("numbers with one decimal mark", self.firsts["comma"], "Write all numbers alike.")
+        if not has_commas and self.asked.decimal is None:
+            raise self._two_ways("comma")
+        if self._number("number"):
+            raise self._two_ways("point and comma")
+        return "comma"
+
+    def _date(self, total: int) -> Kind:
+        odd = next((self.firsts[kind] for kind in ("other", *KINDS) if kind != "date" and kind in self.firsts), None)
+        odd = odd or self.odd_date
+        if odd is not None:
+            form = self.asked.format
+            rule = "dates of one known format" if form is None else f"dates as {form!r}"
+            advice = (
+                "Write all as 2024-05-31 or 2024-05-31 14:30, or say how they are written: data.date_formats: "
+                f"{{{self.name}: '%d.%m.%Y'}}. Else {self._or_categories(is_first=False)}"
+            )
+            raise self._odd(rule, odd, advice)
+        if self.dates.is_open:
+            row, text = self.firsts["date"]
+            raise DataError(
+                f"column {self.name!r} must say whether its dates have the day or the month first, got {text!r} in "
+                f"{self.place(row)}. Set data.date_formats: {{{self.name}: '{self.dates.formats[0]}'}}, or "
+                f"'{next(f for f in self.dates.formats if f.startswith('%m'))}'."
+            )
+        return "date"
+
+    def _or_categories(self, *, is_first: bool = True) -> str:
+        if self.asked.role == "label":
+            return "Mend or drop that row, or choose a classification metric."
+        first = "Mend it, or, if" if is_first else "if"
+        return f"{first} they are names, put the column into data.categorical; if it is no feature, into data.exclude."
+
+    def _odd(self, rule: str, odd: tuple[int, str], advice: str) -> DataError:
+        row, text = odd
+        return DataError(f"column {self.name!r} must hold {rule}, got {text!r} in {self.place(row)}. {advice}")
+
+    def _two_ways(self, mark: str) -> DataError:
+        kind = "number" if mark == "point" else "comma"
+        row, text = self.firsts.get(kind, (0, "1.234"))
+        return DataError(
+            f"column {self.name!r} must say what stands before decimals, got {text!r} in {self.place(row)}, where it "
+            'may stand between thousands. Set data.csv: {decimal: "."} or {decimal: ","}, and write no thousands.'
+        )
+
+
+KINDS = {
+    "whole": r"^[+-]?\d{1,18}$",
+    "number": rf"(?:{NUMBER})|(?:{INFINITE})",
+    "boolean": BOOLEAN,
+    "date": DATE_LIKE,
+    "comma": COMMA,
+    "grouped": GROUPED,
+}
+
+
+def converted(column: pa.Array, kind: Kind, dates: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """Trimmed texts as what they stand for, null where one is missing."""
+    if kind == "text":
+        return pc.if_else(pc.equal(column, ""), None, column).cast(pa.large_string())
+    values = pc.if_else(pc.is_in(column, value_set=MISSING), None, column)
+    if kind == "date":
+        return dates(values)
+    if kind == "boolean":
+        return pc.equal(pc.utf8_lower(values), "true")
+    if kind == "comma":
+        values = pc.replace_substring(values, ",", ".")
+    return pc.replace_substring_regex(values, r"^\+", "").cast(TYPES[kind])
+
+
+TYPES = {
+    "whole": pa.int64(),
+    "number": pa.float64(),
+    "comma": pa.float64(),
+    "boolean": pa.bool_(),
+    "date": pa.timestamp("us"),
+    "text": pa.large_string(),
+}

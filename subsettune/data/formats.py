@@ -1,0 +1,59 @@
+"""Which format a path of the user's own data has: by the name of a file, and by what a folder holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from subsettune.data.csv_dialect import SUFFIXES as CSV
+from subsettune.data.pictures import is_picture_folder
+from subsettune.data.tsv import SUFFIXES as TSV
+from subsettune.errors import DataError
+
+Format = Literal["npz", "tsv", "csv", "parquet", "pictures"]
+MAGIC = b"PAR1"
+FOREIGN = (
+    *(".xlsx", ".xls", ".ods", ".json", ".jsonl", ".feather", ".arrow", ".h5", ".hdf5", ".pkl", ".pickle", ".zip"),
+    *(".tar", ".txt", ".npy", ".pt", ".mat", ".db", ".sqlite", ".xml", ".html"),
+)
+KINDS: dict[Format, tuple[str, ...]] = {"parquet": (".parquet",), "csv": CSV, "tsv": TSV}
+
+
+def format_of(path: Path) -> Format:
+    """The format of a file or folder that is there.
+
+    Raises:
+        DataError: a folder has training files of two formats, or a file is of none that is read.
+    """
+    if not path.is_dir():
+        return _of_file(path)
+    found = {kind: _training(path, suffixes) for kind, suffixes in KINDS.items()}
+    there = [kind for kind, files in found.items() if files]
+    if len(there) > 1:
+        names = " and ".join(found[kind][0].name for kind in reversed(there))
+        raise DataError(f"folder {path} must hold training files of one kind, got {names}. Remove one.")
+    if not there and is_picture_folder(path):
+        return "pictures"
+    return there[0] if there else "parquet"
+
+
+def _of_file(path: Path) -> Format:
+    if path.suffix == ".npz":
+        return "npz"
+    for kind, suffixes in KINDS.items():
+        if path.name.lower().endswith(suffixes):
+            return kind
+    if path.suffix.lower() in FOREIGN and not _begins_as_parquet(path):
+        raise DataError(
+            f"{path} must be Parquet, .csv, .tsv or .npz, got {path.suffix.lower()}. Save it as .csv, or as Parquet."
+        )
+    return "parquet"  # whatever it is called: what is no Parquet is refused when it is opened
+
+
+def _begins_as_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def _training(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    return sorted(file for suffix in suffixes for file in path.glob(f"train*{suffix}"))

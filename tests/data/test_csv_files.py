@@ -1,0 +1,326 @@
+"""CSV files as people have them: several dialects, types by all rows, and every way they can be wrong."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tables import ROWS, column, csv_text, load_csv, load_source, pets
+
+from subsettune.data import csv_files
+from subsettune.errors import DataError
+
+PETS = pets()
+
+
+def refusal(folder: Path, text: str | bytes, **given: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        load_csv(folder, text, **given)
+    return str(caught.value).replace(f"{folder}/", "")
+
+
+def test_a_file_is_read_as_the_same_table_in_parquet(tmp_path: Path) -> None:
+    """One code path: inputs, classes, split and facts are those of Parquet."""
+    found = load_csv(tmp_path, PETS)
+    frame = pd.read_csv(io.StringIO(PETS))
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), tmp_path / "d.parquet")
+    same = load_source(tmp_path / "d.parquet", tmp_path / "cache")
+    assert found.fingerprint == same.fingerprint
+    assert torch.equal(found.train.batch(torch.arange(5))[0], same.train.batch(torch.arange(5))[0])
+    assert found.class_names == ("cat", "dog")
+    assert [(c.name, c.role, c.width) for c in found.facts.columns] == [
+        ("a", "feature", 1),
+        ("colour", "categories", 3),
+        ("n", "feature", 1),
+        ("label", "label", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ("\ufeff" + PETS).encode(),
+        PETS.encode("utf-16"),
+        PETS.replace(",", ";").encode(),
+        PETS.replace(",", "\t").encode(),
+        PETS.replace(",", " | ").encode(),
+        PETS.replace(",", ";").replace(".", ",").encode(),
+        PETS.replace("\n", "\r\n").encode(),
+        PETS.replace("red", '"red"').encode(),
+        ("\n" + PETS.replace("\n", "\n\n")).encode(),
+    ],
+    ids=["bom", "utf-16", "semicolons", "tabs", "bars", "decimal_commas", "crlf", "quotes", "empty_lines"],
+)
+def test_one_table_in_many_dialects(tmp_path: Path, content: bytes) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    assert load_csv(tmp_path, content).fingerprint == load_csv(plain, PETS).fingerprint
+
+
+def test_a_gzipped_file_and_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    for name in ("train-0", "train-1", "test"):
+        (tmp_path / f"d/{name}.csv.gz").write_bytes(gzip.compress(PETS.encode()))
+    data = load_source(tmp_path / "d", tmp_path / "cache")
+    assert (data.num_source_examples, len(data.test)) == (2 * ROWS, ROWS)
+    assert data.facts.files == ("train-0.csv.gz", "train-1.csv.gz")
+    (tmp_path / "d/val.csv.gz").write_bytes(gzip.compress(PETS.encode()))
+    assert len(load_source(tmp_path / "d", tmp_path / "cache").validation) == ROWS
+
+
+def test_types_are_judged_by_all_rows_of_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its first block, and in the training file, the column has whole numbers; the test file has a fraction."""
+    monkeypatch.setattr(csv_files, "BLOCK_BYTES", 200)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/train.csv").write_text(csv_text("x,label", lambda i: f"{i},{i % 2}"))
+    (tmp_path / "d/test.csv").write_text(csv_text("label,x", lambda i: f"{i % 2},{i + 0.5 * (i == 59)}"))
+    data = load_source(tmp_path / "d", tmp_path / "cache")
+    assert column(data, "x").kind == "double"
+    assert data.train.inputs[:, 0].tolist() == [*map(float, range(60)), *map(float, range(59)), 59.5]
+
+
+def test_fields_with_separators_quotation_marks_and_line_breaks(tmp_path: Path) -> None:
+    data = load_csv(tmp_path, csv_text("t,label", lambda i: f'"a, ""{i % 3}""\nb",{i % 2}'))
+    assert column(data, "t").distinct == 3
+    assert data.train.inputs[:, 0].tolist() == [i % 3 for i in range(ROWS)]
+
+
+def test_texts_are_the_input_as_in_parquet(tmp_path: Path) -> None:
+    data = load_csv(tmp_path, csv_text("text,other,label", lambda i: f'"good, film {i % 9}",{i},{i % 2}'))
+    assert (data.tokens, data.input_shape) == ("words", (4,))
+    assert column(data, "other").why == "the column 'text' alone is the input."
+
+
+KINDS = {
+    "negative": (lambda i: f"-{i}", "int64"),
+    "plus": (lambda i: f"+{i}", "int64"),
+    "power": (lambda i: f"{i}e-3", "double"),
+    "large": (lambda i: str(2**40 - i), "int64"),
+    "boolean": (lambda i: "TRUE" if i % 3 else "false", "bool"),
+    "padded": (lambda i: f"0{i % 9}", "large_string"),
+    "long": (lambda i: f"{10**20 + i % 9}", "large_string"),
+    "hexadecimal": (lambda i: f"0x{i % 9}", "large_string"),
+    "date": (lambda i: f"2024-01-{i % 28 + 1:02d}", "timestamp[us]"),
+    "day_first": (lambda i: f"{i % 28 + 1}.1.2024 1{i % 9}:30", "timestamp[us]"),
+    "month_name": (lambda i: f"{i % 28 + 1} Mar 2024", "timestamp[us]"),
+}
+
+
+@pytest.mark.parametrize("case", KINDS)
+def test_what_a_column_holds(tmp_path: Path, case: str) -> None:
+    value, kind = KINDS[case]
+    assert column(load_csv(tmp_path, csv_text("x,label", lambda i: f"{value(i)},{i % 2}")), "x").kind == kind
+
+
+def test_empty_texts_are_a_category_and_na_is_a_name(tmp_path: Path) -> None:
+    """NA may be Namibia: of texts only what is empty is missing."""
+    data = load_csv(tmp_path, csv_text("x,label", lambda i: f"{('NA', 'DE', '')[i % 3]},{i % 2}"))
+    assert (column(data, "x").distinct, column(data, "x").missing) == (2, ROWS // 3)
+    assert data.input_shape == (3,)
+
+
+def test_labels_of_truth_keep_their_names_and_padded_ones_are_names(tmp_path: Path) -> None:
+    truth = load_csv(tmp_path, csv_text("x,label", lambda i: f"{i * 7 % 60},{i % 2 == 0}"))
+    assert truth.class_names == ("False", "True")
+    padded = load_csv(tmp_path, csv_text("x,label", lambda i: f"{i * 7 % 60},0{i % 2}"))
+    assert padded.class_names == ("00", "01")
+
+
+def test_columns_that_are_left_out_may_hold_anything(tmp_path: Path) -> None:
+    text = PETS.replace("a,colour", "b,colour").replace("0.126", "oops")
+    assert "oops" in text
+    assert load_csv(tmp_path, text, exclude=("b",)).input_shape == (4,)
+    assert load_csv(tmp_path, text, features=("n",)).input_shape == (1,)
+
+
+BAD: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
+    "empty": ("", {}, "d.csv is empty. Give a file with a line of column names, and a row for each example."),
+    "no_rows": ("a,label\n", {}, "d.csv has no rows. Give a file with examples, or remove it."),
+    "label": (
+        PETS,
+        {"label": "lable"},
+        "d.csv has no column 'lable'. Did you mean 'label'? Its columns: a, colour, n, label. Set data.label and "
+        "data.features.",
+    ),
+    "header": (
+        PETS.partition("\n")[2],
+        {},
+        "d.csv must name its columns in the first line, got '0.126' there. Write a line of names above the rows.",
+    ),
+    "header_of_texts": (
+        csv_text("red,cat", lambda i: ("red,cat", "blue,dog")[i % 2]),
+        {"label": "cat"},
+        "d.csv must name its columns in the first line, got 'red' there, which is also a value of that column. Write a "
+        "line of names above the rows.",
+    ),
+    "nameless": (
+        PETS.replace("a,colour", "a,"),
+        {},
+        "d.csv must name all columns in the first line, got none for column 2 of 4. Name it, or remove the column.",
+    ),
+    "twice": (
+        PETS.replace("a,colour", "a,a"),
+        {},
+        "d.csv has more than one column 'a'. Rename or drop all but one of them.",
+    ),
+    "too_many": (
+        PETS.replace("\n", "\n\n", 3) + "1,red,1,cat,5\n",
+        {},
+        "rows of d.csv must have 4 fields, as many as the first line has names, got 5 in line 65. Mend that line; a "
+        "field that holds ',' must stand in quotation marks.",
+    ),
+    "too_few": (
+        PETS + "1,red\n",
+        {},
+        "rows of d.csv must have 4 fields, as many as the first line has names, got 2 in line 62. Mend that line; a "
+        "field that holds ',' must stand in quotation marks.",
+    ),
+    "latin_1": (
+        PETS.replace("red", "röd").encode("latin-1"),
+        {},
+        "d.csv must be UTF-8, got the byte 0xf6 in line 2. Save it as UTF-8, or say how it is written: data.csv: "
+        "{encoding: latin-1}.",
+    ),
+    "one_column": (
+        "label\n1\n2\n",
+        {},
+        "d.csv must have a column of labels and one of inputs at least, got one column, 'label'. Say what stands "
+        'between its fields: data.csv: {separator: ";"}.',
+    ),
+    "two_ways": (
+        csv_text("a;b,label", lambda i: f"{i};1,2"),
+        {},
+        "d.csv can be cut into columns at ',' and ';'. Say which is meant: data.csv: {separator: \",\"}.",
+    ),
+    "stray_text": (
+        PETS + "oops,red,1,cat\n",
+        {},
+        "column 'a' must hold numbers, got 'oops' in row 60 of d.csv. Mend it, or, if they are names, put the column "
+        "into data.categorical; if it is no feature, into data.exclude.",
+    ),
+    "stray_label": (
+        csv_text("x,label", lambda i: f"{i},{i / 7 if i != 9 else 'much'}"),
+        {"metric": "mse"},
+        "column 'label' must hold numbers, got 'much' in row 9 of d.csv. Mend or drop that row, or choose a "
+        "classification metric.",
+    ),
+    "thousands": (
+        csv_text("x,label", lambda i: f'"1,{100 + i}",{i % 2}'),
+        {},
+        "column 'x' must say what stands before decimals, got '1,100' in row 0 of d.csv, where it may stand between "
+        'thousands. Set data.csv: {decimal: "."} or {decimal: ","}, and write no thousands.',
+    ),
+    "points_beside_commas": (
+        csv_text("x;y;label", lambda i: f"1.{100 + i};0,5{i};{i % 2}"),
+        {},
+        "column 'x' must say what stands before decimals, got '1.100' in row 0 of d.csv, where it may stand between "
+        'thousands. Set data.csv: {decimal: "."} or {decimal: ","}, and write no thousands.',
+    ),
+    "both": (
+        csv_text("x;label", lambda i: f"1.234,5{i};{i % 2}"),
+        {},
+        "column 'x' must hold plain numbers, got '1.234,50' in row 0 of d.csv. Write them without signs between "
+        "thousands.",
+    ),
+    "missing_label": (
+        PETS + "1,red,1,\n",
+        {},
+        "column 'label' must have no missing labels, got 1. Drop those rows.",
+    ),
+    "missing_number": (
+        PETS + "NA,red,1,cat\n",
+        {},
+        "features must be finite float32 numbers, got NaN, infinity or nothing in column 'a', row 60. Fill it "
+        "(data.impute: median does), or drop the row or the column.",
+    ),
+    "unknown_date": (
+        csv_text("when,label", lambda i: f"2024-01-{i % 28 + 1:02d},{i % 2}") + "2024-05-31 at noon,1\n",
+        {},
+        "column 'when' must hold dates of one known format, got '2024-05-31 at noon' in row 60 of d.csv. Write all as "
+        "2024-05-31 or 2024-05-31 14:30, or say how they are written: data.date_formats: {when: '%d.%m.%Y'}. Else if "
+        "they are names, put the column into data.categorical; if it is no feature, into data.exclude.",
+    ),
+    "open_date": (
+        csv_text("when,label", lambda i: f"{i % 12 + 1}/{i % 11 + 1}/2024,{i % 2}"),
+        {},
+        "column 'when' must say whether its dates have the day or the month first, got '1/1/2024' in row 0 of d.csv. "
+        "Set data.date_formats: {when: '%d/%m/%Y'}, or '%m/%d/%Y'.",
+    ),
+    "other_format": (
+        csv_text("when,label", lambda i: f"{i % 12 + 1}~{i % 11 + 1}~2024,{i % 2}"),
+        {"date_formats": {"when": "%d-%m-%Y"}},
+        "column 'when' must hold dates as '%d-%m-%Y', got '1~1~2024' in row 0 of d.csv. Write all as 2024-05-31 or "
+        "2024-05-31 14:30, or say how they are written: data.date_formats: {when: '%d.%m.%Y'}. Else if they are names, "
+        "put the column into data.categorical; if it is no feature, into data.exclude.",
+    ),
+    "quotation": (
+        PETS + '1,"red,1,cat\n',
+        {},
+        "rows of d.csv must have 4 fields, as many as the first line has names, got 2 in line 62. Mend that line; a "
+        "field that holds ',' must stand in quotation marks.",
+    ),
+    "binary": (
+        bytes(range(256)),
+        {},
+        "d.csv holds zero bytes, as no UTF-8 text does. Save it as UTF-8, or say how it is written: data.csv: "
+        "{encoding: utf-16-le}.",
+    ),
+    "pictures": (PETS, {"resize": 8}, "data.resize means nothing to .csv files. Remove the key."),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_files(tmp_path: Path, case: str) -> None:
+    text, given, message = BAD[case]
+    assert refusal(tmp_path, text, **given) == message
+
+
+def test_what_the_task_says_decides(tmp_path: Path) -> None:
+    swedish = PETS.replace("red", "röd").encode("latin-1")
+    assert load_csv(tmp_path, swedish, csv={"encoding": "latin-1"}).input_shape == (5,)
+    thousands = csv_text("x,label", lambda i: f'"1,{100 + i}",{i % 2}')
+    assert column(load_csv(tmp_path, thousands, csv={"decimal": ","}), "x").most == 1.159
+    both = csv_text("a;b,label", lambda i: f"{i % 9};1,{i % 2}")
+    assert load_csv(tmp_path, both, csv={"separator": ","}).facts.columns[0].name == "a;b"
+    formats = {"when": "%d~%m~%Y"}
+    dated = csv_text("when,label", lambda i: f"{i % 12 + 1}~{i % 11 + 1}~2024,{i % 2}")
+    assert column(load_csv(tmp_path, dated, date_formats=formats), "when").kind == "timestamp[us]"
+
+
+def test_a_stray_row_is_told_with_its_file_and_row(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/train.csv").write_text(PETS)
+    (tmp_path / "d/test.csv").write_text(PETS + "oops,red,1,cat\n")
+    with pytest.raises(DataError, match=r"column 'a' must hold numbers, got 'oops' in row 60 of test\.csv\."):
+        load_source(tmp_path / "d", tmp_path / "cache")
+
+
+def test_numbers_of_a_file_are_exact(tmp_path: Path) -> None:
+    values = np.random.default_rng(1).normal(size=ROWS) * 10.0 ** np.arange(-30, 30)
+    data = load_csv(
+        tmp_path, csv_text("x,label", lambda i: f"{values[i]!r},{i % 2}".replace("np.float64(", "").replace(")", ""))
+    )
+    assert np.array_equal(data.train.inputs[:, 0].numpy(), values.astype(np.float32))
+
+
+def test_a_long_text_is_no_reason_to_fail(tmp_path: Path) -> None:
+    text = csv_text("text,label", lambda i: f"{'word ' * (60_000 if i == 7 else 3)},{i % 2}")
+    assert load_csv(tmp_path, text, max_tokens=5).input_shape == (5,)
+
+
+def test_a_file_of_another_format_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "d.xlsx"
+    path.write_bytes(b"PK")
+    with pytest.raises(DataError) as caught:
+        load_source(path, tmp_path / "cache")
+    assert (
+        str(caught.value) == f"{path} must be Parquet, .csv, .tsv or .npz, got .xlsx. Save it as .csv, or as Parquet."
+    )
