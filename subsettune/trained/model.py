@@ -286,8 +286,8 @@ def check_can_be_saved(task: Task, data: Any, target: Place, places: DataPaths |
     files.refuse_foreign(_folder(target))
     if task.train is not None:
         raise ModelError(
-            f"--save must be a file with task.train, got a folder. What rows mean to {task.train} it knows alone: write "
-            "weights.pt for the weights that it gives run.finish."
+            f"--save must be a file with task.train, got a folder. What rows mean to {task.train} it knows alone: "
+            "write weights.pt for the weights that it gives run.finish."
         )
     encoding = Encoding.of(task, data, places)
     with isolated(0, torch.get_num_threads()):

@@ -83,8 +83,8 @@ def follow_on(bundle: Bundle, source: str | None = None, options: RunOptions | N
         options = replace(options, num_threads=bundle.evidence.num_threads)
     if bundle.task.train is not None:
         raise BundleError(
-            f"the bundle was made for {bundle.task.train}, which reads its own data. Train by it with: subsettune train "
-            "STUDY.yaml --policy BUNDLE"
+            f"the bundle was made for {bundle.task.train}, which reads its own data. Train by it with: "
+            "subsettune train STUDY.yaml --policy BUNDLE"
         )
     promise = Promise.of(bundle)
     places = options.places
