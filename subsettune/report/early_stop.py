@@ -32,7 +32,7 @@ def _row(view: StudyView, one: EarlyStop) -> tuple[str, ...]:
         metric_words(one.metric, tolerance),
         metric_words(one.reference_metric, tolerance),
         passes_words(passes),
-        flops_words(one.flops),
+        flops_words(one.flops, view.unit),
         saving_words(one.saving),
         "yes" if one.is_within else "no",
     )
