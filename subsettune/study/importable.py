@@ -23,6 +23,10 @@ def own_code(study: Study) -> dict[str, str]:
         found[task.data.source] = "task.data.source"
     named = [] if task.is_own else [(registry.MODELS, task.model.name, "task.model.name")]
     named.append((registry.OPTIMIZERS, task.recipe.optimizer, "task.recipe.optimizer"))
+    named.append((registry.OWN_METRICS, task.metric, "task.metric"))
+    goals = {"task.loss": (registry.LOSSES, task.loss)}
+    goals["task.recipe.augment.function"] = (registry.AUGMENTS, task.recipe.augment.function)
+    named += [(kind, name, key) for key, (kind, name) in goals.items() if name is not None]
     for kind in SEARCHED:
         values = space[kind.what].values if kind.what in space else ()
         named += [(kind, str(value), f"space.{kind.what}") for value in values]

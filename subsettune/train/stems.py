@@ -122,7 +122,7 @@ class Stems:
 def _key(job: RunJob, prefix: str) -> str:
     """Content hash of all that the state of a run depends on within its prefix, but for how far it is."""
     first = Policy(phases=job.policy.phases[:1], recipe=job.policy.recipe)
-    told = {name: getattr(job.task, name) for name in ("data", "split", "model", "recipe", "metric")}
+    told = job.task.run_identity
     told |= {"prefix": prefix, "fingerprint": job.data.fingerprint, "seed": job.seed, "batching": BATCHING}
     told |= {"code": user_code_of(job.task, first), "price": job.price, "torch": torch.__version__}
     told |= {"threads": torch.get_num_threads(), "device": job.device.type}
