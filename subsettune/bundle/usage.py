@@ -57,7 +57,7 @@ def how(bundle: Bundle, place: str, held_out: str) -> str:
 
 
 def _places(bundle: Bundle) -> str:
-    """Where data are found, as code: paths below a data root were written without it."""
+    """Where data are found, as code: bundles of before hold paths as the study file had them."""
     source = bundle.task.data.source
     if is_path(source) and not source.startswith(("/", "~")):
         return f'DataPaths(data_root="FOLDER")  # that {source!r} lies in'

@@ -29,9 +29,10 @@ def test_what_holds_from_any_folder_stays(source: str) -> None:
     assert is_path(source) == source.startswith("/")
 
 
-def test_below_a_root_that_was_given_a_path_stays_and_the_page_asks_for_the_root(tmp_path: Path) -> None:
+def test_a_root_that_was_given_is_in_the_path_and_the_page_of_a_bundle_of_before_asks_for_it(tmp_path: Path) -> None:
     task = in_hand.task_of("people.parquet")
-    assert placed(task, DataPaths(data_root=str(tmp_path))) == task
+    made = placed(task, DataPaths(data_root=str(tmp_path)))
+    assert made.data.source == str(tmp_path / "people.parquet")
     bundle, _ = fake_bundle.export(tmp_path / "bundle")
     assert "places = DataPaths()  # where this machine keeps data\n" in how(bundle, "b", "")
     below = dataclasses.replace(bundle, task=dataclasses.replace(bundle.task, data=task.data))
