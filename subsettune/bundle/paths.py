@@ -16,7 +16,7 @@ def is_path(source: object) -> bool:
 
 
 def placed(task: Task, places: DataPaths) -> Task:
-    """A task whose path of data holds from any folder; below a data root that was given it stays relative to that."""
-    if not is_path(task.data.source) or places.data_root is not None:
+    """A task whose path of data holds from any folder, and needs no data root."""
+    if not is_path(task.data.source):
         return task
     return replace(task, data=replace(task.data, source=str(places.own(task.data.source))))

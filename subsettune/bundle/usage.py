@@ -79,7 +79,7 @@ def _own_function(bundle: Bundle, place: str) -> str:
 
 
 def _places(bundle: Bundle) -> str:
-    """Where data are found, as code: paths below a data root were written without it."""
+    """Where data are found, as code: bundles of before hold paths as the study file had them."""
     source = bundle.task.data.source
     if is_path(source) and not source.startswith(("/", "~")):
         return f'DataPaths(data_root="FOLDER")  # that {source!r} lies in'

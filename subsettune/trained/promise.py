@@ -44,7 +44,7 @@ class Promise:
         metric: its name.
         higher_is_better: its direction.
         margin: the tolerance, for the digits of words.
-        values: test metrics of the bundle's runs.
+        values: test metrics of the bundle's runs, those of a confirmation included.
         num_test: test examples that they were measured on; 0 where that was not noted.
     """
 
@@ -62,7 +62,8 @@ class Promise:
             BundleError: its evidence has fewer than two runs of the policy.
         """
         evidence = bundle.evidence
-        values = tuple(run.metric for run in evidence.best.runs if run.metric is not None)
+        later = () if evidence.confirmation is None else evidence.confirmation.runs
+        values = tuple(run.metric for run in (*evidence.best.runs, *later) if run.metric is not None)
         if len(values) < 2:
             advice = "Export a bundle of a study whose verification is over."
             raise BundleError(must("runs of the bundle's policy", "two at least", len(values), advice))

@@ -6,6 +6,7 @@ what it offers.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import zipfile
 import zlib
@@ -82,8 +83,8 @@ def rows_of(given: Any, wanted: Wanted) -> Rows:
     """Rows of what a caller holds.
 
     Args:
-        given: a DataFrame of pandas or of whatever else knows Arrow, an Arrow table, a dict of columns, an array or
-            tensor (n, ...), a list of texts or of pictures.
+        given: a DataFrame of pandas or of whatever else knows Arrow, an Arrow table, a dict of columns, a list of
+            dicts, one a row, an array or tensor (n, ...), a list of texts or of pictures.
         wanted: what the model looks for.
 
     Raises:
@@ -93,6 +94,8 @@ def rows_of(given: Any, wanted: Wanted) -> Rows:
         return given
     if isinstance(given, Mapping):
         return _columns(given, wanted)
+    if isinstance(given, list | tuple) and given and all(isinstance(each, Mapping) for each in given):
+        return _columns({name: [each.get(name) for each in given] for name in _keys(given)}, wanted)
     table = _table(given)
     if table is not None:
         return Rows(table=_plain(table))
@@ -105,6 +108,11 @@ def rows_of(given: Any, wanted: Wanted) -> Rows:
         )
         raise DataError(must(GIVEN, f"{kinds}, as the model was trained on", type(given).__name__, advice))
     return Rows(array=_array(given))
+
+
+def _keys(given: Sequence[Mapping[Any, Any]]) -> list[Any]:
+    """Of all rows, in the order in which they come."""
+    return list(dict.fromkeys(name for each in given for name in each))
 
 
 def _columns(given: Mapping[Any, Any], wanted: Wanted) -> Rows:
@@ -230,7 +238,8 @@ def _read_parquet(path: Path, wanted: Wanted, limit: int | None) -> Rows:
         found = file.read(names)
         table = pa.Table.from_arrays([found[name] for name in names], schema=schema)
     else:
-        table = pa.Table.from_batches([batch for _, batch in row_batches([file], names, limit)][:1], schema=schema)
+        first = [batch for _, batch in itertools.islice(row_batches([file], names, limit), 1)]
+        table = pa.Table.from_batches([batch.cast(schema) for batch in first], schema=schema)
     if not names or not file.num_rows:  # what is missing is told with the file's own columns
         table = pa.schema(file.schema).empty_table()
     return Rows(table=table, where=str(path))

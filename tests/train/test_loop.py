@@ -541,3 +541,24 @@ def test_result_is_plain_numbers(tiny_data: Data) -> None:
     again = config.build(RunResult, plain)
     assert again.to_mapping() == plain
     assert again.model is None
+
+
+# --- the training that is kept ----------------------------------------------------------------------------------------
+
+
+def test_a_final_run_gives_the_network_and_the_test_metric_and_is_the_same_run(tiny_data: Data) -> None:
+    task = image_task(tiny_data)
+    plain = run(task, full(2.0))
+    final = train.run(task, full(2.0), 3, final=True, options=options())
+    assert set(plain.metrics) == {"validation"}
+    assert set(final.metrics) == {"validation", "test"}
+    assert same_bits(plain.model, final.model)
+    assert final.metrics["validation"] == plain.metrics["validation"]
+    assert train.run(task, full(2.0), 3, options=options()).model is None
+
+
+def test_a_result_knows_its_data_and_tells_them_nobody(tiny_data: Data) -> None:
+    task = image_task(tiny_data)
+    result = run(task, full(1.0))
+    assert result.fingerprint == load(task, options().places).fingerprint
+    assert "fingerprint" not in result.to_mapping()

@@ -302,11 +302,16 @@ import sys
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
 from subsettune import load_model
 model = load_model(sys.argv[3])
+from subsettune.cli import main
 print(*model.predict({"age": [30, 70], "city": ["Lima", "Oslo"], "where": [[0.0, 0.0]] * 2, "account": [10**15] * 2}))
+sys.exit(main(["predict", sys.argv[3], sys.argv[4], "--output", sys.argv[4] + ".csv"]))
 """
 
 
-def test_a_model_is_loaded_with_torch_numpy_and_pyarrow_alone(folder: Path, tmp_path: Path) -> None:
-    arguments = [str(bare_packages(tmp_path / "bare")), str(ROOT), str(folder)]
+@pytest.mark.slow
+def test_a_model_is_asked_with_torch_numpy_and_pyarrow_alone(folder: Path, tmp_path: Path, source: str) -> None:
+    shutil.copy(source, tmp_path / "rows.parquet")
+    arguments = [str(bare_packages(tmp_path / "bare")), str(ROOT), str(folder), str(tmp_path / "rows.parquet")]
     done = subprocess.run([sys.executable, "-S", "-c", ASK, *arguments], capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("no yes\n", "")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"no yes\nWrote 200 predictions to {tmp_path}/rows.parquet.csv.\naccuracy: 0.")

@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from subsettune.bundle import Bundle
+from subsettune.bundle.evidence import ConfirmationEvidence
 from subsettune.errors import BundleError
 from subsettune.ledger import Ledger
 from subsettune.policy import Policy
@@ -142,6 +143,11 @@ def test_the_promise_of_a_bundle(tmp_path: Path) -> None:
     made = Promise.of(bundle)
     assert made.values == tuple(run.metric for run in bundle.evidence.best.runs)
     assert made.sentence.startswith(f"The bundle's {len(made.values)} runs had a test accuracy of ")
+    fresh = ConfirmationEvidence(
+        said="again", passed=True, verdict={}, runs=bundle.evidence.best.runs[:2], reference=()
+    )
+    confirmed = dataclasses.replace(bundle, evidence=dataclasses.replace(bundle.evidence, confirmation=fresh))
+    assert len(Promise.of(confirmed).values) == len(made.values) + 2
     with pytest.raises(
         BundleError, match=r"runs of the bundle's policy must be two at least, got 1. Export a bundle of a"
     ):

@@ -32,6 +32,7 @@ class Stream:
     "given",
     [
         GIVEN,
+        [{"age": 1, "city": "a"}, {"age": 2}],
         {"age": np.array([1, 2]), "city": pa.array(["a", None])},
         {"age": torch.tensor([1, 2]), "city": ["a", None]},
         pa.table(GIVEN),
