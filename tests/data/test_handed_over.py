@@ -70,6 +70,21 @@ def test_a_task_goes_by_the_content(tmp_path: Path) -> None:
     assert task_of(sliced).data == task_of(pa.table(dict(frame()))).data  # however it lies in chunks
 
 
+def test_tables_of_parts(tmp_path: Path) -> None:
+    both = load_source((frame(), frame()[:30]), tmp_path / "cache")
+    assert ([len(part) for part in (both.train, both.validation, both.test)], both.from_files) == (
+        [54, 6, 30],
+        {"validation": False, "test": True},
+    )
+    three = load_source((frame(), frame()[:20], frame()[:30]), tmp_path / "cache")
+    assert [len(part) for part in (three.train, three.validation, three.test)] == [60, 20, 30]
+    assert three.facts.validation_files == ("the validation table",)
+    with pytest.raises(DataError, match=r"the test table has no labels: it lacks the column 'label' that the training"):
+        load_source((frame(), frame()[["a", "city"]]), tmp_path / "cache")
+    with pytest.raises(DataError, match=r"the table has no rows\. Give a file with examples, or remove it\."):
+        load_source(frame()[:0], tmp_path / "cache")
+
+
 def test_other_processes_find_them_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task = task_of(frame())
     here = load(task, DataPaths(cache=str(tmp_path / "cache")))
