@@ -81,10 +81,10 @@ def refuse_strange(form: Format, data: Data, reads: str | None, words: str) -> N
             raise DataError(f"data.{data.text_keys[0]} means nothing to .npz files. Write texts as Parquet or .tsv.")
     keys = {
         "pictures": ("features", "categorical", "embeddings", "exclude", *data.text_keys),
-        "csv": ("resize", "embeddings"),
+        "csv": ("resize", "color", "embeddings"),
         "parquet": ("csv",),
     }
-    of_pictures = {"resize"} if form == "pictures" else set()
+    of_pictures = {"resize", "color"} if form == "pictures" else set()
     strange = [key for key in keys.get(form, ()) if getattr(data, key) != getattr(PLAIN, key)]
     strange += [key for key in data.given if form in ("npz", "pictures") and key not in of_pictures]
     strange += ["label"] if form == "pictures" and data.label != PLAIN.label else []

@@ -20,7 +20,7 @@ from subsettune.data.categories import is_text
 from subsettune.data.columns import ColumnFacts, SourceFacts, leave_out
 from subsettune.data.csv_dialect import SUFFIXES
 from subsettune.data.csv_files import open_csv_files
-from subsettune.data.images import RESIZE, check_shape, decode, resized
+from subsettune.data.images import RECOLOUR, RESIZE, check_shape, decode, fitted
 from subsettune.data.layout import OWN_IDS, arranged_image
 from subsettune.data.lists import Lists, depth, is_shaped, numbers_of, read_lists
 from subsettune.data.parquet_files import (
@@ -196,8 +196,9 @@ def read_tables(tables: Tables, data: Data, kind: str, scratch: Path, reads: str
 def _refuse_idle(data: Data, told: list[ColumnFacts], reads: str | None) -> None:
     """A key that nobody reads would be a wrong belief about the data."""
     is_image = told[0].role == "image"
-    if data.size is not None and not is_image:
-        raise DataError("data.resize means nothing where no pictures are read. Remove it.")
+    for key in ("resize", "color"):
+        if key in data.given and not is_image:
+            raise DataError(f"data.{key} means nothing where no pictures are read. Remove it.")
     stray = [name for name in data.date_formats if name not in (reads, *(column.name for column in told))]
     if stray:
         raise DataError(f"data.date_formats names {stray[0]!r}, which is no input. Remove it there.")
@@ -402,10 +403,10 @@ def _read_images(files: list[File], name: str, data: Data, scratch: Path) -> Arr
             where, content = row_place(files, i), item.as_py()
             if content is None:
                 raise DataError(f"column {name!r} must hold encoded bytes, got nothing in {where}. Embed the files.")
-            image = arranged_image(resized(decode(content, where), data.size), layout, where)
+            image = arranged_image(fitted(decode(content, where), data), layout, where)
             if inputs is None:
                 inputs = allocate((sum(file.num_rows for file in files), *image.shape), image.dtype, scratch)
-            check_shape(image.shape, inputs.shape[1:], where, RESIZE)
+            check_shape(image.shape, inputs.shape[1:], where, RESIZE, RECOLOUR)
             if image.dtype != inputs.dtype:
                 raise DataError(
                     f"images must have 8 bits a channel in all rows, or more in all, got both ({where}). Convert them "

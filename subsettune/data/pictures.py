@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from subsettune.data.columns import ColumnFacts, SourceFacts
-from subsettune.data.images import RESIZE, check_shape, decode, resized, size_of
+from subsettune.data.images import RECOLOUR, RESIZE, check_shape, decode, fitted, size_of
 from subsettune.data.layout import arranged_image
 from subsettune.data.mendable import MendableDataError
 from subsettune.data.raw import Array, Raw
@@ -194,7 +194,7 @@ def _read(found: Pictures, files: Sequence[Path], data: Data, scratch: Path) -> 
     for i, file in enumerate(files):
         where = str(file.relative_to(found.root.parent))
         try:
-            image = resized(decode(file.read_bytes(), where), data.size)
+            image = fitted(decode(file.read_bytes(), where), data)
         except DataError as error:
             damaged.append(str(error))
             continue
@@ -204,6 +204,9 @@ def _read(found: Pictures, files: Sequence[Path], data: Data, scratch: Path) -> 
         image = arranged_image(image, data.layout, where)
         if inputs is None:
             inputs = allocate((len(files), *image.shape), image.dtype, scratch)
+        if len(image.shape) == 3 and len(image) != len(inputs[0]):
+            message = f"pictures must be all grey or all RGB, got {len(inputs[0])} and {len(image)} channels ({where})."
+            raise MendableDataError(f"{message} {RECOLOUR}", {"color": "rgb"})
         check_shape(image.shape, inputs.shape[1:], where, RESIZE)
         if image.dtype != inputs.dtype:
             raise DataError(
