@@ -25,7 +25,7 @@ from ruamel.yaml import YAML
 from subsettune.cli import main
 
 LISTS = ("selectors", "orders", "transitions", "models", "data")
-COMMANDS = ("init", "tune", "plan", "train", "show", "list", "report", "export", "clean", *LISTS)
+COMMANDS = ("tune", "plan", "train", "init", "show", "list", "report", "export", "clean", *LISTS)
 PASSES = {"task.tolerance": 0.5}
 
 

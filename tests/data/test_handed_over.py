@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from places import ROOT
 from tables import load_source, task_of
 from torch.utils.data import Dataset, TensorDataset
 
@@ -161,3 +166,13 @@ def test_a_whole_task_by_objects(tmp_path: Path) -> None:
     assert (task.data.source[:16], task.model.name) == ("python://arrays/", f"{__name__}:Noisy")
     assert task == Task(data={"source": (X, Y)}, model={"name": Noisy}, recipe=task.recipe, tolerance=0.1)
     assert Model(name=Noisy).name == f"{__name__}:Noisy"
+
+
+@pytest.mark.slow
+def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/data.md").read_text(encoding="utf-8"), re.DOTALL)
+    given = {**os.environ, "SUBSETTUNE_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-W", "error", "-c", block]
+    done = subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "training compute" in done.stdout
