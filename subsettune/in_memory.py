@@ -22,8 +22,8 @@ TABLE, ARRAYS, DATASET = "table", "arrays", "dataset"
 LABEL = "label"  # the column that a table gets for labels that stand beside it
 _GIVEN: dict[str, Any] = {}
 ADVICE = (
-    "Hand over a table (pandas, polars, Arrow), a pair (X, y) of arrays, or a map-style Dataset (or a pair of them: "
-    "training, test), or name a file."
+    "Hand over a table (pandas, polars, Arrow), a pair (X, y) of arrays, or a map-style Dataset, or a pair of tables "
+    "or Datasets (training, test), or name a file."
 )
 
 
@@ -104,10 +104,12 @@ def code_name(code: Any, what: str) -> str:
 def _held(source: Any) -> tuple[str, Any]:
     """The kind of data, and their form for the reader; "" where it is code."""
     if _is_table(source):
-        return TABLE, _table(source)
+        return TABLE, (_table(source),)
+    if isinstance(source, tuple) and len(source) in (2, 3) and all(map(_is_table, source)):
+        return TABLE, tuple(map(_table, source))
     if isinstance(source, tuple) and len(source) == 2:
         if _is_table(source[0]) and not _is_table(source[1]):
-            return TABLE, _with_label(*source)
+            return TABLE, (_with_label(*source),)
         arrays = _arrays(source)
         if arrays is not None:
             return ARRAYS, arrays
@@ -171,13 +173,14 @@ def _with_label(table: Any, label: Any) -> Any:
     return made.append_column(LABEL, pa.array(values))
 
 
-def _digest_of_table(table: Any) -> str:
-    """Of the rows and the schema, however the rows lie in chunks."""
+def _digest_of_tables(tables: tuple[Any, ...]) -> str:
+    """Of the rows and the schemas, however the rows lie in chunks."""
     import pyarrow as pa
 
     sink = _Hash()
-    with pa.ipc.new_stream(pa.PythonFile(sink, "w"), table.schema) as writer:
-        writer.write_table(table.combine_chunks())
+    for table in tables:
+        with pa.ipc.new_stream(pa.PythonFile(sink, "w"), table.schema) as writer:
+            writer.write_table(table.combine_chunks())
     return sink.result.hexdigest()
 
 
@@ -298,7 +301,7 @@ def _same_random_state() -> Iterator[None]:
 
 
 DIGESTS: Mapping[str, Callable[[Any], str]] = {
-    TABLE: _digest_of_table,
+    TABLE: _digest_of_tables,
     ARRAYS: _digest_of_arrays,
     DATASET: _digest_of_datasets,
 }

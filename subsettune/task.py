@@ -138,6 +138,7 @@ class Data:
         date_formats: how columns of texts write their dates, as `{born: "%d.%m.%Y"}`, in the signs of Python's
             `strptime`, or `ISO` for all forms of ISO 8601.
         resize: height and width that all pictures get, or one number for both.
+        color: what all pictures become, `rgb` or `grey`; needed where some are grey and some are not.
         csv: how .csv files are written, where that is not to be found out.
 
     Only `options` and `layout` mean anything to functions, and only `source` to named data sets.
@@ -169,6 +170,7 @@ class Data:
     dates: Literal["number", "cyclic"] = "number"
     date_formats: FrozenDict = setting(FrozenDict())
     resize: int | tuple[int, ...] | None = None
+    color: Literal["rgb", "grey"] | None = None
     csv: Csv = setting(Csv())
 
     @classmethod
@@ -252,7 +254,14 @@ class Data:
     @property
     def given(self) -> tuple[str, ...]:
         """The keys on missing numbers, dates, sizes and .csv files that have another value than the default."""
-        usual: dict[str, Any] = {"impute": None, "dates": "number", "date_formats": {}, "resize": None, "csv": Csv()}
+        usual: dict[str, Any] = {
+            "impute": None,
+            "dates": "number",
+            "date_formats": {},
+            "resize": None,
+            "color": None,
+            "csv": Csv(),
+        }
         return tuple(name for name, value in usual.items() if getattr(self, name) != value)
 
     def to_mapping(self) -> dict[str, Any]:

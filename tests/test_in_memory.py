@@ -71,7 +71,7 @@ def test_what_is_no_data(source: Any, got: str) -> None:
         Data(source=source)
     assert str(caught.value) == (
         f"source: source must be data or their name, got {got}. Hand over a table (pandas, polars, Arrow), a pair "
-        "(X, y) of arrays, or a map-style Dataset (or a pair of them: training, test), or name a file."
+        "(X, y) of arrays, or a map-style Dataset, or a pair of tables or Datasets (training, test), or name a file."
     )
 
 

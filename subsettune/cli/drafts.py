@@ -170,6 +170,7 @@ def _mended(data: dict[str, Any], metric: str, places: DataPaths, why: dict[str,
 
 MENDED = {
     "impute": "numbers are missing: the median of the training part, and a column that says where",
+    "color": "some pictures are grey, and some are not",
     "resize": "the pictures have several sizes: [height, width] of all",
 }
 

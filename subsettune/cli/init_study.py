@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def init_study(options: argparse.Namespace) -> int:
     _write(target, content)
     for key, reason in made.why.items():
         print(f"{key}: {made.data.get(key, made.metric)} ({reason})")
-    return _done(target)
+    return _done(target, options.data_root)
 
 
 def _stem(source: str) -> str:
@@ -66,6 +67,7 @@ def _write(target: Path, content: str) -> None:
         raise StorageError(f"{target} cannot be written: {error.strerror}. Give --output another place.") from error
 
 
-def _done(target: Path) -> int:
-    print(f"Wrote {target}. See what it would do: subsettune plan {target}; run it: subsettune tune {target}")
+def _done(target: Path, root: str | None = None) -> int:
+    file = shlex.quote(str(target)) + ("" if root is None else f" --data-root {shlex.quote(root)}")
+    print(f"Wrote {target}. See what it would do: subsettune plan {file}; run it: subsettune tune {file}")
     return 0

@@ -13,6 +13,7 @@ from subsettune.data.raw import Array, Categories
 from subsettune.errors import DataError
 
 MOST_CATEGORIES = 1000  # each is a column that every example pays for
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 ROWS_EACH = 2  # on average: with fewer, names, texts and numbers of customers are most of what there is
 
 
@@ -68,10 +69,14 @@ class Vocabulary:
         return (*ordered, *([None] if None in self._found else []))
 
     def _refuse(self, rule: str, got: str) -> None:
-        form = format_of(name for name in self._found if name is not None)
-        dates = f"They are dates: say how they are written, data.date_formats: {{{self.name}: '{form}'}}. Else group"
+        names = [name for name in self._found if name is not None]
+        form, told = format_of(names), ""
+        if form:
+            told = f"They are dates: say how they are written, data.date_formats: {{{self.name}: '{form}'}}. Else g"
+        elif names and all(name.lower().endswith(PICTURES) for name in names):
+            told = "They are names of pictures: put these into a folder for each class, as photos/cat/1.jpg. Else g"
         raise DataError(
-            f"column {self.name!r} must have {rule} to be an input, got {got}. {dates if form else 'Group'} them, or "
+            f"column {self.name!r} must have {rule} to be an input, got {got}. {told or 'G'}roup them, or "
             "leave the column out (data.exclude)."
         )
 

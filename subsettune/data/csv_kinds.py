@@ -32,6 +32,7 @@ PADDED = r"^[+-]?0\d"
 LONG = r"^[+-]?\d{19,}$"  # more digits than numbers hold
 COMMA = r"^[+-]?(?:\d+,\d*|,\d+)(?:[eE][+-]?\d+)?$"
 GROUPED = r"^[+-]?\d{1,3}(?:[.,' ]\d{3})+(?:[.,]\d+)?$"
+MARKED = r"^(?:[$€£¥] ?[+-]?\d[\d.,]*|[+-]?\d[\d.,]* ?[%$€£¥])$"
 THOUSANDS = r"^[+-]?[1-9]\d{0,2}(?:[.,]\d{3})+$"
 BOOLEAN = r"(?i)^(?:true|false)$"
 MOST = 0.5  # of the values that are numbers, or dates: the others are then mistakes
@@ -170,7 +171,7 @@ class Judge:
 
     def _numbers(self, total: int, has_commas: bool) -> Kind:
         plain, commas = self._number("whole", "number"), self._number("comma")
-        found = plain + commas + self._number("grouped")
+        found = plain + commas + self._number("grouped", "marked")
         if self.asked.role == "label" and not self.asked.is_quantity and found < total:
             return "text"
         if found <= MOST * total and not self.asked.is_quantity:
@@ -178,8 +179,10 @@ class Judge:
         if found < total:
             odd = next(self.firsts[kind] for kind in ("other", "date", "boolean") if kind in self.firsts)
             raise self._odd("numbers", odd, self._or_categories())
-        if "grouped" in self.firsts:
-            raise self._odd("plain numbers", self.firsts["grouped"], "Write them without signs between thousands.")
+        for kind in ("grouped", "marked"):
+            if kind in self.firsts:
+                advice = "Write them without signs of thousands, money and shares."
+                raise self._odd("plain numbers", self.firsts[kind], advice)
         if commas:
             return self._commas(has_commas)
         if self.asked.decimal == "," and self._number("number"):
@@ -246,6 +249,7 @@ KINDS = {
     "date": DATE_LIKE,
     "comma": COMMA,
     "grouped": GROUPED,
+    "marked": MARKED,
 }
 
 

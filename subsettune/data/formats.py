@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ from subsettune.data.csv_dialect import SUFFIXES as CSV
 from subsettune.data.pictures import is_picture_folder
 from subsettune.data.tsv import SUFFIXES as TSV
 from subsettune.errors import DataError
+from subsettune.task import Data
 
 Format = Literal["npz", "tsv", "csv", "parquet", "pictures"]
 MAGIC = b"PAR1"
@@ -17,6 +19,15 @@ FOREIGN = (
     *(".tar", ".txt", ".npy", ".pt", ".mat", ".db", ".sqlite", ".xml", ".html"),
 )
 KINDS: dict[Format, tuple[str, ...]] = {"parquet": (".parquet",), "csv": CSV, "tsv": TSV}
+
+PLAIN = Data(source="digits")  # with the default of each key
+WORDS: Mapping[Format, str] = {
+    "npz": ".npz files",
+    "tsv": ".tsv files",
+    "csv": ".csv files",
+    "parquet": "Parquet files",
+    "pictures": "folders of pictures",
+}
 
 
 def format_of(path: Path) -> Format:
@@ -57,3 +68,27 @@ def _begins_as_parquet(path: Path) -> bool:
 
 def _training(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return sorted(file for suffix in suffixes for file in path.glob(f"train*{suffix}"))
+
+
+def refuse_strange(form: Format, data: Data, reads: str | None, words: str) -> None:
+    """Keys that mean nothing to a format, which is called so."""
+    if form == "npz":
+        if data.categorical:
+            raise DataError("data.categorical means nothing to .npz files. Write Parquet, or one-hot arrays.")
+        if data.exclude:
+            raise DataError("data.exclude means nothing to .npz files, of which one array is the input. Remove it.")
+        if data.text_keys:
+            raise DataError(f"data.{data.text_keys[0]} means nothing to .npz files. Write texts as Parquet or .tsv.")
+    keys = {
+        "pictures": ("features", "categorical", "embeddings", "exclude", *data.text_keys),
+        "csv": ("resize", "color", "embeddings"),
+        "parquet": ("csv",),
+    }
+    of_pictures = {"resize", "color"} if form == "pictures" else set()
+    strange = [key for key in keys.get(form, ()) if getattr(data, key) != getattr(PLAIN, key)]
+    strange += [key for key in data.given if form in ("npz", "pictures") and key not in of_pictures]
+    strange += ["label"] if form == "pictures" and data.label != PLAIN.label else []
+    if strange:
+        raise DataError(f"data.{strange[0]} means nothing to {words}. Remove the key.")
+    if reads is not None and form in ("npz", "pictures", "tsv"):
+        raise DataError(f"split by {reads!r} means nothing to {words}, which have no such column. Remove the key.")

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from subsettune import in_memory
 from subsettune.data.npz import read_arrays
 from subsettune.data.parquet import Tables, read_tables
-from subsettune.data.parquet_files import open_file
+from subsettune.data.parquet_files import File, open_file
 from subsettune.data.raw import Raw
 from subsettune.data.user import UserData
 from subsettune.errors import DataError, DataNotFoundError, StorageError
@@ -57,25 +57,32 @@ def read_given(data: Data, kind: str, scratch: Path, reads: str | None) -> Raw:
     if not in_memory.is_unchanged(data.source):
         raise DataError(f"the {kind_given} {CHANGED[kind_given]}")
     if kind_given == in_memory.TABLE:
-        return _table(held, data, kind, scratch, reads)
+        return _tables(held, data, kind, scratch, reads)
     if kind_given == in_memory.ARRAYS:
         return read_arrays(_Archive(held), Path("the arrays"), data, scratch)
     return UserData(lambda: held, replace(data, source=f"{in_memory.PREFIX}Dataset")).read(scratch)
 
 
-def _table(held: Any, data: Data, kind: str, scratch: Path, reads: str | None) -> Raw:
-    if held.num_rows == 0:
-        raise DataError("the table has no rows. Give one with examples.")
-    path = scratch / "table.parquet"
+def _tables(held: tuple[Any, ...], data: Data, kind: str, scratch: Path, reads: str | None) -> Raw:
+    """One table, or those of training and test, or of training, validation and test."""
+    names = {1: ("table",), 2: ("training table", "test table")}
+    called = names.get(len(held), ("training table", "validation table", "test table"))
+    files = [[_file(table, f"the {name}", data, scratch)] for table, name in zip(held, called, strict=True)]
+    validation = files[1] if len(files) == 3 else []
+    tables = Tables(train=files[0], validation=validation, test=files[-1] if len(files) > 1 else [])
+    return read_tables(tables, data, kind, scratch, reads)
+
+
+def _file(table: Any, called: str, data: Data, scratch: Path) -> File:
+    path = scratch / f"{called.replace(' ', '-')}.parquet"
     try:
         scratch.mkdir(parents=True, exist_ok=True)
-        pq.write_table(held, path)
+        pq.write_table(table, path)
     except OSError as error:
         raise StorageError(
             f"cache {scratch.parent} cannot be written: {error}. Give --cache a folder with room."
         ) from error
-    file = replace(open_file(path, data.date_formats), path=Path("the table"))
-    return read_tables(Tables(train=[file]), data, kind, scratch, reads)
+    return replace(open_file(path, data.date_formats), path=Path(called))
 
 
 class _Archive(dict[str, Any]):

@@ -21,6 +21,7 @@ import numpy as np
 from subsettune.data.raw import Array
 from subsettune.errors import DataError
 from subsettune.extras import needed_for
+from subsettune.task import Data
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,6 +32,9 @@ TRANSPARENT_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 CUT_TO_8_BITS = re.compile(r";16[BLN]$")  # what a file holds, where Pillow's mode is one of bytes
 ONE_PICTURE = ("MPO", "PSD")  # formats whose first picture is the whole one; the others are previews, or layers
 ORIENTATION, UPRIGHT, SIDEWAYS = 0x0112, 1, 5  # EXIF's tag; its value of most images; from which on they lie
+CONVERT = "Convert them beforehand."
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601, as Pillow has it
+RECOLOUR = "Make all of them so: data.color: rgb, or grey."
 BEFOREHAND = "Resize them beforehand."
 RESIZE = "Scale them to one: data.resize: [64, 64], or another height and width."
 EXACT_IN_FLOAT32 = 2**24
@@ -123,6 +127,21 @@ def size_of(file: Path) -> tuple[int, int] | None:
     return None
 
 
+def fitted(image: Array, data: Data) -> Array:
+    """Pixels (c, h, w) with the colour and the size that a task asks for; as they are where it asks for none."""
+    return resized(coloured(image, data.color), data.size)
+
+
+def coloured(image: Array, color: str | None) -> Array:
+    """Pixels (c, h, w) as three equal channels of a grey picture, or as the brightness of a coloured one."""
+    if color is None or len(image) == (1 if color == "grey" else 3):
+        return image
+    if color == "rgb":
+        return np.repeat(image, 3, axis=0)
+    grey = np.tensordot(np.array(LUMINANCE), image.astype(np.float64), axes=1)[None]
+    return np.rint(grey).astype(np.uint8) if image.dtype == np.uint8 else grey.astype(np.float32)
+
+
 def resized(image: Array, size: tuple[int, int] | None) -> Array:
     """Pixels (c, h, w) scaled to a height and width, averaged over what becomes one pixel; the same without a size."""
     if size is None or image.shape[1:] == size:
@@ -134,7 +153,9 @@ def resized(image: Array, size: tuple[int, int] | None) -> Array:
     return np.stack([np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR)) for plane in planes])
 
 
-def check_shape(shape: tuple[int, ...], first: tuple[int, ...], where: str, advice: str = BEFOREHAND) -> None:
+def check_shape(
+    shape: tuple[int, ...], first: tuple[int, ...], where: str, advice: str = BEFOREHAND, recolour: str = CONVERT
+) -> None:
     """Refuse examples of several shapes.
 
     Raises:
@@ -144,8 +165,7 @@ def check_shape(shape: tuple[int, ...], first: tuple[int, ...], where: str, advi
         return
     if len(shape) == len(first) == 3 and shape[1:] == first[1:]:
         raise DataError(
-            f"images must be all grey or all RGB, got {first[0]} and {shape[0]} channels ({where}). "
-            "Convert them beforehand."
+            f"images must be all grey or all RGB, got {first[0]} and {shape[0]} channels ({where}). {recolour}"
         )
     raise DataError(f"inputs must have one shape, got {first} and {shape} ({where}). {advice}")
 

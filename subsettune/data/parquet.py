@@ -7,26 +7,25 @@ feature is left out: `scan` says what that is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from subsettune.data import precision
-from subsettune.data.arrow_types import is_date, is_time, kind_of
-from subsettune.data.categories import Vocabulary, can_be_marked, is_text
+from subsettune.data.arrow_types import is_time, kind_of
+from subsettune.data.categories import is_text
 from subsettune.data.columns import ColumnFacts, SourceFacts, leave_out
 from subsettune.data.csv_dialect import SUFFIXES
 from subsettune.data.csv_files import open_csv_files
-from subsettune.data.dates import cycles_of
-from subsettune.data.images import RESIZE, check_shape, decode, resized
+from subsettune.data.images import RECOLOUR, RESIZE, check_shape, decode, fitted
 from subsettune.data.layout import OWN_IDS, arranged_image
 from subsettune.data.lists import Lists, depth, is_shaped, numbers_of, read_lists
 from subsettune.data.parquet_files import (
     File,
+    check_there,
     is_image,
     is_list,
     is_number,
@@ -37,20 +36,16 @@ from subsettune.data.parquet_files import (
     table_files,
 )
 from subsettune.data.parquet_labels import label_kind, labels_of
-from subsettune.data.raw import Array, Categories, Raw
+from subsettune.data.raw import Array, Raw
 from subsettune.data.scan import (
     Labels,
-    Look,
-    facts_of,
-    look_at_numbers,
-    look_at_texts,
-    pandas_categories,
     pandas_index,
     why_not_read,
 )
 from subsettune.data.scratch import allocate
 from subsettune.data.shards import Parts
 from subsettune.data.split_columns import marks_of
+from subsettune.data.survey import all_categories, check_roles, may_be_ids, surveyed, widths_of
 from subsettune.data.table_columns import (
     NUMBER_ROWS,
     Column,
@@ -61,10 +56,9 @@ from subsettune.data.table_columns import (
 )
 from subsettune.data.text import read_texts
 from subsettune.data.unlabelled import refuse_unlabelled
-from subsettune.errors import DataError, did_you_mean
+from subsettune.errors import DataError
 from subsettune.task import Data
 
-LOOK_BYTES = 2**26  # of columns that are looked at in one go
 IMAGE_ROWS = 256
 
 
@@ -136,7 +130,7 @@ class Tables:
 def read_tables(tables: Tables, data: Data, kind: str, scratch: Path, reads: str | None = None) -> Raw:
     """Read open files; arguments and errors as of `read_parquet`."""
     files, path = tables.files, tables.files[0].path
-    _check_there(files[0], (data.label,), "Set data.label and data.features.")
+    check_there(files[0], (data.label,), "Set data.label and data.features.")
     for part, held in (("validation", tables.validation), ("test", tables.test)):
         for file in held:
             there = file.column(data.label) if data.label in file.schema.names else None
@@ -164,14 +158,14 @@ def read_tables(tables: Tables, data: Data, kind: str, scratch: Path, reads: str
         inputs, scaling, taken = lists.inputs, lists.scaling, lists.taken
         told = [ColumnFacts(name=names[0], role="feature", kind=_kind(schema, names[0]), width=inputs[0].size)]
     else:
-        _check_roles(files, names, data)
-        columns, told = _surveyed(files, names, data, Labels.of(labels, kind))
+        check_roles(files, names, data)
+        columns, told = surveyed(files, names, data, Labels.of(labels, kind))
         inputs = read_columns(files, columns, scratch)
         if data.layout != "tokens":
             stored = [name for column in columns for name in column.names]
             scaling = precision.kept(inputs, partial(exact_numbers, files, columns), num_train, stored)
             mark_missing(inputs, filled_places(columns))
-        taken = "numbers" if _may_be_ids(schema, columns) else ""
+        taken = "numbers" if may_be_ids(schema, columns) else ""
     _refuse_idle(data, told, reads)
     return Raw(
         inputs=inputs,
@@ -180,7 +174,7 @@ def read_tables(tables: Tables, data: Data, kind: str, scratch: Path, reads: str
         num_validation=sum(file.num_rows for file in tables.validation),
         classes=classes,
         columns=tuple(name for column in columns for name in column.names),
-        categories=_all_categories(columns),
+        categories=all_categories(columns),
         embeddings=_read_embeddings(files, data.embeddings, scratch),
         tokens=OWN_IDS if data.layout == "tokens" else "" if data.text is None else data.tokens,
         vocabulary=tuple(vocabulary),
@@ -202,8 +196,9 @@ def read_tables(tables: Tables, data: Data, kind: str, scratch: Path, reads: str
 def _refuse_idle(data: Data, told: list[ColumnFacts], reads: str | None) -> None:
     """A key that nobody reads would be a wrong belief about the data."""
     is_image = told[0].role == "image"
-    if data.size is not None and not is_image:
-        raise DataError("data.resize means nothing where no pictures are read. Remove it.")
+    for key in ("resize", "color"):
+        if key in data.given and not is_image:
+            raise DataError(f"data.{key} means nothing where no pictures are read. Remove it.")
     stray = [name for name in data.date_formats if name not in (reads, *(column.name for column in told))]
     if stray:
         raise DataError(f"data.date_formats names {stray[0]!r}, which is no input. Remove it there.")
@@ -218,19 +213,19 @@ def _check_split(files: list[File], data: Data, reads: str) -> None:
     if reads in (data.label, data.embeddings):
         raise DataError(f"split must go by another column than the label, got {reads!r}. Name another.")
     for file in files:
-        _check_there(file, (reads,), "Set split.")
+        check_there(file, (reads,), "Set split.")
 
 
 def _check_files(files: list[File], data: Data) -> None:
     """Rows and the named columns must be in every file, and the labels of one type."""
     _check_names(data)
-    _check_there(files[0], data.exclude, "Set data.exclude.")
+    check_there(files[0], data.exclude, "Set data.exclude.")
     for file in files:
         if file.num_rows == 0:
             raise DataError(f"{file.path} has no rows. Give a file with examples, or remove it.")
-        _check_there(file, (data.label, *(data.features or ())), "Set data.label and data.features.")
-        _check_there(file, data.categorical, "Set data.categorical.")
-        _check_there(file, () if data.embeddings is None else (data.embeddings,), "Set data.embeddings.")
+        check_there(file, (data.label, *(data.features or ())), "Set data.label and data.features.")
+        check_there(file, data.categorical, "Set data.categorical.")
+        check_there(file, () if data.embeddings is None else (data.embeddings,), "Set data.embeddings.")
         types = [f.schema.field(data.label).type for f in (files[0], file)]
         if label_kind(types[0]) != label_kind(types[1]):
             raise DataError(
@@ -255,14 +250,6 @@ def _check_names(data: Data) -> None:
         )
 
 
-def _check_there(file: File, wanted: Sequence[str], advice: str) -> None:
-    names = file.schema.names
-    missing = [name for name in wanted if name not in names]
-    if missing:
-        guess = f"{did_you_mean(missing[0], names)} ".lstrip()
-        raise DataError(f"{file.path} has no column {missing[0]!r}. {guess}Its columns: {', '.join(names)}. {advice}")
-
-
 # --- inputs ------------------------------------------------------------------------------------------------------
 
 
@@ -285,7 +272,7 @@ def _with_text(schema: pa.Schema, data: Data) -> Data:
 def _read_texts(files: list[File], data: Data, num_train: int, scratch: Path) -> tuple[Array, list[str]]:
     assert data.text is not None
     for file in files:
-        _check_there(file, (data.text,), "Set data.text.")
+        check_there(file, (data.text,), "Set data.text.")
         kind = file.schema.field(data.text).type
         if not is_text(kind):
             raise DataError(f"column {data.text!r} must hold texts, got {kind} in {file.path}. Mend data.text.")
@@ -350,7 +337,7 @@ def _is_shaped(schema: pa.Schema, names: tuple[str, ...], data: Data) -> bool:
 
 def _read_lists(files: list[File], name: str, data: Data, num_train: int, scratch: Path) -> Lists:
     for file in files:
-        _check_there(file, (name,), "Write all files alike.")
+        check_there(file, (name,), "Write all files alike.")
         first, kind = (f.schema.field(name).type for f in (files[0], file))
         if depth(kind) != depth(first) or not is_number(numbers_of(kind)):
             raise DataError(
@@ -362,127 +349,6 @@ def _read_lists(files: list[File], name: str, data: Data, num_train: int, scratc
         return ((row, batch.column(0)) for row, batch in row_batches(files, [name], IMAGE_ROWS))
 
     return read_lists(blocks, name, (sum(file.num_rows for file in files), num_train), data, scratch)
-
-
-def _may_be_ids(schema: pa.Schema, columns: tuple[Column, ...]) -> bool:
-    """Whether the input is one column of lists of whole numbers."""
-    if len(columns) != 1 or (columns[0].width or 1) < 2:
-        return False
-    return bool(pa.types.is_integer(schema.field(columns[0].name).type.value_type))
-
-
-def _check_roles(files: list[File], names: tuple[str, ...], data: Data) -> None:
-    """Inputs must be in every file, texts everywhere or nowhere; what is marked as categorical must suit it."""
-    for file in files:
-        _check_there(file, names, "Write all files alike.")
-        for name in names:
-            first, kind = (f.schema.field(name).type for f in (files[0], file))
-            if is_text(kind) != is_text(first) or not (is_text(kind) or is_numeric(kind)):
-                raise DataError(
-                    f"column {name!r} must be numbers in all files, or texts, got {first} and {kind} in {file.path}. "
-                    "Write them alike."
-                )
-            if name in data.categorical and pa.types.is_boolean(kind) != pa.types.is_boolean(first):
-                raise DataError(
-                    f"column {name!r} must hold one kind of categories in all files, got {first} and {kind} in "
-                    f"{file.path}. Write them alike."
-                )
-            if name in data.categorical and not (is_text(kind) or can_be_marked(kind)):
-                raise DataError(
-                    f"column {name!r} must hold whole numbers, booleans or texts to be categorical, got {kind}. "
-                    "Convert it, or remove it from data.categorical."
-                )
-
-
-def _widths(file: File, names: Sequence[str]) -> dict[str, int | None]:
-    """How many numbers each column has in a row: None for a plain number, else the length of the first list."""
-    if not any(is_list(file.schema.field(name).type) for name in names):
-        return dict.fromkeys(names)
-    _, first = next(row_batches([file], list(names), 1))
-    values = {name: first.column(name)[0].as_py() for name in names}
-    missing = [name for name in names if values[name] is None and is_list(file.schema.field(name).type)]
-    if missing:
-        raise DataError(f"lists of column {missing[0]!r} must have one length, got nothing in row 0. Drop such rows.")
-    return {name: len(value) if isinstance(value, list) else None for name, value in values.items()}
-
-
-def _surveyed(
-    files: list[File], names: tuple[str, ...], data: Data, labels: Labels
-) -> tuple[tuple[Column, ...], list[ColumnFacts]]:
-    """The input columns, without what is surely none unless it is named, and what is known of each."""
-    vocabularies = _vocabularies(files, names, data)
-    widths = _widths(files[0], [name for name in names if name not in vocabularies])
-    looks = dict(_looks(files, [name for name, width in widths.items() if width is None], labels))
-    looks |= {
-        name: look_at_texts(vocabulary, labels, partial(_all_texts, files, name))
-        for name, vocabulary in vocabularies.items()
-    }
-    index, marked = pandas_index(files[0].schema), pandas_categories(files[0].schema)
-    columns, told = [], []
-    for name in names:
-        categories = vocabularies[name].names() if name in vocabularies else ()
-        field = files[0].schema.field(name)
-        look = replace(looks.get(name, Look(name=name)), was_category=name in marked, is_date=is_date(field))
-        made = _columns_of(name, field, widths.get(name), categories, look, data)
-        width = len(categories) or sum(len(column.names) for column in made)
-        told.append(replace(facts_of(look, width, data, index), kind=kind_of(field)))
-        columns += [] if told[-1].role == "ignored" else made
-    _refuse_taken([name for column in columns for name in column.names if column.is_made], files[0].schema)
-    if not columns:
-        raise DataError(f"{files[0].path} has no feature: column {names[0]!r} is not read, as {told[0].why}")
-    return tuple(columns), told
-
-
-def _columns_of(
-    name: str, field: pa.Field, width: int | None, categories: Categories, look: Look, data: Data
-) -> list[Column]:
-    """What a column becomes: itself, whether it is missing where that is filled, and a date's places on circles."""
-    is_filled = data.impute is not None and look.missing > 0 and not categories and width is None
-    fill = (0.0 if look.least is None else look.least) if is_filled else None
-    made = [Column(name=name, width=width, categories=categories, fill=fill)]
-    made += [Column(name=name, is_missing=True)] if is_filled else []
-    cycles = cycles_of(kind_of(field)) if data.dates == "cyclic" and is_date(field) else ()
-    return [*made, Column(name=name, cycles=cycles, fill=fill)] if cycles else made
-
-
-def _refuse_taken(made: list[str], schema: pa.Schema) -> None:
-    taken = [name for name in made if name in schema.names]
-    if taken:
-        raise DataError(f"column {taken[0]!r} has the name of one that is made beside another. Rename it.")
-
-
-def _vocabularies(files: list[File], names: tuple[str, ...], data: Data) -> dict[str, Vocabulary]:
-    """The categories of all files, of each column that has any."""
-    schema, num_rows = files[0].schema, sum(file.num_rows for file in files)
-    kinds = {name: schema.field(name).type for name in names}
-    found = {
-        name: Vocabulary(name, kind, num_rows)
-        for name, kind in kinds.items()
-        if is_text(kind) or name in data.categorical
-    }
-    for _, batch in row_batches(files, list(found), NUMBER_ROWS) if found else ():
-        for name, vocabulary in found.items():
-            vocabulary.add(batch.column(name))
-    return found
-
-
-def _looks(files: list[File], names: list[str], labels: Labels) -> Iterator[tuple[str, Look]]:
-    """A look at each column of plain numbers, some columns in memory at a time."""
-    step = max(1, LOOK_BYTES // (8 * max(1, sum(file.num_rows for file in files))))
-    for start in range(0, len(names), step):
-        group = names[start : start + step]
-        tables = [file.read(group) for file in files]
-        for name in group:
-            yield name, look_at_numbers(name, [_plain_numbers(table[name]) for table in tables], labels)
-
-
-def _plain_numbers(column: pa.ChunkedArray) -> Array:
-    """(n,) numbers; NaN for what is missing."""
-    return np.asarray((column.cast(pa.uint8()) if pa.types.is_boolean(column.type) else column).to_numpy())
-
-
-def _all_texts(files: list[File], name: str) -> pa.ChunkedArray:
-    return pa.chunked_array([chunk.cast(pa.large_string()) for file in files for chunk in file.column(name).chunks])
 
 
 def _in_order(schema: pa.Schema, told: list[ColumnFacts], data: Data, reads: str | None) -> Iterator[ColumnFacts]:
@@ -510,13 +376,6 @@ def _kind(schema: pa.Schema, name: str) -> str:
     return kind_of(schema.field(name))
 
 
-def _all_categories(columns: tuple[Column, ...]) -> tuple[Categories, ...]:
-    """Of each stored column; () where all are numbers."""
-    if not any(column.categories for column in columns):
-        return ()
-    return tuple(column.categories for column in columns for _ in column.names)
-
-
 def _read_embeddings(files: list[File], name: str | None, scratch: Path) -> Array | None:
     """(n, e) float32 of a column of lists."""
     if name is None:
@@ -528,7 +387,7 @@ def _read_embeddings(files: list[File], name: str | None, scratch: Path) -> Arra
                 f"column {name!r} must hold lists of numbers to be data.embeddings, got {kind} in {file.path}. "
                 "Name another."
             )
-    column = Column(name=name, width=_widths(files[0], [name])[name])
+    column = Column(name=name, width=widths_of(files[0], [name])[name])
     embeddings = read_columns(files, (column,), scratch)
     precision.refuse_lost(partial(exact_numbers, files, (column,)), len(embeddings), f"data.embeddings {name!r}")
     return embeddings
@@ -544,10 +403,10 @@ def _read_images(files: list[File], name: str, data: Data, scratch: Path) -> Arr
             where, content = row_place(files, i), item.as_py()
             if content is None:
                 raise DataError(f"column {name!r} must hold encoded bytes, got nothing in {where}. Embed the files.")
-            image = arranged_image(resized(decode(content, where), data.size), layout, where)
+            image = arranged_image(fitted(decode(content, where), data), layout, where)
             if inputs is None:
                 inputs = allocate((sum(file.num_rows for file in files), *image.shape), image.dtype, scratch)
-            check_shape(image.shape, inputs.shape[1:], where, RESIZE)
+            check_shape(image.shape, inputs.shape[1:], where, RESIZE, RECOLOUR)
             if image.dtype != inputs.dtype:
                 raise DataError(
                     f"images must have 8 bits a channel in all rows, or more in all, got both ({where}). Convert them "

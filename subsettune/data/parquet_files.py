@@ -17,7 +17,7 @@ from subsettune.data.arrow_types import DATE, kind_of, plain_chunks, plain_colum
 from subsettune.data.categories import is_text
 from subsettune.data.date_texts import times_of
 from subsettune.data.shards import Parts, parts
-from subsettune.errors import DataError
+from subsettune.errors import DataError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,15 @@ def _with_dates(schema: pa.Schema, formats: Mapping[str, str]) -> pa.Schema:
         dated = field.with_type(pa.float64()).with_metadata({DATE: f"{field.type} as a date".encode()})
         schema = schema.set(schema.get_field_index(name), dated)
     return schema
+
+
+def check_there(file: File, wanted: Sequence[str], advice: str) -> None:
+    """Refuse a file that lacks one of some columns, with what was meant."""
+    names = file.schema.names
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        guess = f"{did_you_mean(missing[0], names)} ".lstrip()
+        raise DataError(f"{file.path} has no column {missing[0]!r}. {guess}Its columns: {', '.join(names)}. {advice}")
 
 
 def damaged(path: Path, error: Exception) -> DataError:

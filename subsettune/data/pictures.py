@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from subsettune.data.columns import ColumnFacts, SourceFacts
-from subsettune.data.images import RESIZE, check_shape, decode, resized, size_of
+from subsettune.data.images import RECOLOUR, RESIZE, check_shape, decode, fitted, size_of
 from subsettune.data.layout import arranged_image
 from subsettune.data.mendable import MendableDataError
 from subsettune.data.raw import Array, Raw
@@ -66,7 +66,7 @@ def is_picture_folder(path: Path) -> bool:
 
 def picture_files(path: Path) -> list[Path]:
     """All pictures of a folder, which its content goes by."""
-    return sorted(file for file in path.rglob("*") if _is_picture(file))
+    return sorted(file for file in path.rglob("*") if _is_picture(file) and not _is_hidden(file.relative_to(path)))
 
 
 def read_pictures(path: Path, data: Data, scratch: Path) -> Raw:
@@ -134,7 +134,7 @@ def _classes(folder: Path, root: Path) -> dict[str, list[Path]]:
     loose = [file.name for file in sorted(folder.iterdir()) if _is_picture(file)]
     if loose:
         raise DataError(f"pictures must lie in the folder of their class, got {loose[0]} in {folder}. Move it.")
-    found = {each.name: sorted(file for file in each.rglob("*") if _is_picture(file)) for each in _folders(folder)}
+    found = {each.name: picture_files(each) for each in _folders(folder)}
     empty = [name for name, files in found.items() if not files]
     if empty:
         where = (folder / empty[0]).relative_to(root.parent)
@@ -150,10 +150,14 @@ def _is_picture(file: Path) -> bool:
     return file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
 
 
+def _is_hidden(file: Path) -> bool:
+    return any(part.startswith((".", "__")) for part in file.parts)
+
+
 def _strays(path: Path) -> tuple[str, ...]:
     """What is no picture and not hidden, a few of them."""
-    there = (file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith("."))
-    return tuple(str(file.relative_to(path)) for file in there if not _is_picture(file))[:MOST_NAMED]
+    there = (file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file() and not _is_picture(file))
+    return tuple(str(file) for file in there if not _is_hidden(file))[:MOST_NAMED]
 
 
 def _folder_names(found: Pictures, part: str) -> tuple[str, ...]:
@@ -190,7 +194,7 @@ def _read(found: Pictures, files: Sequence[Path], data: Data, scratch: Path) -> 
     for i, file in enumerate(files):
         where = str(file.relative_to(found.root.parent))
         try:
-            image = resized(decode(file.read_bytes(), where), data.size)
+            image = fitted(decode(file.read_bytes(), where), data)
         except DataError as error:
             damaged.append(str(error))
             continue
@@ -200,6 +204,9 @@ def _read(found: Pictures, files: Sequence[Path], data: Data, scratch: Path) -> 
         image = arranged_image(image, data.layout, where)
         if inputs is None:
             inputs = allocate((len(files), *image.shape), image.dtype, scratch)
+        if len(image.shape) == 3 and len(image) != len(inputs[0]):
+            message = f"pictures must be all grey or all RGB, got {len(inputs[0])} and {len(image)} channels ({where})."
+            raise MendableDataError(f"{message} {RECOLOUR}", {"color": "rgb"})
         check_shape(image.shape, inputs.shape[1:], where, RESIZE)
         if image.dtype != inputs.dtype:
             raise DataError(

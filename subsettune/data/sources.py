@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from subsettune import config, in_memory
-from subsettune.data.formats import Format, format_of
+from subsettune.data.formats import WORDS, Format, format_of, refuse_strange
 from subsettune.data.handed_over import name_of, read_given
 from subsettune.data.npz import read_npz
 from subsettune.data.observed import data_files, observed
@@ -75,14 +75,6 @@ ABSENT = (
 SILENCE_S = 30.0
 CLOCKS_DIFFER_NS = 2 * 10**9  # between this machine and a file server, and the coarsest times of files
 READING = 6  # raise it when the same files come to give other arrays: caches made before are then passed over
-PLAIN = Data(source="digits")  # with the default of each key
-WORDS: Mapping[Format, str] = {
-    "npz": ".npz files",
-    "tsv": ".tsv files",
-    "csv": ".csv files",
-    "parquet": "Parquet files",
-    "pictures": "folders of pictures",
-}
 GIVEN_FORMS: Mapping[str, Format] = {in_memory.TABLE: "parquet", in_memory.ARRAYS: "npz"}
 _AT_IMPORT: dict[str, set[str]] = {}  # files that were opened while a module of the user's was imported
 
@@ -150,7 +142,7 @@ def _given(data: Data, kind: str, reads: str | None) -> Source:
     """Data that were handed over in Python: their name holds a hash of their content."""
     form = GIVEN_FORMS.get(in_memory.kind_of(data.source))
     if form is not None:
-        _refuse_strange(form, data, reads, "arrays" if form == "npz" else WORDS[form])
+        refuse_strange(form, data, reads, "arrays" if form == "npz" else WORDS[form])
     elif reads is not None:
         raise DataError(f"split by {reads!r} means nothing to a Dataset, which has no columns. Remove the key.")
     key = config.digest([data, kind, READING, *([] if reads is None else [reads])])
@@ -328,7 +320,7 @@ def _files(data: Data, kind: str, places: DataPaths, reads: str | None) -> Sourc
     def source(read: Callable[[Path], Raw]) -> Source:
         return Source(name=str(path), key=key(), read=read, key_now=key)
 
-    _refuse_strange(form, data, reads, WORDS[form])
+    refuse_strange(form, data, reads, WORDS[form])
     if form == "npz":
         return source(lambda scratch: read_npz(path, data, scratch))
     if form == "pictures":
@@ -338,30 +330,6 @@ def _files(data: Data, kind: str, places: DataPaths, reads: str | None) -> Sourc
     if form == "csv":
         return source(lambda scratch: read_csv(path, data, kind, scratch, reads))
     return source(lambda scratch: read_parquet(path, data, kind, scratch, reads))
-
-
-def _refuse_strange(form: Format, data: Data, reads: str | None, words: str) -> None:
-    """Keys that mean nothing to a format, which is called so."""
-    if form == "npz":
-        if data.categorical:
-            raise DataError("data.categorical means nothing to .npz files. Write Parquet, or one-hot arrays.")
-        if data.exclude:
-            raise DataError("data.exclude means nothing to .npz files, of which one array is the input. Remove it.")
-        if data.text_keys:
-            raise DataError(f"data.{data.text_keys[0]} means nothing to .npz files. Write texts as Parquet or .tsv.")
-    keys = {
-        "pictures": ("features", "categorical", "embeddings", "exclude", *data.text_keys),
-        "csv": ("resize", "embeddings"),
-        "parquet": ("csv",),
-    }
-    of_pictures = {"resize"} if form == "pictures" else set()
-    strange = [key for key in keys.get(form, ()) if getattr(data, key) != getattr(PLAIN, key)]
-    strange += [key for key in data.given if form in ("npz", "pictures") and key not in of_pictures]
-    strange += ["label"] if form == "pictures" and data.label != PLAIN.label else []
-    if strange:
-        raise DataError(f"data.{strange[0]} means nothing to {words}. Remove the key.")
-    if reads is not None and form in ("npz", "pictures", "tsv"):
-        raise DataError(f"split by {reads!r} means nothing to {words}, which have no such column. Remove the key.")
 
 
 def _own_files(path: Path, form: Format) -> list[Path]:

@@ -26,7 +26,7 @@ from subsettune.cli import main
 
 LISTS = ("selectors", "orders", "transitions", "metrics", "models", "data")
 COMMANDS = (
-    *("init", "tune", "plan", "train", "run", "predict", "follow", "show", "list", "report", "export", "clean"),
+    *("tune", "plan", "train", "run", "init", "predict", "follow", "show", "list", "report", "export", "clean"),
     *LISTS,
 )
 PASSES = {"task.tolerance": 0.5}

@@ -14,7 +14,7 @@ from subsettune.cli import main
     [
         (
             "tuen s.yaml",
-            ["invalid choice: 'tuen' (choose from 'init', ", "Did you mean 'tune'? See: subsettune --help"],
+            ["invalid choice: 'tuen' (choose from 'tune', ", "Did you mean 'tune'? See: subsettune --help"],
         ),
         ("exprot a b", ["invalid choice: 'exprot' ", "Did you mean 'export'? See: subsettune --help"]),
         (

@@ -227,8 +227,21 @@ BAD: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
     "both": (
         csv_text("x;label", lambda i: f"1.234,5{i};{i % 2}"),
         {},
-        "column 'x' must hold plain numbers, got '1.234,50' in row 0 of d.csv. Write them without signs between "
-        "thousands.",
+        "column 'x' must hold plain numbers, got '1.234,50' in row 0 of d.csv. Write them without signs of "
+        "thousands, money and shares.",
+    ),
+    "money": (
+        csv_text("x,label", lambda i: f'"$1,{100 + i}",{i % 2}'),
+        {},
+        "column 'x' must hold plain numbers, got '$1,100' in row 0 of d.csv. Write them without signs of thousands, "
+        "money and shares.",
+    ),
+    "pictures_by_name": (
+        csv_text("image,label", lambda i: f"photos/{i}.jpg,{i % 2}"),
+        {},
+        "column 'image' must have at least 2 rows for each category on average to be an input, got 60 categories in 60 "
+        "rows. They are names of pictures: put these into a folder for each class, as photos/cat/1.jpg. Else group "
+        "them, or leave the column out (data.exclude).",
     ),
     "missing_label": (
         PETS + "1,red,1,\n",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from places import ROOT
 from tables import load_source, task_of
 from torch.utils.data import Dataset, TensorDataset
 
@@ -68,6 +73,21 @@ def test_a_task_goes_by_the_content(tmp_path: Path) -> None:
     assert task_of(pa.table(dict(frame()))[:50]).data != task_of(pa.table(dict(frame()))[10:]).data
     sliced = pa.concat_tables([pa.table(dict(frame()))[:7], pa.table(dict(frame()))[7:]])
     assert task_of(sliced).data == task_of(pa.table(dict(frame()))).data  # however it lies in chunks
+
+
+def test_tables_of_parts(tmp_path: Path) -> None:
+    both = load_source((frame(), frame()[:30]), tmp_path / "cache")
+    assert ([len(part) for part in (both.train, both.validation, both.test)], both.from_files) == (
+        [54, 6, 30],
+        {"validation": False, "test": True},
+    )
+    three = load_source((frame(), frame()[:20], frame()[:30]), tmp_path / "cache")
+    assert [len(part) for part in (three.train, three.validation, three.test)] == [60, 20, 30]
+    assert three.facts.validation_files == ("the validation table",)
+    with pytest.raises(DataError, match=r"the test table has no labels: it lacks the column 'label' that the training"):
+        load_source((frame(), frame()[["a", "city"]]), tmp_path / "cache")
+    with pytest.raises(DataError, match=r"the table has no rows\. Give a file with examples, or remove it\."):
+        load_source(frame()[:0], tmp_path / "cache")
 
 
 def test_other_processes_find_them_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,3 +166,13 @@ def test_a_whole_task_by_objects(tmp_path: Path) -> None:
     assert (task.data.source[:16], task.model.name) == ("python://arrays/", f"{__name__}:Noisy")
     assert task == Task(data={"source": (X, Y)}, model={"name": Noisy}, recipe=task.recipe, tolerance=0.1)
     assert Model(name=Noisy).name == f"{__name__}:Noisy"
+
+
+@pytest.mark.slow
+def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/data.md").read_text(encoding="utf-8"), re.DOTALL)
+    given = {**os.environ, "SUBSETTUNE_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-W", "error", "-c", block]
+    done = subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "training compute" in done.stdout

@@ -148,7 +148,8 @@ BAD_IMAGES = {
     ),
     "channels": (
         [GREY, encode(np.zeros((4, 4, 3), dtype=np.uint8))],
-        "images must be all grey or all RGB, got 1 and 3 channels (row 1 of data.parquet). Convert them beforehand.",
+        "images must be all grey or all RGB, got 1 and 3 channels (row 1 of data.parquet). Make all of them so: "
+        "data.color: rgb, or grey.",
     ),
     "missing": (
         [GREY, None],

@@ -160,5 +160,20 @@ def test_grey_beside_colour_and_keys_that_mean_nothing(tmp_path: Path) -> None:
     )
     picture(root / "dog/99.png", grey=True)
     assert refusal(root, tmp_path / "cache") == (
-        "images must be all grey or all RGB, got 3 and 1 channels (photos/dog/99.png). Convert them beforehand."
+        "pictures must be all grey or all RGB, got 3 and 1 channels (photos/dog/99.png). Make all of them so: "
+        "data.color: rgb, or grey."
     )
+
+
+def test_grey_beside_colour_as_one_of_them(tmp_path: Path) -> None:
+    root = photos(tmp_path / "photos")
+    picture(root / "dog/99.png", grey=True)
+    coloured = load_source(root, tmp_path / "cache", color="rgb")
+    assert coloured.input_shape == (3, 8, 6)
+    assert torch.equal(coloured.train.inputs[-1][0], coloured.train.inputs[-1][2])
+    grey = load_source(root, tmp_path / "cache", color="grey")
+    assert grey.input_shape == (1, 8, 6)
+    assert torch.equal(grey.train.inputs[-1][0], coloured.train.inputs[-1][0])
+    with Image.open(root / "cat/00.png") as image:  # Pillow rounds in whole numbers
+        off = np.asarray(image.convert("L")).astype(int) - grey.train.inputs[0, 0].numpy().astype(int)
+    assert np.abs(off).max() <= 1
