@@ -384,7 +384,7 @@ def test_clean_removes_cached_data_and_references(run: Run, tmp_path: Path) -> N
     [
         ("selectors", ["random", "stratified", "kcenter", "package.module:Class"]),
         ("orders", ["uniform", "rs2", "infobatch", "sift", "selective_backprop", "package.module:Class"]),
-        ("metrics", ["accuracy", "roc_auc", "subset_accuracy", "rmse", "package.module:function"]),
+        ("metrics", ["accuracy", "roc_auc", "log_loss", "mse", "r2", "package.module:function"]),
         ("transitions", ["keep", "reset_optimizer", "shrink_perturb", "prune", "package.module:Class"]),
         ("models", ["mlp", "cnn", "resnet18", "package.module:function"]),
         ("data", ["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "PATH.npz", "package.module:function"]),

@@ -54,6 +54,8 @@ def facts(task: Task, places: DataPaths | None = None, fingerprint: str | None =
 
 def check_own_code(task: Task, recipe: Recipe, data: TaskData) -> tuple[str, ...]:
     """As `own_code.check`; where a network does not fit, what an example was taken for is told."""
+    if task.loss is not None:
+        goal_check.check(task, data)  # what a loss gives is told before what updates with it do
     with _guess_told(task, data):
         return own_code.check(task, recipe, data)
 

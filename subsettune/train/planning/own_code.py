@@ -1,4 +1,6 @@
-"""Networks and optimizers of a user's own, tried before anything is trained: runs must be independent of each other.
+"""Networks, optimizers, losses and augmentations of a user's own, tried before anything is trained.
+
+Runs must be independent of each other.
 
 A study compares runs that differ in their seed alone, and its evidence is their spread. So the same seed must give the
 same run whatever ran before in the process, and another seed another one. Code that keeps something between its calls
@@ -29,7 +31,7 @@ from torch import Tensor, nn
 from subsettune import config, models, plugins
 from subsettune.data import TaskData
 from subsettune.errors import ModelError, SubsettuneError
-from subsettune.registry import MODELS, OPTIMIZERS
+from subsettune.registry import AUGMENTS, LOSSES, MODELS, OPTIMIZERS, Registry
 from subsettune.task import Recipe, Task
 from subsettune.train.learner import Learner
 from subsettune.train.randomness import capture, isolated, preserved, restore
@@ -49,7 +51,7 @@ _TOLD: set[_Key] = set()  # task, data, and sentence
 
 
 def check(task: Task, recipe: Recipe, data: TaskData) -> tuple[str, ...]:
-    """Try a user's own network and optimizer; nothing is done where both are built in, or were tried before.
+    """Try a user's own network, optimizer, loss and augmentation; nothing is done where all are ours, or were tried.
 
     Args:
         task: whose network.
@@ -69,11 +71,12 @@ def check(task: Task, recipe: Recipe, data: TaskData) -> tuple[str, ...]:
     key = _key(task, recipe, data)
     if key not in _NOTICES:
         with preserved():
-            notices = _try_model(task, data)
+            is_ours = MODELS.code_of(task.model.name) is None and OPTIMIZERS.code_of(recipe.optimizer) is None
+            notices = () if is_ours else _try_model(task, data)
             _try_training(task, recipe, data)
         if not goes_on(task, recipe, data):
             notices += (
-                f"model {task.model.name!r} or optimizer {recipe.optimizer!r} keeps something that its state_dict "
+                f"{_what(task, recipe)} keeps something that its state_dict "
                 "leaves out: a run that is interrupted begins again, for it would end with other numbers from a "
                 "checkpoint. Keep it in a buffer of the network, or in the optimizer's state or param_groups.",
             )
@@ -103,14 +106,29 @@ def goes_on(task: Task, recipe: Recipe, data: TaskData) -> bool:
 
 
 def _is_built_in(task: Task, recipe: Recipe) -> bool:
-    return MODELS.code_of(task.model.name) is None and OPTIMIZERS.code_of(recipe.optimizer) is None
+    return all(kind.code_of(name) is None for kind, name, _ in _parts(task, recipe))
+
+
+def _parts(task: Task, recipe: Recipe) -> list[tuple[Registry, str, Mapping[str, Any]]]:
+    """What an update is made of, with its registry and its options."""
+    model, augment = task.model, recipe.augment
+    found: list[tuple[Registry, str, Mapping[str, Any]]] = [
+        (MODELS, model.name, model.options),
+        (OPTIMIZERS, recipe.optimizer, recipe.optimizer_options),
+    ]
+    found += [] if task.loss is None else [(LOSSES, task.loss, {})]
+    return found if augment.function is None else [*found, (AUGMENTS, augment.function, augment.options)]
+
+
+def _what(task: Task, recipe: Recipe) -> str:
+    """All of it in words; who of them is to blame nobody knows."""
+    return " or ".join(f"{kind.what} {name!r}" for kind, name, _ in _parts(task, recipe))
 
 
 def _key(task: Task, recipe: Recipe, data: TaskData) -> _Key:
     """Of what is tried, the code as its files have it now: a notebook may reload the user's module."""
-    model, optimizer = task.model, recipe.optimizer
-    own = ((MODELS, model.name, model.options), (OPTIMIZERS, optimizer, recipe.optimizer_options))
-    found = [(kind.code_of(name), options, kind.what) for kind, name, options in own]
+    optimizer = recipe.optimizer
+    found = [(kind.code_of(name), options, kind.what) for kind, name, options in _parts(task, recipe)]
     code = [plugins.source_digest(target, options, what) for target, options, what in found if target is not None]
     named = {"name": optimizer, "options": recipe.optimizer_options, "code": code}
     return task.key, data.fingerprint, config.digest(named)
@@ -264,7 +282,7 @@ def _are_probabilities(output: Tensor) -> bool:
 
 def _try_training(task: Task, recipe: Recipe, data: TaskData) -> None:
     """Update twice with seeds 0, 0 and 1, and compare."""
-    what = f"model {task.model.name!r} or optimizer {recipe.optimizer!r}"
+    what = _what(task, recipe)
     OPTIMIZERS.load(recipe.optimizer)  # imports may draw random numbers
     (first, _), (again, left), (_, left_by_other) = (_updated(task, recipe, data, seed) for seed in (0, 0, 1))
     if _differing(first, again):  # the first may have imported something too

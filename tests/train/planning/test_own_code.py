@@ -530,3 +530,14 @@ def test_a_module_that_is_edited_and_loaded_again_is_tried_again(
     importlib.reload(sys.modules["edited_in_a_notebook"])
     with pytest.raises(ModelError, match="one that seeds torch"):
         train.facts(task)
+
+
+def test_losses_and_augmentations_that_make_runs_depend_on_each_other_are_refused(tiny_data: Data) -> None:
+    task = image_task(tiny_data)
+    counting = replace(task, loss="own_goals:counting")
+    with pytest.raises(ModelError, match="or loss 'own_goals:counting' must train alike with the same seed, got other"):
+        train.facts(counting)
+    with pytest.raises(ModelError, match="or augment 'own_goals:seeding' must leave the random state to the run, got"):
+        train.facts(image_task(tiny_data, augment={"function": "own_goals:seeding"}))
+    train.facts(replace(task, loss="own_goals:cross_entropies"))
+    train.facts(image_task(tiny_data, augment={"function": "own_goals:noisy"}))
