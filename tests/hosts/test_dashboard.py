@@ -35,7 +35,12 @@ def test_it_shows_names_feasibility_and_curves_and_writes_nothing(tmp_path: Path
 
 def get(app: Any, path: str) -> Any:
     """What a browser would get."""
-    request = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "QUERY_STRING": "", "wsgi.url_scheme": "http"}
+    request: dict[str, Any] = {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": path,
+        "QUERY_STRING": "",
+        "wsgi.url_scheme": "http",
+    }
     request |= {"SERVER_NAME": "here", "SERVER_PORT": "80", "wsgi.input": io.BytesIO(), "wsgi.errors": sys.stderr}
     statuses: list[str] = []
     body = b"".join(app(request, lambda status, headers, *_: statuses.append(status)))
