@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,20 @@ def read(path: Path) -> list[Any]:
     return found
 
 
+def written(path: Path) -> list[Any]:
+    """The records of a run that has ended; wandb's service writes them soon after."""
+    for _ in range(100):
+        records = read(path)
+        if of_kind(records, "exit"):
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f"{path} has no end")
+
+
+def of_kind(records: list[Any], kind: str) -> list[Any]:
+    return [getattr(record, kind) for record in records if record.WhichOneof("record_type") == kind]
+
+
 def items(history: Any) -> dict[str, float]:
     return {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in history.item}
 
@@ -42,8 +57,8 @@ def test_trials_are_runs_of_a_group_offline(tmp_path: Path, caplog: pytest.LogCa
     assert [record for record in caplog.records if record.name == "subsettune.callbacks"] == []
     runs = {}
     for path in sorted(tmp_path.glob("wandb/offline-run-*/*.wandb")):
-        records = read(path)
-        (run,) = [record.run for record in records if record.WhichOneof("record_type") == "run"]
+        records = written(path)
+        run, *_ = of_kind(records, "run")  # as it began; it may be written again as more is known
         runs[run.display_name] = (run, records)
     assert sorted(runs) == ["study", "trial-0000", "trial-0001"]
     for name, (run, _) in runs.items():
@@ -51,13 +66,13 @@ def test_trials_are_runs_of_a_group_offline(tmp_path: Path, caplog: pytest.LogCa
         assert run.job_type == ("study" if name == "study" else "trial")
     for trial in found.view.trials:
         run, records = runs[trial.name]
-        config = {item.key: item.value_json for item in run.config.update}
+        updates = [told.config for told in of_kind(records, "run")] + of_kind(records, "config")
+        config = {item.key: item.value_json for update in updates for item in update.update}
         assert float(config["budget"]) == trial.coordinates["budget"]
-        seen = [items(r.history) for r in records if r.WhichOneof("record_type") == "history"]
+        seen = [items(history) for history in of_kind(records, "history")]
         assert [point["curve/metric"] for point in seen] == [point.metric for point in trial.curve]
         steps = [round(1000 * point.flops / found.facts.reference_flops) for point in trial.curve]
         assert [point["_step"] for point in seen] == steps
-    (_, records) = runs["study"]
-    (kept,) = [r.artifact for r in records if r.WhichOneof("record_type") == "artifact" and r.artifact.type == "study"]
-    names = {entry.path for entry in kept.manifest.contents}
+    kept = [artifact for artifact in of_kind(runs["study"][1], "artifact") if artifact.type == "study"]
+    names = {entry.path for artifact in kept for entry in artifact.manifest.contents}
     assert {"report.html", "bundle/policy.json"} <= names
