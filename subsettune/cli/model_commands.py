@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from subsettune.data import DataPaths, TaskData
     from subsettune.task import Task
     from subsettune.train.result import RunResult
+    from subsettune.trained.nightly import Followed
 
 DONE, WRONG_INPUT, BELOW = 0, 2, 4
 LOADING = "loading packages"
@@ -113,6 +114,31 @@ def predict_file(options: argparse.Namespace) -> int:
 
 def follow_bundle(options: argparse.Namespace) -> int:
     """Train by a bundle's policy on other data; 4 where the result is clearly below what the bundle promises."""
+    ready = _derived(options)
+    out = sys.stderr if options.json else sys.stdout
+    for sentence in ready.sentences:
+        print(sentence, file=out)
+    if options.check:
+        return _say_check(ready, options)
+    from subsettune.cli.commands import say_point
+
+    result, outcome = ready.train(options.seed, say_point)
+    is_saved = False
+    try:
+        if options.save is not None:
+            is_saved = save(result, ready.task, ready.options.places, options.save)
+    finally:  # what was measured is told although the model is lost
+        _say_outcome(ready, result, outcome, options)
+    if is_saved:
+        print(saved_words(options.save), file=out)
+    if result.cause != "finished":
+        nothing = " Nothing was saved." if options.save is not None else ""
+        print(f"error: {result.message}{nothing}", file=sys.stderr)
+    return BELOW if outcome.is_below else DONE
+
+
+def _derived(options: argparse.Namespace) -> Followed:
+    """A bundle's policy for the data that were asked for; what is to be known of these is told."""
     with Patience(sys.stderr, LOADING) as patience:
         from subsettune.bundle import Bundle
         from subsettune.cli.commands import places_of, unlogged
@@ -135,26 +161,7 @@ def follow_bundle(options: argparse.Namespace) -> int:
         warnings = (*ready.facts.notes, *audit(data, ready.task.split).warnings)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    out = sys.stderr if options.json else sys.stdout
-    for sentence in ready.sentences:
-        print(sentence, file=out)
-    if options.check:
-        return _say_check(ready, options)
-    from subsettune.cli.commands import say_point
-
-    result, outcome = ready.train(options.seed, say_point)
-    is_saved = False
-    try:
-        if options.save is not None:
-            is_saved = save(result, ready.task, places, options.save)
-    finally:  # what was measured is told although the model is lost
-        _say_outcome(ready, result, outcome, options)
-    if is_saved:
-        print(saved_words(options.save), file=out)
-    if result.cause != "finished":
-        nothing = " Nothing was saved." if options.save is not None else ""
-        print(f"error: {result.message}{nothing}", file=sys.stderr)
-    return BELOW if outcome.is_below else DONE
+    return ready
 
 
 def _refuse_file(path: str) -> None:
@@ -162,7 +169,7 @@ def _refuse_file(path: str) -> None:
         raise ModelError(must("--save", "a folder", path, "Give a name without a suffix, or one that ends in a slash."))
 
 
-def _say_check(ready: Any, options: argparse.Namespace) -> int:
+def _say_check(ready: Followed, options: argparse.Namespace) -> int:
     """What would be done, and what would be held against what."""
     if options.json:
         plain = {"notes": list(ready.sentences), "policy": ready.policy.to_mapping(), "task": ready.task.to_mapping()}
@@ -173,7 +180,7 @@ def _say_check(ready: Any, options: argparse.Namespace) -> int:
     return DONE
 
 
-def _say_outcome(ready: Any, result: RunResult, outcome: Any, options: argparse.Namespace) -> None:
+def _say_outcome(ready: Followed, result: RunResult, outcome: Any, options: argparse.Namespace) -> None:
     if options.json:
         plain = {"notes": list(ready.sentences), "outcome": outcome.to_mapping(), "run": result.to_mapping()}
         print(json.dumps(plain, indent=2))

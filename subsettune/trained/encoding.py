@@ -14,15 +14,14 @@ import torch
 from torch import Tensor
 
 from subsettune import config
+from subsettune.bundle.paths import is_path
 from subsettune.data import DataPaths, Part, TaskData
 from subsettune.data.arrays import Meta
 from subsettune.data.columns import ColumnFacts
 from subsettune.data.encode import Encoder, Normalizer, TokenIds
 from subsettune.data.layout import OWN_IDS
-from subsettune.data.sources import is_function
 from subsettune.data.text import SPECIAL_WORDS
 from subsettune.errors import DataError
-from subsettune.registry import DATASETS
 from subsettune.task import Task
 from subsettune.trained.examples import Examples, Text
 from subsettune.trained.outputs import Outputs
@@ -87,13 +86,12 @@ class Encoding:
 
     def _try(self, task: Task, data: TaskData, places: DataPaths) -> None:
         """Hold what is made of the source's first rows against what training sees of them."""
-        source = task.data.source
-        if source in DATASETS or is_function(source) or data.facts is None:
+        if not is_path(task.data.source) or data.facts is None:
             return
-        path = places.own(source)
-        first = path / data.facts.files[0] if path.is_dir() else path
+        path = places.own(task.data.source)
+        first = path / data.facts.files[0] if path.is_dir() and data.facts.files else path
         if not first.name.endswith(tuple(READERS)):
-            return
+            raise _unknown(task, f"rows of files like {first.name} cannot be read for them")
         part, _ = self.part(self.read(str(first), TRIED_ROWS))
         index = torch.arange(min(len(part), data.num_source_examples))
         ours = part.encoder(part.inputs[index])

@@ -83,6 +83,10 @@ def test_a_way_of_reading_that_it_does_not_know_is_refused(source: str) -> None:
         DataError, match=r"an example is \(9,\), and would be \(8,\)\. Save the weights alone: give --save"
     ):
         Encoding.of(task, dataclasses.replace(data, input_shape=(9,)))
+    with pytest.raises(
+        DataError, match=r"rows of files like people\.feather cannot be read for them\. Save the weights al"
+    ):
+        Encoding.of(in_hand.task_of("./people.feather"), data)
     assert data.facts is not None
     fewer = dataclasses.replace(data.facts, columns=data.facts.columns[1:])
     with pytest.raises(DataError, match=r"they are 5 numbers, of which 4 are in known columns"):
