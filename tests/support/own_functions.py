@@ -219,6 +219,15 @@ def wrong_ignores_weights(run: Run) -> None:
     run.finish(validation=0.5, test=0.5)
 
 
+def wrong_weights_of_the_next(run: Run) -> None:
+    """Reads them when the scheduler has gone on."""
+    scheduler = run.scheduler(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1))
+    for _ in run.batch_sampler():
+        scheduler.optimizer.step()
+        scheduler.step()
+        run.weights  # noqa: B018
+
+
 def wrong_checkpoint(run: Run) -> None:
     """Names a file that is not there."""
     for _ in run.batches():

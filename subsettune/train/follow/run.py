@@ -123,8 +123,7 @@ class Run:
         """The batches for a loop of one's own: numbers of examples (b,), and factors (b,) of their losses or None."""
         self._set(_weights_read=True)
         for index in self.steps(BatchSampler(self)):
-            weights = self._tracker.weights[self._position.now("run.batches")]
-            yield np.asarray(index, np.int64), weights
+            yield np.asarray(index, np.int64), self._weights_of(self._position.now("run.batches"))
 
     def steps(self, loader: Iterable[T]) -> Iterator[T]:
         """Iterate a loader over `batch_sampler()`, and know which step is trained whatever the loader fetches ahead."""
@@ -176,7 +175,15 @@ class Run:
     def weights(self) -> NDArray[np.float32] | None:
         """(b,) factors of the losses of this step's batch before their mean is taken; None where all are 1."""
         self._set(_weights_read=True)
-        return self._tracker.weights.get(self._position.now("run.weights"))
+        return self._weights_of(self._position.now("run.weights"))
+
+    def _weights_of(self, step: int) -> NDArray[np.float32] | None:
+        if step >= self._position.handed:
+            raise TrainingFunctionError(
+                f"run.weights are those of a batch, and that of step {step + 1} was not handed out yet. Read them in the "
+                "loop, before the scheduler's step."
+            )
+        return self._tracker.weights[step]
 
     def scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
         """A scheduler that gives the optimizer's rates the factor of each step; call its `step()` after each update.

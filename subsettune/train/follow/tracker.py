@@ -74,6 +74,7 @@ class Outcome:
         return cls(metrics=metrics, model=model, kept={k: v for n, v in given.items() for k, v in _packed(n, v)})
 
 
+AHEAD = 4096  # batches that a loader may fetch before their weights are asked for
 _EACH = {True: "test_correct", False: "test_errors"}
 
 
@@ -136,6 +137,7 @@ class Tracker:
             return None
         self.account.pay(self.batches.plan.prices[batch.number])
         self.weights[batch.number] = None if batch.weights is None else batch.weights.numpy()
+        self.weights.pop(batch.number - AHEAD, None)
         self.has_weights |= batch.weights is not None
         index: list[int] = batch.positions.tolist()
         self._unseen = None if self._is_blind else index

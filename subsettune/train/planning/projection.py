@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 
 from subsettune.facts import Price
@@ -44,14 +45,14 @@ class StepPlan:
         lengths: examples of its batch.
         shares: of the policy's compute, spent before it.
         factors: of the learning rate, by the schedule.
-        prices: FLOPs of the update itself.
+        prices: FLOPs of the update itself; few different ones, each there once.
         begins: phases that are begun, in order, with the number of updates before; one may have none of its own.
     """
 
-    phases: list[int] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    shares: list[float] = field(default_factory=list)
-    factors: list[float] = field(default_factory=list)
+    phases: array[int] = field(default_factory=lambda: array("q"))
+    lengths: array[int] = field(default_factory=lambda: array("q"))
+    shares: array[float] = field(default_factory=lambda: array("d"))
+    factors: array[float] = field(default_factory=lambda: array("d"))
     prices: list[Price] = field(default_factory=list)
     begins: list[tuple[int, int]] = field(default_factory=list)
 
@@ -77,7 +78,7 @@ class _Projector:
     """Goes through the phases as a run does."""
 
     def __init__(self, resolved: ResolvedPolicy, plan: StepPlan | None = None) -> None:
-        self._plan = plan
+        self._plan, self._prices = plan, dict[Price, Price]()
         self._last, self._total = resolved.phases[-1], resolved.total
         self._spent, self._position = 0, 0
         self._pool: object = None
@@ -115,4 +116,4 @@ class _Projector:
         plan.phases.append(phase)
         plan.lengths.append(length)
         plan.shares.append(self._spent / self._total)
-        plan.prices.append(price)
+        plan.prices.append(self._prices.setdefault(price, price))

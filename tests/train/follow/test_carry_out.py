@@ -258,6 +258,7 @@ def test_is_stopped_by_the_search(tmp_path: Path) -> None:
             _two(**INFOBATCH),
             "the policy weighs its examples, and the function never read run.weights. Multiply the losses by them",
         ),
+        ("weights_of_the_next", PLAIN, "run.weights are those of a batch, and that of step 2 was not handed out yet."),
         ("checkpoint", PLAIN, "run.checkpoint must get a file or folder that is there, got '/nowhere/at/all.pt'."),
         ("on_switch", PLAIN, "run.on_switch must get a function, or network=... and optimizer=... both."),
     ],
