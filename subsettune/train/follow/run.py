@@ -180,8 +180,8 @@ class Run:
     def _weights_of(self, step: int) -> NDArray[np.float32] | None:
         if step >= self._position.handed:
             raise TrainingFunctionError(
-                f"run.weights are those of a batch, and that of step {step + 1} was not handed out yet. Read them in the "
-                "loop, before the scheduler's step."
+                f"run.weights are those of a batch, and that of step {step + 1} was not handed out yet. Read them in "
+                "the loop, before the scheduler's step."
             )
         return self._tracker.weights[step]
 
