@@ -121,12 +121,18 @@ class TrainedModel:
 
         Raises:
             ConfigError: the run kept no model, or did not finish.
+            ModelError: a function of the user's own trained it.
             DataError: the data have changed since, or are read in a way that cannot be told again.
         """
         if result.model is None or result.cause != "finished":
             got = "no model" if result.model is None else f"one that {result.cause}"
             advice = "Train with train.run(task, policy, seed, final=True)."
             raise ConfigError(config.must("result", "a finished run that kept its model", got, advice))
+        if task.train is not None:
+            raise ModelError(
+                f"a model of task.train cannot be asked about rows: what they mean {task.train} knows alone. Take "
+                "result.model, which it gave run.finish."
+            )
         with preserved():
             data = load(task, places or DataPaths())
             if result.fingerprint != data.fingerprint:

@@ -197,8 +197,8 @@ class Column:
 
     def _refuse_type(self, field: pa.Field, wanted: str, rows: Rows) -> None:
         raise DataError(
-            f"column {self.name!r} must hold {wanted}, as in training ({self.type}), got {kind_of(field)} in {rows.where}. "
-            "Convert it."
+            f"column {self.name!r} must hold {wanted}, as in training ({self.type}), got {kind_of(field)} in "
+            f"{rows.where}. Convert it."
         )
 
 

@@ -85,8 +85,18 @@ def test_a_draft_runs_as_it_is(init: Init, monkeypatch: pytest.MonkeyPatch) -> N
     assert Path("runs/t/report.html").is_file()
 
 
-def test_rare_classes_are_judged_by_their_mean(init: Init) -> None:
-    Path("r.csv").write_text(csv_text("a,label", lambda i: f"{X[i, 0]},{'rare' if i % 10 == 0 else 'usual'}", N))
+def test_a_rare_class_is_judged_by_how_well_it_is_told_apart(init: Init) -> None:
+    Path("r.csv").write_text(csv_text("a,label", lambda i: f"{X[i, 0]},{'fraud' if i % 12 == 0 else 'fine'}", N))
+    task = drafted(init, "r.csv", output="r.yaml").task
+    assert (task.metric, task.tolerance) == ("roc_auc", 0.05)
+    assert "92 % are of one class: how well the two are told apart" in Path("r.yaml").read_text()
+    assert "7 of 80 test examples are of the rarer class" in Path("r.yaml").read_text()
+
+
+def test_rare_classes_of_several_are_judged_by_their_mean(init: Init) -> None:
+    Path("r.csv").write_text(
+        csv_text("a,label", lambda i: f"{X[i, 0]},{('rare', 'odd')[i % 20 // 10] if i % 10 == 0 else 'usual'}", N)
+    )
     assert drafted(init, "r.csv", output="r.yaml").task.metric == "balanced_accuracy"
     assert "90 % are of one class" in Path("r.yaml").read_text()
 

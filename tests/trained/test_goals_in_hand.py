@@ -65,9 +65,7 @@ def test_labels_that_are_none_are_refused(tmp_path: Path) -> None:
     task = in_hand.task_of(in_hand.written(tmp_path, table), kind="multilabel", metric="macro_f1")
     model, _ = kept(task, tmp_path)
     odd = table.set_column(3, "label", pa.array([[0, 1, 2]] * 200))
-    with pytest.raises(
-        DataError, match=r"labels in 'label' of the rows must be 0 or 1, got \[0.0, 1.0, 2.0\]"
-    ):
+    with pytest.raises(DataError, match=r"labels in 'label' of the rows must be 0 or 1, got \[0.0, 1.0, 2.0\]"):
         model.score(odd)
     short = table.set_column(3, "label", pa.array([[0, 1]] * 200))
     with pytest.raises(DataError, match=r"lists of column 'label' must have one length, got 3 and 2"):
