@@ -29,8 +29,8 @@ _OF_FUNCTION = """With the study file; the weights are those that the function g
 subsettune train STUDY.yaml --policy {place} --seed 0 --save weights.pt
 ```"""
 
-_OF_DATA = """With the study file, on the same data; on other data of the same columns and classes, night after night; and
-for rows that a kept model is asked about:
+_OF_DATA = """With the study file, on the same data; on other data of the same columns and classes, night after night;
+and for rows that a kept model is asked about:
 
 ```sh
 subsettune train STUDY.yaml --policy {place} --seed 0 --save model

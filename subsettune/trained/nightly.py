@@ -16,6 +16,7 @@ from subsettune.data.columns import ColumnFacts
 from subsettune.errors import BundleError, ConfigError, DataError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
+from subsettune.registry import DATASETS
 from subsettune.task import Task
 from subsettune.text import flops_words, passes_words
 from subsettune.train.evaluation import Report
@@ -89,6 +90,8 @@ def follow_on(bundle: Bundle, source: str | None = None, options: RunOptions | N
         )
     promise = Promise.of(bundle)
     places = options.places
+    if source is not None and "/" not in source and source not in DATASETS and places.own(source).is_dir():
+        source = f"./{source}"  # as study files name a folder
     task = bundle.task if source is None else replace(bundle.task, data=replace(bundle.task.data, source=source))
     with preserved():
         task, data, said = _loaded(bundle, task, places)

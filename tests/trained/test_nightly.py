@@ -257,7 +257,7 @@ def test_a_bundle_of_a_table_that_was_handed_over_follows_files(tmp_path: Path) 
     assert not ready.train(0)[1].is_below
 
 
-def test_pictures_are_followed(tmp_path: Path) -> None:
+def test_pictures_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
 
     def photos(name: str, height: int) -> str:
@@ -272,5 +272,8 @@ def test_pictures_are_followed(tmp_path: Path) -> None:
     data = {"source": photos("a", 8), "resize": [8, 8]}
     model = {"name": "cnn", "channels": [4]}
     bundle = night.make_bundle(tmp_path / "bundle", "", data=data, model=model)
-    ready = follow_on(bundle, photos("b", 10), OPTIONS)
+    photos("b", 10)
+    monkeypatch.chdir(tmp_path)
+    ready = follow_on(bundle, "b", OPTIONS)
+    assert ready.task.data.source == "./b"
     assert not ready.train(0)[1].is_below
