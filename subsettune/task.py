@@ -688,6 +688,11 @@ class Task:
         return self.train is not None
 
     @property
+    def has_flops(self) -> bool:
+        """Whether what an example costs is known, so that compute is counted in FLOPs and not in examples."""
+        return self.train is None or self.flops_per_example is not None
+
+    @property
     def is_script(self) -> bool:
         """Whether what trains it is a program of its own."""
         return self.train is not None and _FUNCTION.fullmatch(self.train) is None

@@ -6,13 +6,16 @@ from dataclasses import replace
 
 from subsettune.data import DataPaths
 from subsettune.data.sources import is_function
+from subsettune.in_memory import is_given
 from subsettune.registry import DATASETS
 from subsettune.task import Task
 
 
 def is_path(source: object) -> bool:
-    """Whether a source is a path of files, and no data set by name, or code."""
-    return isinstance(source, str) and source not in DATASETS and not is_function(source)
+    """Whether a source is a path of files, and no data set by name, or code, or what was handed over in Python."""
+    if not isinstance(source, str) or is_given(source):
+        return False
+    return source not in DATASETS and not is_function(source)
 
 
 def placed(task: Task, places: DataPaths) -> Task:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from subsettune import config, text
 from subsettune.bundle.bundle import Bundle
 from subsettune.bundle.evidence import REFERENCE, Evidence, PolicyEvidence
-from subsettune.bundle.usage import how
+from subsettune.bundle.usage import commands, how
 from subsettune.config import FrozenDict
 from subsettune.data.split import DEFAULT_TEST
 from subsettune.policy import FULL, Phase, Soup
@@ -53,6 +53,7 @@ def page(bundle: Bundle, place: str) -> str:
         others=_others(evidence),
         break_even=" ".join([_break_even(evidence, facts.unit), *evidence.known_before]),
         place=place,
+        commands=commands(bundle, place),
         how=how(bundle, place, _held_out(bundle)),
         statement="\n\n".join([evidence.statement, *_beside(evidence)]),
         chosen=_chosen(bundle),

@@ -23,6 +23,24 @@ result = train.run(bundle.task, bundle.policy, seed=bundle.seed, final=True, opt
 network = result.model
 model = TrainedModel.of(result, bundle.task, places)  # model.predict(rows), model.save("model")"""
 
+_OF_FUNCTION = """With the study file; the weights are those that the function gives `run.finish`:
+
+```sh
+subsettune train STUDY.yaml --policy {place} --seed 0 --save weights.pt
+```"""
+
+_OF_DATA = """With the study file, on the same data; on other data of the same columns and classes, night after night;
+and for rows that a kept model is asked about:
+
+```sh
+subsettune train STUDY.yaml --policy {place} --seed 0 --save model
+subsettune follow {place} --data NEW{ending} --save model
+subsettune predict model ROWS{ending} --output predictions.parquet
+```
+
+`follow` derives sizes anew, says what it changed, holds the result against the runs behind this bundle, and ends with
+exit code 4 where it is clearly worse than they let expect."""
+
 _OWN_CODE = """from subsettune import Bundle
 from subsettune.bundle.follow import follow
 
@@ -33,12 +51,28 @@ for step in follow(bundle, ROWS, network, optimizer):
     train_on_batch(step.rows, step.weights)  # yours: one update"""
 
 
+SUFFIXES = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".npz")
 _LOSSES = {
     "classification": "cross-entropy",
     "regression": "squared error",
     "multilabel": "cross-entropy of each label, a mean over the labels,",
 }
 _CLASS_WEIGHTS = "the losses of each class weighed as `class_weights` says, 1 on average over the training part"
+
+
+def commands(bundle: Bundle, place: str) -> str:
+    """What follows it on the command line.
+
+    Args:
+        bundle: to be followed.
+        place: where it lies.
+    """
+    if bundle.task.is_own:
+        return _OF_FUNCTION.format(place=place)
+    source = bundle.task.data.source
+    suffix = next((end for end in SUFFIXES if source.endswith(end)), ".parquet")
+    is_folder = is_path(source) and not source.endswith(SUFFIXES)
+    return _OF_DATA.format(place=place, ending="/" if is_folder else suffix)
 
 
 def how(bundle: Bundle, place: str, held_out: str) -> str:
@@ -71,6 +105,7 @@ def _own_function(bundle: Bundle, place: str) -> str:
     threads = bundle.evidence.num_threads
     given = "" if threads is None else f"num_threads={threads}, "
     loop = _OWN_LOOP.format(place=place, threads=given, places="DataPaths()  # where this machine keeps data")
+    loop = loop.replace("DataPaths, TrainedModel, train", "DataPaths, train").rpartition("\n")[0]  # rows mean nothing
     return (
         f"In Python, by `{bundle.task.train}`, the training function that the study ran, which must be importable. The "
         "network is what it gives `run.finish` as its model:\n\n"

@@ -184,7 +184,7 @@ def train_once(options: argparse.Namespace) -> int:
         data = load(study.task, places)
         if is_folder:
             model_commands.check_save(options.save, study.task, data, places)
-        patience.stage("counting FLOPs")
+        patience.stage("counting FLOPs" if study.task.has_flops else "counting examples")
         known = facts(study.task, places)
         patience.stage("looking at the data")
         warnings = known.notes if study.task.is_own else (*known.notes, *audit(data, study.task.split).warnings)

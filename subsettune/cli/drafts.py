@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from subsettune.data import DataPaths, TaskData, load
 from subsettune.data.columns import PLAIN_NAME
 from subsettune.data.csv_dialect import SUFFIXES as CSV
@@ -21,6 +23,7 @@ from subsettune.data.formats import format_of
 from subsettune.data.mendable import MendableDataError
 from subsettune.data.parquet_files import open_file, table_files
 from subsettune.errors import DataError, DataNotFoundError, did_you_mean
+from subsettune.goal import LOOKS_FOR
 from subsettune.registry import DATASETS
 from subsettune.task import Csv, Data, Model, Recipe, Task
 
@@ -146,6 +149,12 @@ def _loaded(data: dict[str, Any], places: DataPaths, why: dict[str, str]) -> tup
         why["metric"] = f"{found.num_classes:,} numbers are taken for a quantity; for classes write accuracy"
         return _mended(data, "mse", places, why), "mse"
     largest = float(found.class_counts.max()) / len(found.train)
+    if largest > SKEWED and found.num_classes == 2:
+        why["metric"] = (
+            f"{100 * largest:.0f} % are of one class: how well the two are told apart, at whatever threshold; "
+            "average_precision where the first of those that are found count most"
+        )
+        return found, "roc_auc"
     if largest > SKEWED:
         why["metric"] = f"{100 * largest:.0f} % are of one class: the mean accuracy of all classes tells more"
         return found, "balanced_accuracy"
@@ -261,6 +270,10 @@ def _tolerance(made: Draft) -> tuple[float, str]:
         tolerance = float(f"{OF_VARIANCE * variance:.1g}")
         return tolerance, f"how far short still matches: {100 * OF_VARIANCE:g} % of the variance of the labels"
     num_test = len(data.test)
+    if made.metric in LOOKS_FOR:
+        rare = int(torch.bincount(data.test.targets).min())
+        tolerance = next((tol for least, tol in ((500, 0.01), (100, 0.02)) if rare >= least), 0.05)
+        return tolerance, f"how far short still matches; {rare:,} of {num_test:,} test examples are of the rarer class"
     tolerance = next((tol for least, tol in ((2000, 0.01), (400, 0.02)) if num_test >= least), 0.05)
     return tolerance, f"how far short still matches; one of {num_test:,} test examples is {1 / num_test:.2g}"
 

@@ -48,12 +48,13 @@ class Dialect:
     names: tuple[str, ...]
 
 
-def dialect_of(file: Path, asked: Csv) -> Dialect:
+def dialect_of(file: Path, asked: Csv, *, least: int = 2) -> Dialect:
     """Find out how a file is written.
 
     Args:
         file: .csv, gzipped or not.
         asked: what the task says of it.
+        least: columns that it must have.
 
     Raises:
         DataError: it is empty, no text, in another encoding, without names of columns, or written in two ways at once.
@@ -64,7 +65,8 @@ def dialect_of(file: Path, asked: Csv) -> Dialect:
     encoding = _encoding(file, sample, asked)
     records = {sign: _records(text := _text(sample, encoding), sign) for sign in _candidates(asked)}
     assert text.strip(), "a file of spaces was refused"
-    separator = _separator(file, records, asked)
+    is_single = least == 1 and all(len(rows[0]) == 1 for rows in records.values())
+    separator = next(iter(records)) if is_single else _separator(file, records, asked)
     raw = tuple(records[separator][0])
     return Dialect(separator=separator, encoding=encoding, raw_names=raw, names=_names(file, raw))
 

@@ -20,9 +20,22 @@ from subsettune.data.csv_kinds import TYPES, Asked, Judge, Kind, Role, converted
 from subsettune.data.date_texts import KNOWN, times_of
 from subsettune.data.parquet_files import File, open_file
 from subsettune.errors import DataError, StorageError
-from subsettune.task import Data
+from subsettune.task import Csv, Data
 
 BLOCK_BYTES = 2**24  # read in one go; no row may be longer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """How the values of a column are written.
+
+    Args:
+        kind: what they hold.
+        formats: of its dates.
+    """
+
+    kind: Kind
+    formats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +93,39 @@ def open_csv_files(paths: Sequence[Path], data: Data, kind: str, scratch: Path, 
         DataError: a file is empty, damaged, of another encoding or without names; rows have several lengths; or a
             column can be read in two ways.
     """
+    files, judges, kinds = _looked_at(paths, data, kind, reads)
+    _refuse_headless(files[0], judges, kinds)
+    return [_typed(file, kinds, judges, scratch / f"table-{i}.parquet") for i, file in enumerate(files)]
+
+
+def written_as(paths: Sequence[Path], data: Data, kind: str, reads: str | None) -> dict[str, Written]:
+    """How each column of .csv files is written, by name; arguments and errors as of `open_csv_files`."""
+    _, judges, kinds = _looked_at(paths, data, kind, reads)
+    return {
+        name: Written(kind=kinds[name], formats=_formats(judge) if kinds[name] == "date" else ())
+        for name, judge in judges.items()
+    }
+
+
+def text_blocks(path: Path, asked: Csv) -> tuple[tuple[str, ...], Iterator[pa.RecordBatch]]:
+    """Names of the columns of a .csv file, and its rows as trimmed texts, "" where nothing stands.
+
+    Args:
+        path: of the file, which may have one column.
+        asked: how it is written, where that is not to be found out.
+
+    Raises:
+        DataError: it is empty, damaged, of another encoding or without names; while rows are read, that they have
+            several lengths.
+    """
+    file = _Csv(path, dialect_of(path, asked, least=1), 0)
+    return file.dialect.names, file.blocks()
+
+
+def _looked_at(
+    paths: Sequence[Path], data: Data, kind: str, reads: str | None
+) -> tuple[list[_Csv], dict[str, Judge], dict[str, Kind]]:
+    """Files as one table, and what their columns hold."""
     files, first = [], 0
     for path in paths:
         file = _Csv(path, dialect_of(path, data.csv), first)
@@ -88,9 +134,7 @@ def open_csv_files(paths: Sequence[Path], data: Data, kind: str, scratch: Path, 
         first += num_rows
     judges = _judged(files, data, kind, reads)
     has_commas = data.csv.decimal == "," or any(judge.has_decimal_commas for judge in judges.values())
-    kinds = {name: judge.kind(has_commas=has_commas) for name, judge in judges.items()}
-    _refuse_headless(files[0], judges, kinds)
-    return [_typed(file, kinds, judges, scratch / f"table-{i}.parquet") for i, file in enumerate(files)]
+    return files, judges, {name: judge.kind(has_commas=has_commas) for name, judge in judges.items()}
 
 
 def _reader(path: Path, dialect: Dialect, bad: list[csv.InvalidRow]) -> csv.CSVStreamingReader:
@@ -171,6 +215,10 @@ def _typed(file: _Csv, kinds: dict[str, Kind], judges: dict[str, Judge], target:
 
 def _dates(judge: Judge, texts: pa.Array) -> pa.Array:
     """Times of texts that were judged to be dates of the formats that are left."""
-    times, odd = times_of(texts, [form for form in judge.dates.formats if form in KNOWN or form == judge.asked.format])
+    times, odd = times_of(texts, _formats(judge))
     assert odd is None, f"{texts[odd]} was judged to be a date"
     return times
+
+
+def _formats(judge: Judge) -> tuple[str, ...]:
+    return tuple(form for form in judge.dates.formats if form in KNOWN or form == judge.asked.format)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from subsettune.config import FrozenDict
-from subsettune.data.arrow_types import DATE, kind_of, plain_chunks, plain_column, plain_schema, seconds
+from subsettune.data.arrow_types import AS_DATE, DATE, kind_of, plain_chunks, plain_column, plain_schema, seconds
 from subsettune.data.categories import is_text
 from subsettune.data.date_texts import times_of
 from subsettune.data.shards import Parts, parts
@@ -119,7 +119,7 @@ def open_file(path: Path, formats: Mapping[str, Any] | None = None) -> File:
 def _with_dates(schema: pa.Schema, formats: Mapping[str, str]) -> pa.Schema:
     for name in formats:
         field = schema.field(name)
-        dated = field.with_type(pa.float64()).with_metadata({DATE: f"{field.type} as a date".encode()})
+        dated = field.with_type(pa.float64()).with_metadata({DATE: f"{field.type}{AS_DATE}".encode()})
         schema = schema.set(schema.get_field_index(name), dated)
     return schema
 

@@ -30,6 +30,7 @@ PARTS = {
     **dict.fromkeys(("val", "validation", "valid", "dev"), "validation"),
     "test": "test",
 }
+FILES = "files"  # the type of pictures that are some
 MOST_NAMED = 5  # in a message
 LARGE = 224  # pixels: sizes that are proposed go no further
 STEP = 8  # which they are a multiple of
@@ -69,6 +70,11 @@ def picture_files(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if _is_picture(file) and not _is_hidden(file.relative_to(path)))
 
 
+def training_pictures(path: Path) -> list[tuple[Path, str]]:
+    """The pictures of the training set in the order of their rows, each with its class."""
+    return _found(path).rows("train")
+
+
 def read_pictures(path: Path, data: Data, scratch: Path) -> Raw:
     """Read a folder of pictures.
 
@@ -99,7 +105,7 @@ def read_pictures(path: Path, data: Data, scratch: Path) -> Raw:
             test_files=_folder_names(found, "test"),
             left_alone=found.left_alone,
             columns=(
-                ColumnFacts(name="picture", role="image", kind="files", width=inputs[0].size),
+                ColumnFacts(name="picture", role="image", kind=FILES, width=inputs[0].size),
                 ColumnFacts(name="folder", role="label", kind="text"),
             ),
         ),

@@ -46,6 +46,12 @@ def plan_blocks(plan: Mapping[str, Any]) -> list[Block]:
 
 def _fact_rows(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     q, unit = plan.get("q"), plan.get("unit", "FLOP")
+    is_flop = unit == "FLOP"
+    parts = [
+        ("", flops_words(plan.get("forward_flops"), unit), "of it forward"),
+        ("", flops_words(plan.get("backward_flops"), unit), "of it backward"),
+    ]
+    through = "forward and backward of all training examples" if is_flop else "all training examples once"
     return [
         ("N", _count(plan.get("num_examples")), "training examples"),
         ("", _count(plan.get("num_validation")), "validation examples, seen by the search"),
@@ -53,9 +59,8 @@ def _fact_rows(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("M", _count(plan.get("num_outputs")), "output units"),
         ("P", _count(plan.get("num_parameters")), "trainable parameters"),
         ("Q", f"{q:.3g}" if is_number(q) else NOTHING, "N*M/P, overdetermination ratio of all data"),
-        ("pass", flops_words(plan.get("pass_flops"), unit), "forward and backward of all training examples"),
-        ("", flops_words(plan.get("forward_flops"), unit), "of it forward"),
-        ("", flops_words(plan.get("backward_flops"), unit), "of it backward"),
+        ("pass", flops_words(plan.get("pass_flops"), unit), through),
+        *(parts if is_flop else ()),
         ("reference", passes_words(plan.get("reference_passes")), "passes of the conventional recipe"),
         ("", flops_words(plan.get("reference_flops"), unit), "of them, one conventional training"),
     ]

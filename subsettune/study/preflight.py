@@ -70,7 +70,7 @@ def resolve_study(study: Study, places: DataPaths, stage: Stage = unwatched) -> 
     """
     stage("reading data")
     data = load(study.task, places)
-    stage("counting FLOPs")
+    stage("counting FLOPs" if study.task.has_flops else "counting examples")
     try:
         known = facts(study.task, places)
         check(study.task, conventional(known), known)

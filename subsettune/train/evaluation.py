@@ -70,7 +70,9 @@ class Evaluator:
         part, name = getattr(self.job.data, split), self.job.task.metric
         outputs, targets = self.learner.predictions(part)
         data = self.job.data
-        value = metrics.metric(name, outputs, targets, data.num_outputs, positive_class(self.job.task, data))
+        value = metrics.metric(
+            name, outputs, targets, data.num_outputs, positive_class(self.job.task, data.class_names)
+        )
         if split == "test" and math.isfinite(value):
             self.state.test_examples = metrics.contributions(name, outputs, targets)
         self._charge(len(part))

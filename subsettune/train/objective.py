@@ -104,15 +104,18 @@ def class_weights(recipe: Recipe, data: TaskData) -> Tensor | None:
     return (given * (counts.sum() / (given * counts).sum())).float()
 
 
-def positive_class(task: Task, data: TaskData) -> int:
+def positive_class(task: Task, names: tuple[str, ...]) -> int:
     """Which class roc_auc and average_precision look for, of two: the one that the task names, else the second.
+
+    Args:
+        task: whose metric it is.
+        names: of the classes; empty where there are none.
 
     Raises:
         ConfigError: the task names none of two.
     """
     if task.positive is None:
         return 1
-    names = data.class_names
     if len(names) != 2 or str(task.positive) not in names:
         rule = f"one of two classes, and there are {', '.join(names[:5])}{', ...' * (len(names) > 5)}"
         raise ConfigError(must("positive", rule, task.positive, "Name one of two, or leave it out."))

@@ -109,6 +109,8 @@ class Examples:
         shift: what is taken away of each channel or number before it is stored; empty where nothing is.
         exponent: of 2, by which it is then divided.
         num_ids: one more than the largest id that the network knows; 0 where there are none.
+        resize: height and width that pictures get; empty where they keep their own.
+        color: what pictures become; null for what they are.
     """
 
     form: Literal["examples"] = "examples"
@@ -122,13 +124,22 @@ class Examples:
     shift: tuple[int | float, ...] = ()
     exponent: tuple[int, ...] = ()
     num_ids: int = setting(0, rule=config.NOT_NEGATIVE)
+    resize: tuple[int, ...] = ()
+    color: Literal["rgb", "grey"] | None = None
 
     def __post_init__(self) -> None:
         config.check(self)
 
     def wanted(self, label: str) -> Wanted:
         """What it looks for in rows."""
-        return Wanted(columns=(self.name,), label=label, is_array=True)
+        return Wanted(
+            columns=(self.name,),
+            label=label,
+            is_array=True,
+            is_picture=self.is_image,
+            size=(self.resize[0], self.resize[1]) if self.resize else None,
+            color=self.color,
+        )
 
     def stored(self, rows: Rows) -> Stored:
         """(n, *shape) rows as training stores them; nothing is ever unseen.
@@ -194,10 +205,10 @@ class Examples:
         images: list[Array] = []
         for row, item in enumerate(column.to_pylist()):
             content = item.get("bytes") if isinstance(item, dict) else item
-            where = f"row {row} of {rows.where}"
+            where = rows.place(row)
             if content is None:
                 raise DataError(f"column {self.name!r} must hold encoded bytes, got nothing in {where}.")
-            images.append(arranged_image(decode(content, where), self.layout, where))
+            images.append(arranged_image(self.wanted("").fitted(decode(content, where)), self.layout, where))
             check_shape(images[-1].shape, self.shape, f"{where}; the first shape is that of training")
         return np.stack(images)
 

@@ -27,6 +27,7 @@ from subsettune.storage import Folder
 from subsettune.task import Task
 from subsettune.train.learner import predict
 from subsettune.train.metrics import metric
+from subsettune.train.objective import positive_class
 from subsettune.train.planning.check import user_code_of
 from subsettune.train.pruning.surgery import fit_shapes
 from subsettune.train.randomness import generator, isolated, preserved
@@ -46,16 +47,18 @@ class Predictions:
     """What a model says of rows.
 
     Args:
-        values: (n,) classes as the user calls them, or (n,) or (n, m) values.
-        probabilities: (n, classes), in the order of the model's classes; None of a regression.
+        values: (n,) classes as the user calls them, (n, m) 0 and 1 of labels, or (n,) or (n, m) values.
+        probabilities: (n, classes), in the order of the model's classes; (n, m) of labels; None of a regression.
         metric: the task's metric, where the rows have labels; else None.
         warnings: sentences about what training had not seen.
+        names: of the rows, where they are pictures that are files; else empty.
     """
 
     values: Array
     probabilities: Array | None
     metric: float | None
     warnings: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +105,8 @@ class TrainedModel:
 
     def __repr__(self) -> str:
         about, outputs = self.origin, self.encoding.outputs
-        what = f"{len(self.classes)} classes" if self.classes else f"{outputs.num_outputs} values"
+        others = "labels" if outputs.kind == "multilabel" else "values"
+        what = f"{len(self.classes)} classes" if self.classes else f"{outputs.num_outputs} {others}"
         scores = ", ".join(f"{split} {value:.4g}" for split, value in about.metrics.items())
         return f"TrainedModel({about.task.model.name}, {what} of {outputs.label!r}, {about.task.metric}: {scores})"
 
@@ -117,12 +121,18 @@ class TrainedModel:
 
         Raises:
             ConfigError: the run kept no model, or did not finish.
+            ModelError: a function of the user's own trained it.
             DataError: the data have changed since, or are read in a way that cannot be told again.
         """
         if result.model is None or result.cause != "finished":
             got = "no model" if result.model is None else f"one that {result.cause}"
             advice = "Train with train.run(task, policy, seed, final=True)."
             raise ConfigError(config.must("result", "a finished run that kept its model", got, advice))
+        if task.train is not None:
+            raise ModelError(
+                f"a model of task.train cannot be asked about rows: what they mean {task.train} knows alone. Take "
+                "result.model, which it gave run.finish."
+            )
         with preserved():
             data = load(task, places or DataPaths())
             if result.fingerprint != data.fingerprint:
@@ -153,7 +163,7 @@ class TrainedModel:
         return self.encoding.outputs.classes
 
     def predict(self, rows: Any) -> Array:
-        """(n,) classes as the user calls them, or (n,) or (n, m) values in the units of the labels.
+        """(n,) classes as the user calls them, (n, m) 0 and 1 of labels, or (n,) or (n, m) values in their units.
 
         Args:
             rows: a DataFrame, an Arrow table, a dict of columns, or arrays; as the model was trained on. A column of
@@ -168,7 +178,7 @@ class TrainedModel:
         return self._told(rows).values
 
     def predict_proba(self, rows: Any) -> Array:
-        """(n, classes) float64 probabilities, in the order of `classes`; arguments as of `predict`.
+        """(n, classes) float64 probabilities, in the order of `classes`; (n, m) of labels; arguments as of `predict`.
 
         Raises:
             DataError: as `predict`, or it is a regression, which has none.
@@ -202,7 +212,7 @@ class TrainedModel:
 
     def examine(self, rows: Any, *, labels: Any = None, with_metric: bool = True) -> Predictions:
         """Predictions with probabilities, the metric where there are labels, and what training had not seen."""
-        found = rows_of(rows, self.encoding.inputs.wanted(self.encoding.outputs.label))
+        found = rows_of(rows, self.encoding.wanted)
         part, said = self.encoding.part(found)
         low = self.origin.task.recipe.override(self.origin.policy.recipe).precision == "bfloat16"
         with preserved():
@@ -215,9 +225,16 @@ class TrainedModel:
         given = told.labels_in(found) if labels is None else labels
         score = None
         if with_metric and given is not None:
-            score = metric(self.origin.task.metric, outputs, told.targets(given, found), told.num_outputs)
-        shares = told.probabilities(raw) if told.kind == "classification" else None
-        return Predictions(values=told.words(outputs), probabilities=shares, metric=score, warnings=said)
+            task, targets = self.origin.task, told.targets(given, found)
+            score = metric(task.metric, outputs, targets, told.num_outputs, positive_class(task, told.classes))
+        shares = None if told.kind == "regression" else told.probabilities(raw)
+        return Predictions(
+            values=told.words(outputs),
+            probabilities=shares,
+            metric=score,
+            warnings=said,
+            names=found.names_of_rows,
+        )
 
     def read(self, path: str) -> Rows:
         """Rows of a file, of the columns that the model looks for.

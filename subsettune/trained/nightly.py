@@ -16,6 +16,7 @@ from subsettune.data.columns import ColumnFacts
 from subsettune.errors import BundleError, ConfigError, DataError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
+from subsettune.registry import DATASETS
 from subsettune.task import Task
 from subsettune.text import flops_words, passes_words
 from subsettune.train.evaluation import Report
@@ -24,6 +25,7 @@ from subsettune.train.options import RunOptions
 from subsettune.train.randomness import preserved
 from subsettune.train.result import RunResult
 from subsettune.trained.promise import Outcome, Promise
+from subsettune.trained.table import is_array_kind, time_kind
 
 MOST_TOLD = 5  # names in a sentence
 FAR = 4  # times fewer examples than a policy was shown for are another task
@@ -88,6 +90,8 @@ def follow_on(bundle: Bundle, source: str | None = None, options: RunOptions | N
         )
     promise = Promise.of(bundle)
     places = options.places
+    if source is not None and "/" not in source and source not in DATASETS and places.own(source).is_dir():
+        source = f"./{source}"  # as study files name a folder
     task = bundle.task if source is None else replace(bundle.task, data=replace(bundle.task.data, source=source))
     with preserved():
         task, data, said = _loaded(bundle, task, places)
@@ -170,7 +174,9 @@ def _loaded(bundle: Bundle, task: Task, places: DataPaths) -> tuple[Task, TaskDa
         data = load(task, places)
         said = (f"Not read, as the bundle does not know {_them(extra)}: {_named(extra)}.",)
     _refuse_other_classes(known, data)
-    is_array = len(known.columns) == 1 and known.columns[0].role in ("feature", "image")
+    _refuse_other_sizes(bundle, data)
+    only = known.columns[0] if len(known.columns) == 1 else None
+    is_array = only is not None and (only.role == "image" or (only.role == "feature" and is_array_kind(only.type)))
     if is_array and data.num_features != bundle.facts.num_features:
         raise DataError(
             f"examples must have the {bundle.facts.num_features:,} numbers that the bundle was made for, got "
@@ -197,6 +203,12 @@ def _compared(known: KnownData, found: Sequence[ColumnFacts], task: Task) -> lis
                 f"column {column.name!r} of {task.data.source} must be read as {_role(column)}, as in the bundle "
                 f"({column.type}), got {_role(other)} ({other.kind}). Convert it."
             )
+        then, now = time_kind(column.type), time_kind(other.kind)
+        if column.role == "feature" and column.type and then != now:
+            raise DataError(
+                f"column {column.name!r} of {task.data.source} must be read as {then or 'numbers'}, as in the bundle "
+                f"({column.type}), got {now or 'numbers'} ({other.kind}). Convert it."
+            )
     return [name for name in names if name not in {column.name for column in known.columns}]
 
 
@@ -217,7 +229,8 @@ def _refuse_other_classes(known: KnownData, data: TaskData) -> None:
 
 def _refuse_other_sizes(bundle: Bundle, data: TaskData) -> None:
     if data.num_outputs != bundle.facts.num_outputs:
-        what = "classes" if data.num_classes else "values to predict"
+        others = "labels" if data.kind == "multilabel" else "values to predict"
+        what = "classes" if data.num_classes else others
         raise DataError(
             f"data must have the {bundle.facts.num_outputs} {what} that the bundle was made for, got "
             f"{data.num_outputs}. Mend the labels, or tune anew on these data."

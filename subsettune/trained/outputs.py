@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 from subsettune import config
+from subsettune.config import setting
+from subsettune.data.csv_files import Written
+from subsettune.data.csv_kinds import Kind
 from subsettune.data.labels import NUMBER, decoded, plain_name
 from subsettune.data.parquet_files import flat_numbers, is_list
 from subsettune.data.parquet_labels import listed_names
@@ -28,7 +31,7 @@ class Outputs:
 
     Args:
         label: name of the column or array of labels.
-        kind: `classification` or `regression`.
+        kind: `classification`, `regression` or `multilabel`.
         classes: names, in the order of the outputs; empty of a regression.
         are_numbers: whether classes are whole numbers in the user's data: predictions are then numbers, too.
         are_booleans: whether the classes 0 and 1 are false and true there.
@@ -36,10 +39,12 @@ class Outputs:
         std: standard deviation, likewise.
         are_wide: whether targets are float64.
         is_single: whether a label is one value, and no list.
+        num_labels: that an example may have several of.
+        written: how a .csv file has values of a regression; null for what they are.
     """
 
     label: str
-    kind: Literal["classification", "regression"]
+    kind: Literal["classification", "regression", "multilabel"]
     classes: tuple[str, ...] = ()
     are_numbers: bool = False
     are_booleans: bool = False
@@ -47,6 +52,8 @@ class Outputs:
     std: tuple[float, ...] = ()
     are_wide: bool = False
     is_single: bool = True
+    num_labels: int = setting(0, rule=config.NOT_NEGATIVE)
+    written: Kind | None = None
 
     def __post_init__(self) -> None:
         config.check(self)
@@ -54,13 +61,18 @@ class Outputs:
     @property
     def num_outputs(self) -> int:
         """Units of the network's last layer."""
-        return len(self.classes) or len(self.mean)
+        return len(self.classes) or len(self.mean) or self.num_labels
+
+    @property
+    def form(self) -> Written:
+        """How a .csv file has the labels: classes go by their names."""
+        return Written(kind=self.written or "whole") if self.kind == "regression" else Written(kind="text")
 
     # --- outputs ----------------------------------------------------------------------------------------------------
 
     def in_units(self, outputs: Tensor) -> Tensor:
-        """Outputs (n, M) in the units of the data, as metrics take them; of a classification as they are."""
-        if self.kind == "classification":
+        """Outputs (n, M) in the units of the data, as metrics take them; of classes and labels as they are."""
+        if self.kind != "regression":
             return outputs
         shaped = outputs.reshape(len(outputs)) if self.is_single else outputs.reshape(len(outputs), -1)
         mean, std = (self._scale(values) for values in (self.mean, self.std))
@@ -74,23 +86,26 @@ class Outputs:
         return torch.float64 if self.are_wide else torch.float32
 
     def words(self, outputs: Tensor) -> Array:
-        """(n,) classes as the user calls them, or (n,) or (n, m) values, of outputs in units."""
+        """(n,) classes as the user calls them, (n, m) labels of 0 and 1, or (n,) or (n, m) values, of outputs."""
         if self.kind == "regression":
             values: Array = outputs.numpy()
             return values
+        if self.kind == "multilabel":
+            return np.asarray((outputs > 0).long().numpy())
         names = np.array([int(name) for name in self.classes] if self.are_numbers else self.classes)
         found = names[outputs.argmax(dim=1).numpy()]
         return np.asarray(found == 1 if self.are_booleans else found)
 
     def probabilities(self, outputs: Tensor) -> Array:
-        """(n, classes) float64 of outputs (n, M); each row adds up to 1.
+        """(n, classes) float64 of outputs (n, M); each row adds up to 1. Of labels (n, m), each by itself.
 
         Raises:
             DataError: a regression has none.
         """
         if self.kind == "regression":
             raise DataError("probabilities are those of classes, and this model predicts values. Use its predictions.")
-        found: Array = outputs.double().softmax(dim=1).numpy()
+        exact = outputs.double()
+        found: Array = (exact.sigmoid() if self.kind == "multilabel" else exact.softmax(dim=1)).numpy()
         return found
 
     # --- labels -----------------------------------------------------------------------------------------------------
@@ -103,7 +118,7 @@ class Outputs:
         return None if column.null_count == len(column) else column
 
     def targets(self, labels: Any, rows: Rows) -> Tensor:
-        """(n,) int64 classes, or (n,) or (n, m) values.
+        """(n,) int64 classes, (n, m) float32 labels of 0 and 1, or (n,) or (n, m) values.
 
         Args:
             labels: a column or an array.
@@ -114,7 +129,7 @@ class Outputs:
         """
         if len(labels) != len(rows):
             raise DataError(f"labels must be as many as the rows, got {len(labels):,} and {len(rows):,}. Mend them.")
-        if self.kind == "regression":
+        if self.kind != "classification":
             return self._values(labels, rows)
         names = listed_names(rows.table.schema, self.label) if rows.table is not None else ()
         found = self._plain(labels, rows)
@@ -161,12 +176,18 @@ class Outputs:
             array = self._numbers(labels)
         except (ValueError, TypeError, pa.ArrowException) as error:
             raise DataError(f"labels in {self.label!r} of {rows.where} must be numbers: {error}. Mend them.") from error
-        wanted = (len(rows),) if self.is_single else (len(rows), len(self.mean))
+        wanted = (len(rows),) if self.is_single else (len(rows), self.num_outputs)
         if array.shape != wanted or not np.isfinite(array).all():
             got = "others" if array.shape == wanted else f"shape {array.shape}"
             raise DataError(
                 f"labels in {self.label!r} of {rows.where} must be finite numbers of shape {wanted}, got {got}. Drop "
                 "the column, or such rows."
+            )
+        if self.kind == "multilabel" and not np.isin(array, (0, 1)).all():
+            row = int(np.argmin(np.isin(array, (0, 1)).all(axis=1)))
+            raise DataError(
+                f"labels in {self.label!r} of {rows.where} must be 0 or 1, got {array[row].tolist()} in row {row}. "
+                "Drop the column, or such rows."
             )
         return torch.from_numpy(array.astype(np.float64 if self.are_wide else np.float32))
 
@@ -175,6 +196,6 @@ class Outputs:
             return np.asarray(labels, dtype=np.float64)
         if not is_list(labels.type):
             return np.asarray(labels.cast(pa.float64()).to_numpy())
-        parts = [flat_numbers(chunk, len(self.mean), self.label, 0) for chunk in labels.chunks]
+        parts = [flat_numbers(chunk, self.num_outputs, self.label, 0) for chunk in labels.chunks]
         flat = np.concatenate([part.to_numpy(zero_copy_only=False) for part in parts])
-        return flat.astype(np.float64).reshape(len(labels), len(self.mean))
+        return flat.astype(np.float64).reshape(len(labels), self.num_outputs)

@@ -22,13 +22,14 @@ import numpy as np
 from subsettune.bundle import Bundle
 from subsettune.config import must
 from subsettune.errors import BundleError
+from subsettune.registry import METRICS
 from subsettune.text import metric_words, share_words
 from subsettune.train.result import RunResult
 
 LEVEL = 0.99  # of the interval: of nights on which nothing is wrong, one in 100 to 200 falls below it (simulated)
-BY_EXAMPLE = ("accuracy", "mse", "mae")  # metrics that are the mean of what each example adds
-LEAST = {"mse": 0.0, "mae": 0.0, "accuracy": 0.0, "balanced_accuracy": 0.0, "macro_f1": 0.0}
-MOST = {"accuracy": 1.0, "balanced_accuracy": 1.0, "macro_f1": 1.0}
+BY_EXAMPLE = tuple(name for name, known in METRICS.items() if known.mean_of == "examples")
+LEAST = {name: 0.0 for name in METRICS if name != "r2"}
+MOST = {name: 1.0 for name, known in METRICS.items() if known.higher_is_better}
 MOST_DEGREES = 500  # of freedom: beyond it Student's law is the normal one, to 0.5 %
 CANNOT = (
     "One run can show that something is badly wrong. It cannot show that the policy matches the recipe on these data: "
@@ -153,7 +154,8 @@ class Outcome:
         each = 0.0 if is_same_test else _variance(promise.metric, result)
         before = promise.num_test or num_test
         sampling = 0.0 if each is None else each / num_test + each / before
-        resolution = 1 / num_test if promise.metric not in ("mse", "mae") and promise.higher_is_better else 0.0
+        known = METRICS.get(promise.metric)
+        resolution = 1 / num_test if known is not None and known.has_steps else 0.0
         value = result.metrics.get("test") if result.cause == "finished" else None
         interval = promise.interval(sampling, resolution)
         return cls(promise=promise, value=value, num_test=num_test, interval=interval, has_sampling=each is not None)

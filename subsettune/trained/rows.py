@@ -1,4 +1,4 @@
-"""What a model is asked about, in whatever form it comes: a file, a data frame, columns by name, arrays, texts.
+"""What a model is asked about, as somebody holds it in Python: a data frame, columns by name, arrays, texts, pictures.
 
 Everything becomes a table in plain Arrow types, or an array of examples. pandas is not needed: a data frame is known by
 what it offers.
@@ -6,28 +6,21 @@ what it offers.
 
 from __future__ import annotations
 
-import itertools
 import sys
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import csv
 from torch import Tensor
 
-from subsettune.config import must
+from subsettune.config import FrozenDict, must
 from subsettune.data.arrow_types import plain_chunks, plain_schema
-from subsettune.data.images import pixels
-from subsettune.data.npz import INPUT_NAMES, LABEL_NAMES
-from subsettune.data.parquet_files import open_file, row_batches
+from subsettune.data.images import coloured, pixels, resized
 from subsettune.data.raw import Array
-from subsettune.data.tsv import BLOCK_BYTES, PARSING, SUFFIXES
-from subsettune.errors import DataError, DataNotFoundError
+from subsettune.errors import DataError
+from subsettune.task import Csv
 
 GIVEN = "the rows"  # what is not a file is called
 FORMS = "a DataFrame, an Arrow table, a dict of columns, or arrays"
@@ -42,12 +35,14 @@ class Rows:
         array: (n, ...) examples; None where there is a table.
         labels: (n,) or (n, m) labels that lie beside an array; None where there are none.
         where: what they are called in messages.
+        names_of_rows: of pictures that are files; empty of what has no names.
     """
 
     table: pa.Table | None = None
     array: Array | None = None
     labels: Array | None = None
     where: str = GIVEN
+    names_of_rows: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         found = self.array if self.table is None else self.table
@@ -57,6 +52,10 @@ class Rows:
     def names(self) -> tuple[str, ...]:
         """Of the columns; none of an array."""
         return () if self.table is None else tuple(self.table.schema.names)
+
+    def place(self, row: int) -> str:
+        """A row in words."""
+        return self.names_of_rows[row] if self.names_of_rows else f"row {row} of {self.where}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +67,28 @@ class Wanted:
         label: name of the labels.
         is_array: whether its examples are arrays without names of their own.
         is_text: whether its only input is a column of texts.
+        forms: how columns are written in .csv files, a `Written` by name.
+        csv: how these files are written, where that is not to be found out.
+        classes: that the model knows.
+        is_picture: whether its examples are pictures.
+        size: height and width that these get; None where they keep their own.
+        color: what they become.
     """
 
     columns: tuple[str, ...]
     label: str
     is_array: bool = False
     is_text: bool = False
+    forms: FrozenDict = FrozenDict()
+    csv: Csv = Csv()
+    classes: tuple[str, ...] = ()
+    is_picture: bool = False
+    size: tuple[int, int] | None = None
+    color: str | None = None
+
+    def fitted(self, image: Array) -> Array:
+        """Pixels (c, h, w) with the colour and the size that pictures get."""
+        return resized(coloured(image, self.color), self.size)
 
 
 # --- what is in memory ------------------------------------------------------------------------------------------------
@@ -98,7 +113,7 @@ def rows_of(given: Any, wanted: Wanted) -> Rows:
         return _columns({name: [each.get(name) for each in given] for name in _keys(given)}, wanted)
     table = _table(given)
     if table is not None:
-        return Rows(table=_plain(table))
+        return Rows(table=plain_table(table))
     if wanted.is_text and _are_texts(given):
         return Rows(table=pa.table({wanted.columns[0]: pa.array(_texts(given), pa.large_string())}))
     if not wanted.is_array:
@@ -107,7 +122,7 @@ def rows_of(given: Any, wanted: Wanted) -> Rows:
             f"Give {'a list of texts, ' if wanted.is_text else ''}a DataFrame, an Arrow table or a dict of columns."
         )
         raise DataError(must(GIVEN, f"{kinds}, as the model was trained on", type(given).__name__, advice))
-    return Rows(array=_array(given))
+    return Rows(array=_array(given, wanted))
 
 
 def _keys(given: Sequence[Mapping[Any, Any]]) -> list[Any]:
@@ -119,7 +134,7 @@ def _columns(given: Mapping[Any, Any], wanted: Wanted) -> Rows:
     """A dict of columns; of a model of arrays the one that has the name of its input."""
     if wanted.is_array and wanted.columns[0] in given and not _is_column(given[wanted.columns[0]]):
         labels = given.get(wanted.label)
-        array = _array(given[wanted.columns[0]])
+        array = _array(given[wanted.columns[0]], wanted)
         return Rows(array=array, labels=None if labels is None else np.asarray(labels))
     if wanted.is_array and wanted.columns[0] not in given:
         advice = "Call it so, or give the array alone."
@@ -129,7 +144,7 @@ def _columns(given: Mapping[Any, Any], wanted: Wanted) -> Rows:
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{length:,} in {name!r}" for name, length in lengths.items())
         raise DataError(f"columns must be equally long, got {told}. Give each row a value in every column.")
-    return Rows(table=_plain(pa.table(arrays)))
+    return Rows(table=plain_table(pa.table(arrays)))
 
 
 def _is_column(values: Any) -> bool:
@@ -167,7 +182,12 @@ def _table(given: Any) -> pa.Table | None:
         raise DataError(f"{GIVEN} cannot be read: {reason}. Give each column values of one type.") from error
 
 
-def _plain(table: pa.Table) -> pa.Table:
+def plain_table(table: pa.Table) -> pa.Table:
+    """A table in plain types.
+
+    Raises:
+        DataError: it has two columns of one name.
+    """
     names = table.schema.names
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
@@ -188,14 +208,14 @@ def _texts(given: Any) -> list[str | None]:
     return list(given.to_pylist() if isinstance(given, pa.Array | pa.ChunkedArray) else given)
 
 
-def _array(given: Any) -> Array:
+def _array(given: Any, wanted: Wanted) -> Array:
     """(n, ...) numbers of an array, a tensor, or a list of arrays or pictures."""
     if isinstance(given, Tensor):
         array: Array = given.detach().cpu().numpy()
         return array
     pillow = sys.modules.get("PIL.Image")
     if isinstance(given, list | tuple) and given and pillow is not None and isinstance(given[0], pillow.Image):
-        given = [pixels(image, f"picture {i}") for i, image in enumerate(given)]
+        given = [wanted.fitted(pixels(image, f"picture {i}")) for i, image in enumerate(given)]
     try:
         found = np.asarray(given)
     except (ValueError, TypeError) as error:
@@ -203,85 +223,3 @@ def _array(given: Any) -> Array:
     if found.dtype.kind not in "fiub" or found.ndim == 0:
         raise DataError(must(GIVEN, FORMS, type(given).__name__, "Give numbers, a row for each example."))
     return found
-
-
-# --- files ------------------------------------------------------------------------------------------------------------
-
-
-def read_rows(path: str | Path, wanted: Wanted, limit: int | None = None) -> Rows:
-    """Rows of a file: the columns that the model looks for, and the label if it is there.
-
-    Args:
-        path: of a .parquet, .tsv or .npz file.
-        wanted: what the model looks for.
-        limit: the first so many rows.
-
-    Raises:
-        DataNotFoundError: it is not there.
-        DataError: it is damaged, or of another kind.
-    """
-    file = Path(path).expanduser()
-    if not file.exists():
-        raise DataNotFoundError(f"file {str(path)!r} is not there. Give the path of one that is.")
-    reader = next((read for suffix, read in READERS.items() if file.name.endswith(suffix)), None)
-    if file.is_dir() or reader is None:
-        rule, got = f"a file of {', '.join(READERS)}", f"the folder {path}" if file.is_dir() else str(path)
-        raise DataError(must("FILE", rule, got, "Write the rows into one, or give them in Python."))
-    return reader(file, wanted, limit)
-
-
-def _read_parquet(path: Path, wanted: Wanted, limit: int | None) -> Rows:
-    file = open_file(path)
-    names = [name for name in file.schema.names if name in (*wanted.columns, wanted.label)]
-    schema = pa.schema([file.schema.field(name) for name in names], metadata=file.schema.metadata)
-    if limit is None:
-        found = file.read(names)
-        table = pa.Table.from_arrays([found[name] for name in names], schema=schema)
-    else:
-        first = [batch for _, batch in itertools.islice(row_batches([file], names, limit), 1)]
-        table = pa.Table.from_batches([batch.cast(schema) for batch in first], schema=schema)
-    if not names or not file.num_rows:  # what is missing is told with the file's own columns
-        table = pa.schema(file.schema).empty_table()
-    return Rows(table=table, where=str(path))
-
-
-def _read_tsv(path: Path, wanted: Wanted, limit: int | None) -> Rows:
-    """All columns that are wanted, as texts."""
-    reading = csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False)
-    try:
-        with csv.open_csv(str(path), read_options=reading, parse_options=PARSING) as reader:
-            names = reader.schema.names
-        chosen = [name for name in dict.fromkeys(names) if name in (*wanted.columns, wanted.label)] or names[:1]
-        options = csv.ConvertOptions(
-            include_columns=chosen, column_types=dict.fromkeys(chosen, pa.string()), strings_can_be_null=False
-        )
-        table = csv.read_csv(str(path), read_options=reading, parse_options=PARSING, convert_options=options)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise DataError(f"{path} is empty, damaged or no file of tab-separated values: {reason}.") from error
-    return Rows(table=table if limit is None else table.slice(0, limit), where=str(path))
-
-
-def _read_npz(path: Path, wanted: Wanted, limit: int | None) -> Rows:
-    """The array of inputs, and that of labels if it is there; nothing is unpickled."""
-    if not wanted.is_array:
-        raise DataError(f"{path} has arrays, and the model was trained on columns: {', '.join(wanted.columns)}.")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            names = tuple(archive.files)
-            x = next((name for name in (*wanted.columns, *INPUT_NAMES) if name in names), None)
-            y = next((name for name in (wanted.label, *LABEL_NAMES) if name in names and name != x), None)
-            array, labels = (None if name is None else archive[name][:limit] for name in (x, y))
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is damaged, holds objects, or is no .npz file. Write it again.") from error
-    if array is None:
-        raise DataError(
-            f"{path} must hold the inputs as {wanted.columns[0]!r}, got {', '.join(names) or 'nothing'}. Rename them."
-        )
-    if labels is not None and len(labels) != len(array):
-        got = f"{len(array):,} in {x!r} and {len(labels):,} in {y!r}"
-        raise DataError(f"inputs and labels of {path} must be as many, got {got}. Mend the file.")
-    return Rows(array=array, labels=labels, where=str(path))
-
-
-READERS = {".parquet": _read_parquet, **dict.fromkeys(SUFFIXES, _read_tsv), ".npz": _read_npz}

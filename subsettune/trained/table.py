@@ -16,14 +16,19 @@ import torch
 from torch import Tensor
 
 from subsettune import config
-from subsettune.config import AT_LEAST_ONE, setting
+from subsettune.config import AT_LEAST_ONE, FrozenDict, setting
 from subsettune.data import precision
-from subsettune.data.arrow_types import is_time
+from subsettune.data.arrow_types import AS_DATE, DATE, is_time, kind_of, seconds
 from subsettune.data.categories import is_text
+from subsettune.data.csv_files import Written
+from subsettune.data.csv_kinds import Kind
+from subsettune.data.date_texts import ISO
+from subsettune.data.dates import CLOCK_KINDS, DAY_KINDS, SPAN, on_circles
 from subsettune.data.encode import Encoder, Normalizer
 from subsettune.data.parquet_files import flat_numbers, is_list, is_number
 from subsettune.data.raw import Array
 from subsettune.errors import DataError, did_you_mean
+from subsettune.trained.csv_rows import dates_of
 from subsettune.trained.rows import Rows, Wanted
 
 MOST_TOLD = 3  # categories that a warning names
@@ -38,12 +43,17 @@ class Column:
         name: of it.
         type: in the file, as Arrow calls it.
         width: numbers in each list; None of plain numbers and of categories.
-        mean: of each number, as it is stored.
+        mean: of each number, as it is stored; after the column's own, whether it is missing, and its places on circles.
         scale: 1 / standard deviation, likewise.
         shift: what is taken away before it is stored; empty where nothing is.
         exponent: of 2, by which it is then divided; empty likewise.
         categories: those that the training part has, in the order of their places, None for what is missing; null of
             numbers.
+        fill: what stands for a number that is missing, as it is stored, beside which a further one says that it is;
+            null where none may be missing.
+        cycles: of dates, whose sines and cosines stand beside them.
+        written: how a .csv file has it; null for what its type says.
+        formats: of dates that are texts.
     """
 
     name: str
@@ -54,6 +64,10 @@ class Column:
     shift: tuple[int | float, ...] = ()
     exponent: tuple[int, ...] = ()
     categories: tuple[str | None, ...] | None = None
+    fill: float | None = None
+    cycles: tuple[str, ...] = ()
+    written: Kind | None = None
+    formats: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         config.check(self)
@@ -61,7 +75,24 @@ class Column:
     @property
     def num_stored(self) -> int:
         """Stored columns that it becomes."""
+        return self.num_own + (self.fill is not None) + 2 * len(self.cycles)
+
+    @property
+    def num_own(self) -> int:
+        """Numbers that the column itself has in a row."""
         return self.width or 1
+
+    @property
+    def form(self) -> Written:
+        """How a .csv file has it."""
+        if self.written is not None:
+            return Written(kind=self.written, formats=self.formats)
+        if self.categories is not None:
+            kinds: dict[bool, Kind] = {self.type == "bool": "boolean", _is_named(self.type): "text"}
+            return Written(kind=kinds.get(True, "whole"))
+        if time_kind(self.type):
+            return Written(kind="date", formats=self.formats or (ISO,))
+        return Written(kind="boolean" if self.type == "bool" else "whole")
 
     @property
     def num_encoded(self) -> int:
@@ -77,14 +108,43 @@ class Column:
         column, field = found_in(rows, self.name)
         if self.categories is not None:
             return self._codes(column, field, rows)
+        if self.formats and is_text(field.type):
+            column, field = self._dated(column, field, rows)
+        if self.fill is not None and pa.types.is_null(field.type):  # a frame's column of nothing
+            column, field = column.cast(pa.float64()), field.with_type(pa.float64())
+        elif time_kind(kind_of(field)) != time_kind(self.type):
+            self._refuse_type(field, time_kind(self.type) or "numbers", rows)
         kind = field.type
         if is_time(field) or is_list(kind) != (self.width is not None) or not _is_numeric(kind):
             self._refuse_type(field, "numbers" if self.width is None else f"lists of {self.width} numbers", rows)
-        values = [_values(chunk, self.width, self.name) for chunk in column.chunks]
-        parts = [self._stored(part) for part in values]
+        parts = [self._filled(chunk) for chunk in column.chunks]
         stored = np.concatenate(parts) if parts else np.empty((0, self.num_stored), np.float32)
         self._refuse_not_finite(stored, rows)
         return stored, ""
+
+    def _dated(self, column: pa.ChunkedArray, field: pa.Field, rows: Rows) -> tuple[pa.ChunkedArray, pa.Field]:
+        """Texts as the dates that they are, in seconds."""
+        times = dates_of(column.combine_chunks().cast(pa.string()), self.formats, self.name, rows.where)
+        dated = field.with_type(pa.float64()).with_metadata({DATE: str(times.type).encode()})
+        return pa.chunked_array([seconds(times)]), dated
+
+    def _filled(self, chunk: pa.Array) -> Array:
+        """(b, num_stored): the numbers, whether each is missing where that may be, and their places on circles."""
+        if self.fill is None and not self.cycles:
+            return self._stored(_values(chunk, self.width, self.name))
+        is_missing = np.asarray(pc.is_null(chunk, nan_is_null=True).to_numpy(zero_copy_only=False))
+        if self.fill is not None and is_missing.any():  # else whole numbers would become floats
+            chunk = pc.if_else(pa.array(is_missing), pa.scalar(0).cast(chunk.type), chunk)
+        values = _values(chunk, None, self.name)
+        made = [self._stored(values)]
+        if self.fill is not None:
+            made[0][is_missing] = np.float32(self.fill)
+            made.append(is_missing.astype(np.float32)[:, None])
+        if self.cycles:
+            turned = on_circles(values[:, 0].astype(np.float64), self.cycles)
+            turned[is_missing] = 0.0 if self.fill is not None else np.nan  # the middle of the circle
+            made.append(turned)
+        return np.concatenate(made, axis=1)
 
     def _stored(self, values: Array) -> Array:
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
@@ -119,7 +179,7 @@ class Column:
 
     def _as_texts(self, column: pa.ChunkedArray, field: pa.Field, rows: Rows) -> pa.ChunkedArray:
         """The categories as they are called; whole numbers that pandas made floats of are whole."""
-        kind, trained_bool, trained_text = field.type, self.type == "bool", "string" in self.type or self.type == "text"
+        kind, trained_bool, trained_text = field.type, self.type == "bool", _is_named(self.type)
         if pa.types.is_null(kind):
             return column.cast(pa.large_string())
         if pa.types.is_floating(kind) and not trained_text and not trained_bool:
@@ -137,9 +197,28 @@ class Column:
 
     def _refuse_type(self, field: pa.Field, wanted: str, rows: Rows) -> None:
         raise DataError(
-            f"column {self.name!r} must hold {wanted}, as in training ({self.type}), got {field.type} in {rows.where}. "
-            "Convert it."
+            f"column {self.name!r} must hold {wanted}, as in training ({self.type}), got {kind_of(field)} in "
+            f"{rows.where}. Convert it."
         )
+
+
+def time_kind(kind: str) -> str:
+    """What a column of a type of a file tells of time, in words; empty where it tells none."""
+    if kind.startswith(CLOCK_KINDS):
+        return "times of day"
+    if kind.startswith(SPAN):
+        return "spans of time"
+    return "dates" if kind.startswith((*DAY_KINDS, "timestamp")) or kind.endswith(AS_DATE) else ""
+
+
+def is_array_kind(kind: str) -> bool:
+    """Whether a type of a file, empty of arrays, has several numbers an example."""
+    return not kind or "list" in kind or "tensor" in kind
+
+
+def _is_named(kind: str) -> bool:
+    """Whether categories of a type are texts."""
+    return "string" in kind or kind == "text"
 
 
 def found_in(rows: Rows, name: str) -> tuple[pa.ChunkedArray, pa.Field]:
@@ -202,7 +281,8 @@ class Table:
 
     def wanted(self, label: str) -> Wanted:
         """What it looks for in rows."""
-        return Wanted(columns=tuple(column.name for column in self.columns), label=label)
+        forms = FrozenDict({column.name: column.form for column in self.columns})
+        return Wanted(columns=tuple(forms), label=label, forms=forms)
 
     def stored(self, rows: Rows) -> tuple[Tensor, tuple[str, ...]]:
         """(n, c) float32 rows as training stores them, and sentences about what it had not seen.

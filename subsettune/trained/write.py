@@ -14,30 +14,33 @@ from subsettune.config import must
 from subsettune.errors import ConfigError, StorageError
 from subsettune.trained.model import Predictions, TrainedModel
 
-PREDICTION, PROBABILITY = "prediction", "probability of {}"
+PICTURE, PREDICTION, PROBABILITY = "picture", "prediction", "probability of {}"
 FORMATS = (".parquet", ".csv")
 
 
 def table_of(found: Predictions, model: TrainedModel, *, with_probabilities: bool = False) -> pa.Table:
-    """Predictions as columns: `prediction`, or one for each target, and one for each class where asked for.
+    """Predictions as columns: `prediction`, or one for each target or label, and one for each class where asked for.
+
+    Of pictures that are files, their names come first, as `picture`.
 
     Args:
         found: of rows.
         model: that made them.
-        with_probabilities: whether there is a column `probability of NAME` for each class.
+        with_probabilities: whether there is a column `probability of NAME` for each class or label.
 
     Raises:
         ConfigError: probabilities are asked for of a regression.
     """
     values = found.values
+    columns = {PICTURE: pa.array(found.names)} if found.names else {}
     if values.ndim == 1:
-        columns = {PREDICTION: pa.array(values)}
+        columns[PREDICTION] = pa.array(values)
     else:
-        columns = {f"{PREDICTION}[{j}]": pa.array(values[:, j]) for j in range(values.shape[1])}
+        columns |= {f"{PREDICTION}[{j}]": pa.array(values[:, j]) for j in range(values.shape[1])}
     if with_probabilities:
         if found.probabilities is None:
             raise ConfigError("--probabilities are those of classes, and this model predicts values. Leave it out.")
-        for j, name in enumerate(model.classes):
+        for j, name in enumerate(model.classes or [f"label[{j}]" for j in range(found.probabilities.shape[1])]):
             columns[PROBABILITY.format(name)] = pa.array(found.probabilities[:, j])
     return pa.table(columns)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import in_hand
 import numpy as np
 import pytest
 from PIL import Image
@@ -85,8 +86,38 @@ def test_a_draft_runs_as_it_is(init: Init, monkeypatch: pytest.MonkeyPatch) -> N
     assert Path("runs/t/report.html").is_file()
 
 
-def test_rare_classes_are_judged_by_their_mean(init: Init) -> None:
-    Path("r.csv").write_text(csv_text("a,label", lambda i: f"{X[i, 0]},{'rare' if i % 10 == 0 else 'usual'}", N))
+def test_a_draft_trains_a_model_that_predicts(init: Init, capfd: pytest.CaptureFixture[str]) -> None:
+    """A table with texts, dates and gaps, and a folder of pictures of several sizes, from the command line alone."""
+    Path("visits.csv").write_text(in_hand.visits())
+    for name, level in (("cat", 60), ("dog", 180)):
+        for i in range(20):
+            path = Path(f"photos/{name}/{i}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.clip(RNG.normal(level, 30, (16 + i % 2 * 8, 16)), 0, 255).astype(np.uint8)).save(path)
+    for source, more, first in (
+        ("visits.csv", ("--label", "came"), '"prediction"'),
+        ("photos", (), '"picture","prediction"'),
+    ):
+        drafted(init, source, *more, output=f"{Path(source).stem}.yaml")
+        assert main(["train", f"{Path(source).stem}.yaml", "--save", "model/", "--device", "cpu"]) == 0
+        capfd.readouterr()
+        assert main(["predict", "model", source]) == 0
+        out, err = capfd.readouterr()
+        assert out.splitlines()[0] == first
+        assert float(err.partition("accuracy: ")[2].split()[0]) > 0.8
+
+
+def test_a_rare_class_is_judged_by_how_well_it_is_told_apart(init: Init) -> None:
+    Path("r.csv").write_text(csv_text("a,label", lambda i: f"{X[i, 0]},{'fraud' if i % 12 == 0 else 'fine'}", N))
+    task = drafted(init, "r.csv", output="r.yaml").task
+    assert (task.metric, task.tolerance) == ("roc_auc", 0.05)
+    assert " % are of one class: how well the two are told apart" in Path("r.yaml").read_text()
+    assert " of 80 test examples are of the rarer class" in Path("r.yaml").read_text()
+
+
+def test_rare_classes_of_several_are_judged_by_their_mean(init: Init) -> None:
+    names = {0: "rare", 10: "odd"}
+    Path("r.csv").write_text(csv_text("a,label", lambda i: f"{X[i, 0]},{names.get(i % 20, 'usual')}", N))
     assert drafted(init, "r.csv", output="r.yaml").task.metric == "balanced_accuracy"
     assert "90 % are of one class" in Path("r.yaml").read_text()
 

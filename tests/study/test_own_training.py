@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -10,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from places import ROOT, SUPPORT
 
-from subsettune import Bundle, TuneOptions, load_study, train, tune
+from subsettune import Bundle, TrainedModel, TuneOptions, load_study, train, tune
 from subsettune.cli import main
 from subsettune.data import DataPaths
-from subsettune.errors import ConfigError
+from subsettune.errors import ConfigError, ModelError
+from subsettune.integrations.tracking import study_metrics, study_params
 from subsettune.study.plan import plan
 from subsettune.study.preflight import resolve_study
 from subsettune.study.spec.definition import parse
@@ -56,6 +59,45 @@ def test_costs_are_in_examples(done: Path, capsys: pytest.CaptureFixture[str]) -
     summary = json.loads(_json(capsys, ["show", "own", "--json", "--storage", str(done)]))
     assert summary["reference"]["flops"] == 2400
     assert summary["reference"]["passes"] == 20
+
+
+NOTE = "With task.flops_per_example it is counted in FLOPs."
+
+
+def test_nothing_of_it_is_called_a_flop(done: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Neither where it is told in Python and notebooks, nor on the page, in the bundle, or by trackers."""
+    found = load_study("own", storage=str(done))
+    assert found.unit == "example"
+    assert found.bundle is not None
+    file = tmp_path / "study.yaml"
+    file.write_text(json.dumps(_study()))
+    capsys.readouterr()
+    assert main(["plan", str(file), "--cache", str(tmp_path)]) == 0
+    planned = " ".join(capsys.readouterr().out.split())
+    assert "pass 120 ex all training examples once" in planned
+    page = (done / "own" / "report.html").read_text()
+    told = {
+        "repr": repr(found),
+        "cell": found._repr_html_(),
+        "tables": f"{found.trials.to_string()} {found.runs.to_string()}",
+        "figures": " ".join(figure.to_json() for figure in found.figures.values()),
+        "page": re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL),
+        "bundle": " ".join(found.bundle.readme.split()),
+        "trackers": " ".join([*study_metrics(found), *study_params(found)]),
+        "plan": planned,
+    }
+    said = {name: re.findall(r"\w*flop\w*", text.replace(NOTE, ""), re.IGNORECASE) for name, text in told.items()}
+    assert said == {name: [] for name in told}
+
+
+def test_its_model_is_asked_about_nothing(done: Path) -> None:
+    bundle = Bundle.load(done / "own" / "bundle")
+    assert "--save weights.pt" in bundle.readme
+    assert "subsettune follow" not in bundle.readme
+    assert "TrainedModel" not in bundle.readme
+    result = train.run(bundle.task, bundle.policy, seed=0, final=True)
+    with pytest.raises(ModelError, match=r"a model of task.train cannot be asked about rows: what they mean own_func"):
+        TrainedModel.of(dataclasses.replace(result, model=torch.nn.Linear(1, 1)), bundle.task)
 
 
 def _json(capsys: pytest.CaptureFixture[str], command: list[str]) -> str:

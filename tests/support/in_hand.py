@@ -32,6 +32,19 @@ def people(num_rows: int = 200, seed: int = 0, cities: tuple[str, ...] = ("Lima"
     )
 
 
+def visits(num_rows: int = 240, seed: int = 0, *, has_gaps: bool = True) -> str:
+    """A .csv file of texts, numbers with gaps, whole numbers and dates, and whether somebody came."""
+    rng = np.random.default_rng(seed)
+    lines = ["when,kind,age,score,group,came"]
+    for i in range(num_rows):
+        age, kind = int(rng.integers(18, 80)), rng.choice(["new", "old", "01"])
+        day = f"{rng.integers(1, 29):02d}.{rng.integers(1, 13):02d}.{2020 + i % 4}"
+        came = "yes" if age / 20 + 2 * (kind == "new") + rng.normal(0, 0.5) > 3.2 else "no"
+        gone = has_gaps and i % 9 == 4
+        lines.append(f"{'' if gone else day},{kind},{'' if gone else age},{rng.normal():.3f},g{i % 30},{came}")
+    return "\n".join(lines) + "\n"
+
+
 def written(folder: Path, table: pa.Table, name: str = "people.parquet") -> str:
     """Path of a table that was written there."""
     pq.write_table(table, folder / name)

@@ -11,6 +11,7 @@ import night
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from subsettune import Bundle, Policy
 from subsettune.errors import ConfigError, DataError
@@ -183,3 +184,96 @@ def test_code_that_is_not_here_is_told(bundle: Bundle) -> None:
         ConfigError, match=r"model 'gone_module:make' cannot be imported: No module named 'gone_module'. Run"
     ):
         follow_on(dataclasses.replace(bundle, task=task), options=OPTIONS)
+
+
+# --- .csv files, and splits by a column -------------------------------------------------------------------------------
+
+VISITS = {"label": "came", "impute": "median", "dates": "cyclic"}
+
+
+def csv_bundle(folder: Path, split: dict[str, Any], **data: Any) -> Bundle:
+    (folder / "a.csv").write_text(in_hand.visits(has_gaps="time" not in split))
+    source = str(folder / "a.csv")
+    shares = {} if "column" in split else {"validation": 0.2, "test": 0.2}
+    return night.make_bundle(folder / "bundle", source, data={"source": source, **VISITS, **data}, split=shares | split)
+
+
+@pytest.mark.parametrize("split", [{}, {"by": "group"}, {"time": "when"}], ids=str)
+def test_a_bundle_of_a_csv_file_is_followed_on_another(tmp_path: Path, split: dict[str, Any]) -> None:
+    bundle = csv_bundle(tmp_path, split, date_formats={"when": "%d.%m.%Y"})
+    assert follow_on(bundle, options=OPTIONS).is_same
+    (tmp_path / "b.csv").write_text(in_hand.visits(360, seed=7, has_gaps="time" not in split))
+    ready = follow_on(bundle, str(tmp_path / "b.csv"), OPTIONS)
+    assert ready.sentences[0].startswith(f"{ready.facts.num_examples:,} examples to train on (the bundle had ")
+    result, outcome = ready.train(0)
+    assert outcome.value == result.metrics["test"]
+    assert not outcome.is_below
+
+
+def test_a_split_that_the_column_names_is_that_of_the_new_file(tmp_path: Path) -> None:
+    def parts(text: str) -> str:
+        lines = text.splitlines()
+        named = (f"{line},{('train', 'train', 'train', 'val', 'test')[i % 5]}" for i, line in enumerate(lines[1:]))
+        return "\n".join([f"{lines[0]},part", *named]) + "\n"
+
+    (tmp_path / "a.csv").write_text(parts(in_hand.visits()))
+    data = {"source": str(tmp_path / "a.csv"), **VISITS, "exclude": ["group"]}
+    bundle = night.make_bundle(tmp_path / "bundle", data["source"], data=data, split={"column": "part"})
+    (tmp_path / "b.csv").write_text(parts(in_hand.visits(300, seed=4)))
+    ready = follow_on(bundle, str(tmp_path / "b.csv"), OPTIONS)
+    assert (ready.facts.num_examples, ready.num_test) == (180, 60)
+    (tmp_path / "c.csv").write_text(in_hand.visits(300, seed=4))
+    with pytest.raises(DataError, match=r"c\.csv has no column 'part'\. .*Set split\."):
+        follow_on(bundle, str(tmp_path / "c.csv"), OPTIONS)
+
+
+def test_dates_that_are_numbers_tonight_are_refused(tmp_path: Path) -> None:
+    bundle = csv_bundle(tmp_path, {}, exclude=["group"])
+    lines = in_hand.visits().splitlines()
+    numbers = [lines[0], *(f"{i},{line.split(',', 1)[1]}" for i, line in enumerate(lines[1:]))]
+    (tmp_path / "b.csv").write_text("\n".join(numbers))
+    with pytest.raises(DataError) as caught:
+        follow_on(bundle, str(tmp_path / "b.csv"), OPTIONS)
+    assert "must be read as dates, as in the bundle (timestamp[us]), got numbers (int64). Convert it." in str(
+        caught.value
+    )
+
+
+def test_gaps_that_are_new_make_another_input_and_are_said(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(in_hand.visits(has_gaps=False))
+    data = {"source": str(tmp_path / "a.csv"), **VISITS, "features": ["age"]}
+    bundle = night.make_bundle(tmp_path / "bundle", data["source"], data=data)
+    (tmp_path / "b.csv").write_text(in_hand.visits(seed=3))
+    ready = follow_on(bundle, str(tmp_path / "b.csv"), OPTIONS)
+    assert ready.sentences[-1].startswith("An example is 2 numbers for the network (the bundle's 1), which has ")
+
+
+def test_a_bundle_of_a_table_that_was_handed_over_follows_files(tmp_path: Path) -> None:
+    table = in_hand.people()
+    data = {"source": table}
+    bundle = night.make_bundle(tmp_path / "bundle", "", data=data)
+    assert bundle.task.data.source.startswith("python://table/")
+    ready = follow(Bundle.load(tmp_path / "bundle"), tmp_path, in_hand.people(300, seed=5))
+    assert not ready.train(0)[1].is_below
+
+
+def test_pictures_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+
+    def photos(name: str, height: int) -> str:
+        for label, level in (("cat", 60), ("dog", 180)):
+            for i in range(40):
+                path = tmp_path / name / label / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = np.clip(rng.normal(level, 30, (height, 8, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(path)
+        return str(tmp_path / name)
+
+    data = {"source": photos("a", 8), "resize": [8, 8]}
+    model = {"name": "cnn", "channels": [4]}
+    bundle = night.make_bundle(tmp_path / "bundle", "", data=data, model=model)
+    photos("b", 10)
+    monkeypatch.chdir(tmp_path)
+    ready = follow_on(bundle, "b", OPTIONS)
+    assert ready.task.data.source == "./b"
+    assert not ready.train(0)[1].is_below

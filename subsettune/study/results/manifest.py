@@ -292,7 +292,10 @@ class Manifest:
     @property
     def details(self) -> dict[str, Any]:
         """What else is known, plain: all but the origin, the study, its command, verification and ablation."""
-        return {key: value for key, value in self.to_mapping().items() if key not in SHOWN_ELSEWHERE}
+        plain = {key: value for key, value in self.to_mapping().items() if key not in SHOWN_ELSEWHERE}
+        if self.facts is not None and self.facts.unit != "FLOP":
+            plain["facts"] = {key: value for key, value in plain["facts"].items() if not key.endswith("_flops")}
+        return plain
 
     def to_mapping(self) -> dict[str, Any]:
         """Its JSON form: what is not known yet is left out."""

@@ -69,7 +69,7 @@ class ReferenceStage:
         if not len(part):
             return None
         task, data = self.context.task, self.context.data
-        return metrics.chance(task.metric, part.targets, data.num_outputs, positive_class(task, data))
+        return metrics.chance(task.metric, part.targets, data.num_outputs, positive_class(task, data.class_names))
 
     @property
     def _is_cached(self) -> bool:

@@ -32,7 +32,7 @@ def check(task: Task, data: TaskData) -> objective.Form:
         ConfigError: they do not, or code of the user's own fails, or gives what it must not.
     """
     objective.class_weights(task.recipe, data)
-    objective.positive_class(task, data)
+    objective.positive_class(task, data.class_names)
     if task.metric == "top5" and data.num_classes <= metrics.TOP:
         rule = f"another for {data.num_classes} classes, of which the right one is always among five"
         raise ConfigError(must("metric", rule, task.metric, "Choose accuracy."))
