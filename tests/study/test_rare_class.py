@@ -84,7 +84,7 @@ def test_the_study_says_what_ranks_can_and_cannot_tell(study: Found) -> None:
     assert study.manifest.test_chance == 0.5
     assert study.summary.status == "finished"
     assert all(run.num_test == 0 for run in study.verification)
-    text = " ".join(result_text(study).split())
+    text = " ".join(result_text(study.view).split())
     assert "ROC AUC: mean on the test split over n runs" in text
     assert [one.looks for one in study.summary.early_stops] == [6, 6]
     assert {len(run.curve) for run in study.reference} == {6}
