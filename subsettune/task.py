@@ -628,6 +628,15 @@ class Task:
             raise ConfigError(tuple(mistakes))
         return {"data": NO_DATA, "model": NO_MODEL, **raw}
 
+    @classmethod
+    def from_mapping(cls, raw: object, source: str | None = None) -> Task:
+        """Read what stands under `task:` of a study file, or what `to_mapping` wrote.
+
+        Raises:
+            ConfigError: with every mistake.
+        """
+        return config.build(cls, raw, source=source)
+
     def __post_init__(self) -> None:
         given: object = self.metric
         if isinstance(given, Mapping):

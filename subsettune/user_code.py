@@ -88,22 +88,43 @@ def digest_of_command(command: str, options: Mapping[str, Any]) -> str:
         DataError: a file cannot be read.
     """
     words = shlex.split(command)
-    scripts = [_path(word) for word in words if word.endswith(".py") and _is_file(word)]
-    beside = sorted({str(file) for script in scripts for file in _files_beside(script)})
-    return config.digest([words, digest_of_files({"words": words, "options": options, "beside": beside})])
+    scripts = [(_path(word), _path(word).parent, "") for word in words if word.endswith(".py") and _is_file(word)]
+    module = words[words.index("-m") + 1] if "-m" in words[:-1] else ""  # as Python has it, from the working folder
+    here = Path.cwd()
+    for file in _files_of(module, here) if module else ():
+        package = module if file.name in ("__init__.py", "__main__.py") else module.rpartition(".")[0]
+        scripts.append((file, here, package))
+    beside = sorted({str(file) for script in scripts for file in _files_beside(*script)})
+    named = [str(file) for file, _, _ in scripts]
+    return config.digest([words, digest_of_files({"words": [*words, *named], "options": options, "beside": beside})])
 
 
-def _files_beside(script: Path) -> Iterator[Path]:
-    """Files of the modules that a script imports from its own folder, and those that they import."""
-    waiting, done = [script], {script}
+def _files_beside(script: Path, root: Path, package: str) -> Iterator[Path]:
+    """Files of the modules that a script imports from below a folder, and those that they import.
+
+    Args:
+        script: to begin with.
+        root: folder in which its imports are looked for.
+        package: that the script is in, which relative imports count from.
+    """
+    waiting, done = [(script, package)], {script}
     while waiting:
-        for name in _imports(waiting.pop().read_bytes(), ""):
-            place = script.parent.joinpath(*name.split("."))
-            for file in (place.with_suffix(".py"), place / "__init__.py"):
-                if file.is_file() and file not in done:
-                    done.add(file)
-                    waiting.append(file)
-                    yield file
+        file, inside = waiting.pop()
+        for name in _imports(file.read_bytes(), inside):
+            for part in (*_parents(name), name):
+                for found in _files_of(part, root):
+                    if found not in done:
+                        done.add(found)
+                        is_package = found.name in ("__init__.py", "__main__.py")
+                        waiting.append((found, part if is_package else part.rpartition(".")[0]))
+                        yield found
+
+
+def _files_of(name: str, root: Path) -> list[Path]:
+    """Files of a module below a folder: of a package those that are run when it is imported, or started."""
+    place = root.joinpath(*name.split("."))
+    files = (place.with_name(f"{place.name}.py"), place / "__init__.py", place / "__main__.py")
+    return [file for file in files if file.is_file()]
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -61,10 +61,10 @@ def test_what_holds_a_smaller_tolerance_is_read_off_the_bounds() -> None:
     ("seconds", "text"),
     [
         (0.3, None),  # of 1: 70 % of the time, of 75 % of the compute
-        (0.41, "In time the policy saves 59 %, in compute 75 %: its compute takes 1.6 times as long as the recipe's, as "
-         "measured here."),
-        (1.5, "In time the policy saves nothing, in compute 75 %: its compute takes 6.0 times as long as the recipe's, as "
-         "measured here."),
+        (0.41, "In time the policy saves 59 %, in compute 75 %: its compute takes 1.6 times as long as the recipe's, "
+         "as measured here."),
+        (1.5, "In time the policy saves nothing, in compute 75 %: its compute takes 6.0 times as long as the recipe's, "
+         "as measured here."),
         (None, None),
     ],
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,7 +114,7 @@ def made_up(run: Run) -> None:
 
 
 def _exhaust(run: Run) -> None:
-    for _ in run.batch_sampler():
+    for _ in run.steps(run.batch_sampler()):
         pass
 
 
@@ -237,6 +238,124 @@ def wrong_checkpoint(run: Run) -> None:
 def wrong_on_switch(run: Run) -> None:
     """A network without its optimizer."""
     run.on_switch(network=_network())
+
+
+def wrong_trains_on_a_list(run: Run) -> None:
+    """Takes all batches, and trains on a few of them."""
+    list(run.batch_sampler())
+    run.finish(validation=0.5, test=0.5)
+
+
+def wrong_reads_the_rate_once(run: Run) -> None:
+    """And goes on with it."""
+    for number, _ in enumerate(run.batch_sampler()):
+        if not number:
+            run.lr_factor  # noqa: B018
+    run.finish(validation=0.5, test=0.5)
+
+
+def wrong_steps_twice(run: Run) -> None:
+    """Two steps of the scheduler a batch."""
+    scheduler = run.scheduler(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1))
+    for _ in run.batch_sampler():
+        scheduler.optimizer.step()
+        scheduler.step()
+        scheduler.step()
+
+
+def wrong_in_percent(run: Run) -> None:
+    """A share that is none."""
+    _exhaust(run)
+    run.finish(validation=91.0, test=0.9)
+
+
+def wrong_exits(run: Run) -> None:
+    """As programs do at their end."""
+    raise SystemExit(0)
+
+
+def wrong_seeds(run: Run) -> None:
+    """Makes all seeds alike."""
+    torch.manual_seed(12345)
+    _exhaust(run)
+
+
+def wrong_swallows_the_switch(run: Run) -> None:
+    """A broad except around the step hides that the transition was not carried out."""
+    scheduler = run.scheduler(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1))
+    for _ in run.batch_sampler():
+        scheduler.optimizer.step()
+        with contextlib.suppress(Exception):
+            scheduler.step()
+    run.finish(validation=0.5, test=0.5)
+
+
+def wrong_hears_and_does_nothing(run: Run) -> None:
+    """A callback that forgets the transition."""
+    run.on_switch(lambda switch: None)
+    _exhaust(run)
+    run.finish(validation=0.5, test=0.5)
+
+
+_one_for_all = nn.Linear(6, 2)
+
+
+def wrong_network_of_the_module(run: Run) -> None:
+    """Made once, where the module is imported."""
+    run.scheduler(torch.optim.SGD(_one_for_all.parameters(), lr=run.recipe.lr))
+    _exhaust(run)
+    run.finish(validation=0.5, test=0.5)
+
+
+def ahead_with_workers(run: Run) -> None:
+    """A loader that fetches ahead, a scheduler that counts, and a curve."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    scheduler = run.scheduler(optimizer)
+    for number, _ in enumerate(_ahead(iter(run.batch_sampler()), 4)):
+        optimizer.step()
+        scheduler.step()
+        if number % 5 == 4:
+            run.report(accuracy=torch.tensor(0.5, dtype=torch.bfloat16))  # type: ignore[arg-type]
+    run.finish(validation=0.5, test=0.5)
+
+
+def resumes_anywhere(run: Run) -> None:
+    """Keeps a checkpoint after each update, before or after the scheduler's step; loads it before on_switch."""
+    network = _network()
+    optimizer = torch.optim.SGD(network.parameters(), lr=run.recipe.lr, momentum=0.9)
+    scheduler = run.scheduler(optimizer)
+    if run.resume_from is not None:
+        saved = torch.load(run.resume_from)
+        network.load_state_dict(saved["network"])
+        optimizer.load_state_dict(saved["optimizer"])
+        scheduler.load_state_dict(saved["scheduler"])
+    run.on_switch(network=network, optimizer=optimizer)
+    folder, keeps_first = Path(run.options["folder"]), run.options["keeps_first"]
+    loader = DataLoader(TensorDataset(INPUTS[TRAIN], TARGETS[TRAIN]), batch_sampler=run.batch_sampler())
+    for inputs, targets in loader:
+        step(network, optimizer, losses(network, inputs, targets).mean())
+        made = run.step + 1
+        if not keeps_first:
+            scheduler.step()
+        state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+        torch.save({**state, "scheduler": scheduler.state_dict()}, folder / "real.pt")
+        link = folder / "latest.pt"
+        link.unlink(missing_ok=True)
+        link.symlink_to(folder / "real.pt")
+        run.checkpoint(link)
+        if keeps_first:
+            scheduler.step()
+        if made == run.options["dies_after"] and not (folder / "was-cut-off").exists():
+            (folder / "was-cut-off").touch()
+            raise KeyboardInterrupt
+    run.finish(validation=accuracy(network, VALIDATION), test=accuracy(network, TEST), model=network)
+
+
+def nan_swallowed(run: Run) -> None:
+    """A broad except around the end."""
+    _exhaust(run)
+    with contextlib.suppress(Exception):
+        run.finish(validation=float("nan"), test=0.5)
 
 
 def nan(run: Run) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from subsettune import plugins
 from subsettune.config import must
-from subsettune.errors import ConfigError, StorageError
+from subsettune.errors import ConfigError, StorageError, TrainingFunctionError
 from subsettune.policy import Policy
 from subsettune.task import Task
 from subsettune.train.evaluation import Report
@@ -45,9 +45,14 @@ def carry_out(
         run = Run(tracker)
         try:
             function(run)
-            result = result_of(tracker, run, "stopped" if run._is_stopped else "finished", options)
+            result = result_of(tracker, run, run._cause, options)
         except (StopRun, Diverged) as end:
             result = result_of(tracker, run, "stopped" if isinstance(end, StopRun) else "diverged", options)
+        except SystemExit as error:
+            tracker.writer.mark(tracker.account.ledger())
+            raise TrainingFunctionError(
+                "the training function called sys.exit, which ends the study's process. Return, or raise an error."
+            ) from error
         except BaseException:
             with contextlib.suppress(StorageError):  # the first error is the one to tell
                 tracker.writer.mark(tracker.account.ledger())

@@ -99,10 +99,7 @@ def finished_before(task: Task, policy: Policy, seed: int, options: RunOptions) 
     """The result of a run that finished before; None where it has to be carried out."""
     if options.checkpoints is None:
         return None
-    with preserved():
-        data = load(task, options.places, fingerprint=options.fingerprint)
-        resolve_checked(task, policy, facts_of(task, data))
-    kept = Checkpoints(Folder.at(options.checkpoints), run_key(task, data.fingerprint, policy, seed))
+    kept = _checkpoints(task, policy, seed, options)
     saved = kept.load()
     if saved is None or not saved["done"]:
         return None
@@ -115,3 +112,17 @@ def finished_before(task: Task, policy: Policy, seed: int, options: RunOptions) 
 
 def _asked(options: RunOptions) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("validation", *options.splits)))
+
+
+def forget(task: Task, policy: Policy, seed: int, options: RunOptions) -> None:
+    """Remove what was kept of a run that failed after all."""
+    if options.checkpoints is not None:
+        _checkpoints(task, policy, seed, options).remove()
+
+
+def _checkpoints(task: Task, policy: Policy, seed: int, options: RunOptions) -> Checkpoints:
+    assert options.checkpoints is not None, "callers look"
+    with preserved():
+        data = load(task, options.places, fingerprint=options.fingerprint)
+        resolve_checked(task, policy, facts_of(task, data))
+    return Checkpoints(Folder.at(options.checkpoints), run_key(task, data.fingerprint, policy, seed))

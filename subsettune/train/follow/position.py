@@ -2,8 +2,8 @@
 
 Loaders fetch ahead: with workers by several batches, and Lightning, accelerate and others by one even without. So the
 batch that was last handed out is not the one that is trained, and a rate or a switch that went by it would be early
-without a word. Here the count is that of a scheduler's steps, or of a loop that we drive; where there is neither, rates
-must be read once an update, which shows whether anything was fetched ahead.
+without a word. Here the count is that of schedulers' steps, or of a loop that we drive; where there is neither, the
+rate must be read in each update, which shows whether anything was fetched ahead.
 """
 
 from __future__ import annotations
@@ -25,17 +25,47 @@ class Position:
         self.start, self.total = start, total
         self.handed = start  # batches that were handed out, those before included
         self.is_in_body = False  # whether a loop that we drive is between two batches
-        self._counted: int | None = None  # updates that were made, where somebody counts
+        self._loop: int | None = None  # updates that a loop which we drive has made
+        self._schedulers: list[int] = []  # that each scheduler has counted
+        self._stepped: list[bool] = []  # whether the optimizer of each has stepped since
         self._read = start - 1  # update at which a rate was last read
 
     @property
-    def is_counted(self) -> bool:
-        """Whether somebody counts the updates."""
-        return self._counted is not None
+    def counted(self) -> int | None:
+        """Updates that were made, where somebody counts: the loop, else the scheduler that is behind."""
+        return self._loop if self._loop is not None else min(self._schedulers, default=None)
 
-    def count(self, updates: int) -> None:
-        """Take note that so many updates were made."""
-        self._counted = max(updates, self._counted or self.start)
+    def begin_loop(self) -> int:
+        """A loop that we drive begins, or goes on after another; gives the updates that were made."""
+        self._loop = self.start if self._loop is None else self._loop
+        return self._loop
+
+    def count_loop(self, updates: int) -> None:
+        """The loop has made so many updates."""
+        self._loop = updates
+
+    def add_scheduler(self) -> int:
+        """One more scheduler counts; gives its number."""
+        self._schedulers.append(self.start)
+        self._stepped.append(False)
+        return len(self._schedulers) - 1
+
+    def note_update(self, scheduler: int) -> None:
+        """The optimizer of a scheduler has made an update."""
+        self._stepped[scheduler] = True
+
+    def count_scheduler(self, scheduler: int, updates: int) -> None:
+        """A scheduler has counted so many updates.
+
+        Raises:
+            TrainingFunctionError: more than batches were handed out.
+        """
+        if updates > self.handed:
+            raise TrainingFunctionError(
+                f"a scheduler of run.scheduler was stepped {updates - self.start:,} times for "
+                f"{self.handed - self.start:,} batches. Step it once for each batch."
+            )
+        self._schedulers[scheduler], self._stepped[scheduler] = updates, False
 
     def now(self, what: str) -> int:
         """The update that is being trained, from 0.
@@ -46,8 +76,13 @@ class Position:
         Raises:
             TrainingFunctionError: it cannot be told: batches were fetched ahead, or nobody counts.
         """
-        if self._counted is not None:
-            return min(self._counted, self.total - 1)
+        if self._loop is not None and self._loop >= self.total and not self.is_in_body:
+            raise TrainingFunctionError(
+                f"{what} was read after the last step: whatever goes round run.steps fetches ahead."
+            )
+        counted = self.counted
+        if counted is not None:
+            return min(counted, self.total - 1)
         if self.handed == self.start:
             return min(self.start, self.total - 1)
         at = self.handed - 1
@@ -60,15 +95,47 @@ class Position:
         self._read = at
         return at
 
+    @property
+    def made(self) -> int:
+        """Updates that are made, as far as anybody has told: within the body of a loop its own is."""
+        if self._loop is not None:
+            return min(self.total, self._loop + self.is_in_body)
+        if self._schedulers:
+            return min(n + stepped for n, stepped in zip(self._schedulers, self._stepped, strict=True))
+        return self.handed
+
     def done(self) -> int:
-        """Updates that are made when a checkpoint is written, which is after one.
+        """As `made`, for a checkpoint that is written after an update.
 
         Raises:
             TrainingFunctionError: it cannot be told.
         """
-        if self._counted is not None:
-            return min(self.total, self._counted + self.is_in_body)
-        return self.now("run.checkpoint") + 1 if self.handed > self.start else self.start
+        if self.counted is None and self.handed > self.start:
+            self.now("run.checkpoint")
+        return self.made
+
+    def refuse_unfinished(self) -> None:
+        """Refuse a run of which not each batch is known to have been trained on once.
+
+        Raises:
+            TrainingFunctionError: with what is missing.
+        """
+        if self.handed < self.total:
+            raise TrainingFunctionError(
+                f"run.finish was called after {self.handed:,} of {self.total:,} batches. Train on all of them: the "
+                "policy is judged by what all of its compute gives."
+            )
+        counted = self.counted
+        if counted is not None and self.made != self.total:
+            raise TrainingFunctionError(
+                f"{self.made:,} updates were counted by run.scheduler or run.steps, and the policy has {self.total:,}. "
+                "Make one for each batch."
+            )
+        if counted is None and self._read != self.total - 1 and self.start < self.total:
+            raise TrainingFunctionError(
+                "the batches were handed out, and nobody told that each was trained on: run.lr_factor was not read in "
+                f"each step. {HOW}"
+            )
 
     def is_known_before(self, step: int) -> bool:
         """Whether it is sure that all updates before `step` are made when its batch is asked for."""

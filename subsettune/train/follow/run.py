@@ -23,13 +23,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from subsettune.config import FrozenDict
+from subsettune.config import FrozenDict, must
 from subsettune.errors import TrainingFunctionError, did_you_mean
 from subsettune.policy import Policy
+from subsettune.registry import METRICS
 from subsettune.task import Recipe
+from subsettune.train.follow.fresh import Fresh
 from subsettune.train.follow.position import HOW, Position
-from subsettune.train.follow.switches import Callback, Switches
-from subsettune.train.follow.tracker import Outcome, Tracker
+from subsettune.train.follow.switches import Callback, Switches, bare
+from subsettune.train.follow.tracker import Outcome, Tracker, array_of
+from subsettune.train.result import Cause
 
 T = TypeVar("T")
 LOSS = "loss"
@@ -74,13 +77,17 @@ class Run:
     _weights_read: bool
     _outcome: Outcome | None
     _is_stopped: bool
+    _is_diverged: bool
+    _fresh: Fresh
+    _schedulers: list[_Scheduler]
 
     def __init__(self, tracker: Tracker) -> None:
         job = tracker.job
         self._set(
             _tracker=tracker,
             _position=Position(tracker.start, len(tracker.batches)),
-            _switches=Switches(job.resolved.phases, tracker.opens, job.seed),
+            _switches=Switches(job.resolved.phases, tracker.opens, job.seed, tracker.start, tracker.switches),
+            _fresh=Fresh(job.seed),
             policy=job.policy,
             recipe=job.recipe,
             options=job.task.train_options,
@@ -92,8 +99,9 @@ class Run:
             _weights_read=False,
             _outcome=None,
             _is_stopped=False,
+            _is_diverged=False,
+            _schedulers=[],
         )
-        self._switches.skip(tracker.start)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise TrainingFunctionError(
@@ -128,21 +136,22 @@ class Run:
     def steps(self, loader: Iterable[T]) -> Iterator[T]:
         """Iterate a loader over `batch_sampler()`, and know which step is trained whatever the loader fetches ahead."""
         position = self._position
-        position.count(position.start)
-        for made, batch in enumerate(loader, start=position.start):
-            position.count(made)
+        for made, batch in enumerate(loader, start=position.begin_loop()):
             self._switches.reach(made)
             position.is_in_body = True
             yield batch
             position.is_in_body = False
-            position.count(made + 1)
+            position.count_loop(made + 1)
 
     def _hand_out(self) -> list[int] | None:
         """The next batch, charged before anybody sees it; None at the end."""
         step, position = self._position.handed, self._position
         if step == position.start:
+            self._fresh.check_seed()
+            for scheduler in self._schedulers:
+                scheduler.settle()
             self._switches.reach(step)  # an interrupted run may go on right at a switch
-        elif not position.is_counted and self._switches.is_due(step):
+        elif position.counted is None and self._switches.is_due(step):
             if not position.is_known_before(step):
                 raise TrainingFunctionError(
                     f"the policy switches before step {step + 1}, and nobody tells which step is trained. {HOW}"
@@ -191,7 +200,9 @@ class Run:
         Args:
             optimizer: each of its groups keeps the ratio of its rate to the others.
         """
-        return _Scheduler(optimizer, self)
+        self._fresh.check_weights(one for group in optimizer.param_groups for one in group["params"])
+        self._schedulers.append(_Scheduler(optimizer, self))
+        return self._schedulers[-1]
 
     def on_switch(
         self,
@@ -210,15 +221,17 @@ class Run:
         if (network is None) != (optimizer is None) or (callback is None and network is None):
             raise TrainingFunctionError("run.on_switch must get a function, or network=... and optimizer=... both.")
         if network is not None:
+            self._fresh.check_weights(network.parameters())
             self._switches.watch(network, optimizer)
         if callback is not None:
             self._switches.add(callback)
 
-    def _made(self, updates: int) -> None:
-        """Somebody counts: so many updates are made."""
-        self._position.count(updates)
-        if updates < self.total_steps():
-            self._switches.reach(updates)
+    def _count(self, scheduler: int, updates: int) -> None:
+        """A scheduler counts: so many updates are made by its optimizer."""
+        self._position.count_scheduler(scheduler, updates)
+        counted = self._position.counted
+        if counted is not None and counted < self.total_steps() and not self._position.is_in_body:
+            self._switches.reach(counted)
 
     # --- what the function tells -----------------------------------------------------------------------------------
 
@@ -240,9 +253,11 @@ class Run:
             )
         metric = _number(self.metric, values[self.metric])
         if not math.isfinite(metric):
+            self._set(_is_diverged=True)
             raise Diverged
+        self._refuse_range(self.metric, metric)
         loss = _number(LOSS, values[LOSS]) if LOSS in values else None
-        if self._tracker.tell(metric, loss):
+        if self._tracker.tell(metric, loss, self._position.made):
             self._set(_is_stopped=True)
             raise StopRun
 
@@ -269,7 +284,7 @@ class Run:
 
         An interrupted run then goes on behind this step. Does nothing where the study keeps no checkpoints.
         """
-        self._tracker.keep(Path(path), self._position.done())
+        self._tracker.keep(Path(path), self._position.done(), self._switches.state())
 
     def finish(
         self,
@@ -292,26 +307,30 @@ class Run:
         """
         if self._outcome is not None:
             raise TrainingFunctionError("run.finish was called twice. Call it once, when everything is measured.")
-        self._refuse_unfinished()
+        self._position.refuse_unfinished()
+        self._refuse_neglect()
+        if isinstance(model, nn.Module):
+            self._fresh.check_weights(model.parameters())
+        self._fresh.check_seed()
         metrics = {"validation": _number("validation", validation), "test": _number("test", test)}
         if not all(map(math.isfinite, metrics.values())):
+            self._set(_is_diverged=True)
             raise Diverged
+        for split, value in metrics.items():
+            self._refuse_range(split, value)
         each = {"test_correct": test_correct, "test_errors": test_errors}
         self._set(_outcome=Outcome.of(metrics, model, self._tracker.job.task.metric, each))
 
-    def _refuse_unfinished(self) -> None:
-        position, total = self._position, self.total_steps()
-        if position.handed < total:
-            raise TrainingFunctionError(
-                f"run.finish was called after {position.handed:,} of {total:,} batches. Train on all of them: the "
-                "policy is judged by what all of its compute gives."
-            )
-        made = position.done() if position.is_counted else total
-        if made != total:
-            raise TrainingFunctionError(
-                f"{made:,} updates were counted by run.scheduler or run.steps, and the policy has {total:,}. "
-                "Make one for each batch."
-            )
+    def _refuse_range(self, name: str, value: float) -> None:
+        """Refuse percentages: a tolerance would mean a hundredth of what it says."""
+        known = METRICS.get(self._tracker.job.task.metric)
+        if known is not None and known.is_share and (value > 1 or (known.has_steps and value < 0)):
+            rule = "in [0, 1]" if known.has_steps else "1 at most"
+            raise TrainingFunctionError(must(name, rule, value, f"{known.words} is a share: write 0.91 for 91 %."))
+
+    def _refuse_neglect(self) -> None:
+        """Refuse a run that left out something of its policy."""
+        total = self.total_steps()
         left = self._switches.left(total)
         if left:
             raise TrainingFunctionError(
@@ -323,6 +342,11 @@ class Run:
                 "the policy weighs its examples, and the function never read run.weights. Multiply the losses by them "
                 "before their mean is taken."
             )
+
+    @property
+    def _cause(self) -> Cause:
+        """How it ended, whatever the function made of what was raised."""
+        return "stopped" if self._is_stopped else "diverged" if self._is_diverged else "finished"
 
     @property
     def outcome(self) -> Outcome:
@@ -367,18 +391,35 @@ class _Scheduler(torch.optim.lr_scheduler.LambdaLR):
         factors, start = run._tracker.batches.plan.factors, run._position.start
         last = len(factors) - 1
         super().__init__(optimizer, lambda made: factors[min(start + made, last)])
-        run._position.count(start)
+        self._number = run._position.add_scheduler()
+        bare(optimizer).register_step_post_hook(lambda *_: run._position.note_update(self._number))
+
+    def settle(self) -> None:
+        """Set the rates of the first step, whatever state of an earlier start was loaded into the optimizer."""
+        for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            rate = lr * self.lr_lambdas[0](self.last_epoch)
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     def step(self, epoch: int | None = None) -> None:
         """One more update is made."""
         super().step(epoch)
         if self.last_epoch > 0:  # not the call that torch makes when it begins
-            self._run._made(self._run._position.start + self.last_epoch)
+            self._run._count(self._number, self._run._position.start + self.last_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its step alone: where a run goes on, its rates do, too."""
+        return {"step": self._run._position.start + self.last_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to load: the run knows where it is."""
 
 
 def _number(name: str, value: Any) -> float:
     """A single number, of whatever kind."""
-    array = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
+    array = array_of(value)
     if array.size != 1 or array.dtype.kind not in "fiub":
         got = f"an array of shape {array.shape}" if array.size != 1 else repr(value)
         raise TrainingFunctionError(f"{name} must be one number, got {got}. Take the mean over the whole split.")

@@ -25,7 +25,7 @@ from subsettune.errors import ConfigError, TrainingFunctionError
 from subsettune.policy import Policy
 from subsettune.task import Task
 from subsettune.train.evaluation import Report
-from subsettune.train.follow.own_run import begun, finished_before, keep_result, result_of
+from subsettune.train.follow.own_run import begun, finished_before, forget, keep_result, result_of
 from subsettune.train.follow.run import Diverged, Run, StopRun
 from subsettune.train.follow.tracker import Tracker
 from subsettune.train.options import RunOptions
@@ -35,6 +35,7 @@ PLACE = "SUBSETTUNE_SESSION"
 LOOK_EVERY_S = 0.1
 TOLD_LINES = 30  # of what a program printed before it failed
 _open = contextlib.ExitStack()  # of the one session of this process
+_is_given: list[bool] = []  # whether there is one
 
 
 class Session(Run):
@@ -67,7 +68,7 @@ class Session(Run):
         except Diverged:
             self._write("diverged")
             raise
-        self._write("stopped" if self._is_stopped else "finished")
+        self._write(self._cause)
 
     def _write(self, cause: Cause) -> None:
         place: Path = self.__dict__["_place"]
@@ -88,6 +89,8 @@ def session() -> Run:
     Raises:
         TrainingFunctionError: nobody has started the program for a run, or it was called before.
     """
+    if _is_given:
+        raise TrainingFunctionError("subsettune.session() was called before in this program. Keep what it gave.")
     if PLACE not in os.environ:
         raise TrainingFunctionError(
             "subsettune.session() must be called by a program that a run was started for. Start it by "
@@ -107,6 +110,7 @@ def session() -> Run:
         )
     )
     atexit.register(_open.close)
+    _is_given.append(True)
     return Session(tracker, options, place)
 
 
@@ -154,7 +158,11 @@ def carry_out_program(
                 if process.poll() is None:
                     process.kill()
                     process.wait()
-        return _result(place, process.returncode, task.train)
+        result = _result(place, process.returncode, task.train)
+        if process.returncode and result.cause == "finished":
+            forget(task, policy, seed, options)
+            raise _failed(place, f"{task.train} ended with exit code {process.returncode} after run.finish")
+        return result
 
 
 def _start(command: str, place: Path, output: Any, num_threads: int | None) -> subprocess.Popen[bytes]:
@@ -195,18 +203,23 @@ def _attend(process: subprocess.Popen[bytes], place: Path, report: Report | None
 def _result(place: Path, code: int, command: str) -> RunResult:
     file = place / "result.json"
     if not file.exists():
-        printed = (place / "output.txt").read_text(errors="replace").strip().splitlines()
-        last = f": {printed[-1].strip()}" if printed else ""
-        error = TrainingFunctionError(
-            f"{command} ended with exit code {code} and without run.finish{last}"
-            if code
-            else f"{command} ended without run.finish. Call it on what subsettune.session() gives, at the end."
+        raise _failed(
+            place, f"{command} ended with exit code {code} and without run.finish" if code else _SILENT.format(command)
         )
-        for line in printed[-TOLD_LINES:]:
-            error.add_note(line)
-        raise error
     told = json.loads(file.read_text())
     model = told.pop("model_file")
     result = config.build(RunResult, told)
     object.__setattr__(result, "model", model)
     return result
+
+
+_SILENT = "{} ended without run.finish. Call it on what subsettune.session() gives, at the end."
+
+
+def _failed(place: Path, said: str) -> TrainingFunctionError:
+    """The error of a program, with what it printed last."""
+    printed = (place / "output.txt").read_text(errors="replace").strip().splitlines()
+    error = TrainingFunctionError(f"{said}: {printed[-1].strip()}" if printed and not said.endswith(".") else said)
+    for line in printed[-TOLD_LINES:]:
+        error.add_note(line)
+    return error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,8 @@ class Switch:
     options: FrozenDict
     _resolved: ResolvedPhase
     _seed: int
-    _scales: Mapping[str, float] | None
+    _watched: Sequence[tuple[nn.Module, Mapping[str, float]]]
+    _done: list[bool]
 
     def apply(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Change weights and optimizer as our own loop does.
@@ -47,7 +48,8 @@ class Switch:
         Raises:
             TrainingFunctionError: the transition goes by the weights at initialisation, which nobody has seen.
         """
-        if self._scales is None and self.transition == "shrink_perturb":
+        scales = next((scales for watched, scales in self._watched if watched is network), None)
+        if scales is None and self.transition == "shrink_perturb":
             raise TrainingFunctionError(
                 "shrink_perturb goes by the spread of the weights at initialisation, which was not seen. Give "
                 "run.on_switch the network before the first update: run.on_switch(network=..., optimizer=...)."
@@ -55,11 +57,16 @@ class Switch:
         context = transitions.TransitionContext(
             network=network,
             optimizer=bare(optimizer),
-            scales=transitions.scales(network) if self._scales is None else self._scales,
+            scales=transitions.scales(network) if scales is None else scales,
             rng=generator(self._seed, "entry", self.phase),  # the word seeds the stream of our own loop, too
             facts=self._resolved.facts_before,
         )
         self._resolved.transition.apply(context)
+        self.done()
+
+    def done(self) -> None:
+        """Say that the transition was carried out in another way than by `apply`."""
+        self._done.append(True)
 
 
 def bare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -77,13 +84,24 @@ class Switches:
         phases: of the policy.
         opens: index of the phase that each such step opens.
         seed: of the run.
+        start: step that an interrupted run goes on with.
+        saved: what `state` gave before; None for a run that begins.
     """
 
-    def __init__(self, phases: tuple[ResolvedPhase, ...], opens: Mapping[int, int], seed: int) -> None:
+    def __init__(
+        self,
+        phases: tuple[ResolvedPhase, ...],
+        opens: Mapping[int, int],
+        seed: int,
+        start: int = 0,
+        saved: Mapping[str, Any] | None = None,
+    ) -> None:
         self._phases, self._opens, self._seed = phases, opens, seed
         self._callbacks: list[Callback] = []
-        self._scales: dict[str, float] | None = None
-        self._told: set[int] = set()
+        self._watched: list[tuple[nn.Module, dict[str, float]]] = []
+        self._scales: list[dict[str, float]] = [] if saved is None else list(saved["scales"])  # as at initialisation
+        told = set() if saved is None else set(saved["told"])
+        self._told = {at for at in opens if at < start or at in told}
 
     def add(self, callback: Callback) -> None:
         """Tell a function of each switch."""
@@ -91,7 +109,10 @@ class Switches:
 
     def watch(self, network: nn.Module, optimizer: Any) -> None:
         """Carry out every transition on a network, as it is now at initialisation, and its optimizer."""
-        self._scales = transitions.scales(network)
+        number = len(self._watched)
+        if number == len(self._scales):  # else an interrupted run has seen it at initialisation
+            self._scales.append(transitions.scales(network))
+        self._watched.append((network, self._scales[number]))
         self.add(lambda switch: switch.apply(network, optimizer))
 
     def is_due(self, step: int) -> bool:
@@ -100,9 +121,9 @@ class Switches:
             return False
         return bool(self._callbacks) or not self._phases[self._opens[step]].transition.is_neutral
 
-    def skip(self, step: int) -> None:
-        """Leave out the switches before a step, which an interrupted run has made."""
-        self._told |= {at for at in self._opens if at < step}
+    def state(self) -> dict[str, Any]:
+        """What a later start needs: the switches that were made, and the spread of weights at initialisation."""
+        return {"told": sorted(self._told), "scales": self._scales}
 
     def reach(self, step: int) -> None:
         """Tell of the switches up to right before an update, each once.
@@ -111,8 +132,8 @@ class Switches:
             TrainingFunctionError: nobody carries out a transition of the policy.
         """
         for at in sorted(at for at in self._opens if at <= step and at not in self._told):
-            self._told.add(at)
             self._tell(at)
+            self._told.add(at)  # now that nothing was raised
 
     def left(self, total: int) -> list[str]:
         """Transitions that were not carried out though their update was."""
@@ -128,7 +149,8 @@ class Switches:
             options=phase.phase.transition_options,
             _resolved=phase,
             _seed=self._seed,
-            _scales=self._scales,
+            _watched=self._watched,
+            _done=[],
         )
         if not self._callbacks and not phase.transition.is_neutral:
             raise TrainingFunctionError(
@@ -137,3 +159,8 @@ class Switches:
             )
         for callback in self._callbacks:
             callback(switch)
+        if not switch._done and not phase.transition.is_neutral:
+            raise TrainingFunctionError(
+                f"the function was told of the transition {switch.transition!r}, and did not carry it out. Call "
+                "switch.apply(network, optimizer), or switch.done() where your code has done it."
+            )

@@ -53,7 +53,7 @@ class Outcome:
         Raises:
             TrainingFunctionError: it is not of this kind of task, or does not give the metric that was told.
         """
-        given = {name: np.asarray(values) for name, values in each.items() if values is not None}
+        given = {name: array_of(values) for name, values in each.items() if values is not None}
         known = METRICS.get(metric)
         is_counted = known is not None and known.has_steps
         fitting = None if known is None or known.mean_of != "examples" else _EACH[is_counted]
@@ -76,6 +76,14 @@ class Outcome:
 
 AHEAD = 4096  # batches that a loader may fetch before their weights are asked for
 _EACH = {True: "test_correct", False: "test_errors"}
+
+
+def array_of(value: Any) -> NDArray[Any]:
+    """Numbers of whatever kind as an array: tensors of any device and type, lists, numbers."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        value = value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+    return np.asarray(value)
 
 
 def _packed(name: str, values: NDArray[Any]) -> list[tuple[str, Any]]:
@@ -120,6 +128,8 @@ class Tracker:
             kept = Checkpoints(Folder.at(options.checkpoints), key)
         self.writer = CheckpointWriter(kept, math.inf, self.watch)  # it is the function that saves
         self.start, self.resume_from = 0, None
+        self.switches: dict[str, Any] | None = None  # as a run that was interrupted left them
+        self._told = (0, 0, 0)  # updates whose FLOPs are added up for points of the curve, forward and backward
         self.saved = self.writer.load()
 
     # --- batches -------------------------------------------------------------------------------------------------
@@ -149,8 +159,8 @@ class Tracker:
         """Hand the losses of the batch that was just trained to an order that goes by them."""
         if self._is_blind:
             return
-        positions = torch.as_tensor(np.asarray(index), dtype=torch.int64).reshape(-1)
-        values = losses.detach().cpu() if isinstance(losses, torch.Tensor) else torch.as_tensor(np.asarray(losses))
+        positions = torch.as_tensor(array_of(index), dtype=torch.int64).reshape(-1)
+        values = torch.as_tensor(array_of(losses))
         if self._unseen is None or positions.tolist() != self._unseen or values.shape != positions.shape:
             raise TrainingFunctionError(
                 "run.observe must get the numbers of the batch that was handed out last, in its order, and one loss "
@@ -190,14 +200,14 @@ class Tracker:
 
     # --- the curve -----------------------------------------------------------------------------------------------
 
-    def tell(self, metric: float, loss: float | None) -> bool:
-        """Note a point of the learning curve, and ask whether the run must stop."""
+    def tell(self, metric: float, loss: float | None, made: int) -> bool:
+        """Note a point of the learning curve after so many updates, and ask whether the run must stop."""
         self.watch.lap("train")
-        account, number = self.account, max(0, self.batches.number - 1)
+        account = self._account_after(made)
         point = CurvePoint(
             share=account.spent / self.job.resolved.total,
             flops=account.spent,
-            phase=self.batches.plan.phases[number],
+            phase=self.batches.plan.phases[max(0, made - 1)],
             metric=metric,
             loss=loss,
             seconds=self.seconds["train"] + self.seconds["select"],
@@ -206,6 +216,14 @@ class Tracker:
         )
         self.curve = [before for before in self.curve if before.share < point.share] + [point]
         return self._report(point) if self._report is not None else False
+
+    def _account_after(self, made: int) -> LedgerBuilder:
+        """What a number of updates cost, whatever was handed out ahead."""
+        done, forward, backward = self._told if self._told[0] <= made else (0, 0, 0)
+        for price in self.batches.plan.prices[done:made]:
+            forward, backward = forward + price.forward, backward + price.backward
+        self._told = (made, forward, backward)
+        return LedgerBuilder(selected=self._selected_by(made), forward=forward, backward=backward)
 
     @property
     def phases(self) -> tuple[PhaseSpent, ...]:
@@ -216,8 +234,8 @@ class Tracker:
 
     # --- checkpoints ---------------------------------------------------------------------------------------------
 
-    def keep(self, path: Path, step: int) -> None:
-        """Keep what a training function wrote after `step` updates.
+    def keep(self, path: Path, step: int, switches: Mapping[str, Any]) -> None:
+        """Keep what a training function wrote after `step` updates, and which switches it had made.
 
         Raises:
             TrainingFunctionError: nothing is there, or batches were fetched ahead that an order drew by losses.
@@ -229,11 +247,12 @@ class Tracker:
         self._refuse_unobserved()
         self.watch.lap("train")
         buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as archive:
+        with tarfile.open(fileobj=buffer, mode="w", dereference=True) as archive:
             archive.add(path, arcname=path.name)
         made = self.batches.plan.prices[:step]
         state = {
             "step": step,
+            "switches": dict(switches),
             "order": None if self._is_blind else self.batches.state(),
             "name": path.name,
             "files": torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8),
@@ -258,6 +277,7 @@ class Tracker:
             with tarfile.open(fileobj=io.BytesIO(saved["files"].numpy().tobytes())) as archive:
                 archive.extractall(self._folder, filter="data")
             self.resume_from, self.start = self._folder / saved["name"], saved["step"]
+            self.switches = saved["switches"]
             if saved["order"] is None:
                 self.batches.skip(self.start)
             else:

@@ -258,6 +258,26 @@ def test_is_stopped_by_the_search(tmp_path: Path) -> None:
             _two(**INFOBATCH),
             "the policy weighs its examples, and the function never read run.weights. Multiply the losses by them",
         ),
+        (
+            "trains_on_a_list",
+            PLAIN,
+            "the batches were handed out, and nobody told that each was trained on: run.lr_fact",
+        ),
+        ("reads_the_rate_once", PLAIN, "the batches were handed out, and nobody told that each was trained on"),
+        ("steps_twice", PLAIN, "a scheduler of run.scheduler was stepped 2 times for 1 batches. Step it once for each"),
+        ("in_percent", PLAIN, "validation must be in [0, 1], got 91.0. accuracy is a share: write 0.91 for 91 %."),
+        ("exits", PLAIN, "the training function called sys.exit, which ends the study's process. Return, or raise"),
+        ("seeds", PLAIN, "torch must be seeded by the run, and the training function has seeded it by another number"),
+        (
+            "swallows_the_switch",
+            _two("reset_optimizer"),
+            "the transition 'reset_optimizer' of the policy was not carried",
+        ),
+        (
+            "hears_and_does_nothing",
+            _two("reset_optimizer"),
+            "the function was told of the transition 'reset_optimizer', and did not carry it out. Call switch.apply",
+        ),
         ("weights_of_the_next", PLAIN, "run.weights are those of a batch, and that of step 2 was not handed out yet."),
         ("checkpoint", PLAIN, "run.checkpoint must get a file or folder that is there, got '/nowhere/at/all.pt'."),
         ("on_switch", PLAIN, "run.on_switch must get a function, or network=... and optimizer=... both."),
@@ -273,7 +293,46 @@ def test_the_recipe_cannot_be_changed() -> None:
         run(_task("own_functions:wrong_changes_the_recipe"), PLAIN, 0, options=_options())
 
 
-@pytest.mark.parametrize("name", ["nan", "reports_nan"])
+def test_a_network_of_an_earlier_run_is_refused() -> None:
+    task = _task("own_functions:wrong_network_of_the_module")
+    run(task, PLAIN, 0, options=_options())
+    with pytest.raises(
+        TrainingFunctionError, match="the network must be new in each run, and an earlier run has trained"
+    ):
+        run(task, PLAIN, 1, options=_options())
+
+
+def test_a_curve_stands_where_was_trained() -> None:
+    """Not where the loader is, which fetches ahead."""
+    result = run(_task("own_functions:ahead_with_workers"), PLAIN, 0, options=_options())
+    assert [point.flops for point in result.curve] == [5 * 16, 10 * 16, 15 * 16]
+    assert [point.metric for point in result.curve] == [0.5] * 3
+
+
+@pytest.mark.parametrize("keeps_first", [True, False])
+@pytest.mark.parametrize("dies_after", [3, 6, 7, 8])
+def test_goes_on_from_any_step(keeps_first: bool, dies_after: int, tmp_path: Path) -> None:
+    """Kept before or after the scheduler's step, right before or behind the switch, which comes after 7 updates."""
+    policy, folders = _two("shrink_perturb"), (tmp_path / "whole", tmp_path / "cut")
+    whole, cut = (
+        _task(
+            "own_functions:resumes_anywhere",
+            train_options={"folder": str(folder), "keeps_first": keeps_first, "dies_after": after},
+        )
+        for folder, after in zip(folders, (-1, dies_after), strict=True)
+    )
+    for folder in folders:
+        folder.mkdir()
+    expected = run(whole, policy, 4, options=_options(keep_model=True))
+    with pytest.raises(KeyboardInterrupt):
+        run(cut, policy, 4, options=_options(folders[1]))
+    result = run(cut, policy, 4, options=_options(folders[1], keep_model=True))
+    assert torch.equal(_weights(result), _weights(expected))
+    assert result.ledger == expected.ledger
+    assert result.repeated_flops == 0
+
+
+@pytest.mark.parametrize("name", ["nan", "nan_swallowed", "reports_nan"])
 def test_what_is_no_number_is_a_diverged_run(name: str) -> None:
     result = run(_task(f"own_functions:{name}"), PLAIN, 0, options=_options())
     assert result.cause == "diverged"
@@ -392,6 +451,18 @@ def test_a_program_that_fails(tmp_path: Path) -> None:
     ) as found:
         run(task, PLAIN, 0, options=_options(fingerprint=facts_fingerprint(task)))  # as a study does
     assert any("begins" in note for note in found.value.__notes__)
+
+
+def test_a_program_that_fails_at_its_end(tmp_path: Path) -> None:
+    """What it had told does not count, then or later."""
+    file = tmp_path / "program.py"
+    begin = "import subsettune\nrun = subsettune.session()\nfor _ in run.batches(): pass\n"
+    file.write_text(f"{begin}run.finish(validation=0.5, test=0.5)\nraise OSError('disk full')\n")
+    task = _task(f"python {file}")
+    options = _options(tmp_path, fingerprint=facts_fingerprint(task))
+    with pytest.raises(TrainingFunctionError, match=r"ended with exit code 1 after run\.finish: OSError: disk full"):
+        run(task, PLAIN, 0, options=options)
+    assert not list((tmp_path / "checkpoints").glob("*.checkpoint"))
 
 
 def test_a_program_that_is_not_there() -> None:
