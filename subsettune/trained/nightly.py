@@ -24,7 +24,8 @@ from subsettune.train.loop import check, facts, run
 from subsettune.train.options import RunOptions
 from subsettune.train.randomness import preserved
 from subsettune.train.result import RunResult
-from subsettune.trained.promise import Outcome, Promise
+from subsettune.trained.promise import BY_EXAMPLE, Outcome, Promise
+from subsettune.trained.resampled import metric_variance
 from subsettune.trained.table import is_array_kind, time_kind
 
 MOST_TOLD = 5  # names in a sentence
@@ -64,7 +65,11 @@ class Followed:
             report: as of `train.run`.
         """
         result = run(self.task, self.policy, seed, final=True, report=report, options=self.options)
-        return result, Outcome.of(self.promise, result, self.num_test, is_same_test=self.is_same)
+        variance = None
+        if result.cause == "finished" and not self.is_same and self.task.metric not in BY_EXAMPLE:
+            variance = metric_variance(self.task, load(self.task, self.options.places), result.model)
+        outcome = Outcome.of(self.promise, result, self.num_test, is_same_test=self.is_same, variance=variance)
+        return result, outcome
 
 
 def follow_on(bundle: Bundle, source: str | None = None, options: RunOptions | None = None) -> Followed:

@@ -3,10 +3,13 @@
 The bundle's runs have a mean and a spread over seeds. One more run with another seed lies between the ends of Student's
 prediction interval; where it is judged on other test examples, these vary, too, and so did those of the bundle.
 
-Symbols: k runs of the bundle, s their standard deviation, n test examples of the new run, m of the bundle's, v the
-variance of what one example adds to the metric; a = s^2 (1 + 1/k) of seeds, b = v/n + v/m of examples. The interval is
+Symbols: k runs of the bundle, s their standard deviation, n test examples of the new run, m of the bundle's, V the
+variance of the metric over draws of n examples; a = s^2 (1 + 1/k) of seeds, b = V + V n/m of examples. The interval is
 mean +- t * sqrt(a + b), t the quantile of Student's law with (k - 1) (a + b)^2 / a^2 degrees of freedom, whole ones
-(Satterthwaite 1946): b is known well, and counts as it is.
+(Satterthwaite 1946): b is known well, and counts as it is. Of a metric that is a mean over examples V is the variance
+of what one adds, over n; of others it is that of bootstrap samples of the new run's test examples (Efron 1979).
+
+What other training examples bring is not in it.
 """
 
 from __future__ import annotations
@@ -142,7 +145,15 @@ class Outcome:
     has_sampling: bool
 
     @classmethod
-    def of(cls, promise: Promise, result: RunResult, num_test: int, *, is_same_test: bool = False) -> Outcome:
+    def of(
+        cls,
+        promise: Promise,
+        result: RunResult,
+        num_test: int,
+        *,
+        is_same_test: bool = False,
+        variance: float | None = None,
+    ) -> Outcome:
         """That of a run whose test metric was measured.
 
         Args:
@@ -150,21 +161,25 @@ class Outcome:
             result: of the run.
             num_test: examples of the test part.
             is_same_test: whether they are those of the bundle.
+            variance: of the metric over draws of test examples, where the result does not tell it by itself.
         """
-        each = 0.0 if is_same_test else _variance(promise.metric, result)
+        each = _variance(promise.metric, result)
+        drawn = 0.0 if is_same_test else variance if each is None else each / num_test
         before = promise.num_test or num_test
-        sampling = 0.0 if each is None else each / num_test + each / before
+        sampling = 0.0 if drawn is None else drawn * (1 + num_test / before)
         known = METRICS.get(promise.metric)
         resolution = 1 / num_test if known is not None and known.has_steps else 0.0
         value = result.metrics.get("test") if result.cause == "finished" else None
         interval = promise.interval(sampling, resolution)
-        return cls(promise=promise, value=value, num_test=num_test, interval=interval, has_sampling=each is not None)
+        return cls(promise=promise, value=value, num_test=num_test, interval=interval, has_sampling=drawn is not None)
 
     @property
     def is_below(self) -> bool:
-        """Whether the run is clearly worse than what was to be expected."""
+        """Whether the run is clearly worse than was to be expected; never where nothing is known of test examples."""
         if self.value is None:
             return True
+        if not self.has_sampling:
+            return False
         low, high = self.interval
         return self.value < low if self.promise.higher_is_better else self.value > high
 
@@ -172,7 +187,11 @@ class Outcome:
     def is_above(self) -> bool:
         """Whether it is clearly better."""
         low, high = self.interval
-        return self.value is not None and (self.value > high if self.promise.higher_is_better else self.value < low)
+        return (
+            self.has_sampling
+            and self.value is not None
+            and (self.value > high if self.promise.higher_is_better else self.value < low)
+        )
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -185,6 +204,7 @@ class Outcome:
         low, high = map(words, self.interval)
         over = "other seeds and other test examples" if self.has_sampling else "other seeds, not of other test examples"
         verdict = "clearly worse than that" if self.is_below else "better than that" if self.is_above else "within that"
+        verdict = verdict if self.has_sampling else "how far other test examples move it is not known"
         verdict = "so wide that nothing could be worse" if promise.says_nothing(self.interval) else verdict
         said = (
             f"Test {promise.metric} {words(self.value)} on {self.num_test:,} examples that were held out. The bundle's "

@@ -105,8 +105,8 @@ def test_averaged_weights_are_those_that_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"metric": SHARE}, "by the spread of other seeds, not of other test examples)"),
-        ({"metric": "roc_auc", "positive": "no"}, "by the spread of other seeds, not of other test examples)"),
+        ({"metric": SHARE}, "by the spread of other seeds and other test examples)"),
+        ({"metric": "roc_auc", "positive": "no"}, "by the spread of other seeds and other test examples)"),
         ({"metric": "log_loss"}, "by the spread of other seeds and other test examples)"),
     ],
 )

@@ -135,7 +135,14 @@ def test_the_same_test_examples_and_metrics_of_no_single_example_bring_no_sampli
     assert same.interval == promise().interval(resolution=0.01)
     f1 = Outcome.of(promise(metric="macro_f1"), one, 100)
     assert f1.interval == same.interval
-    assert "other seeds, not of other test examples" in f1.sentences[0]
+    assert "other seeds, not of other test examples): how far other test examples move it" in f1.sentences[0]
+
+
+def test_nothing_is_clearly_below_where_nothing_is_known_of_test_examples() -> None:
+    far = result(0.2)
+    assert not Outcome.of(promise(metric="macro_f1"), far, 100).is_below
+    assert Outcome.of(promise(metric="macro_f1"), far, 100, variance=0.001).is_below
+    assert not Outcome.of(promise(metric="macro_f1"), far, 100, variance=0.1).is_below
 
 
 def test_the_promise_of_a_bundle(tmp_path: Path) -> None:
