@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from subsettune.data import load
+from subsettune.train.learner import predict
 from subsettune.trained.resampled import metric_variance
 
 
@@ -24,11 +25,17 @@ def test_of_a_mean_it_is_the_variance_of_what_one_adds(tmp_path: Path) -> None:
     assert isinstance(result.model, torch.nn.Module)
 
 
-def test_of_a_rank_it_is_about_that_of_hanley_and_mcneil(tmp_path: Path) -> None:
+def test_of_a_rank_it_is_that_of_delong(tmp_path: Path) -> None:
+    """DeLong et al. 1988: the variance of the share of pairs that are in order, by both of their ends."""
     task = in_hand.task_of(in_hand.written(tmp_path, in_hand.people(2000)), metric="roc_auc", positive="no")
     data = load(task, in_hand.PLACES)
     _, result = in_hand.trained(task)
-    found, area = metric_variance(task, data, result.model), result.metrics["test"]
-    one, other = (int((data.test.targets == each).sum()) for each in (0, 1))
-    pairs = (one - 1) * (area / (2 - area) - area**2) + (other - 1) * (2 * area**2 / (1 + area) - area**2)
-    assert found == pytest.approx((area * (1 - area) + pairs) / (one * other), rel=0.5)
+    outputs, targets = predict(result.model, data.test)
+    scores = (outputs[:, 0] - outputs[:, 1]).double()
+    looked_for = targets == data.class_names.index("no")
+    ones, others = scores[looked_for], scores[~looked_for]
+    ones, others = (-ones, -others) if data.class_names.index("no") else (ones, others)
+    in_order = (ones[:, None] > others[None]).double() + 0.5 * (ones[:, None] == others[None]).double()
+    assert float(in_order.mean()) == pytest.approx(result.metrics["test"])
+    expected = in_order.mean(dim=1).var() / len(ones) + in_order.mean(dim=0).var() / len(others)
+    assert metric_variance(task, data, result.model) == pytest.approx(float(expected), rel=0.4)
