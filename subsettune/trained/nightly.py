@@ -209,6 +209,7 @@ def _compared(known: KnownData, found: Sequence[ColumnFacts], task: Task) -> lis
                 f"({column.type}), got {_role(other)} ({other.kind}). Convert it."
             )
         then, now = time_kind(column.type), time_kind(other.kind)
+        then, now = ("booleans" if one == "bool" else kind for one, kind in ((column.type, then), (other.kind, now)))
         if column.role == "feature" and column.type and then != now:
             raise DataError(
                 f"column {column.name!r} of {task.data.source} must be read as {then or 'numbers'}, as in the bundle "

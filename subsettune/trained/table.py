@@ -115,6 +115,8 @@ class Column:
         elif time_kind(kind_of(field)) != time_kind(self.type):
             self._refuse_type(field, time_kind(self.type) or "numbers", rows)
         kind = field.type
+        if pa.types.is_boolean(kind) and self.type != "bool":
+            self._refuse_type(field, "numbers", rows)
         if is_time(field) or is_list(kind) != (self.width is not None) or not _is_numeric(kind):
             self._refuse_type(field, "numbers" if self.width is None else f"lists of {self.width} numbers", rows)
         parts = [self._filled(chunk) for chunk in column.chunks]

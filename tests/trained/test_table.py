@@ -89,6 +89,10 @@ def test_types_that_mean_the_same_are_read() -> None:
             "the rows must have the column 'age', which the model was trained on. Known columns: where, big",
         ),
         ({"age": None, "Age": [1, 2]}, "which the model was trained on. Did you mean 'Age'? Known columns: where,"),
+        (
+            {"age": [True, False]},
+            "column 'age' must hold numbers, as in training (int64), got bool in the rows. Convert",
+        ),
         ({"age": ["52", "48"]}, "column 'age' must hold numbers, as in training (int64), got string in the rows."),
         ({"age": [[1], [2]]}, "column 'age' must hold numbers, as in training (int64), got list<"),
         ({"age": np.array(["2024-01-01", "2024-01-02"], "M8[D]")}, "column 'age' must hold numbers, as in training"),
