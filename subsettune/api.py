@@ -11,6 +11,7 @@ from typing import Any, Never
 
 from subsettune.bundle.export import chosen, confirm_bundle, export_study
 from subsettune.bundle.known import KnownData
+from subsettune.bundle.rows import TrainingRows
 from subsettune.callbacks import ToldObserver, check_callbacks
 from subsettune.config import must
 from subsettune.errors import ArgumentError, ConfigError, did_you_mean
@@ -132,14 +133,16 @@ def _refuse_unknown(unknown: Mapping[str, object]) -> None:
 
 def _export(context: StudyContext, winner: str, target: str) -> None:
     subsets = [chosen(index, one, context.data.train) for index, one in winner_subsets(context, winner).items()]
+    view = context.folder.view()
     export_study(
-        context.folder.view(),
+        view,
         winner,
         subsets,
         seed=context.seeds[0],
         target=target,
         places=context.options.places,
         known=KnownData.of(context.data),
+        rows=TrainingRows.of(context.data) if view.study.task.distortion.is_off else None,
     )
 
 

@@ -50,6 +50,7 @@ LATE = {
     ("subsettune", "subsettune.extras"): "a bare import of the package loads nothing",
     ("subsettune.cli*", "subsettune.*"): "--help, and each command, load what they need and no more",
     ("subsettune.select.selectors.*", "subsettune.select.kernels.*"): "what a selector costs is known without torch",
+    ("subsettune.bundle.bundle", "subsettune.*"): "a bundle is read without torch, and followed with it",
     ("subsettune.train", "subsettune.train.loop"): "its names are loaded on first use",
     ("subsettune.study.spec.*", "subsettune.train.*"): "spaces and policies are read without torch",
     ("subsettune.study.driver", "subsettune.study.execute.ray*"): "Ray only where a study runs on it",

@@ -3,6 +3,7 @@
     bundle.json       schema version, size and SHA-256 of the other files; written last
     policy.json       policy, task, facts, data fingerprint, seed of the subset, examples to visit in each phase
     subset.parquet    one row a chosen example: phase, rank, index, weight, label
+    rows.parquet      one row an example to train on: index, label
     evidence.json     every run behind the claim (`subsettune.bundle.evidence`)
     README.md         the same for people
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from subsettune import config, former_names, policy
 from subsettune.bundle import files
 from subsettune.bundle.evidence import Evidence
 from subsettune.bundle.known import KnownData
+from subsettune.bundle.rows import TrainingRows
 from subsettune.errors import BundleError, ConfigError, StorageError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
@@ -26,6 +27,8 @@ from subsettune.task import Recipe, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from subsettune.train.follow.sampler import PolicySampler
 
 Place = str | Path | Folder
 _DTYPES: dict[str, type[np.generic]] = {"index": np.int64, "weight": np.float32}
@@ -71,6 +74,7 @@ class Bundle:
         table: chosen examples; empty for a policy of the full arm.
         evidence: the numbers behind it.
         known: names of the data; null in a bundle of before these were noted.
+        rows: of the training part; null in a bundle of before, and of data that were distorted on purpose.
         readme: the page for people.
 
     Raises:
@@ -86,6 +90,7 @@ class Bundle:
     table: pa.Table
     evidence: Evidence
     known: KnownData | None = None
+    rows: TrainingRows | None = None
     readme: str = ""
 
     def __post_init__(self) -> None:
@@ -100,6 +105,16 @@ class Bundle:
         for phase in phases:
             k = self.policy.phases[phase].pool_size(self.facts.num_examples)
             _check_subset(self.subset(phase), k, self.task.distortion.most_copies)
+        if self.rows is not None:
+            self._check_rows(self.rows, phases)
+
+    def _check_rows(self, rows: TrainingRows, phases: Sequence[int]) -> None:
+        if len(rows.index) != self.facts.num_examples:
+            rule = f"those of {self.facts.num_examples:,} examples, as in the study"
+            raise BundleError(config.must("rows of the training part", rule, len(rows.index)))
+        for phase in phases:
+            if not np.isin(self.subset(phase).index, rows.index).all():
+                raise BundleError(f"phase {phase + 1} of the subset table must name rows of the training part alone.")
 
     @property
     def recipe(self) -> Recipe:
@@ -141,7 +156,73 @@ class Bundle:
                 "Use the original data, or ask for a transfer, which derives the sizes anew and chooses again."
             )
 
-    def transfer(self, facts: TaskFacts) -> tuple[Policy, str]:
+    # More than six parameters: the data in three ways, and what a host says about itself.
+    def batch_sampler(
+        self,
+        data: Any,
+        batch_size: int | None = None,
+        seed: int | None = None,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        accumulate: int = 1,
+        epochs: int = 1,
+        labels: Any = None,
+        fingerprint: str | None = None,
+        rows: Sequence[int] | Tensor | None = None,
+    ) -> PolicySampler:
+        """The batches of the whole policy, for other training code on the bundle's own data.
+
+        `DataLoader(dataset, batch_sampler=bundle.batch_sampler(dataset))`: lists of rows of the study's training file,
+        in one epoch. The first call of `finish` on it says whether the host trained on what it was given.
+
+        Args:
+            data: all rows of the training file, those included that the study held out: a map-style Dataset, an array,
+                a table, a pair (x, y), or their number.
+            batch_size: as a check: that of the study, and no other.
+            seed: of the order of examples, and of what a transition draws; default: the one that chose the subset.
+            rank: of this process.
+            world_size: processes that average their gradients: each gets its slice of every batch.
+            accumulate: backward passes for one update: each gets its slice of every batch.
+            epochs: that the whole policy is handed out in.
+            labels: (num rows,) of the data, held against the bundle; default: looked for in `data`; False: not at all.
+            fingerprint: of the data, held against the bundle: see `fingerprint_of`.
+            rows: (N,) to train on, for bundles of before, which do not know them.
+
+        Raises:
+            BundleError: the data are others, or other code cannot follow this policy.
+            ConfigError: a number is out of range.
+        """
+        from subsettune.bundle.follow import batch_sampler
+        from subsettune.train.follow.sampler import Slices
+
+        return batch_sampler(
+            self,
+            data,
+            batch_size=batch_size,
+            labels=labels,
+            fingerprint=fingerprint,
+            rows=rows,
+            seed=seed,
+            slices=Slices(rank=rank, world_size=world_size, accumulate=accumulate),
+            epochs=epochs,
+        )
+
+    def fingerprint_of(self, data: Any) -> str:
+        """The fingerprint of data in hand, read as the study read its own: for `check`, and for `batch_sampler`.
+
+        Args:
+            data: as for `tune`: a table, a pair (x, y) of arrays, a pair of such pairs (training, test), a Dataset, or
+                the name of a file.
+
+        Raises:
+            DataError, ConfigError: they cannot be read so.
+        """
+        from subsettune.bundle.fingerprint import fingerprint_of
+
+        return fingerprint_of(self.task, data)
+
+    def derive(self, facts: TaskFacts) -> tuple[Policy, str]:
         """The policy for other data, and what was changed in words. The subset table does not apply to them.
 
         Raises:
@@ -176,6 +257,8 @@ class Bundle:
             files.EVIDENCE: files.to_json(config.to_plain(self.evidence)),
             files.README: self.readme.encode(),
         }
+        if self.rows is not None:
+            contents[files.ROWS] = self.rows.to_parquet()
         files.write(_folder(target), contents)
 
     @classmethod
@@ -198,6 +281,7 @@ class Bundle:
                 **{name: getattr(known, name) for name in _Header.__dataclass_fields__},
                 table=table,
                 evidence=config.build(Evidence, evidence),
+                rows=TrainingRows.from_parquet(folder, contents[files.ROWS]) if files.ROWS in contents else None,
                 readme=contents[files.README].decode(),
             )
         except (ConfigError, BundleError, UnicodeDecodeError) as error:

@@ -16,6 +16,7 @@ from subsettune.bundle.evidence import REFERENCE, ConfirmationEvidence, Evidence
 from subsettune.bundle.known import KnownData
 from subsettune.bundle.paths import placed
 from subsettune.bundle.readme import page
+from subsettune.bundle.rows import TrainingRows
 from subsettune.config import FrozenDict
 from subsettune.data import DataPaths, Part
 from subsettune.facts import TaskFacts
@@ -44,6 +45,7 @@ def export_policy(
     seed: int = 0,
     subsets: Sequence[PhaseSubset] = (),
     known: KnownData | None = None,
+    rows: TrainingRows | None = None,
 ) -> Bundle:
     """Make a bundle and write it to a folder; see `Bundle` and `Bundle.write`.
 
@@ -57,6 +59,7 @@ def export_policy(
         seed: of the run that chooses the subsets.
         subsets: for each phase that has one, from `chosen`.
         known: names of the data.
+        rows: of the training part; None of data that were distorted on purpose.
     """
     bundle = Bundle(
         policy=made,
@@ -68,13 +71,14 @@ def export_policy(
         table=_to_table(subsets, is_classification=task.kind == "classification"),
         evidence=evidence,
         known=known,
+        rows=rows,
     )
     bundle = replace(bundle, readme=page(bundle, str(target)))
     bundle.write(target)
     return bundle
 
 
-# More than six parameters: three are what to export, four where it comes from and goes to.
+# More than six parameters: three are what to export, five where it comes from and goes to.
 def export_study(
     view: StudyView,
     winner: str,
@@ -84,6 +88,7 @@ def export_study(
     target: Place,
     places: DataPaths | None = None,
     known: KnownData | None = None,
+    rows: TrainingRows | None = None,
 ) -> Bundle:
     """Make the bundle of a study whose verification is over, and write it to a folder.
 
@@ -95,6 +100,7 @@ def export_study(
         target: a local folder or a URI.
         places: where the study found its data: paths are then written so that they hold from any folder.
         known: names of the data.
+        rows: of the training part.
     """
     assert view.facts is not None, "a verified study knows its facts"
     assert view.manifest.data is not None, "a verified study knows its data"
@@ -108,6 +114,7 @@ def export_study(
         seed=seed,
         subsets=subsets,
         known=known,
+        rows=rows,
     )
 
 

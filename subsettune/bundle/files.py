@@ -28,6 +28,7 @@ MANIFEST, POLICY, SUBSET, EVIDENCE, README = (
     "README.md",
 )
 LABELS = (pa.int64(), pa.float64(), pa.list_(pa.float64()))  # a class number, a value, several values
+ROWS = "rows.parquet"  # which bundles of before lack
 FILES = (POLICY, SUBSET, EVIDENCE, README)
 AGAIN = "Copy the bundle anew, or export it again."
 
@@ -69,7 +70,9 @@ def read(folder: Folder) -> dict[str, bytes]:
         raise BundleError(f"{folder} is no bundle: its {MANIFEST} is of another kind. Give the folder of an export.")
     if manifest.get("complete") is not True:
         raise BundleError(f"{folder} is incomplete: its export was interrupted. Export it again.")
-    return {name: _verified(folder, name, manifest.get("files")) for name in FILES}
+    listed = manifest.get("files")
+    names = (*FILES, ROWS) if isinstance(listed, Mapping) and ROWS in listed else FILES
+    return {name: _verified(folder, name, listed) for name in names}
 
 
 def to_json(value: Mapping[str, Any]) -> bytes:
@@ -95,7 +98,17 @@ def from_json(folder: Folder, name: str, raw: bytes) -> dict[str, Any]:
 
 def to_parquet(table: pa.Table, fingerprint: str, seed: int) -> bytes:
     """The subset table with schema number, data fingerprint and seed in its metadata."""
-    about = {"schema": SCHEMA, "fingerprint": fingerprint, "seed": seed}
+    return _parquet(table, {"fingerprint": fingerprint, "seed": seed})
+
+
+def rows_to_parquet(index: pa.Array, label: pa.Array | None, num_source: int) -> bytes:
+    """Rows of the training part, with their labels where they are known."""
+    named = {"index": index} if label is None else {"index": index, "label": label}
+    return _parquet(pa.table(named), {"num_source": num_source})
+
+
+def _parquet(table: pa.Table, about: Mapping[str, Any]) -> bytes:
+    about = {"schema": SCHEMA, **about}
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata({b"subsettune": json.dumps(about).encode()}), buffer)
     return buffer.getvalue()
@@ -107,16 +120,37 @@ def from_parquet(folder: Folder, raw: bytes) -> tuple[pa.Table, Mapping[str, Any
     Raises:
         BundleError: it is no Parquet file, of an unknown version, or has other columns.
     """
+    table, about = _table(folder, SUBSET, raw)
+    if table.schema not in [columns(label) for label in LABELS]:
+        raise _damaged(folder, SUBSET, f"its columns are not those of a subset, {table.schema.names}")
+    return table, about
+
+
+def rows_from_parquet(folder: Folder, raw: bytes) -> tuple[pa.Table, int]:
+    """What `rows_to_parquet` wrote: columns `index` and, where they are known, `label`; and the rows of the source.
+
+    Raises:
+        BundleError: as of `from_parquet`.
+    """
+    table, about = _table(folder, ROWS, raw)
+    fields = {field.name: field.type for field in table.schema}
+    num_source = about.get("num_source")
+    if fields.pop("index", None) != pa.int64() or fields.pop("label", LABELS[0]) not in LABELS or fields:
+        raise _damaged(folder, ROWS, f"its columns are not those of rows, {table.schema.names}")
+    if not isinstance(num_source, int) or isinstance(num_source, bool):
+        raise _damaged(folder, ROWS, "it does not say how many rows the source has")
+    return table, num_source
+
+
+def _table(folder: Folder, name: str, raw: bytes) -> tuple[pa.Table, Mapping[str, Any]]:
+    """A table, and what its metadata tell."""
     try:
         table = parsed(raw)
         about = dict(json.loads((table.schema.metadata or {})[b"subsettune"]))
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-        raise _damaged(folder, SUBSET, error) from error
-    _check_schema(folder, SUBSET, about.get("schema"))
-    table = table.replace_schema_metadata(None).combine_chunks()
-    if table.schema not in [columns(label) for label in LABELS]:
-        raise _damaged(folder, SUBSET, f"its columns are not those of a subset, {table.schema.names}")
-    return table, about
+        raise _damaged(folder, name, error) from error
+    _check_schema(folder, name, about.get("schema"))
+    return table.replace_schema_metadata(None).combine_chunks(), about
 
 
 def _manifest(files: Mapping[str, bytes], *, complete: bool = True) -> bytes:
@@ -152,7 +186,7 @@ def _refuse_foreign(folder: Folder) -> None:
     if folder.is_local and Path(folder.path).is_file():
         raise BundleError(f"{folder} is a file. Choose a folder for the bundle.")
     names = folder.names()
-    foreign = [name for name in names if name not in (*FILES, MANIFEST)]
+    foreign = [name for name in names if name not in (*FILES, ROWS, MANIFEST)]
     if names and (MANIFEST not in names or foreign):
         found = ", ".join((foreign or names)[:3])
         raise BundleError(f"{folder} holds what is no part of a bundle: {found}. Choose another folder, or empty it.")

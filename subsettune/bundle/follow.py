@@ -7,22 +7,141 @@ one for one. Needs torch, NumPy and pyarrow alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from subsettune.bundle.bundle import Bundle
+from subsettune.bundle.rows import labels_in, length_of
 from subsettune.config import must
 from subsettune.errors import BundleError
-from subsettune.train import transitions
-from subsettune.train.follow.batches import Batches, Pool, pool
+from subsettune.facts import TaskFacts
+from subsettune.policy import Policy
+from subsettune.task import Recipe, Task
+from subsettune.train.follow.batches import Pool, pool
+from subsettune.train.follow.sampler import PolicySampler, Slices
 from subsettune.train.orders.base import is_blind
-from subsettune.train.planning.phases import ResolvedPhase, resolve
-from subsettune.train.randomness import generator
+from subsettune.train.planning.phases import resolve
 
-__all__ = ["Step", "follow", "why_not"]
+if TYPE_CHECKING:
+    from subsettune.bundle.bundle import Bundle
+
+__all__ = ["Step", "batch_sampler", "follow", "why_not"]
+ROWS_OF_TASK = "Give the rows that the task trains on: load(bundle.task).train.rows."
+
+
+def why_not(bundle: Bundle) -> dict[int, str]:
+    """Phases that other code cannot carry out by itself, by their index, each with the reason; empty if it can all."""
+    return unfollowable(bundle.policy, bundle.recipe, bundle.facts, bundle.task)
+
+
+def unfollowable(policy: Policy, recipe: Recipe, facts: TaskFacts, task: Task) -> dict[int, str]:
+    """As `why_not`, of a policy for a task."""
+    found: dict[int, str] = {}
+    for index, phase in enumerate(resolve(policy, recipe, facts).phases):
+        if phase.is_soup:
+            found[index] = "trains workers apart and averages them"
+        elif not is_blind(phase.order) and not phase.order.observes:
+            name = phase.phase.order
+            found[index] = f"takes its batches in the order `{name}`, which goes by what the network does"
+        elif phase.facts != facts:
+            found[index] = "trains a network that was made narrower, unit by unit, by its own activations"
+        elif phase.transition_flops:
+            found[index] = f"opens with `{phase.phase.transition}`, which looks at the data"
+        elif recipe.optimizer == "lbfgs":
+            found[index] = "takes steps of lbfgs, whose line search decides how much compute an update costs"
+        elif not task.distortion.is_off:
+            found[index] = "trains on data that were distorted on purpose, as `task.distortion` says"
+    return found
+
+
+def refuse_unfollowable(reasons: Mapping[int, str]) -> None:
+    """Refuse a policy that only our own loop follows."""
+    if reasons:
+        index, reason = next(iter(reasons.items()))
+        raise BundleError(f"phase {index + 1} {reason}. Follow the policy by subsettune.train.run.")
+
+
+# More than six parameters: the data in three ways, and what a host says about itself.
+def batch_sampler(
+    bundle: Bundle,
+    data: Any,
+    *,
+    batch_size: int | None,
+    labels: Any,
+    fingerprint: str | None,
+    rows: Sequence[int] | Tensor | None,
+    seed: int | None,
+    slices: Slices,
+    epochs: int,
+) -> PolicySampler:
+    """See `Bundle.batch_sampler`."""
+    refuse_unfollowable(why_not(bundle))
+    if batch_size is not None and batch_size != bundle.recipe.batch_size:
+        advice = (
+            "The policy was shown to match with that one, and its steps and rates are made for it. Leave it out; for "
+            "less memory ask for accumulate=..., for another size bundle.transfer(..., batch_size=...)."
+        )
+        raise BundleError(must("batch_size", f"{bundle.recipe.batch_size}, as in the study", batch_size, advice))
+    if fingerprint is not None:
+        bundle.check(fingerprint)
+    index = _rows(bundle, data, labels, rows)
+    pool_of = pools(index, lambda phase: bundle.subset(phase).tensors())
+    resolved = resolve(bundle.policy, bundle.recipe, bundle.facts)
+    chosen = bundle.seed if seed is None else seed
+    return PolicySampler(resolved, index, pool_of, seed=chosen, slices=slices, epochs=epochs)
+
+
+def _rows(bundle: Bundle, data: Any, labels: Any, rows: Sequence[int] | Tensor | None) -> Tensor:
+    """(N,) rows to train on, once the data are held against the bundle."""
+    known, length = bundle.rows, length_of(data)
+    if rows is not None:
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        _refuse_other_rows(bundle, index, length)
+        return index
+    if known is None:
+        raise BundleError(
+            "the bundle does not know the rows that it trains on: an earlier version wrote it. "
+            f"{ROWS_OF_TASK.replace('Give', 'Give rows=...,')}"
+        )
+    known.refuse_other_length(length)
+    if labels is not False:
+        found = labels_in(data, bundle.task.data.label) if labels is None else labels
+        if found is not None:
+            known.refuse_other_labels(found, () if bundle.known is None else bundle.known.classes)
+    return torch.from_numpy(known.index)
+
+
+def _refuse_other_rows(bundle: Bundle, rows: Tensor, length: int) -> None:
+    if len(rows) != bundle.facts.num_examples:
+        raise BundleError(must("rows", f"{bundle.facts.num_examples:,} as in the study", len(rows), ROWS_OF_TASK))
+    if int(rows.min()) < 0 or int(rows.max()) >= length:
+        raise BundleError(must("rows", f"between 0 and {length - 1:,}, the last row of the data", int(rows.max())))
+
+
+def pools(rows: Tensor, subset_of: Callable[[int], tuple[Tensor, Tensor]]) -> Callable[[int], Pool]:
+    """Gives the examples of each phase as positions among rows.
+
+    Args:
+        rows: (N,) int64 row of each example to train on.
+        subset_of: (k,) int64 rows of a phase's subset, and (k,) float32 factors of their losses.
+    """
+    order = rows.argsort()
+    ordered = rows[order]
+
+    def pool_of(phase: int) -> Pool:
+        index, weight = subset_of(phase)
+        place = torch.searchsorted(ordered, index).clamp(max=len(order) - 1)
+        positions = order[place]
+        missing = index[rows[positions] != index]
+        if len(missing):
+            rule = f"those of the study, row {int(missing[0])} included"
+            raise BundleError(must("rows", rule, "others", ROWS_OF_TASK))
+        return pool(positions, None if bool((weight == 1).all()) else weight, len(rows))
+
+    return pool_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,95 +171,29 @@ def follow(
 ) -> Iterator[Step]:
     """The updates of a policy, one after the other; each is to be made before the next is asked for.
 
-    Where a phase opens with a transition, network and optimizer are changed right before its first update is handed
-    out. Call it before the first update: a transition may go by the scale of the weights at initialisation.
+    As the pages of earlier bundles call it; `Bundle.batch_sampler` does the same, and knows the rows. Where a phase
+    opens with a transition, network and optimizer are changed right before its first update is handed out.
 
     Args:
         bundle: to be followed.
         rows: (N,) the rows of the training file that are trained on, in the order of `load(bundle.task).train.rows`.
-        network: that is trained.
+        network: that is trained, as it is initialised.
         optimizer: its optimizer.
         seed: of the order of examples and of what a transition draws; default: the one that chose the bundle's subset.
 
     Raises:
         BundleError: other code cannot follow this policy by itself (`why_not`), or the rows are not those of the task.
     """
-    if problems := why_not(bundle):
-        index, reason = next(iter(problems.items()))
-        raise BundleError(f"phase {index + 1} {reason}. Follow the policy by subsettune.train.run.")
-    found = torch.as_tensor(rows, dtype=torch.int64)
-    if len(found) != bundle.facts.num_examples:
-        advice = "Give the rows that the task trains on: load(bundle.task).train.rows."
-        raise BundleError(must("rows", f"{bundle.facts.num_examples:,} as in the study", len(found), advice))
-    chosen = bundle.seed if seed is None else seed
-    return _Follower(bundle, found, network, optimizer, chosen).steps()
+    index = torch.as_tensor(rows, dtype=torch.int64)
+    length = int(index.max()) + 1 if len(index) else 0
+    sampler = bundle.batch_sampler(length, rows=index, seed=seed)
+    for phase in (i for i, one in enumerate(bundle.policy.phases) if not one.is_full):
+        sampler._pool_of(phase)  # refuses other rows before anything is trained
+    sampler.on_switch(network=network, optimizer=optimizer)
+    return _steps(sampler, bundle.recipe.lr)
 
 
-def why_not(bundle: Bundle) -> dict[int, str]:
-    """Phases that other code cannot carry out by itself, by their index, each with the reason; empty if it can all."""
-    found: dict[int, str] = {}
-    for index, phase in enumerate(resolve(bundle.policy, bundle.recipe, bundle.facts).phases):
-        if phase.is_soup:
-            found[index] = "trains workers apart and averages them"
-        elif not is_blind(phase.order):
-            name = phase.phase.order
-            found[index] = f"takes its batches in the order `{name}`, which goes by what the network does"
-        elif phase.facts != bundle.facts:
-            found[index] = "trains a network that was made narrower, unit by unit, by its own activations"
-        elif phase.transition_flops:
-            found[index] = f"opens with `{phase.phase.transition}`, which looks at the data"
-        elif bundle.recipe.optimizer == "lbfgs":
-            found[index] = "takes steps of lbfgs, whose line search decides how much compute an update costs"
-        elif not bundle.task.distortion.is_off:
-            found[index] = "trains on data that were distorted on purpose, as `task.distortion` says"
-    return found
-
-
-class _Follower:
-    """Goes through a policy as a run does."""
-
-    def __init__(
-        self, bundle: Bundle, rows: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, seed: int
-    ) -> None:
-        self.bundle, self.rows, self.network, self.optimizer, self.seed = bundle, rows, network, optimizer, seed
-        self.resolved = resolve(bundle.policy, bundle.recipe, bundle.facts)
-        self.scales = transitions.scales(network)
-        self.pools = {i: self._pool(i) for i, phase in enumerate(bundle.policy.phases) if not phase.is_full}
-        self.batches = Batches(self.resolved, len(rows), seed, self.pools.__getitem__)
-
-    def steps(self) -> Iterator[Step]:
-        """Until the compute is used up."""
-        plan, lr = self.batches.plan, self.bundle.recipe.lr
-        while (batch := self.batches.next()) is not None:
-            if batch.opens is not None:
-                self._enter(self.resolved.phases[batch.opens])
-            yield Step(
-                rows=self.rows[batch.positions],
-                weights=batch.weights,
-                lr=lr * plan.factors[batch.number],
-                phase=plan.phases[batch.number],
-            )
-
-    def _enter(self, phase: ResolvedPhase) -> None:
-        """Change weights and optimizer as the transition does."""
-        context = transitions.TransitionContext(
-            network=self.network,
-            optimizer=self.optimizer,
-            scales=self.scales,
-            rng=generator(self.seed, "entry", phase.index),
-            pool=self.pools[phase.index].positions if phase.index in self.pools else None,
-            facts=phase.facts_before,
-        )
-        phase.transition.apply(context)
-
-    def _pool(self, phase: int) -> Pool:
-        """A phase's examples among the rows, and factors of their losses."""
-        index, weight = self.bundle.subset(phase).tensors()
-        order = self.rows.argsort()
-        place = torch.searchsorted(self.rows[order], index).clamp(max=len(order) - 1)
-        positions = order[place]
-        missing = index[self.rows[positions] != index]
-        if len(missing):
-            advice = "Give the rows that the task trains on: load(bundle.task).train.rows."
-            raise BundleError(must("rows", f"those of the study, row {int(missing[0])} included", "others", advice))
-        return pool(positions, None if bool((weight == 1).all()) else weight, len(self.rows))
+def _steps(sampler: PolicySampler, lr: float) -> Iterator[Step]:
+    for index, weights in sampler.batches():
+        factors = None if weights is None else torch.from_numpy(weights)
+        yield Step(rows=torch.from_numpy(index), weights=factors, lr=lr * sampler.lr_factor, phase=sampler.phase)

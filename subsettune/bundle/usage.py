@@ -1,8 +1,8 @@
 """How other training code follows a policy, as the page of a bundle says it: what it can do by itself, and what not.
 
 Every policy is followed by subsettune's own loop. Ordinary training on rows is followed by other code, too, to which
-`follow` hands out rows, weights and rates. An order that goes by losses, a soup, a pruned network and a line search are
-work of the loop alone.
+`Bundle.batch_sampler` hands out rows, weights and rates. An order that goes by what the network does, a soup, a pruned
+network and a line search are work of the loop alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from subsettune.bundle.bundle import Bundle
 from subsettune.bundle.follow import why_not
 from subsettune.bundle.paths import is_path
 from subsettune.text import joined
+from subsettune.train.planning.phases import resolve
 
 _OWN_LOOP = """from subsettune import Bundle, DataPaths, TrainedModel, train
 
@@ -42,13 +43,23 @@ subsettune predict model ROWS{ending} --output predictions.parquet
 exit code 4 where it is clearly worse than they let expect."""
 
 _OWN_CODE = """from subsettune import Bundle
-from subsettune.bundle.follow import follow
 
 bundle = Bundle.load({place!r})
-for step in follow(bundle, ROWS, network, optimizer):
-    for group in optimizer.param_groups:
-        group["lr"] = step.lr
-    train_on_batch(step.rows, step.weights)  # yours: one update"""
+sampler = bundle.batch_sampler({data})
+sampler.on_switch(network=network, optimizer=optimizer)
+scheduler = sampler.scheduler(optimizer)
+for rows, weights in sampler.batches():
+    {update}
+    scheduler.step()
+sampler.finish()"""
+_UPDATE = "train_on_batch(rows, weights)  # yours: one update"
+_OBSERVED = (
+    "sampler.observe(rows, train_on_batch(rows, weights))  # yours: one update; gives the losses without weights"
+)
+_LOADER = (
+    "For a loader: `DataLoader(dataset, batch_sampler=sampler)`, one epoch, in which `sampler.weights` are those of "
+    "the step. `docs/hosts.md` of subsettune has Lightning, transformers, accelerate, Ray Train and others."
+)
 
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".npz")
@@ -96,8 +107,10 @@ def how(bundle: Bundle, place: str, held_out: str) -> str:
     needs = why_not(bundle)
     if needs:
         return "\n\n".join([*parts, _honest(len(bundle.policy.phases), needs)])
-    code = _OWN_CODE.format(place=place)
-    return "\n\n".join([*parts, _own_code(bundle, held_out), f"```python\n{code}\n```", _yours(bundle)])
+    update = _UPDATE if _is_blind(bundle) else _OBSERVED
+    data = "DATA" if bundle.rows is not None else "DATA, rows=ROWS"
+    code = _OWN_CODE.format(place=place, update=update, data=data)
+    return "\n\n".join([*parts, _own_code(bundle, held_out), f"```python\n{code}\n```", _yours(bundle), _LOADER])
 
 
 def _own_function(bundle: Bundle, place: str) -> str:
@@ -123,10 +136,22 @@ def _places(bundle: Bundle) -> str:
 
 def _own_code(bundle: Bundle, held_out: str) -> str:
     return (
-        "In training code of your own, with torch, NumPy and pyarrow alone. `ROWS` are the rows of the training file "
-        f"that are trained on, in ascending order; in the study {bundle.facts.num_examples:,}, all but those that were "
-        f"held out ({held_out}), as `subsettune.data.load(bundle.task, DataPaths()).train.rows` has them:"
+        "In training code of your own, with torch, NumPy and pyarrow alone. `DATA` are all rows of the training file "
+        "as an array, a table or a Dataset, or just their number; labels that they hold are compared. The study "
+        f"trained on {bundle.facts.num_examples:,} of them, all but those that were held out ({held_out})"
+        f"{_rows_told(bundle)}:"
     )
+
+
+def _rows_told(bundle: Bundle) -> str:
+    if bundle.rows is not None:
+        return ", and the bundle knows which"
+    return ", `ROWS`, as `subsettune.data.load(bundle.task, DataPaths()).train.rows` has them"
+
+
+def _is_blind(bundle: Bundle) -> bool:
+    phases = resolve(bundle.policy, bundle.recipe, bundle.facts).phases
+    return not any(phase.order.observes for phase in phases)
 
 
 def _yours(bundle: Bundle) -> str:
@@ -151,7 +176,7 @@ def _yours(bundle: Bundle) -> str:
     return (
         "Rows, weights and rates are those of `train.run` with the same seed, update by update."
         f"{changes} What an update does is yours: the loss is the mean over the batch of the {kind} times "
-        f"`step.weights` (None: all are 1){_with(loss)}; the optimizer has the settings above{_with(also)}. "
+        f"`weights` (None: all are 1){_with(loss)}; the optimizer has the settings above{_with(also)}. "
         "The study trained on inputs as `.train.batch(positions)` of its data gives them, scaled and encoded."
     )
 

@@ -291,7 +291,7 @@ def _policy(options: argparse.Namespace, task: Task, known: TaskFacts, fingerpri
     if is_bundle:
         made = bundle.Bundle.load(options.policy)
         if options.transfer:
-            policy, message = made.transfer(known)
+            policy, message = made.derive(known)
             print(message, file=sys.stderr)
             return policy
         made.check(fingerprint)

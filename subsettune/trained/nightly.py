@@ -123,7 +123,7 @@ def _policy(bundle: Bundle, task: Task, known: TaskFacts, fingerprint: str) -> t
     if fingerprint == bundle.fingerprint:
         return bundle.policy, ("These are the data that the bundle was made for.",)
     try:
-        policy, message = bundle.transfer(known)
+        policy, message = bundle.derive(known)
         check(task, policy, known)
     except ConfigError as error:
         few = f"{known.num_examples:,} examples to train on, where the bundle had {bundle.facts.num_examples:,}"

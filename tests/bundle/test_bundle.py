@@ -183,7 +183,7 @@ def test_other_data_are_refused_with_both_fingerprints(tmp_path: Path) -> None:
 def test_transfer_derives_the_sizes_anew(tmp_path: Path) -> None:
     made, _ = export(tmp_path)
     share = made.policy.phases[0].share
-    moved, message = made.transfer(dataclasses.replace(FACTS, num_examples=10_000))
+    moved, message = made.derive(dataclasses.replace(FACTS, num_examples=10_000))
     assert moved == made.policy
     assert message == (
         f"Sizes were derived anew: phase 1 takes {round(share * 10_000):,} of 10,000 examples, by its share, "
@@ -198,11 +198,11 @@ def test_transfer_by_q(tmp_path: Path) -> None:
     by_q = Policy(phases=(first, made.policy.phases[1]))
     known = {"task": made.task, "facts": FACTS, "fingerprint": FINGERPRINT, "subsets": (phase_subset(by_q),)}
     other = export_policy(tmp_path, by_q, made.evidence, **known)  # type: ignore[arg-type]
-    moved, message = other.transfer(dataclasses.replace(FACTS, num_examples=10_000))
+    moved, message = other.derive(dataclasses.replace(FACTS, num_examples=10_000))
     assert moved.phases[0].pool_size(10_000) == first.pool_size(1257) == 240  # as Q = K M / P says, whatever N
     assert "240 of 10,000 examples, by its Q of 0.5, instead of 240 of 1,257" in message
     with pytest.raises(ConfigError, match="q must be at most"):
-        other.transfer(dataclasses.replace(FACTS, num_examples=100, smallest_class=9))
+        other.derive(dataclasses.replace(FACTS, num_examples=100, smallest_class=9))
 
 
 @pytest.mark.parametrize("part", ["", "/policy.json"])
@@ -241,7 +241,7 @@ def test_loading_needs_torch_numpy_and_pyarrow_alone(tmp_path: Path) -> None:
         assert "torch" not in sys.modules
         index, weight = loaded.subset().tensors()
         assert len(index) == len(weight) > 0
-        loaded.check(loaded.fingerprint), loaded.transfer(loaded.facts), loaded.recipe
+        loaded.check(loaded.fingerprint), loaded.derive(loaded.facts), loaded.recipe
         assert not refused & {name.split(".")[0] for name in sys.modules}
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(tmp_path)], check=True)

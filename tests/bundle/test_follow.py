@@ -25,6 +25,7 @@ from torch.nn.utils import parameters_to_vector
 from subsettune import Bundle, config
 from subsettune.bundle.export import chosen, export_policy
 from subsettune.bundle.follow import follow, why_not
+from subsettune.bundle.rows import TrainingRows
 from subsettune.data import DataPaths, load
 from subsettune.errors import BundleError
 from subsettune.policy import Phase, Policy, Soup
@@ -66,8 +67,12 @@ for folder in sorted(Path(sys.argv[4]).iterdir()):
         def train_on_batch(rows, weights):
             rates.append(learner.optimizer.param_groups[0]["lr"])
             seen.append(len(rows))
-            learner.update(torch.tensor([place[int(row)] for row in rows]), rates[-1], weights)
-        given = {"ROWS": data.train.rows, "network": learner.network, "optimizer": learner.optimizer}
+            losses, positions = [], torch.tensor([place[int(row)] for row in rows])
+            watch = lambda batch, outputs, targets: losses.append(learner.example_losses(outputs, targets))
+            factors = None if weights is None else torch.from_numpy(weights)
+            learner.update(positions, rates[-1], factors, watch=watch)
+            return losses[0]
+        given = {"DATA": data.num_source_examples, "network": learner.network, "optimizer": learner.optimizer}
         exec(own_code[0], {**given, "train_on_batch": train_on_batch})
     now |= {"own": parameters_to_vector(learner.network.parameters()), "rates": rates, "visits": sum(seen)}
 torch.save(found, sys.argv[5])
@@ -109,7 +114,7 @@ CASES: dict[str, tuple[Mapping[str, Any], Policy, str]] = {
     "craig": ({}, _subset_of("facility_location", 8), ""),
     "gradmatch": ({}, _subset_of("gradmatch", 8), ""),
     "current": ({}, Policy(phases=(Phase(passes=1), CURRENT, Phase(passes=1.03))), ""),
-    "infobatch": ({}, _two(order="infobatch"), "the order `infobatch`, which goes by what the network does"),
+    "infobatch": ({}, _two(order="infobatch"), ""),
     "sift": ({}, _two(order="sift", order_options=config.FrozenDict({"keep": 0.5, "exit": 1.0})), "the order `sift`"),
     "prune": ({}, _two("prune"), "trains a network that was made narrower"),
     "soup": ({}, _two(soup=Soup(workers=2)), "trains workers apart and averages them"),
@@ -181,6 +186,7 @@ def _export(task: Task, policy: Policy, found: Any, places: DataPaths, target: P
         subsets |= {index: here.choose(index).subset for index in left}
     evidence = export(target.parent.parent / "evidence")[0].evidence
     known = {"facts": loop.facts(task, places), "fingerprint": data.fingerprint, "seed": SEED}
+    known["rows"] = TrainingRows.of(data) if task.distortion.is_off else None
     rows = [chosen(index, subset, data.train) for index, subset in sorted(subsets.items())]
     return export_policy(target, policy, evidence, task=task, subsets=rows, **known)  # type: ignore[arg-type]
 
@@ -241,10 +247,10 @@ def test_visits_that_a_run_may_miss_are_told_as_about(name: str, followed: dict[
 
 def test_the_page_says_what_an_update_has_to_do(followed: dict[str, Followed]) -> None:
     pages = {name: found.bundle.readme for name, found in followed.items()}
-    assert "the cross-entropy times `step.weights` (None: all are 1), with labels smoothed by 0.1" in pages["warmup"]
+    assert "the cross-entropy times `weights` (None: all are 1), with labels smoothed by 0.1" in pages["warmup"]
     assert "the settings above, with the norm of the gradient clipped to 0.5." in pages["warmup"]
     assert "with images augmented as `task.recipe.augment` says." in pages["augmented"]
-    assert "squared error times `step.weights` (None: all are 1), with the targets minus" in pages["regression"]
+    assert "squared error times `weights` (None: all are 1), with the targets minus" in pages["regression"]
     assert "It changes `network` and `optimizer` itself: `shrink_perturb` where phase 2 opens." in pages["shrunk"]
     assert "`cosine` schedule (warmup 0.2) over the share of training compute" in pages["warmup"]
     assert "a policy and the evidence" not in pages["subset"]

@@ -10,12 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from subsettune.train.orders.base import combined
+from subsettune.errors import TrainingFunctionError
+from subsettune.train.orders.base import combined, is_blind
 from subsettune.train.planning.phases import ResolvedPolicy
 from subsettune.train.planning.projection import plan_steps
+
+AHEAD = 4096  # batches that a loader may fetch before their weights are asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,10 +64,24 @@ class Batches:
         num_examples: N.
         seed: of the run.
         pool_of: gives the examples of a phase when it begins; not asked for phases on all data.
+        said: what people call it that hands the batches out, for messages.
     """
 
-    def __init__(self, resolved: ResolvedPolicy, num_examples: int, seed: int, pool_of: Callable[[int], Pool]) -> None:
+    def __init__(
+        self,
+        resolved: ResolvedPolicy,
+        num_examples: int,
+        seed: int,
+        pool_of: Callable[[int], Pool],
+        *,
+        said: str = "run",
+    ) -> None:
         self.resolved, self.plan = resolved, plan_steps(resolved)
+        self.weights: dict[int, NDArray[np.float32] | None] = {}  # of the last batches, by the number of the update
+        self.has_weights = False
+        self.is_blind = is_blind(resolved.order)
+        self._said = said
+        self.unseen: Tensor | None = None  # positions of the batch whose losses an order waits for
         self._stream = resolved.order.stream(num_examples, resolved.recipe.batch_size, seed)
         self._pool_of, self._pool = pool_of, ALL
         self._begins = list(self.plan.begins)
@@ -73,7 +92,12 @@ class Batches:
         return len(self.plan)
 
     def next(self) -> StepBatch | None:
-        """The next batch; None when the compute is used up."""
+        """The next batch; None when the compute is used up.
+
+        Raises:
+            TrainingFunctionError: the order goes by losses, and nobody told those of the last batch.
+        """
+        self.refuse_unobserved()
         if self.number == len(self.plan):
             return None
         self._begin_phases()
@@ -83,14 +107,48 @@ class Batches:
         opens, self._opens = self._opens, None
         self.number += 1
         weights = combined(batch, self._pool.weights)
+        self.weights[self.number - 1] = None if weights is None else weights.numpy()
+        self.weights.pop(self.number - 1 - AHEAD, None)
+        self.has_weights |= weights is not None
+        self.unseen = None if self.is_blind else batch.positions
         return StepBatch(number=self.number - 1, positions=batch.positions, weights=weights, opens=opens)
 
-    def observe(self, positions: Tensor, losses: Tensor) -> None:
-        """Hand losses to an order that goes by them."""
-        self._stream.observe(positions, losses)
+    def observe(self, positions: Any, losses: Any) -> None:
+        """Hand the losses of the batch that was just trained to an order that goes by them.
+
+        Args:
+            positions: (b,) of the batch that `next` gave last.
+            losses: (b,) of them; those of a run that diverges are not looked at.
+
+        Raises:
+            TrainingFunctionError: they are of another batch.
+        """
+        if self.is_blind:
+            return
+        index = torch.as_tensor(array_of(positions), dtype=torch.int64).reshape(-1)
+        values = torch.as_tensor(array_of(losses))
+        if self.unseen is None or not torch.equal(index, self.unseen) or values.shape != index.shape:
+            raise TrainingFunctionError(
+                f"{self._said}.observe must get the numbers of the batch that was handed out last, in its order, and "
+                f"one loss for each, got {len(index)} numbers and losses of shape {tuple(values.shape)}. Call it once "
+                "in each step."
+            )
+        if bool(values.isfinite().all()):  # of a run that diverges the metric tells
+            self._stream.observe(index, values.float())
+        self.unseen = None
+
+    def refuse_unobserved(self) -> None:
+        """Refuse to go on where an order still waits for the losses of a batch."""
+        if self.unseen is not None:
+            name = self.resolved.policy.phases[0].order
+            raise TrainingFunctionError(
+                f"the order {name!r} goes by the losses of each batch before the next. Call "
+                f"{self._said}.observe(index, losses) in each step, and let the loader fetch nothing ahead "
+                "(num_workers=0)."
+            )
 
     def skip(self, steps: int) -> None:
-        """Leave out the first so many batches, which were trained on before."""
+        """Leave out the first so many batches of a blind order, which were trained on before."""
         while self.number < steps:
             self.next()
 
@@ -114,6 +172,14 @@ class Batches:
     def _enter(self, phase: int) -> None:
         self._pool = ALL if self.resolved.phases[phase].selection is None else self._pool_of(phase)
         self._stream.enter(self._pool.positions)
+
+
+def array_of(value: Any) -> NDArray[Any]:
+    """Numbers of whatever kind as an array: tensors of any device and type, lists, numbers."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        value = value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+    return np.asarray(value)
 
 
 def pool(positions: Tensor, factors: Tensor | None, num_examples: int) -> Pool:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from subsettune.errors import TrainingFunctionError
 
-HOW = "Iterate `run.steps(loader)` instead of the loader, or step `run.scheduler(optimizer)` after each update."
-
 
 class Position:
     """Where a training function is.
@@ -19,16 +17,26 @@ class Position:
     Args:
         start: updates that were made before, by a run that was interrupted.
         total: updates of the policy.
+        said: what people call it that hands the batches out, for messages.
     """
 
-    def __init__(self, start: int, total: int) -> None:
-        self.start, self.total = start, total
+    def __init__(self, start: int, total: int, said: str = "run") -> None:
+        self.start, self.total, self._said = start, total, said
         self.handed = start  # batches that were handed out, those before included
         self.is_in_body = False  # whether a loop that we drive is between two batches
         self._loop: int | None = None  # updates that a loop which we drive has made
         self._schedulers: list[int] = []  # that each scheduler has counted
         self._stepped: list[bool] = []  # whether the optimizer of each has stepped since
         self._read = start - 1  # update at which a rate was last read
+
+    @property
+    def how(self) -> str:
+        """What to do so that steps are counted."""
+        said = self._said
+        return (
+            f"Iterate `{said}.steps(loader)` instead of the loader, or step `{said}.scheduler(optimizer)` after each "
+            "update."
+        )
 
     @property
     def counted(self) -> int | None:
@@ -62,7 +70,7 @@ class Position:
         """
         if updates > self.handed:
             raise TrainingFunctionError(
-                f"a scheduler of run.scheduler was stepped {updates - self.start:,} times for "
+                f"a scheduler of {self._said}.scheduler was stepped {updates - self.start:,} times for "
                 f"{self.handed - self.start:,} batches. Step it once for each batch."
             )
         self._schedulers[scheduler], self._stepped[scheduler] = updates, False
@@ -78,7 +86,7 @@ class Position:
         """
         if self._loop is not None and self._loop >= self.total and not self.is_in_body:
             raise TrainingFunctionError(
-                f"{what} was read after the last step: whatever goes round run.steps fetches ahead."
+                f"{what} was read after the last step: whatever goes round {self._said}.steps fetches ahead."
             )
         counted = self.counted
         if counted is not None:
@@ -90,7 +98,7 @@ class Position:
             raise TrainingFunctionError(
                 f"{what} was read when {self.handed - self.start} batches had been handed out, and in "
                 f"{self._read + 1 - self.start} steps before: the loader fetches ahead, or not each step reads it. "
-                f"{HOW}"
+                f"{self.how}"
             )
         self._read = at
         return at
@@ -104,14 +112,27 @@ class Position:
             return min(n + stepped for n, stepped in zip(self._schedulers, self._stepped, strict=True))
         return self.handed
 
-    def done(self) -> int:
+    def go_to(self, step: int) -> None:
+        """Go on at a step, before anything is handed out."""
+        self.start = self.handed = step
+        self._read = step - 1
+        self._schedulers = [step] * len(self._schedulers)
+
+    def go_on_by(self, scheduler: int, step: int) -> None:
+        """A scheduler goes on at a step, whatever of the batches before it is handed out once more and left out."""
+        self._schedulers[scheduler] = step
+
+    def done(self, what: str = "checkpoint") -> int:
         """As `made`, for a checkpoint that is written after an update.
+
+        Args:
+            what: is written, for the message.
 
         Raises:
             TrainingFunctionError: it cannot be told.
         """
         if self.counted is None and self.handed > self.start:
-            self.now("run.checkpoint")
+            self.now(f"{self._said}.{what}")
         return self.made
 
     def refuse_unfinished(self) -> None:
@@ -122,19 +143,19 @@ class Position:
         """
         if self.handed < self.total:
             raise TrainingFunctionError(
-                f"run.finish was called after {self.handed:,} of {self.total:,} batches. Train on all of them: the "
-                "policy is judged by what all of its compute gives."
+                f"{self._said}.finish was called after {self.handed:,} of {self.total:,} batches. "
+                "Train on all of them: the policy is judged by what all of its compute gives."
             )
         counted = self.counted
         if counted is not None and self.made != self.total:
             raise TrainingFunctionError(
-                f"{self.made:,} updates were counted by run.scheduler or run.steps, and the policy has {self.total:,}. "
-                "Make one for each batch."
+                f"{self.made:,} updates were counted by {self._said}.scheduler or {self._said}.steps, and "
+                f"the policy has {self.total:,}. Make one for each batch."
             )
         if counted is None and self._read != self.total - 1 and self.start < self.total:
             raise TrainingFunctionError(
-                "the batches were handed out, and nobody told that each was trained on: run.lr_factor was not read in "
-                f"each step. {HOW}"
+                f"the batches were handed out, and nobody told that each was trained on: {self._said}.lr_factor was "
+                f"not read in each step. {self.how}"
             )
 
     def is_known_before(self, step: int) -> bool:

@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from subsettune.config import FrozenDict, must
@@ -28,13 +26,14 @@ from subsettune.errors import TrainingFunctionError, did_you_mean
 from subsettune.policy import Policy
 from subsettune.registry import METRICS
 from subsettune.task import Recipe
+from subsettune.train.follow.batches import array_of
+from subsettune.train.follow.follower import Follower
 from subsettune.train.follow.fresh import Fresh
-from subsettune.train.follow.position import HOW, Position
-from subsettune.train.follow.switches import Callback, Switches, bare
-from subsettune.train.follow.tracker import Outcome, Tracker, array_of
+from subsettune.train.follow.position import Position
+from subsettune.train.follow.switches import Callback, Switches
+from subsettune.train.follow.tracker import Outcome, Tracker
 from subsettune.train.result import Cause
 
-T = TypeVar("T")
 LOSS = "loss"
 
 
@@ -46,7 +45,7 @@ class Diverged(Exception):  # noqa: N818 (an outcome of the run)
     """Raised by `Run.report` when a metric is not a finite number; let it through."""
 
 
-class Run:
+class Run(Follower):
     """One run of a training function, which follows a policy by it. What it offers cannot be changed.
 
     Steps are updates of the optimizer, or of one batch each where gradients are accumulated: one for each batch that is
@@ -71,20 +70,18 @@ class Run:
     num_examples: int
     metric: str
     resume_from: Path | None
+    _said = "run"
     _tracker: Tracker
-    _position: Position
-    _switches: Switches
-    _weights_read: bool
     _outcome: Outcome | None
     _is_stopped: bool
     _is_diverged: bool
     _fresh: Fresh
-    _schedulers: list[_Scheduler]
 
     def __init__(self, tracker: Tracker) -> None:
         job = tracker.job
         self._set(
             _tracker=tracker,
+            _batches=tracker.batches,
             _position=Position(tracker.start, len(tracker.batches)),
             _switches=Switches(job.resolved.phases, tracker.opens, job.seed, tracker.start, tracker.switches),
             _fresh=Fresh(job.seed),
@@ -108,17 +105,10 @@ class Run:
             f"run.{name} must stay as it is: the study knows the run by it. Keep values of your own in your own names."
         )
 
-    def _set(self, **values: Any) -> None:
-        self.__dict__.update(values)
-
     def __repr__(self) -> str:
         return f"<subsettune.Run seed {self.seed}, step {self._position.handed} of {self.total_steps()}>"
 
-    # --- batches -------------------------------------------------------------------------------------------------
-
-    def total_steps(self) -> int:
-        """Steps of the whole run, those before an interruption included."""
-        return len(self._tracker.batches)
+    # --- batches, rates, switches ----------------------------------------------------------------------------------
 
     def batch_sampler(self) -> BatchSampler:
         """The batches, for `torch.utils.data.DataLoader(dataset, batch_sampler=...)`: one epoch of all that are left.
@@ -127,82 +117,10 @@ class Run:
         """
         return BatchSampler(self)
 
-    def batches(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32] | None]]:
-        """The batches for a loop of one's own: numbers of examples (b,), and factors (b,) of their losses or None."""
-        self._set(_weights_read=True)
-        for index in self.steps(BatchSampler(self)):
-            yield np.asarray(index, np.int64), self._weights_of(self._position.now("run.batches"))
-
-    def steps(self, loader: Iterable[T]) -> Iterator[T]:
-        """Iterate a loader over `batch_sampler()`, and know which step is trained whatever the loader fetches ahead."""
-        position = self._position
-        for made, batch in enumerate(loader, start=position.begin_loop()):
-            self._switches.reach(made)
-            position.is_in_body = True
-            yield batch
-            position.is_in_body = False
-            position.count_loop(made + 1)
-
-    def _hand_out(self) -> list[int] | None:
-        """The next batch, charged before anybody sees it; None at the end."""
-        step, position = self._position.handed, self._position
-        if step == position.start:
-            self._fresh.check_seed()
-            for scheduler in self._schedulers:
-                scheduler.settle()
-            self._switches.reach(step)  # an interrupted run may go on right at a switch
-        elif position.counted is None and self._switches.is_due(step):
-            if not position.is_known_before(step):
-                raise TrainingFunctionError(
-                    f"the policy switches before step {step + 1}, and nobody tells which step is trained. {HOW}"
-                )
-            self._switches.reach(step)
-        batch = self._tracker.next()
-        if batch is None:
-            return None
-        position.handed += 1
-        return batch
-
-    # --- rates, phases, switches -----------------------------------------------------------------------------------
-
-    @property
-    def step(self) -> int:
-        """The step that is trained, from 0; see `steps` for loaders that fetch ahead."""
-        return self._position.now("run.step")
-
-    @property
-    def phase(self) -> int:
-        """Index of the policy's phase that the step belongs to."""
-        return self._tracker.batches.plan.phases[self._position.now("run.phase")]
-
-    @property
-    def lr_factor(self) -> float:
-        """Factor of the learning rate at this step, by the recipe's schedule over the whole policy."""
-        return self._tracker.batches.plan.factors[self._position.now("run.lr_factor")]
-
-    @property
-    def weights(self) -> NDArray[np.float32] | None:
-        """(b,) factors of the losses of this step's batch before their mean is taken; None where all are 1."""
-        self._set(_weights_read=True)
-        return self._weights_of(self._position.now("run.weights"))
-
-    def _weights_of(self, step: int) -> NDArray[np.float32] | None:
-        if step >= self._position.handed:
-            raise TrainingFunctionError(
-                f"run.weights are those of a batch, and that of step {step + 1} was not handed out yet. Read them in "
-                "the loop, before the scheduler's step."
-            )
-        return self._tracker.weights[step]
-
     def scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
-        """A scheduler that gives the optimizer's rates the factor of each step; call its `step()` after each update.
-
-        Args:
-            optimizer: each of its groups keeps the ratio of its rate to the others.
-        """
+        """See `Follower.scheduler`; the weights must be those of this run."""
         self._fresh.check_weights(one for group in optimizer.param_groups for one in group["params"])
-        self._schedulers.append(_Scheduler(optimizer, self))
-        return self._schedulers[-1]
+        return super().scheduler(optimizer)
 
     def on_switch(
         self,
@@ -211,27 +129,20 @@ class Run:
         network: nn.Module | None = None,
         optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
-        """Say what to do right before the first update of each later phase.
-
-        Args:
-            callback: called with a `Switch`, whose `apply(network, optimizer)` does what the policy says.
-            network: instead, or beside: the network as it is initialised, on which every transition is carried out.
-            optimizer: of the network.
-        """
-        if (network is None) != (optimizer is None) or (callback is None and network is None):
-            raise TrainingFunctionError("run.on_switch must get a function, or network=... and optimizer=... both.")
+        """See `Follower.on_switch`; the weights must be those of this run."""
         if network is not None:
             self._fresh.check_weights(network.parameters())
-            self._switches.watch(network, optimizer)
-        if callback is not None:
-            self._switches.add(callback)
+        super().on_switch(callback, network=network, optimizer=optimizer)
 
-    def _count(self, scheduler: int, updates: int) -> None:
-        """A scheduler counts: so many updates are made by its optimizer."""
-        self._position.count_scheduler(scheduler, updates)
-        counted = self._position.counted
-        if counted is not None and counted < self.total_steps() and not self._position.is_in_body:
-            self._switches.reach(counted)
+    def _sampled(self) -> Iterator[list[int]]:
+        return iter(BatchSampler(self))
+
+    def _next(self) -> list[int] | None:
+        return self._tracker.next()
+
+    def _begin(self) -> None:
+        self._fresh.check_seed()
+        super()._begin()
 
     # --- what the function tells -----------------------------------------------------------------------------------
 
@@ -260,15 +171,6 @@ class Run:
         if self._tracker.tell(metric, loss, self._position.made):
             self._set(_is_stopped=True)
             raise StopRun
-
-    def observe(self, index: Any, losses: Any) -> None:
-        """Tell the losses of a batch, for an order that goes by them (`infobatch`); does nothing with others.
-
-        Args:
-            index: (b,) numbers of the examples, as they were handed out.
-            losses: (b,) losses before any weights, of the update that was just made.
-        """
-        self._tracker.observe(index, losses)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -328,21 +230,6 @@ class Run:
             rule = "in [0, 1]" if known.has_steps else "1 at most"
             raise TrainingFunctionError(must(name, rule, value, f"{known.words} is a share: write 0.91 for 91 %."))
 
-    def _refuse_neglect(self) -> None:
-        """Refuse a run that left out something of its policy."""
-        total = self.total_steps()
-        left = self._switches.left(total)
-        if left:
-            raise TrainingFunctionError(
-                f"the transition {left[0]!r} of the policy was not carried out. Call run.on_switch before the first "
-                "update."
-            )
-        if self._tracker.has_weights and not self._weights_read:
-            raise TrainingFunctionError(
-                "the policy weighs its examples, and the function never read run.weights. Multiply the losses by them "
-                "before their mean is taken."
-            )
-
     @property
     def _cause(self) -> Cause:
         """How it ended, whatever the function made of what was raised."""
@@ -381,40 +268,6 @@ class BatchSampler:
             )
         while (batch := run._hand_out()) is not None:
             yield batch
-
-
-class _Scheduler(torch.optim.lr_scheduler.LambdaLR):
-    """Rates by the plan of a run, and the count of its steps."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, run: Run) -> None:
-        self._run = run
-        factors, start = run._tracker.batches.plan.factors, run._position.start
-        last = len(factors) - 1
-        super().__init__(optimizer, lambda made: factors[min(start + made, last)])
-        self._number = run._position.add_scheduler()
-        bare(optimizer).register_step_post_hook(lambda *_: run._position.note_update(self._number))
-
-    def settle(self) -> None:
-        """Set the rates of the first step, whatever state of an earlier start was loaded into the optimizer."""
-        for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            rate = lr * self.lr_lambdas[0](self.last_epoch)
-            if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
-
-    def step(self, epoch: int | None = None) -> None:
-        """One more update is made."""
-        super().step(epoch)
-        if self.last_epoch > 0:  # not the call that torch makes when it begins
-            self._run._count(self._number, self._run._position.start + self.last_epoch)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Its step alone: where a run goes on, its rates do, too."""
-        return {"step": self._run._position.start + self.last_epoch}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to load: the run knows where it is."""
 
 
 def _number(name: str, value: Any) -> float:

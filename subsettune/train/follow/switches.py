@@ -51,8 +51,8 @@ class Switch:
         scales = next((scales for watched, scales in self._watched if watched is network), None)
         if scales is None and self.transition == "shrink_perturb":
             raise TrainingFunctionError(
-                "shrink_perturb goes by the spread of the weights at initialisation, which was not seen. Give "
-                "run.on_switch the network before the first update: run.on_switch(network=..., optimizer=...)."
+                "shrink_perturb goes by the spread of the weights at initialisation, which was not seen. Give the "
+                "network before the first update: on_switch(network=..., optimizer=...)."
             )
         context = transitions.TransitionContext(
             network=network,
@@ -77,6 +77,12 @@ def bare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return optimizer
 
 
+def _told(opens: Mapping[int, int], start: int, saved: Mapping[str, Any] | None) -> set[int]:
+    """Steps whose switches were made before `start`, or are known to have been made."""
+    told = set() if saved is None else set(saved["told"])
+    return {at for at in opens if at < start or at in told}
+
+
 class Switches:
     """The switches of a run, each told once, at its step.
 
@@ -86,6 +92,7 @@ class Switches:
         seed: of the run.
         start: step that an interrupted run goes on with.
         saved: what `state` gave before; None for a run that begins.
+        said: what people call it that tells of switches, for messages.
     """
 
     def __init__(
@@ -95,13 +102,20 @@ class Switches:
         seed: int,
         start: int = 0,
         saved: Mapping[str, Any] | None = None,
+        said: str = "run",
     ) -> None:
+        self._said = said
         self._phases, self._opens, self._seed = phases, opens, seed
         self._callbacks: list[Callback] = []
         self._watched: list[tuple[nn.Module, dict[str, float]]] = []
         self._scales: list[dict[str, float]] = [] if saved is None else list(saved["scales"])  # as at initialisation
-        told = set() if saved is None else set(saved["told"])
-        self._told = {at for at in opens if at < start or at in told}
+        self._told = _told(opens, start, saved)
+
+    def load(self, saved: Mapping[str, Any], start: int) -> None:
+        """Go on at a step from what `state` gave, whoever has been told to listen since."""
+        self._scales, self._told = list(saved["scales"]), _told(self._opens, start, saved)
+        kept = [*self._scales, *(scales for _, scales in self._watched[len(self._scales) :])]
+        self._watched = [(network, scales) for (network, _), scales in zip(self._watched, kept, strict=False)]
 
     def add(self, callback: Callback) -> None:
         """Tell a function of each switch."""
@@ -109,11 +123,31 @@ class Switches:
 
     def watch(self, network: nn.Module, optimizer: Any) -> None:
         """Carry out every transition on a network, as it is now at initialisation, and its optimizer."""
+        self._see(network)
+        self.add(lambda switch: switch.apply(network, optimizer))
+
+    def carry_out(self, step: int, network: nn.Module, optimizer: torch.optim.Optimizer) -> bool:
+        """Do what is to be done up to right before an update, for whoever asks at each; gives whether it was anything.
+
+        Raises:
+            TrainingFunctionError: a transition goes by the weights at initialisation, which nobody has seen.
+        """
+        if step == 0 or self._scales:
+            self._see(network)
+        due = sorted(at for at in self._opens if at <= step and at not in self._told)
+        for at in due:
+            self._switch(at).apply(network, optimizer)
+            self._told.add(at)
+        return any(not self._phases[self._opens[at]].transition.is_neutral for at in due)
+
+    def _see(self, network: nn.Module) -> None:
+        """Take note of a network as it is at initialisation."""
+        if any(network is watched for watched, _ in self._watched):
+            return
         number = len(self._watched)
         if number == len(self._scales):  # else an interrupted run has seen it at initialisation
             self._scales.append(transitions.scales(network))
         self._watched.append((network, self._scales[number]))
-        self.add(lambda switch: switch.apply(network, optimizer))
 
     def is_due(self, step: int) -> bool:
         """Whether a switch that somebody wants to hear of, or must carry out, comes right before an update."""
@@ -141,8 +175,23 @@ class Switches:
         return [self._phases[phase].phase.transition for phase in late if not self._phases[phase].transition.is_neutral]
 
     def _tell(self, at: int) -> None:
+        phase, switch = self._phases[self._opens[at]], self._switch(at)
+        if not self._callbacks and not phase.transition.is_neutral:
+            raise TrainingFunctionError(
+                f"the policy opens phase {phase.index + 1} with {switch.transition!r}, and nobody carries it out. Call "
+                f"{self._said}.on_switch(network=..., optimizer=...) before the first update."
+            )
+        for callback in self._callbacks:
+            callback(switch)
+        if not switch._done and not phase.transition.is_neutral:
+            raise TrainingFunctionError(
+                f"the function was told of the transition {switch.transition!r}, and did not carry it out. Call "
+                "switch.apply(network, optimizer), or switch.done() where your code has done it."
+            )
+
+    def _switch(self, at: int) -> Switch:
         phase = self._phases[self._opens[at]]
-        switch = Switch(
+        return Switch(
             phase=phase.index,
             step=at,
             transition=phase.phase.transition,
@@ -152,15 +201,3 @@ class Switches:
             _watched=self._watched,
             _done=[],
         )
-        if not self._callbacks and not phase.transition.is_neutral:
-            raise TrainingFunctionError(
-                f"the policy opens phase {phase.index + 1} with {switch.transition!r}, and the function does not carry "
-                "it out. Call run.on_switch(network=..., optimizer=...) before the first update."
-            )
-        for callback in self._callbacks:
-            callback(switch)
-        if not switch._done and not phase.transition.is_neutral:
-            raise TrainingFunctionError(
-                f"the function was told of the transition {switch.transition!r}, and did not carry it out. Call "
-                "switch.apply(network, optimizer), or switch.done() where your code has done it."
-            )

@@ -22,10 +22,9 @@ from subsettune.storage import Folder
 from subsettune.train.account import LedgerBuilder, Stopwatch, no_seconds
 from subsettune.train.checkpoint import Checkpoints, CheckpointWriter
 from subsettune.train.evaluation import Report
-from subsettune.train.follow.batches import Batches, Pool, pool
+from subsettune.train.follow.batches import Batches, Pool, array_of, pool
 from subsettune.train.job import RunJob
 from subsettune.train.options import RunOptions
-from subsettune.train.orders.base import is_blind
 from subsettune.train.planning.check import run_key
 from subsettune.train.randomness import capture, restore
 from subsettune.train.result import CurvePoint, PhaseSpent
@@ -74,16 +73,7 @@ class Outcome:
         return cls(metrics=metrics, model=model, kept={k: v for n, v in given.items() for k, v in _packed(n, v)})
 
 
-AHEAD = 4096  # batches that a loader may fetch before their weights are asked for
 _EACH = {True: "test_correct", False: "test_errors"}
-
-
-def array_of(value: Any) -> NDArray[Any]:
-    """Numbers of whatever kind as an array: tensors of any device and type, lists, numbers."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        value = value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
-    return np.asarray(value)
 
 
 def _packed(name: str, values: NDArray[Any]) -> list[tuple[str, Any]]:
@@ -108,15 +98,11 @@ class Tracker:
     ) -> None:
         self.job, self.account, self.curve = job, LedgerBuilder(), list[CurvePoint]()
         self.phase_ends: list[tuple[int, float]] = []
-        self.weights: dict[int, NDArray[np.float32] | None] = {}
-        self.has_weights = False
         self.seconds = no_seconds()
         self.watch = Stopwatch(clock, job.device, self.seconds)
         self._provider = SubsetProvider(job, places=options.places, clock=clock)
         self.batches = Batches(job.resolved, job.facts.num_examples, job.seed, self._choose)
         self._report, self._folder = report, folder
-        self._is_blind = is_blind(job.resolved.order)
-        self._unseen: list[int] | None = None  # of the batch whose losses an order waits for
         self._random: dict[str, Any] | None = None  # as it was behind the checkpoint
         begun = {step: phase for phase, step in self.batches.plan.begins}  # the last one, where several begin
         self.opens = {step: phase for step, phase in begun.items() if step}
@@ -140,44 +126,16 @@ class Tracker:
             self.watch.lap("other")  # of reading data and building a network
             if self._random is not None:
                 restore(self._random)
-        self._refuse_unobserved()
+        self.batches.refuse_unobserved()
         self._pay_begins()
         batch = self.batches.next()
         if batch is None:
             return None
         self.account.pay(self.batches.plan.prices[batch.number])
-        self.weights[batch.number] = None if batch.weights is None else batch.weights.numpy()
-        self.weights.pop(batch.number - AHEAD, None)
-        self.has_weights |= batch.weights is not None
         index: list[int] = batch.positions.tolist()
-        self._unseen = None if self._is_blind else index
         if self.writer.due() is not None:
             self.writer.mark(self.account.ledger())
         return index
-
-    def observe(self, index: Any, losses: Any) -> None:
-        """Hand the losses of the batch that was just trained to an order that goes by them."""
-        if self._is_blind:
-            return
-        positions = torch.as_tensor(array_of(index), dtype=torch.int64).reshape(-1)
-        values = torch.as_tensor(array_of(losses))
-        if self._unseen is None or positions.tolist() != self._unseen or values.shape != positions.shape:
-            raise TrainingFunctionError(
-                "run.observe must get the numbers of the batch that was handed out last, in its order, and one loss "
-                f"for each, got {len(positions)} numbers and losses of shape {tuple(values.shape)}. Call it once in "
-                "each step."
-            )
-        if bool(values.isfinite().all()):  # of a run that diverges the metric tells
-            self.batches.observe(positions, values.float())
-        self._unseen = None
-
-    def _refuse_unobserved(self) -> None:
-        if self._unseen is not None:
-            name = self.job.policy.phases[0].order
-            raise TrainingFunctionError(
-                f"the order {name!r} goes by the losses of each batch before the next. Call run.observe(index, losses) "
-                "in each step, and let the loader fetch nothing ahead (num_workers=0)."
-            )
 
     def _pay_begins(self) -> None:
         """Charge what the phases that begin now cost before their first update, and note where the last one ended."""
@@ -244,7 +202,7 @@ class Tracker:
             raise TrainingFunctionError(f"run.checkpoint must get a file or folder that is there, got {str(path)!r}.")
         if self.writer.checkpoints is None:
             return
-        self._refuse_unobserved()
+        self.batches.refuse_unobserved()
         self.watch.lap("train")
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w", dereference=True) as archive:
@@ -253,7 +211,7 @@ class Tracker:
         state = {
             "step": step,
             "switches": dict(switches),
-            "order": None if self._is_blind else self.batches.state(),
+            "order": None if self.batches.is_blind else self.batches.state(),
             "name": path.name,
             "files": torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8),
             "seconds": dict(self.seconds),

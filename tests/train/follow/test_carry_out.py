@@ -231,7 +231,7 @@ def test_is_stopped_by_the_search(tmp_path: Path) -> None:
         (
             "ignores_the_switch",
             _two("reset_optimizer"),
-            "the policy opens phase 2 with 'reset_optimizer', and the function does not carry it out.",
+            "the policy opens phase 2 with 'reset_optimizer', and nobody carries it out.",
         ),
         (
             "fetches_ahead",
@@ -256,7 +256,7 @@ def test_is_stopped_by_the_search(tmp_path: Path) -> None:
         (
             "ignores_weights",
             _two(**INFOBATCH),
-            "the policy weighs its examples, and the function never read run.weights. Multiply the losses by them",
+            "the policy weighs its examples, and nobody read run.weights. Multiply the losses by them",
         ),
         (
             "trains_on_a_list",
