@@ -26,8 +26,9 @@ from subsettune.storage import Folder
 from subsettune.task import Recipe, Task
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from subsettune.bundle.moved import Moved
     from subsettune.train.follow.sampler import PolicySampler
 
 Place = str | Path | Folder
@@ -207,6 +208,26 @@ class Bundle:
             slices=Slices(rank=rank, world_size=world_size, accumulate=accumulate),
             epochs=epochs,
         )
+
+    def transfer(
+        self, data: Any, model: nn.Module | None = None, *, seed: int | None = None, batch_size: int | None = None
+    ) -> Moved:
+        """The policy for other data: sizes derived anew, subsets chosen anew, and how far the evidence reaches.
+
+        Args:
+            data: labels (n,), a pair (x, y) of arrays, a Dataset with `targets`, or of a regression their number: all
+                that is to be trained on. Selectors that measure the inputs need the pair.
+            model: that is trained, where it is another: its parameters decide sizes that were found by Q.
+            seed: that chooses the subsets; default: the one that chose those of the bundle.
+            batch_size: where it is to be another than the study's.
+
+        Raises:
+            BundleError: the policy needs what was not handed over, or other code cannot follow it.
+            ConfigError: the policy does not fit so many examples.
+        """
+        from subsettune.bundle.moved import move
+
+        return move(self, data, model, seed=seed, batch_size=batch_size)
 
     def fingerprint_of(self, data: Any) -> str:
         """The fingerprint of data in hand, read as the study read its own: for `check`, and for `batch_sampler`.

@@ -88,7 +88,7 @@ class TrainingRows:
             labels: (num_source,) or (num_source, m) of the data: class names, or numbers, or values.
             classes: names of the classes, in their order; empty where there are none.
         """
-        given = _array(labels)
+        given = array_of_labels(labels)
         if len(given) != self.num_source:
             advice = "Give one for each row of the data."
             raise BundleError(must("labels", f"{self.num_source:,} as the data have rows", len(given), advice))
@@ -104,11 +104,16 @@ class TrainingRows:
             place = int(np.flatnonzero(~is_same)[0])
             known = self.label[place]
             known = classes[int(known)] if classes and self.label.ndim == 1 else known
+            found, more = _plain(there[place]), int((~is_same).sum()) - 1
             raise BundleError(
-                f"labels must be those that the bundle was made for, got {there[place]!r} instead of {known!r} in row "
-                f"{int(self.index[place]):,} (and {int((~is_same).sum()) - 1:,} more that differ). These are other "
-                "data, or in another order: use the original ones, or ask for a transfer."
+                f"labels must be those that the bundle was made for, got {found!r} instead of {_plain(known)!r} in row "
+                f"{int(self.index[place]):,} (and {more:,} more that differ). These are other data, or in another "
+                "order: use the original ones, or ask for a transfer."
             )
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _same_classes(found: NDArray[Any], known: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.bool_]:
@@ -131,12 +136,17 @@ def _close(found: NDArray[Any], known: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(is_close.all(axis=1))
 
 
-def _array(labels: Any) -> NDArray[Any]:
+def array_of_labels(labels: Any, what: str = "labels") -> NDArray[Any]:
+    """Labels of whatever kind as an array; or `what`.
+
+    Raises:
+        BundleError: they are none.
+    """
     if hasattr(labels, "detach"):
         labels = labels.detach().cpu()
     found = np.asarray(labels.to_numpy() if hasattr(labels, "to_numpy") else labels)
     if found.ndim == 0 or found.dtype.kind not in "iufbUSO":
-        raise BundleError(must("labels", "an array of class names, numbers or values", type(labels).__name__))
+        raise BundleError(must(what, "an array of class names, numbers or values", type(labels).__name__))
     return found
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from subsettune.bundle import Bundle
 from subsettune.bundle.known import INPUTS, KnownColumn, KnownData
+from subsettune.bundle.limits import cost_told
 from subsettune.data import DataPaths, TaskData, load
 from subsettune.data.columns import ColumnFacts
 from subsettune.errors import BundleError, ConfigError, DataError
@@ -18,7 +19,6 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
 from subsettune.registry import DATASETS
 from subsettune.task import Task
-from subsettune.text import flops_words, passes_words
 from subsettune.train.evaluation import Report
 from subsettune.train.loop import check, facts, run
 from subsettune.train.options import RunOptions
@@ -29,7 +29,6 @@ from subsettune.trained.resampled import metric_variance
 from subsettune.trained.table import is_array_kind, time_kind
 
 MOST_TOLD = 5  # names in a sentence
-FAR = 4  # times fewer examples than a policy was shown for are another task
 NOT_NAMED = "The bundle does not name its columns and classes: that they are the same is not checked."
 
 
@@ -113,7 +112,7 @@ def follow_on(bundle: Bundle, source: str | None = None, options: RunOptions | N
         promise=promise,
         num_test=len(data.test),
         is_same=data.fingerprint == bundle.fingerprint,
-        sentences=(*said, counts, *sizes, *_cost(bundle, policy, known)),
+        sentences=(*said, counts, *sizes, *cost_told(bundle, policy, known)),
         options=options,
     )
 
@@ -136,27 +135,6 @@ def _policy(bundle: Bundle, task: Task, known: TaskFacts, fingerprint: str) -> t
 
 def _joined(error: ConfigError) -> str:
     return " ".join(str(mistake) for mistake in error.mistakes)
-
-
-def _cost(bundle: Bundle, policy: Policy, known: TaskFacts) -> tuple[str, ...]:
-    old, new = bundle.policy.cost(bundle.facts), policy.cost(known)
-    told = [
-        f"One training costs {flops_words(new)} (the bundle's {flops_words(old)}), {passes_words(policy.passes)} "
-        "passes over the examples to train on."
-    ]
-    before = bundle.facts
-    if known.num_examples * FAR < before.num_examples:
-        told.append(
-            f"They are fewer than one in {FAR} of the bundle's, and its evidence says nothing of how the policy does "
-            "on so few."
-        )
-    if (known.num_features, known.num_parameters) != (before.num_features, before.num_parameters):
-        told.append(
-            f"An example is {known.num_features:,} numbers for the network (the bundle's {before.num_features:,}), "
-            f"which has {known.num_parameters:,} parameters ({before.num_parameters:,}): categories, words or shapes "
-            "differ."
-        )
-    return tuple(told)
 
 
 # --- the data, held against those of the bundle -----------------------------------------------------------------------
