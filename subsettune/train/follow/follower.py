@@ -54,7 +54,7 @@ class Follower(ABC):
         """Iterate a loader over the batches, and know which step is trained whatever the loader fetches ahead."""
         position, each = self._position, self._batches_per_step
         for number, batch in enumerate(loader, start=position.begin_loop() * each):
-            self._switches.reach(number // each)
+            self._reach(number // each)
             position.is_in_body = (number + 1) % each == 0  # its update is made at the last
             yield batch
             position.is_in_body = False
@@ -83,19 +83,23 @@ class Follower(ABC):
         step, position = self._position.handed, self._position
         if step == position.start:
             self._begin()
-            self._switches.reach(step)  # an interrupted run may go on right at a switch
+            self._reach(step)  # an interrupted run may go on right at a switch
         elif position.counted is None and self._switches.is_due(step):
             if not position.is_known_before(step):
                 raise TrainingFunctionError(
                     f"the policy switches before step {step + 1}, and nobody tells which step is trained. "
                     f"{position.how}"
                 )
-            self._switches.reach(step)
+            self._reach(step)
         batch = self._next()
         if batch is None:
             return None
         position.handed += 1
         return batch
+
+    def _reach(self, step: int) -> None:
+        """All updates before a step are made."""
+        self._switches.reach(step)
 
     # --- rates, phases, switches -----------------------------------------------------------------------------------
 
@@ -174,7 +178,7 @@ class Follower(ABC):
         self._position.count_scheduler(scheduler, updates)
         counted = self._position.counted
         if counted is not None and counted < self.total_steps() and not self._position.is_in_body:
-            self._switches.reach(counted)
+            self._reach(counted)
 
     def _scheduler_state(self) -> dict[str, Any]:
         """What a scheduler keeps beside its step."""

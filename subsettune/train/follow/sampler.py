@@ -188,7 +188,8 @@ class PolicySampler(Follower):
 
     def __iter__(self) -> Iterator[list[int]]:
         position = self._position
-        if self._is_in_epoch or position.handed >= position.total > 0:
+        begun = self._epoch is not None and self._epoch[0] < position.handed < self._epoch[1]
+        if begun or position.handed >= position.total:  # loaders with workers ask twice before they begin
             raise TrainingFunctionError(
                 f"the batches of a policy can be gone through once, and {position.handed:,} of {position.total:,} have "
                 "been handed out. Let the host train one epoch, or ask for as many as it trains: epochs=...; to train "
@@ -303,6 +304,10 @@ class PolicySampler(Follower):
         batch = self._next()
         self._position.handed += batch is not None
         return batch
+
+    def _reach(self, step: int) -> None:
+        if not self._is_by_hand:
+            super()._reach(step)
 
     @property
     def is_complete(self) -> bool:
