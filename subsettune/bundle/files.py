@@ -71,7 +71,8 @@ def read(folder: Folder) -> dict[str, bytes]:
     if manifest.get("complete") is not True:
         raise BundleError(f"{folder} is incomplete: its export was interrupted. Export it again.")
     listed = manifest.get("files")
-    names = (*FILES, ROWS) if isinstance(listed, Mapping) and ROWS in listed else FILES
+    has_rows = (isinstance(listed, Mapping) and ROWS in listed) or folder.exists(ROWS)
+    names = (*FILES, ROWS) if has_rows else FILES
     return {name: _verified(folder, name, listed) for name in names}
 
 

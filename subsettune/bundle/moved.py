@@ -79,7 +79,6 @@ class Moved:
         """Updates of the whole policy."""
         return sum(phase.updates for phase in project(self._resolved))
 
-    # More than six parameters: what a host says about itself.
     def batch_sampler(
         self,
         data: Any = None,

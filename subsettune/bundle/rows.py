@@ -46,6 +46,17 @@ class TrainingRows:
         if self.label is not None and len(self.label) != len(self.index):
             raise BundleError(f"labels must be {len(self.index):,}, one for each row, got {len(self.label):,}.")
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TrainingRows):
+            return NotImplemented
+        labels = (self.label is None and other.label is None) or (
+            self.label is not None and other.label is not None and np.array_equal(self.label, other.label)
+        )
+        return labels and self.num_source == other.num_source and np.array_equal(self.index, other.index)
+
+    def __hash__(self) -> int:
+        return hash((self.index.tobytes(), self.num_source))
+
     @classmethod
     def of(cls, data: TaskData) -> TrainingRows:
         """Those of the data of a task, whose rows are there once."""

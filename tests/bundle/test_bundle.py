@@ -33,7 +33,7 @@ from subsettune.storage import Folder
 def test_a_bundle_comes_back_as_it_was(tmp_path: Path, state: str, metric: str) -> None:
     made, _ = export(tmp_path / "bundle", state, metric)
     assert Bundle.load(tmp_path / "bundle") == made
-    assert {path.name for path in (tmp_path / "bundle").iterdir()} == {files.MANIFEST, *files.FILES}
+    assert {path.name for path in (tmp_path / "bundle").iterdir()} == {files.MANIFEST, files.ROWS, *files.FILES}
 
 
 def test_the_same_study_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import torch
 from fake_study import _with_selector, make_view
 
 from subsettune.bundle import Bundle, PhaseSubset
 from subsettune.bundle.export import chosen, export_study
+from subsettune.bundle.rows import TrainingRows
 from subsettune.policy import Policy
 from subsettune.select import Subset
 from subsettune.study.results.view import StudyView
@@ -49,4 +51,10 @@ def export(target: Any, state: str = "subset_wins", metric: str = "accuracy") ->
     assert winner is not None
     policy = view.candidates[winner].policy
     subsets = [phase_subset(policy, i) for i, phase in enumerate(policy.phases) if not phase.is_full]
-    return export_study(view, winner, subsets, seed=7, target=target), view
+    return export_study(view, winner, subsets, seed=7, target=target, rows=training_rows()), view
+
+
+def training_rows() -> TrainingRows:
+    """The made-up training part."""
+    label = Part.targets.numpy().astype(np.float64 if Part.targets.is_floating_point() else np.int64)
+    return TrainingRows(index=Part.rows.numpy(), label=label, num_source=2 * 1257)
