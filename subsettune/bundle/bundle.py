@@ -117,6 +117,15 @@ class Bundle:
             if not np.isin(self.subset(phase).index, rows.index).all():
                 raise BundleError(f"phase {phase + 1} of the subset table must name rows of the training part alone.")
 
+    def __repr__(self) -> str:
+        evidence, n = self.evidence, self.facts.num_examples
+        told = "" if evidence.best.metric is None else f", test {evidence.metric} {evidence.best.metric:.4g}"
+        sizes = ", then ".join("all" if p.is_full else f"{p.pool_size(n):,}" for p in self.policy.phases)
+        return (
+            f"<subsettune.Bundle of {evidence.run_id}: {self.policy.passes:.3g} passes on {sizes} of {n:,} examples, "
+            f"{evidence.saving_recipe:.0%} less compute than the recipe{told}>"
+        )
+
     @property
     def recipe(self) -> Recipe:
         """The conventional recipe with the policy's own settings; `epochs` is replaced by the policy's passes."""
@@ -257,11 +266,9 @@ class Bundle:
             for i, (p, before) in enumerate(zip(moved.phases, self.policy.phases, strict=True))
             if not p.is_full
         ]
+        chosen = "Examples are chosen again, and the" if sizes else "The"
         what = "; ".join(sizes) if sizes else f"all phases take all {new:,} examples"
-        return moved, (
-            f"Sizes were derived anew: {what}. "
-            "Examples are chosen again, and the evidence speaks for the old data only."
-        )
+        return moved, f"Sizes were derived anew: {what}. {chosen} evidence speaks for the old data only."
 
     def write(self, target: Place) -> None:
         """Write the folder, whole or not at all; a bundle that lies there is replaced.

@@ -82,7 +82,7 @@ class TrainingRows:
         """
         table, num_source = files.rows_from_parquet(folder, raw)
         label = np.array(table["label"].to_pylist()) if "label" in table.column_names else None
-        return cls(index=table["index"].to_numpy(), label=label, num_source=num_source)
+        return cls(index=table["index"].to_numpy().copy(), label=label, num_source=num_source)
 
     def refuse_other_length(self, length: int) -> None:
         """Refuse data of another number of rows than the file has."""

@@ -160,6 +160,7 @@ def test_rows_are_written_and_read(tmp_path: Path) -> None:
     made, _ = export(tmp_path)
     assert made.rows == Bundle.load(tmp_path).rows == training_rows()
     assert hash(made.rows) == hash(training_rows())
+    assert len(Bundle.load(tmp_path).batch_sampler(LENGTH)) == len(made.batch_sampler(LENGTH))
     assert (tmp_path / "rows.parquet").stat().st_size < 8192  # of 1,257 rows and labels
 
 

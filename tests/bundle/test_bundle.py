@@ -167,6 +167,15 @@ def test_visits_are_the_allowance_less_the_selection_in_whole_batches(tmp_path: 
     assert 0 <= whole - sum(other.visits) < other.recipe.batch_size
 
 
+def test_a_bundle_is_told_in_a_line(tmp_path: Path) -> None:
+    made, _ = export(tmp_path)
+    assert re.fullmatch(
+        r"<subsettune\.Bundle of digits-2026-01-31-a1b2c3: 1\.07 passes on 146, then all of 1,257 examples, 96% less compute than the "
+        r"recipe, test accuracy 0\.9\d+>",
+        repr(made),
+    )
+
+
 def test_the_recipe_has_the_policys_settings(tmp_path: Path) -> None:
     made, _ = export(tmp_path)
     assert made.recipe.lr == made.policy.recipe["lr"]
