@@ -28,7 +28,7 @@ from subsettune.train.planning.phases import resolve
 if TYPE_CHECKING:
     from subsettune.bundle.bundle import Bundle
 
-__all__ = ["Step", "batch_sampler", "follow", "why_not"]
+__all__ = ["Step", "follow", "why_not"]
 ROWS_OF_TASK = "Give the rows that the task trains on: load(bundle.task).train.rows."
 
 

@@ -170,8 +170,8 @@ def test_visits_are_the_allowance_less_the_selection_in_whole_batches(tmp_path: 
 def test_a_bundle_is_told_in_a_line(tmp_path: Path) -> None:
     made, _ = export(tmp_path)
     assert re.fullmatch(
-        r"<subsettune\.Bundle of digits-2026-01-31-a1b2c3: 1\.07 passes on 146, then all of 1,257 examples, 96% less compute than the "
-        r"recipe, test accuracy 0\.9\d+>",
+        r"<subsettune\.Bundle of digits-2026-01-31-a1b2c3: 1\.07 passes on 146, then all of 1,257 examples, 96% less "
+        r"compute than the recipe, test accuracy 0\.9\d+>",
         repr(made),
     )
 
