@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
+from collections import Counter
 from dataclasses import dataclass
 
 from subsettune.report.components import components_table
@@ -74,6 +76,7 @@ class ResultRow:
         return runs_words(self.num_seeds, self.num_references)
 
 
+MOST_OF_A_REASON = 300  # characters of why trials failed
 TITLES = {
     "reference": "reference (the recipe as it is)",
     "best": "best policy",
@@ -253,7 +256,18 @@ def counts_text(view: StudyView) -> str:
         text += f" The search ended by itself before {asked}: no further trial was expected to save what it costs."
     if stops.checked:
         text += f" False stops: {stops.false} of {stops.checked} stopped trials that were run out."
-    return text
+    return text + _failures_text(view)
+
+
+def _failures_text(view: StudyView) -> str:
+    """Why trials failed: the reason that most of them give."""
+    reasons = Counter(" ".join(trial.message.split()) for trial in view.trials if trial.cause == "failed")
+    if not reasons:
+        return ""
+    reason, count = reasons.most_common(1)[0]
+    told = textwrap.shorten(reason, MOST_OF_A_REASON, placeholder=" ...") or "no reason was given."
+    whose = "The one that failed says" if reasons.total() == 1 else f"{count} of the {reasons.total()} that failed say"
+    return f" {whose}: {told}"
 
 
 def tuning_text(view: StudyView) -> str:

@@ -244,7 +244,17 @@ def test_false_stops_are_told() -> None:
     view = dataclasses.replace(
         view, summary=dataclasses.replace(view.summary, false_stops=FalseStops(checked=4, false=1))
     )
-    assert tables.counts_text(view).endswith("False stops: 1 of 4 stopped trials that were run out.")
+    assert "diverged. False stops: 1 of 4 stopped trials that were run out. The one" in tables.counts_text(view)
+
+
+def test_the_reason_of_failed_trials_is_told() -> None:
+    view = make_view("subset_wins")
+    run = dataclasses.replace(view.trials[0], cause="failed", metric=None)
+    one, other, none = (dataclasses.replace(run, message=words) for words in ("CUDA out\n of memory.", "Hm.", ""))
+    told = [tables.counts_text(dataclasses.replace(view, trials=runs)) for runs in ((one,), (one, other, one), (none,))]
+    assert told[0].endswith(" The one that failed says: CUDA out of memory.")
+    assert told[1].endswith(" 2 of the 3 that failed say: CUDA out of memory.")
+    assert told[2].endswith(" The one that failed says: no reason was given.")
 
 
 def test_candidates_in_the_order_of_the_line_up_with_level_runs_and_reasons() -> None:
