@@ -31,24 +31,32 @@ def limits(bundle: Bundle, policy: Policy, facts: TaskFacts, *, batch_size: int 
     Returns:
         Sentences, what is general last; never empty.
     """
+    return (*differences(bundle, policy, facts, batch_size=batch_size), ALWAYS)
+
+
+def differences(bundle: Bundle, policy: Policy, facts: TaskFacts, *, batch_size: int | None = None) -> tuple[str, ...]:
+    """What one training costs there, and what is otherwise than in the bundle; arguments as of `limits`."""
     asked = bundle.recipe.batch_size if batch_size is None else batch_size
     return (
-        *cost_told(bundle, policy, facts),
+        _cost(bundle, policy, facts),
         *_sizes(bundle.facts, facts),
         *_classes(bundle.facts, facts),
         *_qs(bundle, policy, facts),
         *_batches(bundle.recipe.batch_size, asked),
-        ALWAYS,
     )
 
 
-def cost_told(bundle: Bundle, policy: Policy, facts: TaskFacts) -> tuple[str, ...]:
-    """What one training costs there, and what is otherwise about the number of examples and the network."""
-    old, new, before = bundle.policy.cost(bundle.facts), policy.cost(facts), bundle.facts
-    told = [
+def _cost(bundle: Bundle, policy: Policy, facts: TaskFacts) -> str:
+    old, new = bundle.policy.cost(bundle.facts), policy.cost(facts)
+    return (
         f"One training costs {flops_words(new)} (the bundle's {flops_words(old)}), {passes_words(policy.passes)} "
         "passes over the examples to train on."
-    ]
+    )
+
+
+def _sizes(before: TaskFacts, facts: TaskFacts) -> list[str]:
+    """What is otherwise about the number of examples and the network."""
+    told = []
     if facts.num_examples * FAR < before.num_examples:
         told.append(
             f"They are fewer than one in {FAR} of the bundle's, and its evidence says nothing of how the policy does "
@@ -60,16 +68,12 @@ def cost_told(bundle: Bundle, policy: Policy, facts: TaskFacts) -> tuple[str, ..
             f"which has {facts.num_parameters:,} parameters ({before.num_parameters:,}): categories, words or shapes "
             "differ."
         )
-    return tuple(told)
-
-
-def _sizes(before: TaskFacts, now: TaskFacts) -> list[str]:
-    if now.num_examples > FAR * before.num_examples:
-        return [
+    if facts.num_examples > FAR * before.num_examples:
+        told.append(
             f"They are more than {FAR} times the bundle's {before.num_examples:,} examples: with so many, plain "
             "training may need fewer passes than the policy makes, and the evidence says nothing of it."
-        ]
-    return []
+        )
+    return told
 
 
 def _classes(before: TaskFacts, now: TaskFacts) -> list[str]:

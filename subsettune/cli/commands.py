@@ -279,6 +279,7 @@ def _save(network: Any, path: str) -> None:
 def _policy(options: argparse.Namespace, task: Task, known: TaskFacts, fingerprint: str) -> Policy:
     """The policy of a file or bundle, or the conventional recipe."""
     from subsettune import bundle
+    from subsettune.bundle import limits
     from subsettune.cli.policy_file import read_policy
     from subsettune.policy import check_written, conventional
     from subsettune.train.loop import check
@@ -292,7 +293,7 @@ def _policy(options: argparse.Namespace, task: Task, known: TaskFacts, fingerpri
         made = bundle.Bundle.load(options.policy)
         if options.transfer:
             policy, message = made.derive(known)
-            print(message, file=sys.stderr)
+            print("\n".join((message, *limits.limits(made, policy, known))), file=sys.stderr)
             return policy
         made.check(fingerprint)
         return made.policy

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from subsettune.bundle import Bundle
 from subsettune.bundle.known import INPUTS, KnownColumn, KnownData
-from subsettune.bundle.limits import cost_told
+from subsettune.bundle.limits import differences
 from subsettune.data import DataPaths, TaskData, load
 from subsettune.data.columns import ColumnFacts
 from subsettune.errors import BundleError, ConfigError, DataError
@@ -112,7 +112,7 @@ def follow_on(bundle: Bundle, source: str | None = None, options: RunOptions | N
         promise=promise,
         num_test=len(data.test),
         is_same=data.fingerprint == bundle.fingerprint,
-        sentences=(*said, counts, *sizes, *cost_told(bundle, policy, known)),
+        sentences=(*said, counts, *sizes, *differences(bundle, policy, known)),
         options=options,
     )
 

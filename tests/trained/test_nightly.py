@@ -89,7 +89,7 @@ def test_columns_that_the_bundle_does_not_know_are_not_read(bundle: Bundle, tmp_
 
 def test_other_categories_make_another_input_and_are_said(bundle: Bundle, tmp_path: Path) -> None:
     ready = follow(bundle, tmp_path, in_hand.people(200, cities=("Lima", "Oslo", "Rome", "Bonn")))
-    assert ready.sentences[-1].startswith("An example is 8 numbers for the network (the bundle's 7), which has ")
+    assert ready.sentences[-2].startswith("An example is 8 numbers for the network (the bundle's 7), which has ")
 
 
 def _drop(table: pa.Table, name: str) -> pa.Table:
@@ -245,7 +245,7 @@ def test_gaps_that_are_new_make_another_input_and_are_said(tmp_path: Path) -> No
     bundle = night.make_bundle(tmp_path / "bundle", data["source"], data=data)
     (tmp_path / "b.csv").write_text(in_hand.visits(seed=3))
     ready = follow_on(bundle, str(tmp_path / "b.csv"), OPTIONS)
-    assert ready.sentences[-1].startswith("An example is 2 numbers for the network (the bundle's 1), which has ")
+    assert ready.sentences[-2].startswith("An example is 2 numbers for the network (the bundle's 1), which has ")
 
 
 def test_a_bundle_of_a_table_that_was_handed_over_follows_files(tmp_path: Path) -> None:
