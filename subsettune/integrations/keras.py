@@ -6,8 +6,8 @@ model.fit(policy.data(x, y), epochs=1, callbacks=[policy])
 sampler.finish()
 
 `policy.loader(dataset)` is a DataLoader instead. Keras reads the first batch of a fit twice, asks for the batches anew
-after each epoch, and shuffles the numbers of batches of a PyDataset. So what is handed to it goes by the updates that it
-has made, not by what it asks for: a batch stays the next one until it is trained. To look at validation data along the
+after each epoch, and shuffles the numbers of batches of a PyDataset. So what is handed to it goes by the updates that
+were made, not by what it asks for: a batch stays the next one until it is trained. To look at validation data along the
 way, cut the one pass over the policy into pieces: `fit(..., epochs=4, steps_per_epoch=math.ceil(len(sampler) / 4))`.
 """
 
@@ -49,9 +49,9 @@ if keras.backend.backend() != "torch":
 class PolicyCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Gives a model the batches, rates and transitions of a policy, and counts the updates.
 
-    With `accumulate` of the sampler the optimizer must have as many `gradient_accumulation_steps`. Keras has one rate for
-    all weights. `sampler.state_dict()` beside a saved model is what another process goes on from; it gives `lr`, as the
-    saved optimizer has the rate of where it was.
+    With `accumulate` of the sampler the optimizer must have as many `gradient_accumulation_steps`. Keras has one rate
+    for all weights. `sampler.state_dict()` beside a saved model is what another process goes on from; it gives `lr`, as
+    the saved optimizer has the rate of where it was.
 
     Args:
         sampler: of one process.
@@ -248,4 +248,6 @@ def _refuse_other_accumulation(optimizer: Any, accumulate: int) -> None:
     found = getattr(optimizer, "gradient_accumulation_steps", None) or 1
     if found != accumulate:
         advice = "Ask the bundle for as many: bundle.batch_sampler(data, accumulate=...)."
-        raise ConfigError(must("gradient_accumulation_steps", f"{accumulate} as the sampler's accumulate", found, advice))
+        raise ConfigError(
+            must("gradient_accumulation_steps", f"{accumulate} as the sampler's accumulate", found, advice)
+        )

@@ -92,7 +92,7 @@ def report(
     with tempfile.TemporaryDirectory() as folder:
         torch.save(capture(), Path(folder, _random(rank)))
         if rank == 0:
-            parts = {"network": _bare(network), "optimizer": optimizer, "sampler": sampler}
+            parts: dict[str, Any] = {"network": _bare(network), "optimizer": optimizer, "sampler": sampler}
             torch.save({name: part.state_dict() for name, part in parts.items()}, Path(folder, _STATE))
         ray.train.report(dict(metrics), checkpoint=ray.train.Checkpoint.from_directory(folder))
 
@@ -117,7 +117,9 @@ def resume(sampler: PolicySampler, *, network: nn.Module, optimizer: torch.optim
     device = ray.train.torch.get_device()
     with checkpoint.as_directory() as folder:
         if not Path(folder, _STATE).exists():
-            raise BundleError(f"the checkpoint must hold {_STATE}, got {checkpoint.path}. Write it by ray_train.report.")
+            raise BundleError(
+                f"the checkpoint must hold {_STATE}, got {checkpoint.path}. Write it by ray_train.report."
+            )
         state = torch.load(Path(folder, _STATE), map_location=device)
         random = Path(folder, _random(ray.train.get_context().get_world_rank()))
         drawn = torch.load(random) if random.exists() else None  # a worker that was not there has a state of its own

@@ -73,4 +73,3 @@ class PolicyCallback(Callback):  # type: ignore[misc]
         """Count the update."""
         if training and self.scheduler_ is not None:
             self.scheduler_.step()
-

@@ -1,4 +1,4 @@
-"""A bundle followed in Keras on torch: rows, weights, rates, switches and ledger of the promise. By `make test-hosts`."""
+"""A bundle followed in Keras on torch: rows, weights, rates, switches, ledger of the promise. By `make test-hosts`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import torch
 from places import ROOT
-from small_bundles import SEED, Followed, digits_bundle, promised
+from small_bundles import SEED, Followed, digits_bundle, promised, run_example
 from torch.utils.data import TensorDataset
 
 from subsettune.errors import ConfigError, TrainingFunctionError
@@ -182,11 +182,11 @@ def test_batches_that_are_left_out_or_repeated_are_told(followed: Followed) -> N
 def test_what_cannot_be_followed_is_told(followed: Followed) -> None:
     unbuilt = keras.Sequential([keras.layers.Dense(10)])
     unbuilt.compile(optimizer="sgd", loss="mse")
-    with pytest.raises(ConfigError, match="^model must be built, got 'sequential.*'. Begin it with keras.Input"):
+    with pytest.raises(ConfigError, match=r"^model must be built, got 'sequential.*'. Begin it with keras.Input"):
         PolicyCallback(_sampler(followed), unbuilt)
-    with pytest.raises(ConfigError, match="^model must be compiled"):
+    with pytest.raises(ConfigError, match=r"^model must be compiled"):
         PolicyCallback(_sampler(followed), keras.Sequential([keras.Input((4,)), keras.layers.Dense(10)]))
-    with pytest.raises(ConfigError, match="^world_size must be 1 with Keras, got 2"):
+    with pytest.raises(ConfigError, match=r"^world_size must be 1 with Keras, got 2"):
         PolicyCallback(_sampler(followed, world_size=2), _model())
     model = _model()
     policy = PolicyCallback(_sampler(followed), model)
@@ -207,3 +207,8 @@ def test_neither_ray_nor_optuna_is_loaded() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_example_spends_the_promise(followed: Followed, tmp_path: Path) -> None:
+    promise = _sampler(followed).promise
+    assert run_example("keras_fit", followed.folder, tmp_path).splitlines()[-1] == str(promise)

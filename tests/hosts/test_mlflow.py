@@ -15,6 +15,7 @@ import pytest
 from fake_bundle import export
 from mlflow.tracking import MlflowClient
 from places import ROOT
+from small_bundles import digits_bundle, run_example
 from tracked import tracked
 
 from subsettune import Bundle
@@ -169,6 +170,14 @@ def test_a_bundle_is_logged_beside_a_training_that_follows_it(tmp_path: Path, mo
         mlflow.set_tracking_uri(before)
 
 
+def test_the_example_trains_by_what_it_reads_back(tmp_path: Path) -> None:
+    made = digits_bundle(tmp_path)
+    uri = run_example("mlflow_bundle", made.folder, tmp_path).splitlines()[-1]
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    (run,) = client.search_runs(["0"], f"tags.follows = '{uri}'")
+    assert run.data.metrics["flops"] == made.bundle.batch_sampler(len(made.inputs)).promise.spent
+
+
 def test_what_is_no_bundle_is_told(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/mlflow.db"
     with pytest.raises(BundleError):
@@ -176,7 +185,7 @@ def test_what_is_no_bundle_is_told(tmp_path: Path) -> None:
     missing = f"runs:/{'0' * 32}/bundle"
     with pytest.raises(BundleError, match=f"^uri must be of a bundle that MLflow holds, got '{missing}'. "):
         load_bundle(missing, tracking_uri=store)
-    with pytest.raises(ConfigError, match="^tracking_uri must be of a store that MLflow can use, got 'file:.*migrate"):
+    with pytest.raises(ConfigError, match=r"^tracking_uri must be of a store that MLflow can use, got 'file:.*migrate"):
         log_bundle(export(tmp_path / "bundle")[0], tracking_uri=(tmp_path / "mlruns").as_uri())
 
 

@@ -1,4 +1,4 @@
-"""A bundle followed in Ray Train: rows, weights and ledger of the promise, on one worker and two. By `make test-hosts`."""
+"""A bundle followed in Ray Train on one worker and two: rows, weights, ledger of the promise. By `make test-hosts`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import torch
 from places import ROOT, SUPPORT
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-from small_bundles import SWITCHING, Followed, digits_bundle, promised
+from small_bundles import SWITCHING, Followed, digits_bundle, promised, run_example
 from torch.utils.data import DataLoader, TensorDataset
 
 from subsettune.errors import TrainingFunctionError
@@ -130,3 +130,8 @@ def test_a_loader_of_other_batches_is_refused() -> None:
     loader = DataLoader(TensorDataset(torch.zeros(4)), batch_size=2)
     with pytest.raises(TrainingFunctionError, match=r"^batch_sampler of the loader must be that of the policy, got Ba"):
         ray_train.prepare_loader(loader)
+
+
+def test_the_example_spends_the_promise(followed: Followed, tmp_path: Path) -> None:
+    promise = followed.bundle.batch_sampler(len(followed.inputs)).promise
+    assert run_example("ray_train_loop", followed.folder, tmp_path).count(str(promise)) >= 2  # of each worker

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ import torch
 from places import ROOT
 from skorch import NeuralNetClassifier
 from skorch.dataset import Dataset
-from small_bundles import Followed, digits_bundle, promised
+from small_bundles import Followed, digits_bundle, promised, run_example
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector
 
@@ -113,10 +114,10 @@ def test_settings_that_give_other_rows_or_batches_are_refused(followed: Followed
     from skorch.dataset import ValidSplit
 
     net = _net(followed, _sampler(followed), train_split=ValidSplit(5))  # what skorch does by itself
-    with pytest.raises(TrainingFunctionError, match="^train_split must be None, got one that holds out examples"):
+    with pytest.raises(TrainingFunctionError, match=r"^train_split must be None, got one that holds out examples"):
         _fit(followed, net)
     net = _net(followed, _sampler(followed), iterator_train__batch_sampler=None, iterator_train__batch_size=8)
-    with pytest.raises(TrainingFunctionError, match="^iterator_train__batch_sampler must be the sampler of the call"):
+    with pytest.raises(TrainingFunctionError, match=r"^iterator_train__batch_sampler must be the sampler of the call"):
         _fit(followed, net)
 
 
@@ -161,3 +162,8 @@ def test_neither_ray_nor_optuna_is_loaded() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_example_spends_the_promise(followed: Followed, tmp_path: Path) -> None:
+    promise = _sampler(followed).promise
+    assert run_example("skorch_net", followed.folder, tmp_path).splitlines()[-1] == str(promise)

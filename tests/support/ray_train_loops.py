@@ -29,7 +29,7 @@ def train(config: dict[str, Any]) -> None:
     network = ray.train.torch.prepare_model(small_bundles.network(bundle.task))
     recipe = bundle.recipe
     optimizer = torch.optim.SGD(
-        network.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        network.parameters(), lr=recipe.lr, momentum=recipe.momentum or 0, weight_decay=recipe.weight_decay
     )
     sampler = ray_train.batch_sampler(bundle, (inputs, targets), labels=False)  # those of rows held out are not there
     sampler.on_switch(network=network, optimizer=optimizer)
@@ -73,4 +73,3 @@ def train_on_what_ray_gives(config: dict[str, Any]) -> None:
     for _ in ray.train.torch.prepare_data_loader(DataLoader(TensorDataset(targets, targets), batch_sampler=sampler)):
         optimizer.step()
         scheduler.step()
-

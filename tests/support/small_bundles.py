@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +15,7 @@ import numpy as np
 import torch
 from fake_bundle import export
 from numpy.typing import NDArray
+from places import ROOT, SUPPORT
 from torch.nn.utils import parameters_to_vector
 
 from subsettune import Bundle, DataPaths, Phase, Policy, Task, config, models, train
@@ -101,6 +105,16 @@ def network(task: Task) -> torch.nn.Module:
 
 def promised(bundle: Bundle, seed: int = SEED) -> list[tuple[NDArray[np.int64], NDArray[np.float32] | None]]:
     """The batches that a host must train on, each with its weights."""
+    assert bundle.rows is not None
     sampler = bundle.batch_sampler(bundle.rows.num_source, seed=seed)
     sampler.on_switch(lambda switch: switch.done())
     return list(sampler.batches())
+
+
+def run_example(name: str, bundle: Path, folder: Path) -> str:
+    """What a script of `examples` prints that follows a bundle, run in a folder of its own."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, SUPPORT))), "HOME": str(folder)}
+    command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), str(bundle)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
