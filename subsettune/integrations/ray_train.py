@@ -114,13 +114,12 @@ def resume(sampler: PolicySampler, *, network: nn.Module, optimizer: torch.optim
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return False
-    device = ray.train.torch.get_device()
     with checkpoint.as_directory() as folder:
         if not Path(folder, _STATE).exists():
             raise BundleError(
                 f"the checkpoint must hold {_STATE}, got {checkpoint.path}. Write it by ray_train.report."
             )
-        state = torch.load(Path(folder, _STATE), map_location=device)
+        state = torch.load(Path(folder, _STATE), map_location="cpu")  # network and optimizer take it to their device
         random = Path(folder, _random(ray.train.get_context().get_world_rank()))
         drawn = torch.load(random) if random.exists() else None  # a worker that was not there has a state of its own
     _bare(network).load_state_dict(state["network"])

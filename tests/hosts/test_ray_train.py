@@ -112,6 +112,16 @@ def test_two_workers_take_the_rows_of_one_and_go_on_when_one_is_killed(followed:
 
 
 @pytest.mark.usefixtures("cluster")
+def test_fewer_workers_go_on_in_a_later_run(followed: Followed, tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="Training failed"):
+        _fit(followed, tmp_path, 2, kill_at=26, max_failures=0)
+    notes, weights = _fit(followed, tmp_path, 1)  # of the same name and storage
+    assert notes[0]["begin"] in (16, 24)
+    _assert_the_promise(followed, notes, notes[0]["begin"])
+    assert torch.allclose(weights, followed.weights, atol=1e-5)
+
+
+@pytest.mark.usefixtures("cluster")
 def test_a_worker_without_examples_makes_the_steps_all_the_same(tmp_path: Path) -> None:
     made = digits_bundle(tmp_path, LONELY)
     notes, weights = _fit(made, tmp_path / "run", 2)
