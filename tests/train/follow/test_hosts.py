@@ -1,4 +1,4 @@
-"""What hosts ask of a sampler, whatever they are called: loaders that begin twice, counts of their own, odd parameters."""
+"""What hosts ask of a sampler, whatever they are called: loaders that begin twice, own counts, odd parameters."""
 
 from __future__ import annotations
 
