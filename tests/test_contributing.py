@@ -17,6 +17,7 @@ from torch.nn.utils import parameters_to_vector
 
 import subsettune
 from subsettune import DataPaths, Policy, errors, train
+from subsettune.errors import MissingPackageError
 from subsettune.train.planning.phases import resolve
 from subsettune.train.planning.projection import project
 
@@ -86,8 +87,13 @@ def test_the_example_of_a_host_hands_out_the_batches_of_the_policy(tmp_path: Pat
 
 @pytest.mark.parametrize("module", PUBLIC)
 def test_what_is_called_public_is_there(module: str) -> None:
-    found = importlib.import_module(module)
     assert PUBLIC[module] == sorted(PUBLIC[module])
+    try:
+        found = importlib.import_module(module)
+    except MissingPackageError:  # of hosts, which only `make test-hosts` installs
+        text = ROOT.joinpath(*module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
+        assert f"__all__ = {PUBLIC[module]!r}".replace("'", '"') in text
+        return
     for name in PUBLIC[module]:
         assert getattr(found, name) is not None
         assert name in (*getattr(found, "__all__", [name]), "__version__")

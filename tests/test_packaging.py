@@ -27,6 +27,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 BASE = {"numpy", "pyarrow", "torch"}
 HOSTS = ("dashboard", "mlflow", "tensorboard", "wandb")  # which only `make test-hosts` installs
 PROGRAM = "optuna-dashboard"  # is run, and not imported
+FOLLOWERS = ("keras", "ray-train", "skorch")  # likewise; they follow bundles, and so need no studies
 FRAMEWORKS = ("lightning", "transformers")  # which functions of users import, and nothing of ours
 EXTRAS = {extra: [Requirement(line) for line in lines] for extra, lines in PROJECT["optional-dependencies"].items()}
 
@@ -69,7 +70,7 @@ def test_each_larger_extra_holds_the_smaller() -> None:
     inside = {
         name: {extra for r in found if r.name == "subsettune" for extra in r.extras} for name, found in EXTRAS.items()
     }
-    assert inside == {"images": set(), "tune": {"images"}, "test": {"tune"}} | {
+    assert inside == {"images": set(), "tune": {"images"}, "test": {"tune"}, **{host: set() for host in FOLLOWERS}} | {
         host: {"tune"} for host in (*HOSTS, *FRAMEWORKS)
     }
 
@@ -78,7 +79,7 @@ def test_the_constraints_pin_all_that_the_tests_install() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
     pinned = {canonicalize_name(line.partition("==")[0]) for line in lines}
     assert lines == sorted(lines, key=lambda line: line.partition("==")[0].lower())
-    wanted_by_tests = (found for extra, found in EXTRAS.items() if extra not in (*HOSTS, *FRAMEWORKS))
+    wanted_by_tests = (found for extra, found in EXTRAS.items() if extra not in (*HOSTS, *FOLLOWERS, *FRAMEWORKS))
     waiting = [*map(Requirement, PROJECT["dependencies"]), *itertools.chain.from_iterable(wanted_by_tests)]
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:
@@ -153,6 +154,16 @@ LACKING = {
     ),
     "facts('digits')": f"data set 'digits' needs scikit-learn, which is not installed. {TUNE}",
     "facts('mnist')": f"data set 'mnist' needs torchvision, which is not installed. {IMAGES}",
+    **{
+        f"import subsettune.integrations.{extra.replace('-', '_')}": (
+            f"subsettune.integrations.{extra.replace('-', '_')} needs {extra.partition('-')[0]}, which is not "
+            f'installed. Install it: pip install "subsettune[{extra}]"'
+        )
+        for extra in FOLLOWERS
+    },
+    "from subsettune.integrations.mlflow_bundle import load_bundle; load_bundle('runs:/1/bundle')": (
+        'load_bundle needs mlflow, which is not installed. Install it: pip install "subsettune[mlflow]"'
+    ),
 }
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -140,6 +140,15 @@ class Follower(ABC):
         """
         self._schedulers.append(Scheduler(optimizer, self))
         return self._schedulers[-1]
+
+    def counter(self) -> Callable[[int], None]:
+        """For a host whose optimizer is not torch's, and has no scheduler: what tells that updates were made.
+
+        Returns:
+            To be called after each update, with the number of updates since the policy's first.
+        """
+        number = self._position.add_scheduler()
+        return lambda updates: self._count(number, updates)
 
     def on_switch(
         self,

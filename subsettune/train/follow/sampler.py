@@ -188,8 +188,9 @@ class PolicySampler(Follower):
 
     def __iter__(self) -> Iterator[list[int]]:
         position = self._position
-        begun = self._epoch is not None and self._epoch[0] < position.handed < self._epoch[1]
-        if begun or position.handed >= position.total:  # loaders with workers ask twice before they begin
+        is_under_way = self._epoch is not None and self._epoch[0] < position.handed < self._epoch[1]
+        is_over = position.start < position.total <= position.handed  # and was not when this process began
+        if is_under_way or is_over:  # loaders with workers begin twice, and take nothing the first time
             raise TrainingFunctionError(
                 f"the batches of a policy can be gone through once, and {position.handed:,} of {position.total:,} have "
                 "been handed out. Let the host train one epoch, or ask for as many as it trains: epochs=...; to train "

@@ -108,5 +108,9 @@ class Transition(ABC):
 
 
 def scales(network: nn.Module) -> dict[str, float]:
-    """Standard deviation of each parameter now, by name; 0 for a single number."""
-    return {n: float(p.detach().std(correction=0)) if p.numel() > 1 else 0.0 for n, p in network.named_parameters()}
+    """Standard deviation of each parameter now, by name; 0 for a single number.
+
+    Those of whole numbers are left out: Keras keeps the state of its random generators among the parameters.
+    """
+    floats = [(name, p.detach()) for name, p in network.named_parameters() if p.is_floating_point()]
+    return {name: float(p.std(correction=0)) if p.numel() > 1 else 0.0 for name, p in floats}
