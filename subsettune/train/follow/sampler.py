@@ -172,6 +172,13 @@ class PolicySampler(Follower):
         return (end - begin) * self.slices.accumulate
 
     @property
+    def epoch_length(self) -> int:
+        """As `len`, with the batches of that epoch that were trained on before an interruption: for hosts that count."""
+        end = self._epoch[1] if self._epoch is not None and self._is_in_epoch else self._coming()[1]
+        number = self._ends.index(end)
+        return (end - (self._ends[number - 1] if number else 0)) * self.slices.accumulate
+
+    @property
     def _batches_per_step(self) -> int:
         return self.slices.accumulate
 
@@ -257,6 +264,17 @@ class PolicySampler(Follower):
         """
         self._set(_weights_read=True)
         return Weighted(dataset)
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether it is known beforehand that a batch weighs its examples: by a subset, an order, or uneven slices."""
+        plan, phases = self._batches.plan, self._resolved.phases
+        begun = [phases[index] for index, _ in plan.begins]
+        return (
+            any(phase.order.observes for phase in begun)
+            or any(length % self.slices.number for length in plan.lengths)
+            or any(self._pool_of(p.index).weights is not None for p in begun if p.selection is not None)
+        )
 
     @property
     def has_weights(self) -> bool:
