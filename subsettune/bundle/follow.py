@@ -111,7 +111,7 @@ def _rows(bundle: Bundle, data: Any, labels: Any, rows: Sequence[int] | Tensor |
         found = labels_in(data, bundle.task.data.label) if labels is None else labels
         if found is not None:
             known.refuse_other_labels(found, () if bundle.known is None else bundle.known.classes)
-    return torch.from_numpy(known.index)
+    return torch.tensor(known.index)  # a copy: what Parquet gives cannot be written to, and torch warns of it
 
 
 def _refuse_other_rows(bundle: Bundle, rows: Tensor, length: int) -> None:

@@ -38,7 +38,8 @@ class _WholeEpochs:
         return self._sampler.epoch_length
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(self._sampler)
+        is_over = self._sampler.start == self._sampler.total_steps()  # fit goes on from a last checkpoint
+        return iter(()) if is_over else iter(self._sampler)
 
 
 class PolicyDataModule(LightningDataModule):
@@ -83,7 +84,6 @@ class PolicyDataModule(LightningDataModule):
         self.bundle, self.dataset, self.epochs, self.weights = bundle, dataset, epochs, weights
         self._given = {"seed": seed, "labels": labels, "fingerprint": fingerprint, "rows": rows}
         self._loader = loader
-        self._start = 0  # updates before the checkpoint that fit goes on from
         if validation is not None:
             self.val_dataloader = lambda: validation
 
@@ -101,7 +101,6 @@ class PolicyDataModule(LightningDataModule):
             epochs=self.epochs,
             **self._given,
         )
-        self._start = 0
         total = self.sampler.total_steps()
         if trainer.max_steps not in (-1, total):
             raise ConfigError(must("max_steps", f"-1, or {total:,} as the policy has", trainer.max_steps))
@@ -109,9 +108,12 @@ class PolicyDataModule(LightningDataModule):
 
     def train_dataloader(self) -> Any:
         """The policy's batches."""
-        return policy_loader(
+        loader: Any = policy_loader(
             self.sampler, self.dataset, weights=self.weights, batches=self._batches, **self._loader
         )
+        # Its state is that of this module. Lightning would warn of a loader without one, when fit goes on.
+        loader.state_dict, loader.load_state_dict = dict, lambda state: None
+        return loader
 
     def state_dict(self) -> dict[str, Any]:
         """Where the policy is, by trained updates; goes into checkpoints."""
@@ -121,7 +123,6 @@ class PolicyDataModule(LightningDataModule):
         """Go on behind the checkpoint's last update, in a fit."""
         if self.trainer.state.fn == "fit" and "sampler" in state_dict:
             self.sampler.load_state_dict(state_dict["sampler"])
-            self._start = state_dict["sampler"]["step"]
 
 
 class FollowPolicy(Callback):
@@ -157,7 +158,7 @@ class FollowPolicy(Callback):
                 "the training batches are not those of the policy: something has replaced its loader or batch sampler. "
                 "Give fit(datamodule=...) alone, and Trainer(use_distributed_sampler=False)."
             )
-        trained, expected = trainer.fit_loop.total_batch_idx + 1, data._start * data.sampler.slices.accumulate
+        trained, expected = trainer.fit_loop.total_batch_idx + 1, data.sampler.start * data.sampler.slices.accumulate
         if trained != expected:
             raise TrainingFunctionError(
                 f"the checkpoint must be written right after an update of this policy, got one after {trained:,} "
@@ -208,13 +209,14 @@ def _refuse_settings(trainer: Trainer, epochs: int) -> None:
     whole = "The policy is judged by what all of its batches give."
     rules = (
         ("max_epochs", epochs, f"{epochs}, as PolicyDataModule(epochs={epochs})", "All epochs together are the policy."),
-        ("limit_train_batches", 1.0, "1.0", whole),
         ("overfit_batches", 0.0, "0.0", whole),
+        ("limit_train_batches", 1.0, "1.0", whole),
         ("reload_dataloaders_every_n_epochs", 0, "0", "The batches of all epochs are those of one sampler."),
     )
     for name, wanted, rule, advice in rules:
-        if getattr(trainer, name) != wanted:
-            raise ConfigError(must(name, rule, getattr(trainer, name), advice))
+        found = getattr(trainer, name)
+        if found != wanted or (isinstance(wanted, float) and not isinstance(found, float)):  # 1 is one batch, 1.0 is all
+            raise ConfigError(must(name, rule, found, advice))
     replaces = getattr(trainer._accelerator_connector, "use_distributed_sampler", False)
     if trainer.world_size > 1 and replaces:
         advice = "Each process takes its slice of a batch; another sampler would take them apart once more."

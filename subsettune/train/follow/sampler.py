@@ -151,11 +151,13 @@ class PolicySampler(Follower):
             _weights_read=False,
             _weighed={},
             _epoch=None,
+            _iterations=0,
             _is_by_hand=False,
         )
 
     _weighed: dict[int, NDArray[np.float32] | None]  # weights of this process's slice, by step
     _epoch: tuple[int, int] | None  # steps of the epoch that is gone through
+    _iterations: int  # that were begun
     _is_by_hand: bool  # whether transitions are asked for, step by step
 
     def __repr__(self) -> str:
@@ -195,17 +197,21 @@ class PolicySampler(Follower):
 
     def __iter__(self) -> Iterator[list[int]]:
         position = self._position
-        if self._is_in_epoch or position.handed >= position.total > 0:
+        is_begun = self._is_in_epoch and self._epoch is not None and position.handed > self._epoch[0]
+        if is_begun or position.handed >= position.total > 0:
             raise TrainingFunctionError(
                 f"the batches of a policy can be gone through once, and {position.handed:,} of {position.total:,} have "
                 "been handed out. Let the host train one epoch, or ask for as many as it trains: epochs=...; to train "
                 "anew, make a new sampler."
             )
-        self._epoch = self._coming()
-        return self._epoch_batches(self._epoch[1])
+        epoch = self._coming()
+        self._set(_epoch=epoch, _iterations=self._iterations + 1)  # loaders with workers begin twice at once
+        return self._epoch_batches(epoch[1], self._iterations)
 
-    def _epoch_batches(self, end: int) -> Iterator[list[int]]:
+    def _epoch_batches(self, end: int, iteration: int) -> Iterator[list[int]]:
         while self._position.handed < end:
+            if iteration != self._iterations:
+                raise TrainingFunctionError("the batches of a policy can be gone through once, not side by side.")
             step = self._position.handed
             index = self._hand_out()
             assert index is not None, "as many as planned"
@@ -321,6 +327,11 @@ class PolicySampler(Follower):
         batch = self._next()
         self._position.handed += batch is not None
         return batch
+
+    @property
+    def start(self) -> int:
+        """Updates that were made before it was made, by training that was interrupted: see `load_state_dict`."""
+        return self._position.start
 
     @property
     def is_complete(self) -> bool:
