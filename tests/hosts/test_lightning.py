@@ -14,7 +14,7 @@ if "SUBSETTUNE_HOSTS" not in os.environ:
     pytest.skip("needs Lightning, and runs by `make test-hosts`", allow_module_level=True)
 
 import lightning
-from host_bundles import CASES, SEED, HostCase, make_case, mean_loss, vector
+from host_bundles import CASES, SEED, HostCase, assert_ranks_train_as_one, make_case, mean_loss, run_ranks, vector
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from own_hosts import assert_same_bits
@@ -137,6 +137,16 @@ def test_accumulated_batches_are_slices_of_one(cases: dict[str, HostCase], accum
             assert rows == step if len(step) >= accumulate else set(rows) == set(step)
         torch.testing.assert_close(vector(model), case.weights, rtol=1e-4, atol=1e-5)
         assert data.sampler.ledger() == case.ledger
+
+
+@pytest.mark.parametrize("name", ["weighted", "uneven"])
+def test_two_processes_train_as_one(cases: dict[str, HostCase], name: str, tmp_path: Path) -> None:
+    assert_ranks_train_as_one("lightning", cases[name], tmp_path)
+
+
+def test_a_sampler_of_lightnings_own_is_refused(cases: dict[str, HostCase], tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="use_distributed_sampler must be False with several processes, got True"):
+        run_ranks("lightning", cases["plain"], tmp_path, WITH_SAMPLER="1")
 
 
 def test_each_of_several_epochs_is_validated(cases: dict[str, HostCase]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -172,9 +173,9 @@ def digits_bundle(folder: Path) -> Path:
 _HIDE = """
 import runpy, sys
 from importlib.machinery import PathFinder
-class Without:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
         return None if name.partition(".")[0] in {hidden!r} else PathFinder.find_spec(name, path, target)
 sys.meta_path[sys.meta_path.index(PathFinder)] = Without
 sys.argv = sys.argv[1:]
@@ -185,6 +186,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def run_script(script: Path, *arguments: str, without: frozenset[str] = frozenset(), **environment: str) -> str:
     """What a script prints, in a process of its own and one thread, where some packages are not installed."""
     command = [sys.executable, "-W", "ignore", "-c", _HIDE.format(hidden=set(without)), str(script), *arguments]
+    return _run(command, environment)
+
+
+def _run(command: list[str], environment: dict[str, str]) -> str:
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])
     surroundings = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment}
     done = subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=240, check=False)
@@ -195,3 +200,37 @@ def run_script(script: Path, *arguments: str, without: frozenset[str] = frozense
 def only(*needed: str) -> frozenset[str]:
     """All packages of extras but those that a host needs itself."""
     return frozenset(PACKAGES) - set(needed)
+
+
+def assert_ranks_train_as_one(host: str, case: HostCase, folder: Path, accumulate: int = 1) -> None:
+    """Two real processes of a host together train on the rows of a run, each once, and end with its weights.
+
+    But for rounding, as gradients are averaged over slices. Batches that have an example for no slice are computed
+    with weight 0, and are no rows of the policy.
+    """
+    ranks = run_ranks(host, case, folder)
+    steps = [[rank["seen"][i : i + accumulate] for i in range(0, len(rank["seen"]), accumulate)] for rank in ranks]
+    for own, *parts in zip(case.steps, *steps, strict=True):
+        trained = [row for part in parts for batch in part for row, weight in batch if weight]
+        assert trained == own
+    for rank in ranks:
+        torch.testing.assert_close(rank["weights"], case.weights, rtol=1e-4, atol=1e-5)
+        assert rank["flops"] == case.ledger.total
+    assert torch.equal(ranks[0]["weights"], ranks[1]["weights"])
+
+
+def run_ranks(host: str, case: HostCase, folder: Path, **environment: str) -> list[dict[str, Any]]:
+    """What two processes of a host left."""
+    shutil.copytree(case.folder, folder / "bundle")
+    with case.seeded():
+        network = case.network()
+    torch.save({"tensors": case.dataset.tensors, "network": network.state_dict()}, folder / "given.pt")
+    script = ROOT / "tests" / "support" / "host_ranks.py"
+    launch(script, host, str(folder), **environment)
+    return [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
+
+
+def launch(script: Path, *arguments: str, **environment: str) -> str:
+    """What two processes of a script print."""
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return _run([*command, str(script), *arguments], environment)

@@ -330,7 +330,7 @@ class PolicySampler(Follower):
 
     @property
     def start(self) -> int:
-        """Updates that were made before it was made, by training that was interrupted: see `load_state_dict`."""
+        """Updates made before, by training that was interrupted: see `load_state_dict`."""
         return self._position.start
 
     @property
