@@ -20,14 +20,16 @@ test: $(STAMP) lint types
 test-fast: $(STAMP)
 	$(PYTEST) -m "$(FAST)"
 
-# Packages of others that a study works with: each has an environment of its own, as they disagree on versions.
-HOSTS := dashboard mlflow tensorboard wandb lightning transformers
-test-hosts: $(HOSTS:%=.venv-hosts/%/.installed)
+# Packages of others that a study or a bundle works with: each has an environment of its own, as they disagree on
+# versions; tests make studies and bundles, so `tune` is in each.
+HOSTS := dashboard mlflow tensorboard wandb accelerate lightning transformers
+test-hosts: $(STAMP) $(HOSTS:%=.venv-hosts/%/.installed)
+	SUBSETTUNE_HOSTS=1 $(BIN)/python -m pytest tests/hosts/test_torch.py
 	for host in $(HOSTS); do SUBSETTUNE_HOSTS=1 .venv-hosts/$$host/bin/python -m pytest tests/hosts/test_$$host.py || exit 1; done
 
 .venv-hosts/%/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-hosts/$*
-	.venv-hosts/$*/bin/python -m pip install --quiet --editable ".[$*]" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100"
+	.venv-hosts/$*/bin/python -m pip install --quiet --editable ".[tune,$*]" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100"
 	@touch $@
 
 # Lines and branches that no test reaches. Code that runs only in Ray's own processes is not seen.

@@ -1,4 +1,4 @@
-"""A bundle of the digits followed with accelerate: accelerate launch accelerate_loop.py BUNDLE, or python, or torchrun."""
+"""A bundle of the digits followed with accelerate: accelerate launch accelerate_loop.py BUNDLE."""
 
 import sys
 

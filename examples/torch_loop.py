@@ -30,7 +30,9 @@ def main(folder: str, num_workers: int = 0) -> None:
         (losses if weights is None else losses * torch.from_numpy(weights)).mean().backward()
         optimizer.step()
         scheduler.step()
-    print(f"{len(sampler)} updates, {sampler.finish().total / 1e6:.1f} MFLOP as promised")  # or refuses what was not done
+    print(
+        f"{len(sampler)} updates, {sampler.finish().total / 1e6:.1f} MFLOP as promised"
+    )  # or refuses what was not done
     if processes > 1:
         torch.distributed.destroy_process_group()
 

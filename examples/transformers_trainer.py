@@ -23,15 +23,12 @@ class Digits(torch.utils.data.Dataset):
 
 def main(folder: str, output: str) -> None:
     bundle = Bundle.load(folder)
-    config = ViTConfig(16, 1, 2, 32, image_size=8, patch_size=2, num_channels=1, num_labels=10)
-    arguments = TrainingArguments(
-        output,
-        num_train_epochs=1,  # which is the whole policy
-        per_device_train_batch_size=bundle.recipe.batch_size,
-        learning_rate=bundle.recipe.lr,
-        max_grad_norm=bundle.recipe.grad_clip or 0,
-    )
-    trainer = PolicyTrainer(ViTForImageClassification(config), arguments, bundle=bundle, train_dataset=Digits())
+    shape = {"hidden_size": 24, "num_hidden_layers": 1, "intermediate_size": 48}
+    model = ViTForImageClassification(ViTConfig(image_size=8, patch_size=2, num_channels=1, num_labels=10, **shape))
+    recipe = {"per_device_train_batch_size": bundle.recipe.batch_size, "learning_rate": bundle.recipe.lr}
+    clip = bundle.recipe.grad_clip or 0
+    arguments = TrainingArguments(output, num_train_epochs=1, max_grad_norm=clip, **recipe)  # one epoch: the policy
+    trainer = PolicyTrainer(model, arguments, bundle=bundle, train_dataset=Digits())
     trainer.train()
     print(f"{len(trainer.sampler)} updates, {trainer.sampler.ledger().total / 1e6:.1f} MFLOP as promised")
 

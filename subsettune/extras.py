@@ -15,8 +15,10 @@ from subsettune.errors import MissingPackageError
 PACKAGES: Mapping[str, tuple[str, str]] = {
     "PIL": ("pillow", "images"),
     "torchvision": ("torchvision", "images"),
+    "accelerate": ("accelerate", "accelerate"),
     "filelock": ("filelock", "tune"),
     "jinja2": ("jinja2", "tune"),
+    "lightning": ("lightning", "lightning"),
     "markupsafe": ("markupsafe", "tune"),
     "mlflow": ("mlflow", "mlflow"),
     "optuna": ("optuna", "tune"),
@@ -30,6 +32,7 @@ PACKAGES: Mapping[str, tuple[str, str]] = {
     "sklearn": ("scikit-learn", "tune"),
     "tensorboard": ("tensorboard", "tensorboard"),
     "threadpoolctl": ("threadpoolctl", "tune"),
+    "transformers": ("transformers", "transformers"),
     "wandb": ("wandb", "wandb"),
 }
 

@@ -27,7 +27,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 BASE = {"numpy", "pyarrow", "torch"}
 HOSTS = ("dashboard", "mlflow", "tensorboard", "wandb")  # which only `make test-hosts` installs
 PROGRAM = "optuna-dashboard"  # is run, and not imported
-FRAMEWORKS = ("lightning", "transformers")  # which functions of users import, and nothing of ours
+FRAMEWORKS = ("accelerate", "lightning", "transformers")  # which follow bundles, without what studies take
 EXTRAS = {extra: [Requirement(line) for line in lines] for extra, lines in PROJECT["optional-dependencies"].items()}
 
 
@@ -61,7 +61,7 @@ def test_the_extras_are_those_of_the_project_file() -> None:
     for package, extra in extras.PACKAGES.values():
         assert package in {r.name for r in EXTRAS[extra]}, f"{package} is not in the extra {extra}"
     told = {package for package, _ in extras.PACKAGES.values()}
-    ours = [extra for extra in EXTRAS if extra not in ("test", *FRAMEWORKS)]
+    ours = [extra for extra in EXTRAS if extra != "test"]
     assert {r.name for extra in ours for r in EXTRAS[extra]} - {"subsettune", PROGRAM} == told
 
 
@@ -69,9 +69,9 @@ def test_each_larger_extra_holds_the_smaller() -> None:
     inside = {
         name: {extra for r in found if r.name == "subsettune" for extra in r.extras} for name, found in EXTRAS.items()
     }
-    assert inside == {"images": set(), "tune": {"images"}, "test": {"tune"}} | {
-        host: {"tune"} for host in (*HOSTS, *FRAMEWORKS)
-    }
+    expected = {"images": set(), "tune": {"images"}, "test": {"tune"}}
+    expected |= {host: {"tune"} for host in HOSTS} | {host: set() for host in FRAMEWORKS}
+    assert inside == expected
 
 
 def test_the_constraints_pin_all_that_the_tests_install() -> None:
@@ -151,6 +151,13 @@ LACKING = {
     "from subsettune.data.rand_augment import rand_augment; rand_augment(None, 3, None)": (
         f"rand_augment of a soup needs torchvision, which is not installed. {IMAGES}"
     ),
+    **{
+        f"import subsettune.integrations.{host}": (
+            f"subsettune.integrations.{host} needs {host}, which is not installed. "
+            f'Install it: pip install "subsettune[{host}]"'
+        )
+        for host in FRAMEWORKS
+    },
     "facts('digits')": f"data set 'digits' needs scikit-learn, which is not installed. {TUNE}",
     "facts('mnist')": f"data set 'mnist' needs torchvision, which is not installed. {IMAGES}",
 }

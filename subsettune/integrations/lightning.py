@@ -208,14 +208,21 @@ def _refuse_settings(trainer: Trainer, epochs: int) -> None:
         raise ConfigError("callbacks must have FollowPolicy() beside a PolicyDataModule. Add it: it sets the rates.")
     whole = "The policy is judged by what all of its batches give."
     rules = (
-        ("max_epochs", epochs, f"{epochs}, as PolicyDataModule(epochs={epochs})", "All epochs together are the policy."),
+        (
+            "max_epochs",
+            epochs,
+            f"{epochs}, as PolicyDataModule(epochs={epochs})",
+            "All epochs together are the policy.",
+        ),
         ("overfit_batches", 0.0, "0.0", whole),
         ("limit_train_batches", 1.0, "1.0", whole),
         ("reload_dataloaders_every_n_epochs", 0, "0", "The batches of all epochs are those of one sampler."),
     )
     for name, wanted, rule, advice in rules:
         found = getattr(trainer, name)
-        if found != wanted or (isinstance(wanted, float) and not isinstance(found, float)):  # 1 is one batch, 1.0 is all
+        if found != wanted or (
+            isinstance(wanted, float) and not isinstance(found, float)
+        ):  # 1 is one batch, 1.0 is all
             raise ConfigError(must(name, rule, found, advice))
     replaces = getattr(trainer._accelerator_connector, "use_distributed_sampler", False)
     if trainer.world_size > 1 and replaces:

@@ -57,6 +57,8 @@ class PolicyTrainer(Trainer):
     """
 
     sampler: PolicySampler
+    optimizer: Any
+    lr_scheduler: Any
 
     def __init__(
         self,
@@ -126,7 +128,6 @@ class PolicyTrainer(Trainer):
         self.lr_scheduler = self.sampler.scheduler(found)
         return self.lr_scheduler
 
-    # More than six parameters: no, but those of `Trainer`.
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:

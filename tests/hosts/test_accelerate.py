@@ -50,7 +50,6 @@ def _fresh_state() -> Iterator[None]:
         state._reset_state()
 
 
-# More than six parameters: no, but what differs between tests.
 def follow(
     case: HostCase, *, accumulate: int = 1, go_on: Path | None = None, keep: Path | None = None, **options: Any
 ) -> tuple[Any, AcceleratedPolicy, list[list[int]]]:
@@ -123,7 +122,7 @@ def test_weights_that_nobody_heeds_and_steps_that_nobody_counts_are_told(cases: 
     policy = AcceleratedPolicy(accelerator, cases["plain"].bundle, case.dataset, network, optimizer, labels=False)
     for _ in policy.loader:
         optimizer.step()
-    with pytest.raises(TrainingFunctionError, match="updates were counted by sampler.scheduler or sampler.steps, and"):
+    with pytest.raises(TrainingFunctionError, match=r"updates were counted by sampler.scheduler or sampler.steps, and"):
         policy.finish()
 
 

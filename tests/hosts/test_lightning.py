@@ -196,7 +196,9 @@ def test_settings_that_change_the_batches_are_refused(
 def test_a_module_that_sets_the_rates_is_refused(cases: dict[str, HostCase]) -> None:
     case = cases["plain"]
     data = PolicyDataModule(case.bundle, case.dataset)
-    with pytest.raises(ConfigError, match="must be an optimizer without a scheduler, got 'ConstantLR'. The policy has"):
+    with pytest.raises(
+        ConfigError, match=r"must be an optimizer without a scheduler, got 'ConstantLR'. The policy has"
+    ):
         trainer().fit(Classifier(case, scheduler=True), datamodule=data)
     by_hand = Classifier(case)
     by_hand.automatic_optimization = False
@@ -228,7 +230,7 @@ def test_batches_that_were_replaced_are_refused(cases: dict[str, HostCase]) -> N
 
 
 def test_weights_that_nobody_heeds_are_refused(cases: dict[str, HostCase]) -> None:
-    with pytest.raises(TrainingFunctionError, match="^the policy weighs its examples, .* Ask for weights=True"):
+    with pytest.raises(TrainingFunctionError, match=r"^the policy weighs its examples, .* Ask for weights=True"):
         fit(cases["weighted"], data={"weights": False})
     with pytest.raises(TrainingFunctionError, match="or its batches have uneven slices"):
         fit(cases["uneven"], data={"weights": False}, accumulate_grad_batches=2)

@@ -57,9 +57,7 @@ def follow(case: HostCase, num_workers: int = 0, **options: Any) -> tuple[Any, A
     return network, sampler, seen
 
 
-@pytest.mark.parametrize(
-    ("name", "num_workers"), [*((name, 0) for name in CASES), ("shrunk", 2), ("weighted", 2)]
-)
+@pytest.mark.parametrize(("name", "num_workers"), [*((name, 0) for name in CASES), ("shrunk", 2), ("weighted", 2)])
 def test_rows_weights_and_ledger_are_those_of_a_run(cases: dict[str, HostCase], name: str, num_workers: int) -> None:
     case = cases[name]
     network, sampler, seen = follow(case, num_workers)
@@ -80,7 +78,7 @@ def test_the_example_runs_alone_with_workers_and_in_two_processes(tmp_path: Path
     alone = run_script(EXAMPLE, folder, without=only("sklearn", "scipy", "threadpoolctl", "pandas"))
     assert alone.endswith("FLOP as promised\n")
     assert run_script(EXAMPLE, folder, "2") == alone
-    assert launch(EXAMPLE, folder) == alone * 2
+    assert launch(EXAMPLE, folder).count(alone.strip()) == 2  # each process says so
     assert len(EXAMPLE.read_text().splitlines()) < 40
 
 
@@ -185,8 +183,8 @@ def test_a_host_that_repeats_batches_is_told(cases: dict[str, HostCase]) -> None
     sampler = case.bundle.batch_sampler(case.dataset, seed=SEED, labels=False)
     optimizer = case.optimizer(case.network())
     scheduler = sampler.scheduler(optimizer)
+    next(iter(sampler))
     optimizer.step()
-    with pytest.raises(TrainingFunctionError, match="was stepped 2 times for 1 batches. Step it once for each batch"):
-        for _ in sampler:
-            scheduler.step()
-            scheduler.step()
+    scheduler.step()
+    with pytest.raises(TrainingFunctionError, match=r"was stepped 2 times for 1 batches. Step it once for each batch"):
+        scheduler.step()

@@ -38,6 +38,7 @@ from subsettune.errors import ConfigError, TrainingFunctionError
 from subsettune.integrations.transformers import PolicyTrainer
 from subsettune.policy import Phase, Policy
 from subsettune.task import Task
+from subsettune.train.follow.switches import bare
 
 pytestmark = pytest.mark.filterwarnings("default")  # transformers's own are not ours to mend
 EXAMPLE = ROOT / "examples" / "transformers_trainer.py"
@@ -114,7 +115,9 @@ def test_the_bits_of_a_plain_function() -> None:
     assert_same_bits("transformers")
 
 
-@pytest.mark.parametrize(("name", "num_workers"), [*((name, 0) for name in CASES if name != "dropout"), ("weighted", 2)])
+@pytest.mark.parametrize(
+    ("name", "num_workers"), [*((name, 0) for name in CASES if name != "dropout"), ("weighted", 2)]
+)
 def test_rows_weights_and_ledger_are_those_of_a_run(
     cases: dict[str, HostCase], name: str, num_workers: int, tmp_path: Path
 ) -> None:
@@ -219,7 +222,7 @@ def test_bert_follows_a_bundle_of_sst2_and_goes_on_from_a_checkpoint(accumulate:
         trainer = PolicyTrainer(model, settings, bundle=bundle, train_dataset=dataset, labels=labels)
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
         assert trainer.sampler.ledger() == trainer.sampler.promise
-        assert type(trainer.optimizer.optimizer) is torch.optim.AdamW
+        assert type(bare(trainer.optimizer)) is torch.optim.AdamW
         return vector(model)
 
     whole = trained()

@@ -24,7 +24,8 @@ def loss_of(network: nn.Module, batch: Any, seen: Seen) -> torch.Tensor:
     """Of a batch of (rows, inputs, targets, weights)."""
     rows, inputs, targets, weights = batch
     seen.append(list(zip(rows.tolist(), weights.tolist(), strict=True)))
-    return (nn.functional.cross_entropy(network(inputs), targets, reduction="none") * weights).mean()
+    losses: torch.Tensor = nn.functional.cross_entropy(network(inputs), targets, reduction="none") * weights
+    return losses.mean()
 
 
 def by_torch(bundle: Bundle, dataset: TensorDataset, network: nn.Module, optimizer: Any) -> tuple[Seen, Any]:
@@ -67,7 +68,7 @@ def by_lightning(bundle: Bundle, dataset: TensorDataset, network: nn.Module, opt
 
     seen: Seen = []
 
-    class Module(lightning.LightningModule):
+    class Module(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.network = network

@@ -1,4 +1,4 @@
-"""The loader of a policy for hosts that want one: the sampler's batches, and nothing of the host's global randomness."""
+"""The loader of a policy for hosts that want one: the sampler's batches, without a draw from torch's generator."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def policy_loader(
         )
     return DataLoader(
         sampler.weighted(dataset) if weights else dataset,
-        batch_sampler=sampler if batches is None else batches,  # type: ignore[arg-type]  # any iterable will do
+        batch_sampler=sampler if batches is None else batches,
         **{"generator": generator(sampler.seed, "loader", sampler.slices.rank), **options},
     )
 

@@ -175,7 +175,7 @@ class PolicySampler(Follower):
 
     @property
     def epoch_length(self) -> int:
-        """As `len`, with the batches of that epoch that were trained on before an interruption: for hosts that count."""
+        """As `len`, with the batches of that epoch that came before an interruption: for hosts that count them."""
         end = self._epoch[1] if self._epoch is not None and self._is_in_epoch else self._coming()[1]
         number = self._ends.index(end)
         return (end - (self._ends[number - 1] if number else 0)) * self.slices.accumulate
@@ -433,6 +433,8 @@ class PolicySampler(Follower):
                 "checkpoint."
             )
         self._switches.load(state["switches"], step)
+        if step == self.total_steps():  # nothing is left, and hosts then ask for no batch at all
+            self._position.go_to(step)
         self._position.go_on_by(number, step)
         return step
 
