@@ -115,7 +115,7 @@ class PolicyTrainer(Trainer):
             worker_init_fn=plain.worker_init_fn,
         )
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: Any = None) -> Any:
         """The recipe's, where none was handed over."""
         if self.optimizer is None:
             self.optimizer = optimizers.make(self.bundle.recipe, self.model if model is None else model)

@@ -14,16 +14,30 @@ if "SUBSETTUNE_HOSTS" not in os.environ:
     pytest.skip("needs Lightning, and runs by `make test-hosts`", allow_module_level=True)
 
 import lightning
-from host_bundles import CASES, SEED, HostCase, assert_ranks_train_as_one, make_case, mean_loss, run_ranks, vector
+from host_bundles import (
+    CASES,
+    SEED,
+    HostCase,
+    assert_ranks_train_as_one,
+    digits_bundle,
+    make_case,
+    mean_loss,
+    only,
+    run_ranks,
+    run_script,
+    vector,
+)
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from own_hosts import assert_same_bits
+from places import ROOT
 from torch.utils.data import DataLoader
 
 from subsettune.errors import BundleError, ConfigError, TrainingFunctionError
 from subsettune.integrations.lightning import FollowPolicy, PolicyDataModule
 
 pytestmark = pytest.mark.filterwarnings("default")  # Lightning's own are not ours to mend
+EXAMPLE = ROOT / "examples" / "lightning_module.py"
 
 
 class Classifier(lightning.LightningModule):
@@ -89,6 +103,29 @@ def test_rows_weights_and_ledger_are_those_of_a_run(cases: dict[str, HostCase], 
     assert torch.equal(vector(model), case.weights)
     assert data.sampler.ledger() == data.sampler.promise == case.ledger
     assert model.estimated == len(case.steps)
+
+
+class Observer(Classifier):
+    """For an order that goes by the losses of its batches."""
+
+    def training_step(self, batch: list[torch.Tensor], index: int) -> torch.Tensor:
+        rows, inputs, targets, weights = batch
+        self.seen.append(rows.tolist())
+        outputs = self.network(inputs)
+        losses = torch.nn.functional.cross_entropy(outputs, targets, reduction="none")
+        self.trainer.datamodule.sampler.observe(rows, losses)
+        return mean_loss(outputs, targets, weights)
+
+
+def test_an_order_that_goes_by_losses_gets_them(tmp_path: Path) -> None:
+    case = make_case("infobatch", tmp_path)
+    data = PolicyDataModule(case.bundle, case.dataset, seed=SEED, weights=True)
+    with case.seeded():
+        model = Observer(case)
+        trainer().fit(model, datamodule=data)
+    assert model.seen == case.steps
+    assert torch.equal(vector(model), case.weights)
+    assert data.sampler.ledger() == case.ledger
 
 
 class KeepEach(Callback):
@@ -225,7 +262,7 @@ class ReplacesBatches(PolicyDataModule):
 
 def test_batches_that_were_replaced_are_refused(cases: dict[str, HostCase]) -> None:
     case = cases["plain"]
-    with pytest.raises(TrainingFunctionError, match="^the training batches are not those of the policy: something"):
+    with pytest.raises(TrainingFunctionError, match=r"^the training batches are not those of the policy: something"):
         trainer().fit(Classifier(case), datamodule=ReplacesBatches(case.bundle, case.dataset))
 
 
@@ -251,7 +288,15 @@ def test_a_fit_that_stops_early_is_told(cases: dict[str, HostCase]) -> None:
 def test_a_checkpoint_of_another_place_is_refused(cases: dict[str, HostCase], tmp_path: Path) -> None:
     case = cases["plain"]
     fit(case, KeepEach(tmp_path), accumulate_grad_batches=2)
-    with pytest.raises(TrainingFunctionError, match="^the checkpoint must be written right after an update of this"):
+    with pytest.raises(TrainingFunctionError, match=r"^the checkpoint must be written right after an update of this"):
         fit(case, ckpt_path=str(tmp_path / "3-6.ckpt"), accumulate_grad_batches=2)
-    with pytest.raises(BundleError, match="^the state of a sampler must be of this policy, seed and data, got policy"):
+    with pytest.raises(BundleError, match=r"^the state of a sampler must be of this policy, seed and data, got policy"):
         fit(cases["shrunk"], ckpt_path=str(tmp_path / "3-5.ckpt"), accumulate_grad_batches=2)
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    folder = str(digits_bundle(tmp_path))
+    hidden = only("lightning", "sklearn", "scipy", "threadpoolctl", "pandas")
+    told = run_script(EXAMPLE, folder, without=hidden, folder=str(tmp_path))
+    assert told.endswith("FLOP as promised\n")
+    assert len(EXAMPLE.read_text().splitlines()) < 40

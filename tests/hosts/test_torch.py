@@ -147,9 +147,9 @@ def test_batches_that_are_begun_twice_are_handed_out_once(cases: dict[str, HostC
     sampler = case.bundle.batch_sampler(case.dataset, seed=SEED, labels=False)
     first, second = iter(sampler), iter(sampler)
     assert next(second) == case.steps[0]
-    with pytest.raises(TrainingFunctionError, match="^the batches of a policy can be gone through once, not side by"):
+    with pytest.raises(TrainingFunctionError, match=r"^the batches of a policy can be gone through once, not side by"):
         next(first)
-    with pytest.raises(TrainingFunctionError, match="^the batches of a policy can be gone through once, and 1 of 26"):
+    with pytest.raises(TrainingFunctionError, match=r"^the batches of a policy can be gone through once, and 1 of 26"):
         iter(sampler)
 
 

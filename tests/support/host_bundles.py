@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,8 @@ CASES: dict[str, tuple[dict[str, Any], Policy]] = {
     "uneven": ({"batch_size": 15}, Policy(phases=(Phase(share=0.005, passes=0.03), Phase(passes=1.5)))),
     "dropout": ({}, Policy(phases=(_HALF, Phase(passes=1.53, transition="shrink_perturb")))),
 }
+_BY_LOSS = Phase(passes=1.53, transition="shrink_perturb", order="infobatch")
+OBSERVED = {"infobatch": Policy(phases=(Phase(share=0.3, passes=1.5, order="infobatch"), _BY_LOSS))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,20 +118,20 @@ def vector(network: nn.Module) -> Tensor:
 
 def make_case(name: str, folder: Path) -> HostCase:
     """Train by a policy, and export the bundle."""
-    recipe, policy = CASES[name]
+    recipe, policy = CASES[name] if name in CASES else ({}, OBSERVED[name])
     model = {"name": "mlp", "hidden": [8], "dropout": 0.3} if name == "dropout" else None
     task = fakes.image_task({"images": fakes.write_images(folder / "images.npz")}, model, **recipe)
     places = DataPaths(cache=str(folder / "cache"))
     data = load(task, places)
     steps: list[list[int]] = []
-    real: Callable[..., Any] = Learner.update
+    real = Learner.examples
 
-    def noted(self: Learner, batch: Tensor, *given: Any, **named: Any) -> Any:
+    def noted(self: Learner, batch: Tensor) -> tuple[Tensor, Tensor]:
         steps.append(data.train.rows[batch].tolist())
-        return real(self, batch, *given, **named)
+        return real(self, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Learner, "update", noted)
+        patch.setattr(Learner, "examples", noted)
         result = loop.run(task, policy, SEED, options=fakes.options(keep_model=True, places=places))
     assert result.model is not None
     export_bundle(task, policy, places, folder)
@@ -183,16 +185,18 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def run_script(script: Path, *arguments: str, without: frozenset[str] = frozenset(), **environment: str) -> str:
+def run_script(script: Path, *arguments: str, without: frozenset[str] = frozenset(), folder: str | None = None) -> str:
     """What a script prints, in a process of its own and one thread, where some packages are not installed."""
     command = [sys.executable, "-W", "ignore", "-c", _HIDE.format(hidden=set(without)), str(script), *arguments]
-    return _run(command, environment)
+    return _run(command, {}, folder)
 
 
-def _run(command: list[str], environment: dict[str, str]) -> str:
+def _run(command: list[str], environment: dict[str, str], folder: str | None = None) -> str:
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])
     surroundings = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment}
-    done = subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=surroundings, capture_output=True, text=True, timeout=240, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
