@@ -30,9 +30,7 @@ def main(folder: str, devices: int = 1) -> None:
     bundle, digits = Bundle.load(folder), load_digits()
     dataset = TensorDataset(torch.tensor(digits.data, dtype=torch.float32) / 16, torch.tensor(digits.target))
     data = PolicyDataModule(bundle, dataset, weights=True)
-    trainer = lightning.Trainer(
-        max_epochs=1, devices=devices, callbacks=[FollowPolicy()], use_distributed_sampler=False
-    )
+    trainer = lightning.Trainer(max_epochs=1, devices=devices, callbacks=FollowPolicy(), use_distributed_sampler=False)
     trainer.fit(Classifier(bundle), datamodule=data)
     print(f"{len(data.sampler)} updates, {data.sampler.ledger().total / 1e6:.1f} MFLOP as promised")
 

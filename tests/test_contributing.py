@@ -83,7 +83,10 @@ def test_the_example_of_a_host_hands_out_the_batches_of_the_policy() -> None:
 
 @pytest.mark.parametrize("module", PUBLIC)
 def test_what_is_called_public_is_there(module: str) -> None:
-    found = importlib.import_module(module)
+    try:
+        found = importlib.import_module(module)
+    except errors.MissingPackageError:
+        pytest.skip("needs its host: `make test-hosts` uses these names")
     assert PUBLIC[module] == sorted(PUBLIC[module])
     for name in PUBLIC[module]:
         assert getattr(found, name) is not None

@@ -42,7 +42,7 @@ class AcceleratedPolicy:
         accelerator: whose processes take slices of each batch, and whose accumulated batches are slices of it, too.
         bundle: to be followed.
         dataset: map-style, all rows of the study's training file.
-        network: as it is initialised, prepared or not.
+        network: as it is initialised; prepared first, so that all processes begin with the same one.
         optimizer: of the network, prepared or not.
         seed: see `Bundle.batch_sampler`, as `labels`, `fingerprint` and `rows`.
         weights: whether each example brings the factor of its loss along: the last of a tuple, `weight` of a mapping.

@@ -27,7 +27,6 @@ from subsettune.bundle.export import chosen, export_policy
 from subsettune.bundle.rows import TrainingRows
 from subsettune.config import FrozenDict
 from subsettune.data import DataPaths, TaskData, load
-from subsettune.extras import PACKAGES
 from subsettune.ledger import Ledger
 from subsettune.policy import Phase, Policy
 from subsettune.task import Task
@@ -171,7 +170,8 @@ def digits_bundle(folder: Path) -> Path:
     return folder / "bundle"
 
 
-# What following takes nothing of: a process that runs this first cannot import it.
+STUDIES = frozenset({"jinja2", "optuna", "plotly", "ray", "ruamel"})  # which following does without
+# A process that runs this first cannot import them.
 _HIDE = """
 import runpy, sys
 from importlib.machinery import PathFinder
@@ -185,9 +185,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def run_script(script: Path, *arguments: str, without: frozenset[str] = frozenset(), folder: str | None = None) -> str:
-    """What a script prints, in a process of its own and one thread, where some packages are not installed."""
-    command = [sys.executable, "-W", "ignore", "-c", _HIDE.format(hidden=set(without)), str(script), *arguments]
+def run_script(script: Path, *arguments: str, folder: str | None = None) -> str:
+    """What a script prints, in a process of its own and one thread, where what studies take is not installed."""
+    command = [sys.executable, "-W", "ignore", "-c", _HIDE.format(hidden=set(STUDIES)), str(script), *arguments]
     return _run(command, {}, folder)
 
 
@@ -199,11 +199,6 @@ def _run(command: list[str], environment: dict[str, str], folder: str | None = N
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def only(*needed: str) -> frozenset[str]:
-    """All packages of extras but those that a host needs itself."""
-    return frozenset(PACKAGES) - set(needed)
 
 
 def assert_ranks_train_as_one(host: str, case: HostCase, folder: Path, accumulate: int = 1) -> None:

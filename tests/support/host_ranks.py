@@ -33,8 +33,8 @@ def by_torch(bundle: Bundle, dataset: TensorDataset, network: nn.Module, optimiz
     seen: Seen = []
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     sampler = bundle.batch_sampler(dataset, rank=rank, world_size=world, labels=False)
-    sampler.on_switch(network=network, optimizer=optimizer)
-    scheduler, parallel = sampler.scheduler(optimizer), DistributedDataParallel(network)
+    parallel, scheduler = DistributedDataParallel(network), sampler.scheduler(optimizer)
+    sampler.on_switch(network=parallel, optimizer=optimizer)
     for batch in DataLoader(sampler.weighted(dataset), batch_sampler=sampler, num_workers=1):
         optimizer.zero_grad()
         loss_of(parallel, batch, seen).backward()
@@ -141,7 +141,8 @@ def main(host: str, folder: Path) -> None:
     bundle, given = Bundle.load(folder / "bundle"), torch.load(folder / "given.pt")
     rows, inputs, targets = given["tensors"]
     network = models.make(bundle.task.model, tuple(inputs.shape[1:]), int(targets.max()) + 1)
-    network.load_state_dict(given["network"])
+    if os.environ["RANK"] == "0":  # the others get it from there
+        network.load_state_dict(given["network"])
     recipe = bundle.recipe
     optimizer = torch.optim.SGD(
         network.parameters(), lr=recipe.lr, momentum=recipe.momentum or 0, weight_decay=recipe.weight_decay
