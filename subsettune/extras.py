@@ -15,9 +15,11 @@ from subsettune.errors import MissingPackageError
 PACKAGES: Mapping[str, tuple[str, str]] = {
     "PIL": ("pillow", "images"),
     "torchvision": ("torchvision", "images"),
+    "accelerate": ("accelerate", "accelerate"),
     "filelock": ("filelock", "tune"),
     "keras": ("keras", "keras"),
     "jinja2": ("jinja2", "tune"),
+    "lightning": ("lightning", "lightning"),
     "markupsafe": ("markupsafe", "tune"),
     "mlflow": ("mlflow", "mlflow"),
     "optuna": ("optuna", "tune"),
@@ -32,6 +34,7 @@ PACKAGES: Mapping[str, tuple[str, str]] = {
     "sklearn": ("scikit-learn", "tune"),
     "tensorboard": ("tensorboard", "tensorboard"),
     "threadpoolctl": ("threadpoolctl", "tune"),
+    "transformers": ("transformers", "transformers"),
     "wandb": ("wandb", "wandb"),
 }
 

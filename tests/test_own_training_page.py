@@ -38,7 +38,7 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_table_names_what_there_is() -> None:
     names = set(re.findall(r"`run\.(\w+)", PAGE.partition("## What a run offers")[2].partition("**Loaders")[0]))
-    public = {name for name in vars(Run) if not name.startswith("_")} | set(Run.__annotations__)
+    public = {name for name in dir(Run) if not name.startswith("_")} | set(Run.__annotations__)
     public = {name for name in public if not name.startswith("_")}
     assert names <= public
     assert public - names <= {"outcome", "num_examples", "metric"}

@@ -27,8 +27,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 BASE = {"numpy", "pyarrow", "torch"}
 HOSTS = ("dashboard", "mlflow", "tensorboard", "wandb")  # which only `make test-hosts` installs
 PROGRAM = "optuna-dashboard"  # is run, and not imported
-FOLLOWERS = ("keras", "ray-train", "skorch")  # likewise; they follow bundles, and so need no studies
-FRAMEWORKS = ("lightning", "transformers")  # which functions of users import, and nothing of ours
+FOLLOWERS = ("accelerate", "keras", "lightning", "ray-train", "skorch", "transformers")  # likewise, and without studies
 EXTRAS = {extra: [Requirement(line) for line in lines] for extra, lines in PROJECT["optional-dependencies"].items()}
 
 
@@ -62,7 +61,7 @@ def test_the_extras_are_those_of_the_project_file() -> None:
     for package, extra in extras.PACKAGES.values():
         assert package in {r.name for r in EXTRAS[extra]}, f"{package} is not in the extra {extra}"
     told = {package for package, _ in extras.PACKAGES.values()}
-    ours = [extra for extra in EXTRAS if extra not in ("test", *FRAMEWORKS)]
+    ours = [extra for extra in EXTRAS if extra != "test"]
     assert {r.name for extra in ours for r in EXTRAS[extra]} - {"subsettune", PROGRAM} == told
 
 
@@ -70,16 +69,16 @@ def test_each_larger_extra_holds_the_smaller() -> None:
     inside = {
         name: {extra for r in found if r.name == "subsettune" for extra in r.extras} for name, found in EXTRAS.items()
     }
-    assert inside == {"images": set(), "tune": {"images"}, "test": {"tune"}, **{host: set() for host in FOLLOWERS}} | {
-        host: {"tune"} for host in (*HOSTS, *FRAMEWORKS)
-    }
+    expected = {"images": set(), "tune": {"images"}, "test": {"tune"}}
+    expected |= {host: {"tune"} for host in HOSTS} | {host: set() for host in FOLLOWERS}
+    assert inside == expected
 
 
 def test_the_constraints_pin_all_that_the_tests_install() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
     pinned = {canonicalize_name(line.partition("==")[0]) for line in lines}
     assert lines == sorted(lines, key=lambda line: line.partition("==")[0].lower())
-    wanted_by_tests = (found for extra, found in EXTRAS.items() if extra not in (*HOSTS, *FOLLOWERS, *FRAMEWORKS))
+    wanted_by_tests = (found for extra, found in EXTRAS.items() if extra not in (*HOSTS, *FOLLOWERS))
     waiting = [*map(Requirement, PROJECT["dependencies"]), *itertools.chain.from_iterable(wanted_by_tests)]
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:

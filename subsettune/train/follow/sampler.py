@@ -151,11 +151,13 @@ class PolicySampler(Follower):
             _weights_read=False,
             _weighed={},
             _epoch=None,
+            _iterations=0,
             _is_by_hand=False,
         )
 
     _weighed: dict[int, NDArray[np.float32] | None]  # weights of this process's slice, by step
     _epoch: tuple[int, int] | None  # steps of the epoch that is gone through
+    _iterations: int  # that were begun
     _is_by_hand: bool  # whether transitions are asked for, step by step
 
     def __repr__(self) -> str:
@@ -170,6 +172,13 @@ class PolicySampler(Follower):
         """Batches of the epoch that is gone through or comes next, backward passes counted one by one."""
         begin, end = self._epoch if self._epoch is not None and self._is_in_epoch else self._coming()
         return (end - begin) * self.slices.accumulate
+
+    @property
+    def epoch_length(self) -> int:
+        """As `len`, with the batches of that epoch that came before an interruption: for hosts that count them."""
+        end = self._epoch[1] if self._epoch is not None and self._is_in_epoch else self._coming()[1]
+        number = self._ends.index(end)
+        return (end - (self._ends[number - 1] if number else 0)) * self.slices.accumulate
 
     @property
     def _batches_per_step(self) -> int:
@@ -196,11 +205,14 @@ class PolicySampler(Follower):
                 "been handed out. Let the host train one epoch, or ask for as many as it trains: epochs=...; to train "
                 "anew, make a new sampler."
             )
-        self._epoch = self._coming()
-        return self._epoch_batches(self._epoch[1])
+        epoch = self._coming()
+        self._set(_epoch=epoch, _iterations=self._iterations + 1)  # loaders with workers begin twice at once
+        return self._epoch_batches(epoch[1], self._iterations)
 
-    def _epoch_batches(self, end: int) -> Iterator[list[int]]:
+    def _epoch_batches(self, end: int, iteration: int) -> Iterator[list[int]]:
         while self._position.handed < end:
+            if iteration != self._iterations:
+                raise TrainingFunctionError("the batches of a policy can be gone through once, not side by side.")
             step = self._position.handed
             index = self._hand_out()
             assert index is not None, "as many as planned"
@@ -261,6 +273,17 @@ class PolicySampler(Follower):
         return Weighted(dataset)
 
     @property
+    def needs_weights(self) -> bool:
+        """Whether it is known beforehand that a batch weighs its examples: by a subset, an order, or uneven slices."""
+        plan, phases = self._batches.plan, self._resolved.phases
+        begun = [phases[index] for index, _ in plan.begins]
+        return (
+            any(phase.order.observes for phase in begun)
+            or any(length % self.slices.number for length in plan.lengths)
+            or any(self._pool_of(p.index).weights is not None for p in begun if p.selection is not None)
+        )
+
+    @property
     def has_weights(self) -> bool:
         """Whether any batch so far weighs its examples."""
         return self._batches.has_weights
@@ -309,6 +332,11 @@ class PolicySampler(Follower):
     def _reach(self, step: int) -> None:
         if not self._is_by_hand:
             super()._reach(step)
+
+    @property
+    def start(self) -> int:
+        """Updates made before, by training that was interrupted: see `load_state_dict`."""
+        return self._position.start
 
     @property
     def is_complete(self) -> bool:
@@ -410,6 +438,8 @@ class PolicySampler(Follower):
                 "checkpoint."
             )
         self._switches.load(state["switches"], step)
+        if step == self.total_steps():  # nothing is left, and hosts then ask for no batch at all
+            self._position.go_to(step)
         self._position.go_on_by(number, step)
         return step
 
