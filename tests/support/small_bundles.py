@@ -13,18 +13,14 @@ from typing import Any
 import fakes
 import numpy as np
 import torch
-from fake_bundle import export
+from host_bundles import export_bundle
 from numpy.typing import NDArray
 from places import ROOT, SUPPORT
 from torch.nn.utils import parameters_to_vector
 
 from subsettune import Bundle, DataPaths, Phase, Policy, Task, config, models, train
-from subsettune.bundle.export import chosen, export_policy
-from subsettune.bundle.rows import TrainingRows
 from subsettune.data import load
-from subsettune.train.job import RunJob
 from subsettune.train.randomness import isolated
-from subsettune.train.selection.chooser import SubsetProvider
 
 SEED = 3
 RECIPE = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 65, "epochs": 8}
@@ -68,13 +64,7 @@ def digits_bundle(folder: Path, policy: Policy = SWITCHING, **recipe: Any) -> Fo
     options = fakes.options(keep_model=True, places=places)
     result = train.run(task, policy, SEED, options=options)
     data = load(task, places)
-    provider = SubsetProvider(RunJob.of(task, policy, SEED, data), places=places)
-    with isolated(SEED, 1):
-        phases = [index for index, phase in enumerate(policy.phases) if not phase.is_full]
-        subsets = [chosen(index, provider.choose(index).subset, data.train) for index in phases]
-    known: dict[str, Any] = {"facts": train.facts(task, places), "fingerprint": data.fingerprint, "seed": SEED}
-    known |= {"rows": TrainingRows.of(data), "task": task, "subsets": subsets}
-    export_policy(folder / "bundle", policy, export(folder / "evidence")[0].evidence, **known)
+    export_bundle(task, policy, places, folder, SEED)
     inputs, targets = data.train.batch(torch.arange(len(data.train)))
     rows = data.train.rows
     whole = torch.zeros((data.num_source_examples, *inputs.shape[1:]))

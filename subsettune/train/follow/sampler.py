@@ -283,11 +283,6 @@ class PolicySampler(Follower):
             or any(self._pool_of(p.index).weights is not None for p in begun if p.selection is not None)
         )
 
-    @property
-    def has_weights(self) -> bool:
-        """Whether any batch so far weighs its examples."""
-        return self._batches.has_weights
-
     # --- where it is ---------------------------------------------------------------------------------------------
 
     def phase_at(self, step: int) -> int:

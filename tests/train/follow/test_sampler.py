@@ -163,7 +163,7 @@ def test_weights_travel_with_their_examples_through_workers() -> None:
     for _, rows, weights in sampler.steps(DataLoader(data, batch_sampler=sampler, num_workers=2)):
         found.append((rows.tolist(), weights.tolist()))
     assert found == _whole(policy, weighted=True)
-    assert sampler.has_weights
+    assert sampler.needs_weights
     sampler.finish()
 
 
