@@ -133,8 +133,21 @@ def _looked_at(
         files.append(file)
         first += num_rows
     judges = _judged(files, data, kind, reads)
-    has_commas = data.csv.decimal == "," or any(judge.has_decimal_commas for judge in judges.values())
-    return files, judges, {name: judge.kind(has_commas=has_commas) for name, judge in judges.items()}
+    is_cut_at_commas = any(file.dialect.separator == "," for file in files)
+    has_commas = data.csv.decimal == "," or any(
+        judge.has_decimal_commas(is_cut_at_commas=is_cut_at_commas) for judge in judges.values()
+    )
+    kinds = {name: judge.kind(has_commas=has_commas) for name, judge in judges.items()}
+    _refuse_two_marks(judges, kinds)
+    return files, judges, kinds
+
+
+def _refuse_two_marks(judges: dict[str, Judge], kinds: dict[str, Kind]) -> None:
+    """Decimal commas in one column and decimal points in another: one of them is something else."""
+    commas = [judge for name, judge in judges.items() if kinds[name] == "comma"]
+    for judge in commas[:1]:
+        for name in (name for name, kind in kinds.items() if kind == "number"):
+            judge.refuse_points(judges[name])
 
 
 def _reader(path: Path, dialect: Dialect, bad: list[csv.InvalidRow]) -> csv.CSVStreamingReader:

@@ -34,8 +34,12 @@ COMMA = r"^[+-]?(?:\d+,\d*|,\d+)(?:[eE][+-]?\d+)?$"
 GROUPED = r"^[+-]?\d{1,3}(?:[.,' ]\d{3})+(?:[.,]\d+)?$"
 MARKED = r"^(?:[$€£¥] ?[+-]?\d[\d.,]*|[+-]?\d[\d.,]* ?[%$€£¥])$"
 THOUSANDS = r"^[+-]?[1-9]\d{0,2}(?:[.,]\d{3})+$"
+SURE = r"^[+-]?\d*,(?:0\d+|\d+[eE][+-]?\d+)$"  # no pair and no list: neither has a number with a zero before it
 BOOLEAN = r"(?i)^(?:true|false)$"
 MOST = 0.5  # of the values that are numbers, or dates: the others are then mistakes
+LEAST_SURE = (
+    0.02  # of the numbers with a comma: a tenth of those with two decimals have a zero first, and some are typos
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +130,16 @@ class Judge:
             self.is_padded |= bool(pc.any(pc.match_substring_regex(found, names)).as_py())
         if kind in ("number", "comma") and not pc.all(pc.match_substring_regex(found, THOUSANDS)).as_py():
             self.counts[f"plain {kind}"] = 1  # no thousands: three digits do not stand after each mark
+            self._note_marks(kind, found, column, row)
         if kind == "date" and self.asked.role == "feature":
             self._add_dates(found, column, row)
+
+    def _note_marks(self, kind: str, found: pa.Array, column: pa.Array, row: int) -> None:
+        """Note numbers whose mark stands before decimals for sure, whatever else it may be in other files."""
+        if kind == "comma":
+            self._count("sure comma", column, _matching(found, SURE, but=THOUSANDS), row)
+        else:
+            self._count("point", column, _matching(found, r"\.\d", but=THOUSANDS), row)
 
     def _add_dates(self, found: pa.Array, column: pa.Array, row: int) -> None:
         odd = None if self.odd_date is not None else self.dates.add(found)
@@ -135,6 +147,8 @@ class Judge:
             self.odd_date = (row + pc.index(column, odd).as_py(), odd)
 
     def _count(self, kind: str, column: pa.Array, found: pa.Array, row: int) -> None:
+        if len(found) == 0:
+            return
         self.counts[kind] = self.counts.get(kind, 0) + len(found)
         if kind not in self.firsts:
             self.firsts[kind] = (row + pc.index(column, found[0]).as_py(), found[0].as_py())
@@ -143,9 +157,36 @@ class Judge:
         return sum(self.counts.get(kind, 0) for kind in kinds)
 
     @property
-    def has_decimal_commas(self) -> bool:
-        """Whether there are numbers with a comma that can only stand before decimals."""
+    def _has_plain_commas(self) -> bool:
+        """Whether there are numbers with a comma between which no thousands can stand."""
         return "plain comma" in self.counts
+
+    def has_decimal_commas(self, *, is_cut_at_commas: bool) -> bool:
+        """Whether it is read, and all of its values are numbers of which some have a comma before their decimals.
+
+        Args:
+            is_cut_at_commas: whether commas stand between the fields of a file: one within a field may then stand
+                between two numbers, or between thousands, and few programs write one before decimals.
+        """
+        commas = self._number("comma")
+        is_read = self.asked.role in ("feature", "label") and self.asked.format is None
+        if not is_read or commas + self._number("whole") < self._total:
+            return False
+        return self._number("sure comma") > LEAST_SURE * commas if is_cut_at_commas else self._has_plain_commas
+
+    @property
+    def _total(self) -> int:
+        return self._number(*KINDS, "other")
+
+    def refuse_points(self, other: Judge) -> None:
+        """Refuse decimal commas beside the decimal points of another column.
+
+        Raises:
+            DataError: it has points that can only stand before decimals.
+        """
+        if "point" in other.counts:
+            rule = f"numbers with one decimal mark in all columns, as {other.firsts['point'][1]!r} of {other.name!r} is"
+            raise self._odd(rule, self.firsts["comma"], f"Write all alike.{self._else_names}")
 
     def kind(self, *, has_commas: bool) -> Kind:
         """What the column holds.
@@ -156,7 +197,7 @@ class Judge:
         Raises:
             DataError: most values are numbers, or dates, and some are not; or they can be read in two ways.
         """
-        total = sum(self._number(kind) for kind in (*KINDS, "other"))
+        total = self._total
         if self.asked.role in ("left", "text") or total == 0:
             return "text"
         if self.asked.format is not None:
@@ -195,10 +236,10 @@ class Judge:
         return "number" if self._number("number") or self.is_padded else "whole"
 
     def _commas(self, has_commas: bool) -> Kind:
-        if self.asked.decimal == "." or (self._number("number") and self.has_decimal_commas):
+        if self.asked.decimal == "." or (self._number("number") and self._has_plain_commas):
             raise self._odd("numbers with one decimal mark", self.firsts["comma"], "Write all numbers alike.")
         if not has_commas and self.asked.decimal is None:
-            raise self._two_ways("comma")
+            raise self._pairs() if self._has_plain_commas else self._two_ways("comma")
         if self._number("number"):
             raise self._two_ways("point and comma")
         return "comma"
@@ -229,9 +270,24 @@ class Judge:
         first = "Mend it, or, if" if is_first else "if"
         return f"{first} they are names, put the column into data.categorical; if it is no feature, into data.exclude."
 
+    @property
+    def _else_names(self) -> str:
+        """What else an input may be."""
+        if self.asked.role == "label":
+            return ""
+        return " If they are names, put the column into data.categorical; if it is no feature, into data.exclude."
+
     def _odd(self, rule: str, odd: tuple[int, str], advice: str) -> DataError:
         row, text = odd
         return DataError(f"column {self.name!r} must hold {rule}, got {text!r} in {self.place(row)}. {advice}")
+
+    def _pairs(self) -> DataError:
+        row, text = self.firsts["comma"]
+        return DataError(
+            f"column {self.name!r} must say what its commas are, got {text!r} in {self.place(row)}, where it may stand "
+            f'before decimals, or between two numbers. If before decimals, set data.csv: {{decimal: ","}}.'
+            f"{self._else_names}"
+        )
 
     def _two_ways(self, mark: str) -> DataError:
         kind = "number" if mark == "point" else "comma"
@@ -251,6 +307,11 @@ KINDS = {
     "grouped": GROUPED,
     "marked": MARKED,
 }
+
+
+def _matching(texts: pa.Array, pattern: str, *, but: str) -> pa.Array:
+    is_meant = pc.and_not(pc.match_substring_regex(texts, pattern), pc.match_substring_regex(texts, but))
+    return texts.filter(is_meant)
 
 
 def converted(column: pa.Array, kind: Kind, dates: Callable[[pa.Array], pa.Array]) -> pa.Array:

@@ -74,7 +74,7 @@ ABSENT = (
 )  # RuntimeErrors of torchvision
 SILENCE_S = 30.0
 CLOCKS_DIFFER_NS = 2 * 10**9  # between this machine and a file server, and the coarsest times of files
-READING = 6  # raise it when the same files come to give other arrays: caches made before are then passed over
+READING = 7  # raise it when the same files come to give other arrays: caches made before are then passed over
 GIVEN_FORMS: Mapping[str, Format] = {in_memory.TABLE: "parquet", in_memory.ARRAYS: "npz"}
 _AT_IMPORT: dict[str, set[str]] = {}  # files that were opened while a module of the user's was imported
 

@@ -224,6 +224,33 @@ BAD: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
         "column 'x' must say what stands before decimals, got '1.100' in row 0 of d.csv, where it may stand between "
         'thousands. Set data.csv: {decimal: "."} or {decimal: ","}, and write no thousands.',
     ),
+    "pairs": (
+        csv_text("genres,label", lambda i: f'"{i % 7},{i % 3}",{i % 2}'),
+        {},
+        "column 'genres' must say what its commas are, got '0,0' in row 0 of d.csv, where it may stand before "
+        'decimals, or between two numbers. If before decimals, set data.csv: {decimal: ","}. If they are names, put the '
+        "column into data.categorical; if it is no feature, into data.exclude.",
+    ),
+    "pairs_as_labels": (
+        csv_text("x,label", lambda i: f'{i},"1,{i % 2}"'),
+        {},
+        "column 'label' must say what its commas are, got '1,0' in row 0 of d.csv, where it may stand before "
+        'decimals, or between two numbers. If before decimals, set data.csv: {decimal: ","}.',
+    ),
+    "thousands_with_a_slip": (
+        csv_text("x,label", lambda i: f'"{"1,05" if i == 9 else f"1,{100 + i}"}",{i % 2}'),
+        {},
+        "column 'x' must say what its commas are, got '1,100' in row 0 of d.csv, where it may stand before decimals, "
+        'or between two numbers. If before decimals, set data.csv: {decimal: ","}. If they are names, put the '
+        "column into data.categorical; if it is no feature, into data.exclude.",
+    ),
+    "two_marks": (
+        csv_text("x;genres;label", lambda i: f"{i}.5;{i % 7},{i % 3};{i % 2}"),
+        {},
+        "column 'genres' must hold numbers with one decimal mark in all columns, as '0.5' of 'x' is, got '0,0' in row "
+        "0 of d.csv. Write all alike. If they are names, put the column into data.categorical; if it is no feature, "
+        "into data.exclude.",
+    ),
     "both": (
         csv_text("x;label", lambda i: f"1.234,5{i};{i % 2}"),
         {},
@@ -294,6 +321,32 @@ BAD: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
 def test_bad_files(tmp_path: Path, case: str) -> None:
     text, given, message = BAD[case]
     assert refusal(tmp_path, text, **given) == message
+
+
+STRAYS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "a_text": (lambda i: '"3,5"' if i == 9 else "hello", {}),
+    "a_category": (lambda i: f'"3,{i % 2}"', {"categorical": ("note",)}),
+    "left_out": (lambda i: f'"3,0{i % 9}"', {"exclude": ("note",)}),
+    "not_named": (lambda i: f'"3,0{i % 9}"', {"features": ("x",)}),
+    "a_pair": (lambda i: f'"3,{i % 9}"' if i % 2 else "4", {}),
+}
+
+
+@pytest.mark.parametrize("case", STRAYS)
+def test_commas_of_other_columns_make_no_decimals(tmp_path: Path, case: str) -> None:
+    """Thousands stay open, and numbers with three decimals are numbers, whatever commas stand in a column of texts."""
+    note, given = STRAYS[case]
+    thousands = csv_text("x,note,label", lambda i: f'"{1 + i % 9},{100 + i}",{note(i)},{i % 2}')
+    assert "column 'x' must say what stands before decimals, got '1,100'" in refusal(tmp_path, thousands, **given)
+    points = csv_text("x;note;label", lambda i: f"1.{100 + i};{note(i)};{i % 2}")
+    if case != "a_pair":
+        assert column(load_csv(tmp_path, points, **given), "x").most == 1.159
+
+
+def test_decimal_commas_between_commas_are_sure_where_a_zero_follows(tmp_path: Path) -> None:
+    text = csv_text("x,y,label", lambda i: f'"{i % 9},{i % 20:02d}","1,{100 + i}",{i % 2}')
+    data = load_csv(tmp_path, text)
+    assert data.train.inputs[:2].tolist() == pytest.approx(np.array([[0.0, 1.1], [1.01, 1.101]]))
 
 
 def test_what_the_task_says_decides(tmp_path: Path) -> None:
