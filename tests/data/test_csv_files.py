@@ -228,8 +228,8 @@ BAD: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
         csv_text("genres,label", lambda i: f'"{i % 7},{i % 3}",{i % 2}'),
         {},
         "column 'genres' must say what its commas are, got '0,0' in row 0 of d.csv, where it may stand before "
-        'decimals, or between two numbers. If before decimals, set data.csv: {decimal: ","}. If they are names, put the '
-        "column into data.categorical; if it is no feature, into data.exclude.",
+        'decimals, or between two numbers. If before decimals, set data.csv: {decimal: ","}. If they are names, put '
+        "the column into data.categorical; if it is no feature, into data.exclude.",
     ),
     "pairs_as_labels": (
         csv_text("x,label", lambda i: f'{i},"1,{i % 2}"'),
