@@ -194,17 +194,21 @@ def _labels(*values: Any) -> np.ndarray:
 
 
 BAD_LABELS: dict[str, tuple[np.ndarray, str, str]] = {
-    "gap": (_labels(0, 1, 3), "accuracy", "labels must use every class from 0 to 3, got none of 2. Renumber them."),
-    "from_one": (
-        _labels(1, 2, 3),
+    "gap": (
+        np.append(_labels(0, 1)[:-4], [3] * 4),
         "accuracy",
-        "labels must use every class from 0 to 3, got none of 0. Renumber them.",
+        "labels must use every class from 0 to 3, got none of 2. Renumber them.",
     ),
     "far": (
-        _labels(0, 1, 10**15),
+        np.append(_labels(0, 1)[:-4], [10**15] * 4),
         "accuracy",
         "labels must use every class from 0 to 1000000000000000, got none of 2. Renumber them, or choose metric mse "
         "for a quantity.",
+    ),
+    "counts": (
+        np.arange(N) % 21 + 1,
+        "accuracy",
+        "labels must use every class from 0 to 21, got none of 0. Renumber them, or choose metric mse for a quantity.",
     ),
     "one_class": (
         _labels(0),
