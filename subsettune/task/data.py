@@ -77,8 +77,8 @@ class Data:
             polars, Arrow), a pair (X, y) of arrays, a Dataset, or a function itself.
         label: column of the label (Parquet, .csv) or name of the array (.npz). Classes go by their names: where files
             list them in another order, by those of each file; without the space around them. In .tsv files labels are
-            numbers where all are decimal ones without leading zeros, else names. The classes -1 and 1 are two, and other
-            numbers that do not start at 0 are classes of these names where they are few.
+            numbers where all are decimal ones without leading zeros, else names. The classes -1 and 1 are two;
+            other numbers that do not start at 0 are classes of these names, where they are few.
         features: columns or arrays that make up the input; default: `image` or `text` if there is one, else all other
             columns, but for the index that pandas writes and for an exact second copy of the label: these are not read,
             and `plan` says so. Columns of numbers are standardised, those of texts are categories and become one-hot,
