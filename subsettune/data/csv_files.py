@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv
 
+from subsettune.data.arrow_types import SHORT_YEARS
 from subsettune.data.csv_dialect import Dialect, dialect_of, numbered, unreadable
 from subsettune.data.csv_kinds import TYPES, Asked, Judge, Kind, Role, converted
 from subsettune.data.date_texts import KNOWN, times_of
@@ -210,7 +211,7 @@ def _refuse_headless(file: _Csv, judges: dict[str, Judge], kinds: dict[str, Kind
 def _typed(file: _Csv, kinds: dict[str, Kind], judges: dict[str, Judge], target: Path) -> File:
     """A copy of a file with typed columns."""
     names = file.dialect.names
-    schema = pa.schema([(name, TYPES[kinds[name]]) for name in names])
+    schema = pa.schema([_field(name, kinds[name], judges[name]) for name in names])
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(target, schema) as writer:
@@ -224,6 +225,11 @@ def _typed(file: _Csv, kinds: dict[str, Kind], judges: dict[str, Judge], target:
         ) from error
     made = open_file(target)
     return File(file.path, made.content, made.schema)
+
+
+def _field(name: str, kind: Kind, judge: Judge) -> pa.Field:
+    is_short = kind == "date" and any("%y" in form for form in _formats(judge))
+    return pa.field(name, TYPES[kind], metadata={SHORT_YEARS: b"1"} if is_short else None)
 
 
 def _dates(judge: Judge, texts: pa.Array) -> pa.Array:

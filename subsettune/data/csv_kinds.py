@@ -6,6 +6,7 @@ texts would make each number a category of its own. So it is with dates. Numbers
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -31,10 +32,11 @@ INFINITE = r"(?i)^[+-]?inf(?:inity)?$"
 PADDED = r"^[+-]?0\d"
 LONG = r"^[+-]?\d{19,}$"  # more digits than numbers hold
 COMMA = r"^[+-]?(?:\d+,\d*|,\d+)(?:[eE][+-]?\d+)?$"
-GROUPED = r"^[+-]?\d{1,3}(?:[.,' ]\d{3})+(?:[.,]\d+)?$"
+GROUPED = "^[+-]?\\d{1,3}(?:[.,' \u00a0\u202f\u2009]\\d{3})+(?:[.,]\\d+)?$"  # no-break and thin spaces, as Excel writes
 MARKED = r"^(?:[$€£¥] ?[+-]?\d[\d.,]*|[+-]?\d[\d.,]* ?[%$€£¥])$"
 THOUSANDS = r"^[+-]?[1-9]\d{0,2}(?:[.,]\d{3})+$"
 SURE = r"^[+-]?\d*,(?:0\d+|\d+[eE][+-]?\d+)$"  # no pair and no list: neither has a number with a zero before it
+FUTURE = dt.timedelta(days=366)  # beyond today, that dates may be planned for
 BOOLEAN = r"(?i)^(?:true|false)$"
 MOST = 0.5  # of the values that are numbers, or dates: the others are then mistakes
 LEAST_SURE = (
@@ -78,6 +80,7 @@ class Judge:
     is_padded: bool = field(default=False, init=False)
     is_header: bool = field(default=False, init=False)  # whether the name of the column is among its values
     odd_date: tuple[int, str] | None = field(default=None, init=False)  # row and text that no format is left for
+    latest_row: int = field(default=0, init=False)  # of the latest date whose year has two digits
     dates: DateTexts = field(init=False)
 
     def __post_init__(self) -> None:
@@ -142,7 +145,10 @@ class Judge:
             self._count("point", column, _matching(found, r"\.\d", but=THOUSANDS), row)
 
     def _add_dates(self, found: pa.Array, column: pa.Array, row: int) -> None:
+        before = self.dates.latest
         odd = None if self.odd_date is not None else self.dates.add(found)
+        if self.dates.latest is not None and self.dates.latest is not before:
+            self.latest_row = row + pc.index(column, self.dates.latest[1]).as_py()
         if odd is not None:
             self.odd_date = (row + pc.index(column, odd).as_py(), odd)
 
@@ -262,7 +268,26 @@ class Judge:
                 f"{self.place(row)}. Set data.date_formats: {{{self.name}: '{self.dates.formats[0]}'}}, or "
                 f"'{next(f for f in self.dates.formats if f.startswith('%m'))}'."
             )
+        if self.asked.format is None:
+            self._refuse_open_times()
         return "date"
+
+    def _refuse_open_times(self) -> None:
+        """What Python would guess: centuries, and times without a zone beside others, unless a format is given."""
+        way = f"set data.date_formats: {{{self.name}: '{self.dates.formats[0]}'}}"
+        if self.dates.latest is not None and self.dates.latest[0] > dt.datetime.now() + FUTURE:
+            time, text = self.dates.latest
+            raise DataError(
+                f"column {self.name!r} must tell centuries where years of two digits go beyond today, got {text!r} in "
+                f"{self.place(self.latest_row)}, which may be {time.year - 100} or {time.year}. Write years with four "
+                f"digits; if {time.year} is meant, {way}."
+            )
+        if len(self.dates.zoned) > 1:
+            raise DataError(
+                f"column {self.name!r} must hold times with a zone in all rows or in none, got "
+                f"{self.dates.zoned[True]!r} and {self.dates.zoned[False]!r}. Write all alike; if those without are in "
+                f"UTC, {way}."
+            )
 
     def _or_categories(self, *, is_first: bool = True) -> str:
         if self.asked.role == "label":

@@ -26,6 +26,7 @@ PANDAS = re.compile(r"__index_level_\d+__")  # of an index without a name
 UNNAMED = re.compile(r"Unnamed: \d+")  # of one that went through a .csv file
 ID_NAME = re.compile(r"(?i:(?:.*[_\W])?(?:id|uid|uuid|guid))|.*[a-z]I[dD]")
 DATE_TEXT = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}([ T].*)?")
+CLOCK = re.compile(r"([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d)?")
 ROWS_EACH = 2  # of a class on average: with one, all columns of numbers that differ stand one for one for it
 BLOCK_ROWS = 2**16  # that are compared with the labels in one go
 FEW_ROWS = 20  # with fewer, numbers that all differ mean nothing
@@ -35,6 +36,7 @@ WIDE = 2.0**31  # range of numbers that nobody measures: hashes and ids drawn at
 # Seconds from 2000 to 2050 since 1970; larger powers are milliseconds, microseconds and nanoseconds.
 TIMES_S = (946_684_800, 2_524_608_000)
 TIME_UNITS = {1: "seconds", 10**3: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}
+CENTURIES = "has years of two digits: 69 to 99 are read as 1969 to 1999, the others as 2000 to 2068."
 DAYS = (19_000_101, 21_001_231)  # 2024-05-31 written as 20240531
 
 
@@ -57,6 +59,7 @@ class Look:
         has_days: whether all whole numbers read as 20240531 does.
         was_category: whether pandas wrote whole numbers that it held as categories.
         is_date: whether it holds dates or times, as seconds.
+        has_short_years: whether the years of its dates have two digits in the file.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Look:
     has_days: bool = False
     was_category: bool = False
     is_date: bool = False
+    has_short_years: bool = False
 
 
 def pandas_index(schema: pa.Schema) -> frozenset[str]:
@@ -250,6 +254,12 @@ def _about_texts(look: Look, data: Data) -> str:
         form = format_of(look.texts)
         remedy = f"Set data.date_formats: {{{look.name}: '{form}'}}." if form else "Convert it to numbers."
         return f"holds dates as texts, and each is read as a category of its own. {remedy}"
+    if len(look.texts) >= FEW_VALUES and all(map(CLOCK.fullmatch, look.texts)):
+        form = "%H:%M:%S" if look.texts[0].count(":") > 1 else "%H:%M"
+        return (
+            "holds times of day as texts, and each is read as a category of its own. Set data.date_formats: "
+            f"{{{look.name}: '{form}'}}."
+        )
     if len(look.texts) >= FEW_VALUES and all(map(_is_number, look.texts)):
         return (
             "holds numbers written as texts, and each is read as a category of its own. Convert it to numbers, or name "
@@ -268,7 +278,9 @@ def about_numbers(look: Look, data: Data) -> str:
         return ""
     if look.is_date:
         more = "data.dates: cyclic adds hour, weekday and month."
-        return "" if "dates" in data.given else f"holds dates or times, and is read as seconds. {more}"
+        said = "" if "dates" in data.given else f"holds dates or times, and is read as seconds. {more}"
+        years = CENTURIES if look.has_short_years else ""
+        return f"{years} It {said}" if years and said else years or said
     time = _time_unit(look.least, look.most)
     if time and look.distinct >= FEW_VALUES:
         return f"looks like a time in {time} since 1970. Convert it to what matters: hour, weekday, age."
