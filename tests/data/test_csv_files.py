@@ -389,7 +389,7 @@ def test_what_the_task_says_decides(tmp_path: Path) -> None:
 
 def test_years_of_two_digits_and_times_without_a_zone_are_told(tmp_path: Path) -> None:
     """A century is told; what goes beyond today, and times without a zone beside others, need a format."""
-    years = csv_text("born,label", lambda i: f"{1 + i % 28}.01.{(70 + i % 50) % 100:02d},{i % 2}")
+    years = csv_text("born,x,label", lambda i: f"{1 + i % 28:02d}.01.{(70 + i % 50) % 100:02d},{i % 7},{i % 2}")
     first = "column 'born' has years of two digits: 69 to 99 are read as 1969 to 1999, the others as 2000 to 2068. "
     for split in ({}, {"time": "born"}):
         (told,) = load_csv(tmp_path, years, split=split).facts.sentences
