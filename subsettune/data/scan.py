@@ -31,6 +31,7 @@ ROWS_EACH = 2  # of a class on average: with one, all columns of numbers that di
 BLOCK_ROWS = 2**16  # that are compared with the labels in one go
 FEW_ROWS = 20  # with fewer, numbers that all differ mean nothing
 FEW_VALUES = 3  # with fewer, numbers in the range of times or dates do not either
+COUNTED = 0.9  # of the steps from row to row; of measured numbers half go up
 CHANCE = 3.0  # pairs of equal numbers to be expected of measurements; where fewer are, that all differ means nothing
 WIDE = 2.0**31  # range of numbers that nobody measures: hashes and ids drawn at random
 # Seconds from 2000 to 2050 since 1970; larger powers are milliseconds, microseconds and nanoseconds.
@@ -53,6 +54,7 @@ class Look:
         is_whole: whether all are whole numbers.
         is_sorted: whether no number is less than the one before it in its file.
         is_unique: whether every row of a file has a number of its own.
+        is_counted: whether nearly all whole numbers are larger than the one before, as of tables one below the other.
         is_copy: whether it is a second copy of the label.
         is_text: whether it holds categories.
         texts: the categories.
@@ -70,6 +72,7 @@ class Look:
     is_whole: bool = False
     is_sorted: bool = False
     is_unique: bool = False
+    is_counted: bool = False
     is_copy: bool = False
     is_text: bool = False
     texts: tuple[str, ...] = ()
@@ -166,9 +169,15 @@ def look_at_numbers(name: str, files: Sequence[Array], labels: Labels) -> Look:
         is_whole=is_whole,
         is_sorted=all(bool((each[1:] >= each[:-1]).all()) for each in files),
         is_unique=distinct == len(values) or all(_distinct(np.sort(each)) == len(each) for each in files),
+        is_counted=is_whole and bool(UNNAMED.fullmatch(name)) and _is_counted(files),
         is_copy=not num_missing and labels.are(values, distinct),
         has_days=is_whole and distinct >= FEW_VALUES and _are_days(ordered),
     )
+
+
+def _is_counted(files: Sequence[Array]) -> bool:
+    steps = np.concatenate([each[1:] > each[:-1] for each in files])
+    return bool(steps.sum() > COUNTED * len(steps))
 
 
 def _distinct(ordered: Array) -> int:
@@ -220,7 +229,8 @@ def facts_of(look: Look, width: int, data: Data, index: frozenset[str]) -> Colum
         data: of the task.
         index: names of the columns that hold the index of pandas.
     """
-    is_index = look.name in index or bool(UNNAMED.fullmatch(look.name) and look.is_whole and look.is_unique)
+    is_number_of_row = look.is_whole and (look.is_unique or look.is_counted)
+    is_index = look.name in index or bool(UNNAMED.fullmatch(look.name) and is_number_of_row)
     why = why_not_read(is_index, look.is_copy)
     told = ColumnFacts(
         name=look.name,
@@ -281,6 +291,8 @@ def about_numbers(look: Look, data: Data) -> str:
         said = "" if "dates" in data.given else f"holds dates or times, and is read as seconds. {more}"
         years = CENTURIES if look.has_short_years else ""
         return f"{years} It {said}" if years and said else years or said
+    if UNNAMED.fullmatch(look.name) and look.is_whole and look.distinct >= FEW_ROWS:
+        return "has no name in its file, as the index that pandas writes has none, and is read as a number."
     time = _time_unit(look.least, look.most)
     if time and look.distinct >= FEW_VALUES:
         return f"looks like a time in {time} since 1970. Convert it to what matters: hour, weekday, age."
