@@ -258,9 +258,10 @@ def _array(x: Any) -> Any:
     import numpy as np
 
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        hidden = int(np.ma.getmaskarray(x).sum())
         raise ConfigError(
-            f"source must have a value in each place, got an array with {int(np.ma.getmaskarray(x).sum()):,} masked ones. Drop "
-            "such rows, or hand over a table, where missing numbers are told (data.impute)."
+            f"source must have a value in each place, got an array with {hidden:,} masked ones. Drop such rows, or "
+            "hand over a table, where missing numbers are told (data.impute)."
         )
     if isinstance(x, type) or (_is_dataset(x) and not hasattr(x, "dtype") and not isinstance(x, list)):
         return None

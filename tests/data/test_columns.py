@@ -173,8 +173,8 @@ def test_an_unnamed_column_of_whole_numbers_that_do_not_count_is_told(tmp_path: 
     data = load_table(tmp_path, table(**{"Unnamed: 0": RNG.integers(0, N, N)}))
     assert about(data, "Unnamed: 0").role == "feature"
     assert told(data).sentences == (
-        "column 'Unnamed: 0' has no name in its file, as the index that pandas writes has none, and is read as a number."
-        ' If it is no feature, leave it out: data.exclude: ["Unnamed: 0"].',
+        "column 'Unnamed: 0' has no name in its file, as the index that pandas writes has none, and is read as a "
+        'number. If it is no feature, leave it out: data.exclude: ["Unnamed: 0"].',
     )
 
 
