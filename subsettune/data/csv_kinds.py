@@ -23,7 +23,25 @@ Kind = Literal["whole", "number", "comma", "boolean", "date", "text"]
 # What programs write where there is no number. Of a column of texts only the empty one is missing: NA may be Namibia.
 MISSING = pa.array(
     [
-        *("", "?", "-", "NA", "N/A", "n/a", "na", "<NA>", "NaN", "nan", "-NaN", "-nan", "NAN", "null", "NULL", "Null"),
+        *(
+            "",
+            "?",
+            "-",
+            "NA",
+            "N/A",
+            "n/a",
+            "na",
+            "<NA>",
+            "NaN",
+            "nan",
+            "-NaN",
+            "-nan",
+            "NAN",
+            "NaT",
+            "null",
+            "NULL",
+            "Null",
+        ),
         *("None", "none", "#N/A", "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
     ]
 )

@@ -202,7 +202,7 @@ def look_at_texts(vocabulary: Vocabulary, labels: Labels, read: Callable[[], pa.
 
 def _are_days(ordered: Array) -> bool:
     """Whether sorted whole numbers read as 20240531 does."""
-    if not (DAYS[0] <= ordered[0] and ordered[-1] <= DAYS[1]):
+    if not (DAYS[0] <= float(ordered[0]) and float(ordered[-1]) <= DAYS[1]):  # which float16 does not hold
         return False
     numbers = ordered.astype(np.int64)
     months, days = numbers // 100 % 100, numbers % 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,6 +33,16 @@ def _is_encoding(name: str) -> bool:
     except LookupError:
         return False
     return True
+
+
+def _is_format(form: str) -> bool:
+    if form == "ISO":
+        return True
+    try:
+        dt.datetime.strptime("", form)
+    except ValueError as error:  # of a format that is known too: no text is empty
+        return "%" in form and "directive" not in str(error) and "stray" not in str(error)
+    return False
 
 
 def _is_source(name: str) -> bool:
@@ -182,7 +193,7 @@ class Data:
     def _check_new(self) -> None:
         """Formats must be texts, and a size two numbers."""
         for name, form in self.date_formats.items():
-            if not isinstance(form, str) or ("%" not in form and form != "ISO"):
+            if not isinstance(form, str) or not _is_format(form):
                 message = config.must(name, "a format of dates, as '%d.%m.%Y', or ISO", form, "See Python's strptime.")
                 raise ConfigError((Mistake(("date_formats", name), message),))
         size = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize

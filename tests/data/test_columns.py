@@ -178,6 +178,11 @@ def test_an_unnamed_column_of_whole_numbers_that_do_not_count_is_told(tmp_path: 
     )
 
 
+def test_whole_numbers_of_float16_are_looked_at(tmp_path: Path) -> None:
+    made = table(few=(np.arange(N) % 60).astype(np.float16) * 700)
+    assert about(load_table(tmp_path, made), "few").most == float(np.float16(59 * 700))
+
+
 def test_a_range_index_is_no_column(tmp_path: Path) -> None:
     """pandas writes a plain range as a description, without a column."""
     data = load_table(tmp_path, table({"index_columns": [{"kind": "range", "start": 0, "stop": N, "step": 1}]}))

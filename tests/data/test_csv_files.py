@@ -16,7 +16,7 @@ import torch
 from tables import ROWS, column, csv_text, load_csv, load_source, pets
 
 from subsettune.data import csv_files
-from subsettune.errors import DataError
+from subsettune.errors import ConfigError, DataError
 
 PETS = pets()
 
@@ -400,6 +400,17 @@ def test_years_of_two_digits_and_times_without_a_zone_are_told(tmp_path: Path) -
     assert born.facts.sentences[0].startswith(first)
     zones = csv_text("at,label", lambda i: f"2024-01-{i % 28 + 1:02d}T00:00:00{'Z' * (i > 6)},{i % 2}")
     assert column(load_csv(tmp_path, zones, date_formats={"at": "ISO"}), "at").least == 1704067200.0
+
+
+def test_a_date_that_pandas_lacks_is_missing(tmp_path: Path) -> None:
+    text = csv_text("at,label", lambda i: f"{'NaT' if i == 9 else f'2024-01-{i % 28 + 1:02d}'},{i % 2}")
+    assert column(load_csv(tmp_path, text, impute="median"), "at").missing == 1
+
+
+@pytest.mark.parametrize("form", ["%Q", "%d.%", "day"])
+def test_a_format_must_be_one(tmp_path: Path, form: str) -> None:
+    with pytest.raises(ConfigError, match=r"must be a format of dates, as '%d\.%m\.%Y', or ISO, got "):
+        load_csv(tmp_path, PETS, date_formats={"a": form})
 
 
 def test_times_of_day_are_told(tmp_path: Path) -> None:
