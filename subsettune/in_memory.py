@@ -115,6 +115,7 @@ def _held(source: Any) -> tuple[str, Any]:
             return ARRAYS, arrays
         if all(map(_is_dataset, source)):
             return DATASET, source
+        _refuse_types(*source)
     if _is_dataset(source):
         return DATASET, (source,)
     if callable(source):
@@ -151,13 +152,28 @@ def _table(source: Any) -> Any:
 
     try:
         if _package(source) == "pandas":
-            return pa.Table.from_pandas(source)
-        return pa.table(
-            source.collect() if hasattr(source, "collect_schema") and hasattr(source, "collect") else source
-        )
+            made = pa.Table.from_pandas(source)
+        else:
+            is_lazy = hasattr(source, "collect_schema") and hasattr(source, "collect")
+            made = pa.table(source.collect() if is_lazy else source)
     except (pa.ArrowException, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"source must be a table of plain columns, got one that Arrow refuses: {reason}.") from error
+    _refuse_nested(made)
+    return made
+
+
+def _refuse_nested(table: Any) -> None:
+    """Categories that are no plain values, as intervals of pandas.cut, which no file holds."""
+    import pyarrow as pa
+
+    for field in table.schema:
+        values = field.type.value_type if pa.types.is_dictionary(field.type) else pa.null()
+        if pa.types.is_nested(values) or isinstance(values, pa.BaseExtensionType):
+            raise ConfigError(
+                f"column {field.name!r} must hold numbers, texts or dates, got categories of {values}, as pandas.cut "
+                f"makes them. Convert it: frame[{field.name!r}].astype(str), or cut it into numbers (labels=False)."
+            )
 
 
 def _with_label(table: Any, label: Any) -> Any:
@@ -223,10 +239,30 @@ def _pair(x: Any, y: Any) -> tuple[Any, Any] | None:
     return None if found[0] is None or found[1] is None else (found[0], found[1])
 
 
+def _refuse_types(x: Any, y: Any) -> None:
+    """Arrays of what is neither a number nor a text: times, complex numbers, objects."""
+    for name, each in (("X", x), ("y", y)):
+        if hasattr(each, "dtype") and _array(each) is None:
+            raise ConfigError(
+                f"{name} must hold numbers{' or texts' * (name == 'y')}, got {each.dtype}. Convert it: times to "
+                "numbers, categories to a table (pandas) with a column each."
+            )
+
+
 def _array(x: Any) -> Any:
-    """(n, ...) numbers or texts; None of what is no array."""
+    """(n, ...) numbers or texts; None of what is no array.
+
+    Raises:
+        ConfigError: a mask of NumPy hides some.
+    """
     import numpy as np
 
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        hidden = int(np.ma.getmaskarray(x).sum())
+        raise ConfigError(
+            f"source must have a value in each place, got an array with {hidden:,} masked ones. Drop such rows, or "
+            "hand over a table, where missing numbers are told (data.impute)."
+        )
     if isinstance(x, type) or (_is_dataset(x) and not hasattr(x, "dtype") and not isinstance(x, list)):
         return None
     if hasattr(x, "detach"):  # a tensor

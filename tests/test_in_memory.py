@@ -63,7 +63,6 @@ def test_a_network_that_is_made_already() -> None:
         ((), "a tuple of nothing"),
         ({1, 2}, "a set"),
         ((np.zeros((3, 2)), object()), "a tuple of ndarray, object"),
-        ((np.array([object()]), np.zeros(1)), "a tuple of ndarray, ndarray"),
     ],
 )
 def test_what_is_no_data(source: Any, got: str) -> None:

@@ -15,17 +15,22 @@ from typing import Any
 
 import torch
 
+from subsettune import config
 from subsettune.data import DataPaths, TaskData, load
 from subsettune.data.columns import PLAIN_NAME
 from subsettune.data.csv_dialect import SUFFIXES as CSV
 from subsettune.data.csv_dialect import dialect_of
 from subsettune.data.formats import format_of
+from subsettune.data.labels import WHOLE
 from subsettune.data.mendable import MendableDataError
 from subsettune.data.parquet_files import open_file, table_files
+from subsettune.data.raw import EACH, MANY
+from subsettune.data.tsv import SUFFIXES as TSV
+from subsettune.data.tsv import names_of
 from subsettune.errors import DataError, DataNotFoundError, did_you_mean
 from subsettune.goal import LOOKS_FOR
-from subsettune.registry import DATASETS
-from subsettune.task import Csv, Data, Model, Recipe, Task
+from subsettune.registry import DATASETS, METRICS
+from subsettune.task import Csv, Data, Model, Recipe, Split, Task
 
 LABELS = ("label", "labels", "target", "class", "y", "outcome", "species", "category")
 MANY_CLASSES, FEW_EACH = 20, 10  # numbers that are more classes, or of fewer examples each, are a quantity
@@ -35,9 +40,11 @@ UPDATES = 1000  # that a small network takes to learn most of what it will
 EPOCHS = (5, 60)
 BATCHES = (16, 256)
 BATCHES_AN_EPOCH = 40
+LEAST_SHARE = 0.05  # of the training examples
 SMALL = 5_000  # rows, of which larger shares are held out
 LEAST_PIXELS = 12  # of a side, for which convolutions are worth it
-OF_VARIANCE = 0.05  # that a regression may fall short by
+OF_VARIANCE = 0.05  # that a regression may fall short by; half of it of the deviation, its root
+OF_LOSS = 0.02  # nats, of a loss of classes
 RATES = {"mlp": 2e-3, "cnn": 2e-3, "transformer": 1e-3}
 
 
@@ -48,37 +55,61 @@ class Draft:
     Args:
         data: what stands under `data`.
         why: of each guess, by what it is about.
-        loaded: the data.
+        loaded: the data, divided as the draft says.
         metric: of the task.
+        shares: of the parts that have no files.
     """
 
     data: dict[str, Any]
     loaded: TaskData
     metric: str
+    shares: dict[str, float]
     why: dict[str, str] = field(default_factory=dict)
 
 
-def draft(source: str, label: str | None, places: DataPaths) -> Draft:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is not to be guessed.
+
+    Args:
+        label: column of the label.
+        metric: of the task.
+        data: keys of `data`.
+    """
+
+    label: str | None = None
+    metric: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+def draft(source: str, asked: Asked, places: DataPaths) -> Draft:
     """Read data and guess what a study of them needs.
 
     Args:
         source: path of a file or folder, or the name of a data set.
-        label: column of the label; None to guess it.
+        asked: what is not to be guessed.
         places: where this machine keeps data.
 
     Raises:
+        ConfigError: a key of the data is unknown or wrong.
         DataError: they cannot be read, or it is not clear which column is the label.
     """
     _refuse_absent(source, places)
     why: dict[str, str] = {}
-    data: dict[str, Any] = {"source": _written(source, places)}
-    columns = _columns(places.own(source))
+    data: dict[str, Any] = {"source": _written(source, places), **asked.data}
+    columns = _columns(places.own(source), config.build(Data, data).csv)
+    label = asked.label if asked.label is not None else asked.data.get("label")
     if columns:
         data["label"] = _label(source, columns, label, why)
     elif label is not None:
         data["label"] = label
-    loaded, metric = _loaded(data, places, why)
-    return Draft(data=data, why=why, loaded=loaded, metric=metric)
+    if columns and format_of(places.own(source)) == "tsv":
+        _name_text(data, columns, why)
+    loaded, metric = _loaded(data, asked.metric, places, why)
+    shares = _shares(loaded)
+    if shares:  # as training will have them: the first look divided by the default
+        loaded = load(_task(data, metric, shares), places)
+    return Draft(data=data, why=why, loaded=loaded, metric=metric, shares=shares)
 
 
 def _refuse_absent(source: str, places: DataPaths) -> None:
@@ -96,16 +127,24 @@ def _written(source: str, places: DataPaths) -> str:
     return f"./{source}" if is_bare and places.own(source).exists() else source
 
 
-def _columns(path: Path) -> list[str]:
+def _columns(path: Path, asked: Csv) -> list[str]:
     """Names of the columns of a table; none of what has none, or is not there, which is told when it is read."""
     if not path.exists():
         return []
     form = format_of(path)
     if form == "csv":
-        return list(dialect_of(table_files(path, CSV).train[0], Csv()).names)
+        return list(dialect_of(table_files(path, CSV).train[0], asked).names)
     if form == "parquet":
         return list(open_file(table_files(path, (".parquet",)).train[0]).schema.names)
-    return []
+    return names_of(table_files(path, TSV).train[0]) if form == "tsv" else []
+
+
+def _name_text(data: dict[str, Any], columns: Sequence[str], why: dict[str, str]) -> None:
+    """The only column beside the label is the text; of several it is the one of that name, or has to be named."""
+    others = [name for name in columns if name != data["label"]]
+    if "text" not in (*columns, *data) and len(others) == 1:
+        data["text"] = others[0]
+        why["text"] = "the only column beside the label"
 
 
 def _label(source: str, columns: Sequence[str], asked: str | None, why: dict[str, str]) -> str:
@@ -132,38 +171,68 @@ def _some(columns: Sequence[str], but: str) -> str:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _loaded(data: dict[str, Any], places: DataPaths, why: dict[str, str]) -> tuple[TaskData, str]:
+def _loaded(data: dict[str, Any], asked: str | None, places: DataPaths, why: dict[str, str]) -> tuple[TaskData, str]:
     """The data as classes, or as a quantity where they are none; keys that they need are set."""
+    if asked is not None:
+        return _mended(data, asked, places, why), asked
     try:
         found = _mended(data, "accuracy", places, why)
     except DataError as error:
-        if not str(error).startswith("labels "):
+        if not str(error).startswith(("labels ", "class ")):
             raise
-        try:
-            found = _mended(data, "mse", places, why)
-        except DataError:
-            raise error from None
-        why["metric"] = "the labels are numbers of which no classes can be made: mean squared error, lower is better"
-        return found, "mse"
+        return _quantity(data, error, places, why), "mse"
     if _is_quantity(found):
         why["metric"] = f"{found.num_classes:,} numbers are taken for a quantity; for classes write accuracy"
         return _mended(data, "mse", places, why), "mse"
-    largest = float(found.class_counts.max()) / len(found.train)
-    if largest > SKEWED and found.num_classes == 2:
-        why["metric"] = (
-            f"{100 * largest:.0f} % are of one class: how well the two are told apart, at whatever threshold; "
-            "average_precision where the first of those that are found count most"
+    metric, reason = _metric_of_classes(found)
+    why |= {"metric": reason} if reason else {}
+    return found, metric
+
+
+def _metric_of_classes(data: TaskData) -> tuple[str, str]:
+    """A metric that suits the classes, and why it is no plain accuracy, or why they are classes."""
+    largest = float(data.class_counts.max()) / len(data.train)
+    share = f"{100 * largest:.0f} % are of one class"
+    if largest > SKEWED and data.num_classes == 2:
+        return (
+            "roc_auc",
+            f"{share}: how well the two are told apart, at whatever threshold; average_precision where the first of "
+            "those that are found count most",
         )
-        return found, "roc_auc"
     if largest > SKEWED:
-        why["metric"] = f"{100 * largest:.0f} % are of one class: the mean accuracy of all classes tells more"
-        return found, "balanced_accuracy"
-    return found, "accuracy"
+        return "balanced_accuracy", f"{share}: the mean accuracy of all classes tells more"
+    names = data.class_names
+    if _are_numbers(data) and names not in (("-1", "1"), tuple(map(str, range(len(names))))):
+        return "accuracy", f"the numbers {', '.join(names)} are taken for classes; for a quantity write mse"
+    return "accuracy", ""
+
+
+def _quantity(data: dict[str, Any], error: DataError, places: DataPaths, why: dict[str, str]) -> TaskData:
+    """The data as a quantity, of which no classes can be made; an error where they may be some all the same."""
+    try:
+        found = _mended(data, "mse", places, why)
+    except DataError:
+        raise error from None
+    values, counts = found.train.all_targets.unique(return_counts=True)
+    is_whole = found.train.all_targets.ndim == 1 and bool((values == values.floor()).all())
+    if is_whole and len(values) <= MANY and int(counts.min()) >= EACH:
+        raise DataError(f"{error} If they are a quantity, give --metric mse.") from None
+    made = f"the labels are {len(values):,} different whole numbers, and are taken for a quantity"
+    none = "the labels are numbers of which no classes can be made"
+    why["metric"] = f"{made if is_whole else none}: mean squared error, lower is better"
+    return found
 
 
 def _is_quantity(data: TaskData) -> bool:
-    is_numbered = data.class_names == tuple(map(str, range(data.num_classes)))
-    return is_numbered and (data.num_classes > MANY_CLASSES or len(data.train) < FEW_EACH * data.num_classes)
+    is_many = data.num_classes > MANY_CLASSES or len(data.train) < FEW_EACH * data.num_classes
+    return is_many and data.num_classes > 2 and _are_numbers(data)  # two values are no quantity, however few rows
+
+
+def _are_numbers(data: TaskData) -> bool:
+    """Whether the classes are whole numbers that stand for nothing but themselves, as far as anybody can tell."""
+    label = next((column for column in data.facts.columns if column.role == "label"), None) if data.facts else None
+    is_text = label is not None and "string" in label.kind
+    return not is_text and all(WHOLE.fullmatch(name) for name in data.class_names)
 
 
 def _mended(data: dict[str, Any], metric: str, places: DataPaths, why: dict[str, str]) -> TaskData:
@@ -184,9 +253,10 @@ MENDED = {
 }
 
 
-def _task(data: Mapping[str, Any], metric: str) -> Task:
-    recipe = Recipe(lr=0.1, batch_size=1, epochs=1)
-    return Task(data=Data(**data), model=Model(name="mlp"), recipe=recipe, metric=metric, tolerance=0.01)
+def _task(data: Mapping[str, Any], metric: str, shares: Mapping[str, float] | None = None) -> Task:
+    recipe, made = Recipe(lr=0.1, batch_size=1, epochs=1), config.build(Data, data)
+    split = config.build(Split, shares or {})
+    return Task(data=made, model=Model(name="mlp"), recipe=recipe, metric=metric, tolerance=0.01, split=split)
 
 
 # --- guessing ---------------------------------------------------------------------------------------------------------
@@ -205,6 +275,7 @@ def text(made: Draft, name: str) -> str:
     batch = 2 ** round(math.log2(min(max(num_train / BATCHES_AN_EPOCH, BATCHES[0]), BATCHES[1])))
     epochs = min(max(math.ceil(UPDATES * batch / num_train), EPOCHS[0]), EPOCHS[1])
     rate = RATES[str(model["name"])]
+    low = max(LEAST_SHARE, math.ceil(100 * max(1, data.num_classes) / num_train) / 100)  # one of each class
     tolerance, about_tolerance = _tolerance(made)
     selectors = "[random, stratified]" if data.num_classes else "[random]"
     recipe = {"optimizer": "adamw", "lr": rate, "weight_decay": 0.01, "batch_size": batch, "epochs": epochs}
@@ -215,7 +286,7 @@ def text(made: Draft, name: str) -> str:
         "task:",
         f"  data: {_flow(made.data)}",
         *(f"    # {key}: {why[key]}" for key in made.data if key in why),
-        *_split(data),
+        *_split(made),
         f"  model: {_flow(model)}",
         f"    # {about_model}",
         f"  recipe: {_flow({**recipe, 'schedule': 'cosine'})}",
@@ -227,7 +298,7 @@ def text(made: Draft, name: str) -> str:
         "  budget: {log: [0.05, 0.8]}        # what a policy may spend, as a share of the recipe's compute",
         "  arm: {choice: [full, subset]}     # a shorter schedule on all data, or a subset first",
         "  switch: {uniform: [0.05, 0.9]}    # share of the budget spent before the full data",
-        "  subset_share: {log: [0.05, 0.5]}  # of the training examples",
+        f"  subset_share: {{log: [{low:g}, {0.5 if low < 0.25 else 0.9}]}}  # of the training examples",
         f"  selector: {{choice: {selectors}}}",
         "  transition: {choice: [keep, reset_optimizer]}",
         f"  lr: {{log: [{rate / 5:g}, {rate * 5:g}]}}            # around the recipe's",
@@ -238,18 +309,22 @@ def text(made: Draft, name: str) -> str:
 
 def _size(data: TaskData) -> str:
     kind = f"{data.num_classes} classes" if data.num_classes else "a regression"
+    kind = f"{data.num_outputs} labels each" if data.kind == "multilabel" else kind
     return f"{len(data.train.inputs):,} examples, {kind}"
 
 
-def _split(data: TaskData) -> list[str]:
+def _shares(data: TaskData) -> dict[str, float]:
     """Shares of the parts that have no files."""
     share = 0.2 if data.num_source_examples < SMALL else 0.1
-    shares = {part: share for part, is_file in data.from_files.items() if not is_file}
-    if data.from_files["validation"] and data.from_files["test"]:
+    return {part: share for part, is_file in data.from_files.items() if not is_file}
+
+
+def _split(made: Draft) -> list[str]:
+    if not made.shares:
         return ["  # validation and test part are the files of these names"]
-    held, drawn = " and ".join(shares), "drawn by class" if data.num_classes else "drawn"
+    held, drawn = " and ".join(made.shares), "drawn by class" if made.loaded.num_classes else "drawn"
     return [
-        f"  split: {_flow({**shares, 'seed': 0})}",
+        f"  split: {_flow({**made.shares, 'seed': 0})}",
         f"    # {held}: {drawn}. Rows that belong together (a patient's): by: COLUMN; in time: time: COLUMN",
     ]
 
@@ -264,25 +339,32 @@ def _model(data: TaskData) -> tuple[dict[str, Any], str]:
 
 
 def _tolerance(made: Draft) -> tuple[float, str]:
-    data = made.loaded
-    if not data.num_classes:
+    data, short = made.loaded, "how far short still matches"
+    if data.kind == "regression":
         variance = float((data.train.targets.double() - data.target_mean).square().mean())
-        tolerance = float(f"{OF_VARIANCE * variance:.1g}")
-        return tolerance, f"how far short still matches: {100 * OF_VARIANCE:g} % of the variance of the labels"
+        share, of, size = {
+            "mse": (OF_VARIANCE, "variance", variance),
+            "r2": (OF_VARIANCE, "variance", 1.0),
+        }.get(made.metric, (OF_VARIANCE / 2, "standard deviation", math.sqrt(variance)))
+        return float(f"{share * size:.1g}"), f"{short}: {100 * share:g} % of the {of} of the labels"
+    if not METRICS[made.metric].is_share:
+        return OF_LOSS, f"{short}, in nats"
     num_test = len(data.test)
-    if made.metric in LOOKS_FOR:
+    if made.metric in LOOKS_FOR and data.kind == "classification":
         rare = int(torch.bincount(data.test.targets).min())
         tolerance = next((tol for least, tol in ((500, 0.01), (100, 0.02)) if rare >= least), 0.05)
-        return tolerance, f"how far short still matches; {rare:,} of {num_test:,} test examples are of the rarer class"
+        return tolerance, f"{short}; {rare:,} of {num_test:,} test examples are of the rarer class"
     tolerance = next((tol for least, tol in ((2000, 0.01), (400, 0.02)) if num_test >= least), 0.05)
-    return tolerance, f"how far short still matches; one of {num_test:,} test examples is {1 / num_test:.2g}"
+    return tolerance, f"{short}; one of {num_test:,} test examples is {1 / num_test:.2g}"
 
 
 def _flow(values: Mapping[str, Any]) -> str:
-    return "{" + ", ".join(f"{key}: {_scalar(value)}" for key, value in values.items()) + "}"
+    return "{" + ", ".join(f"{_scalar(key)}: {_scalar(value)}" for key, value in values.items()) + "}"
 
 
 def _scalar(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return _flow(value)
     if isinstance(value, list):
         return "[" + ", ".join(map(_scalar, value)) + "]"
     if isinstance(value, str):

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from subsettune.config import must
-from subsettune.errors import ConfigError, StorageError
+from subsettune.errors import ConfigError, DataError, StorageError
+from subsettune.task import Data
+
+if TYPE_CHECKING:
+    from subsettune.cli import drafts
+    from subsettune.data import DataPaths
 
 
 def init_study(options: argparse.Namespace) -> int:
@@ -35,13 +43,68 @@ def init_study(options: argparse.Namespace) -> int:
     target = _target(options.output or f"{_stem(options.source)}.yaml")
     places = DataPaths(data_root=options.data_root, cache=options.cache, download=not options.no_download)
     with Patience(sys.stderr, "reading data"):
-        made = drafts.draft(options.source, options.label, places)
+        asked = drafts.Asked(label=options.label, metric=options.metric, data=_keys(options.set))
+        made = _drafted(options.source, asked, places)
         content = drafts.text(made, str(target))
         resolve_study(parse(parse_yaml(content)[0]), places)
     _write(target, content)
     for key, reason in made.why.items():
         print(f"{key}: {made.data.get(key, made.metric)} ({reason})")
     return _done(target, options.data_root)
+
+
+LISTS = ("features", "categorical", "exclude")  # keys that hold names of columns
+KEY = re.compile(r"data\.(\w+)(?:: (\{[^}]*\}|\[[^\]]*\]))?")
+
+
+def _drafted(source: str, asked: drafts.Asked, places: DataPaths) -> drafts.Draft:
+    """A draft; a refusal that names a key of a study says how it is given here, where there is no study yet."""
+    from subsettune.cli import drafts
+
+    try:
+        return drafts.draft(source, asked, places)
+    except DataError as error:
+        found = {key: value for key, value in KEY.findall(str(error)) if key in Data.__dataclass_fields__}
+        found.pop("source", None)
+        ways = ["--label NAME" if key == "label" else _option(key, value) for key, value in list(found.items())[:2]]
+        raise (DataError(f"{error} Here: {' or '.join(ways)}.") if ways else error) from None
+
+
+def _option(key: str, value: str) -> str:
+    """How a key is given: in quotation marks that a shell keeps together."""
+    text = f"data.{key}={value or ('[NAME]' if key in LISTS else '...')}"
+    return f'--set "{text}"' if "'" in text else f"--set {shlex.quote(text)}"
+
+
+def _keys(given: Sequence[str]) -> dict[str, Any]:
+    """Keys of `data`, of KEY=VALUE with dots between those within each other.
+
+    Raises:
+        ConfigError: one is no key of `data`, or has no value.
+    """
+    found: dict[str, Any] = {}
+    for each in given:
+        key, is_given, value = each.partition("=")
+        first, *path = key.split(".")
+        place: Any = found
+        for name in path[:-1]:
+            place = place.setdefault(name, {}) if isinstance(place, dict) else None
+        is_known = first == "data" and bool(path) and path[0] in Data.__dataclass_fields__ and path[0] != "source"
+        if not is_known or not is_given or not isinstance(place, dict):
+            advice = "Write it as --set data.csv.encoding=latin-1."
+            raise ConfigError(must("--set", "KEY=VALUE with a key of data", each, advice))
+        plain = _value(value)
+        place[path[-1]] = [plain] if path[0] in LISTS and not isinstance(plain, list) else plain
+    return found
+
+
+def _value(text: str) -> Any:
+    """What a value stands for: lists and mappings as in a study file, whole numbers, and texts as they are."""
+    from subsettune.study.spec.yaml_core import parse_yaml
+
+    if text.startswith(("[", "{")):
+        return parse_yaml(text)[0]
+    return int(text) if text.isdecimal() else text
 
 
 def _stem(source: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from subsettune import __version__
 from subsettune.cli import commands, init_study, model_commands
 from subsettune.errors import did_you_mean
+from subsettune.registry import METRICS
 
 FEW = 3  # choices that are read at a glance: of auto, cpu and cuda, who writes gpu does not mean what is most like it
 RUN = "run"  # the command that starts a program of the user's
@@ -104,6 +105,16 @@ def _add_init(to: Any) -> None:
     )
     init.add_argument("source", nargs="?", metavar="FILE_OR_FOLDER", help="Parquet, .csv, .tsv, .npz, or pictures")
     init.add_argument("--label", metavar="NAME", help="column of the label (default: the one that is called like one)")
+    init.add_argument(
+        "--metric", choices=METRICS, metavar="NAME", help="(default: what the labels suit; mse for numbers)"
+    )
+    init.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a key of data, as data.csv.encoding=latin-1 or 'data.exclude=[id, note]'; more than once for several",
+    )
     init.add_argument("--output", metavar="STUDY.yaml", help="(default: the name of the data, in the working folder)")
     init.add_argument("--example", choices=("digits",), help="write the study of an example instead")
     _place_options(init)

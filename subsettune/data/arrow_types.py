@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 EXTENSION = b"ARROW:extension:name"  # how files and schemas name a type that is not registered here
 PERIOD = b"pandas.period"
 DATE = b"subsettune.date"  # how plain schemas mark a column of dates or times, which is read as seconds: its type
+SHORT_YEARS = b"subsettune.short_years"  # how schemas mark a column of dates whose years have two digits in the file
 AS_DATE = " as a date"  # after the type of texts that are some
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 DAY_S = 86_400

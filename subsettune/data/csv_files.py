@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv
 
+from subsettune.data.arrow_types import SHORT_YEARS
 from subsettune.data.csv_dialect import Dialect, dialect_of, numbered, unreadable
 from subsettune.data.csv_kinds import TYPES, Asked, Judge, Kind, Role, converted
 from subsettune.data.date_texts import KNOWN, times_of
@@ -133,8 +134,21 @@ def _looked_at(
         files.append(file)
         first += num_rows
     judges = _judged(files, data, kind, reads)
-    has_commas = data.csv.decimal == "," or any(judge.has_decimal_commas for judge in judges.values())
-    return files, judges, {name: judge.kind(has_commas=has_commas) for name, judge in judges.items()}
+    is_cut_at_commas = any(file.dialect.separator == "," for file in files)
+    has_commas = data.csv.decimal == "," or any(
+        judge.has_decimal_commas(is_cut_at_commas=is_cut_at_commas) for judge in judges.values()
+    )
+    kinds = {name: judge.kind(has_commas=has_commas) for name, judge in judges.items()}
+    _refuse_two_marks(judges, kinds)
+    return files, judges, kinds
+
+
+def _refuse_two_marks(judges: dict[str, Judge], kinds: dict[str, Kind]) -> None:
+    """Decimal commas in one column and decimal points in another: one of them is something else."""
+    commas = [judge for name, judge in judges.items() if kinds[name] == "comma"]
+    for judge in commas[:1]:
+        for name in (name for name, kind in kinds.items() if kind == "number"):
+            judge.refuse_points(judges[name])
 
 
 def _reader(path: Path, dialect: Dialect, bad: list[csv.InvalidRow]) -> csv.CSVStreamingReader:
@@ -197,7 +211,7 @@ def _refuse_headless(file: _Csv, judges: dict[str, Judge], kinds: dict[str, Kind
 def _typed(file: _Csv, kinds: dict[str, Kind], judges: dict[str, Judge], target: Path) -> File:
     """A copy of a file with typed columns."""
     names = file.dialect.names
-    schema = pa.schema([(name, TYPES[kinds[name]]) for name in names])
+    schema = pa.schema([_field(name, kinds[name], judges[name]) for name in names])
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(target, schema) as writer:
@@ -211,6 +225,11 @@ def _typed(file: _Csv, kinds: dict[str, Kind], judges: dict[str, Judge], target:
         ) from error
     made = open_file(target)
     return File(file.path, made.content, made.schema)
+
+
+def _field(name: str, kind: Kind, judge: Judge) -> pa.Field:
+    is_short = kind == "date" and any("%y" in form for form in _formats(judge))
+    return pa.field(name, TYPES[kind], metadata={SHORT_YEARS: b"1"} if is_short else None)
 
 
 def _dates(judge: Judge, texts: pa.Array) -> pa.Array:

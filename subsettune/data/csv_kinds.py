@@ -6,6 +6,7 @@ texts would make each number a category of its own. So it is with dates. Numbers
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -22,7 +23,25 @@ Kind = Literal["whole", "number", "comma", "boolean", "date", "text"]
 # What programs write where there is no number. Of a column of texts only the empty one is missing: NA may be Namibia.
 MISSING = pa.array(
     [
-        *("", "?", "-", "NA", "N/A", "n/a", "na", "<NA>", "NaN", "nan", "-NaN", "-nan", "NAN", "null", "NULL", "Null"),
+        *(
+            "",
+            "?",
+            "-",
+            "NA",
+            "N/A",
+            "n/a",
+            "na",
+            "<NA>",
+            "NaN",
+            "nan",
+            "-NaN",
+            "-nan",
+            "NAN",
+            "NaT",
+            "null",
+            "NULL",
+            "Null",
+        ),
         *("None", "none", "#N/A", "#NA", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
     ]
 )
@@ -31,11 +50,16 @@ INFINITE = r"(?i)^[+-]?inf(?:inity)?$"
 PADDED = r"^[+-]?0\d"
 LONG = r"^[+-]?\d{19,}$"  # more digits than numbers hold
 COMMA = r"^[+-]?(?:\d+,\d*|,\d+)(?:[eE][+-]?\d+)?$"
-GROUPED = r"^[+-]?\d{1,3}(?:[.,' ]\d{3})+(?:[.,]\d+)?$"
+GROUPED = "^[+-]?\\d{1,3}(?:[.,' \u00a0\u202f\u2009]\\d{3})+(?:[.,]\\d+)?$"  # no-break and thin spaces, as Excel writes
 MARKED = r"^(?:[$€£¥] ?[+-]?\d[\d.,]*|[+-]?\d[\d.,]* ?[%$€£¥])$"
 THOUSANDS = r"^[+-]?[1-9]\d{0,2}(?:[.,]\d{3})+$"
+SURE = r"^[+-]?\d*,(?:0\d+|\d+[eE][+-]?\d+)$"  # no pair and no list: neither has a number with a zero before it
+FUTURE = dt.timedelta(days=366)  # beyond today, that dates may be planned for
 BOOLEAN = r"(?i)^(?:true|false)$"
 MOST = 0.5  # of the values that are numbers, or dates: the others are then mistakes
+LEAST_SURE = (
+    0.02  # of the numbers with a comma: a tenth of those with two decimals have a zero first, and some are typos
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +98,7 @@ class Judge:
     is_padded: bool = field(default=False, init=False)
     is_header: bool = field(default=False, init=False)  # whether the name of the column is among its values
     odd_date: tuple[int, str] | None = field(default=None, init=False)  # row and text that no format is left for
+    latest_row: int = field(default=0, init=False)  # of the latest date whose year has two digits
     dates: DateTexts = field(init=False)
 
     def __post_init__(self) -> None:
@@ -126,15 +151,28 @@ class Judge:
             self.is_padded |= bool(pc.any(pc.match_substring_regex(found, names)).as_py())
         if kind in ("number", "comma") and not pc.all(pc.match_substring_regex(found, THOUSANDS)).as_py():
             self.counts[f"plain {kind}"] = 1  # no thousands: three digits do not stand after each mark
+            self._note_marks(kind, found, column, row)
         if kind == "date" and self.asked.role == "feature":
             self._add_dates(found, column, row)
 
+    def _note_marks(self, kind: str, found: pa.Array, column: pa.Array, row: int) -> None:
+        """Note numbers whose mark stands before decimals for sure, whatever else it may be in other files."""
+        if kind == "comma":
+            self._count("sure comma", column, _matching(found, SURE, but=THOUSANDS), row)
+        else:
+            self._count("point", column, _matching(found, r"\.\d", but=THOUSANDS), row)
+
     def _add_dates(self, found: pa.Array, column: pa.Array, row: int) -> None:
+        before = self.dates.latest
         odd = None if self.odd_date is not None else self.dates.add(found)
+        if self.dates.latest is not None and self.dates.latest is not before:
+            self.latest_row = row + pc.index(column, self.dates.latest[1]).as_py()
         if odd is not None:
             self.odd_date = (row + pc.index(column, odd).as_py(), odd)
 
     def _count(self, kind: str, column: pa.Array, found: pa.Array, row: int) -> None:
+        if len(found) == 0:
+            return
         self.counts[kind] = self.counts.get(kind, 0) + len(found)
         if kind not in self.firsts:
             self.firsts[kind] = (row + pc.index(column, found[0]).as_py(), found[0].as_py())
@@ -143,9 +181,36 @@ class Judge:
         return sum(self.counts.get(kind, 0) for kind in kinds)
 
     @property
-    def has_decimal_commas(self) -> bool:
-        """Whether there are numbers with a comma that can only stand before decimals."""
+    def _has_plain_commas(self) -> bool:
+        """Whether there are numbers with a comma between which no thousands can stand."""
         return "plain comma" in self.counts
+
+    def has_decimal_commas(self, *, is_cut_at_commas: bool) -> bool:
+        """Whether it is read, and all of its values are numbers of which some have a comma before their decimals.
+
+        Args:
+            is_cut_at_commas: whether commas stand between the fields of a file: one within a field may then stand
+                between two numbers, or between thousands, and few programs write one before decimals.
+        """
+        commas = self._number("comma")
+        is_read = self.asked.role in ("feature", "label") and self.asked.format is None
+        if not is_read or commas + self._number("whole") < self._total:
+            return False
+        return self._number("sure comma") > LEAST_SURE * commas if is_cut_at_commas else self._has_plain_commas
+
+    @property
+    def _total(self) -> int:
+        return self._number(*KINDS, "other")
+
+    def refuse_points(self, other: Judge) -> None:
+        """Refuse decimal commas beside the decimal points of another column.
+
+        Raises:
+            DataError: it has points that can only stand before decimals.
+        """
+        if "point" in other.counts:
+            rule = f"numbers with one decimal mark in all columns, as {other.firsts['point'][1]!r} of {other.name!r} is"
+            raise self._odd(rule, self.firsts["comma"], f"Write all alike.{self._else_names}")
 
     def kind(self, *, has_commas: bool) -> Kind:
         """What the column holds.
@@ -156,7 +221,7 @@ class Judge:
         Raises:
             DataError: most values are numbers, or dates, and some are not; or they can be read in two ways.
         """
-        total = sum(self._number(kind) for kind in (*KINDS, "other"))
+        total = self._total
         if self.asked.role in ("left", "text") or total == 0:
             return "text"
         if self.asked.format is not None:
@@ -195,10 +260,10 @@ class Judge:
         return "number" if self._number("number") or self.is_padded else "whole"
 
     def _commas(self, has_commas: bool) -> Kind:
-        if self.asked.decimal == "." or (self._number("number") and self.has_decimal_commas):
+        if self.asked.decimal == "." or (self._number("number") and self._has_plain_commas):
             raise self._odd("numbers with one decimal mark", self.firsts["comma"], "Write all numbers alike.")
         if not has_commas and self.asked.decimal is None:
-            raise self._two_ways("comma")
+            raise self._pairs() if self._has_plain_commas else self._two_ways("comma")
         if self._number("number"):
             raise self._two_ways("point and comma")
         return "comma"
@@ -221,7 +286,26 @@ class Judge:
                 f"{self.place(row)}. Set data.date_formats: {{{self.name}: '{self.dates.formats[0]}'}}, or "
                 f"'{next(f for f in self.dates.formats if f.startswith('%m'))}'."
             )
+        if self.asked.format is None:
+            self._refuse_open_times()
         return "date"
+
+    def _refuse_open_times(self) -> None:
+        """What Python would guess: centuries, and times without a zone beside others, unless a format is given."""
+        way = f"set data.date_formats: {{{self.name}: '{self.dates.formats[0]}'}}"
+        if self.dates.latest is not None and self.dates.latest[0] > dt.datetime.now() + FUTURE:
+            time, text = self.dates.latest
+            raise DataError(
+                f"column {self.name!r} must tell centuries where years of two digits go beyond today, got {text!r} in "
+                f"{self.place(self.latest_row)}, which may be {time.year - 100} or {time.year}. Write years with four "
+                f"digits; if {time.year} is meant, {way}."
+            )
+        if len(self.dates.zoned) > 1:
+            raise DataError(
+                f"column {self.name!r} must hold times with a zone in all rows or in none, got "
+                f"{self.dates.zoned[True]!r} and {self.dates.zoned[False]!r}. Write all alike; if those without are in "
+                f"UTC, {way}."
+            )
 
     def _or_categories(self, *, is_first: bool = True) -> str:
         if self.asked.role == "label":
@@ -229,9 +313,24 @@ class Judge:
         first = "Mend it, or, if" if is_first else "if"
         return f"{first} they are names, put the column into data.categorical; if it is no feature, into data.exclude."
 
+    @property
+    def _else_names(self) -> str:
+        """What else an input may be."""
+        if self.asked.role == "label":
+            return ""
+        return " If they are names, put the column into data.categorical; if it is no feature, into data.exclude."
+
     def _odd(self, rule: str, odd: tuple[int, str], advice: str) -> DataError:
         row, text = odd
         return DataError(f"column {self.name!r} must hold {rule}, got {text!r} in {self.place(row)}. {advice}")
+
+    def _pairs(self) -> DataError:
+        row, text = self.firsts["comma"]
+        return DataError(
+            f"column {self.name!r} must say what its commas are, got {text!r} in {self.place(row)}, where it may stand "
+            f'before decimals, or between two numbers. If before decimals, set data.csv: {{decimal: ","}}.'
+            f"{self._else_names}"
+        )
 
     def _two_ways(self, mark: str) -> DataError:
         kind = "number" if mark == "point" else "comma"
@@ -251,6 +350,11 @@ KINDS = {
     "grouped": GROUPED,
     "marked": MARKED,
 }
+
+
+def _matching(texts: pa.Array, pattern: str, *, but: str) -> pa.Array:
+    is_meant = pc.and_not(pc.match_substring_regex(texts, pattern), pc.match_substring_regex(texts, but))
+    return texts.filter(is_meant)
 
 
 def converted(column: pa.Array, kind: Kind, dates: Callable[[pa.Array], pa.Array]) -> pa.Array:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -39,18 +39,31 @@ class DateTexts:
 
     Args:
         formats: that may be; those of `KNOWN`, or the one that the task names.
+        latest: time and text of the latest whose year has two digits; None where none has.
+        zoned: the first text with a zone, and the first without, of those of ISO 8601.
     """
 
     formats: tuple[str, ...] = KNOWN
+    latest: tuple[dt.datetime, str] | None = None
+    zoned: dict[bool, str] = field(default_factory=dict)
 
     def add(self, texts: pa.Array) -> str | None:
         """Take in some texts without missing ones; returns the first that no format is left for."""
         for text in pc.unique(texts).to_pylist():
-            left = tuple(form for form in self.formats if time_of(text, form) is not None)
+            left = {form: time for form in self.formats if (time := time_of(text, form)) is not None}
             if not left:
                 return str(text)
-            self.formats = left
+            self.formats = tuple(left)
+            self._note(text, left)
         return None
+
+    def _note(self, text: str, left: Mapping[str, dt.datetime]) -> None:
+        """Note what a format alone does not tell: the century of a year, and whether a time has a zone."""
+        if ISO in left:
+            self.zoned.setdefault(_has_zone(text), text)
+        times = [time for form, time in left.items() if "%y" in form]
+        if times and (self.latest is None or max(times) > self.latest[0]):
+            self.latest = (max(times), text)
 
     @property
     def is_open(self) -> bool:
@@ -70,9 +83,18 @@ def time_of(text: str, form: str) -> dt.datetime | None:
     """The time that a text tells, in UTC and without a zone; None where it is not of the format."""
     try:
         found = dt.datetime.fromisoformat(text) if form == ISO else dt.datetime.strptime(text, form)
+        return found if found.tzinfo is None else found.astimezone(dt.UTC).replace(tzinfo=None)
+    except OverflowError:  # 0001-01-01T00:00+02:00, as .NET writes for nothing, is in no year in UTC
+        return None
     except ValueError:
         return next((time for loose in LOOSE_ISO if (time := time_of(text, loose))), None) if form == ISO else None
-    return found if found.tzinfo is None else found.astimezone(dt.UTC).replace(tzinfo=None)
+
+
+def _has_zone(text: str) -> bool:
+    try:
+        return dt.datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:  # one without all zeros, which has none
+        return False
 
 
 def times_of(texts: pa.Array, forms: Sequence[str]) -> tuple[pa.Array, int | None]:

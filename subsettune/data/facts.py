@@ -16,6 +16,7 @@ from subsettune.data.scan import TIMES_S, Labels, about_numbers, look_at_numbers
 from subsettune.data.unlike import unlike
 from subsettune.task import Data
 
+MOST_GAPS = 20  # between the least and the largest label: more are no sign of a class that is missing
 MOST_TOLD = 5  # columns that a warning names
 BLOCK_BYTES = 2**24  # looked at in one go
 UNLIKE = "If both files are meant to be alike, write them in one unit and with the same words."
@@ -36,7 +37,8 @@ def completed(raw: Raw, inputs: Array, targets: Array, data: Data) -> SourceFact
     is_sure = raw.taken == "numbers" and _least(inputs, raw.scaling) < 0  # no ids are below 0
     told = replace(told, taken="" if is_sure else raw.taken)
     columns = [_with_range(_with_width(column, raw, targets), inputs, targets, raw.scaling) for column in told.columns]
-    warnings = [*told.warnings, *_about_unlike(columns, raw, inputs, targets)]
+    warnings = [*told.warnings, *_about_numbers_of_classes(columns, raw, targets)]
+    warnings += _about_unlike(columns, raw, inputs, targets)
     if not raw.columns and inputs.ndim == 2 and inputs.dtype == np.float32:
         warnings += _about_unnamed(_input_of(columns), inputs, raw, data)
     found = {} if raw.tokens else alone(inputs, targets, raw.num_train)
@@ -61,6 +63,26 @@ def _attached(columns: list[ColumnFacts], name: str, sentence: str) -> list[str]
         return [sentence]
     columns[place] = replace(columns[place], warnings=(*columns[place].warnings, sentence))
     return []
+
+
+def _about_numbers_of_classes(columns: list[ColumnFacts], raw: Raw, targets: Array) -> list[str]:
+    """A sentence about classes that go by numbers which are not 0, 1, ..., but for -1 and 1; as of `_attached`."""
+    is_open = targets.dtype.kind == "i" and raw.labels.dtype.kind in "fiu" and not raw.classes
+    if not is_open or np.array_equal(targets, raw.labels):
+        return []
+    found = np.unique(raw.labels.astype(np.int64)).tolist()
+    if found == [-1, 1]:
+        return []
+    listed = f"{', '.join(map(str, found[:-1]))} and {found[-1]}"
+    gaps = sorted(set(range(found[0], found[-1])) - set(found)) if found[-1] - found[0] <= MOST_GAPS else []
+    missing = f" No example has the label {' or '.join(map(str, gaps))}: add some, if there is such a class." * bool(
+        gaps
+    )
+    return _attached(
+        columns,
+        next(column.name for column in columns if column.role == "label"),
+        f"labels are taken for classes that are called {listed}.{missing} If they are a quantity, choose metric mse.",
+    )
 
 
 def _about_unlike(columns: list[ColumnFacts], raw: Raw, inputs: Array, targets: Array) -> list[str]:

@@ -24,8 +24,14 @@ from subsettune.data.scratch import allocate
 from subsettune.errors import DataError
 from subsettune.task import Data
 
-INPUT_NAMES = ("x", "features", "inputs", "images", "x_train", "train_x")
-LABEL_NAMES = ("label", "y", "labels", "targets", "y_train", "train_y")
+INPUT_NAMES = (
+    *("x", "features", "inputs", "images", "x_train", "train_x"),
+    *("X", "X_train", "train_X", "data", "image", "train_images"),
+)
+LABEL_NAMES = (
+    *("label", "y", "labels", "targets", "y_train", "train_y"),
+    *("Y", "target", "Y_train", "train_Y", "train_labels"),
+)
 COPY_ROWS = 4096
 
 
@@ -261,8 +267,9 @@ def _name(names: tuple[str, ...], wanted: tuple[str, ...], what: str, path: Path
     for name in wanted:
         if name in names:
             return name
+    listed = " or ".join(filter(None, (", ".join(wanted[:-1]), wanted[-1])))
     raise DataError(
-        f"{path} must hold {what} as {' or '.join(wanted)}, got {', '.join(names) or 'nothing'}. "
+        f"{path} must hold {what} as {listed}, got {', '.join(names) or 'nothing'}. "
         f"Set data.{'label' if what == 'labels' else 'features'} to the array's name."
     )
 

@@ -38,6 +38,7 @@ from subsettune.data.parquet_files import (
 from subsettune.data.parquet_labels import label_kind, labels_of
 from subsettune.data.raw import Array, Raw
 from subsettune.data.scan import (
+    CENTURIES,
     Labels,
     pandas_index,
     why_not_read,
@@ -45,7 +46,7 @@ from subsettune.data.scan import (
 from subsettune.data.scratch import allocate
 from subsettune.data.shards import Parts
 from subsettune.data.split_columns import marks_of
-from subsettune.data.survey import all_categories, check_roles, may_be_ids, surveyed, widths_of
+from subsettune.data.survey import all_categories, check_roles, has_short_years, may_be_ids, surveyed, widths_of
 from subsettune.data.table_columns import (
     NUMBER_ROWS,
     Column,
@@ -361,7 +362,8 @@ def _in_order(schema: pa.Schema, told: list[ColumnFacts], data: Data, reads: str
         if name in known:
             yield known[name]
         elif name == reads:
-            yield replace(facts, role="split", width=1)
+            short = has_short_years(schema.field(name), data)
+            yield replace(facts, role="split", width=1, warnings=(f"column {name!r} {CENTURIES}",) if short else ())
         elif name in (data.label, data.embeddings):
             yield replace(facts, role="label" if name == data.label else "embeddings", width=1)
         elif name in data.exclude:

@@ -140,12 +140,25 @@ def _classes(folder: Path, root: Path) -> dict[str, list[Path]]:
     loose = [file.name for file in sorted(folder.iterdir()) if _is_picture(file)]
     if loose:
         raise DataError(f"pictures must lie in the folder of their class, got {loose[0]} in {folder}. Move it.")
+    _refuse_broken(folder, root)
     found = {each.name: picture_files(each) for each in _folders(folder)}
     empty = [name for name, files in found.items() if not files]
     if empty:
         where = (folder / empty[0]).relative_to(root.parent)
         raise DataError(f"folder {where} must hold pictures of its class, got none. Add some, or remove the folder.")
     return found
+
+
+def _refuse_broken(folder: Path, root: Path) -> None:
+    """Links that lead nowhere are pictures that somebody believes to be there."""
+    names = [file.relative_to(root) for file in sorted(folder.rglob("*")) if file.is_symlink() and not file.exists()]
+    broken = [str(name) for name in names if name.suffix.lower() in (*SUFFIXES, "") and not _is_hidden(name)]
+    if broken:
+        listed = ", ".join(broken[:MOST_NAMED])
+        more = f" and {len(broken) - MOST_NAMED:,} more" if len(broken) > MOST_NAMED else ""
+        raise DataError(
+            f"links in {root} must lead to pictures, got some that lead nowhere: {listed}{more}. Mend or remove them."
+        )
 
 
 def _folders(path: Path) -> Iterator[Path]:

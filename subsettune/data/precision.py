@@ -24,6 +24,7 @@ NOISE = 2.0**-50  # s as a share of the largest number: such a column varies in 
 COARSE = 2.0**-18  # range as a share of the largest number: float32 tells at most 64 values apart there
 FAR = 2.0**10  # largest target by s: beyond, predictions in float32 are rounded by more than `ROUNDING`
 SQUARES = 2.0**500  # of s: squared errors beyond it, or below its inverse, leave float64
+EXACT = 2.0**53  # whole numbers up to it are float64
 EXACT_TYPES = ("bool", "int8", "uint8", "int16", "uint16", "float16")  # float32 holds each of their values
 BLOCK_BYTES = 2**21  # of float64 looked at in one go: fits the cache of a core
 
@@ -94,7 +95,7 @@ class Spreads:
         with np.errstate(over="ignore", invalid="ignore"):
             difference = np.where(finite, less(values, self.origin), 0.0)
             wide = np.where(finite, values, np.zeros((), values.dtype)).astype(np.float64)
-            rounding = np.where(finite, np.abs(wide - wide.astype(np.float32)), 0.0)
+            rounding = np.where(finite, np.abs(wide - wide.astype(np.float32) + _beyond_float64(values, wide)), 0.0)
             most = np.abs(difference).max(axis=0)
             fresh = ~self.is_set & (most > 0)
             self.scale[fresh], self.is_set[fresh] = np.frexp(most[fresh])[1], True
@@ -154,6 +155,15 @@ def less(values: Array, origin: Sequence[Number]) -> Array:
     beyond = np.array([float(number) - int(number) for number in origin])  # of a column that is not whole in all files
     exact: Array = (wide.view(np.int64) - bits).astype(np.float64) - beyond
     return np.asarray(np.where(np.abs(near) < 2.0**62, exact, near))
+
+
+def _beyond_float64(values: Array, wide: Array) -> Array | float:
+    """What float64 has rounded away of whole numbers (b, c), which it gives as `wide`: 0 up to 2 ** 53."""
+    if values.dtype.kind not in "iu" or values.dtype.itemsize < 8 or np.abs(wide).max() <= EXACT:
+        return 0.0
+    high = np.floor(wide / 2.0**32)  # in halves: 2 ** 63 and 2 ** 64, to which some are rounded, fit no type
+    whole = (high.astype(np.int64).view(np.uint64) << np.uint64(32)) + (wide - high * 2.0**32).astype(np.uint64)
+    return np.asarray((values.astype(np.uint64, copy=False) - whole).view(np.int64).astype(np.float64))
 
 
 def kept(inputs: Array, blocks: Blocks, num_train: int, names: Sequence[str] = ()) -> Scaling:

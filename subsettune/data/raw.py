@@ -36,7 +36,8 @@ class Marks:
 
 Categories = tuple[str | None, ...]  # names of the codes 0, 1, ..., None for what is missing
 CHECK_BYTES = 2**24  # of inputs looked at in one go
-MANY = 20  # classes: numbers with gaps up to more than that may be a quantity
+MANY = 20  # classes: numbers with gaps that are more, or go up to more, may be a quantity
+EACH = 5  # examples of a class that a number with gaps beside it names: of quantities some values are rarer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,9 +210,26 @@ def _classes(raw: Raw) -> tuple[Array, tuple[str, ...]]:
         raise DataError(f"labels of a classification must be whole numbers, got {bad}. For numbers choose metric mse.")
     _refuse_range(labels)
     numbers = labels.astype(np.int64)
+    found, counts = np.unique(numbers, return_counts=True)
+    if not raw.classes and _are_names(found, counts):
+        return np.searchsorted(found, numbers).astype(np.int64), tuple(map(str, found.tolist()))
     if numbers.min() < 0:
         return _signed(numbers, raw.classes)
     return numbers, _populated(numbers, raw.classes)
+
+
+def _are_names(found: Array, counts: Array) -> bool:
+    """Whether whole numbers that are not 0, 1, ..., C - 1 name classes: few, each of several examples.
+
+    One number below 0 among others names none: it usually marks rows without a label.
+
+    Args:
+        found: (C,) the numbers that there are, sorted.
+        counts: (C,) examples of each.
+    """
+    if found[0] == 0 and found[-1] == len(found) - 1:
+        return False  # they are the classes themselves
+    return 2 <= len(found) <= MANY and counts.min() >= EACH and (found < 0).sum() != 1
 
 
 def _refuse_range(labels: Array) -> None:

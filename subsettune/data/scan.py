@@ -26,15 +26,18 @@ PANDAS = re.compile(r"__index_level_\d+__")  # of an index without a name
 UNNAMED = re.compile(r"Unnamed: \d+")  # of one that went through a .csv file
 ID_NAME = re.compile(r"(?i:(?:.*[_\W])?(?:id|uid|uuid|guid))|.*[a-z]I[dD]")
 DATE_TEXT = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}([ T].*)?")
+CLOCK = re.compile(r"([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d)?")
 ROWS_EACH = 2  # of a class on average: with one, all columns of numbers that differ stand one for one for it
 BLOCK_ROWS = 2**16  # that are compared with the labels in one go
 FEW_ROWS = 20  # with fewer, numbers that all differ mean nothing
 FEW_VALUES = 3  # with fewer, numbers in the range of times or dates do not either
+COUNTED = 0.9  # of the steps from row to row; of measured numbers half go up
 CHANCE = 3.0  # pairs of equal numbers to be expected of measurements; where fewer are, that all differ means nothing
 WIDE = 2.0**31  # range of numbers that nobody measures: hashes and ids drawn at random
 # Seconds from 2000 to 2050 since 1970; larger powers are milliseconds, microseconds and nanoseconds.
 TIMES_S = (946_684_800, 2_524_608_000)
 TIME_UNITS = {1: "seconds", 10**3: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}
+CENTURIES = "has years of two digits: 69 to 99 are read as 1969 to 1999, the others as 2000 to 2068."
 DAYS = (19_000_101, 21_001_231)  # 2024-05-31 written as 20240531
 
 
@@ -51,12 +54,14 @@ class Look:
         is_whole: whether all are whole numbers.
         is_sorted: whether no number is less than the one before it in its file.
         is_unique: whether every row of a file has a number of its own.
+        is_counted: whether nearly all whole numbers are larger than the one before, as of tables one below the other.
         is_copy: whether it is a second copy of the label.
         is_text: whether it holds categories.
         texts: the categories.
         has_days: whether all whole numbers read as 20240531 does.
         was_category: whether pandas wrote whole numbers that it held as categories.
         is_date: whether it holds dates or times, as seconds.
+        has_short_years: whether the years of its dates have two digits in the file.
     """
 
     name: str
@@ -67,12 +72,14 @@ class Look:
     is_whole: bool = False
     is_sorted: bool = False
     is_unique: bool = False
+    is_counted: bool = False
     is_copy: bool = False
     is_text: bool = False
     texts: tuple[str, ...] = ()
     has_days: bool = False
     was_category: bool = False
     is_date: bool = False
+    has_short_years: bool = False
 
 
 def pandas_index(schema: pa.Schema) -> frozenset[str]:
@@ -162,9 +169,15 @@ def look_at_numbers(name: str, files: Sequence[Array], labels: Labels) -> Look:
         is_whole=is_whole,
         is_sorted=all(bool((each[1:] >= each[:-1]).all()) for each in files),
         is_unique=distinct == len(values) or all(_distinct(np.sort(each)) == len(each) for each in files),
+        is_counted=is_whole and bool(UNNAMED.fullmatch(name)) and _is_counted(files),
         is_copy=not num_missing and labels.are(values, distinct),
         has_days=is_whole and distinct >= FEW_VALUES and _are_days(ordered),
     )
+
+
+def _is_counted(files: Sequence[Array]) -> bool:
+    steps = np.concatenate([each[1:] > each[:-1] for each in files])
+    return bool(steps.sum() > COUNTED * len(steps))
 
 
 def _distinct(ordered: Array) -> int:
@@ -189,7 +202,7 @@ def look_at_texts(vocabulary: Vocabulary, labels: Labels, read: Callable[[], pa.
 
 def _are_days(ordered: Array) -> bool:
     """Whether sorted whole numbers read as 20240531 does."""
-    if not (DAYS[0] <= ordered[0] and ordered[-1] <= DAYS[1]):
+    if not (DAYS[0] <= float(ordered[0]) and float(ordered[-1]) <= DAYS[1]):  # which float16 does not hold
         return False
     numbers = ordered.astype(np.int64)
     months, days = numbers // 100 % 100, numbers % 100
@@ -216,7 +229,8 @@ def facts_of(look: Look, width: int, data: Data, index: frozenset[str]) -> Colum
         data: of the task.
         index: names of the columns that hold the index of pandas.
     """
-    is_index = look.name in index or bool(UNNAMED.fullmatch(look.name) and look.is_whole and look.is_unique)
+    is_number_of_row = look.is_whole and (look.is_unique or look.is_counted)
+    is_index = look.name in index or bool(UNNAMED.fullmatch(look.name) and is_number_of_row)
     why = why_not_read(is_index, look.is_copy)
     told = ColumnFacts(
         name=look.name,
@@ -250,6 +264,12 @@ def _about_texts(look: Look, data: Data) -> str:
         form = format_of(look.texts)
         remedy = f"Set data.date_formats: {{{look.name}: '{form}'}}." if form else "Convert it to numbers."
         return f"holds dates as texts, and each is read as a category of its own. {remedy}"
+    if len(look.texts) >= FEW_VALUES and all(map(CLOCK.fullmatch, look.texts)):
+        form = "%H:%M:%S" if look.texts[0].count(":") > 1 else "%H:%M"
+        return (
+            "holds times of day as texts, and each is read as a category of its own. Set data.date_formats: "
+            f"{{{look.name}: '{form}'}}."
+        )
     if len(look.texts) >= FEW_VALUES and all(map(_is_number, look.texts)):
         return (
             "holds numbers written as texts, and each is read as a category of its own. Convert it to numbers, or name "
@@ -268,7 +288,11 @@ def about_numbers(look: Look, data: Data) -> str:
         return ""
     if look.is_date:
         more = "data.dates: cyclic adds hour, weekday and month."
-        return "" if "dates" in data.given else f"holds dates or times, and is read as seconds. {more}"
+        said = "" if "dates" in data.given else f"holds dates or times, and is read as seconds. {more}"
+        years = CENTURIES if look.has_short_years else ""
+        return f"{years} It {said}" if years and said else years or said
+    if UNNAMED.fullmatch(look.name) and look.is_whole and look.distinct >= FEW_ROWS:
+        return "has no name in its file, as the index that pandas writes has none, and is read as a number."
     time = _time_unit(look.least, look.most)
     if time and look.distinct >= FEW_VALUES:
         return f"looks like a time in {time} since 1970. Convert it to what matters: hour, weekday, age."

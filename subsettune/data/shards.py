@@ -16,6 +16,7 @@ SHARD = re.compile(
 NAMED = re.compile(r"(train|validation|valid|val|dev|test)(?:[-_.].*)?")
 MOST_NAMED = 5  # in a message
 VALIDATION = ("val", "dev")  # how names of validation sets begin
+HELD_OUT = ("eval", "holdout", "heldout")  # how names begin of what some call a test set, and others validation
 KINDS = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz")  # of files that a folder may hold
 
 
@@ -51,6 +52,12 @@ class Parts:
                     f"{several} not read beside {_names(read) or 'the training set'}. If they are parts of one set, "
                     f"number all as shards ({part}-0, {part}-1); {advice[part]}."
                 )
+        held = [path for path in self.left_alone if path.name.startswith(HELD_OUT)]
+        if held:
+            found.append(
+                f"file {held[0].name} is not read: it is not known whether it is a validation or a test set. Rename it "
+                "to validation or test, or move it elsewhere."
+            )
         return tuple(found)
 
 
@@ -83,6 +90,7 @@ def parts(folder: Path, suffixes: Sequence[str], *, has_validation: bool = False
         _check_shards(folder, part, {path: files[path] for path in meant})
         others += sorted(files.keys() - set(found[part]))
     _refuse_other_kind(folder, found, suffixes)
+    others += sorted(path for suffix in suffixes for begin in HELD_OUT for path in folder.glob(f"{begin}*{suffix}"))
     if not has_validation:
         others += sorted(path for suffix in suffixes for part in VALIDATION for path in folder.glob(f"{part}*{suffix}"))
     validation = found.get("validation", ())

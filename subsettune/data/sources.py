@@ -27,6 +27,7 @@ from subsettune.data.parquet import read_csv, read_parquet
 from subsettune.data.pictures import picture_files, read_pictures
 from subsettune.data.places import DataPaths
 from subsettune.data.raw import Raw
+from subsettune.data.shards import HELD_OUT, VALIDATION
 from subsettune.data.tsv import read_tsv
 from subsettune.data.user import UserData
 from subsettune.digests import FileDigests
@@ -74,7 +75,7 @@ ABSENT = (
 )  # RuntimeErrors of torchvision
 SILENCE_S = 30.0
 CLOCKS_DIFFER_NS = 2 * 10**9  # between this machine and a file server, and the coarsest times of files
-READING = 6  # raise it when the same files come to give other arrays: caches made before are then passed over
+READING = 7  # raise it when the same files come to give other arrays: caches made before are then passed over
 GIVEN_FORMS: Mapping[str, Format] = {in_memory.TABLE: "parquet", in_memory.ARRAYS: "npz"}
 _AT_IMPORT: dict[str, set[str]] = {}  # files that were opened while a module of the user's was imported
 
@@ -338,7 +339,8 @@ def _own_files(path: Path, form: Format) -> list[Path]:
         return [path]
     if form == "pictures":
         return picture_files(path)
-    return sorted(file for part in ("train*", "test*", "val*", "dev*") for file in path.glob(part) if file.is_file())
+    begins = ("train", "test", *VALIDATION, *HELD_OUT)
+    return sorted(file for begin in begins for file in path.glob(f"{begin}*") if file.is_file())
 
 
 def _digests(places: DataPaths, name: str, files: Iterable[Path]) -> list[list[str]]:

@@ -42,18 +42,30 @@ def marks_of(files: list[File], name: str) -> Marks:
     )
     missing = np.asarray(column.is_null(nan_is_null=pa.types.is_floating(field.type)).to_numpy())
     if missing.any():
-        where = row_place(files, int(np.argmax(missing)))
-        raise DataError(f"column {name!r} must have a value in each row to split by it, got none in {where}. Fill it.")
+        raise _nothing(name, row_place(files, int(np.argmax(missing))))
     if is_text(field.type):
-        encoded = column.cast(pa.large_string()).combine_chunks().dictionary_encode()
-        names = tuple(map(str, encoded.dictionary.to_pylist()))
-        return Marks(values=np.asarray(encoded.indices.to_numpy(), dtype=np.int64), names=names)
+        return _marks_of_texts(column, name, files)
     if not is_number(field.type) and not is_date(field):
         raise DataError(
             f"column {name!r} must hold texts, numbers or dates to split by it, got {field.type}. Name another."
         )
     is_whole = pa.types.is_integer(field.type) or pa.types.is_boolean(field.type)
     return Marks(values=np.asarray(column.to_numpy(), dtype=np.int64 if is_whole else np.float64))
+
+
+def _marks_of_texts(column: pa.ChunkedArray, name: str, files: list[File]) -> Marks:
+    """Places of texts in the order in which they come first; what nobody sees (a space behind) makes no group."""
+    encoded = column.cast(pa.large_string()).combine_chunks().dictionary_encode()
+    called = [plain_name(str(text)) for text in encoded.dictionary.to_pylist()]
+    places = {text: place for place, text in enumerate(dict.fromkeys(called))}
+    values = np.array([places[text] for text in called], dtype=np.int64)[encoded.indices.to_numpy()]
+    if "" in places:
+        raise _nothing(name, row_place(files, int(np.argmax(values == places[""]))))
+    return Marks(values=values, names=tuple(places))
+
+
+def _nothing(name: str, where: str) -> DataError:
+    return DataError(f"column {name!r} must have a value in each row to split by it, got none in {where}. Fill it.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from subsettune.data.arrow_types import is_date, kind_of
+from subsettune.data.arrow_types import SHORT_YEARS, is_date, kind_of
 from subsettune.data.categories import Vocabulary, can_be_marked, is_text
 from subsettune.data.columns import ColumnFacts
 from subsettune.data.dates import cycles_of
@@ -70,7 +70,12 @@ def surveyed(
     for name in names:
         categories = vocabularies[name].names() if name in vocabularies else ()
         field = files[0].schema.field(name)
-        look = replace(looks.get(name, Look(name=name)), was_category=name in marked, is_date=is_date(field))
+        look = replace(
+            looks.get(name, Look(name=name)),
+            was_category=name in marked,
+            is_date=is_date(field),
+            has_short_years=has_short_years(field, data),
+        )
         made = _columns_of(name, field, widths.get(name), categories, look, data)
         width = len(categories) or sum(len(column.names) for column in made)
         told.append(replace(facts_of(look, width, data, index), kind=kind_of(field)))
@@ -79,6 +84,11 @@ def surveyed(
     if not columns:
         raise DataError(f"{files[0].path} has no feature: column {names[0]!r} is not read, as {told[0].why}")
     return tuple(columns), told
+
+
+def has_short_years(field: pa.Field, data: Data) -> bool:
+    """Whether the years of a column of dates have two digits in its file."""
+    return SHORT_YEARS in (field.metadata or {}) or "%y" in str(data.date_formats.get(field.name, ""))
 
 
 def _columns_of(

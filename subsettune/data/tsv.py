@@ -102,10 +102,19 @@ def _damaged(file: Path, error: Exception) -> DataError:
     return DataError(f"{file} is empty, damaged or no file of tab-separated values: {reason}. Write it again.")
 
 
+def names_of(file: Path) -> list[str]:
+    """Names of the columns of a .tsv file.
+
+    Raises:
+        DataError: it is empty or damaged.
+    """
+    with _open(file, []) as reader:
+        return list(reader.schema.names)
+
+
 def _checked_header(file: Path, data: Data, *, may_lack_labels: bool) -> list[str]:
     """The names of the columns; text and label must be among them once each."""
-    with _open(file, []) as reader:
-        names: list[str] = reader.schema.names
+    names = names_of(file)
     if may_lack_labels and data.label not in names:
         refuse_unlabelled(file, None, data.label)
     for key, name in (("text", str(data.text)), ("label", data.label)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,6 +33,16 @@ def _is_encoding(name: str) -> bool:
     except LookupError:
         return False
     return True
+
+
+def _is_format(form: str) -> bool:
+    if form == "ISO":
+        return True
+    try:
+        dt.datetime.strptime("", form)
+    except ValueError as error:  # of a format that is known too: no text is empty
+        return "%" in form and "directive" not in str(error) and "stray" not in str(error)
+    return False
 
 
 def _is_source(name: str) -> bool:
@@ -77,7 +88,8 @@ class Data:
             polars, Arrow), a pair (X, y) of arrays, a Dataset, or a function itself.
         label: column of the label (Parquet, .csv) or name of the array (.npz). Classes go by their names: where files
             list them in another order, by those of each file; without the space around them. In .tsv files labels are
-            numbers where all are decimal ones without leading zeros, else names. The classes -1 and 1 are two.
+            numbers where all are decimal ones without leading zeros, else names. The classes -1 and 1 are two;
+            other numbers that do not start at 0 are classes of these names, where they are few.
         features: columns or arrays that make up the input; default: `image` or `text` if there is one, else all other
             columns, but for the index that pandas writes and for an exact second copy of the label: these are not read,
             and `plan` says so. Columns of numbers are standardised, those of texts are categories and become one-hot,
@@ -181,7 +193,7 @@ class Data:
     def _check_new(self) -> None:
         """Formats must be texts, and a size two numbers."""
         for name, form in self.date_formats.items():
-            if not isinstance(form, str) or ("%" not in form and form != "ISO"):
+            if not isinstance(form, str) or not _is_format(form):
                 message = config.must(name, "a format of dates, as '%d.%m.%Y', or ISO", form, "See Python's strptime.")
                 raise ConfigError((Mistake(("date_formats", name), message),))
         size = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize

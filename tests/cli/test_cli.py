@@ -452,7 +452,7 @@ def _table(**columns: Any) -> pa.Table:
 
 
 DATA: list[tuple[str, pa.Table, str]] = [
-    ("gap", _table(label=np.arange(60) % 2 * 2), "labels must use every class from 0 to 2, got none of 1. "),
+    ("gap", _table(label=np.append(np.arange(57) % 2, [3] * 3)), "labels must use every class from 0 to 3, got none"),
     ("one", _table(label=np.zeros(60, int)), "labels must have at least 2 classes, got only 0. "),
     ("few", _table(label=np.arange(60) == 0), "class '1' must have at least 3 examples, one for each part"),
     ("nan", _table(b=np.where(np.arange(60) == 7, np.nan, 0.0)), "features must be finite"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +76,7 @@ def test_classes_with_a_label_that_is_called_so_and_missing_numbers(init: Init) 
     assert (task.data.label, task.data.impute, task.metric, task.model.name) == ("target", "median", "accuracy", "mlp")
     updates = task.recipe.epochs * N * 0.6 / task.recipe.batch_size
     assert 800 < updates < 1200
+    assert told_updates("mine.yaml") == pytest.approx(updates, rel=0.01)
 
 
 def test_a_draft_runs_as_it_is(init: Init, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,6 +130,82 @@ def test_numbers_that_are_a_quantity(init: Init) -> None:
     assert "50 numbers are taken for a quantity; for classes write accuracy" in Path("q.yaml").read_text()
 
 
+COUNTED = {
+    "ages": (lambda i: i % 40, "40 numbers are taken for a quantity; for classes write accuracy"),
+    "rare": (
+        lambda i: 9 if i == 7 else i % 5,
+        "the labels are 6 different whole numbers, and are taken for a quantity",
+    ),
+    "old": (lambda i: i // 2, "the labels are 200 different whole numbers, and are taken for a quantity"),
+}
+
+
+@pytest.mark.parametrize("case", COUNTED)
+def test_whole_numbers_that_make_no_classes_are_a_quantity(init: Init, case: str) -> None:
+    count, why = COUNTED[case]
+    Path("q.csv").write_text(csv_text("a,label", lambda i: f"{X[i, 0]},{count(i)}", N))
+    assert drafted(init, "q.csv", output="q.yaml").task.metric == "mse"
+    assert why in Path("q.yaml").read_text()
+
+
+def test_classes_that_are_called_by_numbers(init: Init) -> None:
+    Path("q.csv").write_text(csv_text("a,label", lambda i: f"{X[i, 0]},{3 + i % 3}", N))
+    assert drafted(init, "q.csv", output="q.yaml").task.metric == "accuracy"
+    assert "the numbers 3, 4, 5 are taken for classes; for a quantity write mse" in Path("q.yaml").read_text()
+
+
+METRICS = {"accuracy": 0.05, "log_loss": 0.02, "mse": 0.03, "mae": 0.02, "rmse": 0.02, "r2": 0.05}
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_metric_that_is_given(init: Init, metric: str) -> None:
+    """Of a quantity the tolerance is in the units of the metric: the labels have a variance of 2 / 3."""
+    Path("q.csv").write_text(csv_text("a,label", lambda i: f"{X[i, 0]},{i % 3}", N))
+    task = drafted(init, "q.csv", "--metric", metric, output="q.yaml").task
+    assert (task.metric, task.tolerance) == (metric, METRICS[metric])
+
+
+def test_keys_that_are_given(init: Init) -> None:
+    """What a refusal names, and what it says of this command, lead to a draft; keys may be whole or with dots."""
+    text = csv_text("a;when;note;label", lambda i: f"{X[i, 0]};{1 + i % 12}/{1 + i % 12}/2024;ü{i};{i % 2}", N)
+    Path("d.csv").write_bytes(text.encode("latin-1"))
+    given = []
+    for option, hint in (
+        ("data.csv={encoding: latin-1}", "Here: --set 'data.csv={encoding: latin-1}'."),
+        ("data.date_formats={when: '%d/%m/%Y'}", """Here: --set "data.date_formats={when: '%d/%m/%Y'}"."""),
+        ("data.exclude=note", "Here: --set 'data.exclude=[NAME]'."),
+    ):
+        code, _, err = init("d.csv", *given)
+        assert (code, err.rstrip().endswith(hint)) == (2, True), err
+        given += ["--set", option]
+    data = drafted(init, "d.csv", *given, output="d.yaml").task.data
+    assert (data.csv.encoding, data.date_formats, data.exclude) == ("latin-1", {"when": "%d/%m/%Y"}, ("note",))
+    given[1], given[3] = "data.csv.encoding=latin-1", "data.date_formats.when=%d/%m/%Y"
+    assert drafted(init, "d.csv", *given, "--output", "e.yaml", output="e.yaml").task.data == data
+
+
+def test_the_text_of_a_tsv_file_is_the_column_beside_the_label(init: Init) -> None:
+    Path("t.tsv").write_text(csv_text("label\tsentence", lambda i: f"{i % 2}\tgood film {i % 9}", N))
+    data = drafted(init, "t.tsv", output="t.yaml").task.data
+    assert (data.label, data.text) == ("label", "sentence")
+
+
+def told_updates(file: str) -> int:
+    found = re.search(r"about ([\d,]+) updates", Path(file).read_text())
+    assert found is not None
+    return int(found[1].replace(",", ""))
+
+
+def test_a_small_table(init: Init) -> None:
+    """The smallest subset of the space has an example of each class, and two numbers are classes in few rows too."""
+    Path("t.csv").write_text(csv_text("a,label", lambda i: f"{X[i, 0]},{i % 2}", 12))
+    study = drafted(init, "t.csv", output="t.yaml")
+    recipe = study.task.recipe
+    assert study.task.metric == "accuracy"
+    assert "  subset_share: {log: [0.25, 0.9]}" in Path("t.yaml").read_text()
+    assert told_updates("t.yaml") == round(recipe.epochs * 8 / recipe.batch_size)
+
+
 def test_pictures_of_several_sizes(init: Init) -> None:
     for name, level in (("cat", 60), ("dog", 180)):
         for i in range(20):
@@ -170,6 +248,17 @@ REFUSED = {
         ("houses.csv", "--label", "price", "--output", "houses.csv"),
         "--output must be a file that is not there yet, got 'houses.csv'. Give --output another name, or remove the",
     ),
+    "signs": (
+        ("signs.csv",),
+        "labels must say which class -1 is, got it in row 0 among classes from 0: it usually marks rows without a "
+        "label. Drop these rows, or number the classes 0, 1, 2, ... If they are a quantity, give --metric mse.",
+    ),
+    "no_key": (
+        ("houses.csv", "--set", "data.cvs.encoding=latin-1"),
+        "--set must be KEY=VALUE with a key of data, got 'data.cvs.encoding=latin-1'. Write it as --set data.csv.enc",
+    ),
+    "no_value": (("houses.csv", "--set", "data.exclude"), "--set must be KEY=VALUE with a key of data, got "),
+    "two_values": (("houses.csv", "--set", "data.csv=5", "--set", "data.csv.decimal=."), "--set must be KEY=VALUE"),
     "no_folder": (
         ("houses.csv", "--label", "price", "--output", "no/where.yaml"),
         "no/where.yaml cannot be written: No such file or directory. Give --output another place.",
@@ -180,6 +269,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusals(init: Init, case: str) -> None:
     Path("houses.csv").write_text(HOUSES)
+    Path("signs.csv").write_text(csv_text("a,label", lambda i: f"{X[i, 0]},{i % 3 - 1}", N))
     arguments, message = REFUSED[case]
     code, out, err = init(*arguments)
     assert (code, out) == (2, "")

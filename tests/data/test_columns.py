@@ -86,6 +86,11 @@ IGNORED: dict[str, tuple[pa.Table, str, str]] = {
         INDEX,
     ),
     "index_of_a_csv_file": (table(**{"Unnamed: 0": RNG.permutation(N)}), "Unnamed: 0", INDEX),
+    "index_of_tables_one_below_the_other": (
+        table(**{"Unnamed: 0": np.arange(N) % (N // 3)}),
+        "Unnamed: 0",
+        INDEX,
+    ),
     "label_again": (table(target=SORTED), "target", COPY),
     "label_as_other_numbers": (table(target=np.array([7, 1, 4])[SORTED]), "target", COPY),
     "label_as_floats": (table(target=SORTED / 2), "target", COPY),
@@ -161,6 +166,21 @@ def test_an_index_that_is_the_label_is_the_label(tmp_path: Path) -> None:
 def test_an_unnamed_column_of_measurements_stays(tmp_path: Path) -> None:
     data = load_table(tmp_path, table(**{"Unnamed: 2": RNG.normal(size=N)}))
     assert about(data, "Unnamed: 2").role == "feature"
+
+
+def test_an_unnamed_column_of_whole_numbers_that_do_not_count_is_told(tmp_path: Path) -> None:
+    """The index of a sample with repetitions, perhaps."""
+    data = load_table(tmp_path, table(**{"Unnamed: 0": RNG.integers(0, N, N)}))
+    assert about(data, "Unnamed: 0").role == "feature"
+    assert told(data).sentences == (
+        "column 'Unnamed: 0' has no name in its file, as the index that pandas writes has none, and is read as a "
+        'number. If it is no feature, leave it out: data.exclude: ["Unnamed: 0"].',
+    )
+
+
+def test_whole_numbers_of_float16_are_looked_at(tmp_path: Path) -> None:
+    made = table(few=(np.arange(N) % 60).astype(np.float16) * 700)
+    assert about(load_table(tmp_path, made), "few").most == float(np.float16(59 * 700))
 
 
 def test_a_range_index_is_no_column(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from tables import ROWS, column, csv_text, load_csv, load_source, pets
 
 from subsettune.data import csv_files
-from subsettune.errors import DataError
+from subsettune.errors import ConfigError, DataError
 
 PETS = pets()
 
@@ -224,6 +224,33 @@ BAD: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
         "column 'x' must say what stands before decimals, got '1.100' in row 0 of d.csv, where it may stand between "
         'thousands. Set data.csv: {decimal: "."} or {decimal: ","}, and write no thousands.',
     ),
+    "pairs": (
+        csv_text("genres,label", lambda i: f'"{i % 7},{i % 3}",{i % 2}'),
+        {},
+        "column 'genres' must say what its commas are, got '0,0' in row 0 of d.csv, where it may stand before "
+        'decimals, or between two numbers. If before decimals, set data.csv: {decimal: ","}. If they are names, put '
+        "the column into data.categorical; if it is no feature, into data.exclude.",
+    ),
+    "pairs_as_labels": (
+        csv_text("x,label", lambda i: f'{i},"1,{i % 2}"'),
+        {},
+        "column 'label' must say what its commas are, got '1,0' in row 0 of d.csv, where it may stand before "
+        'decimals, or between two numbers. If before decimals, set data.csv: {decimal: ","}.',
+    ),
+    "thousands_with_a_slip": (
+        csv_text("x,label", lambda i: f'"{"1,05" if i == 9 else f"1,{100 + i}"}",{i % 2}'),
+        {},
+        "column 'x' must say what its commas are, got '1,100' in row 0 of d.csv, where it may stand before decimals, "
+        'or between two numbers. If before decimals, set data.csv: {decimal: ","}. If they are names, put the '
+        "column into data.categorical; if it is no feature, into data.exclude.",
+    ),
+    "two_marks": (
+        csv_text("x;genres;label", lambda i: f"{i}.5;{i % 7},{i % 3};{i % 2}"),
+        {},
+        "column 'genres' must hold numbers with one decimal mark in all columns, as '0.5' of 'x' is, got '0,0' in row "
+        "0 of d.csv. Write all alike. If they are names, put the column into data.categorical; if it is no feature, "
+        "into data.exclude.",
+    ),
     "both": (
         csv_text("x;label", lambda i: f"1.234,5{i};{i % 2}"),
         {},
@@ -267,6 +294,32 @@ BAD: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
         "column 'when' must say whether its dates have the day or the month first, got '1/1/2024' in row 0 of d.csv. "
         "Set data.date_formats: {when: '%d/%m/%Y'}, or '%m/%d/%Y'.",
     ),
+    "centuries": (
+        csv_text("born,label", lambda i: f"01.01.{(50 + i) % 100:02d},{i % 2}"),
+        {},
+        "column 'born' must tell centuries where years of two digits go beyond today, got '01.01.68' in row 18 of "
+        "d.csv, which may be 1968 or 2068. Write years with four digits; if 2068 is meant, set data.date_formats: "
+        "{born: '%d.%m.%y'}.",
+    ),
+    "zones": (
+        csv_text("at,label", lambda i: f"2024-01-{i % 28 + 1:02d}T00:00:00{'Z' * (i > 6)},{i % 2}"),
+        {},
+        "column 'at' must hold times with a zone in all rows or in none, got '2024-01-08T00:00:00Z' and "
+        "'2024-01-01T00:00:00'. Write all alike; if those without are in UTC, set data.date_formats: {at: 'ISO'}.",
+    ),
+    "before_all_years": (
+        csv_text("at,label", lambda i: f"{2024 if i else 1:04d}-01-01T00:00:00+02:00,{i % 2}"),
+        {"date_formats": {"at": "ISO"}},
+        "column 'at' must hold dates as 'ISO', got '0001-01-01T00:00:00+02:00' in row 0 of d.csv. Write all as "
+        "2024-05-31 or 2024-05-31 14:30, or say how they are written: data.date_formats: {at: '%d.%m.%Y'}. Else if "
+        "they are names, put the column into data.categorical; if it is no feature, into data.exclude.",
+    ),
+    "no_break_space": (
+        csv_text("x,label", lambda i: f"5\u202f{100 + i},{i % 2}"),
+        {},
+        "column 'x' must hold plain numbers, got '5\\u202f100' in row 0 of d.csv. Write them without signs of "
+        "thousands, money and shares.",
+    ),
     "other_format": (
         csv_text("when,label", lambda i: f"{i % 12 + 1}~{i % 11 + 1}~2024,{i % 2}"),
         {"date_formats": {"when": "%d-%m-%Y"}},
@@ -296,6 +349,32 @@ def test_bad_files(tmp_path: Path, case: str) -> None:
     assert refusal(tmp_path, text, **given) == message
 
 
+STRAYS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "a_text": (lambda i: '"3,5"' if i == 9 else "hello", {}),
+    "a_category": (lambda i: f'"3,{i % 2}"', {"categorical": ("note",)}),
+    "left_out": (lambda i: f'"3,0{i % 9}"', {"exclude": ("note",)}),
+    "not_named": (lambda i: f'"3,0{i % 9}"', {"features": ("x",)}),
+    "a_pair": (lambda i: f'"3,{i % 9}"' if i % 2 else "4", {}),
+}
+
+
+@pytest.mark.parametrize("case", STRAYS)
+def test_commas_of_other_columns_make_no_decimals(tmp_path: Path, case: str) -> None:
+    """Thousands stay open, and numbers with three decimals are numbers, whatever commas stand in a column of texts."""
+    note, given = STRAYS[case]
+    thousands = csv_text("x,note,label", lambda i: f'"{1 + i % 9},{100 + i}",{note(i)},{i % 2}')
+    assert "column 'x' must say what stands before decimals, got '1,100'" in refusal(tmp_path, thousands, **given)
+    points = csv_text("x;note;label", lambda i: f"1.{100 + i};{note(i)};{i % 2}")
+    if case != "a_pair":
+        assert column(load_csv(tmp_path, points, **given), "x").most == 1.159
+
+
+def test_decimal_commas_between_commas_are_sure_where_a_zero_follows(tmp_path: Path) -> None:
+    text = csv_text("x,y,label", lambda i: f'"{i % 9},{i % 20:02d}","1,{100 + i}",{i % 2}')
+    data = load_csv(tmp_path, text)
+    assert data.train.inputs[:2].tolist() == pytest.approx(np.array([[0.0, 1.1], [1.01, 1.101]]))
+
+
 def test_what_the_task_says_decides(tmp_path: Path) -> None:
     swedish = PETS.replace("red", "röd").encode("latin-1")
     assert load_csv(tmp_path, swedish, csv={"encoding": "latin-1"}).input_shape == (5,)
@@ -306,6 +385,42 @@ def test_what_the_task_says_decides(tmp_path: Path) -> None:
     formats = {"when": "%d~%m~%Y"}
     dated = csv_text("when,label", lambda i: f"{i % 12 + 1}~{i % 11 + 1}~2024,{i % 2}")
     assert column(load_csv(tmp_path, dated, date_formats=formats), "when").kind == "timestamp[us]"
+
+
+def test_years_of_two_digits_and_times_without_a_zone_are_told(tmp_path: Path) -> None:
+    """A century is told; what goes beyond today, and times without a zone beside others, need a format."""
+    years = csv_text("born,x,label", lambda i: f"{1 + i % 28:02d}.01.{(70 + i % 50) % 100:02d},{i % 7},{i % 2}")
+    first = "column 'born' has years of two digits: 69 to 99 are read as 1969 to 1999, the others as 2000 to 2068. "
+    for split in ({}, {"time": "born"}):
+        (told,) = load_csv(tmp_path, years, split=split).facts.sentences
+        assert told.startswith(first.rstrip())
+    later = years.replace(".70,", ".50,")
+    born = load_csv(tmp_path, later, date_formats={"born": "%d.%m.%y"})
+    assert column(born, "born").most > 2.5e9
+    assert born.facts.sentences[0].startswith(first)
+    zones = csv_text("at,label", lambda i: f"2024-01-{i % 28 + 1:02d}T00:00:00{'Z' * (i > 6)},{i % 2}")
+    assert column(load_csv(tmp_path, zones, date_formats={"at": "ISO"}), "at").least == 1704067200.0
+
+
+def test_a_date_that_pandas_lacks_is_missing(tmp_path: Path) -> None:
+    text = csv_text("at,label", lambda i: f"{'NaT' if i == 9 else f'2024-01-{i % 28 + 1:02d}'},{i % 2}")
+    assert column(load_csv(tmp_path, text, impute="median"), "at").missing == 1
+
+
+@pytest.mark.parametrize("form", ["%Q", "%d.%", "day"])
+def test_a_format_must_be_one(tmp_path: Path, form: str) -> None:
+    with pytest.raises(ConfigError, match=r"must be a format of dates, as '%d\.%m\.%Y', or ISO, got "):
+        load_csv(tmp_path, PETS, date_formats={"a": form})
+
+
+def test_times_of_day_are_told(tmp_path: Path) -> None:
+    text = csv_text("at,label", lambda i: f"{i % 9}:{i % 6}5,{i % 2}")
+    (told,) = load_csv(tmp_path, text).facts.sentences
+    assert told.startswith(
+        "column 'at' holds times of day as texts, and each is read as a category of its own. Set data.date_formats: "
+        "{at: '%H:%M'}."
+    )
+    assert column(load_csv(tmp_path, text, date_formats={"at": "%H:%M"}), "at").kind == "timestamp[us]"
 
 
 def test_a_stray_row_is_told_with_its_file_and_row(tmp_path: Path) -> None:

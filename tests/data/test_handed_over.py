@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -127,6 +128,42 @@ def test_arrays(tmp_path: Path) -> None:
         task_of((frame(), Y))
     with pytest.raises(DataError, match=r"split by 'a' means nothing to arrays, which have no such column\."):
         load_source((X, Y), tmp_path / "cache", split={"by": "a"})
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "objects": ((np.array([[1, "a"]] * N, dtype=object), Y), "X must hold numbers, got object. Convert it: times to "),
+    "times": ((np.arange(N).astype("datetime64[D]"), Y), "X must hold numbers, got datetime64[D]. Convert it: times "),
+    "complex": ((X * 1j, Y), "X must hold numbers, got complex128. Convert it: times to numbers, "),
+    "complex_tensor": ((torch.ones(N, 2, dtype=torch.complex64), Y), "X must hold numbers, got torch.complex64."),
+    "labels": ((X, np.array([1, None] * (N // 2))), "y must hold numbers or texts, got object. Convert it: "),
+    "masked": (
+        (np.ma.masked_greater(X, 2.0), Y),
+        "source must have a value in each place, got an array with ",
+    ),
+    "masked_labels": ((X, np.ma.masked_equal(Y, 1)), "source must have a value in each place, got an array with "),
+    "intervals": (
+        pd.DataFrame({"a": pd.cut(X[:, 0], 3), "label": Y}),
+        "column 'a' must hold numbers, texts or dates, got categories of extension<pandas.interval",
+    ),
+    "tuples": (
+        pd.DataFrame({"a": pd.Categorical([(1, 2), (3, 4)] * (N // 2)), "label": Y}),
+        "column 'a' must hold numbers, texts or dates, got categories of list<item: int64>, as pandas.cut makes them. "
+        "Convert it: frame['a'].astype(str), or cut it into numbers (labels=False).",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_no_file_could_hold_is_told(case: str) -> None:
+    source, message = WRONG[case]
+    with pytest.raises(ConfigError) as caught:
+        task_of(source)
+    assert message in str(caught.value)
+
+
+def test_a_mask_that_hides_nothing_is_none(tmp_path: Path) -> None:
+    plain = load_source((X, Y), tmp_path / "cache")
+    assert load_source((np.ma.masked_array(X), Y), tmp_path / "cache").fingerprint == plain.fingerprint
 
 
 class Noisy(Dataset):  # type: ignore[type-arg]

@@ -308,7 +308,7 @@ def test_labels_of_parquet_that_are_refused(tmp_path: Path, case: str) -> None:
 
 
 def save(path: Path, y: np.ndarray, y_test: np.ndarray | None = None) -> Path:
-    x = RNG.normal(size=(30, 2)).astype(np.float32)
+    x = RNG.normal(size=(len(y), 2)).astype(np.float32)
     more = {} if y_test is None else {"x_test": x, "y_test": y_test}
     np.savez(path / "data.npz", x=x, y=y, **more)
     return path / "data.npz"
@@ -323,6 +323,34 @@ def test_bytes_of_npz_are_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [np.int64, np.float64])
 def test_minus_one_and_one_are_two_classes(tmp_path: Path, dtype: type) -> None:
     assert names_of(load_data(save(tmp_path, np.array([-1, 1] * 15, dtype)))) == ["-1", "1"] * 15
+
+
+CALLED: dict[str, tuple[list[Any], str]] = {
+    "from_one": ([1, 2], "1 and 2."),
+    "quality": ([3.0, 4.0, 5.0], "3, 4 and 5."),
+    "gap": ([0, 1, 3], "0, 1 and 3. No example has the label 2: add some, if there is such a class."),
+    "opinions": ([-2, -1, 0, 1, 2], "-2, -1, 0, 1 and 2."),
+    "codes": ([10**6, 10**15], "1000000 and 1000000000000000."),
+}
+
+
+@pytest.mark.parametrize("case", CALLED)
+def test_classes_are_called_by_numbers_that_do_not_start_at_zero(tmp_path: Path, case: str) -> None:
+    """Few numbers of several examples each are classes, which the plan says; the model answers with them."""
+    numbers, told = CALLED[case]
+    data = load_data(save(tmp_path, np.array(numbers * 30)))
+    assert names_of(data) == [str(int(number)) for number in numbers * 30]
+    assert data.facts is not None
+    assert data.facts.sentences == (
+        f"labels are taken for classes that are called {told} If they are a quantity, choose metric mse.",
+    )
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [-1, 1], ["1", "2"], [True, False]])
+def test_nothing_is_said_of_classes_that_have_names_or_start_at_zero(tmp_path: Path, labels: list[Any]) -> None:
+    data = load_data(folder(tmp_path, train=table(np.resize(labels, 60).tolist())))
+    assert data.facts is not None
+    assert data.facts.sentences == ()
 
 
 def test_labels_of_npz_that_are_refused(tmp_path: Path) -> None:

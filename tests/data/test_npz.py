@@ -97,14 +97,15 @@ BAD_ARRAYS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no_inputs": (
         {"z": X, "y": Y},
         {},
-        "{path} must hold inputs as x or features or inputs or images or x_train or train_x, got z, y. "
+        "{path} must hold inputs as x, features, inputs, images, x_train, train_x, X, X_train, train_X, data, image or "
+        "train_images, got z, y. "
         "Set data.features to the array's name.",
     ),
     "no_labels": (
         {"x": X},
         {},
-        "{path} must hold labels as label or y or labels or targets or y_train or train_y, got x. "
-        "Set data.label to the array's name.",
+        "{path} must hold labels as label, y, labels, targets, y_train, train_y, Y, target, Y_train, train_Y or "
+        "train_labels, got x. Set data.label to the array's name.",
     ),
     "label_of_that_name": (  # y is there, but another was asked for
         {"x": X, "y": Y},
@@ -194,17 +195,21 @@ def _labels(*values: Any) -> np.ndarray:
 
 
 BAD_LABELS: dict[str, tuple[np.ndarray, str, str]] = {
-    "gap": (_labels(0, 1, 3), "accuracy", "labels must use every class from 0 to 3, got none of 2. Renumber them."),
-    "from_one": (
-        _labels(1, 2, 3),
+    "gap": (
+        np.append(_labels(0, 1)[:-4], [3] * 4),
         "accuracy",
-        "labels must use every class from 0 to 3, got none of 0. Renumber them.",
+        "labels must use every class from 0 to 3, got none of 2. Renumber them.",
     ),
     "far": (
-        _labels(0, 1, 10**15),
+        np.append(_labels(0, 1)[:-4], [10**15] * 4),
         "accuracy",
         "labels must use every class from 0 to 1000000000000000, got none of 2. Renumber them, or choose metric mse "
         "for a quantity.",
+    ),
+    "counts": (
+        np.arange(N) % 21 + 1,
+        "accuracy",
+        "labels must use every class from 0 to 21, got none of 0. Renumber them, or choose metric mse for a quantity.",
     ),
     "one_class": (
         _labels(0),
@@ -396,13 +401,14 @@ def test_a_test_set_by_another_name_is_not_read_and_told(tmp_path: Path) -> None
     )
 
 
-@pytest.mark.parametrize(("training", "test"), [("x_train", "x_test"), ("train_x", "test_x")])
+@pytest.mark.parametrize(("training", "test"), [("x_train", "x_test"), ("train_x", "test_x"), ("X", "X_test")])
 @pytest.mark.parametrize("is_named", [False, True])
 def test_a_training_array_has_a_test_array(tmp_path: Path, training: str, test: str, is_named: bool) -> None:
     """As Keras publishes MNIST. Where the names were given, the test part was drawn from the training set."""
-    labels = training.replace("x", "y"), test.replace("x", "y")
+    labels = training.replace("x", "y").replace("X", "y"), test.replace("x", "y").replace("X", "y")
     given = {"features": [training], "label": labels[0], "embeddings": "train_v"} if is_named else {}
     arrays = {training: X, labels[0]: Y, test: X + 1, labels[1]: Y[::-1], "train_v": X, "test_v": X + 2}
+    arrays |= {"train_v_test": X + 2} if training == "X" else {}
     data = load_arrays(tmp_path, data=given, **arrays)
     np.testing.assert_array_equal(data.test.inputs[data.test.rows].numpy(), X + 1)
     np.testing.assert_array_equal(data.test.targets.numpy(), Y[::-1])
@@ -411,6 +417,16 @@ def test_a_training_array_has_a_test_array(tmp_path: Path, training: str, test: 
     if is_named:
         assert data.test.embeddings is not None
         np.testing.assert_array_equal(data.test.embeddings.numpy(), X + 2)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "labels"), [("X", "y"), ("data", "target"), ("image", "label"), ("train_images", "train_labels")]
+)
+def test_arrays_are_known_by_the_names_that_others_give_them(tmp_path: Path, inputs: str, labels: str) -> None:
+    np.savez(tmp_path / "data.npz", **{inputs: X, labels: Y})
+    data = load_path(tmp_path / "data.npz")
+    assert data.facts is not None
+    assert data.facts.files == (inputs, labels)
 
 
 def test_of_two_arrays_that_may_be_meant_the_other_is_told(tmp_path: Path) -> None:

@@ -49,6 +49,18 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
     assert [(column.name, column.role) for column in data.facts.columns] == [("picture", "image"), ("folder", "label")]
 
 
+def test_links_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
+    root = photos(tmp_path / "photos")
+    (root / "dog/12.png").symlink_to(root / "dog/03.png")
+    assert len(load_source(root, tmp_path / "cache").train.all_targets) == 25
+    (root / "cat/07.png").unlink()
+    (root / "cat/07.png").symlink_to(tmp_path / "gone.png")
+    (root / "bird").symlink_to(tmp_path / "gone")
+    assert refusal(root, tmp_path / "cache") == (
+        f"links in {root} must lead to pictures, got some that lead nowhere: bird, cat/07.png. Mend or remove them."
+    )
+
+
 def test_another_picture_is_other_data(tmp_path: Path) -> None:
     root = photos(tmp_path / "photos")
     first = load_source(root, tmp_path / "cache")

@@ -68,6 +68,16 @@ FEATURES: dict[str, np.ndarray] = {
     "denormal_float32": (Z * 1e-43).astype(np.float32),
     "long_double": Z.astype(np.longdouble) + 2**40,
     "big_endian": (Z + 2**60).astype(">i8"),
+    **{
+        f"few_beyond_float64_{offset}": (np.arange(N, dtype=np.uint64)[:, None] % 9 + offset).astype(dtype)
+        for offset, dtype in (
+            (np.uint64(2**60), np.int64),
+            (np.uint64(2**62), np.int64),
+            (np.uint64(2**63 - 20), np.int64),
+            (np.uint64(2**63), np.uint64),
+            (np.uint64(2**64 - 20), np.uint64),
+        )
+    },
     "one_of_two": np.stack([Z[:, 0] + 2.0**50, Z[:, 1] * 1.0], axis=1),
 }
 
@@ -102,6 +112,13 @@ def test_what_float32_holds_is_stored_as_it_is(tmp_path: Path, dtype: Any) -> No
 def test_ordinary_numbers_on_a_small_offset_are_stored_as_they_are(tmp_path: Path) -> None:
     """Kelvin: float32 rounds by 2e-6 of the spread."""
     x = 293.15 + RNG.normal(size=(N, 3)) * 5
+    np.testing.assert_array_equal(load_npz(tmp_path, x).train.inputs.numpy(), x.astype(np.float32))
+
+
+@pytest.mark.parametrize("offset", [0, 2**60, -(2**62)])
+def test_large_whole_numbers_that_float32_holds_are_stored_as_they_are(tmp_path: Path, offset: int) -> None:
+    """What is rounded is what counts: 2 ** 60 and multiples of 2 ** 40 beside it are rounded by nothing."""
+    x = (np.arange(N) % 9)[:, None] * 2**40 + offset
     np.testing.assert_array_equal(load_npz(tmp_path, x).train.inputs.numpy(), x.astype(np.float32))
 
 

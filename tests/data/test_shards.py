@@ -51,6 +51,15 @@ def test_which_files_are_read(tmp_path: Path, train: list[str], test: list[str],
     assert bool(parts(folder, (".parquet",)).warnings) == any(name.startswith("t") for name in left)
 
 
+def test_a_held_out_set_of_another_name_is_told(tmp_path: Path) -> None:
+    found = parts(touched(tmp_path, "train.csv", "eval.csv", "evaluate.py"), (".csv",), has_validation=True)
+    assert names_of(found) == (["train.csv"], [], ["eval.csv"])
+    assert found.warnings == (
+        "file eval.csv is not read: it is not known whether it is a validation or a test set. Rename it to validation "
+        "or test, or move it elsewhere.",
+    )
+
+
 def test_tsv_files_gzipped_or_not(tmp_path: Path) -> None:
     folder = touched(tmp_path, "train-1.tsv", "train-0.tsv.gz", "test.tsv.gz", "train_small.tsv.gz", "dev.tsv")
     found = names_of(parts(folder, (".tsv", ".tsv.gz")))

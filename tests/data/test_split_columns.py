@@ -60,6 +60,19 @@ def test_a_group_stands_in_one_part(tmp_path: Path) -> None:
     assert rows(other)[2].tolist() != parts[2].tolist()
 
 
+def test_a_space_makes_no_group(tmp_path: Path) -> None:
+    """A patient who is written "P1" and "P1 " is one, in Parquet as in .csv; one of spaces is none."""
+    ends = np.array(["", " ", "\u200b"])[np.arange(N) % 3]
+    made = table(patient=[f"p{g}{end}" for g, end in zip(GROUP, ends, strict=True)])
+    parts = rows(loaded(tmp_path, made, split={"by": "patient"}))
+    assert sum(len(set(GROUP[part])) for part in parts) == len(set(GROUP))
+    plain = rows(loaded(tmp_path, split={"by": "patient"}))
+    assert [part.tolist() for part in parts] == [part.tolist() for part in plain]
+    blank = table(patient=["p" if i != 7 else " " for i in range(N)])
+    with pytest.raises(DataError, match=r"must have a value in each row to split by it, got none in row 7 of "):
+        loaded(tmp_path, blank, split={"by": "patient"})
+
+
 def test_whole_numbers_are_groups_and_may_be_features(tmp_path: Path) -> None:
     made = table(site=GROUP + 2**53)  # which float64 would mix up
     data = loaded(tmp_path, made, split={"by": "site"}, features=("x", "site"))
