@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from subsettune import config
+from subsettune import config, in_memory
 from subsettune.config import Rule, must
 from subsettune.errors import ConfigError, Mistake
 from subsettune.registry import KINDS, METRICS, Metric, metrics_of
@@ -53,6 +53,8 @@ def metric_parts(raw: Mapping[str, Any]) -> dict[str, Any]:
     except ConfigError as error:
         mistakes += [Mistake(("metric", *m.path), m.message) for m in error.mistakes]
     name = raw.get("name")
+    if callable(name):
+        name = in_memory.code_name(name, "metric")
     if name is not None and not isinstance(name, str):
         mistakes.append(Mistake(("metric", "name"), must("name", "a text", name)))
     if mistakes:

@@ -155,3 +155,25 @@ def test_options_of_a_model_may_be_given_either_way() -> None:
     assert config.build(Model, {"name": "mlp", "options": {"hidden": [3]}}) == Model(
         name="mlp", options={"hidden": [3]}
     )
+
+
+def own_loss(outputs: object, targets: object) -> object:
+    """Handed over in Python."""
+    raise NotImplementedError
+
+
+def test_functions_are_handed_over_in_python() -> None:
+    name = f"{__name__}:own_loss"
+    raw = {"data": {"source": "digits"}, "model": {"name": "mlp"}, "tolerance": 0.01}
+    raw["recipe"] = {"lr": 0.1, "batch_size": 8, "epochs": 1}
+    given = Task.from_mapping({**raw, "loss": own_loss, "metric": {"name": own_loss, "higher_is_better": False}})
+    written = Task.from_mapping({**raw, "loss": name, "metric": {"name": name, "higher_is_better": False}})
+    assert (
+        given == written == Task(**{**raw, "loss": own_loss, "metric": {"name": own_loss, "higher_is_better": False}})
+    )
+    with pytest.raises(ConfigError, match=r"^metric: metric must be a name, or {name: FUNCTION, higher_is_better:"):
+        Task.from_mapping({**raw, "metric": own_loss})
+    with pytest.raises(ConfigError, match="loss must be importable by its name, got "):
+        Task.from_mapping({**raw, "loss": lambda outputs, targets: None})
+    trains = Task.from_mapping({"train": own_loss, "examples": 8, "recipe": raw["recipe"], "tolerance": 0.01})
+    assert trains.train == name

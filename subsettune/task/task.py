@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from subsettune import config, in_memory
-from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, FrozenDict, Rule, setting
+from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, FrozenDict, Rule, must, setting
 from subsettune.errors import ConfigError, Mistake
 from subsettune.goal import (
     KIND_RULE,
@@ -37,6 +38,18 @@ _TRAIN = Rule(
     "package.module:function, or a command line such as python train.py",
     lambda name: _FUNCTION.fullmatch(name) is not None or len(name.split()) > 1,
 )
+
+
+_CODE = ("loss", "train")  # keys that take a function
+
+
+def _named_code(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Functions that were handed over in Python, by the names that they can be imported by."""
+    if callable(raw.get("metric")):
+        rule = "a name, or {name: FUNCTION, higher_is_better: True or False} of one of your own"
+        raise ConfigError((Mistake(("metric",), must("metric", rule, raw["metric"])),))
+    found = {key: raw[key] for key in _CODE if callable(raw.get(key))}
+    return {key: named(key, partial(in_memory.code_name, what=key), code) for key, code in found.items()}
 
 
 def _code_name(code: Any) -> Any:
@@ -152,6 +165,7 @@ class Task:
     @classmethod
     def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
         """Take a metric of the user's own apart, and leave out what a training function of theirs has itself."""
+        raw = {**raw, **_named_code(raw)}
         if isinstance(raw.get("metric"), Mapping):
             raw = {**raw, **metric_parts(raw["metric"])}
         if raw.get("train") is None:
@@ -178,6 +192,8 @@ class Task:
         return config.build(cls, raw, source=source)
 
     def __post_init__(self) -> None:
+        for name, value in _named_code({key: getattr(self, key) for key in ("metric", *_CODE)}).items():
+            object.__setattr__(self, name, value)
         given: object = self.metric
         if isinstance(given, Mapping):
             for name, value in metric_parts(given).items():
