@@ -22,10 +22,10 @@ test-fast: $(STAMP)
 
 # Packages of others that a study or a bundle works with: each has an environment of its own, as they disagree on
 # versions; tests make studies and bundles, so `tune` is in each.
-HOSTS := dashboard mlflow tensorboard wandb accelerate keras lightning ray_train skorch transformers
+HOSTS := dashboard mlflow tensorboard wandb accelerate keras lightning ray-train skorch transformers
 test-hosts: $(STAMP) $(HOSTS:%=.venv-hosts/%/.installed)
 	SUBSETTUNE_HOSTS=1 $(BIN)/python -m pytest tests/hosts/test_torch.py
-	for host in $(HOSTS); do SUBSETTUNE_HOSTS=1 .venv-hosts/$$host/bin/python -m pytest tests/hosts/test_$$host.py || exit 1; done
+	for host in $(HOSTS); do SUBSETTUNE_HOSTS=1 .venv-hosts/$$host/bin/python -m pytest tests/hosts/test_$$(echo $$host | tr - _).py || exit 1; done
 
 .venv-hosts/%/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-hosts/$*
