@@ -35,11 +35,12 @@ PACKAGES: Mapping[str, tuple[str, str]] = {
 
 
 @contextlib.contextmanager
-def needed_for(what: str) -> Iterator[None]:
+def needed_for(what: str, *, extra: str | None = None) -> Iterator[None]:
     """Import packages of an extra inside it: one that is missing is told as what `what` needs.
 
     Args:
         what: subject of the sentence: "data set 'digits'", "subsettune.tune".
+        extra: that brings all of it, where it is another one than the package's own.
 
     Raises:
         MissingPackageError: a package of an extra is not installed. Other failed imports are left as they are.
@@ -50,6 +51,6 @@ def needed_for(what: str) -> Iterator[None]:
         name = (error.name or "").partition(".")[0]
         if name not in PACKAGES:
             raise
-        package, extra = PACKAGES[name]
-        advice = f'Install it: pip install "subsettune[{extra}]"'
+        package, usual = PACKAGES[name]
+        advice = f'Install it: pip install "subsettune[{extra or usual}]"'
         raise MissingPackageError(f"{what} needs {package}, which is not installed. {advice}") from error
