@@ -21,7 +21,7 @@ test-fast: $(STAMP)
 	$(PYTEST) -m "$(FAST)"
 
 # Packages of others that a study works with: each has an environment of its own, as they disagree on versions.
-HOSTS := dashboard mlflow tensorboard wandb lightning transformers
+HOSTS := dashboard mlflow tensorboard wandb lightning transformers flaml autogluon
 test-hosts: $(HOSTS:%=.venv-hosts/%/.installed)
 	for host in $(HOSTS); do SUBSETTUNE_HOSTS=1 .venv-hosts/$$host/bin/python -m pytest tests/hosts/test_$$host.py || exit 1; done
 

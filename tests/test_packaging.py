@@ -26,6 +26,7 @@ from subsettune.errors import MissingPackageError, SubsettuneError
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 BASE = {"numpy", "pyarrow", "torch"}
 HOSTS = ("dashboard", "mlflow", "tensorboard", "wandb")  # which only `make test-hosts` installs
+TABLES = ("flaml", "autogluon")  # likewise; their estimators are scikit-learn's, and need no study
 PROGRAM = "optuna-dashboard"  # is run, and not imported
 FRAMEWORKS = ("lightning", "transformers")  # which functions of users import, and nothing of ours
 EXTRAS = {extra: [Requirement(line) for line in lines] for extra, lines in PROJECT["optional-dependencies"].items()}
@@ -69,8 +70,9 @@ def test_each_larger_extra_holds_the_smaller() -> None:
     inside = {
         name: {extra for r in found if r.name == "subsettune" for extra in r.extras} for name, found in EXTRAS.items()
     }
-    assert inside == {"images": set(), "tune": {"images"}, "test": {"tune"}} | {
-        host: {"tune"} for host in (*HOSTS, *FRAMEWORKS)
+    assert inside == {"images": set(), "sklearn": set(), "tune": {"images"}, "test": {"tune"}} | {
+        **{host: {"tune"} for host in (*HOSTS, *FRAMEWORKS)},
+        **{host: {"sklearn"} for host in TABLES},
     }
 
 
@@ -78,7 +80,7 @@ def test_the_constraints_pin_all_that_the_tests_install() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
     pinned = {canonicalize_name(line.partition("==")[0]) for line in lines}
     assert lines == sorted(lines, key=lambda line: line.partition("==")[0].lower())
-    wanted_by_tests = (found for extra, found in EXTRAS.items() if extra not in (*HOSTS, *FRAMEWORKS))
+    wanted_by_tests = (found for extra, found in EXTRAS.items() if extra not in (*HOSTS, *TABLES, *FRAMEWORKS))
     waiting = [*map(Requirement, PROJECT["dependencies"]), *itertools.chain.from_iterable(wanted_by_tests)]
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:
@@ -152,6 +154,10 @@ LACKING = {
         f"rand_augment of a soup needs torchvision, which is not installed. {IMAGES}"
     ),
     "facts('digits')": f"data set 'digits' needs scikit-learn, which is not installed. {TUNE}",
+    "import subsettune.integrations.sklearn": (
+        "subsettune.integrations.sklearn needs scikit-learn, which is not installed. Install it: "
+        'pip install "subsettune[sklearn]"'
+    ),
     "facts('mnist')": f"data set 'mnist' needs torchvision, which is not installed. {IMAGES}",
 }
 

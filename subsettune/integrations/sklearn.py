@@ -161,7 +161,7 @@ class SubsetClassifier(ClassifierMixin, _SubsetEstimator):  # type: ignore[misc]
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(f"y must have 2 classes at least, got 1 class: {self.classes_[0]!r}. Give rows of others.")
+            raise ValueError(f"y must have 2 classes at least, got 1 class, {self.classes_[0]}. Give rows of others.")
         return self._train(x, codes, tuple(map(str, self.classes_)))
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:  # noqa: N803
