@@ -21,13 +21,19 @@ test-fast: $(STAMP)
 	$(PYTEST) -m "$(FAST)"
 
 # Packages of others that a study works with: each has an environment of its own, as they disagree on versions.
-HOSTS := dashboard mlflow tensorboard wandb lightning transformers flaml autogluon
+HOSTS := dashboard mlflow tensorboard wandb lightning transformers flaml autogluon together
 test-hosts: $(HOSTS:%=.venv-hosts/%/.installed)
 	for host in $(HOSTS); do SUBSETTUNE_HOSTS=1 .venv-hosts/$$host/bin/python -m pytest tests/hosts/test_$$host.py || exit 1; done
 
 .venv-hosts/%/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-hosts/$*
 	.venv-hosts/$*/bin/python -m pip install --quiet --editable ".[$*]" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100"
+	@touch $@
+
+# Everything of tables in one environment, with the Ray that AutoGluon asks for.
+.venv-hosts/together/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-hosts/together
+	.venv-hosts/together/bin/python -m pip install --quiet --editable ".[tune,flaml,autogluon]" "autogluon.tabular[ray]>=1.6" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100"
 	@touch $@
 
 # Lines and branches that no test reaches. Code that runs only in Ray's own processes is not seen.

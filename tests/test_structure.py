@@ -63,6 +63,7 @@ HOMES = {
     "sklearn": ("data/", "integrations/"),
     "pandas": ("found.py",),
 }
+OF_HOSTS = ("integrations/autogluon.py", "integrations/flaml.py")  # whose classes extend those of what is not here
 PRINTERS = ("cli/", "report/", "cluster/", "integrations/sklearn.py")  # as scikit-learn does if asked by `verbose`
 
 
@@ -227,7 +228,9 @@ def test_only_the_command_line_prints() -> None:
 
 def test_every_module_opens_with_a_docstring_and_imports() -> None:
     for path in MODULES:
-        assert importlib.import_module(arrows.module_name(path, PACKAGE)).__doc__, f"{_name(path)} has no docstring"
+        assert ast.get_docstring(ast.parse(path.read_text())), f"{_name(path)} has no docstring"
+        if _name(path) not in OF_HOSTS:
+            importlib.import_module(arrows.module_name(path, PACKAGE))
 
 
 def test_no_test_imports_a_test() -> None:

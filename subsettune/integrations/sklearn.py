@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from subsettune.extras import needed_for
-from subsettune.integrations.training import Request, Trained, train
+from subsettune.integrations.training import Request, Trained, train, usual_recipe
+from subsettune.task import Recipe
 
 with needed_for("subsettune.integrations.sklearn", extra="sklearn"):
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -49,6 +50,7 @@ class _SubsetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         random_state: Any = None,
         time_budget_s: float | None = None,
         device: str = "auto",
+        num_threads: int | None = None,
         verbose: int | bool = 0,
     ) -> None:
         self.policy = policy
@@ -63,18 +65,19 @@ class _SubsetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         self.random_state = random_state
         self.time_budget_s = time_budget_s
         self.device = device
+        self.num_threads = num_threads
         self.verbose = verbose
 
     def _train(self, x: NDArray[Any], labels: NDArray[Any], class_names: tuple[str, ...] = ()) -> Self:
-        given = {key: getattr(self, key) for key in RECIPE_KEYS if getattr(self, key) is not None}
         request = Request(
             policy=self.policy,
             module=self.module,
             module_options=self.module_options,
-            recipe={**(self.recipe or {}), **given},
+            recipe=self._given(),
             seed=_seed(self.random_state),
             time_budget_s=self.time_budget_s,
             device=self.device,
+            num_threads=self.num_threads,
             tell=self._print if self.verbose else None,
         )
         trained = train(request, x, labels, class_names)
@@ -98,6 +101,15 @@ class _SubsetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
                 stacklevel=3,
             )
         return self
+
+    def usual_recipe(self) -> Recipe:
+        """The recipe that `fit` trains by, with all settings; nothing is trained."""
+        return usual_recipe(self.policy, self._given())
+
+    def _given(self) -> dict[str, Any]:
+        """The settings of the recipe that are not left to the bundle."""
+        beside = {key: getattr(self, key) for key in RECIPE_KEYS if getattr(self, key) is not None}
+        return {**(self.recipe or {}), **beside}
 
     def _print(self, line: str) -> None:
         print(f"[{type(self).__name__}] {line}")
@@ -134,6 +146,7 @@ class SubsetClassifier(ClassifierMixin, _SubsetEstimator):  # type: ignore[misc]
         time_budget_s: seconds after which training stops where it is, looked at 1,000 times in a training, and not
             within the choice of a subset. Nothing is made shorter to fit: `complete_` is False, and a warning says so.
         device: `auto`, `cpu`, `cuda` or `cuda:N`; the trained network is kept on the CPU.
+        num_threads: CPU threads of torch; None leaves them as they are. They change the bits of what is trained.
         verbose: whether lines tell how far the training is.
 
     Attributes:

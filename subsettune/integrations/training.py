@@ -63,6 +63,7 @@ class Request:
         seed: of everything random.
         time_budget_s: seconds after which training stops; None for no end but the policy's.
         device: as of `RunOptions`.
+        num_threads: likewise.
         tell: called with a line now and then; None for silence.
     """
 
@@ -73,6 +74,7 @@ class Request:
     seed: int
     time_budget_s: float | None = None
     device: str = "auto"
+    num_threads: int | None = None
     tell: Callable[[str], None] | None = None
 
 
@@ -179,7 +181,7 @@ def train(request: Request, x: NDArray[Any], labels: NDArray[Any], class_names: 
         OPTIMIZERS.load(resolved.recipe.optimizer)
     job = RunJob(task=task, resolved=resolved, seed=request.seed, data=data, device=device)
     watch = _Watch(start, budget, request.tell)
-    result = run_job(job, report=watch, options=watch.options(request.device))
+    result = run_job(job, report=watch, options=watch.options(request))
     if result.cause == "diverged":
         raise ModelDivergedError(f"{result.message.rstrip('.')}. Lower lr, or set grad_clip.")
     result.model.eval()
@@ -208,11 +210,12 @@ class _Watch:
     def __init__(self, start: float, budget: float | None, tell: Callable[[str], None] | None) -> None:
         self._start, self._budget, self._tell, self._told = start, budget, tell, 0
 
-    def options(self, device: str) -> RunOptions:
+    def options(self, request: Request) -> RunOptions:
         """Of a run that is watched."""
         points = LINES if self._budget is None else LOOKS
         return RunOptions(
-            device=device,
+            device=request.device,
+            num_threads=request.num_threads,
             evaluations=1 if self._budget is None and self._tell is None else points,
             measure_metrics=False,
             keep_model=True,
@@ -296,6 +299,13 @@ def _refuse_other_tasks(bundle: Bundle | None, kind: str) -> None:
 
 
 # --- the recipe -------------------------------------------------------------------------------------------------------
+
+
+def usual_recipe(policy: Any, given: Mapping[str, Any]) -> Recipe:
+    """The recipe that a request trains by; arguments as of `Request`, errors as of `train`."""
+    bundle, found = source_of(policy)
+    recipe, kept, _ = _recipe(given, bundle, found)
+    return recipe if kept is None else recipe.override(kept.recipe)
 
 
 def _recipe(
