@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,11 +21,12 @@ from subsettune.errors import DataError
 class Standardizer:
     """Subtracts a mean and divides by a spread, those of the training part, as columns of tables are standardised.
 
-    In float64, so that what varies on a large offset is kept; what comes out is float32.
+    Columns of 0 and 1 alone stay as they are, like the one-hot columns of tables: a rare category would become a number
+    far from the others. In float64, so that what varies on a large offset is kept; what comes out is float32.
 
     Args:
-        mean: (d,) float64.
-        scale: (d,) float64: 1 / standard deviation, and 1 where the training part is constant.
+        mean: (d,) float64; 0 of columns of 0 and 1.
+        scale: (d,) float64: 1 / standard deviation, and 1 where the training part is constant, or 0 and 1.
     """
 
     mean: NDArray[np.float64]
@@ -43,16 +45,25 @@ class Standardizer:
             column = int(np.flatnonzero(~np.isfinite(std))[0])
             raise DataError(f"column {column} must have a spread below 1e150, got a larger one. Choose another unit.")
         constant = std <= np.maximum(np.finfo(np.float64).tiny, NOISE * np.abs(mean))
-        return cls(mean=mean, scale=np.where(constant, 1.0, 1.0 / np.where(constant, 1.0, std)))
+        is_one_hot = np.ones(x.shape[1], bool)
+        for some in _blocks(x):
+            is_one_hot &= ((some == 0) | (some == 1)).all(axis=0)
+        scale = np.where(constant | is_one_hot, 1.0, 1.0 / np.where(constant, 1.0, std))
+        return cls(mean=np.where(is_one_hot, 0.0, mean), scale=scale)
 
     def __call__(self, x: Array) -> Tensor:
         """(n, d) float32 of (n, d) numbers."""
         found = np.empty(x.shape, np.float32)
-        block = max(1, STATISTICS_BYTES // (8 * max(1, x.shape[1])))
         with np.errstate(over="ignore"):  # a row far outside of what was seen in training
-            for start in range(0, len(x), block):
-                found[start : start + block] = (x[start : start + block] - self.mean) * self.scale
+            for some, place in zip(_blocks(x), _blocks(found), strict=True):
+                place[...] = (some - self.mean) * self.scale
         return torch.from_numpy(found)
+
+
+def _blocks(x: Array) -> Iterator[Array]:
+    """Rows of (n, d) numbers in turn, so many that they fit the cache of a core."""
+    step = max(1, STATISTICS_BYTES // (8 * max(1, x.shape[1])))
+    return (x[start : start + step] for start in range(0, len(x), step))
 
 
 def part_of(inputs: Tensor, labels: Tensor) -> Part:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from subsettune.errors import MissingPackageError
 from subsettune.extras import needed_for
 from subsettune.integrations.training import Request, Trained, train, usual_recipe
 from subsettune.task import Recipe
@@ -23,10 +24,13 @@ from subsettune.task import Recipe
 with needed_for("subsettune.integrations.sklearn", extra="sklearn"):
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.utils import check_random_state
+    from sklearn.utils import check_random_state, validation
     from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import check_is_fitted, validate_data
 
+if not hasattr(validation, "validate_data"):
+    raise MissingPackageError(
+        'subsettune.integrations.sklearn needs scikit-learn 1.6 or newer. Install it: pip install "subsettune[sklearn]"'
+    )
 RECIPE_KEYS = ("lr", "epochs", "batch_size", "optimizer", "weight_decay")
 MOST_SEED = 2**31 - 1
 
@@ -115,7 +119,7 @@ class _SubsetEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has
         print(f"[{type(self).__name__}] {line}")
 
     def _outputs(self, x: Any) -> torch.Tensor:
-        check_is_fitted(self, "module_")
+        validation.check_is_fitted(self, "module_")
         return self._trained.outputs(_rows(self, x, reset=False), self.device)
 
 
@@ -214,7 +218,7 @@ class SubsetRegressor(RegressorMixin, _SubsetEstimator):  # type: ignore[misc]
 
 def _rows(estimator: Any, *arrays: Any, reset: bool = True, **checks: Any) -> Any:
     """Rows, and labels where they are given, as scikit-learn has them, of the width that was trained on."""
-    return validate_data(estimator, *arrays, reset=reset, dtype=[np.float64, np.float32], **checks)
+    return validation.validate_data(estimator, *arrays, reset=reset, dtype=[np.float64, np.float32], **checks)
 
 
 def _seed(random_state: Any) -> int:
