@@ -22,7 +22,7 @@ test-fast: $(STAMP)
 
 # Packages of others that a study or a bundle works with: each has an environment of its own, as they disagree on
 # versions; tests make studies and bundles, so `tune` is in each.
-HOSTS := dashboard mlflow tensorboard wandb accelerate keras lightning ray-train skorch transformers
+HOSTS := dashboard mlflow tensorboard wandb accelerate autogluon flaml keras lightning ray-train skorch together transformers
 test-hosts: $(STAMP) $(HOSTS:%=.venv-hosts/%/.installed)
 	SUBSETTUNE_HOSTS=1 $(BIN)/python -m pytest tests/hosts/test_torch.py
 	for host in $(HOSTS); do SUBSETTUNE_HOSTS=1 .venv-hosts/$$host/bin/python -m pytest tests/hosts/test_$$(echo $$host | tr - _).py || exit 1; done
@@ -30,6 +30,12 @@ test-hosts: $(STAMP) $(HOSTS:%=.venv-hosts/%/.installed)
 .venv-hosts/%/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-hosts/$*
 	.venv-hosts/$*/bin/python -m pip install --quiet --editable ".[tune,$*]" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100"
+	@touch $@
+
+# Everything of tables in one environment, with the Ray that AutoGluon asks for.
+.venv-hosts/together/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-hosts/together
+	.venv-hosts/together/bin/python -m pip install --quiet --editable ".[tune,flaml,autogluon]" "autogluon.tabular[ray]>=1.6" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100"
 	@touch $@
 
 # Lines and branches that no test reaches. Code that runs only in Ray's own processes is not seen.

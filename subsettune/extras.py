@@ -13,6 +13,8 @@ from subsettune.errors import MissingPackageError
 
 # What code imports, what pip calls it, and the extra that brings it. A test holds them to pyproject.toml.
 PACKAGES: Mapping[str, tuple[str, str]] = {
+    "autogluon": ("autogluon.tabular", "autogluon"),
+    "flaml": ("flaml", "flaml"),
     "PIL": ("pillow", "images"),
     "torchvision": ("torchvision", "images"),
     "accelerate": ("accelerate", "accelerate"),

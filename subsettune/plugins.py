@@ -47,7 +47,8 @@ def _load_module(name: str, what: str, *, is_installed: bool = False) -> Any:
     _importing.append(name)
     is_new = name not in sys.modules
     try:
-        with contextlib.nullcontext() if is_installed else _working_folder_first():
+        is_ours = name.partition(".")[0] == user_code.OURS
+        with contextlib.nullcontext() if is_installed or is_ours else _working_folder_first():
             module = importlib.import_module(name)
     except ConfigError:
         raise

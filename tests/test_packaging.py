@@ -26,6 +26,7 @@ from subsettune.errors import MissingPackageError, SubsettuneError
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 BASE = {"numpy", "pyarrow", "torch"}
 HOSTS = ("dashboard", "mlflow", "tensorboard", "wandb")  # which only `make test-hosts` installs
+TABLES = ("flaml", "autogluon")  # likewise; their estimators are scikit-learn's, and need no study
 PROGRAM = "optuna-dashboard"  # is run, and not imported
 FOLLOWERS = ("accelerate", "keras", "lightning", "ray-train", "skorch", "transformers")  # likewise, and without studies
 EXTRAS = {extra: [Requirement(line) for line in lines] for extra, lines in PROJECT["optional-dependencies"].items()}
@@ -69,16 +70,16 @@ def test_each_larger_extra_holds_the_smaller() -> None:
     inside = {
         name: {extra for r in found if r.name == "subsettune" for extra in r.extras} for name, found in EXTRAS.items()
     }
-    expected = {"images": set(), "tune": {"images"}, "test": {"tune"}}
+    expected = {"images": set(), "sklearn": set(), "tune": {"images"}, "test": {"tune"}}
     expected |= {host: {"tune"} for host in HOSTS} | {host: set() for host in FOLLOWERS}
-    assert inside == expected
+    assert inside == expected | {host: {"sklearn"} for host in TABLES}
 
 
 def test_the_constraints_pin_all_that_the_tests_install() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
     pinned = {canonicalize_name(line.partition("==")[0]) for line in lines}
     assert lines == sorted(lines, key=lambda line: line.partition("==")[0].lower())
-    wanted_by_tests = (found for extra, found in EXTRAS.items() if extra not in (*HOSTS, *FOLLOWERS))
+    wanted_by_tests = (found for extra, found in EXTRAS.items() if extra not in (*HOSTS, *TABLES, *FOLLOWERS))
     waiting = [*map(Requirement, PROJECT["dependencies"]), *itertools.chain.from_iterable(wanted_by_tests)]
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:
@@ -152,6 +153,10 @@ LACKING = {
         f"rand_augment of a soup needs torchvision, which is not installed. {IMAGES}"
     ),
     "facts('digits')": f"data set 'digits' needs scikit-learn, which is not installed. {TUNE}",
+    "import subsettune.integrations.sklearn": (
+        "subsettune.integrations.sklearn needs scikit-learn, which is not installed. Install it: "
+        'pip install "subsettune[sklearn]"'
+    ),
     "facts('mnist')": f"data set 'mnist' needs torchvision, which is not installed. {IMAGES}",
     **{
         f"import subsettune.integrations.{extra.replace('-', '_')}": (

@@ -63,10 +63,10 @@ HOMES = {
     "rich": ("report/",),
     "plotly": ("report/",),
     "torchvision": ("data/", "models/"),
-    "sklearn": ("data/",),
+    "sklearn": ("data/", "integrations/"),
     "pandas": ("found.py",),
 }
-PRINTERS = ("cli/", "report/", "cluster/")
+PRINTERS = ("cli/", "report/", "cluster/", "integrations/sklearn.py")  # as scikit-learn does if asked by `verbose`
 
 
 def _name(path: Path) -> str:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from subsettune.data.text import PADDING, SPECIAL_WORDS, UNKNOWN
@@ -35,28 +37,11 @@ class Normalizer:
 
     @classmethod
     def fit(cls, inputs: Tensor, rows: Tensor) -> Normalizer:
-        """Mean and spread by channel of images and series, else by number, in float64 over `rows` of `inputs`.
-
-        NumPy sums in one order whatever the number of threads, so that every process gets the same bits.
-        """
-        array, chosen = inputs.numpy(), rows.numpy()
-        places = PLACES.get(array.ndim, ())
-        axes = (0, *places)
-        corner = array[chosen[0]][(slice(None), *[slice(1)] * len(places))]
-        shift = corner[None].astype(np.float64)  # near the data, so that squares lose no digits; of constants exact
-        first, second = np.zeros_like(shift), np.zeros_like(shift)
-        block = max(1, STATISTICS_BYTES // (8 * max(1, array[0].size)))
-        for start in range(0, len(chosen), block):
-            values = array[chosen[start : start + block]] - shift
-            first += values.sum(axis=axes, keepdims=True)
-            values *= values
-            second += values.sum(axis=axes, keepdims=True)
-        count = len(chosen) * array[0].size // shift.size
-        variance = np.maximum(second / count - (first / count) ** 2, 0.0)
-        std = np.sqrt(variance)
+        """Mean and spread by channel of images and series, else by number, in float64 over `rows` of `inputs`."""
+        mean, std = moments(inputs.numpy(), rows.numpy())
         constant = std < np.finfo(np.float32).tiny  # nothing varies, or by less than float32 can tell
         scale = np.where(constant, 1.0, 1.0 / np.where(constant, 1.0, std))
-        return cls(mean=float32(shift + first / count), scale=float32(scale))
+        return cls(mean=float32(mean), scale=float32(scale))
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Normalised float32 inputs; those handed in may be overwritten. A product takes less than a quotient."""
@@ -189,6 +174,34 @@ class TokenIds:
     def to(self, device: torch.device) -> TokenIds:
         """The same on another device."""
         return TokenIds(self.numbers.to(device), self.length, self.size)
+
+
+def moments(array: np.ndarray[Any, Any], chosen: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of inputs, by channel of images and series, else by number.
+
+    NumPy sums in one order whatever the number of threads, so that every process gets the same bits.
+
+    Args:
+        array: (n_all, ...) numbers.
+        chosen: (n,) rows that count, at least one.
+
+    Returns:
+        Both broadcastable over a batch, as `Normalizer.mean` is.
+    """
+    places = PLACES.get(array.ndim, ())
+    axes = (0, *places)
+    corner = array[chosen[0]][(slice(None), *[slice(1)] * len(places))]
+    shift = corner[None].astype(np.float64)  # near the data, so that squares lose no digits; of constants exact
+    first, second = np.zeros_like(shift), np.zeros_like(shift)
+    block = max(1, STATISTICS_BYTES // (8 * max(1, array[0].size)))
+    for start in range(0, len(chosen), block):
+        values = array[chosen[start : start + block]] - shift
+        first += values.sum(axis=axes, keepdims=True)
+        values *= values
+        second += values.sum(axis=axes, keepdims=True)
+    count = len(chosen) * array[0].size // shift.size
+    variance = np.maximum(second / count - (first / count) ** 2, 0.0)
+    return shift + first / count, np.sqrt(variance)
 
 
 def float32(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Tensor:

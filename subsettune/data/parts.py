@@ -218,7 +218,7 @@ def assemble(
         facts=arrays.facts,
         meta=arrays.meta,
     )
-    return _with_target_scale(data) if arrays.meta.kind == "regression" else data
+    return with_target_scale(data) if arrays.meta.kind == "regression" else data
 
 
 def _notes(meta: Meta) -> tuple[str, ...]:
@@ -242,7 +242,7 @@ def _encoder(arrays: Arrays, rows: Tensor, vocabulary: int | None) -> Normalizer
     return Encoder.fit(arrays.inputs, rows, [len(names) for names in arrays.meta.categories])
 
 
-def _with_target_scale(data: TaskData) -> TaskData:
+def with_target_scale(data: TaskData) -> TaskData:
     """Mean and spread of a regression's targets: the loop trains on standardised ones, the metric is in their units."""
     targets = data.train.targets.numpy().astype(np.float64)
     varies = targets.min(axis=0) < targets.max(axis=0)  # exact, where a spread of equal values need not be 0

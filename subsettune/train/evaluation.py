@@ -49,7 +49,9 @@ class Evaluator:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """That the final weights are measured on, validation first."""
+        """That the final weights are measured on, validation first; none where nothing is measured."""
+        if not self.options.measure_metrics:
+            return ()
         return ("validation", *(split for split in self.options.splits if split != "validation"))
 
     def plan(self) -> None:
@@ -78,7 +80,7 @@ class Evaluator:
         self._charge(len(part))
         return value
 
-    def tell(self, metric: float) -> bool:
+    def tell(self, metric: float | None) -> bool:
         """Add a point with a metric of the validation split to the curve; returns whether the caller stops the run."""
         return self._add(self._points_due / self.options.evaluations, metric)
 
@@ -86,7 +88,7 @@ class Evaluator:
         """Add the point of the final weights, which nobody can stop."""
         self._add(1.0, metric)
 
-    def _add(self, share: float, metric: float) -> bool:
+    def _add(self, share: float, metric: float | None) -> bool:
         account, seconds = self.state.account, self.state.seconds
         point = CurvePoint(
             share=share,

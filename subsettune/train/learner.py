@@ -196,6 +196,10 @@ class Learner:
         """Whether every loss since the last `take_loss` was a finite number."""
         return bool(torch.isfinite(self._loss_sum))  # a sum stays infinite or NaN once a loss was
 
+    def has_finite_weights(self) -> bool:
+        """Whether the network holds finite numbers only."""
+        return all(bool(torch.isfinite(p).all()) for p in self.network.parameters())
+
     def take_loss(self) -> float | None:
         """Mean training loss since the last call, None if there was no update or it is not finite; starts it anew."""
         mean = float(self._loss_sum) / self._loss_count if self._loss_count else math.nan

@@ -64,6 +64,7 @@ __all__ = [
     "facts",
     "predict",
     "run",
+    "run_job",
     "run_key",
     "study_code",
     "user_code_of",
@@ -123,9 +124,31 @@ def run(
             check_own_code(task, task.recipe.override(policy.recipe), data)
         resolved = resolve_checked(task, policy, facts_of(task, data))
         OPTIMIZERS.load(resolved.recipe.optimizer)  # like all of the user's modules: imports may draw random numbers
-    with isolated(seed, options.num_threads or torch.get_num_threads()):
-        job = RunJob(task=task, resolved=resolved, seed=seed, data=data, device=device)
-        own = own_components(task, policy).values()
+    job = RunJob(task=task, resolved=resolved, seed=seed, data=data, device=device)
+    return run_job(job, report=report, clock=clock, options=options)
+
+
+def run_job(
+    job: RunJob,
+    *,
+    report: Report | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+    options: RunOptions | None = None,
+) -> RunResult:
+    """As `run`, of a job that was checked, on data in hand: nothing is read, and own code is not tried before.
+
+    Args:
+        job: whose policy `resolve_checked` has resolved, and whose device `find_device` has found.
+        report: as of `run`.
+        clock: likewise.
+        options: how it runs; those that say where data lie mean nothing here.
+
+    Raises:
+        ModelError, SelectionError, CheckpointError, StorageError: as of `run`.
+    """
+    options = options or RunOptions()
+    with isolated(job.seed, options.num_threads or torch.get_num_threads()):
+        own = own_components(job.task, job.policy).values()
         before = own_state.snapshot(own)
         result = _Run(job, options, clock, report).train()
         own_state.tell(before, own_state.snapshot(own))
@@ -231,7 +254,7 @@ class _Run:
         return self.job.recipe.lr * self.schedule(self.state.account.trained / self.train_total)
 
     def _look(self) -> Cause | None:
-        """At its time: measure the validation split and tell the caller. A cause if the run must end."""
+        """At its time: measure the validation split, where anything is, and tell the caller. A cause to end the run."""
         due = self.evaluator.is_due
         if not due and self.state.updates % CHECK_EVERY and not self.learner.searches:
             return None
@@ -243,8 +266,8 @@ class _Run:
         self.watch.lap("train")
         if self.switch.workers is not None:
             self.switch.workers.write_average()
-        metric = self.evaluator.measure("validation")
-        if not math.isfinite(metric):
+        metric = self.evaluator.measure("validation") if self.evaluator.splits else None
+        if metric is not None and not math.isfinite(metric):
             return "diverged"
         stop = self.evaluator.tell(metric)
         self.evaluator.plan()
@@ -256,6 +279,8 @@ class _Run:
         """Measure the final weights on every split asked for that was not measured before an interruption."""
         metrics = self.state.metrics
         self.learner.keep_average()
+        if not self.evaluator.splits and not self.learner.has_finite_weights():
+            return "diverged"
         missing = [split for split in self.evaluator.splits if split not in metrics]
         for split in missing:
             value = self.evaluator.measure(split)

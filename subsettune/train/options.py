@@ -21,6 +21,8 @@ class RunOptions:
 
     Args:
         splits: which splits the final weights are measured on, besides validation.
+        measure_metrics: whether metrics are measured at all; False for data of which no part is held out: `splits` then
+            mean nothing, and the points of the curve have no metric.
         evaluations: points of the learning curve, at equal shares of the policy's compute.
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU if there is one.
         num_threads: CPU threads of torch; null leaves them as they are. A run that goes on from a checkpoint keeps the
@@ -35,11 +37,13 @@ class RunOptions:
         soup_workers: how the workers of a soup are carried out: `together`, as one network whose weights have a further
             dimension; `in_turn`, which measures each worker's time; or `auto`: together on a GPU where that works. A
             run that goes on from a checkpoint keeps what it began with.
+        keep_rankings: whether rankings of selectors that need no network are kept for later runs on the same data.
         places: where this machine keeps data.
         fingerprint: of the data as the caller knows it; data with another one are refused.
     """
 
     splits: tuple[str, ...] = setting(("validation",), rule=_SPLITS)
+    measure_metrics: bool = True
     evaluations: int = setting(10, rule=AT_LEAST_ONE)
     device: str = setting("auto", rule=_DEVICE)
     num_threads: int | None = setting(None, rule=AT_LEAST_ONE)
@@ -49,6 +53,7 @@ class RunOptions:
     keep_model: bool = False
     measure_switches: bool = False
     soup_workers: Literal["auto", "together", "in_turn"] = "auto"
+    keep_rankings: bool = True
     places: DataPaths = setting(DataPaths())
     fingerprint: str | None = None
 

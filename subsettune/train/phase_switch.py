@@ -47,7 +47,8 @@ class PhaseSwitch:
         self.extra_flops = 0
         has_soup = any(phase.is_soup for phase in job.resolved.phases)  # the mode is tried on the network
         self._mode = executors.execution_mode(options.soup_workers, learner) if has_soup else "in_turn"
-        self._provider = SubsetProvider(job, places=options.places, clock=watch.now)
+        places = options.places if options.keep_rankings else None
+        self._provider = SubsetProvider(job, places=places, clock=watch.now)
 
     @property
     def phase(self) -> ResolvedPhase:

@@ -30,7 +30,7 @@ class CurvePoint:
         share: of the policy's own compute spent so far.
         flops: spent so far, selection and training.
         phase: index of the phase that the run was in.
-        metric: on the validation split; null when it is not a finite number.
+        metric: on the validation split; null when it is not a finite number, or nothing is measured.
         loss: mean training loss since the previous point; null when it is not a finite number.
         seconds: spent so far on selection and training, evaluation apart.
         select: of `flops`, those of selection.

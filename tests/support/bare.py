@@ -7,9 +7,9 @@ from importlib import metadata
 from pathlib import Path
 
 
-def bare_packages(folder: Path) -> Path:
-    """A folder of links to torch, numpy, pyarrow and what they require, as if nothing else were installed."""
-    waiting, seen = ["torch", "numpy", "pyarrow"], set[str]()
+def bare_packages(folder: Path, *more: str) -> Path:
+    """A folder of links to torch, numpy, pyarrow, more packages, and what they require, as if that were all."""
+    waiting, seen = ["torch", "numpy", "pyarrow", *more], set[str]()
     folder.mkdir()
     while waiting:
         name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +15,12 @@ from torch import nn
 
 from subsettune import train
 from subsettune.config import FrozenDict
-from subsettune.data import load
+from subsettune.data import DataPaths, load
 from subsettune.errors import ConfigError, ModelError
 from subsettune.models import make
 from subsettune.policy import Phase, Policy, conventional
 from subsettune.task import Task
-from subsettune.train import CurvePoint, RunResult, metrics, schedule
+from subsettune.train import CurvePoint, RunResult, loop, metrics, schedule
 from subsettune.train.orders.uniform import Shuffled
 from subsettune.train.randomness import isolated
 
@@ -562,3 +563,50 @@ def test_a_result_knows_its_data_and_tells_them_nobody(tiny_data: Data) -> None:
     result = run(task, full(1.0))
     assert result.fingerprint == load(task, options().places).fingerprint
     assert "fingerprint" not in result.to_mapping()
+
+
+# --- data in hand -----------------------------------------------------------------------------------------------------
+
+
+def job_of(task: Task, policy: Policy, seed: int = 3) -> train.RunJob:
+    return train.RunJob.of(task, policy, seed, load(task))
+
+
+def test_a_job_is_the_run_of_its_data_and_reads_none(tiny_data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, policy = image_task(tiny_data), two_phases(6.0, 1.0, selector="kcenter")
+    expected, job = run(task, policy), job_of(task, policy)
+    monkeypatch.setattr(loop, "load", None)
+    result = loop.run_job(job, options=options(keep_model=True))
+    assert same(result, expected)
+
+
+def test_nothing_is_measured_where_nothing_is_held_out(tiny_data: Data) -> None:
+    task, policy = image_task(tiny_data), two_phases(1.0, 1.0)
+    told: list[CurvePoint] = []
+    result = run(task, policy, report=lambda point: told.append(point) or False, measure_metrics=False, evaluations=4)
+    assert same_bits(result.model, run(task, policy).model)
+    assert (result.cause, result.metrics, result.ledger.evaluate) == ("finished", {}, 0)
+    assert [(point.share, point.metric) for point in told] == [(0.25, None), (0.5, None), (0.75, None)]
+    assert all(point.loss is not None for point in told)
+    stopped = run(task, policy, report=lambda point: point.share == 0.5, measure_metrics=False, evaluations=4)
+    assert stopped.cause == "stopped"
+    assert 0.45 < stopped.ledger.spent / result.ledger.spent < 0.6
+
+
+def test_weights_that_are_no_numbers_are_seen_without_a_metric(tiny_data: Data) -> None:
+    """The last update alone makes them so: no loss tells it."""
+    task = image_task(tiny_data, lr=1e38, weight_decay=1e3, momentum=None, batch_size=500)
+    result = run(task, full(1.0), measure_metrics=False)
+    assert result.updates == 1
+    assert result.cause == "diverged"
+
+
+def test_rankings_are_kept_only_where_they_are_wanted(
+    tiny_data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, policy = image_task(tiny_data), two_phases(6.0, 1.0, selector="kcenter")
+    places = DataPaths(cache=str(tmp_path))
+    expected = run(task, policy, keep_rankings=False, places=places)
+    assert not (tmp_path / "rankings").exists()
+    assert same_bits(run(task, policy, places=places).model, expected.model)
+    assert (tmp_path / "rankings").exists()

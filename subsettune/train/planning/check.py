@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -64,11 +65,29 @@ def facts_of(task: Task, data: TaskData) -> TaskFacts:
     """As `facts`, for data that are loaded; counted once a process."""
     key = (task.key, data.fingerprint, config.digest(user_code_of(task)))  # a notebook may reload the user's module
     if key not in _FACTS:
-        _FACTS[key] = _count_facts(task, data)
+        _FACTS[key] = count_facts(task, data)
     return _FACTS[key]
 
 
-def _count_facts(task: Task, data: TaskData) -> TaskFacts:
+def recounted(facts: TaskFacts, task: Task, data: TaskData) -> TaskFacts:
+    """The facts of a network, where they do not depend on values, for other examples of the same shape."""
+    return dataclasses.replace(facts, **_of_examples(task, data))
+
+
+def _of_examples(task: Task, data: TaskData) -> dict[str, Any]:
+    """What the number of examples and the classes that they are of tell."""
+    counts = [int(c) for c in data.class_counts] if data.num_classes else []
+    return {
+        "num_examples": len(data.train),
+        "num_classes": data.num_classes,
+        "smallest_class": min(counts, default=0),
+        "class_counts": tuple(counts),
+        "reference_passes": task.recipe.epochs,
+    }
+
+
+def count_facts(task: Task, data: TaskData) -> TaskFacts:
+    """As `facts_of`, counted anew, and not kept."""
     if task.is_own:
         return own_training.facts(task, data)
     if data.tokens == OWN_IDS and task.model.name in models.FOR_TOKENS:
@@ -88,18 +107,13 @@ def _count_facts(task: Task, data: TaskData) -> TaskFacts:
     if cost.varies:
         warnings.warn(cost.varies, CostWarning, stacklevel=2)
     named = {name: visit for name, visit in visits.items() if name in parts.layers}
-    counts = [int(c) for c in data.class_counts] if data.num_classes else []
     return TaskFacts(
-        num_examples=len(data.train),
+        **_of_examples(task, data),
         num_outputs=data.num_outputs,
         num_parameters=models.num_parameters(network),
         forward_flops=cost.forward,
         backward_flops=cost.backward,
-        reference_passes=task.recipe.epochs,
         num_features=math.prod(data.input_shape),
-        num_classes=data.num_classes,
-        smallest_class=min(counts, default=0),
-        class_counts=tuple(counts),
         head_features=parts.head_features,
         layers=FrozenDict(parts.layers),
         num_embedding=data.num_embedding,

@@ -103,7 +103,7 @@ def _train(learner: Learner, facts: TaskFacts, allowance: int, seed: int, forget
         updates += 1
         if updates % CHECK_EVERY == 0 and not learner.is_finite():
             break
-    if not (learner.is_finite() and all(bool(p.isfinite().all()) for p in learner.network.parameters())):
+    if not (learner.is_finite() and learner.has_finite_weights()):
         raise ModelDivergedError(
             f"A proxy left the finite numbers after {updates} updates, at learning rate {recipe.lr:g}. "
             "Lower lr, or use a selector that needs no proxy."
