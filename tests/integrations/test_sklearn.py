@@ -203,7 +203,7 @@ def test_flops_that_are_remembered_are_those_that_are_counted(monkeypatch: pytes
 def test_a_bundle_is_derived_for_the_rows_at_hand(digits: tuple[Any, Any], bundle: str) -> None:
     found = Bundle.load(bundle)
     made = classifier(bundle).fit(*digits)
-    assert made.policy_ == found.transfer(made.facts_)[0]
+    assert made.policy_ == found.derive(made.facts_)[0]
     assert made.policy_.phases[0].pool_size(500) == 58
     assert made.recipe_ == found.recipe
     assert made.limits_[0].startswith("Sizes were derived anew: phase 1 takes 58 of 500 examples, by its share")
