@@ -9,9 +9,10 @@ variance somewhat. A recipe that is drawn twice makes a pair that is tied in bot
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
+import threadpoolctl  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 LEVEL = 0.95
@@ -81,6 +82,12 @@ def tau_b(scores: Floats, target: Floats, weights: Floats) -> Floats:
     return np.asarray(np.divide(agreed, norm, out=np.zeros_like(norm), where=norm > 0))
 
 
+@cache
+def pools() -> threadpoolctl.ThreadpoolController:
+    """The libraries with threads; to look for them takes longer than to limit them."""
+    return threadpoolctl.ThreadpoolController()
+
+
 def mean_tau(rankings: Floats, target: Floats, samples: Resamples, among: Floats | None = None) -> Floats:
     """(B,) mean of tau-b over the rankings of a way.
 
@@ -91,7 +98,8 @@ def mean_tau(rankings: Floats, target: Floats, samples: Resamples, among: Floats
         among: (R,) 1 for recipes that count and 0 for those that do not; default: all do.
     """
     weights = samples.recipe_counts if among is None else samples.recipe_counts * among
-    taus = np.stack([tau_b(scores, target, weights) for scores in rankings], axis=1)
+    with pools().limit(limits=1, user_api="blas"):  # products this small are slower on more threads
+        taus = np.stack([tau_b(scores, target, weights) for scores in rankings], axis=1)
     return np.asarray((taus * samples.seed_shares).sum(1))
 
 
