@@ -6,7 +6,7 @@ search does that trains each recipe once. A ranking is held against the *target*
 over seeds.
 
     python benchmarks/rank.py                                  digits, 100 recipes; nothing to download
-    python benchmarks/rank.py --source mnist --data-root DIR   MNIST, 30 recipes, 6,000 training examples
+    python benchmarks/rank.py --source mnist --data-root DIR   MNIST, 24 recipes, 6,000 training examples
     python benchmarks/rank.py --calibrate 400                  how often a way is called where all are alike
 
 The same command goes on where it was interrupted, and adds what more seeds or recipes ask for.
@@ -16,7 +16,8 @@ sqrt(c) for all of it, or for 80 % of it with all data after that; `all epochs` 
 selection costs is in the policy's cost, and each recipe pays it, though with one seed all have the same subset;
 `stratified` pays nothing. `full training, looked at early` is its learning curve at that cost, as successive halving
 sees it: the rate is still high. Two placebos do nothing: the shorter schedule and the random subset once more, with
-other seeds. Costs are those of the ledger, over the conventional cost of the same recipes; evaluation is in none.
+other seeds. What is spent is the ledger's, over the conventional cost of the same recipes, evaluation apart: policies
+end before they would exceed their cost, a look comes with the first update that reaches it, which is somewhat more.
 
 Ranks. Kendall's tau-b of each ranking with the target, mean over seeds; 0 where all are tied. A run that diverged has
 the accuracy of a guess. The `ceiling` is the tau of one more full training. It is below 1 by noise: of one run, of the
@@ -407,9 +408,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", choices=tuple(BENCHES), default="digits")
     parser.add_argument("--data-root", help="torchvision's root of MNIST")
-    parser.add_argument("--recipes", type=int, help="default: 100 on digits, 30 on MNIST")
-    parser.add_argument("--target-seeds", type=int, help="full trainings of the target; default: 10, 4")
-    parser.add_argument("--seeds", type=int, help="rankings of each way; default: 8, 3")
+    parser.add_argument("--recipes", type=int, help="default: 100 on digits, 24 on MNIST")
+    parser.add_argument("--target-seeds", type=int, help="full trainings of the target; default: 10, 3")
+    parser.add_argument("--seeds", type=int, help="rankings of each way; default: 8, 2")
     parser.add_argument("--samples", type=int, default=4000, help="of the bootstrap")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
     parser.add_argument("--calibrate", type=int, metavar="N", help="made-up experiments in which all ways are alike")

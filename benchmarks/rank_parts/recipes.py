@@ -80,9 +80,9 @@ BENCHES: Mapping[str, Bench] = {
         model=_cnn,
         costs=(1 / 20, 1 / 10, 1 / 4),
         evaluations=20,
-        recipes=30,
-        target_seeds=4,
-        seeds=3,
+        recipes=24,
+        target_seeds=2,
+        seeds=2,
     ),
 }
 
