@@ -233,11 +233,11 @@ def write_small(source: Path, target: Path) -> None:
 
 
 def _write_mnist(raw: Path, path: Path) -> None:
-    (x_train, y_train), (x_test, y_test) = (_mnist_part(raw, stem, MNIST_ROWS[stem]) for stem in MNIST_ROWS)
+    (x_train, y_train), (x_test, y_test) = (mnist_part(raw, stem, MNIST_ROWS[stem]) for stem in MNIST_ROWS)
     np.savez_compressed(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
 
 
-def _mnist_part(raw: Path, stem: str, num_rows: int) -> tuple[Bytes, Bytes]:
+def mnist_part(raw: Path, stem: str, num_rows: int) -> tuple[Bytes, Bytes]:
     """Images and labels: the headers of the two kinds of file have 16 and 8 bytes."""
     images, labels = (gzip.decompress((raw / f"{stem}-{kind}.gz").read_bytes()) for kind in IDX)
     pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28)

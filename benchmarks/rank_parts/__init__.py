@@ -1,0 +1,1 @@
+"""Parts of the benchmark `rank`: what is trained, and what rankings are worth."""
