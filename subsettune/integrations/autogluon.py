@@ -46,7 +46,6 @@ class SubsetModel(AbstractModel):  # type: ignore[misc]  # AutoGluon has no type
         "ignored_type_group_special": [S_TEXT_NGRAM, S_TEXT_AS_CATEGORY],
     }
 
-    # More than six parameters: AutoGluon's own.
     def _fit(
         self,
         X: Any,  # noqa: N803 (AutoGluon's name)
