@@ -21,7 +21,8 @@ if len(sys.argv) > 1:
 train, test = train_test_split(load_breast_cancer(as_frame=True).frame, random_state=0)
 with tempfile.TemporaryDirectory() as folder:
     predictor = TabularPredictor(label="target", path=folder, verbosity=0)
-    predictor.fit(train, hyperparameters={SubsetModel: hyperparameters}, time_limit=60, fit_weighted_ensemble=False)
+    settings = {"time_limit": 300, "num_cpus": 1, "fit_weighted_ensemble": False}
+    predictor.fit(train, hyperparameters={SubsetModel: hyperparameters}, **settings)
     board = predictor.leaderboard(test)
     for name, accuracy, seconds in board[["model", "score_test", "fit_time"]].itertuples(index=False):
         trained = predictor._trainer.load_model(name).model[-1]

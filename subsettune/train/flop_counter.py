@@ -157,7 +157,7 @@ def _kind(func: Any) -> _Kind:
             is_elementwise=False,
         )
     is_composite = func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
-    is_tagged = torch.Tag.pointwise in func.tags or torch.Tag.reduction in func.tags
+    is_tagged = torch.Tag.pointwise in func.tags or getattr(torch.Tag, "reduction", None) in func.tags  # not in 2.6
     return _Kind(
         name=name,
         operation=operation,

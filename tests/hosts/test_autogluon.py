@@ -61,7 +61,7 @@ def test_it_passes_the_verification_of_autogluon(
 def test_hyperparameters_are_those_of_the_estimator(tmp_path: Path, digits: pd.DataFrame, bundle: str) -> None:
     predictor, trained = fitted(tmp_path, digits, policy=bundle, module_options={"hidden": [32]}, random_state=4)
     found = Bundle.load(bundle)
-    assert trained.policy_ == found.transfer(trained.facts_)[0]
+    assert trained.policy_ == found.derive(trained.facts_)[0]
     assert trained.recipe_ == found.recipe
     assert trained.random_state == 4
     assert trained.num_threads == 1

@@ -75,7 +75,7 @@ def test_a_bundle_is_given_by_custom_hp(digits: tuple[Any, Any], bundle: str) ->
     trained, found = automl.model.estimator, Bundle.load(bundle)
     assert automl.best_config["lr_factor"] == 1
     assert trained.recipe_ == found.recipe
-    assert trained.policy_ == found.transfer(trained.facts_)[0]
+    assert trained.policy_ == found.derive(trained.facts_)[0]
     assert trained.limits_[0].startswith("Sizes were derived anew: phase 1 takes 58 of 500 examples")
 
 

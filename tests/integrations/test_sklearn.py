@@ -372,7 +372,7 @@ def test_the_example_runs(
     said = capsys.readouterr().out
     assert (
         ("bundle: accuracy 0." in said)
-        == ("Sizes were derived anew: phase 1 takes 167 of 1,438" in said)
+        == ("Sizes were derived anew: phase 1 takes 139 of 1,198" in said)
         == with_bundle
     )
     assert ("recipe: accuracy 0.9" in said) == ("policy: accuracy 0.9" in said) == (not with_bundle)
