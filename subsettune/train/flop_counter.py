@@ -39,7 +39,7 @@ _thnn_fused_lstm_cell_backward _thnn_fused_lstm_cell_backward_impl _thnn_fused_g
 _ELEMENTWISE = """
 norm embedding index gather scatter cat stack copy where slice select lerp masked put take prelu fill complex polar grid
 dropout addr ger outer repeat interleave expand view reshape strided set roll diff cross cell bucketize searchsorted
-isin noise foreach lift
+isin noise foreach lift sum mean amax amin prod
 """
 HEAVY, LIGHT, ELEMENTWISE = (frozenset(words.split()) for words in (_HEAVY, _LIGHT, _ELEMENTWISE))
 PRODUCTS = ("mul", "mul_", "addcmul", "addcmul_")
