@@ -7,13 +7,16 @@ one for one. Needs torch, NumPy and pyarrow alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from subsettune import config
 from subsettune.bundle.rows import labels_in, length_of
 from subsettune.config import must
 from subsettune.errors import BundleError
@@ -21,7 +24,7 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
 from subsettune.task import Recipe, Task
 from subsettune.train.follow.batches import Pool, pool
-from subsettune.train.follow.sampler import PolicySampler, Slices
+from subsettune.train.follow.sampler import Origin, PolicySampler, Slices
 from subsettune.train.orders.base import is_blind
 from subsettune.train.planning.phases import resolve
 
@@ -87,18 +90,71 @@ def batch_sampler(
         raise BundleError(must("batch_size", f"{bundle.recipe.batch_size}, as in the study", batch_size, advice))
     if fingerprint is not None:
         bundle.check(fingerprint)
-    index = _rows(bundle, data, labels, rows)
-    pool_of = pools(index, lambda phase: bundle.subset(phase).tensors())
+    index = _rows(bundle, length_of(data), rows)
+    compared = (*compare(bundle, data, labels), *([] if fingerprint is None else ["fingerprint"]))
     resolved = resolve(bundle.policy, bundle.recipe, bundle.facts)
-    chosen = bundle.seed if seed is None else seed
-    return PolicySampler(resolved, index, pool_of, seed=chosen, slices=slices, epochs=epochs)
+    origin = Origin(
+        identity=config.digest([bundle.fingerprint, index.tolist(), bundle.table["index"].to_pylist()])[:16],
+        lr=bundle.recipe.lr,
+        check=partial(compare, bundle),
+        compared=compared,
+    )
+    sampler = PolicySampler(
+        resolved,
+        index,
+        pools(index, lambda phase: bundle.subset(phase).tensors()),
+        seed=bundle.seed if seed is None else seed,
+        slices=slices,
+        epochs=epochs,
+        origin=origin,
+    )
+    _refuse_other_visits(bundle, sampler)
+    return sampler
 
 
-def _rows(bundle: Bundle, data: Any, labels: Any, rows: Sequence[int] | Tensor | None) -> Tensor:
-    """(N,) rows to train on, once the data are held against the bundle."""
-    known, length = bundle.rows, length_of(data)
+def _refuse_other_visits(bundle: Bundle, sampler: PolicySampler) -> None:
+    """What a bundle says of its phases must be what its policy comes to, to within a batch."""
+    plan = sampler._batches.plan
+    seen = Counter[int]()
+    for phase, length in zip(plan.phases, plan.lengths, strict=True):
+        seen[phase] += length
+    for phase, visits in enumerate(bundle.visits):
+        if abs(seen[phase] - visits) > bundle.recipe.batch_size:
+            raise BundleError(
+                f"visits of phase {phase + 1} must be {seen[phase]:,}, which its policy comes to, got {visits:,}: the "
+                "bundle was changed by hand. Export it again."
+            )
+
+
+def compare(bundle: Bundle, data: Any, labels: Any = None) -> tuple[str, ...]:
+    """Hold data against a bundle; gives what was compared, `length` and `labels`.
+
+    Args:
+        bundle: whose data they should be.
+        data, labels: as of `Bundle.batch_sampler`.
+
+    Raises:
+        BundleError: they are others.
+    """
+    known = bundle.rows
+    if known is None:
+        return ()
+    known.refuse_other_length(length_of(data))
+    found = None if labels is False else labels_in(data, bundle.task.data.label) if labels is None else labels
+    if found is None:
+        return ("length",)
+    known.refuse_other_labels(found, () if bundle.known is None else bundle.known.classes)
+    return ("length",) if known.label is None else ("length", "labels")
+
+
+def _rows(bundle: Bundle, length: int, rows: Sequence[int] | Tensor | None) -> Tensor:
+    """(N,) rows to train on."""
+    known = bundle.rows
     if rows is not None:
-        index = torch.as_tensor(rows, dtype=torch.int64)
+        index = torch.as_tensor(rows)
+        if index.is_floating_point() or index.dtype == torch.bool:
+            raise BundleError(must("rows", "whole numbers", str(index.dtype), ROWS_OF_TASK))
+        index = index.to(torch.int64)
         _refuse_other_rows(bundle, index, length)
         return index
     if known is None:
@@ -106,17 +162,16 @@ def _rows(bundle: Bundle, data: Any, labels: Any, rows: Sequence[int] | Tensor |
             "the bundle does not know the rows that it trains on: an earlier version wrote it. "
             f"{ROWS_OF_TASK.replace('Give', 'Give rows=...,')}"
         )
-    known.refuse_other_length(length)
-    if labels is not False:
-        found = labels_in(data, bundle.task.data.label) if labels is None else labels
-        if found is not None:
-            known.refuse_other_labels(found, () if bundle.known is None else bundle.known.classes)
     return torch.tensor(known.index)  # a copy: arrays out of a file cannot be written to, of which torch warns
 
 
 def _refuse_other_rows(bundle: Bundle, rows: Tensor, length: int) -> None:
     if len(rows) != bundle.facts.num_examples:
         raise BundleError(must("rows", f"{bundle.facts.num_examples:,} as in the study", len(rows), ROWS_OF_TASK))
+    if len(rows.unique()) != len(rows):
+        raise BundleError(f"rows must be there once each, got one twice. {ROWS_OF_TASK}")
+    if bundle.rows is not None and not torch.equal(rows, torch.tensor(bundle.rows.index)):
+        raise BundleError(must("rows", "those of the study, in its order", "others", "Leave them out: it knows them."))
     if int(rows.min()) < 0 or int(rows.max()) >= length:
         raise BundleError(must("rows", f"between 0 and {length - 1:,}, the last row of the data", int(rows.max())))
 
@@ -185,7 +240,8 @@ def follow(
         BundleError: other code cannot follow this policy by itself (`why_not`), or the rows are not those of the task.
     """
     index = torch.as_tensor(rows, dtype=torch.int64)
-    length = int(index.max()) + 1 if len(index) else 0
+    longest = int(index.max()) + 1 if len(index) else 0
+    length = longest if bundle.rows is None else bundle.rows.num_source
     sampler = bundle.batch_sampler(length, rows=index, seed=seed)
     for phase in (i for i, one in enumerate(bundle.policy.phases) if not one.is_full):
         sampler._pool_of(phase)  # refuses other rows before anything is trained

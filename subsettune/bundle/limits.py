@@ -100,7 +100,8 @@ def _qs(bundle: Bundle, policy: Policy, now: TaskFacts) -> list[str]:
             continue
         q = now.q(phase.pool_size(now.num_examples))
         tested = bundle.facts.q(before.pool_size(bundle.facts.num_examples))
-        if q < tested * (1 - 1 / max(1, phase.pool_size(now.num_examples))):  # more than an example of rounding
+        sizes = phase.pool_size(now.num_examples), before.pool_size(bundle.facts.num_examples)
+        if q < tested * (1 - sum(1 / size for size in sizes)):  # by more than an example of rounding in each
             told.append(
                 f"The subset of phase {index + 1} has an overdetermination ratio Q of {q:.3g}, below the {tested:.3g} "
                 "that was tested: it may be too small for the network."

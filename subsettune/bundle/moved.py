@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from subsettune.bundle.follow import pools, refuse_unfollowable, unfollowable
 from subsettune.bundle.limits import limits
 from subsettune.bundle.rows import array_of_labels, labels_in, length_of
-from subsettune.config import FrozenDict, must
+from subsettune.config import FrozenDict, digest, must
 from subsettune.data import TaskData
 from subsettune.data.in_hand import in_hand
 from subsettune.errors import BundleError
@@ -23,7 +23,7 @@ from subsettune.models import num_parameters
 from subsettune.policy import Policy
 from subsettune.select import Subset
 from subsettune.task import Recipe
-from subsettune.train.follow.sampler import PolicySampler, Slices
+from subsettune.train.follow.sampler import Origin, PolicySampler, Slices, whole
 from subsettune.train.job import RunJob
 from subsettune.train.planning.phases import ResolvedPolicy, resolve
 from subsettune.train.planning.projection import project
@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from subsettune.bundle.bundle import Bundle
 
 COSTS = "FLOPs of an example are those of the bundle's network: with another one read them as shares of a pass."
+PARAMETERS = (
+    "The number of parameters is that of the bundle's network, though inputs or outputs differ, and with it every Q: "
+    "give model=... for the one that is trained."
+)
+CLASSES = "The classes have other names than the bundle's: another task, of which its evidence says nothing."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,8 +101,8 @@ class Moved:
             seed: of the order of examples; the subsets stay.
             rank, world_size, accumulate, epochs: as of `Bundle.batch_sampler`.
         """
-        if data is not None and length_of(data) != self.facts.num_examples:
-            raise BundleError(must("data", f"the {self.facts.num_examples:,} that were handed over", length_of(data)))
+        if data is not None:
+            self._compare(data, None)
         rows = torch.arange(self.facts.num_examples)
         pool_of = pools(rows, lambda phase: (self.subsets[phase].positions, self.subsets[phase].loss_weights))
         return PolicySampler(
@@ -107,7 +112,20 @@ class Moved:
             seed=self.seed if seed is None else seed,
             slices=Slices(rank=rank, world_size=world_size, accumulate=accumulate),
             epochs=epochs,
+            origin=Origin(
+                identity=self._identity, check=self._compare, compared=("length",) if data is not None else ()
+            ),
         )
+
+    @property
+    def _identity(self) -> str:
+        chosen = {str(phase): subset.positions.tolist() for phase, subset in self.subsets.items()}
+        return digest([self.facts, chosen])[:16]
+
+    def _compare(self, data: Any, labels: Any) -> tuple[str, ...]:
+        if length_of(data) != self.facts.num_examples:
+            raise BundleError(must("data", f"the {self.facts.num_examples:,} that were handed over", length_of(data)))
+        return ("length",)
 
     @property
     def _resolved(self) -> ResolvedPolicy:
@@ -116,6 +134,8 @@ class Moved:
 
 def move(bundle: Bundle, data: Any, model: nn.Module | None, *, seed: int | None, batch_size: int | None) -> Moved:
     """See `Bundle.transfer`."""
+    if model is not None and not isinstance(model, nn.Module):
+        raise BundleError(must("model", "a torch module, made already", type(model).__name__))
     found = _examples(bundle, data)
     facts = _facts(bundle, found, model)
     policy, told = bundle.derive(facts)
@@ -136,10 +156,22 @@ def move(bundle: Bundle, data: Any, model: nn.Module | None, *, seed: int | None
         subsets=_subsets(job, has_inputs=_has_inputs(found)),
         limits=(
             told,
-            *([COSTS] if model is not None else []),
+            *_taken_over(bundle, found, facts, model),
             *limits(bundle, policy, facts, batch_size=recipe.batch_size),
         ),
     )
+
+
+def _taken_over(bundle: Bundle, data: TaskData, facts: TaskFacts, model: nn.Module | None) -> list[str]:
+    """What is not known of the other task, and is taken from the bundle's."""
+    before = bundle.facts
+    is_other = (facts.num_features, facts.num_outputs) != (before.num_features, before.num_outputs)
+    known = () if bundle.known is None else bundle.known.classes
+    return [
+        *([COSTS] if model is not None or is_other else []),
+        *([PARAMETERS] if model is None and is_other else []),
+        *([CLASSES] if known and data.class_names and tuple(data.class_names) != tuple(known) else []),
+    ]
 
 
 def _subsets(job: RunJob, *, has_inputs: bool) -> dict[int, Subset]:
@@ -188,19 +220,27 @@ def _has_inputs(data: TaskData) -> bool:
 
 def _examples(bundle: Bundle, data: Any) -> TaskData:
     """Labels, and inputs where there are any, as the data of a task."""
-    inputs, labels = _parted(data)
+    inputs, labels = _parted(data, bundle.task.data.label)
     kind = bundle.task.kind
     if labels is None:
+        advice = "Hand over labels, a pair (x, y), a table with the column of the study, or a Dataset with `targets`."
         if kind == "classification":
-            advice = "Hand over labels, a pair (x, y), or a Dataset with `targets`."
             raise BundleError(f"data must have labels, since the bundle is of a classification. {advice}")
-        labels = np.zeros(length_of(data))
+        number = whole(data)
+        if number is None or number < 1:
+            raise BundleError(must("data", "labels, a pair (x, y), or the number of examples", _called(data), advice))
+        labels = np.zeros(number)
     found = array_of_labels(labels)
     if not len(found):
         raise BundleError("data must have at least one example, got none.")
     if kind != "classification":
         if found.dtype.kind not in "iufb":
             raise BundleError(must("labels", "numbers, since the bundle is of no classification", str(found.dtype)))
+        if found.reshape(len(found), -1).shape[1] != bundle.facts.num_outputs:
+            rule = f"{bundle.facts.num_outputs} for each example, as the bundle has targets"
+            raise BundleError(must("labels", rule, f"shape {found.shape}", "Hand over inputs as a pair (x, y)."))
+        if not np.isfinite(found.astype(np.float64)).all():
+            raise BundleError("labels must be finite, got NaN or infinity. Drop such rows.")
         return in_hand(inputs, torch.from_numpy(found.astype(np.float64)), kind=kind, class_names=())
     names, classes = _numbered(found, () if bundle.known is None else bundle.known.classes)
     return in_hand(inputs, classes, kind=kind, class_names=names)
@@ -210,6 +250,8 @@ def _numbered(labels: NDArray[Any], known: Sequence[str]) -> tuple[tuple[str, ..
     """Names of the classes and (n,) int64 numbers: those of the bundle where all labels are its classes."""
     if labels.ndim != 1:
         raise BundleError(must("labels", "(n,), one class an example", f"shape {labels.shape}"))
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise BundleError("labels must be classes, got NaN or infinity among them. Drop such rows.")
     values, places = np.unique(labels.astype(str), return_inverse=True)
     names = tuple(known) if set(values) <= set(known) else tuple(str(value) for value in values)
     number = {name: position for position, name in enumerate(names)}
@@ -217,14 +259,19 @@ def _numbered(labels: NDArray[Any], known: Sequence[str]) -> tuple[tuple[str, ..
     return names, torch.from_numpy(numbers)
 
 
-def _parted(data: Any) -> tuple[NDArray[Any] | None, Any]:
+def _called(data: Any) -> Any:
+    return data if isinstance(data, int | float | str) else type(data).__name__
+
+
+def _parted(data: Any, column: str | None) -> tuple[NDArray[Any] | None, Any]:
     """Inputs and labels of what was handed over, each None where there is none."""
     if isinstance(data, tuple):
         if len(data) != 2:
             raise BundleError(must("data", "labels, or a pair (x, y)", f"a tuple of {len(data)}"))
         return array_of_labels(data[0], "x"), data[1]
-    labels = labels_in(data, None)
+    labels = labels_in(data, column)
     if labels is not None:
         return None, labels
-    shape = np.shape(data) if hasattr(data, "__len__") and not hasattr(data, "__getitems__") else ()
-    return None, data if len(shape) in (1, 2) and not isinstance(data, str) else None
+    is_table = isinstance(data, Mapping) or hasattr(data, "columns") or hasattr(data, "column_names")
+    is_array = isinstance(data, list) or hasattr(data, "dtype")  # a Dataset is not read for its labels
+    return None, data if is_array and not is_table and np.ndim(data) in (1, 2) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,7 +120,7 @@ class TrainingRows:
             raise BundleError(
                 f"labels must be those that the bundle was made for, got {found!r} instead of {_plain(known)!r} in row "
                 f"{int(self.index[place]):,} (and {more:,} more that differ). These are other data, or in another "
-                "order: use the original ones, or ask for a transfer."
+                "order: use the original ones, or ask for a transfer; or give the right ones as labels=...."
             )
 
 
@@ -165,6 +166,10 @@ def length_of(data: Any) -> int:
     """Rows of data of whatever kind, or the number itself."""
     if isinstance(data, tuple) and data:
         data = data[0]
+    if isinstance(data, Mapping) and data:
+        data = next(iter(data.values()))
+    if isinstance(data, str | bytes | Path):
+        raise BundleError(must("data", "the data themselves, or how many rows they have", f"the text {str(data)!r}"))
     if isinstance(data, int | np.integer) and not isinstance(data, bool):
         return int(data)
     shape = getattr(data, "shape", None)

@@ -85,6 +85,7 @@ class PolicyCallback(keras.callbacks.Callback):  # type: ignore[misc]
             x: an array or tensor with all rows of the training file, or a dict, list or tuple of such.
             y: likewise.
         """
+        self._sampler.check((_first(x), y))
         self._sampler.weighted(())  # says that weights are taken care of: they go with each batch
         return _PolicyData(self._batches, x, y)
 
@@ -251,3 +252,10 @@ def _refuse_other_accumulation(optimizer: Any, accumulate: int) -> None:
         raise ConfigError(
             must("gradient_accumulation_steps", f"{accumulate} as the sampler's accumulate", found, advice)
         )
+
+
+def _first(x: Any) -> Any:
+    """One of the inputs, which has as many rows as the others."""
+    while isinstance(x, dict | list | tuple) and x:
+        x = next(iter(x.values())) if isinstance(x, dict) else x[0]
+    return x

@@ -65,6 +65,8 @@ class PolicyCallback(Callback):  # type: ignore[misc]
                 "iterator_train__batch_sampler must be the sampler of the callback, got another or none. Give the net "
                 "both: iterator_train__batch_sampler=sampler, callbacks=[PolicyCallback(sampler)]."
             )
+        if X is not None:
+            self.sampler.check(X if y is None else (X, y))
         if self.scheduler_ is None:
             self.sampler.on_switch(network=net.module_, optimizer=net.optimizer_)
             self.scheduler_ = self.sampler.scheduler(net.optimizer_)

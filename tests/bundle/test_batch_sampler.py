@@ -77,6 +77,9 @@ def test_the_data_of_the_study_in_any_form(bundle: Bundle, data: Any) -> None:
     sampler = dataclasses.replace(bundle, task=task).batch_sampler(data)
     assert sampler.seed == bundle.seed
     sampler.on_switch(lambda switch: switch.done())
+    sampler.lr_factor_at(0)
+    assert "length" in sampler.compared
+    assert ("labels" in sampler.compared) == (not isinstance(data, int | list | np.ndarray))
     rows = np.concatenate([index for index, _ in sampler.batches()])
     assert set(rows) <= set(range(0, LENGTH, 2))
     assert len(rows) == sum(bundle.visits)
@@ -87,6 +90,8 @@ def test_the_data_of_the_study_in_any_form(bundle: Bundle, data: Any) -> None:
     ("data", "message"),
     [
         (1257, "data must be the 2,514 rows that the bundle was made for, got 1257. Give the data as the study read"),
+        ("digits.npz", "data must be the data themselves, or how many rows they have, got \"the text 'digits.npz'\"."),
+        ({"x": [0] * 9}, "data must be the 2,514 rows that the bundle was made for, got 9."),
         (object(), "data must be something with a length, got 'object'. Give the data, or how many rows they have."),
         (
             (np.zeros((LENGTH, 3)), OTHERS),
@@ -111,6 +116,22 @@ def test_labels_can_be_given_or_left_out(bundle: Bundle) -> None:
         bundle.batch_sampler(LENGTH, labels=OTHERS)
 
 
+def test_what_a_host_trains_on_is_held_against_the_bundle_later_too(bundle: Bundle) -> None:
+    sampler = bundle.batch_sampler(LENGTH)
+    assert sampler.compared == ("length",)
+    assert sampler.check((np.zeros((LENGTH, 3)), LABELS)) == ("length", "labels")
+    with pytest.raises(BundleError, match="labels must be those"):
+        sampler.check((np.zeros((LENGTH, 3)), OTHERS))
+
+
+def test_visits_that_contradict_the_policy_are_told(bundle: Bundle) -> None:
+    changed = dataclasses.replace(bundle, visits=(bundle.visits[0], bundle.visits[1] * 3))
+    with pytest.raises(
+        BundleError, match=r"^visits of phase 2 must be .* the bundle was changed by hand"
+    ):
+        changed.batch_sampler(LENGTH)
+
+
 def test_another_fingerprint_is_refused(bundle: Bundle) -> None:
     bundle.batch_sampler(LENGTH, fingerprint=bundle.fingerprint)
     with pytest.raises(BundleError, match=r"^the bundle was made for data with fingerprint 9f2c.*, these have 1234\."):
@@ -124,7 +145,15 @@ def test_a_batch_size_that_the_policy_did_not_foresee(bundle: Bundle) -> None:
 
 
 def test_a_bundle_of_before_asks_for_its_rows(bundle: Bundle) -> None:
+    with pytest.raises(
+        BundleError, match=r"^rows must be those of the study, in its order, got .others.\."
+    ):
+        bundle.batch_sampler(LENGTH, rows=range(1257))
     before = dataclasses.replace(bundle, rows=None)
+    with pytest.raises(BundleError, match=r"^rows must be there once each, got one twice\."):
+        before.batch_sampler(LENGTH, rows=[7] * 1257)
+    with pytest.raises(BundleError, match=r"^rows must be whole numbers, got 'torch\.float32'\."):
+        before.batch_sampler(LENGTH, rows=[0.5] * 1257)  # type: ignore[list-item]
     with pytest.raises(
         BundleError, match=r"^the bundle does not know the rows that it trains on: .* Give rows=\.\.\.,"
     ):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fake_bundle import export
@@ -46,6 +47,7 @@ def test_labels_alone_are_enough_for_a_selector_that_needs_no_more(bundle: Bundl
     sampler = moved.batch_sampler(LABELS)
     assert moved.total_steps() == sampler.total_steps() == len(sampler)
     sampler.on_switch(lambda switch: switch.done())
+    sampler.lr_factor_at(0)
     seen = np.concatenate([rows for rows, _ in sampler.batches()])
     assert seen.max() < 3000
     assert 0 <= moved.policy.cost(moved.facts) - sampler.finish().spent < 64 * moved.facts.example_flops
@@ -107,6 +109,13 @@ def test_a_size_found_by_q_follows_the_network(bundle: Bundle) -> None:
 
 def test_a_regression_needs_no_labels(tmp_path: Path) -> None:
     made, _ = export(tmp_path, "random_wins", "mse")
+    facts = dataclasses.replace(made.facts, num_outputs=1, num_classes=0, smallest_class=0, class_counts=())
+    made = dataclasses.replace(made, facts=facts)
+    for wrong, words in (("t.parquet", "got 't.parquet'"), (-5, "got -5"), (np.zeros((500, 4)), r"shape \(500, 4\)")):
+        with pytest.raises(BundleError, match=words):
+            made.transfer(wrong)
+    with pytest.raises(BundleError, match=r"^labels must be finite, got NaN or infinity\."):
+        made.transfer(np.full(500, np.nan))
     moved = made.transfer(500)
     assert len(moved.subset()) == moved.policy.phases[0].pool_size(500)
     assert np.array_equal(moved.subset(), made.transfer(RNG.normal(size=500)).subset())
@@ -169,12 +178,44 @@ def test_on_data_that_are_alike_only_the_general_is_said(bundle: Bundle) -> None
         (500, BundleError, "data must have labels, since the bundle is of a classification."),
         ((np.zeros((5, 4)),), BundleError, "data must be labels, or a pair (x, y), got 'a tuple of 1'."),
         ((np.zeros((4, 4)), np.zeros(5, int)), DataError, "inputs must be 5, one for each label, got 4."),
+        (np.full(500, np.nan), BundleError, "labels must be classes, got NaN or infinity among them. Drop such rows."),
         ([], BundleError, "data must have at least one example, got none."),
     ],
 )
 def test_what_cannot_be_transferred(bundle: Bundle, data: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=re.escape(message)):
         bundle.transfer(data)
+
+
+class Endless:
+    """A Dataset that is not to be read for its labels."""
+
+    def __len__(self) -> int:
+        return 9
+
+    def __getitem__(self, row: int) -> tuple[int, int]:
+        return row, row
+
+
+def test_a_dataset_without_labels_is_not_read(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match=r"^data must have labels, since the bundle is of a classification\."):
+        bundle.transfer(Endless())
+
+
+def test_the_column_of_the_study_holds_the_labels(bundle: Bundle) -> None:
+    frame = pd.DataFrame({"x": 0, "label": LABELS})
+    assert np.array_equal(bundle.transfer(frame).subset(), bundle.transfer(LABELS).subset())
+    with pytest.raises(BundleError, match="data must have labels"):
+        bundle.transfer(frame.drop(columns="label"))
+
+
+def test_what_is_taken_over_from_another_network_is_said(bundle: Bundle) -> None:
+    told = bundle.transfer((np.zeros((3000, 5)), LABELS)).limits
+    assert any(sentence.startswith("The number of parameters is that of the bundle's network") for sentence in told)
+    letters = bundle.transfer(np.array(list("abcdefghij"))[LABELS]).limits
+    assert any(sentence.startswith("The classes have other names than the bundle's") for sentence in letters)
+    with pytest.raises(BundleError, match=r"^model must be a torch module, made already, got 'type'\."):
+        bundle.transfer(LABELS, nn.Linear)  # type: ignore[arg-type]
 
 
 def test_another_length_and_another_phase_are_refused(bundle: Bundle) -> None:

@@ -34,6 +34,7 @@ class Follower(ABC):
     _switches: Switches
     _schedulers: list[Scheduler]
     _weights_read: bool
+    _rates_read = False
 
     def _set(self, **values: Any) -> None:
         self.__dict__.update(values)
@@ -116,6 +117,7 @@ class Follower(ABC):
     @property
     def lr_factor(self) -> float:
         """Factor of the learning rate at this step, by the recipe's schedule over the whole policy."""
+        self._set(_rates_read=True)
         return self._batches.plan.factors[self._position.now(f"{self._said}.lr_factor")]
 
     @property
@@ -138,6 +140,7 @@ class Follower(ABC):
         Args:
             optimizer: each of its groups keeps the ratio of its rate to the others.
         """
+        self._set(_rates_read=True)
         self._schedulers.append(Scheduler(optimizer, self))
         return self._schedulers[-1]
 
@@ -147,7 +150,7 @@ class Follower(ABC):
         Returns:
             To be called after each update, with the number of updates since the policy's first.
         """
-        number = self._position.add_scheduler()
+        number = self._position.add_scheduler(hears_updates=False)
         return lambda updates: self._count(number, updates)
 
     def on_switch(
@@ -167,6 +170,13 @@ class Follower(ABC):
         if (network is None) != (optimizer is None) or (callback is None and network is None):
             raise TrainingFunctionError(
                 f"{self._said}.on_switch must get a function, or network=... and optimizer=... both."
+            )
+        position = self._position
+        made = position.handed if position.counted is None else position.counted
+        if network is not None and made > position.start:
+            raise TrainingFunctionError(
+                f"{self._said}.on_switch must come before the first update, and {made - position.start:,} were made: a "
+                "transition may go by the weights at initialisation."
             )
         if network is not None:
             self._switches.watch(network, optimizer)
@@ -188,6 +198,10 @@ class Follower(ABC):
         counted = self._position.counted
         if counted is not None and counted < self.total_steps() and not self._position.is_in_body:
             self._reach(counted)
+
+    def _hold_rates(self, scheduler: Scheduler) -> None:
+        """An update was made with the rates that an optimizer has now."""
+        return
 
     def _scheduler_state(self) -> dict[str, Any]:
         """What a scheduler keeps beside its step."""
@@ -217,6 +231,7 @@ class Scheduler(torch.optim.lr_scheduler.LambdaLR):
 
     def __init__(self, optimizer: torch.optim.Optimizer, follower: Follower) -> None:
         self._follower, self._is_made = follower, False
+        self.settled: list[float] = []  # rates that were set last, of each group
         factors = follower._batches.plan.factors
         last = len(factors) - 1
         super().__init__(optimizer, lambda made: factors[min(made, last)])
@@ -232,17 +247,30 @@ class Scheduler(torch.optim.lr_scheduler.LambdaLR):
 
     def settle(self) -> None:
         """Set the rates of the step, whatever state of an earlier start was loaded into the optimizer."""
-        for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+        for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=False):  # `step` refuses others
             rate = lr * self.lr_lambdas[0](self.last_epoch)
             if isinstance(group["lr"], torch.Tensor):
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
+        self._note()
+
+    def _note(self) -> None:
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self.settled = [float(lr) for lr in self._last_lr]
 
     def step(self, epoch: int | None = None) -> None:
         """One more update is made."""
+        groups = self.optimizer.param_groups
+        if len(groups) != len(self.base_lrs):
+            raise TrainingFunctionError(
+                f"the optimizer must have the {len(self.base_lrs)} groups of parameters that the scheduler was made "
+                f"for, got {len(groups)}. Add all groups before {self._follower._said}.scheduler."
+            )
+        if self._is_made:
+            self._follower._hold_rates(self)
         super().step(epoch)
+        self._note()
         if self._is_made:  # not the call that torch makes when it begins
             self._follower._count(self._number, self.last_epoch)
 

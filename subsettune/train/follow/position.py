@@ -27,6 +27,8 @@ class Position:
         self._loop: int | None = None  # updates that a loop which we drive has made
         self._schedulers: list[int] = []  # that each scheduler has counted
         self._stepped: list[bool] = []  # whether the optimizer of each has stepped since
+        self._hears: list[bool] = []  # whether updates of the optimizer are told
+        self.missed: list[int] = []  # updates that a scheduler counted and its optimizer did not make
         self._read = start - 1  # update at which a rate was last read
 
     @property
@@ -52,10 +54,16 @@ class Position:
         """The loop has made so many updates."""
         self._loop = updates
 
-    def add_scheduler(self) -> int:
-        """One more scheduler counts; gives its number."""
+    def add_scheduler(self, *, hears_updates: bool = True) -> int:
+        """One more scheduler counts; gives its number.
+
+        Args:
+            hears_updates: whether `note_update` will tell of the updates of its optimizer.
+        """
+        self._hears.append(hears_updates)
         self._schedulers.append(self.start)
         self._stepped.append(False)
+        self.missed.append(0)
         return len(self._schedulers) - 1
 
     def note_update(self, scheduler: int) -> None:
@@ -71,8 +79,10 @@ class Position:
         if updates > self.handed:
             raise TrainingFunctionError(
                 f"a scheduler of {self._said}.scheduler was stepped {updates - self.start:,} times for "
-                f"{self.handed - self.start:,} batches. Step it once for each batch."
+                f"{self.handed - self.start:,} batches. Step it once for each batch; where its state was loaded, load "
+                f"that of {self._said}, too."
             )
+        self.missed[scheduler] += self._hears[scheduler] and not self._stepped[scheduler]
         self._schedulers[scheduler], self._stepped[scheduler] = updates, False
 
     def now(self, what: str) -> int:

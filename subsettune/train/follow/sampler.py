@@ -17,6 +17,9 @@ same steps. What it computes is no part of the ledger, which counts the policy.
 
 from __future__ import annotations
 
+import math
+import operator
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,13 +35,40 @@ from subsettune.errors import BundleError, ConfigError, TrainingFunctionError
 from subsettune.ledger import Ledger
 from subsettune.train.account import LedgerBuilder
 from subsettune.train.follow.batches import AHEAD, Batches, Pool, array_of
-from subsettune.train.follow.follower import Follower
+from subsettune.train.follow.follower import Follower, Scheduler
 from subsettune.train.follow.position import Position
 from subsettune.train.follow.switches import Switches
 from subsettune.train.follow.weighted import Weighted, WeightedRow
 from subsettune.train.planning.phases import ResolvedPolicy
 
 STATE_SCHEMA = 1
+LR_CLOSE = 1e-6  # relative: rates may be kept as float32
+MOST_MISSED = 0.05  # of the updates: a loss scaler leaves out a few at its start
+
+
+def whole(value: Any) -> int | None:
+    """A whole number of whatever kind; None where it is none."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a sampler's batches belong to, and how host code is held against it.
+
+    Args:
+        identity: of data and subsets: a state of another one is refused.
+        lr: peak of the learning rate, as the policy has it; None where a host may choose another.
+        check: holds data, and labels beside them, against those that the rows are of; gives what was compared.
+        compared: what was, when the sampler was made: `length`, `labels`, `fingerprint`.
+    """
+
+    identity: str = ""
+    lr: float | None = None
+    check: Callable[[Any, Any], tuple[str, ...]] | None = None
+    compared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +87,14 @@ class Slices:
 
     def __post_init__(self) -> None:
         for name in ("world_size", "accumulate"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(must(name, "1 or more", value))
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or not 0 <= self.rank < self.world_size:
+            value = whole(getattr(self, name))
+            if value is None or value < 1:
+                raise ConfigError(must(name, "1 or more", getattr(self, name)))
+            object.__setattr__(self, name, value)
+        rank = whole(self.rank)
+        if rank is None or not 0 <= rank < self.world_size:
             raise ConfigError(must("rank", f"between 0 and {self.world_size - 1}, below world_size", self.rank))
+        object.__setattr__(self, "rank", rank)
 
     @property
     def number(self) -> int:
@@ -108,13 +141,16 @@ class PolicySampler(Follower):
         slices: which part of each batch this process takes.
         epochs: that the policy is handed out in, as equal as can be, earlier ones longer: for hosts that look at their
             data between epochs. Rates and phases are not touched by it.
+        origin: what the rows are of.
 
     Attributes:
         seed, slices, epochs: as given.
+        compared: what of the data was held against the bundle: `length`, `labels`, `fingerprint`.
     """
 
     _said = "sampler"
 
+    # More than six parameters: the policy and its examples, and what a host says about itself.
     def __init__(
         self,
         resolved: ResolvedPolicy,
@@ -124,12 +160,18 @@ class PolicySampler(Follower):
         seed: int,
         slices: Slices | None = None,
         epochs: int = 1,
+        origin: Origin | None = None,
     ) -> None:
-        self.seed, self.slices = seed, slices or Slices()
+        number = whole(seed)
+        if number is None or number < 0:
+            raise ConfigError(must("seed", "a whole number, 0 or more", seed))
+        self.seed, self.slices, self._origin = number, slices or Slices(), origin or Origin()
+        self.compared = self._origin.compared
         self._resolved, self._rows, self._pool_of = resolved, rows.numpy().astype(np.int64), pool_of
         batches = self._new_batches()
         total = len(batches)
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or not 1 <= epochs <= total:
+        wanted = whole(epochs)
+        if wanted is None or not 1 <= wanted <= total:
             raise ConfigError(must("epochs", f"between 1 and the {total:,} steps of the policy", epochs))
         if not batches.is_blind and self.slices.number > 1:
             name = resolved.policy.phases[0].order
@@ -137,16 +179,16 @@ class PolicySampler(Follower):
                 f"world_size and accumulate must be 1 with the order {name!r}, got {self.slices.world_size} and "
                 f"{self.slices.accumulate}. It goes by the losses of whole batches: train in one process."
             )
-        self.epochs = epochs
+        self.epochs = wanted
         begun = {step: phase for phase, step in batches.plan.begins}
         opens = {step: phase for step, phase in begun.items() if step}
         self._charged = {phase.index: phase.flops for phase in resolved.phases}
-        shorter, longer = divmod(total, epochs)
-        self._ends = [int(end) for end in np.cumsum([shorter + (epoch < longer) for epoch in range(epochs)])]
+        shorter, longer = divmod(total, wanted)
+        self._ends = [int(end) for end in np.cumsum([shorter + (epoch < longer) for epoch in range(wanted)])]
         self._set(
             _batches=batches,
             _position=Position(0, total, self._said),
-            _switches=Switches(resolved.phases, opens, seed, said=self._said),
+            _switches=Switches(resolved.phases, opens, number, said=self._said),
             _schedulers=[],
             _weights_read=False,
             _weighed={},
@@ -291,12 +333,56 @@ class PolicySampler(Follower):
 
     def lr_factor_at(self, step: int) -> float:
         """Factor of the learning rate at a step, by the recipe's schedule over the whole policy."""
+        self._set(_rates_read=True)
         return self._batches.plan.factors[self._step(step)]
 
     def _step(self, step: int) -> int:
-        if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < self.total_steps():
+        found = whole(step)
+        if found is None or not 0 <= found < self.total_steps():
             raise ConfigError(must("step", f"between 0 and {self.total_steps() - 1:,}", step))
-        return step
+        return found
+
+    def scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
+        """A scheduler that gives the optimizer's rates the factor of each step; call its `step()` after each update.
+
+        Args:
+            optimizer: with the peak of the policy's rate, `bundle.recipe.lr`, in one of its groups at least.
+
+        Raises:
+            ConfigError: it has another rate.
+        """
+        found = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+        lr = self._origin.lr
+        if lr is not None and not any(math.isclose(each, lr, rel_tol=LR_CLOSE) for each in found):
+            advice = (
+                "Make the optimizer with lr=bundle.recipe.lr; the scheduler multiplies it by the factor of each step."
+            )
+            raise ConfigError(must("lr", f"{lr:g}, the peak of the policy's rate", found[0], advice))
+        return super().scheduler(optimizer)
+
+    def _hold_rates(self, scheduler: Scheduler) -> None:
+        now = [float(group["lr"]) for group in scheduler.optimizer.param_groups]
+        if not all(math.isclose(*pair, rel_tol=LR_CLOSE) for pair in zip(now, scheduler.settled, strict=True)):
+            raise TrainingFunctionError(
+                f"rates must be those of sampler.scheduler, {scheduler.settled[0]:g} in step "
+                f"{scheduler.last_epoch + 1}, got {now[0]:g}: something else sets them, too. Leave other "
+                "schedulers out."
+            )
+
+    def check(self, data: Any, labels: Any = None) -> tuple[str, ...]:
+        """Hold the data that a host trains on against those that the rows are of.
+
+        Args:
+            data: as of `Bundle.batch_sampler`.
+            labels: beside them.
+
+        Returns:
+            What was compared: `length`, `labels`.
+
+        Raises:
+            BundleError: they are others.
+        """
+        return () if self._origin.check is None else self._origin.check(data, labels)
 
     def apply_transition(self, network: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> bool:
         """Carry out what the policy does right before an update: for loops that count their steps themselves.
@@ -365,7 +451,27 @@ class PolicySampler(Follower):
         """
         self._position.refuse_unfinished()
         self._refuse_neglect()
+        is_trained = self._position.start < self.total_steps()
+        if is_trained and not self._rates_read and len(set(self._batches.plan.factors)) > 1:
+            raise TrainingFunctionError(
+                "the policy changes the learning rate, and nobody read sampler.lr_factor. Step "
+                "sampler.scheduler(optimizer) after each update, or multiply the rate by sampler.lr_factor in each "
+                "step."
+            )
+        self._refuse_missed()
         return self.ledger()
+
+    def _refuse_missed(self) -> None:
+        """Tell of updates that were counted and not made, as a loss scaler leaves them out."""
+        missed, steps = max(self._position.missed, default=0), self.total_steps() - self._position.start
+        if missed > MOST_MISSED * steps:
+            raise TrainingFunctionError(
+                f"the optimizer must make each of the {steps:,} updates, and {missed:,} were counted without it. Step "
+                "it before the scheduler, once for each batch."
+            )
+        if missed:
+            told = f"{missed:,} of {steps:,} updates were not made, as a loss scaler leaves them out."
+            warnings.warn(f"{told} The policy has them all: bfloat16 needs no scaler.", stacklevel=3)
 
     # --- interruptions -------------------------------------------------------------------------------------------
 
@@ -394,7 +500,7 @@ class PolicySampler(Follower):
         if other:
             found = ", ".join(f"{name} {state.get(name)!r} instead of {own[name]!r}" for name in other)
             raise BundleError(f"the state of a sampler must be of this policy, seed and data, got {found}.")
-        position, step = self._position, state["step"]
+        position, step = self._position, self._step_of(state)
         if position.handed > position.start:
             raise TrainingFunctionError(
                 f"sampler.load_state_dict must come before the first batch, and {position.handed:,} were handed out. "
@@ -410,6 +516,17 @@ class PolicySampler(Follower):
         for scheduler in self._schedulers:
             scheduler.go_to(step)
 
+    def _step_of(self, state: Mapping[str, Any]) -> int:
+        """The step of a state that can be one of this sampler."""
+        step, switches = whole(state.get("step")), state.get("switches")
+        is_whole = isinstance(switches, Mapping) and {"told", "scales"} <= set(switches)
+        if step is None or not 0 <= step <= self.total_steps() or not is_whole:
+            raise BundleError(
+                f"the state of a sampler is damaged: it must have switches, and a step between 0 and "
+                f"{self.total_steps():,}, got {state.get('step')!r}. Load another checkpoint."
+            )
+        return step
+
     def _new_batches(self) -> Batches:
         return Batches(self._resolved, len(self._rows), self.seed, self._pool_of, said=self._said)
 
@@ -419,6 +536,7 @@ class PolicySampler(Follower):
             "policy": config.digest([self._resolved.policy, self._resolved.recipe])[:16],
             "seed": self.seed,
             "examples": len(self._rows),
+            "data": self._origin.identity,
         }
 
     def _scheduler_state(self) -> dict[str, Any]:
@@ -426,8 +544,8 @@ class PolicySampler(Follower):
 
     def _load_scheduler(self, number: int, state: dict[str, Any]) -> int | None:
         """A host goes on by its scheduler: either the sampler does, too, or the host leaves the first batches out."""
-        step, start = int(state["step"]), self._position.start
-        if not 0 <= step <= self.total_steps() or start not in (0, step):
+        step, start = self._step_of(state), self._position.start
+        if start not in (0, step):
             raise BundleError(
                 f"the state of a scheduler must be at step {start:,} as the sampler is, got {step:,}. Load both of one "
                 "checkpoint."

@@ -122,7 +122,16 @@ class Switches:
         self._callbacks.append(callback)
 
     def watch(self, network: nn.Module, optimizer: Any) -> None:
-        """Carry out every transition on a network, as it is now at initialisation, and its optimizer."""
+        """Carry out every transition on a network, as it is now at initialisation, and its optimizer.
+
+        Raises:
+            TrainingFunctionError: the network is watched with another optimizer, and would be changed twice.
+        """
+        if any(network is watched for watched, _ in self._watched):
+            raise TrainingFunctionError(
+                f"{self._said}.on_switch was given this network before. With several optimizers give it a function "
+                "instead, which changes the network once."
+            )
         self._see(network)
         self.add(lambda switch: switch.apply(network, optimizer))
 

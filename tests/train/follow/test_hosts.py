@@ -68,6 +68,7 @@ def test_a_host_counts_by_itself(followed: Followed) -> None:
     phases, count = [sampler.phase_at(step) for step in range(31)], sampler.counter()
     for step, _ in enumerate(sampler):
         assert sampler.step == step
+        assert sampler.lr_factor == sampler.lr_factor_at(step)
         assert told == [at for at in range(1, step + 1) if phases[at] != phases[at - 1]]
         count(step + 1)
     assert len(told) == 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +23,7 @@ from subsettune.errors import BundleError, ConfigError, DataError, TrainingFunct
 from subsettune.policy import Phase, Policy
 from subsettune.task import Recipe
 from subsettune.train.follow.batches import Pool
-from subsettune.train.follow.sampler import PolicySampler, Slices
+from subsettune.train.follow.sampler import Origin, PolicySampler, Slices
 from subsettune.train.follow.weighted import Weighted, WeightedRow
 from subsettune.train.planning.phases import resolve
 from subsettune.train.planning.projection import project
@@ -49,7 +51,9 @@ def _pool(weighted: bool) -> Pool:
 def _sampler(policy: Policy = PLAIN, *, weighted: bool = False, seed: int = 3, epochs: int = 1, **slices: int) -> Any:
     resolved = resolve(policy, RECIPE, FACTS)
     parts = Slices(**slices)
-    return PolicySampler(resolved, ROWS, lambda _: _pool(weighted), seed=seed, slices=parts, epochs=epochs)
+    made = PolicySampler(resolved, ROWS, lambda _: _pool(weighted), seed=seed, slices=parts, epochs=epochs)
+    made.lr_factor_at(0)  # somebody looks at the rates
+    return made
 
 
 def _whole(policy: Policy = PLAIN, weighted: bool = False) -> list[tuple[list[int], list[float]]]:
@@ -411,3 +415,107 @@ def test_steps_and_weights_that_are_not_there() -> None:
     with pytest.raises(TrainingFunctionError, match=r"Take them with the examples: sampler\.weighted\(dataset\)\."):
         _ = sampler.weights
     assert repr(sampler) == "<subsettune.PolicySampler seed 3, step 0 of 15, rank 0 of 1>"
+
+
+# --- rates that are not those of the policy ---------------------------------------------------------------------------
+
+
+def _bare(policy: Policy = PLAIN, **origin: Any) -> PolicySampler:
+    return PolicySampler(resolve(policy, RECIPE, FACTS), ROWS, lambda _: _pool(False), seed=3, origin=Origin(**origin))
+
+
+def test_rates_that_nobody_reads_are_told() -> None:
+    sampler = _bare()
+    for _ in sampler.batches():
+        pass
+    with pytest.raises(
+        TrainingFunctionError, match=r"^the policy changes the learning rate, and nobody read"
+    ):
+        sampler.finish()
+    constant = dataclasses.replace(RECIPE, schedule="constant")
+    sampler = PolicySampler(resolve(PLAIN, constant, FACTS), ROWS, lambda _: _pool(False), seed=3)
+    for _ in sampler.batches():
+        pass
+    sampler.finish()
+
+
+def test_another_rate_or_another_scheduler_is_told() -> None:
+    _, optimizer = _net()
+    with pytest.raises(
+        ConfigError, match=r"^lr must be 0\.2, the peak of the policy's rate, got 0\.1\."
+    ):
+        _bare(lr=0.2).scheduler(optimizer)
+    sampler = _bare(lr=0.1)
+    scheduler = sampler.scheduler(optimizer)
+    batches = iter(sampler)
+    next(batches)
+    optimizer.param_groups[0]["lr"] *= 0.5
+    optimizer.step()
+    with pytest.raises(
+        TrainingFunctionError, match=r"^rates must be those of sampler\.scheduler, 0\.1 in step 1"
+    ):
+        scheduler.step()
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))]})
+    with pytest.raises(
+        TrainingFunctionError, match=r"^the optimizer must have the 1 groups of parameters"
+    ):
+        scheduler.step()
+
+
+@pytest.mark.parametrize(("every", "is_refused"), [(1, True), (3, True), (10**9, False)])
+def test_updates_that_the_optimizer_does_not_make_are_told(every: int, is_refused: bool) -> None:
+    policy = Policy(phases=(Phase(passes=3),))
+    _, optimizer = _net()
+    sampler = _bare(policy)
+    scheduler = sampler.scheduler(optimizer)
+    for step, _ in enumerate(DataLoader(DATASET, batch_sampler=sampler)):
+        if step and step % every:  # the first is left out, as a loss scaler does
+            optimizer.step()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            scheduler.step()
+    if is_refused:
+        with pytest.raises(
+            TrainingFunctionError, match=r"^the optimizer must make each of the 30 updates"
+        ):
+            sampler.finish()
+    else:
+        with pytest.warns(UserWarning, match=r"^1 of 30 updates were not made, as a loss scaler leaves them out\."):
+            assert sampler.finish() == sampler.promise
+
+
+def test_a_network_is_watched_once_and_before_the_first_update() -> None:
+    sampler, network, optimizer, scheduler = _ready(PLAIN)
+    with pytest.raises(TrainingFunctionError, match=r"^sampler\.on_switch was given this network before\."):
+        sampler.on_switch(network=network, optimizer=optimizer)
+    for _ in DataLoader(DATASET, batch_sampler=sampler):
+        optimizer.step()
+        scheduler.step()
+        break
+    with pytest.raises(
+        TrainingFunctionError, match=r"^sampler\.on_switch must come before the first update"
+    ):
+        sampler.on_switch(network=nn.Linear(1, 1), optimizer=optimizer)
+
+
+@pytest.mark.parametrize("step", [-1, 16, "3", None, True])
+def test_a_damaged_state_is_refused(step: Any) -> None:
+    state = {**_sampler().state_dict(), "step": step}
+    with pytest.raises(BundleError, match=r"^the state of a sampler is damaged: .* a step between 0 and 15, got "):
+        _sampler().load_state_dict(state)
+    with pytest.raises(BundleError, match="is damaged"):
+        _sampler().load_state_dict({**_sampler().state_dict(), "switches": None})
+
+
+def test_a_state_of_other_data_is_refused() -> None:
+    with pytest.raises(BundleError, match="must be of this policy, seed and data, got data 'a' instead of 'b'"):
+        _bare(identity="b").load_state_dict(_bare(identity="a").state_dict())
+
+
+def test_numbers_of_numpy_are_whole_and_others_are_not() -> None:
+    sampler = _sampler(rank=np.int64(1), world_size=np.int64(2), epochs=np.int64(3))
+    assert (sampler.slices.rank, sampler.slices.world_size, sampler.epochs) == (1, 2, 3)
+    assert sampler.lr_factor_at(np.int64(3)) == sampler.lr_factor_at(3)
+    for seed in (True, 1.5, "3", -1):
+        with pytest.raises(ConfigError, match=r"^seed must be a whole number, 0 or more, got "):
+            _sampler(seed=seed)  # type: ignore[arg-type]
