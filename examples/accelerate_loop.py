@@ -10,6 +10,7 @@ from torch.utils.data import TensorDataset
 
 from subsettune import Bundle
 from subsettune.integrations.accelerate import AcceleratedPolicy
+from subsettune.train import optimizers
 
 
 def main(folder: str) -> None:
@@ -17,7 +18,7 @@ def main(folder: str) -> None:
     dataset = TensorDataset(torch.tensor(digits.data, dtype=torch.float32) / 16, torch.tensor(digits.target))
     torch.manual_seed(bundle.seed)
     model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
-    optimizer = torch.optim.SGD(model.parameters(), lr=bundle.recipe.lr, momentum=bundle.recipe.momentum or 0)
+    optimizer = optimizers.make(bundle.recipe, model)
 
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
     model, optimizer = accelerator.prepare(model, optimizer)

@@ -5,7 +5,6 @@ import sys
 import lightning
 import torch
 from sklearn.datasets import load_digits
-from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
 from subsettune import Bundle
@@ -20,10 +19,11 @@ class Classifier(lightning.LightningModule):
 
     def training_step(self, batch: list[torch.Tensor], index: int) -> torch.Tensor:
         inputs, targets, weights = batch
-        return (cross_entropy(self.network(inputs), targets, reduction="none") * weights).mean()
+        return (torch.nn.functional.cross_entropy(self.network(inputs), targets, reduction="none") * weights).mean()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=self.recipe.lr, momentum=self.recipe.momentum or 0)
+        decay = self.recipe.weight_decay
+        return torch.optim.SGD(self.parameters(), self.recipe.lr, self.recipe.momentum or 0, weight_decay=decay)
 
 
 def main(folder: str, devices: int = 1) -> None:

@@ -7,6 +7,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from subsettune.integrations.mlflow_bundle import load_bundle, log_bundle
+from subsettune.train import optimizers
 
 mlflow.set_tracking_uri(sys.argv[2] if len(sys.argv) > 2 else "sqlite:///mlflow.db")
 uri = log_bundle(sys.argv[1])  # once, when a study has found it: a run of its own
@@ -16,7 +17,7 @@ x, y = load_digits(return_X_y=True)
 inputs, targets = torch.tensor(x / 16, dtype=torch.float32), torch.tensor(y)
 torch.manual_seed(bundle.seed)
 network = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
-optimizer = torch.optim.SGD(network.parameters(), lr=bundle.recipe.lr, momentum=bundle.recipe.momentum or 0)
+optimizer = optimizers.make(bundle.recipe, network)
 sampler = bundle.batch_sampler((x, y))
 sampler.on_switch(network=network, optimizer=optimizer)
 scheduler = sampler.scheduler(optimizer)

@@ -10,22 +10,22 @@ from sklearn.datasets import load_digits
 
 from subsettune import Bundle
 from subsettune.integrations import ray_train
+from subsettune.train import optimizers
 
 
 def train(config):
     bundle = Bundle.load(config["bundle"])
-    x, y = load_digits(return_X_y=True)
-    data = torch.utils.data.TensorDataset(torch.tensor(x / 16, dtype=torch.float32), torch.tensor(y))
+    data = torch.utils.data.TensorDataset(*map(torch.tensor, load_digits(return_X_y=True)))
     torch.manual_seed(bundle.seed)
     network = prepare_model(torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10)))
-    optimizer = torch.optim.SGD(network.parameters(), lr=bundle.recipe.lr, momentum=bundle.recipe.momentum or 0)
+    optimizer = optimizers.make(bundle.recipe, network)
     sampler = ray_train.batch_sampler(bundle, data)  # this worker's slices of the batches
     sampler.on_switch(network=network, optimizer=optimizer)
     scheduler = sampler.scheduler(optimizer)
     loader = torch.utils.data.DataLoader(sampler.weighted(data), batch_sampler=sampler)
     ray_train.resume(sampler, network=network, optimizer=optimizer)
     for inputs, targets, weights in ray_train.prepare_loader(loader):
-        losses = torch.nn.functional.cross_entropy(network(inputs), targets, reduction="none")
+        losses = torch.nn.functional.cross_entropy(network(inputs.float() / 16), targets, reduction="none")
         optimizer.zero_grad()
         (losses * weights).mean().backward()
         optimizer.step()

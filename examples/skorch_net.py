@@ -27,6 +27,7 @@ net = WeighingNet(
     criterion=torch.nn.CrossEntropyLoss,
     optimizer=torch.optim.SGD,
     optimizer__momentum=bundle.recipe.momentum or 0,
+    optimizer__weight_decay=bundle.recipe.weight_decay,
     lr=bundle.recipe.lr,
     iterator_train__batch_sampler=sampler,
     iterator_train__batch_size=1,  # what torch's DataLoader wants beside a batch sampler

@@ -5,17 +5,17 @@ import sys
 
 import torch
 from sklearn.datasets import load_digits
-from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from subsettune import Bundle
+from subsettune.train import optimizers
 
 
 def main(folder: str, num_workers: int = 0) -> None:
     bundle, digits = Bundle.load(folder), load_digits()
     dataset = TensorDataset(torch.tensor(digits.data, dtype=torch.float32) / 16, torch.tensor(digits.target))
     model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
-    optimizer = torch.optim.SGD(model.parameters(), lr=bundle.recipe.lr, momentum=bundle.recipe.momentum or 0)
+    optimizer = optimizers.make(bundle.recipe, model)
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1:
         torch.distributed.init_process_group("gloo")
@@ -24,7 +24,7 @@ def main(folder: str, num_workers: int = 0) -> None:
     sampler.on_switch(network=model, optimizer=optimizer)  # carries out the transitions
     scheduler = sampler.scheduler(optimizer)  # the rates, and the count of updates
     for inputs, targets in DataLoader(dataset, batch_sampler=sampler, num_workers=num_workers):
-        losses, weights = cross_entropy(model(inputs), targets, reduction="none"), sampler.weights
+        losses, weights = torch.nn.functional.cross_entropy(model(inputs), targets, reduction="none"), sampler.weights
         optimizer.zero_grad()
         (losses if weights is None else losses * torch.from_numpy(weights)).mean().backward()
         optimizer.step()
