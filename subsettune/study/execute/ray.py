@@ -35,6 +35,7 @@ from subsettune.facts import TaskFacts
 from subsettune.storage import Folder
 from subsettune.study.execute.outcomes import Times, in_order, record
 from subsettune.study.execute.ray_cluster import Nodes, Resources, cluster, staging
+from subsettune.study.execute.ray_deaths import every_death_is_told, ran_out_of_memory
 from subsettune.study.execute.ray_reach import check_nodes
 from subsettune.study.execute.requests import INFRASTRUCTURE_ERRORS, Failure, Pause, RunRequest
 from subsettune.study.execute.sequence import StageSequence
@@ -89,7 +90,7 @@ class RayExecutor:
             the first error of a stage.
         """
         searcher = SequenceSearcher(chain, self._worker, self._facts, self._num_validation, self._clock, self._note)
-        with cluster(self._resources, self._note) as slots, staging(), handlers_restored():
+        with cluster(self._resources, self._note) as slots, staging(), every_death_is_told(), handlers_restored():
             if slots is not None and slots < self._resources.parallel:
                 fit = "run fits" if slots == 1 else "runs fit"
                 self._note(f"{slots} {fit} here at a time, not {self._resources.parallel}.")
@@ -129,7 +130,9 @@ class RayExecutor:
                 verbose=0,
                 _remote=False,
             )
-        except (RayError, tune.TuneError, ConnectionError) as error:
+        except (RayError, tune.TuneError, ConnectionError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not isinstance(error.__cause__, RayError):
+                raise
             words = str(error).strip().splitlines()[0]
             advice = "What was finished is on record; the same command goes on."
             raise StudyError(f"the Ray cluster was lost: {words} {advice}") from error
@@ -224,10 +227,7 @@ class SequenceSearcher(Searcher):
                 return
             failure = self._worker.failure(run.request, f"its node was lost {NODES_LOST} times", trace)
         elif isinstance(error, RayActorError):
-            reason = f"its worker process died {ATTEMPTS} times. Was it out of memory?"
-            if run.attempts + 1 < ATTEMPTS:
-                reason = "its worker process died."
-            failure = self._worker.failure(run.request, reason, trace)
+            failure = self._worker.failure(run.request, _why_dead(error, run.attempts + 1), trace)
         else:  # what a run raises comes back as its result, so this is Tune's own: the storage, for one
             words = trace.strip().splitlines()[-1] if trace.strip() else "no reason given"
             failure = Failure(message=f"Ray Tune cannot start {name}: {words}", ends_study="StudyError")
@@ -309,14 +309,32 @@ class _Deaths(tune.Callback):
         self._searcher, self._limited = searcher, limited
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        with Path(trial.pickled_error_file).open("rb") as stream:  # this driver wrote it just now
-            self._searcher.died(trial.trial_id, ray.cloudpickle.load(stream))
+        self._searcher.died(trial.trial_id, _error_of(trial))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         for trial in trials:
             if trial.status == "ERROR" and self._searcher.is_under_way(trial.trial_id):
                 self._limited.on_trial_complete(trial.trial_id, error=True)
                 self._searcher.given_up(trial.trial_id)
+
+
+def _error_of(trial: Any) -> Exception | None:
+    """What a trial ended with, which this driver wrote just now: pickled where it is Ray's, else in words."""
+    if trial.pickled_error_file is not None:
+        with Path(trial.pickled_error_file).open("rb") as stream:
+            error: Exception = ray.cloudpickle.load(stream)
+        return error
+    return None if trial.error_file is None else tune.TuneError(Path(trial.error_file).read_text())
+
+
+def _why_dead(error: RayActorError, times: int) -> str:
+    """Why the worker process of a run died, as far as is known; what to do about it where it is the last time."""
+    if ran_out_of_memory(error):
+        advice = "" if times < ATTEMPTS else " Take fewer runs at a time (parallel) or a machine with more."
+        return f"the node ran out of memory; Ray ended its worker.{advice}"
+    if times < ATTEMPTS:
+        return "its worker process died."
+    return f"its worker process died {times} times. Was it out of memory?"
 
 
 def _trial_name(trial: Any) -> str:

@@ -289,13 +289,37 @@ def test_two_deaths_are_a_failure(bench: Bench) -> None:
     assert "actor" in Path(record.log).read_text()
 
 
-def test_a_run_whose_node_is_taken_away_goes_on_elsewhere(
-    tmp_path: Path, tiny_data: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ray: its own cluster, because it loses a node. Not an error of the run: even the second time."""
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where workers look for the network, for tests with a cluster of their own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "unruly", raising=False)
+    return tmp_path
+
+
+def test_a_node_without_memory_costs_the_runs_that_ray_ends_and_not_the_study(
+    alone: Path, tiny_data: dict[str, str]
+) -> None:
+    """Ray: its own cluster, whose memory monitor finds any node full. Tune knows no such death (`ray_deaths`)."""
+    full = {"memory_usage_threshold": 0.01, "memory_monitor_refresh_ms": 50}
+    own = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "_system_config": full})
+    bench = Bench(alone, tiny_data, own.address)
+    bench.order("slow 0.2")
+    try:
+        (record,) = bench.execute(requests(bench, 1))
+    finally:
+        own.shutdown()
+    assert record.cause == "failed"
+    assert record.message.startswith("run-0 failed: the node ran out of memory; Ray ended its worker. Take fewer runs")
+    (note,) = bench.notes
+    assert note.startswith("run-0 failed: the node ran out of memory; Ray ended its worker. Log: ")
+    assert "memory" in Path(record.log).read_text()
+
+
+def test_a_run_whose_node_is_taken_away_goes_on_elsewhere(alone: Path, tiny_data: dict[str, str]) -> None:
+    """Ray: its own cluster, because it loses a node. Not an error of the run: even the second time."""
+    tmp_path = alone
     own = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     doomed = own.add_node(num_cpus=1)
     bench = Bench(tmp_path, tiny_data, own.address)
