@@ -65,4 +65,5 @@ class InlineExecutor:
             return
         seen = self._worker.seen(request, in_order(points)) if isinstance(outcome, Failure) else None
         times = Times(started_s=started, finished_s=self._clock())
-        chain.finished(request, record(request, self._facts, outcome, self._num_validation, times, seen))
+        row = record(request, self._facts, outcome, self._num_validation, times, seen)
+        chain.finished(request, row, outcome.reason if isinstance(outcome, Failure) else "")

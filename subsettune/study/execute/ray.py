@@ -261,7 +261,7 @@ class SequenceSearcher(Searcher):
             return
         times = Times(started_s=run.started_s, finished_s=self._clock())
         row = record(run.request, self._facts, outcome, self._num_validation, times, seen)
-        self._chain.finished(run.request, row)
+        self._chain.finished(run.request, row, outcome.reason if isinstance(outcome, Failure) else "")
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the study's files hold everything."""

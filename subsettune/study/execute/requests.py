@@ -61,12 +61,14 @@ class Failure:
     Args:
         message: the sentence.
         log: where its trace is written.
+        reason: the part of the message that tells why; runs that fail for the same have the same.
         ends_study: a key of `INFRASTRUCTURE_ERRORS` when the error is not the run's own: the study stops, and nothing
             is recorded, so that the run is carried out once that is mended.
     """
 
     message: str
     log: str = ""
+    reason: str = ""
     ends_study: str = ""
 
     @property

@@ -105,7 +105,8 @@ class Worker:
         again = shlex.join([*self.alone, "--policy", inside(self.logs, policy), "--seed", str(request.seed)])
         where = f"{folder}/{log}"
         end = "" if reason.endswith((".", "!", "?")) else "."
-        return Failure(message=f"{request.name} failed: {reason}{end} Log: {where}. Run it alone: {again}", log=where)
+        message = f"{request.name} failed: {reason}{end} Log: {where}. Run it alone: {again}"
+        return Failure(message=message, log=where, reason=reason)
 
     def seen(self, request: RunRequest, points: Sequence[CurvePoint]) -> PartialRun:
         """What is known of a run besides the points that it told.

@@ -14,6 +14,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from subsettune.study.execute.sequence import FixedRuns, StageSequence, stopwatc
 from subsettune.study.execute.worker import Worker
 from subsettune.study.options import TuneOptions
 from subsettune.study.results.records import RunRecord
+from subsettune.study.spec import yaml_file
 from subsettune.study.spec.components import Component
 from subsettune.task import Task
 from subsettune.train.loop import facts as facts_of
@@ -543,21 +545,21 @@ def test_interrupted_and_killed_the_same_command_goes_on(study_file: Path) -> No
     assert "Report:" in output
 
 
-def test_a_failed_trial_says_how_to_run_it_alone(study_file: Path) -> None:
-    """Ray: one local cluster. The reference is cached by the first study; the second one's trials all raise."""
-    options = TuneOptions(storage=str(study_file.parent / "runs"), executor="inline")
-    before = Path.cwd()
-    os.chdir(study_file.parent)
-    try:
-        tune(study_file, run_id="fine", options=options)
-        (study_file.parent / "order").write_text("raise")
-        view = tune(study_file, run_id="one", options=TuneOptions(storage=str(study_file.parent / "runs"))).view
-    finally:
-        os.chdir(before)
-    assert {t.cause for t in view.trials} == {"failed"}
-    assert view.summary.trials.failed == 6
-    command = view.trials[0].message.partition("Run it alone: ")[2]
-    words = shlex.split(command)
+def test_what_fails_every_run_is_on_no_record_and_says_how_to_run_one_alone(
+    study_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray: one local cluster. The reference is cached by the first study; the trials of the others all raise."""
+    monkeypatch.chdir(study_file.parent)
+    here = TuneOptions(storage=str(study_file.parent / "runs"), executor="inline")
+    tune(study_file, run_id="fine", options=here)
+    (study_file.parent / "order").write_text("raise")
+    words = r"^trial-\d+ failed: out of luck. Log: .* So did trial-\d+, trial-\d+, and no run has trained "
+    for options, settings in [(replace(here, executor="ray"), {}), (here, {"parallel": 1})]:
+        study = yaml_file.read(study_file).with_settings(settings)
+        with pytest.raises(StudyError, match=words) as caught:
+            tune(study, run_id="one", options=options)
+        assert trials_on_record(study_file) == []
+    words = shlex.split(str(caught.value).partition("Run it alone: ")[2].partition(" So did ")[0])
     assert words[:2] == ["subsettune", "train"]
     alone = subprocess.run([*SUBSETTUNE, *words[1:]], cwd=study_file.parent, capture_output=True, text=True)
     assert "RuntimeError: out of luck" in alone.stderr
@@ -565,3 +567,6 @@ def test_a_failed_trial_says_how_to_run_it_alone(study_file: Path) -> None:
     alone = subprocess.run([*SUBSETTUNE, *words[1:]], cwd=study_file.parent, capture_output=True, text=True)
     assert alone.returncode == 0, alone.stderr
     assert alone.stdout.startswith("accuracy: validation ")
+    view = tune(study_file, run_id="one", options=here).view
+    assert len(view.trials) == 6
+    assert "failed" not in {t.cause for t in view.trials}

@@ -146,6 +146,100 @@ def test_the_first_error_of_a_stage_ends_the_chain_and_is_raised(where: str, inl
     assert not chain.is_over
 
 
+# --- failures of the surroundings ------------------------------------------------------------------------------------
+
+
+class Limited(Stage):
+    """A source with one run under way at most."""
+
+    def __init__(self, count: int, log: list[str]) -> None:
+        super().__init__("run", count, log)
+        self.under_way = 0
+
+    def next(self) -> RunRequest | Pause:
+        if self.under_way and self.left:
+            return Pause.WAIT
+        self.under_way += 1
+        return super().next()
+
+    def set_aside(self, asked: RunRequest) -> None:
+        self.under_way -= 1
+        self.log.append(f"{asked.name} aside")
+
+
+@dataclasses.dataclass
+class Fate:
+    """What becomes of runs, one after the other: a reason to fail, or none."""
+
+    reasons: list[str]
+    facts: Any
+
+    def train(self, asked: RunRequest, report: Callable[[CurvePoint], bool]) -> Any:
+        reason = self.reasons[0]
+        if reason:
+            return Failure(message=f"{asked.name} failed: {reason}.", reason=reason)
+        return run(self.facts.task, asked.policy, asked.seed, options=fakes.options())
+
+    def seen(self, asked: RunRequest, points: Any) -> PartialRun:
+        self.reasons.pop(0)  # told once a run that has failed
+        return PartialRun()
+
+
+def fate(inline: Inline, stage: RunSource, *reasons: str) -> None:
+    """Carry a stage out."""
+    InlineExecutor(Fate([*reasons, ""], inline), inline.facts, 21, stopwatch()).execute(StageSequence(iter([stage])))
+
+
+def test_what_fails_three_runs_alike_ends_the_study_before_it_is_on_record(inline: Inline) -> None:
+    log: list[str] = []
+    words = (
+        r"^a-2 failed: no module 'm3' at 0x7f\. So did a-4, a-3, and no run has trained since this start: what fails "
+        r"every run is no matter of policies, so none of it is on record. Mend it; the same command then goes on.$"
+    )
+    with pytest.raises(StudyError, match=words):
+        fate(inline, Stage("a", 5, log), *(f"no module 'm{i}' at 0x{i + 4}f" for i in (1, 2, 3)))
+    assert log == []
+
+
+def test_failures_count_once_a_run_has_trained(inline: Inline) -> None:
+    log: list[str] = []
+    fate(inline, Stage("a", 3, log), "no luck", "no luck")
+    assert log == ["a-2", "a-1", "a-0"]
+
+
+def test_after_a_run_that_trained_failures_alike_are_those_of_policies(inline: Inline) -> None:
+    log: list[str] = []
+
+    class Later(Stage):
+        def finished(self, asked: RunRequest, row: RunRecord) -> None:
+            super().finished(asked, row)
+            reasons[:] = ["no luck"] * 9
+
+    reasons = [""]
+    worker = Fate(reasons, inline)
+    InlineExecutor(worker, inline.facts, 21, stopwatch()).execute(StageSequence(iter([Later("a", 5, log)])))
+    assert len(log) == 5
+
+
+def test_failures_of_many_kinds_are_those_of_policies(inline: Inline) -> None:
+    log: list[str] = []
+    fate(inline, Stage("a", 8, log), *("abcdefgh"))
+    assert len(log) == 8
+
+
+def test_failures_count_where_nothing_else_can_be_run(inline: Inline) -> None:
+    log: list[str] = []
+    fate(inline, Stage("a", 2, log), "no luck", "no luck")
+    assert log == ["a-1", "a-0"]
+
+
+def test_a_source_of_one_run_at_a_time_is_told_that_a_failed_one_waits(inline: Inline) -> None:
+    log: list[str] = []
+    with pytest.raises(StudyError, match="So did run-3, run-2, and no run has trained"):
+        fate(inline, Limited(4, log), *["no luck"] * 3)
+    assert log == ["run-3 aside", "run-2 aside"]
+
+
 # --- rows ------------------------------------------------------------------------------------------------------------
 
 
