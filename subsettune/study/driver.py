@@ -54,7 +54,16 @@ from subsettune.text import flops_words
 from subsettune.train.loop import RunOptions
 
 # Settings that a study may go on with another value of; the others are part of what its evidence says.
-MAY_CHANGE = ("trials", "parallel", "gpus_per_trial", "candidates", "ablation_seeds", "time_limit_s")
+MAY_CHANGE = (
+    "trials",
+    "parallel",
+    "gpus_per_trial",
+    "candidates",
+    "ablation_seeds",
+    "time_limit_s",
+    "checkpoint_every_s",
+    "silence_limit_s",
+)
 
 
 class Executor(Protocol):
@@ -239,7 +248,8 @@ class StudyDriver:
             ),
         )
         if context.options.executor == "inline":
-            return InlineExecutor(worker, context.facts, num_validation, context.clock)
+            note = context.observer.note
+            return InlineExecutor(worker, context.facts, num_validation, context.clock, note=note)
         context.observer.stage("starting Ray" if self.address is None else "connecting to Ray", None)
         with importing_ray():
             from subsettune.study.execute.ray import RayExecutor

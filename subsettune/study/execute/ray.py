@@ -147,6 +147,7 @@ class ActiveRun:
     points: list[CurvePoint] = field(default_factory=list)
     attempts: int = 0
     nodes_lost: int = 0
+    has_begun_anew: bool = False
 
 
 class SequenceSearcher(Searcher):
@@ -244,6 +245,11 @@ class SequenceSearcher(Searcher):
         self._failed(run, self._worker.failure(run.request, reason, ""))
 
     def _failed(self, run: ActiveRun, failure: Failure, *, is_final: bool = False) -> None:
+        if failure.begins_anew and not run.has_begun_anew:
+            run.has_begun_anew = True
+            self._note(failure.message)
+            self._again.append(run)
+            return
         run.attempts += 1
         if run.attempts < ATTEMPTS and not is_final:
             self._note(f"{failure.message} Trying once more.")

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from subsettune import config
 from subsettune.config import FrozenDict, setting
-from subsettune.errors import StorageError, StudyError
+from subsettune.errors import CheckpointError, StorageError, StudyError
 from subsettune.registry import OPTIMIZERS, ORDERS, SELECTORS, TRANSITIONS
 from subsettune.storage import Folder, inside
 from subsettune.study.execute.looks import Looks
@@ -51,13 +51,19 @@ class Worker:
         config.check(self)
 
     def train(self, request: RunRequest, report: Callable[[CurvePoint], bool]) -> RunResult | Failure:
-        """Carry out a request; an error of the run becomes a `Failure` whose trace is in the logs."""
+        """Carry out a request; an error of the run becomes a `Failure` whose trace is in the logs.
+
+        A checkpoint that cannot be gone on from, such as a damaged one or one from another device, is removed: the run
+        begins anew if it is asked for again, and what was lost is charged to it as repeated.
+        """
         stems = self.options.stems if request.role == "trial" else None
         points = self._num_points(request)
         options = dataclasses.replace(self.options, splits=request.splits, evaluations=points, stems=stems)
         try:
             self._check_code(request)
             return run(self.task, request.policy, request.seed, report=report, options=options)
+        except CheckpointError as error:
+            return self._cleared(request, error)
         except tuple(INFRASTRUCTURE_ERRORS.values()) as error:
             kind = next(name for name, cls in INFRASTRUCTURE_ERRORS.items() if isinstance(error, cls))
             return Failure(message=f"{request.name} cannot go on: {error}", ends_study=kind)
@@ -66,6 +72,22 @@ class Worker:
             return self.failure(
                 request, words[0] if words else type(error).__name__, "".join(traceback.format_exception(error))
             )
+
+    def _cleared(self, request: RunRequest, error: CheckpointError) -> Failure:
+        """What becomes of a run whose checkpoint is of no use."""
+        kept = self._kept(request)
+        if kept is None:
+            return Failure(message=f"{request.name} cannot go on: {error}", ends_study="CheckpointError")
+        fact = str(error).partition(" Delete it: ")[0]  # which is done here
+        return Failure(message=f"{request.name}: {fact} {kept.clear()}", begins_anew=True)
+
+    def _kept(self, request: RunRequest) -> Checkpoints | None:
+        """Where a run has its checkpoint."""
+        options = self.options
+        if options.checkpoints is None or options.fingerprint is None:
+            return None
+        key = run_key(self.task, options.fingerprint, request.policy, request.seed)
+        return Checkpoints(Folder.at(options.checkpoints), key)
 
     def _num_points(self, request: RunRequest) -> int:
         return self.options.evaluations if self.looks is None else self.looks.num_points(request)
@@ -117,14 +139,15 @@ class Worker:
             request: of the run, which has stopped.
             points: as told, in order.
         """
-        options = self.options
-        if options.checkpoints is None or options.fingerprint is None:
+        kept = self._kept(request)
+        if kept is None:
             return PartialRun(points=tuple(points))
-        key = run_key(self.task, options.fingerprint, request.policy, request.seed)
-        kept = Checkpoints(Folder.at(options.checkpoints), key)
-        mark = kept.marked()
         is_whole = bool(points) and points[0].share <= 1 / self._num_points(request)
-        state = None if is_whole or mark == ProgressMarker() else kept.load()
+        try:
+            mark = kept.marked()
+            state = None if is_whole or mark == ProgressMarker() else kept.load()
+        except CheckpointError:  # damaged, so nothing is known but what the run told
+            mark, state = ProgressMarker(), None
         earlier = [config.build(CurvePoint, point) for point in state["curve"]] if state is not None else []
         before = tuple(point for point in earlier if not points or point.share < points[0].share)
         return PartialRun(points=(*before, *points), mark=mark)
