@@ -246,6 +246,7 @@ class StudyDriver:
                 share_prefixes=settings.share_prefixes,
                 reference_looks=settings.reference_looks,
             ),
+            gpus=settings.gpus_per_trial,
         )
         if context.options.executor == "inline":
             note = context.observer.note

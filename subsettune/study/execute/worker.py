@@ -14,6 +14,7 @@ from subsettune.config import FrozenDict, setting
 from subsettune.errors import CheckpointError, StorageError, StudyError
 from subsettune.registry import OPTIMIZERS, ORDERS, SELECTORS, TRANSITIONS
 from subsettune.storage import Folder, inside
+from subsettune.study.execute.gpus import why_no_gpu
 from subsettune.study.execute.looks import Looks
 from subsettune.study.execute.outcomes import PartialRun
 from subsettune.study.execute.requests import INFRASTRUCTURE_ERRORS, Failure, RunRequest
@@ -38,6 +39,7 @@ class Worker:
         code: content hashes of the user's own code as the study's driver has it, by name; a process that has other code
             does not train with it.
         looks: say how often a run is evaluated; null for what `options` say.
+        gpus: that a run is given; with any, it does not train without one, unless its device is `cpu`.
     """
 
     task: Task
@@ -46,6 +48,7 @@ class Worker:
     alone: tuple[str, ...] = ("subsettune", "train", "STUDY.yaml")
     code: FrozenDict = setting(FrozenDict())
     looks: Looks | None = None
+    gpus: float = 0.0
 
     def __post_init__(self) -> None:
         config.check(self)
@@ -60,6 +63,7 @@ class Worker:
         points = self._num_points(request)
         options = dataclasses.replace(self.options, splits=request.splits, evaluations=points, stems=stems)
         try:
+            self._check_gpu()
             self._check_code(request)
             return run(self.task, request.policy, request.seed, report=report, options=options)
         except CheckpointError as error:
@@ -91,6 +95,15 @@ class Worker:
 
     def _num_points(self, request: RunRequest) -> int:
         return self.options.evaluations if self.looks is None else self.looks.num_points(request)
+
+    def _check_gpu(self) -> None:
+        """What a function of the user's trains on, and by which package, is its own affair."""
+        why = why_no_gpu() if self.gpus and self.options.device != "cpu" and not self.task.is_own else None
+        if why is not None:
+            raise StudyError(
+                f"a run was given {self.gpus:g} GPUs, and {why} Install a driver and a torch that fit each other on "
+                "that node, or take it out of the cluster. To train on CPUs, set gpus_per_trial to 0."
+            )
 
     def _check_code(self, request: RunRequest) -> None:
         """A process that starts while the user edits a file would train another network than those before it."""

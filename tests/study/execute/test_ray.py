@@ -372,6 +372,19 @@ def test_a_run_whose_checkpoint_is_damaged_begins_anew(bench: Bench) -> None:
     assert bench.notes == [f"run-0: checkpoint {place} is damaged. It begins anew."]
 
 
+def test_a_gpu_that_torch_cannot_see_is_told_and_nothing_is_trained_without(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray: the head declares a GPU that is not there, as a node does whose driver does not fit its torch."""
+    plain = bench.worker
+    given = {"options": replace(plain().options, device="auto"), "gpus": 1.0}
+    monkeypatch.setattr(bench, "worker", lambda: replace(plain(), **given))
+    words = r"^run-0 cannot go on: a run was given 1 GPUs, and torch finds no GPU on node \S+: torch \S+ is built "
+    with pytest.raises(StudyError, match=words):
+        bench.execute(requests(bench, 1), gpus=1.0)
+    assert bench.records == []
+
+
 # --- what goes wrong with a cluster ----------------------------------------------------------------------------------
 
 
