@@ -93,6 +93,14 @@ class Worker:
         key = run_key(self.task, options.fingerprint, request.policy, request.seed)
         return Checkpoints(Folder.at(options.checkpoints), key)
 
+    def sign(self, request: RunRequest) -> ProgressMarker | None:
+        """How far a run was when it was last seen: it changes every few seconds as long as one trains."""
+        kept = self._kept(request)
+        try:
+            return None if kept is None else kept.marked()
+        except (CheckpointError, StorageError):  # of which the run itself tells
+            return None
+
     def _num_points(self, request: RunRequest) -> int:
         return self.options.evaluations if self.looks is None else self.looks.num_points(request)
 

@@ -282,6 +282,33 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(bench: Bench) -> None:
     assert note.startswith("run-0 failed: its worker process died.")
 
 
+class HangsOnce:
+    """Stands for `SilenceWatch`: the first run hangs as soon as there is a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def heard(self, key: str) -> None:
+        """No matter."""
+
+    def hanging(self, running: Any) -> list[str]:
+        keys = [key for key, _, sign in running if self.file.exists() and sign() is not None]
+        if keys:
+            self.file.unlink()
+        return keys
+
+
+def test_a_run_that_hangs_is_ended_and_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray: a real process that waits for ever; when silence is a hang is tested in `test_silence`."""
+    watch = HangsOnce(bench.folder / "hanging")
+    monkeypatch.setattr("subsettune.study.execute.ray.SilenceWatch", lambda limit_s, note: watch)
+    bench.order("hang-once")
+    (record,) = bench.execute(requests(bench, 1))
+    assert record.cause == "finished"
+    (note,) = bench.notes
+    assert note.startswith("run-0 failed: it showed no progress for as long as study.silence_limit_s allows;")
+
+
 def test_two_deaths_are_a_failure(bench: Bench) -> None:
     """Ray: as above."""
     bench.order("kill 3 0.01")
