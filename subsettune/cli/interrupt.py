@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from subsettune.report.streams import ForgivingStream
+from subsettune.study.execute.signals import STOP_SIGNALS, handled
 
 INTERRUPTED = 130
 SAME_S = 0.3  # `timeout` and some shells send a signal to the program and to its group: it is one Ctrl-C
@@ -35,7 +36,7 @@ class Answer:
     def hear(self, number: int) -> None:
         """A signal has come."""
         now = time.monotonic()
-        if number not in (signal.SIGINT, signal.SIGTERM):
+        if number not in (signal.SIGINT, *STOP_SIGNALS):
             return
         if self._heard_s < 0:
             self._say(" ".join(f"Stopping; Ctrl-C again ends at once. {self.go_on}".split()))
@@ -53,7 +54,7 @@ class Answer:
 
 @contextlib.contextmanager
 def answered(answer: Answer) -> Iterator[None]:
-    """Let a thread answer SIGINT and SIGTERM as they come; both raise KeyboardInterrupt here, where Python gets to it.
+    """Let a thread answer signals that ask to stop as they come; each raises KeyboardInterrupt where Python gets to it.
 
     Args:
         answer: told of each.
@@ -63,11 +64,10 @@ def answered(answer: Answer) -> Iterator[None]:
     thread = threading.Thread(target=_listen, args=(ours, answer), name="ctrl-c", daemon=True)
     thread.start()
     woken = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
-    before = signal.signal(signal.SIGTERM, _interrupt)  # what a cluster sends before it kills: stop as Ctrl-C does
     try:
-        yield
+        with handled(_interrupt):  # what a cluster sends before it kills: stop as Ctrl-C does
+            yield
     finally:
-        signal.signal(signal.SIGTERM, before)
         signal.set_wakeup_fd(woken)
         os.close(theirs)  # the thread reads the end, and goes
         thread.join()

@@ -173,6 +173,7 @@ class StudyContext:
             num_threads=self.settings.cpus_per_trial,
             checkpoints=self.uri("tune/checkpoints"),
             stems=self.uri(STEMS) if self.settings.share_prefixes else None,
+            checkpoint_every_s=self.settings.checkpoint_every_s,
             places=self._absolute_places(),
             fingerprint=self.data.fingerprint,
         )

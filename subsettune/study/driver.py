@@ -28,7 +28,7 @@ from subsettune.study.execute.inline import InlineExecutor
 from subsettune.study.execute.looks import Looks
 from subsettune.study.execute.ray_import import importing_ray
 from subsettune.study.execute.sequence import ObservedSource, RunSource, StageSequence, stopwatch
-from subsettune.study.execute.signals import sigterm_as_sigint
+from subsettune.study.execute.signals import stops_as_sigint
 from subsettune.study.execute.worker import Worker
 from subsettune.study.importable import check_importable, own_code
 from subsettune.study.observer import Observer
@@ -54,7 +54,16 @@ from subsettune.text import flops_words
 from subsettune.train.loop import RunOptions
 
 # Settings that a study may go on with another value of; the others are part of what its evidence says.
-MAY_CHANGE = ("trials", "parallel", "gpus_per_trial", "candidates", "ablation_seeds", "time_limit_s")
+MAY_CHANGE = (
+    "trials",
+    "parallel",
+    "gpus_per_trial",
+    "candidates",
+    "ablation_seeds",
+    "time_limit_s",
+    "checkpoint_every_s",
+    "silence_limit_s",
+)
 
 
 class Executor(Protocol):
@@ -146,7 +155,7 @@ class StudyDriver:
         """Drive the study to its end, and deliver it.
 
         Raises:
-            KeyboardInterrupt: SIGINT, or SIGTERM; what is finished is on disk, and reported.
+            KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP; what is finished is on disk, and reported.
         """
         context, folder = self.context, self.context.folder
         if context.options.command:
@@ -162,7 +171,7 @@ class StudyDriver:
         for note in context.facts.notes:
             context.observer.note(note)
         try:
-            with sigterm_as_sigint():
+            with stops_as_sigint():
                 if context.options.fresh_seeds:
                     self._confirm(delivery)
                 elif not _is_complete(context.study, folder.manifest):
@@ -237,9 +246,11 @@ class StudyDriver:
                 share_prefixes=settings.share_prefixes,
                 reference_looks=settings.reference_looks,
             ),
+            gpus=settings.gpus_per_trial,
         )
         if context.options.executor == "inline":
-            return InlineExecutor(worker, context.facts, num_validation, context.clock)
+            note = context.observer.note
+            return InlineExecutor(worker, context.facts, num_validation, context.clock, note=note)
         context.observer.stage("starting Ray" if self.address is None else "connecting to Ray", None)
         with importing_ray():
             from subsettune.study.execute.ray import RayExecutor
@@ -262,6 +273,7 @@ class StudyDriver:
             storage=context.uri("tune"),
             note=context.observer.note,
             code=own_code(context.study),
+            silence_limit_s=settings.silence_limit_s,
         )
 
     def _alone(self, options: RunOptions) -> tuple[str, ...]:

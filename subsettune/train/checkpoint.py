@@ -23,7 +23,11 @@ from subsettune.train.account import Stopwatch
 
 HEADER = b"subsettune-checkpoint-1 "
 ADVICE = "Delete it: the run then starts over."
-MARK_EVERY_S = 5.0
+MARK_EVERY_S = 5.0  # at most between marks; and a quarter of the time between checkpoints, so that little is unknown
+# Where nobody sets the time between checkpoints: it is so long that they take a 50th of it, but within these bounds. A
+# machine that is taken away again and again then costs a run seconds each time, not all that it has done.
+SAVING_SHARE = 0.02
+SHORTEST_S, FIRST_S, LONGEST_S = 2.0, 5.0, 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +125,20 @@ class Checkpoints:
         reason = str(error).strip().splitlines()[0]
         return CheckpointError(f"{self} does not fit this run: {reason} {ADVICE}")
 
+    def clear(self) -> str:
+        """Remove what a run cannot go on from: its state, whose mark stays and tells what is lost, or a damaged mark.
+
+        Returns:
+            a sentence: what becomes of the run.
+        """
+        try:
+            self.marked()
+        except CheckpointError:
+            self.folder.remove(self._mark_name)
+            return "What interruptions cost it so far is not counted."
+        self.folder.remove(self._name)
+        return "It begins anew."
+
     def remove(self) -> None:
         """Remove the checkpoint and its mark."""
         self.folder.remove(self._name)
@@ -143,19 +161,20 @@ class CheckpointWriter:
 
     Args:
         checkpoints: of the run; None keeps nothing.
-        every_s: seconds between checkpoints.
+        every_s: seconds between checkpoints; None for as many as what they take calls for.
         watch: of the run.
         goes_on: whether a run can go on from a checkpoint with the same bits. Else only finished runs are kept, and an
             interrupted one begins again.
     """
 
     def __init__(
-        self, checkpoints: Checkpoints | None, every_s: float, watch: Stopwatch, *, goes_on: bool = True
+        self, checkpoints: Checkpoints | None, every_s: float | None, watch: Stopwatch, *, goes_on: bool = True
     ) -> None:
         self.checkpoints, self.watch, self._goes_on = checkpoints, watch, goes_on
         self.repeated = 0  # FLOPs that interruptions cost, and what was done for other runs
         self.shared = 0  # FLOPs of the stem that the run began from
-        self._every_s = every_s
+        self._adapts = every_s is None
+        self._every_s = FIRST_S if every_s is None else every_s
         self._last_save = self._last_mark = watch.lap_start
 
     def load(self) -> dict[str, Any] | None:
@@ -186,7 +205,7 @@ class CheckpointWriter:
         now = self.watch.now()
         if self._goes_on and now - self._last_save >= self._every_s:
             return "save"
-        if now - self._last_mark < MARK_EVERY_S:
+        if now - self._last_mark < min(MARK_EVERY_S, self._every_s / 4):
             return None
         self._last_mark = now
         return "mark"
@@ -197,10 +216,13 @@ class CheckpointWriter:
             self.checkpoints.mark(ProgressMarker(flops=ledger.total, repeated=self.repeated, shared=self.shared))
 
     def save(self, state: dict[str, Any], ledger: Ledger) -> None:
-        """Replace the checkpoint; an older mark does no harm, for it lies behind."""
-        if not self._goes_on and not state["done"]:
+        """Replace the checkpoint, after the mark: should it get lost, what it took is known."""
+        if not state["done"]:
             self.mark(ledger)
-        elif self.checkpoints is not None:
+        if self.checkpoints is not None and (self._goes_on or state["done"]):
+            begun_s = self.watch.now()
             self.checkpoints.save(state)
             self.watch.lap("other")
             self._last_save = self._last_mark = self.watch.lap_start
+            if self._adapts:
+                self._every_s = min(max((self._last_save - begun_s) / SAVING_SHARE, SHORTEST_S), LONGEST_S)

@@ -30,7 +30,8 @@ class RunOptions:
         checkpoints: folder or URI; null for none. A run that finds its checkpoint there goes on from it.
         stems: folder or URI; null for none. A run that has checkpoints leaves its state there while its rate is still
             the peak, and one that has begun in the same way goes on from it; see `subsettune.train.stems`.
-        checkpoint_every_s: seconds between checkpoints, besides those at each switch, at a stop and at the end.
+        checkpoint_every_s: seconds between checkpoints, besides those at each switch, at a stop and at the end; null
+            for 2 to 60, so that they take a 50th of the time.
         keep_model: whether the result carries the trained network; with `final=True`, `run` sees to it.
         measure_switches: whether losses and `splits` are also measured where a phase gives way to the next, and at the
             end: `RunResult.switches`. A run that goes on from a checkpoint has them from there on.
@@ -49,7 +50,7 @@ class RunOptions:
     num_threads: int | None = setting(None, rule=AT_LEAST_ONE)
     checkpoints: str | None = None
     stems: str | None = None
-    checkpoint_every_s: float = setting(30.0, rule=POSITIVE)
+    checkpoint_every_s: float | None = setting(None, rule=POSITIVE)
     keep_model: bool = False
     measure_switches: bool = False
     soup_workers: Literal["auto", "together", "in_turn"] = "auto"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from math import prod
 from pathlib import Path
@@ -15,8 +16,9 @@ class Unruly(nn.Module):
     """A linear model.
 
     Before each training batch it reads `order` in its folder: `raise`, `slow SECONDS`, or `kill AFTER SECONDS`: its own
-    process, after so many batches of so many seconds; `kill-once` likewise, and then it is good; or `hasty 0`: Ray Tune
-    shall not wait for the end of a run that it stopped. It writes the number of its process and the time into `log`.
+    process, after so many batches of so many seconds; `kill-once` likewise, and then it is good; `hang-once`: wait for
+    ever, which a file `hanging` tells, and then be good; or `hasty 0`: Ray Tune shall not wait for the end of a run
+    that it stopped. It writes the number of its process and the time into `log`.
     """
 
     def __init__(self, input_shape: tuple[int, ...], num_outputs: int, *, folder: str) -> None:
@@ -41,6 +43,9 @@ class Unruly(nn.Module):
         words = order.read_text().split()
         if words[0] == "raise":
             raise RuntimeError("out of luck")
+        if words[0] == "hang-once":
+            order.rename(self.folder / "hanging")
+            threading.Event().wait()
         if words[0] == "hasty":
             os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "0"
         time.sleep(float(words[-1]))

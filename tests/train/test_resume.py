@@ -19,10 +19,13 @@ from places import SUPPORT
 
 from subsettune import config, train
 from subsettune.errors import CheckpointError
+from subsettune.ledger import Ledger
 from subsettune.policy import Phase, Policy
+from subsettune.storage import Folder
 from subsettune.task import Task
 from subsettune.train import CurvePoint
-from subsettune.train.checkpoint import Checkpoints, ProgressMarker
+from subsettune.train.account import Stopwatch, no_seconds
+from subsettune.train.checkpoint import Checkpoints, CheckpointWriter, ProgressMarker
 
 pytestmark = pytest.mark.usefixtures("untouched_random_state")
 Data = dict[str, str]
@@ -160,6 +163,43 @@ def test_work_lost_before_an_earlier_interruption_is_not_forgotten(tiny_data: Da
         with pytest.raises(InterruptedRunError):
             run(task, policy, report=interrupt_after(number), **settings)
     assert run(task, policy, **settings).repeated_flops == (3 + 2 + 3) * point
+
+
+# --- when checkpoints are written -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("save_s", "every_s", "expected_s"),
+    [(0.001, None, 2), (0.1, None, 5), (30, None, 60), (0.1, 7.0, 7)],  # seconds; a 50th of the time, within bounds
+)
+def test_checkpoints_take_a_50th_of_the_time(
+    save_s: float, every_s: float | None, expected_s: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    now = [0.0]
+    kept = Checkpoints(Folder.at(tmp_path), "k")
+    monkeypatch.setattr(Checkpoints, "save", lambda *_: now.__setitem__(0, now[0] + save_s))
+    watch = Stopwatch(lambda: now[0], torch.device("cpu"), no_seconds())
+    writer = CheckpointWriter(kept, every_s, watch)
+    last_s, gaps = 0.0, []
+    while len(gaps) < 3:
+        now[0] += 0.25
+        if writer.due() == "save":
+            gaps.append(now[0] - last_s)
+            writer.save({"done": False}, Ledger())
+            last_s = now[0]
+    first_s = 5 if every_s is None else every_s
+    assert gaps == pytest.approx([first_s, expected_s, expected_s], abs=0.25)
+
+
+def test_what_is_done_between_checkpoints_is_marked(tmp_path: Path) -> None:
+    now = [0.0]
+    watch = Stopwatch(lambda: now[0], torch.device("cpu"), no_seconds())
+    writer = CheckpointWriter(Checkpoints(Folder.at(tmp_path), "k"), 8.0, watch)
+    due = []
+    for _ in range(7):
+        now[0] += 1
+        due.append(writer.due())
+    assert due == [None, "mark", None, "mark", None, "mark", None]
 
 
 # --- checkpoints that cannot be used ----------------------------------------------------------------------------------

@@ -31,10 +31,21 @@ class InlineExecutor:
         facts: of the task.
         num_validation: examples of the validation split.
         clock: seconds since the study began.
+        note: told what a user should know, e.g. of a run that begins anew.
     """
 
-    def __init__(self, worker: Trainer, facts: TaskFacts, num_validation: int, clock: Callable[[], float]) -> None:
+    # More than six parameters: see `RayExecutor`.
+    def __init__(
+        self,
+        worker: Trainer,
+        facts: TaskFacts,
+        num_validation: int,
+        clock: Callable[[], float],
+        *,
+        note: Callable[[str], None] = lambda words: None,
+    ) -> None:
         self._worker, self._facts, self._num_validation, self._clock = worker, facts, num_validation, clock
+        self._note = note
 
     def execute(self, chain: StageSequence) -> None:
         """Run everything that the chain asks for.
@@ -56,6 +67,9 @@ class InlineExecutor:
             return chain.progress(request, point)
 
         outcome = self._worker.train(request, report)
+        if isinstance(outcome, Failure) and outcome.begins_anew:
+            self._note(outcome.message)
+            outcome = self._worker.train(request, report)
         for _ in range(ATTEMPTS - 1):
             if isinstance(outcome, RunResult) or chain.error is not None:
                 break
@@ -65,4 +79,5 @@ class InlineExecutor:
             return
         seen = self._worker.seen(request, in_order(points)) if isinstance(outcome, Failure) else None
         times = Times(started_s=started, finished_s=self._clock())
-        chain.finished(request, record(request, self._facts, outcome, self._num_validation, times, seen))
+        row = record(request, self._facts, outcome, self._num_validation, times, seen)
+        chain.finished(request, row, outcome.reason if isinstance(outcome, Failure) else "")

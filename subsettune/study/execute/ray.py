@@ -35,10 +35,13 @@ from subsettune.facts import TaskFacts
 from subsettune.storage import Folder
 from subsettune.study.execute.outcomes import Times, in_order, record
 from subsettune.study.execute.ray_cluster import Nodes, Resources, cluster, staging
+from subsettune.study.execute.ray_deaths import every_death_is_told, ran_out_of_memory
+from subsettune.study.execute.ray_head import head_watched
 from subsettune.study.execute.ray_reach import check_nodes
 from subsettune.study.execute.requests import INFRASTRUCTURE_ERRORS, Failure, Pause, RunRequest
 from subsettune.study.execute.sequence import StageSequence
 from subsettune.study.execute.signals import handlers_restored
+from subsettune.study.execute.silence import SilenceWatch
 from subsettune.study.execute.worker import ATTEMPTS, Worker
 from subsettune.train.result import CurvePoint, RunResult
 
@@ -61,6 +64,7 @@ class RayExecutor:
         storage: folder or URI for Tune's own state.
         note: told what a user should know, e.g. a retry.
         code: of the study, not ours, that workers must be able to import.
+        silence_limit_s: of a run that shows no progress, until it is taken to hang; None for never.
     """
 
     # More than six parameters: the first four are those of the executor in this process.
@@ -75,8 +79,10 @@ class RayExecutor:
         storage: str,
         note: Callable[[str], None],
         code: Mapping[str, str] = FrozenDict(),
+        silence_limit_s: float | None = None,
     ) -> None:
         self._worker, self._facts, self._num_validation, self._clock = worker, facts, num_validation, clock
+        self._silence = SilenceWatch(silence_limit_s, note)
         self._resources, self._storage, self._note, self._code = resources, storage, note, code
 
     def execute(self, chain: StageSequence) -> None:
@@ -89,7 +95,7 @@ class RayExecutor:
             the first error of a stage.
         """
         searcher = SequenceSearcher(chain, self._worker, self._facts, self._num_validation, self._clock, self._note)
-        with cluster(self._resources, self._note) as slots, staging(), handlers_restored():
+        with cluster(self._resources, self._note) as slots, head_watched(self._note), staging(), handlers_restored():
             if slots is not None and slots < self._resources.parallel:
                 fit = "run fits" if slots == 1 else "runs fit"
                 self._note(f"{slots} {fit} here at a time, not {self._resources.parallel}.")
@@ -111,25 +117,28 @@ class RayExecutor:
         limited = ConcurrencyLimiter(searcher, max_concurrent=parallel)  # as Tune would, but within our reach
         try:
             # Not a `Tuner`: connected by ray://, that would move the searcher, and the study with it, to the cluster.
-            tune.run(
-                tune.with_parameters(_trainable, worker=worker, home=str(Path.cwd())),
-                name=name,
-                storage_path=self._storage,
-                search_alg=limited,
-                num_samples=-1,
-                reuse_actors=True,
-                resources_per_trial={"cpu": self._resources.cpus, "gpu": self._resources.gpus},
-                trial_dirname_creator=_trial_name,
-                trial_name_creator=_trial_name,
-                stop=_SequenceStopper(searcher),
-                callbacks=[_Deaths(searcher, limited)],
-                max_failures=0,
-                raise_on_failed_trial=False,
-                progress_reporter=_reporter(),
-                verbose=0,
-                _remote=False,
-            )
-        except (RayError, tune.TuneError, ConnectionError) as error:
+            with every_death_is_told():
+                tune.run(
+                    tune.with_parameters(_trainable, worker=worker, home=str(Path.cwd())),
+                    name=name,
+                    storage_path=self._storage,
+                    search_alg=limited,
+                    num_samples=-1,
+                    reuse_actors=True,
+                    resources_per_trial={"cpu": self._resources.cpus, "gpu": self._resources.gpus},
+                    trial_dirname_creator=_trial_name,
+                    trial_name_creator=_trial_name,
+                    stop=_SequenceStopper(searcher),
+                    callbacks=[_Deaths(searcher, limited, self._silence)],
+                    max_failures=0,
+                    raise_on_failed_trial=False,
+                    progress_reporter=_reporter(),
+                    verbose=0,
+                    _remote=False,
+                )
+        except (RayError, tune.TuneError, ConnectionError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not isinstance(error.__cause__, RayError):
+                raise
             words = str(error).strip().splitlines()[0]
             advice = "What was finished is on record; the same command goes on."
             raise StudyError(f"the Ray cluster was lost: {words} {advice}") from error
@@ -144,6 +153,8 @@ class ActiveRun:
     points: list[CurvePoint] = field(default_factory=list)
     attempts: int = 0
     nodes_lost: int = 0
+    is_hanging: bool = False
+    has_begun_anew: bool = False
 
 
 class SequenceSearcher(Searcher):
@@ -216,7 +227,11 @@ class SequenceSearcher(Searcher):
         if run is None:
             return
         name, trace = run.request.name, str(error)
-        if isinstance(error, RayActorError) and self._nodes.are_to_blame(error):
+        if run.is_hanging:
+            run.is_hanging = False
+            reason = "it showed no progress for as long as study.silence_limit_s allows; its worker was ended."
+            failure = self._worker.failure(run.request, reason, trace)
+        elif isinstance(error, RayActorError) and self._nodes.are_to_blame(error):
             run.nodes_lost += 1
             if run.nodes_lost < NODES_LOST:
                 self._note(f"The node of {name} was lost; the run goes on elsewhere from its checkpoint.")
@@ -224,14 +239,20 @@ class SequenceSearcher(Searcher):
                 return
             failure = self._worker.failure(run.request, f"its node was lost {NODES_LOST} times", trace)
         elif isinstance(error, RayActorError):
-            reason = f"its worker process died {ATTEMPTS} times. Was it out of memory?"
-            if run.attempts + 1 < ATTEMPTS:
-                reason = "its worker process died."
-            failure = self._worker.failure(run.request, reason, trace)
+            failure = self._worker.failure(run.request, _why_dead(error, run.attempts + 1), trace)
         else:  # what a run raises comes back as its result, so this is Tune's own: the storage, for one
             words = trace.strip().splitlines()[-1] if trace.strip() else "no reason given"
             failure = Failure(message=f"Ray Tune cannot start {name}: {words}", ends_study="StudyError")
         self._failed(run, failure, is_final=run.nodes_lost >= NODES_LOST)
+
+    def signs_of(self, trial_id: str) -> tuple[str, str, Callable[[], object]]:
+        """Key and name of a run that is under way, and what reads how far it is."""
+        request = self._runs[trial_id].request
+        return trial_id, request.name, lambda: self._worker.sign(request)
+
+    def hangs(self, trial_id: str) -> None:
+        """A run is taken to hang: its process is about to be ended."""
+        self._runs[trial_id].is_hanging = True
 
     def is_under_way(self, trial_id: str) -> bool:
         """Whether a trial of Tune's has neither ended nor died, as far as is known."""
@@ -244,6 +265,11 @@ class SequenceSearcher(Searcher):
         self._failed(run, self._worker.failure(run.request, reason, ""))
 
     def _failed(self, run: ActiveRun, failure: Failure, *, is_final: bool = False) -> None:
+        if failure.begins_anew and not run.has_begun_anew:
+            run.has_begun_anew = True
+            self._note(failure.message)
+            self._again.append(run)
+            return
         run.attempts += 1
         if run.attempts < ATTEMPTS and not is_final:
             self._note(f"{failure.message} Trying once more.")
@@ -261,7 +287,7 @@ class SequenceSearcher(Searcher):
             return
         times = Times(started_s=run.started_s, finished_s=self._clock())
         row = record(run.request, self._facts, outcome, self._num_validation, times, seen)
-        self._chain.finished(run.request, row)
+        self._chain.finished(run.request, row, outcome.reason if isinstance(outcome, Failure) else "")
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the study's files hold everything."""
@@ -299,24 +325,49 @@ def _reporter() -> tune.ProgressReporter | None:
 
 
 class _Deaths(tune.Callback):
-    """Brings to the searcher what Tune does not tell it: the cause of a death, and runs that were never begun.
+    """Brings to the searcher what Tune does not tell it: the cause of a death, and runs that hang or never began.
 
     A worker is used again once the thread of its last run has ended. If that takes too long, Tune gives up the next
     run, and tells nobody.
     """
 
-    def __init__(self, searcher: SequenceSearcher, limited: ConcurrencyLimiter) -> None:
-        self._searcher, self._limited = searcher, limited
+    def __init__(self, searcher: SequenceSearcher, limited: ConcurrencyLimiter, silence: SilenceWatch) -> None:
+        self._searcher, self._limited, self._silence = searcher, limited, silence
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+        self._silence.heard(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        with Path(trial.pickled_error_file).open("rb") as stream:  # this driver wrote it just now
-            self._searcher.died(trial.trial_id, ray.cloudpickle.load(stream))
+        self._searcher.died(trial.trial_id, _error_of(trial))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         for trial in trials:
             if trial.status == "ERROR" and self._searcher.is_under_way(trial.trial_id):
                 self._limited.on_trial_complete(trial.trial_id, error=True)
                 self._searcher.given_up(trial.trial_id)
+        running = {t.trial_id: t for t in trials if t.status == "RUNNING" and self._searcher.is_under_way(t.trial_id)}
+        for key in self._silence.hanging(self._searcher.signs_of(trial_id) for trial_id in running):
+            self._searcher.hangs(key)
+            ray.kill(running[key].temporary_state.ray_actor)
+
+
+def _error_of(trial: Any) -> Exception | None:
+    """What a trial ended with, which this driver wrote just now: pickled where it is Ray's, else in words."""
+    if trial.pickled_error_file is not None:
+        with Path(trial.pickled_error_file).open("rb") as stream:
+            error: Exception = ray.cloudpickle.load(stream)
+        return error
+    return None if trial.error_file is None else tune.TuneError(Path(trial.error_file).read_text())
+
+
+def _why_dead(error: RayActorError, times: int) -> str:
+    """Why the worker process of a run died, as far as is known; what to do about it where it is the last time."""
+    if ran_out_of_memory(error):
+        advice = "" if times < ATTEMPTS else " Take fewer runs at a time (parallel) or a machine with more."
+        return f"the node ran out of memory; Ray ended its worker.{advice}"
+    if times < ATTEMPTS:
+        return "its worker process died."
+    return f"its worker process died {times} times. Was it out of memory?"
 
 
 def _trial_name(trial: Any) -> str:

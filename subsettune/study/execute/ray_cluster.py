@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from unittest import mock
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.exceptions import RayActorError
 
 from subsettune import config
 from subsettune.errors import ConfigError, StudyError
 from subsettune.study.execute.ray_address import Address
+from subsettune.study.execute.ray_deaths import may_be_of_node, names_node
 from subsettune.study.execute.ray_start import start
 
 NODE_DEATH_S = 20.0  # Ray breaks the connection to a lost node at once, and misses its heartbeat only later
@@ -84,9 +85,9 @@ class Nodes:
 
     def are_to_blame(self, error: RayActorError) -> bool:
         """Whether an actor is gone because its node is; waits until Ray knows, where it only lost the connection."""
-        if error.preempted or "node has died" in str(error):
+        if names_node(error):
             return True
-        if not isinstance(error, ActorUnavailableError):
+        if not may_be_of_node(error):
             return False
         started = time.monotonic()
         while self._lost_at_s < started - NODE_DEATH_S and time.monotonic() < started + NODE_DEATH_S:

@@ -20,6 +20,7 @@ from typing import Any
 import ray
 
 from subsettune.errors import StudyError
+from subsettune.study.execute.signals import hangups_ignored
 from subsettune.study.machine import num_cores
 
 OBJECT_STORE_BYTES = 128 * 2**20  # nothing large passes through it: data are mapped from files
@@ -49,14 +50,15 @@ def start(note: Callable[[str], None]) -> None:
     folder = session_folder(note)
     _provide_token()
     try:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            num_cpus=num_cpus,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=folder,
-            **QUIET,
-        )
+        with hangups_ignored():
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                num_cpus=num_cpus,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=folder,
+                **QUIET,
+            )
     except Exception as error:  # Ray raises bare ones, too
         words = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
         advice = f"See the logs in {folder or _default_folder()}/session_latest/logs, {INLINE}"

@@ -61,13 +61,17 @@ class Failure:
     Args:
         message: the sentence.
         log: where its trace is written.
+        reason: the part of the message that tells why; runs that fail for the same have the same.
         ends_study: a key of `INFRASTRUCTURE_ERRORS` when the error is not the run's own: the study stops, and nothing
             is recorded, so that the run is carried out once that is mended.
+        begins_anew: whether nothing but its checkpoint was in the way, which is gone now: it is no attempt.
     """
 
     message: str
     log: str = ""
+    reason: str = ""
     ends_study: str = ""
+    begins_anew: bool = False
 
     @property
     def error(self) -> SubsettuneError:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from subsettune.study.execute.held_failures import EndedRun, HeldFailures
 from subsettune.study.execute.requests import Pause, RunRequest
 from subsettune.study.execute.worker import T
 from subsettune.study.observer import Observer
@@ -30,8 +31,18 @@ class RunSource(Protocol):
         """A run has ended, for whatever cause; called once a request."""
 
 
+@runtime_checkable
+class LimitedSource(Protocol):
+    """A source that has so many runs under way at most, and so must know which of them wait to be told."""
+
+    def set_aside(self, request: RunRequest) -> None:
+        """A run has ended, and the source is told how at some later time, or never: another may start meanwhile."""
+
+
 class StageSequence:
     """Stages one after the other; a stage begins when all runs of the one before have ended.
+
+    Runs that fail before one has trained are held back, see `held_failures`; where nothing else can be run, they count.
 
     Errors of a stage end the chain: `error` holds the first, `next` says DONE, and the executor raises it at its end.
 
@@ -42,7 +53,8 @@ class StageSequence:
     def __init__(self, stages: Iterator[RunSource]) -> None:
         self._stages = stages
         self._current: RunSource | None = None
-        self._under_way = 0
+        self._under_way = 0  # with those that are held back
+        self._held = HeldFailures()
         self._over = False
         self.error: BaseException | None = None
 
@@ -65,12 +77,29 @@ class StageSequence:
         stage = self._current
         return self._guard(lambda: stage is not None and stage.progress(request, point), False)
 
-    def finished(self, request: RunRequest, record: RunRecord) -> None:
-        """See `RunSource.finished`."""
-        self._under_way -= 1
-        stage = self._current
-        assert stage is not None
-        self._guard(lambda: stage.finished(request, record), None)
+    def finished(self, request: RunRequest, record: RunRecord, reason: str = "") -> None:
+        """See `RunSource.finished`.
+
+        Args:
+            request: of a run.
+            record: of it.
+            reason: why it failed, in the words that it shares with others that failed for the same; else its message.
+        """
+        run = EndedRun(request=request, record=record, reason=reason or record.message)
+        self._guard(lambda: self._finished(run), None)
+
+    def _finished(self, run: EndedRun) -> None:
+        counted = list(self._held.pass_on(run))
+        self._tell(counted)
+        stage: object = self._current
+        if not counted and isinstance(stage, LimitedSource):
+            stage.set_aside(run.request)
+
+    def _tell(self, runs: list[EndedRun]) -> None:
+        assert self._current is not None
+        for run in runs:
+            self._under_way -= 1
+            self._current.finished(run.request, run.record)
 
     def _next(self) -> RunRequest | Pause:
         while not self._over:
@@ -81,6 +110,9 @@ class StageSequence:
             if isinstance(request, RunRequest):
                 self._under_way += 1
                 return request
+            if 0 < self._under_way == len(self._held):  # nothing else is there to show whose fault it is
+                self._tell(self._held.release())
+                continue
             if request is Pause.WAIT or self._under_way:
                 return Pause.WAIT
             self._current = None
@@ -148,6 +180,12 @@ class ObservedSource:
         """Pass a point on to both; the source decides."""
         self._observer.run_progress(request.name, point.share, point.metric)
         return self._source.progress(request, point)
+
+    def set_aside(self, request: RunRequest) -> None:
+        """Tell the source, where it asks for that."""
+        source: object = self._source
+        if isinstance(source, LimitedSource):
+            source.set_aside(request)
 
     def finished(self, request: RunRequest, record: RunRecord) -> None:
         """Pass a record on to the source, which tells the observer once it is on disk."""

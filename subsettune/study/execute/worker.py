@@ -11,9 +11,10 @@ from typing import TypeVar
 
 from subsettune import config
 from subsettune.config import FrozenDict, setting
-from subsettune.errors import StorageError, StudyError
+from subsettune.errors import CheckpointError, StorageError, StudyError
 from subsettune.registry import OPTIMIZERS, ORDERS, SELECTORS, TRANSITIONS
 from subsettune.storage import Folder, inside
+from subsettune.study.execute.gpus import why_no_gpu
 from subsettune.study.execute.looks import Looks
 from subsettune.study.execute.outcomes import PartialRun
 from subsettune.study.execute.requests import INFRASTRUCTURE_ERRORS, Failure, RunRequest
@@ -38,6 +39,7 @@ class Worker:
         code: content hashes of the user's own code as the study's driver has it, by name; a process that has other code
             does not train with it.
         looks: say how often a run is evaluated; null for what `options` say.
+        gpus: that a run is given; with any, it does not train without one, unless its device is `cpu`.
     """
 
     task: Task
@@ -46,18 +48,26 @@ class Worker:
     alone: tuple[str, ...] = ("subsettune", "train", "STUDY.yaml")
     code: FrozenDict = setting(FrozenDict())
     looks: Looks | None = None
+    gpus: float = 0.0
 
     def __post_init__(self) -> None:
         config.check(self)
 
     def train(self, request: RunRequest, report: Callable[[CurvePoint], bool]) -> RunResult | Failure:
-        """Carry out a request; an error of the run becomes a `Failure` whose trace is in the logs."""
+        """Carry out a request; an error of the run becomes a `Failure` whose trace is in the logs.
+
+        A checkpoint that cannot be gone on from, such as a damaged one or one from another device, is removed: the run
+        begins anew if it is asked for again, and what was lost is charged to it as repeated.
+        """
         stems = self.options.stems if request.role == "trial" else None
         points = self._num_points(request)
         options = dataclasses.replace(self.options, splits=request.splits, evaluations=points, stems=stems)
         try:
+            self._check_gpu()
             self._check_code(request)
             return run(self.task, request.policy, request.seed, report=report, options=options)
+        except CheckpointError as error:
+            return self._cleared(request, error)
         except tuple(INFRASTRUCTURE_ERRORS.values()) as error:
             kind = next(name for name, cls in INFRASTRUCTURE_ERRORS.items() if isinstance(error, cls))
             return Failure(message=f"{request.name} cannot go on: {error}", ends_study=kind)
@@ -67,8 +77,41 @@ class Worker:
                 request, words[0] if words else type(error).__name__, "".join(traceback.format_exception(error))
             )
 
+    def _cleared(self, request: RunRequest, error: CheckpointError) -> Failure:
+        """What becomes of a run whose checkpoint is of no use."""
+        kept = self._kept(request)
+        if kept is None:
+            return Failure(message=f"{request.name} cannot go on: {error}", ends_study="CheckpointError")
+        fact = str(error).partition(" Delete it: ")[0]  # which is done here
+        return Failure(message=f"{request.name}: {fact} {kept.clear()}", begins_anew=True)
+
+    def _kept(self, request: RunRequest) -> Checkpoints | None:
+        """Where a run has its checkpoint."""
+        options = self.options
+        if options.checkpoints is None or options.fingerprint is None:
+            return None
+        key = run_key(self.task, options.fingerprint, request.policy, request.seed)
+        return Checkpoints(Folder.at(options.checkpoints), key)
+
+    def sign(self, request: RunRequest) -> ProgressMarker | None:
+        """How far a run was when it was last seen: it changes every few seconds as long as one trains."""
+        kept = self._kept(request)
+        try:
+            return None if kept is None else kept.marked()
+        except (CheckpointError, StorageError):  # of which the run itself tells
+            return None
+
     def _num_points(self, request: RunRequest) -> int:
         return self.options.evaluations if self.looks is None else self.looks.num_points(request)
+
+    def _check_gpu(self) -> None:
+        """What a function of the user's trains on, and by which package, is its own affair."""
+        why = why_no_gpu() if self.gpus and self.options.device != "cpu" and not self.task.is_own else None
+        if why is not None:
+            raise StudyError(
+                f"a run was given {self.gpus:g} GPUs, and {why} Install a driver and a torch that fit each other on "
+                "that node, or take it out of the cluster. To train on CPUs, set gpus_per_trial to 0."
+            )
 
     def _check_code(self, request: RunRequest) -> None:
         """A process that starts while the user edits a file would train another network than those before it."""
@@ -105,7 +148,8 @@ class Worker:
         again = shlex.join([*self.alone, "--policy", inside(self.logs, policy), "--seed", str(request.seed)])
         where = f"{folder}/{log}"
         end = "" if reason.endswith((".", "!", "?")) else "."
-        return Failure(message=f"{request.name} failed: {reason}{end} Log: {where}. Run it alone: {again}", log=where)
+        message = f"{request.name} failed: {reason}{end} Log: {where}. Run it alone: {again}"
+        return Failure(message=message, log=where, reason=reason)
 
     def seen(self, request: RunRequest, points: Sequence[CurvePoint]) -> PartialRun:
         """What is known of a run besides the points that it told.
@@ -116,14 +160,15 @@ class Worker:
             request: of the run, which has stopped.
             points: as told, in order.
         """
-        options = self.options
-        if options.checkpoints is None or options.fingerprint is None:
+        kept = self._kept(request)
+        if kept is None:
             return PartialRun(points=tuple(points))
-        key = run_key(self.task, options.fingerprint, request.policy, request.seed)
-        kept = Checkpoints(Folder.at(options.checkpoints), key)
-        mark = kept.marked()
         is_whole = bool(points) and points[0].share <= 1 / self._num_points(request)
-        state = None if is_whole or mark == ProgressMarker() else kept.load()
+        try:
+            mark = kept.marked()
+            state = None if is_whole or mark == ProgressMarker() else kept.load()
+        except CheckpointError:  # damaged, so nothing is known but what the run told
+            mark, state = ProgressMarker(), None
         earlier = [config.build(CurvePoint, point) for point in state["curve"]] if state is not None else []
         before = tuple(point for point in earlier if not points or point.share < points[0].share)
         return PartialRun(points=(*before, *points), mark=mark)

@@ -143,6 +143,7 @@ class Search:
         self._restarts: deque[Proposal] = deque()
         self._next_number = 0
         self._running: dict[int, TrialRecord] = {}
+        self._set_aside: set[int] = set()  # of the running: they have ended, and how is told later
         self._held: dict[int, TrialRecord] = {}  # ended, and not yet shown to what proposes
         self._all_ended: AllEnded | None = None
         self._basis: dict[int, tuple[int, float | None]] = {}  # of stopping a running trial; see `_begin`
@@ -177,10 +178,10 @@ class Search:
         if self._allocation.remaining <= 0:
             return DONE
         number = self._next_number
-        if len(self._running) >= self.settings.parallel or not self._show(number - self.settings.parallel):
+        if len(self._awaited_now) >= self.settings.parallel or not self._show(number - self.settings.parallel):
             return WAIT
         while (plan := self._plan(number)) is None:
-            following = min((*self._held, *self._running), default=None)
+            following = min((*self._held, *self._awaited_now), default=None)
             if following is None:
                 return DONE
             if not self._show(following):
@@ -204,7 +205,7 @@ class Search:
 
     def _show(self, last: int) -> bool:
         """Show what proposes the trials up to a number, in order; False if one of them has not ended."""
-        if min(self._running, default=last + 1) <= last:
+        if min(self._awaited_now, default=last + 1) <= last:
             return False
         for number in sorted(number for number in self._held if number <= last):
             record = self._held.pop(number)
@@ -300,6 +301,14 @@ class Search:
         self._journal.end(record, violation)
         self._end(record)
 
+    def set_aside(self, number: int) -> None:
+        """A running trial has ended, and `tell` comes later, or never: until then nobody waits for it."""
+        self._set_aside.add(self._awaited(number).number)
+
+    @property
+    def _awaited_now(self) -> list[int]:
+        return [number for number in self._running if number not in self._set_aside]
+
     def _awaited(self, number: int) -> TrialRecord:
         if number not in self._running:
             running = ", ".join(map(str, sorted(self._running))) or "none"
@@ -309,6 +318,7 @@ class Search:
     def _end(self, record: TrialRecord) -> None:
         assert record.outcome is not None
         self._running.pop(record.number)
+        self._set_aside.discard(record.number)
         self._basis.pop(record.number)
         self._records[record.number] = self._held[record.number] = record
         self._all_ended = None

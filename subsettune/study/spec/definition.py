@@ -51,6 +51,11 @@ class StudySettings:
         reference_looks: points of the learning curve of each reference run, its end included, at equal shares of its
             compute: what it would have saved by stopping early is told by them. Each costs a forward pass over the
             validation part; the recipe's number of epochs is what people do by hand.
+        checkpoint_every_s: seconds between the checkpoints of a run, which are what an interruption costs at most. The
+            default, null, is 2 to 60, so that checkpoints take a 50th of the time. A study may go on with another.
+        silence_limit_s: a run that shows no progress for so many seconds is taken to hang: its worker is ended, and it
+            is tried once more, then given up as failed. The default, null, waits, and says so after some minutes. A
+            study may go on with another.
         time_limit_s: no new trial starts after so many seconds of search; what is found by then is verified.
         warm_start: earlier studies of the same space on nearly the same task, by run id or folder. The search knows
             what their trials showed and begins with less of its own; they are neither seeds of its policies nor
@@ -72,6 +77,8 @@ class StudySettings:
     time_limit_s: float | None = setting(None, rule=POSITIVE)
     warm_start: tuple[str, ...] = ()
     reference_looks: int = setting(REFERENCE_POINTS, rule=Rule("at least 2", lambda v: v >= 2))
+    checkpoint_every_s: float | None = setting(None, rule=POSITIVE)
+    silence_limit_s: float | None = setting(None, rule=POSITIVE)
 
     @classmethod
     def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -89,8 +96,8 @@ class StudySettings:
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain form. What is new stands in it where it is given: what does nothing changes no key."""
-        is_usual = self.reference_looks == REFERENCE_POINTS
-        names = [name for name in StudySettings.__dataclass_fields__ if name != "reference_looks" or not is_usual]
+        usual = {"reference_looks": REFERENCE_POINTS, "checkpoint_every_s": None, "silence_limit_s": None}
+        names = [n for n in StudySettings.__dataclass_fields__ if n not in usual or getattr(self, n) != usual[n]]
         return {name: config.to_plain(getattr(self, name)) for name in names}
 
     def _check_warm_start(self) -> None:

@@ -157,6 +157,10 @@ class TrialSource:
             return False
         return self._search.observe(request.number, point.share, point.metric)
 
+    def set_aside(self, request: RunRequest) -> None:
+        """A trial has ended, and how is told later: another may start."""
+        self._search.set_aside(request.number)
+
     def finished(self, request: RunRequest, record: RunRecord) -> None:
         """Put the trial on record, then tell the search: a driver killed in between finds the record."""
         self._done(record)

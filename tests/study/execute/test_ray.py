@@ -14,6 +14,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from subsettune import config
 from subsettune.api import tune
 from subsettune.config import FrozenDict
 from subsettune.data import DataPaths, load
-from subsettune.errors import CheckpointError, ConfigError, StudyError
+from subsettune.errors import ConfigError, StudyError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy, conventional
 from subsettune.storage import Folder
@@ -40,6 +41,7 @@ from subsettune.study.execute.sequence import FixedRuns, StageSequence, stopwatc
 from subsettune.study.execute.worker import Worker
 from subsettune.study.options import TuneOptions
 from subsettune.study.results.records import RunRecord
+from subsettune.study.spec import yaml_file
 from subsettune.study.spec.components import Component
 from subsettune.task import Task
 from subsettune.train.loop import facts as facts_of
@@ -280,6 +282,33 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(bench: Bench) -> None:
     assert note.startswith("run-0 failed: its worker process died.")
 
 
+class HangsOnce:
+    """Stands for `SilenceWatch`: the first run hangs as soon as there is a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def heard(self, key: str) -> None:
+        """No matter."""
+
+    def hanging(self, running: Any) -> list[str]:
+        keys = [key for key, _, sign in running if self.file.exists() and sign() is not None]
+        if keys:
+            self.file.unlink()
+        return keys
+
+
+def test_a_run_that_hangs_is_ended_and_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray: a real process that waits for ever; when silence is a hang is tested in `test_silence`."""
+    watch = HangsOnce(bench.folder / "hanging")
+    monkeypatch.setattr("subsettune.study.execute.ray.SilenceWatch", lambda limit_s, note: watch)
+    bench.order("hang-once")
+    (record,) = bench.execute(requests(bench, 1))
+    assert record.cause == "finished"
+    (note,) = bench.notes
+    assert note.startswith("run-0 failed: it showed no progress for as long as study.silence_limit_s allows;")
+
+
 def test_two_deaths_are_a_failure(bench: Bench) -> None:
     """Ray: as above."""
     bench.order("kill 3 0.01")
@@ -289,13 +318,37 @@ def test_two_deaths_are_a_failure(bench: Bench) -> None:
     assert "actor" in Path(record.log).read_text()
 
 
-def test_a_run_whose_node_is_taken_away_goes_on_elsewhere(
-    tmp_path: Path, tiny_data: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ray: its own cluster, because it loses a node. Not an error of the run: even the second time."""
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where workers look for the network, for tests with a cluster of their own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "unruly", raising=False)
+    return tmp_path
+
+
+def test_a_node_without_memory_costs_the_runs_that_ray_ends_and_not_the_study(
+    alone: Path, tiny_data: dict[str, str]
+) -> None:
+    """Ray: its own cluster, whose memory monitor finds any node full. Tune knows no such death (`ray_deaths`)."""
+    full = {"memory_usage_threshold": 0.01, "memory_monitor_refresh_ms": 50}
+    own = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "_system_config": full})
+    bench = Bench(alone, tiny_data, own.address)
+    bench.order("slow 0.2")
+    try:
+        (record,) = bench.execute(requests(bench, 1))
+    finally:
+        own.shutdown()
+    assert record.cause == "failed"
+    assert record.message.startswith("run-0 failed: the node ran out of memory; Ray ended its worker. Take fewer runs")
+    (note,) = bench.notes
+    assert note.startswith("run-0 failed: the node ran out of memory; Ray ended its worker. Log: ")
+    assert "memory" in Path(record.log).read_text()
+
+
+def test_a_run_whose_node_is_taken_away_goes_on_elsewhere(alone: Path, tiny_data: dict[str, str]) -> None:
+    """Ray: its own cluster, because it loses a node. Not an error of the run: even the second time."""
+    tmp_path = alone
     own = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     doomed = own.add_node(num_cpus=1)
     bench = Bench(tmp_path, tiny_data, own.address)
@@ -333,19 +386,30 @@ def _when(condition: Callable[[], bool], act: Callable[[], object]) -> Any:
     return thread
 
 
-def test_a_damaged_checkpoint_ends_the_study_and_is_no_failed_run(bench: Bench) -> None:
-    """Ray: the worker finds it, the driver must tell."""
+def test_a_run_whose_checkpoint_is_damaged_begins_anew(bench: Bench) -> None:
+    """Ray: the worker finds it, the driver tells."""
     (asked,) = requests(bench, 1)
     key = run_key(bench.task, load(bench.task).fingerprint, asked.policy, asked.seed)
     place = bench.folder / "ray" / "checkpoints" / f"{key}.checkpoint"
     place.parent.mkdir(parents=True)
     place.write_bytes(b"rubbish")
-    with pytest.raises(CheckpointError, match=rf"checkpoint {place} is damaged. Delete it: the run then starts over."):
-        bench.execute([asked])
-    assert bench.records == []
-    place.unlink()
+    place.with_suffix(".mark").write_text("700 50")
     (record,) = bench.execute([asked])
-    assert record.cause == "finished"
+    assert (record.cause, record.repeated_flops) == ("finished", 750)
+    assert bench.notes == [f"run-0: checkpoint {place} is damaged. It begins anew."]
+
+
+def test_a_gpu_that_torch_cannot_see_is_told_and_nothing_is_trained_without(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray: the head declares a GPU that is not there, as a node does whose driver does not fit its torch."""
+    plain = bench.worker
+    given = {"options": replace(plain().options, device="auto"), "gpus": 1.0}
+    monkeypatch.setattr(bench, "worker", lambda: replace(plain(), **given))
+    words = r"^run-0 cannot go on: a run was given 1 GPUs, and torch finds no GPU on node \S+: torch \S+ is built "
+    with pytest.raises(StudyError, match=words):
+        bench.execute(requests(bench, 1), gpus=1.0)
+    assert bench.records == []
 
 
 # --- what goes wrong with a cluster ----------------------------------------------------------------------------------
@@ -519,21 +583,21 @@ def test_interrupted_and_killed_the_same_command_goes_on(study_file: Path) -> No
     assert "Report:" in output
 
 
-def test_a_failed_trial_says_how_to_run_it_alone(study_file: Path) -> None:
-    """Ray: one local cluster. The reference is cached by the first study; the second one's trials all raise."""
-    options = TuneOptions(storage=str(study_file.parent / "runs"), executor="inline")
-    before = Path.cwd()
-    os.chdir(study_file.parent)
-    try:
-        tune(study_file, run_id="fine", options=options)
-        (study_file.parent / "order").write_text("raise")
-        view = tune(study_file, run_id="one", options=TuneOptions(storage=str(study_file.parent / "runs"))).view
-    finally:
-        os.chdir(before)
-    assert {t.cause for t in view.trials} == {"failed"}
-    assert view.summary.trials.failed == 6
-    command = view.trials[0].message.partition("Run it alone: ")[2]
-    words = shlex.split(command)
+def test_what_fails_every_run_is_on_no_record_and_says_how_to_run_one_alone(
+    study_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray: one local cluster. The reference is cached by the first study; the trials of the others all raise."""
+    monkeypatch.chdir(study_file.parent)
+    here = TuneOptions(storage=str(study_file.parent / "runs"), executor="inline")
+    tune(study_file, run_id="fine", options=here)
+    (study_file.parent / "order").write_text("raise")
+    words = r"^trial-\d+ failed: out of luck. Log: .* So did trial-\d+, trial-\d+, and no run has trained "
+    for options, settings in [(replace(here, executor="ray"), {}), (here, {"parallel": 1})]:
+        study = yaml_file.read(study_file).with_settings(settings)
+        with pytest.raises(StudyError, match=words) as caught:
+            tune(study, run_id="one", options=options)
+        assert trials_on_record(study_file) == []
+    words = shlex.split(str(caught.value).partition("Run it alone: ")[2].partition(" So did ")[0])
     assert words[:2] == ["subsettune", "train"]
     alone = subprocess.run([*SUBSETTUNE, *words[1:]], cwd=study_file.parent, capture_output=True, text=True)
     assert "RuntimeError: out of luck" in alone.stderr
@@ -541,3 +605,6 @@ def test_a_failed_trial_says_how_to_run_it_alone(study_file: Path) -> None:
     alone = subprocess.run([*SUBSETTUNE, *words[1:]], cwd=study_file.parent, capture_output=True, text=True)
     assert alone.returncode == 0, alone.stderr
     assert alone.stdout.startswith("accuracy: validation ")
+    view = tune(study_file, run_id="one", options=here).view
+    assert len(view.trials) == 6
+    assert "failed" not in {t.cause for t in view.trials}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +12,10 @@ from typing import Any
 
 import fakes
 import pytest
+import torch
 
 from subsettune.data import load
-from subsettune.errors import CheckpointError, StorageError, StudyError
+from subsettune.errors import StorageError, StudyError
 from subsettune.ledger import Ledger
 from subsettune.policy import Policy, conventional
 from subsettune.study.execute import worker
@@ -23,9 +26,8 @@ from subsettune.study.execute.sequence import FixedRuns, RunSource, StageSequenc
 from subsettune.study.execute.worker import Worker
 from subsettune.study.results.records import RunRecord
 from subsettune.train import run
-from subsettune.train.checkpoint import ProgressMarker
+from subsettune.train.checkpoint import HEADER, ProgressMarker
 from subsettune.train.loop import facts as facts_of
-from subsettune.train.loop import run_key
 from subsettune.train.result import CurvePoint
 
 NOW = Times(started_s=1.0, finished_s=3.0)
@@ -40,7 +42,7 @@ class Inline:
 
     def __init__(self, folder: Path, data: dict[str, str], model: Any = None) -> None:
         self.folder, self.task = folder, fakes.image_task(data, model)
-        self.facts, self.records = facts_of(self.task), list[RunRecord]()
+        self.facts, self.records, self.notes = facts_of(self.task), list[RunRecord](), list[str]()
         self.fingerprint = load(self.task).fingerprint
         self.options = fakes.options(checkpoints=str(folder / "checkpoints"), fingerprint=self.fingerprint)
         self.worker = Worker(task=self.task, options=self.options, logs=str(folder / "logs"))
@@ -50,7 +52,8 @@ class Inline:
         if progress is not None:
             source.progress = progress  # type: ignore[method-assign]
         num_validation = len(load(self.task).validation)
-        InlineExecutor(self.worker, self.facts, num_validation, stopwatch()).execute(StageSequence(iter([source])))
+        executor = InlineExecutor(self.worker, self.facts, num_validation, stopwatch(), note=self.notes.append)
+        executor.execute(StageSequence(iter([source])))
 
 
 @pytest.fixture
@@ -144,6 +147,100 @@ def test_the_first_error_of_a_stage_ends_the_chain_and_is_raised(where: str, inl
         InlineExecutor(inline.worker, inline.facts, 21, stopwatch()).execute(chain)
     assert chain.next() is Pause.DONE
     assert not chain.is_over
+
+
+# --- failures of the surroundings ------------------------------------------------------------------------------------
+
+
+class Limited(Stage):
+    """A source with one run under way at most."""
+
+    def __init__(self, count: int, log: list[str]) -> None:
+        super().__init__("run", count, log)
+        self.under_way = 0
+
+    def next(self) -> RunRequest | Pause:
+        if self.under_way and self.left:
+            return Pause.WAIT
+        self.under_way += 1
+        return super().next()
+
+    def set_aside(self, asked: RunRequest) -> None:
+        self.under_way -= 1
+        self.log.append(f"{asked.name} aside")
+
+
+@dataclasses.dataclass
+class Fate:
+    """What becomes of runs, one after the other: a reason to fail, or none."""
+
+    reasons: list[str]
+    facts: Any
+
+    def train(self, asked: RunRequest, report: Callable[[CurvePoint], bool]) -> Any:
+        reason = self.reasons[0]
+        if reason:
+            return Failure(message=f"{asked.name} failed: {reason}.", reason=reason)
+        return run(self.facts.task, asked.policy, asked.seed, options=fakes.options())
+
+    def seen(self, asked: RunRequest, points: Any) -> PartialRun:
+        self.reasons.pop(0)  # told once a run that has failed
+        return PartialRun()
+
+
+def fate(inline: Inline, stage: RunSource, *reasons: str) -> None:
+    """Carry a stage out."""
+    InlineExecutor(Fate([*reasons, ""], inline), inline.facts, 21, stopwatch()).execute(StageSequence(iter([stage])))
+
+
+def test_what_fails_three_runs_alike_ends_the_study_before_it_is_on_record(inline: Inline) -> None:
+    log: list[str] = []
+    words = (
+        r"^a-2 failed: no module 'm3' at 0x7f\. So did a-4, a-3, and no run has trained since this start: what fails "
+        r"every run is no matter of policies, so none of it is on record. Mend it; the same command then goes on.$"
+    )
+    with pytest.raises(StudyError, match=words):
+        fate(inline, Stage("a", 5, log), *(f"no module 'm{i}' at 0x{i + 4}f" for i in (1, 2, 3)))
+    assert log == []
+
+
+def test_failures_count_once_a_run_has_trained(inline: Inline) -> None:
+    log: list[str] = []
+    fate(inline, Stage("a", 3, log), "no luck", "no luck")
+    assert log == ["a-2", "a-1", "a-0"]
+
+
+def test_after_a_run_that_trained_failures_alike_are_those_of_policies(inline: Inline) -> None:
+    log: list[str] = []
+
+    class Later(Stage):
+        def finished(self, asked: RunRequest, row: RunRecord) -> None:
+            super().finished(asked, row)
+            reasons[:] = ["no luck"] * 9
+
+    reasons = [""]
+    worker = Fate(reasons, inline)
+    InlineExecutor(worker, inline.facts, 21, stopwatch()).execute(StageSequence(iter([Later("a", 5, log)])))
+    assert len(log) == 5
+
+
+def test_failures_of_many_kinds_are_those_of_policies(inline: Inline) -> None:
+    log: list[str] = []
+    fate(inline, Stage("a", 8, log), *("abcdefgh"))
+    assert len(log) == 8
+
+
+def test_failures_count_where_nothing_else_can_be_run(inline: Inline) -> None:
+    log: list[str] = []
+    fate(inline, Stage("a", 2, log), "no luck", "no luck")
+    assert log == ["a-1", "a-0"]
+
+
+def test_a_source_of_one_run_at_a_time_is_told_that_a_failed_one_waits(inline: Inline) -> None:
+    log: list[str] = []
+    with pytest.raises(StudyError, match="So did run-3, run-2, and no run has trained"):
+        fate(inline, Limited(4, log), *["no luck"] * 3)
+    assert log == ["run-3 aside", "run-2 aside"]
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
@@ -280,15 +377,61 @@ def test_the_second_try_may_succeed(failing: Inline, monkeypatch: pytest.MonkeyP
     assert row.cause == "finished"
 
 
-def test_a_damaged_checkpoint_ends_the_study_and_records_nothing(inline: Inline) -> None:
-    key = run_key(inline.task, inline.fingerprint, POLICY, 0)
-    place = inline.folder / "checkpoints" / f"{key}.checkpoint"
-    place.parent.mkdir()
-    place.write_bytes(b"rubbish")
-    words = rf"run cannot go on: checkpoint {place} is damaged. Delete it: the run then starts over."
-    with pytest.raises(CheckpointError, match=words):
-        inline.execute(request(POLICY))
-    assert inline.records == []
+def damaged(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def of_a_gpu(content: bytes) -> bytes:
+    payload = content.partition(b"\n")[2]
+    buffer = io.BytesIO()
+    torch.save(torch.load(io.BytesIO(payload), weights_only=True) | {"device": "cuda"}, buffer)
+    payload = buffer.getvalue()
+    return HEADER + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (damaged, "checkpoint {place} is damaged."),
+        (of_a_gpu, "checkpoint {place} does not fit this run: it was made on cuda, and the device is cpu now."),
+    ],
+)
+def test_a_checkpoint_that_is_of_no_use_costs_its_run_alone(
+    inline: Inline, change: Callable[[bytes], bytes], why: str
+) -> None:
+    def interrupt(point: CurvePoint) -> bool:
+        if point.share >= 0.7:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        run(inline.task, POLICY, 0, report=interrupt, options=inline.options)
+    (place,) = (inline.folder / "checkpoints").glob("*.checkpoint")
+    spent = int(place.with_suffix(".mark").read_text().split()[0])
+    place.write_bytes(change(place.read_bytes()))
+    inline.execute(request(POLICY))
+    assert inline.notes == [f"run: {why.format(place=place)} It begins anew."]
+    (row,) = inline.records
+    whole = run(inline.task, POLICY, 0, options=fakes.options())
+    assert (row.cause, row.metric, row.ledger) == ("finished", whole.metrics["validation"], whole.ledger)
+    assert row.repeated_flops == spent > 0
+
+
+def test_a_damaged_mark_costs_what_it_told_and_no_more(inline: Inline) -> None:
+    def interrupt(point: CurvePoint) -> bool:
+        if point.share >= 0.7:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        run(inline.task, POLICY, 0, report=interrupt, options=inline.options)
+    (place,) = (inline.folder / "checkpoints").glob("*.mark")
+    place.write_text("12")
+    told: list[CurvePoint] = []
+    inline.execute(request(POLICY), progress=lambda _, point: bool(told.append(point)))
+    assert inline.notes == [f"run: mark {place} is damaged. What interruptions cost it so far is not counted."]
+    assert [row.cause for row in inline.records] == ["finished"]
+    assert told[0].share > 0.5, "it goes on from its checkpoint"
 
 
 def test_logs_that_cannot_be_written_end_the_study(failing: Inline) -> None:
