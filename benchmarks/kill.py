@@ -1,9 +1,10 @@
 """Kill the driver of the digits study with SIGKILL at random moments of every stage, and check that nothing is lost.
 
 After each kill the same command goes on. Checked: a run that was on record is never trained again (its row stays as it
-was, byte for byte), none is counted twice, and the study ends complete.
+was, byte for byte), none is counted twice, and the study ends complete. With `--compare` the study is run once more and
+left alone: policies, seeds and results must be the same (with as many trials at a time).
 
-    python benchmarks/kill.py --kills 5 --seed 0
+    python benchmarks/kill.py --kills 5 --seed 0 --compare
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ STAGES = ("reference", "search", "search", "verification", "export")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def start(storage: Path, cache: Path, extra: list[str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "subsettune.cli", "tune", "search_spaces/digits.yaml", "--run-id", "killed"]
+def start(storage: Path, cache: Path, extra: list[str], run_id: str = "killed") -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "subsettune.cli", "tune", "search_spaces/digits.yaml", "--run-id", run_id]
     places = ["--storage", str(storage), "--cache", str(cache), "--quiet"]
     return subprocess.Popen([*command, *places, *extra], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -51,8 +52,8 @@ def kill_in(stage: str, folder: Path, process: subprocess.Popen[bytes], rng: ran
     return hit or "before the study began"
 
 
-def rows(storage: Path) -> dict[str, RunRecord]:
-    study = StudyFolder(str(storage), "killed")
+def rows(storage: Path, run_id: str = "killed") -> dict[str, RunRecord]:
+    study = StudyFolder(str(storage), run_id)
     if not study.exists:
         return {}
     study.open()
@@ -73,6 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compare", action="store_true", help="with a study that is left alone")
     parser.add_argument("--extra", nargs="*", default=[], help="further flags of `subsettune tune`")
     options = parser.parse_args()
     rng = random.Random(options.seed)
@@ -90,6 +92,18 @@ def main() -> None:
         after = rows(storage)
         check_kept(before, after)
         report(storage, after, code)
+        if options.compare:
+            assert start(storage, Path(scratch) / "cache2", options.extra, "whole").wait() in (0, 3)
+            compare(after, rows(storage, "whole"))
+
+
+def compare(killed: dict[str, RunRecord], whole: dict[str, RunRecord]) -> None:
+    names = ("policy", "seed", "confirms", "cause", "metric", "test_metric", "ledger")
+    found, wanted = (
+        {name: [getattr(record, each) for each in names] for name, record in runs.items()} for runs in (killed, whole)
+    )
+    assert found == wanted, "the study is another one than if it had been left alone"
+    print(f"the same {len(whole)} runs as in a study that was left alone: policies, seeds and results")
 
 
 def report(storage: Path, after: dict[str, RunRecord], code: int) -> None:

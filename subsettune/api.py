@@ -16,6 +16,7 @@ from subsettune.callbacks import ToldObserver, check_callbacks
 from subsettune.config import must
 from subsettune.errors import ArgumentError, ConfigError, did_you_mean
 from subsettune.found import Found
+from subsettune.patience import telling
 from subsettune.plugins import refuse_within_import
 from subsettune.report import html
 from subsettune.report.notebook import default_progress
@@ -83,6 +84,7 @@ def tune(
         if observer is None:
             observer = stack.enter_context(SilentProgress() if quiet else default_progress(sys.stderr))
             observer.note(f"Study {run_id!r} in {options.storage}; tune with run_id={run_id!r} goes on with it.")
+        stack.enter_context(telling(observer.note))
         return _driven(StudyDriver(resolved, folder, told_to := ToldObserver(observer, told), options), told_to)
 
 

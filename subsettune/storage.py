@@ -5,17 +5,22 @@ A file is written whole or not at all: locally under another name and then renam
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyarrow import ArrowException, fs, parquet
 
 from subsettune.errors import StorageError
+from subsettune.patience import OPENING_LIMIT_S, NoAnswerError, in_thread, is_full, patiently
 
+T = TypeVar("T")
+RETRY_LIMIT_S = 10  # of Google's client, for one call: it would try for a quarter of an hour
 GONE = "The working folder is not there any more."
 
 
@@ -23,13 +28,17 @@ GONE = "The working folder is not there any more."
 class Folder:
     """A folder on a file system; its methods take names relative to it.
 
+    A storage that is away for a while is tried again, see `subsettune.patience`.
+
     Args:
         filesystem: where it lies.
         path: its path there, without a trailing slash.
+        guard: called before anything is changed; raises where this process may not change it any more.
     """
 
     filesystem: Any
     path: str
+    guard: Callable[[], None] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def at(cls, uri: str | Path) -> Folder:
@@ -42,9 +51,11 @@ class Folder:
         if "://" not in text:
             return cls(fs.LocalFileSystem(), str(absolute(text)))
         try:
-            filesystem, path = fs.FileSystem.from_uri(text)
+            filesystem, path = patiently(
+                lambda: in_thread(lambda: _opened(text), OPENING_LIMIT_S), text, is_remote=True
+            )
         except (OSError, ArrowException, ValueError) as error:
-            raise StorageError(f"storage {text!r} cannot be reached: {error}. Check the address.") from error
+            raise StorageError(f"storage {text!r} cannot be reached: {_reason(error)}. Check the address.") from error
         return cls(filesystem, path.rstrip("/"))
 
     @property
@@ -53,7 +64,11 @@ class Folder:
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
     def __truediv__(self, name: str) -> Folder:
-        return Folder(self.filesystem, f"{self.path}/{name}")
+        return Folder(self.filesystem, f"{self.path}/{name}", self.guard)
+
+    def guarded(self, guard: Callable[[], None]) -> Folder:
+        """The same folder, with a guard."""
+        return Folder(self.filesystem, self.path, guard)
 
     def __str__(self) -> str:
         return self.path if self.is_local else f"{self.filesystem.type_name}://{self.path}"
@@ -72,11 +87,12 @@ class Folder:
         Raises:
             StorageError: it cannot be read.
         """
-        try:
+
+        def act() -> bytes:
             with self.filesystem.open_input_file(self._join(name)) as stream:
                 return bytes(stream.read())
-        except (OSError, ArrowException) as error:
-            raise StorageError(f"{self}/{name} cannot be read: {error}.") from error
+
+        return self._call(act, name, "read", "")
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file whole or not at all, making its folder if need be.
@@ -84,16 +100,15 @@ class Folder:
         Raises:
             StorageError: it cannot be written.
         """
-        path = self._join(name)
-        try:
-            if not self.is_local:
-                with self.filesystem.open_output_stream(path) as stream:
-                    stream.write(content)
+
+        def act() -> None:
+            if self.is_local:
+                _write_local(Path(self._join(name)), content)
                 return
-            _write_local(Path(path), content)
-        except (OSError, ArrowException) as error:
-            advice = "Give a --storage folder that can be written."
-            raise StorageError(f"{self}/{name} cannot be written: {error}. {advice}") from error
+            with self.filesystem.open_output_stream(self._join(name)) as stream:
+                stream.write(content)
+
+        self._change(act, name, "written", " Give a --storage folder that can be written.")
 
     def claim(self, name: str) -> bool:
         """Make a folder on this machine's file systems; false if somebody else has, at whatever moment.
@@ -118,27 +133,29 @@ class Folder:
 
     def names(self, name: str = "") -> list[str]:
         """Names of the files and folders in a folder, sorted; empty if it is not there."""
+        return [info.base_name for info in self.infos(name)]
+
+    def infos(self, name: str = "") -> list[Any]:
+        """Arrow's `FileInfo` of the files and folders in a folder, by name; empty if it is not there."""
         selector = fs.FileSelector(self._join(name), allow_not_found=True)
-        try:
-            return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
-        except FileNotFoundError:  # it is made, or removed, at this very moment
-            return []
-        except (OSError, ArrowException) as error:
-            where = self._join(name)
-            raise StorageError(f"{where} cannot be listed: {error}. Give a --storage folder.") from error
+
+        def act() -> list[Any]:
+            try:
+                return sorted(self.filesystem.get_file_info(selector), key=lambda info: info.base_name)
+            except FileNotFoundError:  # it is made, or removed, at this very moment
+                return []
+
+        return self._call(act, name, "listed", " Give a --storage folder.")
 
     def total_bytes(self) -> int:
         """Size of everything inside."""
         selector = fs.FileSelector(self.path, allow_not_found=True, recursive=True)
-        return sum(info.size or 0 for info in self.filesystem.get_file_info(selector))
+        found = self._call(lambda: self.filesystem.get_file_info(selector), "", "listed", "")
+        return sum(info.size or 0 for info in found)
 
     def trim(self, most_bytes: int) -> None:
         """Remove the oldest files of the folder until those left are no larger in all; files being written stay."""
-        selector = fs.FileSelector(self.path, allow_not_found=True)
-        try:
-            found = [info for info in self.filesystem.get_file_info(selector) if not info.base_name.startswith(".")]
-        except (OSError, ArrowException) as error:
-            raise StorageError(f"{self} cannot be listed: {error}. Give a --storage folder.") from error
+        found = [info for info in self.infos() if not info.base_name.startswith(".")]
         kept_bytes = 0
         for info in sorted(found, key=lambda info: (info.mtime_ns or 0, info.base_name), reverse=True):
             kept_bytes += info.size or 0
@@ -147,23 +164,62 @@ class Folder:
 
     def remove(self, name: str = "") -> None:
         """Remove a file, or a folder and everything in it; nothing happens if it is not there."""
-        info = self._info(name)
-        try:
+
+        def act() -> None:
+            info = self.filesystem.get_file_info(self._join(name))
             if info.type == fs.FileType.Directory:
                 self.filesystem.delete_dir(info.path)
             elif info.type != fs.FileType.NotFound:
                 self.filesystem.delete_file(info.path)
-        except (OSError, ArrowException) as error:
-            raise StorageError(f"{self}/{name} cannot be removed: {error}.") from error
+
+        self._change(act, name, "removed", "")
 
     def _join(self, name: str) -> str:
         return f"{self.path}/{name}" if name else self.path
 
     def _info(self, name: str) -> Any:
+        return self._call(lambda: self.filesystem.get_file_info(self._join(name)), name, "reached", "")
+
+    def _change(self, act: Callable[[], None], name: str, done: str, advice: str) -> None:
+        if self.guard is not None:
+            self.guard()
+        self._call(act, name, done, advice)
+
+    def _call(self, act: Callable[[], T], name: str, done: str, advice: str) -> T:
+        """What a call gives; one that fails for good is told in a sentence.
+
+        Raises:
+            StorageError: it does.
+        """
+        where = self.path if self.is_local else "/".join(str(self).split("/")[:3])
         try:
-            return self.filesystem.get_file_info(self._join(name))
+            return patiently(act, where, is_remote=not self.is_local)
         except (OSError, ArrowException) as error:
-            raise StorageError(f"{self}/{name} cannot be reached: {error}.") from error
+            if isinstance(error, NoAnswerError):
+                advice = " What is finished is on record: start the same command again when the storage is back."
+            elif is_full(error):
+                advice = " Make room and start the same command again."
+            what = f"{self}/{name}" if name else str(self)
+            raise StorageError(f"{what} cannot be {done}: {_reason(error)}.{advice}") from error
+
+
+def _opened(text: str) -> tuple[Any, str]:
+    """The file system and path that a URI names, with what Arrow leaves out by itself, where its version knows it.
+
+    A small object is one request and not the three of an upload in parts, and a store of Google's that does not answer
+    is given up after seconds and not after minutes.
+    """
+    more = {"s3": "allow_delayed_open=true", "gs": f"retry_limit_seconds={RETRY_LIMIT_S}"}
+    more["gcs"] = more["gs"]
+    setting = more.get(text.partition("://")[0])
+    if setting is not None and setting.partition("=")[0] not in text:
+        with contextlib.suppress(pa.ArrowInvalid):
+            return fs.FileSystem.from_uri(f"{text}{'&' if '?' in text else '?'}{setting}")  # type: ignore[no-any-return]
+    return fs.FileSystem.from_uri(text)  # type: ignore[no-any-return]
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def parsed(content: bytes) -> pa.Table:

@@ -70,7 +70,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
-        StorageError, match=f"^{tmp_path}/a cannot be written: .*No space left.*Give a --storage folder"
+        StorageError, match=f"^{tmp_path}/a cannot be written: .*No space left on device. Make room and start the same"
     ):
         folder.write("a", b"new")
     assert folder.read("a") == b"old"

@@ -31,7 +31,19 @@ SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
 LAYERS = (
     Layer(
         rooms=(
-            *("", "errors", "extras", "config", "former_names", "storage", "digests", "facts", "registry", "plugins"),
+            *(
+                "",
+                "errors",
+                "extras",
+                "config",
+                "former_names",
+                "patience",
+                "storage",
+                "digests",
+                "facts",
+                "registry",
+                "plugins",
+            ),
             *("user_code", "ledger", "in_memory"),
         ),
         is_together=True,

@@ -127,6 +127,7 @@ class StudyDriver:
         resolved = resolve_study(study, options.places, lambda name: observer.stage(name, None))
         first = study.study.seed * SEEDS_APART
         self.lock = DriverLock(folder.folder, folder.run_id)
+        folder.guard(self.lock.check)
         try:
             _open(study, folder, options, _origin(study, resolved.data), resolved.space)
             known_before = stored(folder.folder) if study.study.warm_start else ()

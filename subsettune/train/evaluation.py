@@ -84,6 +84,10 @@ class Evaluator:
         """Add a point with a metric of the validation split to the curve; returns whether the caller stops the run."""
         return self._add(self._points_due / self.options.evaluations, metric)
 
+    def tell_again(self) -> bool:
+        """Tell the last point of before an interruption once more; whether the caller stops the run, maybe again."""
+        return bool(self.state.curve) and self._report is not None and self._report(self.state.curve[-1])
+
     def tell_last(self, metric: float) -> None:
         """Add the point of the final weights, which nobody can stop."""
         self._add(1.0, metric)

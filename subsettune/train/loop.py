@@ -98,7 +98,8 @@ def run(
         final: whether it is the training whose network is wanted: the result then has `model`, the trained network, and
             the test metric among `metrics`, whatever `options.keep_model` and `options.splits` say. To choose among
             policies by it would spoil the test split.
-        report: called with each point of the learning curve that this call adds; True stops the run.
+        report: called with each point of the learning curve that this call adds; True stops the run. One that goes on
+            from a checkpoint begins with the last point before it, which an interruption may have left unheard.
         clock: seconds, for the times in the result and between checkpoints.
         options: where and how it runs.
 
@@ -205,6 +206,8 @@ class _Run:
     def _updates(self) -> Cause:
         """Update until the compute is used up, the loss diverges, or the caller stops the run."""
         state = self.state
+        if self.evaluator.tell_again():
+            return "stopped"
         self.evaluator.plan()
         while True:
             self._advance()

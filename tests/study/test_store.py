@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fakes
 import pytest
+from proxy import Proxy
 
-from subsettune import cli, config
+from subsettune import Callback, cli, config, patience
 from subsettune.api import tune
 from subsettune.bundle import Bundle
-from subsettune.errors import StudyError
+from subsettune.errors import StorageError, StudyError
+from subsettune.report.progress import SilentProgress
 from subsettune.storage import Folder, inside
 from subsettune.study.options import TuneOptions
+from subsettune.study.results import lease
 from subsettune.study.results.folder import StudyFolder
+from subsettune.study.results.lease import Lease, LeaseTimes
 
 pytestmark = [
     # The server keeps a socket for each connection that pyarrow holds open until the process ends.
@@ -24,6 +30,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:(moto|botocore|boto3|werkzeug).*"),
 ]
+
+PROXIES: list[Proxy] = []  # the one before the server
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +42,19 @@ def bucket() -> Iterator[str]:
 
     server = server_module.ThreadedMotoServer(port=0, verbose=False)
     server.start()
-    host, port = server.get_host_and_port()
+    proxy = Proxy(("127.0.0.1", server.get_host_and_port()[1]))
+    PROXIES.append(proxy)
+    host, port = "127.0.0.1", proxy.port
     names = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
     patch = pytest.MonkeyPatch()
     for name, value in {**names, "ec2_metadata_disabled": "true"}.items():
         variable = {"region_name": "AWS_DEFAULT_REGION", "ec2_metadata_disabled": "AWS_EC2_METADATA_DISABLED"}
         patch.setenv(variable.get(name, name.upper()), value)
     boto3.client("s3", endpoint_url=f"http://{host}:{port}", **names).create_bucket(Bucket="bucket")
+    patch.setattr(lease, "LeaseTimes", lambda: LeaseTimes(settle=0.1))  # here nobody starts at the same moment
     yield f"s3://bucket/runs?endpoint_override={host}%3A{port}&scheme=http&region=us-east-1"
+    PROXIES.remove(proxy)
+    proxy.close()
     server.stop()
     patch.undo()
 
@@ -132,3 +145,81 @@ def test_runs_of_a_cluster_write_there_too(bucket: str, tiny_data: dict[str, str
     here = tune(study, run_id="five", options=TuneOptions(storage=bucket, executor="inline")).view
     assert [(t.metric, t.cause) for t in there.trials] == [(t.metric, t.cause) for t in here.trials]
     assert (Folder.at(bucket) / "four" / "tune").names() == []
+
+
+def test_a_second_driver_is_refused_there_and_changes_nothing(bucket: str, tiny_data: dict[str, str]) -> None:
+    folder = Folder.at(bucket) / "six"
+    first = Lease(folder, "six", LeaseTimes())
+    with pytest.raises(StudyError, match=r"study 'six' is being driven already, by process \d+ on .*Wait for it or"):
+        tune(mapping(tiny_data), run_id="six", options=TuneOptions(storage=bucket, executor="inline"), quiet=True)
+    assert folder.names() == [lease.PLACE]
+    first.check()
+    first.release()
+    assert (folder / lease.PLACE).names() == []
+
+
+class Away(Callback):
+    """Takes a store away when a run has ended, and gives it back after a while."""
+
+    def __init__(self, proxy: Proxy, name: str, seconds: float) -> None:
+        self.proxy, self.name, self.seconds = proxy, name, seconds
+
+    def on_trial(self, run: Any) -> None:
+        if run.name == self.name:
+            self.proxy.close()
+            threading.Timer(self.seconds, self.proxy.open).start()
+
+
+class Notes(SilentProgress):
+    """What a study says of its storage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    def note(self, message: str) -> None:
+        if message.startswith("s3://"):
+            self.told.append(message)
+
+
+@pytest.mark.slow
+def test_a_store_that_is_away_for_a_while_is_waited_for(bucket: str, tiny_data: dict[str, str]) -> None:
+    study, notes = mapping(tiny_data), Notes()
+    options = TuneOptions(storage=bucket, executor="inline")
+    away = Away(PROXIES[0], "trial-0001", 8.0)
+    view = tune(study, run_id="seven", options=options, observer=notes, callbacks=[away]).view
+    assert [t.name for t in view.trials] == ["trial-0000", "trial-0001", "trial-0002"]
+    assert view.summary.verified
+    first, last = notes.told
+    assert first.startswith("s3://bucket does not answer; it is tried again for 120 s. When ")
+    assert last.startswith("s3://bucket answers again, after ")
+    here = tune(study, run_id="eight", options=options, quiet=True).view
+    assert [(t.metric, t.seed, t.policy) for t in view.trials] == [(t.metric, t.seed, t.policy) for t in here.trials]
+
+
+@pytest.mark.slow
+def test_a_store_that_is_gone_for_good_stops_a_study_in_a_sentence(
+    bucket: str, tiny_data: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_S", 3.0)
+    options = TuneOptions(storage=bucket, executor="inline")
+    away = Away(PROXIES[0], "trial-0001", 9.0)
+    with pytest.raises(StorageError) as caught:
+        tune(mapping(tiny_data), run_id="nine", options=options, quiet=True, callbacks=[away])
+    assert "cannot be" in str(caught.value)
+    assert ": no answer in " in str(caught.value)
+    assert str(caught.value).endswith("start the same command again when the storage is back.")
+    while True:
+        try:
+            patience.patiently(lambda: Folder.at(bucket).names(), "x", is_remote=True)
+            break
+        except StorageError:
+            time.sleep(0.5)
+    assert len(tune(mapping(tiny_data), run_id="nine", options=options, quiet=True).view.trials) == 3
+
+
+def test_a_bucket_that_is_not_there_is_told_at_once(bucket: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(StorageError, match=r"cannot be written: .*NO_SUCH_BUCKET.*Give a --storage folder that can be"):
+        (Folder.at(bucket.replace("//bucket", "//nowhere")) / "a").write("b", b"1")
+    assert time.monotonic() - started < patience.TOLD_AFTER_S

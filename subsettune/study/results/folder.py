@@ -10,7 +10,7 @@ import datetime
 import io
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import metadata
 from typing import Any
@@ -55,6 +55,10 @@ class StudyFolder:
         self.folder = Folder.at(storage) / run_id
         self._manifest: Manifest | None = None
         self._records: dict[Role, list[RunRecord]] = {role: [] for role in TABLES}
+
+    def guard(self, check: Callable[[], None]) -> None:
+        """Have something called before each change of what is in the folder; it raises where it must not be changed."""
+        self.folder = self.folder.guarded(check)
 
     @property
     def manifest(self) -> Manifest:

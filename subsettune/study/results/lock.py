@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from subsettune.errors import StorageError, StudyError
 from subsettune.storage import Folder
+from subsettune.study.results.lease import Lease
 
 NAME = ".driver.lock"
 OWNER = ".driver.json"  # who holds it; not in the lock itself, which is emptied by whoever tries to take it
@@ -19,7 +20,7 @@ OWNER = ".driver.json"  # who holds it; not in the lock itself, which is emptied
 class DriverLock:
     """Held while a study is driven; the operating system lets go of it when the driver dies, however it dies.
 
-    On an object store nothing can be locked, so nothing is: there the user sees to it.
+    On an object store, which knows no locks, it is a lease.
 
     Args:
         folder: of the study.
@@ -31,8 +32,9 @@ class DriverLock:
     """
 
     def __init__(self, folder: Folder, run_id: str) -> None:
-        self._lock: FileLock | None = None
+        self._lock: FileLock | Lease | None = None
         if not folder.is_local:
+            self._lock = Lease(folder, run_id)
             return
         path = Path(folder.path)
         lock = FileLock(path / NAME)
@@ -50,6 +52,15 @@ class DriverLock:
             advice = "Give a --storage folder that can."
             raise StorageError(f"{path / NAME} cannot be written: {error}. {advice}") from error
         self._lock = lock
+
+    def check(self) -> None:
+        """Raise unless this driver may still change the study: of a lease, another may have taken it over.
+
+        Raises:
+            StudyError: it has.
+        """
+        if isinstance(self._lock, Lease):
+            self._lock.check()
 
     def release(self) -> None:
         """Let the next driver in; may be called twice."""

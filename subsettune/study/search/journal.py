@@ -120,18 +120,32 @@ class Journal:
     def trials(self) -> Iterator[tuple[TrialRecord, bool]]:
         """All trials in order of their number, and whether Optuna counts them as over.
 
-        One that was cut off before it was a proposal has an empty point; one that was swept is over and has no outcome.
+        One that was cut off before it was a proposal has an empty point, and is the last; one that an earlier version
+        swept is over and has no outcome.
         """
         for trial in self._study.get_trials(deepcopy=False):
             yield _record(trial), trial.state.is_finished()
 
-    def begin(self, space: Space, proposal: Mapping[str, Any]) -> int:
-        """Write a new trial and return its number."""
+    def begin(self, space: Space, proposal: Mapping[str, Any], num_skipped: int = 0) -> int:
+        """Write a new trial and return its number; one that a killed driver had not come to propose is taken up.
+
+        Args:
+            space: that it is a point of.
+            proposal: plain.
+            num_skipped: proposals turned down so far.
+        """
         point = proposal["point"]
         axes = [axis for axis in space.coordinates if axis.name in point and not axis.is_single]
         self._study.sampler = _Given({axis.name: encode(point[axis.name]) for axis in axes})
-        trial = self._study.ask({axis.name: distribution(axis) for axis in axes})
-        trial.set_user_attr("proposal", config.to_plain(proposal))
+        with self._together():
+            last = self._study.get_trials(deepcopy=False)[-1:]
+            is_open = bool(last) and "proposal" not in last[0].user_attrs and not last[0].state.is_finished()
+            trial = Trial(self._study, last[0]._trial_id) if is_open else self._study.ask()
+            for axis in axes:
+                trial._suggest(axis.name, distribution(axis))
+            if num_skipped != self.num_skipped:
+                self._study.set_user_attr("skipped", num_skipped)
+            trial.set_user_attr("proposal", config.to_plain(proposal))
         return trial.number
 
     def end(self, record: TrialRecord, violation: float) -> None:
@@ -152,12 +166,6 @@ class Journal:
         else:
             self._tell(trial, record.cost if state is TrialState.COMPLETE else None, state)
 
-    def sweep(self, number: int, violation: float) -> None:
-        """Close a trial that nobody will report on."""
-        trial = self._trial(number)
-        self._constrain(trial, violation)
-        self._tell(trial, None, TrialState.FAIL)
-
     def _constrain(self, trial: Trial, violation: float) -> None:
         if _CONSTRAINT not in trial.constraints:
             trial.set_constraint(_CONSTRAINT, violation)
@@ -175,11 +183,6 @@ class Journal:
     def num_skipped(self) -> int:
         """Proposals that were turned down, kept with the study."""
         return int(self._study.user_attrs.get("skipped", 0))
-
-    @num_skipped.setter
-    def num_skipped(self, value: int) -> None:
-        if value != self.num_skipped:
-            self._study.set_user_attr("skipped", value)
 
 
 def _report(trial: Trial, record: TrialRecord) -> None:
@@ -213,6 +216,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         projection=ended.get("projection"),
         is_stop_audit=ended.get("is_check", False),
         is_probe=proposal.get("is_probe", False),
+        num_shown=proposal.get("num_shown"),
     )
 
 

@@ -7,10 +7,12 @@ cut off when the journal is opened: it was never acted on.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from abc import abstractmethod
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
@@ -18,7 +20,10 @@ from typing import Any, final
 from optuna.storages.journal import BaseJournalBackend
 
 from subsettune.errors import StorageError, StudyError
+from subsettune.patience import is_full, patiently
 from subsettune.storage import Folder
+
+READERS = 16  # objects of a store that are read at a time
 
 
 def journal_at(folder: Folder, name: str) -> OwnJournal:
@@ -108,15 +113,30 @@ class FileJournal(OwnJournal):
         super().__init__([_parse(line, f"{path}, line {i}") for i, line in enumerate(whole.splitlines(), 1)])
         if len(whole) != len(content):
             os.truncate(path, len(whole))
+        self._size_bytes = len(whole)
 
     def _write(self, lines: list[str]) -> None:
+        content = "".join(f"{line}\n" for line in lines).encode()
+        try:
+            patiently(lambda: self._append(content), str(self._path.parent), is_remote=False)
+        except OSError as error:
+            advice = "Make room" if is_full(error) else "Make it writable"
+            raise StorageError(
+                f"{self._path} cannot be written: {error}. {advice} and start the same command again."
+            ) from error
+        self._size_bytes += len(content)
+
+    def _append(self, content: bytes) -> None:
+        """Add to the file, or leave it as it was."""
         try:
             with self._path.open("ab") as stream:
-                stream.write("".join(f"{line}\n" for line in lines).encode())
+                stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-        except OSError as error:
-            raise StorageError(f"{self._path} cannot be written: {error}. Give it room and go on.") from error
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(self._path, self._size_bytes)
+            raise
 
 
 @final
@@ -135,7 +155,7 @@ class SegmentJournal(OwnJournal):
         names = [name for name in folder.names() if name.endswith(".jsonl")]
         if names != [_segment(i) for i in range(len(names))]:
             raise StudyError(f"the journal {folder} lacks a segment. Restore it from a copy.")
-        lines = ((name, line) for name in names for line in folder.read(name).splitlines())
+        lines = ((name, line) for name, content in _read_all(folder, names) for line in content.splitlines())
         super().__init__([_parse(line, f"{folder}/{name}") for name, line in lines])
         self._num_segments = len(names)
 
@@ -180,6 +200,12 @@ class ReadOnlyJournal(BaseJournalBackend):
         """
         advice = "Copy it first: optuna.copy_study, or a new study and its add_trials."
         raise StudyError(f"{self._where} is only looked at: a trial added here would be none of the study. {advice}")
+
+
+def _read_all(folder: Folder, names: list[str]) -> list[tuple[str, bytes]]:
+    """Files and their content, in order; read several at a time, because a store answers each after a while."""
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(zip(names, pool.map(folder.read, names), strict=True))
 
 
 def _segment(number: int) -> str:

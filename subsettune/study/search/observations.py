@@ -53,6 +53,7 @@ class TrialRecord:
         projection: of a stopped trial, the most that its metric was expected to reach.
         is_stop_audit: whether it would have been stopped and was run out to see if that had been right.
         is_probe: whether it was not expected to reach the target; such a run is not stopped for missing it.
+        num_shown: trials whose end was known when it was proposed; null in journals of before this was noted.
     """
 
     number: int
@@ -65,6 +66,7 @@ class TrialRecord:
     projection: float | None = None
     is_stop_audit: bool = False
     is_probe: bool = False
+    num_shown: int | None = None
 
     @property
     def arm(self) -> str:

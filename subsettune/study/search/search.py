@@ -19,6 +19,8 @@ study, whose journal alone is enough to rebuild a `Search` that goes on as the f
 5. What it would stake a verification on is its short list (`shortlist`).
 6. A search may be told of earlier ones (`earlier`): their trials move what `frontier` expects and shorten its opening,
    and count as no seed of any policy.
+7. A trial that was cut off keeps its number, and with it its seed. It is written down which trials a proposal knew, and
+   a journal is taken up in that order: a search that was interrupted goes on as if it had not been.
 
 The value told to Optuna is the cost of the whole policy. FLOPs, passes and projected seconds are proportional to one
 another for a given task, so the order of costs is the same in each.
@@ -30,7 +32,7 @@ import enum
 import hashlib
 import math
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from optuna.storages import BaseStorage
@@ -40,7 +42,7 @@ from subsettune.config import FrozenDict
 from subsettune.policy import Policy
 from subsettune.study.search.allocation import Allocation
 from subsettune.study.search.early_stopping import GainRule, is_stop_audit
-from subsettune.study.search.ended import AllEnded, is_telling, least_violation, put, score_of, violation
+from subsettune.study.search.ended import AllEnded, is_telling, put, score_of, violation
 from subsettune.study.search.journal import Journal
 from subsettune.study.search.observations import Outcome, TrialRecord
 from subsettune.study.search.planner import Planner
@@ -72,7 +74,6 @@ class Proposal:
         seed: of the run.
         cost: share of the reference's compute it may spend.
         confirms: number of the trial whose policy it repeats with another seed.
-        continues: number of the lost trial that it takes up, with the same policy and seed.
     """
 
     number: int
@@ -81,7 +82,6 @@ class Proposal:
     seed: int
     cost: float
     confirms: int | None = None
-    continues: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,9 +156,11 @@ class Search:
             self._journal.refuse_other_proposals()
 
     def _load(self) -> None:
-        """Take up the trials that the journal holds."""
+        """Take up the trials that the journal holds, each when as many others were shown as when it was proposed."""
         for record, is_over in self._journal.trials():
             self._next_number = record.number + 1
+            if record.point and record.num_shown is not None:
+                self._show_first(record.num_shown)
             if record.outcome is not None:
                 self._begin(record)
                 self._end(record)
@@ -167,12 +169,12 @@ class Search:
             elif not is_over and record.point:
                 self._begin(record)
                 self._leftovers.append(record)
-            elif not is_over:  # the driver died before the trial was a proposal
-                self._journal.sweep(record.number, least_violation(self._evidence))
+            elif not is_over:  # the driver died before the trial was a proposal, which is made again
+                self._next_number = record.number
 
     def propose(self) -> Proposal | Pause:
         """The next run; `WAIT` while as many run as may or one of them has to end first; `DONE` if there is none."""
-        self._restarts.extend(self.recover({}) if self._leftovers else ())
+        self._restarts.extend(self.recover())
         if self._restarts:
             return self._restarts.popleft()
         if self._allocation.remaining <= 0:
@@ -207,7 +209,15 @@ class Search:
         """Show what proposes the trials up to a number, in order; False if one of them has not ended."""
         if min(self._awaited_now, default=last + 1) <= last:
             return False
-        for number in sorted(number for number in self._held if number <= last):
+        self._show_these(sorted(number for number in self._held if number <= last))
+        return True
+
+    def _show_first(self, num_shown: int) -> None:
+        """Show trials that ended, in order, until as many are shown."""
+        self._show_these(sorted(self._held)[: max(0, num_shown - self._num_shown)])
+
+    def _show_these(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
             record = self._held.pop(number)
             self._num_shown += 1
             put(record, self._problem, self._evidence)
@@ -216,35 +226,34 @@ class Search:
                 assert final is not None
                 self._rule.add([(share, self._problem.score(metric)) for share, metric in record.curve], final)
             self._planner.end(record, self._violation(record) if is_telling(record) else None)
-        return True
 
-    def _issue(
-        self,
-        point: FrozenDict,
-        seed: int,
-        confirms: int | None,
-        continues: int | None = None,
-        *,
-        is_probe: bool = False,
-    ) -> Proposal:
+    def _issue(self, point: FrozenDict, seed: int, confirms: int | None, *, is_probe: bool = False) -> Proposal:
         """Write a trial down and hand it out."""
-        policy = self._problem.policy(point)
         cost = float(point["budget"])
-        proposal = {"point": point, "seed": seed, "cost": cost, "confirms": confirms, "continues": continues}
+        proposal = {"point": point, "seed": seed, "cost": cost, "confirms": confirms, "num_shown": self._num_shown}
         proposal |= {"is_probe": True} if is_probe else {}
-        self._journal.num_skipped = self._allocation.num_skipped
-        number = self._journal.begin(self._problem.space, proposal)
+        number = self._journal.begin(self._problem.space, proposal, self._allocation.num_skipped)
         self._next_number = number + 1
-        record = TrialRecord(number=number, point=point, seed=seed, cost=cost, confirms=confirms, is_probe=is_probe)
-        self._begin(record)
-        return Proposal(
+        record = TrialRecord(
             number=number,
-            policy=policy,
-            coordinates=point,
+            point=point,
             seed=seed,
             cost=cost,
             confirms=confirms,
-            continues=continues,
+            is_probe=is_probe,
+            num_shown=self._num_shown,
+        )
+        self._begin(record)
+        return self._proposal(record)
+
+    def _proposal(self, record: TrialRecord) -> Proposal:
+        return Proposal(
+            number=record.number,
+            policy=self._problem.policy(record.point),
+            coordinates=record.point,
+            seed=record.seed,
+            cost=record.cost,
+            confirms=record.confirms,
         )
 
     def _begin(self, record: TrialRecord) -> None:
@@ -265,13 +274,14 @@ class Search:
 
         Args:
             number: of the trial.
-            share_used: of the trial's own budget.
+            share_used: of the trial's own budget; a run that went on from before it tells it again.
             metric: at that point; NaN is left to `tell`.
         """
         record = self._awaited(number)
         if not math.isfinite(metric):
             return False
-        record = replace(record, curve=(*record.curve, (float(share_used), float(metric))))
+        before = (point for point in record.curve if point[0] < share_used)
+        record = replace(record, curve=(*before, (float(share_used), float(metric))))
         score, (num_finished, noise) = self._problem.score(metric), self._basis[number]
         may_stop = noise is not None and share_used < 1 and not record.is_probe
         projection = self._rule.projection(share_used, score, noise or 0.0, num_finished) if may_stop else None
@@ -332,33 +342,31 @@ class Search:
     def _violation(self, record: TrialRecord) -> float:
         return violation(record, self._problem, self._evidence)
 
-    def recover(self, known: Mapping[int, Outcome]) -> tuple[Proposal, ...]:
-        """Settle the trials that a killed driver left running.
+    def observe_all(self, number: int, curve: Iterable[tuple[float, float]]) -> None:
+        """Note the whole learning curve of a trial that has ended, of which an earlier driver may have seen a part.
 
         Args:
-            known: the outcomes that are on record elsewhere, by trial number.
+            number: of the trial.
+            curve: (share of its own budget used, metric), in order, the end left out.
+        """
+        curve = tuple(curve)
+        if curve != self._awaited(number).curve:
+            self._running[number] = replace(self._running[number], curve=())
+            for share_used, metric in curve:
+                self.observe(number, share_used, metric)
 
-        Returns:
-            The others, each under a new number with the same policy and seed, so that its run goes on from its
-            checkpoint. Each counts once; the number it had is closed.
+    @property
+    def leftovers(self) -> tuple[int, ...]:
+        """Numbers of the trials that a killed driver left running, and that were not told since."""
+        return tuple(record.number for record in self._leftovers if record.number in self._running)
+
+    def recover(self) -> tuple[Proposal, ...]:
+        """Hand out the trials again that a killed driver left running: the same numbers, policies and seeds.
+
+        Their runs go on from their checkpoints. Those of which the outcome is on record are told beforehand.
         """
         left, self._leftovers = self._leftovers, []
-        proposals = []
-        for record in left:
-            if record.number in known:
-                self.tell(record.number, known[record.number])
-                continue
-            self._journal.sweep(record.number, least_violation(self._evidence))
-            self._running.pop(record.number)
-            self._basis.pop(record.number)
-            self._records.pop(record.number)
-            self._allocation.drop(record)
-            self._evidence.drop(record)
-            self._planner.end(record, None)
-            self._all_ended = None
-            again = self._issue(record.point, record.seed, record.confirms, record.number, is_probe=record.is_probe)
-            proposals.append(again)
-        return tuple(proposals)
+        return tuple(self._proposal(record) for record in left if record.number in self._running)
 
     # Results.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from subsettune import config
@@ -55,8 +55,12 @@ class SearchStage:
 
     def source(self) -> RunSource:
         """The trials that are not on record yet; those that an interruption cut off come first."""
-        known = {record.number: outcome(record) for record in self.context.folder.records("trial")}
-        again = self.search.recover(known)
+        known = {record.number: record for record in self.context.folder.records("trial")}
+        for number in self.search.leftovers:
+            if number in known:
+                self.search.observe_all(number, observed(known[number]))
+                self.search.tell(number, outcome(known[number]))
+        again = self.search.recover()
         self._started_s = self.context.clock()
         left = self.context.settings.trials - len(known)
         if left > 0:
@@ -163,6 +167,7 @@ class TrialSource:
 
     def finished(self, request: RunRequest, record: RunRecord) -> None:
         """Put the trial on record, then tell the search: a driver killed in between finds the record."""
+        self._search.observe_all(request.number, observed(record))
         self._done(record)
         self._search.tell(request.number, outcome(record))
 
@@ -175,6 +180,11 @@ def outcome(record: RunRecord) -> Outcome:
         share_used=min(1.0, max(0.0, record.share_used)),
         message=record.message,
     )
+
+
+def observed(record: RunRecord) -> Iterator[tuple[float, float]]:
+    """What the search sees of a trial's learning curve: all but its end."""
+    return ((p.share, p.metric) for p in record.curve if p.metric is not None and p.share < 1)
 
 
 def _trial(proposal: Proposal) -> RunRequest:

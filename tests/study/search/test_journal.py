@@ -34,7 +34,7 @@ def ended(number: int, cause: str = "finished", metric: float | None = 0.9) -> T
 
 
 def begun(made: Journal) -> int:
-    return made.begin(SPACE, {"point": POINT, "seed": 1, "cost": 0.3, "confirms": None, "continues": None})
+    return made.begin(SPACE, {"point": POINT, "seed": 1, "cost": 0.3, "confirms": None})
 
 
 def seen(folder: Path) -> optuna.Study:

@@ -21,6 +21,7 @@ from subsettune.policy import Policy
 from subsettune.study.search import belief
 from subsettune.study.search.early_stopping import NUM_FINISHED, GainRule, is_stop_audit
 from subsettune.study.search.fitting import fit
+from subsettune.study.search.journal_storage import FileJournal
 from subsettune.study.search.observations import SearchEvidence, TrialRecord
 from subsettune.study.search.problem import SearchProblem, SearchSettings
 from subsettune.study.search.search import DONE, WAIT, Outcome, Pause, Proposal, Search
@@ -340,17 +341,18 @@ def test_more_trials_extend_a_finished_search(tmp_path: Path) -> None:
     assert more.counts.finished == 10
 
 
-def test_leftovers_get_their_recorded_outcome_or_run_again_with_the_same_seed(tmp_path: Path) -> None:
+def test_leftovers_get_their_recorded_outcome_or_run_again_as_they_were(tmp_path: Path) -> None:
     def reopened() -> Search:
         return make(6, parallel=3, storage=JournalFileBackend(str(tmp_path / "journal")))
 
     before = [ask(search) for search in [reopened()] for _ in range(3)]
     search = reopened()
-    again = search.recover({before[1].number: Outcome(cause="finished", metric=0.95)})
-    assert [(p.policy, p.seed, p.continues) for p in again] == [(p.policy, p.seed, p.number) for p in before[::2]]
-    third = ask(search)
-    assert search.propose() is WAIT
-    for proposal in (*again, third):
+    assert list(search.leftovers) == [0, 1, 2]
+    search.tell(1, Outcome(cause="finished", metric=0.95))
+    assert list(search.leftovers) == [0, 2]
+    assert search.recover() == (before[0], before[2])
+    assert search.propose() is WAIT  # the fourth is chosen by what the first shows
+    for proposal in before[::2]:
         search.tell(proposal.number, Outcome(cause="finished", metric=0.5))
     drive(search)
     counts = reopened().counts
@@ -360,14 +362,69 @@ def test_leftovers_get_their_recorded_outcome_or_run_again_with_the_same_seed(tm
 def test_leftovers_run_again_without_being_asked_for(tmp_path: Path) -> None:
     backend = JournalFileBackend(str(tmp_path / "journal"))
     lost = ask(make(3, storage=backend))
-    again = ask(make(3, storage=backend))
-    assert (again.coordinates, again.seed, again.continues) == (lost.coordinates, lost.seed, lost.number)
+    assert ask(make(3, storage=backend)) == lost
 
 
-def test_a_driver_killed_within_a_write_loses_and_doubles_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parallel", [1, 3])
+@pytest.mark.parametrize("sampler", QUICK)
+def test_a_search_that_is_cut_off_at_any_moment_ends_as_if_it_had_not_been(
+    tmp_path: Path, sampler: str, parallel: int
+) -> None:
+    """Its driver dies at random between any two calls, its runs go on from before points that they had told."""
+    whole = make(24, sampler=sampler, parallel=parallel, noise=0.002)
+    _drive_with_curves(whole, random.Random(0), lambda: 0.0)
+    assert whole.counts.stopped or sampler == "frontier"
+    rng = random.Random(1)
+    for _ in range(1000):
+        storage = FileJournal(tmp_path / "journal")
+        search = make(24, sampler=sampler, parallel=parallel, noise=0.002, storage=storage)
+        if _drive_with_curves(search, rng, rng.random):
+            break
+    assert search.records == whole.records
+    assert search.counts == whole.counts
+    assert search.shortlist.best() == whole.shortlist.best()
+
+
+def _drive_with_curves(search: Search, rng: random.Random, chance: Callable[[], float]) -> bool:
+    """Run trials with learning curves, in random order; False if the driver died, which it does above a chance."""
+    running = list(search.recover())
+    while True:
+        while not isinstance(proposal := search.propose(), Pause):
+            running.append(proposal)
+            if chance() > 0.9:
+                return False
+        if not running:
+            return True
+        proposal = running.pop(rng.randrange(len(running)))
+        points = [(share, noisy(proposal) - 0.05 * (1 - share)) for share in (0.25, 0.5, 0.75)]
+        outcome = Outcome(cause="finished", metric=noisy(proposal))
+        for i, point in enumerate(points):
+            if search.observe(proposal.number, *point):
+                outcome, points = Outcome(cause="stopped", share_used=point[0]), points[: i + 1]
+                break
+            if chance() > 0.97:
+                return False
+        search.observe_all(proposal.number, points)
+        if chance() > 0.95:
+            return False
+        search.tell(proposal.number, outcome)
+
+
+def test_the_point_before_an_interruption_is_told_again(tmp_path: Path) -> None:
+    search = make(3)
+    number = ask(search).number
+    for share, metric in ((0.25, 0.1), (0.5, 0.2), (0.25, 0.1), (0.5, 0.3)):
+        search.observe(number, share, metric)
+    assert search.records[0].curve == ((0.25, 0.1), (0.5, 0.3))
+    search.observe_all(number, [(0.25, 0.1), (0.5, 0.2), (0.75, 0.4)])
+    assert search.records[0].curve == ((0.25, 0.1), (0.5, 0.2), (0.75, 0.4))
+
+
+def test_a_driver_killed_within_a_write_loses_doubles_and_shifts_nothing(tmp_path: Path) -> None:
     """Cut the journal after every line in turn, and go on from there."""
     path = tmp_path / "journal"
-    drive(make(4, storage=JournalFileBackend(str(path))), noisy)
+    whole = make(4, storage=JournalFileBackend(str(path)))
+    drive(whole, noisy)
     lines = path.read_bytes().splitlines(keepends=True)
     for cut in range(3, len(lines)):
         part = tmp_path / f"cut{cut}"
@@ -376,6 +433,7 @@ def test_a_driver_killed_within_a_write_loses_and_doubles_nothing(tmp_path: Path
         drive(search, noisy)
         assert search.counts.finished == 4
         assert search.counts.running == 0
+        assert search.records == whole.records
         study = optuna.load_study(
             study_name="search", storage=optuna.storages.JournalStorage(JournalFileBackend(str(part)))
         )
