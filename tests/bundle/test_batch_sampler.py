@@ -126,9 +126,7 @@ def test_what_a_host_trains_on_is_held_against_the_bundle_later_too(bundle: Bund
 
 def test_visits_that_contradict_the_policy_are_told(bundle: Bundle) -> None:
     changed = dataclasses.replace(bundle, visits=(bundle.visits[0], bundle.visits[1] * 3))
-    with pytest.raises(
-        BundleError, match=r"^visits of phase 2 must be .* the bundle was changed by hand"
-    ):
+    with pytest.raises(BundleError, match=r"^visits of phase 2 must be .* the bundle was changed by hand"):
         changed.batch_sampler(LENGTH)
 
 
@@ -145,9 +143,7 @@ def test_a_batch_size_that_the_policy_did_not_foresee(bundle: Bundle) -> None:
 
 
 def test_a_bundle_of_before_asks_for_its_rows(bundle: Bundle) -> None:
-    with pytest.raises(
-        BundleError, match=r"^rows must be those of the study, in its order, got .others.\."
-    ):
+    with pytest.raises(BundleError, match=r"^rows must be those of the study, in its order, got .others.\."):
         bundle.batch_sampler(LENGTH, rows=range(1257))
     before = dataclasses.replace(bundle, rows=None)
     with pytest.raises(BundleError, match=r"^rows must be there once each, got one twice\."):

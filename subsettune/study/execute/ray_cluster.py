@@ -19,7 +19,9 @@ from subsettune import config
 from subsettune.errors import ConfigError, StudyError
 from subsettune.study.execute.ray_address import Address
 from subsettune.study.execute.ray_deaths import may_be_of_node, names_node
+from subsettune.study.execute.ray_proof import prove_nodes
 from subsettune.study.execute.ray_start import start
+from subsettune.study.execute.ray_tokens import mode_restored
 
 NODE_DEATH_S = 20.0  # Ray breaks the connection to a lost node at once, and misses its heartbeat only later
 QUIET = {
@@ -110,15 +112,17 @@ def cluster(resources: Resources, note: Callable[[str], None] = lambda words: No
         how many runs fit at a time; None where the cluster may grow.
 
     Raises:
-        StudyError: no cluster answers, or none of its nodes has the resources for one run.
+        StudyError: no cluster answers, a node starts no worker for it, or none has the resources for one run.
     """
-    with _quiet():
+    with _quiet(), mode_restored():
         ours = not ray.is_initialized()
         try:
             if ours and (resources.address is None or resources.address == "local"):
                 start(note)
-            elif ours and resources.address is not None:
-                Address(resources.address, resources.origin).connect()
+            else:
+                if ours and resources.address is not None:
+                    Address(resources.address, resources.origin).connect()
+                prove_nodes(note)
             yield _slots(resources)
         finally:
             if ours:

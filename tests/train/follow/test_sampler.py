@@ -428,9 +428,7 @@ def test_rates_that_nobody_reads_are_told() -> None:
     sampler = _bare()
     for _ in sampler.batches():
         pass
-    with pytest.raises(
-        TrainingFunctionError, match=r"^the policy changes the learning rate, and nobody read"
-    ):
+    with pytest.raises(TrainingFunctionError, match=r"^the policy changes the learning rate, and nobody read"):
         sampler.finish()
     constant = dataclasses.replace(RECIPE, schedule="constant")
     sampler = PolicySampler(resolve(PLAIN, constant, FACTS), ROWS, lambda _: _pool(False), seed=3)
@@ -441,9 +439,7 @@ def test_rates_that_nobody_reads_are_told() -> None:
 
 def test_another_rate_or_another_scheduler_is_told() -> None:
     _, optimizer = _net()
-    with pytest.raises(
-        ConfigError, match=r"^lr must be 0\.2, the peak of the policy's rate, got 0\.1\."
-    ):
+    with pytest.raises(ConfigError, match=r"^lr must be 0\.2, the peak of the policy's rate, got 0\.1\."):
         _bare(lr=0.2).scheduler(optimizer)
     sampler = _bare(lr=0.1)
     scheduler = sampler.scheduler(optimizer)
@@ -451,14 +447,10 @@ def test_another_rate_or_another_scheduler_is_told() -> None:
     next(batches)
     optimizer.param_groups[0]["lr"] *= 0.5
     optimizer.step()
-    with pytest.raises(
-        TrainingFunctionError, match=r"^rates must be those of sampler\.scheduler, 0\.1 in step 1"
-    ):
+    with pytest.raises(TrainingFunctionError, match=r"^rates must be those of sampler\.scheduler, 0\.1 in step 1"):
         scheduler.step()
     optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))]})
-    with pytest.raises(
-        TrainingFunctionError, match=r"^the optimizer must have the 1 groups of parameters"
-    ):
+    with pytest.raises(TrainingFunctionError, match=r"^the optimizer must have the 1 groups of parameters"):
         scheduler.step()
 
 
@@ -475,9 +467,7 @@ def test_updates_that_the_optimizer_does_not_make_are_told(every: int, is_refuse
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
             scheduler.step()
     if is_refused:
-        with pytest.raises(
-            TrainingFunctionError, match=r"^the optimizer must make each of the 30 updates"
-        ):
+        with pytest.raises(TrainingFunctionError, match=r"^the optimizer must make each of the 30 updates"):
             sampler.finish()
     else:
         with pytest.warns(UserWarning, match=r"^1 of 30 updates were not made, as a loss scaler leaves them out\."):
@@ -492,9 +482,7 @@ def test_a_network_is_watched_once_and_before_the_first_update() -> None:
         optimizer.step()
         scheduler.step()
         break
-    with pytest.raises(
-        TrainingFunctionError, match=r"^sampler\.on_switch must come before the first update"
-    ):
+    with pytest.raises(TrainingFunctionError, match=r"^sampler\.on_switch must come before the first update"):
         sampler.on_switch(network=nn.Linear(1, 1), optimizer=optimizer)
 
 

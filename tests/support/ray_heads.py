@@ -1,0 +1,60 @@
+"""Head nodes of Ray that tests start as a user does, each with a home folder and a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+RAY = str(Path(sys.executable).with_name("ray"))
+START_S = 60.0
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@contextlib.contextmanager
+def head(home: Path, *flags: str, num_cpus: int = 1, **environment: str) -> Iterator[str]:
+    """`ray start --head` for as long as the context lasts; gives its address."""
+    port = free_port()
+    given = ["--head", f"--port={port}", f"--num-cpus={num_cpus}", "--disable-usage-stats", *flags, "--block"]
+    given += [] if any("dashboard" in flag for flag in flags) else ["--include-dashboard=false"]
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:  # short, for its sockets
+        surroundings = {**os.environ, "HOME": str(home), "RAY_TMPDIR": folder, **environment}
+        process = subprocess.Popen(
+            [RAY, "start", "--node-ip-address=127.0.0.1", *given],
+            env=surroundings,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            _wait_for(port, process)
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.send_signal(signal.SIGTERM)  # with --block it ends what it has started
+            try:
+                process.wait(20)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + START_S
+    while time.monotonic() < until:
+        assert process.poll() is None, "the head has ended"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"no head on port {port} in {START_S:g} s")
