@@ -23,6 +23,7 @@ from subsettune.data.audit import audit
 from subsettune.data.example import guess_of
 from subsettune.errors import StorageError, StudyError
 from subsettune.facts import TaskFacts
+from subsettune.patience import hurried
 from subsettune.policy import BATCHING
 from subsettune.study.context import StudyContext
 from subsettune.study.execute.inline import InlineExecutor
@@ -173,14 +174,24 @@ class StudyDriver:
                 context.set_status("finished")
                 context.observer.stage("report", None)
         except KeyboardInterrupt:
-            folder.settle()
-            context.note(interrupted=True)
-            self._report(delivery, folder.view())
+            self._note_interruption(delivery)
             raise
         view = folder.view()
         self._report(delivery, view)
         context.observer.finished(view)
         return view
+
+    def _note_interruption(self, delivery: Delivery) -> None:
+        """Write down that the study was interrupted, and about it; whoever asked does not wait for a storage."""
+        context = self.context
+        with hurried():
+            try:
+                context.folder.settle()
+                context.note(interrupted=True)
+            except StorageError as error:  # every run that has ended is on record all the same
+                context.observer.note(str(error))
+            else:
+                self._report(delivery, context.folder.view())
 
     def _report(self, delivery: Delivery, view: StudyView) -> None:
         """Write about a study whose result is on record: that is told even where its report has no room."""
