@@ -22,6 +22,7 @@ FIRST_PATIENCE_S = 40.0  # with one that has never answered: a slip in an addres
 OPENING_LIMIT_S = 30.0  # for one call that opens a file system
 TOLD_AFTER_S = 3.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0
+HURRIED_S = 5.0  # at most, where somebody has asked to stop
 INTERRUPTED_WAIT_S = 1.0  # for a call that is under way when Ctrl-C comes: what it writes must not come last
 
 # Words of errors that pass, as the clients of S3 and GCS have them; others (rights, names, buckets) are told at once.
@@ -34,6 +35,7 @@ _PASSING_ERRNO = (
     *(errno.EHOSTUNREACH, errno.ESTALE),
 )
 _answered: set[str] = set()  # storages that have answered this process
+_hurries: list[None] = []  # who wants no more than a short wait
 _listeners: list[tuple[int, Callable[[str], None]]] = []  # with the thread that each belongs to
 
 
@@ -50,6 +52,16 @@ def telling(note: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+@contextlib.contextmanager
+def hurried() -> Iterator[None]:
+    """Wait for no storage for long inside: somebody has asked to stop."""
+    _hurries.append(None)
+    try:
+        yield
+    finally:
+        _hurries.pop()
 
 
 def patiently(act: Callable[[], T], where: str, *, is_remote: bool) -> T:
@@ -71,6 +83,7 @@ def patiently(act: Callable[[], T], where: str, *, is_remote: bool) -> T:
         except (OSError, ArrowException) as error:
             waited_s = time.monotonic() - started
             patience_s = PATIENCE_S if where in _answered or not is_remote else FIRST_PATIENCE_S
+            patience_s = min(patience_s, HURRIED_S) if _hurries else patience_s
             if not passes(error):
                 raise
             if waited_s + wait_s > patience_s:

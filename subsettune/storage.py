@@ -219,6 +219,10 @@ def _opened(text: str) -> tuple[Any, str]:
 
 
 def _reason(error: Exception) -> str:
+    """What went wrong, without the name that the sentence has already."""
+    number = getattr(error, "errno", None)
+    if number is not None and not isinstance(error, NoAnswerError):
+        return os.strerror(number)
     return " ".join(str(error).split()).rstrip(".")
 
 

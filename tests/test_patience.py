@@ -16,7 +16,7 @@ from pyarrow import fs
 
 from subsettune import patience
 from subsettune.errors import StorageError
-from subsettune.patience import NoAnswerError, in_thread, passes, patiently, telling
+from subsettune.patience import NoAnswerError, hurried, in_thread, passes, patiently, telling
 from subsettune.storage import Folder
 
 DOWN = "AWS Error NETWORK_CONNECTION during HeadObject operation: curlCode: 7, Could not connect to server"
@@ -80,6 +80,16 @@ def test_one_that_never_answered_is_given_up_sooner() -> None:
             patiently(failing(10**6, OSError(DOWN)), "x", is_remote=True)
         assert least_s <= time.monotonic() - started
         assert known or time.monotonic() - started < most_s + 2.0
+
+
+def test_whoever_asked_to_stop_does_not_wait_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_S", 60.0)
+    monkeypatch.setattr(patience, "HURRIED_S", 0.1)
+    patience._answered.add("x")
+    started = time.monotonic()
+    with telling(lambda _: None), hurried(), pytest.raises(NoAnswerError):
+        patiently(failing(10**6, OSError(DOWN)), "x", is_remote=True)
+    assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize(

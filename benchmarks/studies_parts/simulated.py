@@ -65,8 +65,7 @@ class MemoryFolder(StudyFolder):
         return self
 
     def add(self, record: RunRecord) -> None:
-        rows = [row for row in self._records[record.role] if row.name != record.name]
-        self._records[record.role] = [*rows, record]
+        self._tables[record.role].put(record)
 
     def save(self) -> None: ...
 

@@ -7,6 +7,7 @@ network and a line search are work of the loop alone.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from subsettune.bundle.bundle import Bundle
@@ -79,11 +80,11 @@ def commands(bundle: Bundle, place: str) -> str:
         place: where it lies.
     """
     if bundle.task.is_own:
-        return _OF_FUNCTION.format(place=place)
+        return _OF_FUNCTION.format(place=shlex.quote(place))
     source = bundle.task.data.source
     suffix = next((end for end in SUFFIXES if source.endswith(end)), ".parquet")
     is_folder = is_path(source) and not source.endswith(SUFFIXES)
-    return _OF_DATA.format(place=place, ending="/" if is_folder else suffix)
+    return _OF_DATA.format(place=shlex.quote(place), ending="/" if is_folder else suffix)
 
 
 def how(bundle: Bundle, place: str, held_out: str) -> str:

@@ -68,6 +68,7 @@ def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) ->
     with Patience(sys.stderr, LOADING):
         from subsettune.api import tune
         from subsettune.report import progress, render, tables
+        from subsettune.storage import Folder
         from subsettune.study.options import TuneOptions
 
     options.answer.go_on = f"What is finished is kept; to go on: {again}"
@@ -86,7 +87,8 @@ def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) ->
     except KeyboardInterrupt:
         print(f"\nInterrupted; what is finished is kept. Go on with: {again}", file=sys.stderr)
         return INTERRUPTED
-    render.write(tables.result_blocks(view, report=_report_of(view)), sys.stdout)
+    is_written = Folder.at(options.storage).exists(f"{view.run_id}/{REPORT}")  # a full disk may not have had room
+    render.write(tables.result_blocks(view, report=_report_of(view) if is_written else None), sys.stdout)
     confirmation = view.manifest.confirmation
     is_upheld = confirmation is None or confirmation.verdict.passed is not False
     return DONE if view.summary.verified and is_upheld else NOT_VERIFIED

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -281,8 +282,8 @@ def text(made: Draft, name: str) -> str:
     recipe = {"optimizer": "adamw", "lr": rate, "weight_decay": 0.01, "batch_size": batch, "epochs": epochs}
     lines = [
         f"# A draft for {made.data['source']}: {_size(data)}. Each guess has its reason: change what you know better.",
-        f"# subsettune plan {name}     what it would do and cost",
-        f"# subsettune tune {name}     the study",
+        f"# subsettune plan {shlex.quote(name)}     what it would do and cost",
+        f"# subsettune tune {shlex.quote(name)}     the study",
         "task:",
         f"  data: {_flow(made.data)}",
         *(f"    # {key}: {why[key]}" for key in made.data if key in why),

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,7 +80,7 @@ def _quiet() -> Iterator[None]:
 
 def saved_words(path: str) -> str:
     """What is told of a folder that was written."""
-    return f"Saved to {path}: weights, encoders and classes. Predict with: subsettune predict {path} FILE"
+    return f"Saved to {path}: weights, encoders and classes. Predict with: subsettune predict {shlex.quote(path)} FILE"
 
 
 def predict_file(options: argparse.Namespace) -> int:

@@ -88,7 +88,8 @@ class StudyContext:
         self.folder.save()
 
     def set_status(self, status: str) -> None:
-        """Write down which stage the study is in."""
+        """Write down which stage the study is in, and the tables whole."""
+        self.folder.settle()
         self.note(status=status, interrupted=False)
 
     def keep(self, record: RunRecord) -> None:

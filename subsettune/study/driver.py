@@ -9,6 +9,7 @@ What becomes of the winner and of the finished study is the caller's affair: `su
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,8 +21,9 @@ from subsettune.config import FrozenDict
 from subsettune.data import TaskData
 from subsettune.data.audit import audit
 from subsettune.data.example import guess_of
-from subsettune.errors import StudyError
+from subsettune.errors import StorageError, StudyError
 from subsettune.facts import TaskFacts
+from subsettune.patience import hurried
 from subsettune.policy import BATCHING
 from subsettune.study.context import StudyContext
 from subsettune.study.execute.inline import InlineExecutor
@@ -181,13 +183,34 @@ class StudyDriver:
                 context.set_status("finished")
                 context.observer.stage("report", None)
         except KeyboardInterrupt:
-            context.note(interrupted=True)
-            delivery.report(context, folder.view())
+            self._note_interruption(delivery)
             raise
         view = folder.view()
-        delivery.report(context, view)
+        self._report(delivery, view)
         context.observer.finished(view)
         return view
+
+    def _note_interruption(self, delivery: Delivery) -> None:
+        """Write down that the study was interrupted, and about it; whoever asked does not wait for a storage."""
+        context = self.context
+        with hurried():
+            try:
+                context.folder.settle()
+                context.note(interrupted=True)
+            except StorageError as error:  # every run that has ended is on record all the same
+                context.observer.note(str(error))
+            else:
+                self._report(delivery, context.folder.view())
+
+    def _report(self, delivery: Delivery, view: StudyView) -> None:
+        """Write about a study whose result is on record: that is told even where its report has no room."""
+        try:
+            delivery.report(self.context, view)
+        except StorageError as error:
+            again = (
+                f"subsettune report {shlex.quote(view.run_id)} --storage {shlex.quote(self.context.options.storage)}"
+            )
+            self.context.observer.note(f"The report is not written: {error} To write it then: {again}")
 
     def stages(self) -> Iterator[Stage]:
         """What a study does, in order; each stage is made when the one before it has ended."""

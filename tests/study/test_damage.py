@@ -67,8 +67,8 @@ def spoil_first_line(content: bytes) -> bytes:
     ("name", "spoil", "remedy"),
     [
         ("manifest.json", cut, "Restore it from a copy."),
-        ("trials.parquet", cut, "Restore it from a copy, or remove it: its runs are then trained again."),
-        ("reference.parquet", cut, "Restore it from a copy, or remove it: its runs are then trained again."),
+        ("trials.parquet", cut, "Restore it from a copy, or begin anew with another --run-id."),
+        ("reference.parquet", cut, "or remove it: its runs are taken from the cache, or trained again."),
         ("optuna.journal", spoil_first_line, "Restore it from a copy, or start a new study with another --run-id."),
     ],
 )
@@ -87,6 +87,22 @@ def test_a_damaged_file_is_named_with_the_remedy_and_nothing_else_changes(
     assert finished.content() == before
     (finished.run / name).write_bytes(whole)
     assert finished.more() in (0, 3)
+
+
+def test_a_table_of_the_reference_may_be_removed_and_one_of_trials_may_not(
+    finished: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (finished.run / "reference.parquet").unlink()
+    assert finished.more() in (0, 3)
+    rows = (finished.run / "reference.parquet").read_bytes()
+    (finished.run / "trials.parquet").unlink()
+    assert finished.more(5) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.endswith(
+        f"{finished.run}/trials.parquet lacks trial-0000 and 3 more, which the journal of the search has. Restore it "
+        "from a copy, or begin anew with another --run-id."
+    )
+    assert (finished.run / "reference.parquet").read_bytes() == rows
 
 
 def test_a_torn_last_line_of_the_journal_does_not_matter(finished: Finished) -> None:

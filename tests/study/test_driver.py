@@ -21,10 +21,11 @@ from subsettune import Bundle, DataPaths, TuneOptions, api, tune
 from subsettune.bundle import export as exporting
 from subsettune.config import FrozenDict
 from subsettune.data import Part
-from subsettune.errors import LearningError, StudyError
+from subsettune.errors import LearningError, StorageError, StudyError
 from subsettune.facts import TaskFacts
 from subsettune.policy import SUBSET
 from subsettune.select import SelectionContext, Selector, Subset
+from subsettune.study.context import StudyContext
 from subsettune.study.execute.requests import RunRequest
 from subsettune.study.execute.worker import Worker
 from subsettune.study.results.candidate import Candidate
@@ -289,6 +290,64 @@ def test_an_interrupted_study_goes_on_and_repeats_nothing(options: TuneOptions, 
     assert len(counting.names) == len(set(counting.names))
     assert [trial.number for trial in view.trials] == sorted({trial.number for trial in view.trials})
     assert view.summary.trials.finished + view.summary.trials.stopped == 6
+
+
+def test_work_lost_to_an_interruption_of_the_reference_is_charged_once(
+    options: TuneOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = Worker.train
+
+    def interrupted(worker: Worker, request: RunRequest, report: Any) -> Any:
+        def cut(point: Any) -> bool:
+            if request.name == "reference-seed-1" and point.share > 0.5:
+                raise KeyboardInterrupt
+            return bool(report(point))
+
+        return train(worker, request, cut)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):  # noqa: PT012 (for this call alone)
+        patched.setattr(Worker, "train", interrupted)
+        tune(changed(PASSES), run_id="a", options=options)
+    view = tune(changed(PASSES), run_id="a", options=options).view
+    (lost,) = {run.repeated_flops for run in view.reference} - {0}
+    measured = [run for run in view.verification if run.candidate == "reference"]
+    assert [run.seed for run in measured] == [0, 1, 2]
+    assert {run.repeated_flops for run in measured} == {0}
+    whole = tune(changed(PASSES), run_id="b", options=replace(options, places=DataPaths(cache=options.storage + "2")))
+    assert view.summary.tuning.flops - whole.summary.tuning.flops == lost
+
+
+def test_a_result_is_told_where_its_report_has_no_room(
+    options: TuneOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("runs/a/report.html cannot be written: No space left on device. Make room.")
+
+    monkeypatch.setattr(api, "_report", full)
+    found = tune(changed(PASSES), run_id="a b", options=options)
+    assert found.summary.verified
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "The report is not written" in line]
+    assert "No space left on device. Make room. To write it then: subsettune report 'a b' --storage " in told
+    assert StudyFolder(options.storage, "a b").open().manifest.status == "finished"
+
+
+def test_marks_that_stopped_trials_leave_go_with_the_search(
+    options: TuneOptions, counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a cluster, where a worker notes how far it came when the driver has stopped it and dropped its files."""
+    drop = StudyContext.drop_checkpoint
+
+    def dropped(context: StudyContext, record: RunRecord) -> None:
+        drop(context, record)
+        name = context.checkpoint_name(record.policy, record.seed).replace(".checkpoint", ".mark")
+        context.checkpoints.write(name, b"7 0")
+
+    monkeypatch.setattr(StudyContext, "drop_checkpoint", dropped)
+    counting.break_at = "verify-"
+    with pytest.raises(KeyboardInterrupt):
+        tune(changed(PASSES), run_id="a", options=options)
+    kept = Path(options.storage) / "a/tune/checkpoints"
+    assert [path.suffix for path in kept.iterdir()] == [".checkpoint"] * 3  # of the reference
 
 
 def test_a_round_that_was_cut_off_ends_before_more_trials_begin(options: TuneOptions, counting: Counting) -> None:

@@ -1,5 +1,7 @@
 """A study on disk: the resolved input, the manifest, one table a role, the report and the bundle.
 
+A row is added beside its table (`appended`), which is written whole now and then, when a stage ends, and when a study
+is interrupted.
 Everything is written whole or not at all, and rows are written before anyone acts on them, so a killed driver finds
 what is finished when it comes back. Reading a study needs neither torch nor ray.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import datetime
 import io
 import platform
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,10 +23,11 @@ import pyarrow.parquet as pq
 
 from subsettune import config, former_names
 from subsettune.config import FrozenDict
-from subsettune.errors import ConfigError, StudyError, did_you_mean
+from subsettune.errors import ConfigError, StorageError, StudyError, did_you_mean
 from subsettune.storage import Folder, parsed
+from subsettune.study.results.appended import ADVICE, AppendedRows
 from subsettune.study.results.manifest import Manifest, OtherSchemaError, Start
-from subsettune.study.results.records import Role, RunRecord, from_table, to_table
+from subsettune.study.results.records import Role, RunRecord, from_row, from_table, num_added, to_row, to_table
 from subsettune.study.results.summarise import summarised
 from subsettune.study.results.view import StudyRecords, StudyView
 from subsettune.study.spec.definition import Study
@@ -36,6 +40,8 @@ TABLES: Mapping[Role, str] = {
     "ablation": "ablation.parquet",
     "confirmation": "confirmation.parquet",
 }
+REFERENCE_ADVICE = "Restore it from a copy, or remove it: its runs are taken from the cache, or trained again."
+LEAST_ADDED, MOST_ADDED = 64, 256  # rows beside a table until it is written whole: half as many as it has, within these
 PACKAGES = ("subsettune", "torch", "torchvision", "ray", "optuna", "pyarrow", "numpy", "scipy")
 
 
@@ -54,11 +60,13 @@ class StudyFolder:
         self.storage = storage
         self.folder = Folder.at(storage) / run_id
         self._manifest: Manifest | None = None
-        self._records: dict[Role, list[RunRecord]] = {role: [] for role in TABLES}
+        self._tables = {role: _Table(self.folder, name) for role, name in TABLES.items()}
 
     def guard(self, check: Callable[[], None]) -> None:
         """Have something called before each change of what is in the folder; it raises where it must not be changed."""
         self.folder = self.folder.guarded(check)
+        for table in self._tables.values():
+            table.lie_in(self.folder)
 
     @property
     def manifest(self) -> Manifest:
@@ -107,22 +115,9 @@ class StudyFolder:
         except (ValueError, KeyError, TypeError) as error:
             why = " ".join(str(error).split()).rstrip(".") if not isinstance(error, KeyError) else f"it lacks {error}"
             raise StudyError(f"{self.folder}/manifest.json is damaged: {why}. Restore it from a copy.") from error
-        for role, name in TABLES.items():
-            self._records[role] = self._read_table(name)
+        for table in self._tables.values():
+            table.read()
         return self
-
-    def _read_table(self, name: str) -> list[RunRecord]:
-        former = f"{former_names.ABLATION}.parquet"
-        if name == TABLES["ablation"] and not self.folder.exists(name) and self.folder.exists(former):
-            name = former
-        if not self.folder.exists(name):
-            return []
-        try:
-            return list(from_table(parsed(self.folder.read(name))))
-        except (pa.ArrowException, ConfigError, KeyError, ValueError) as error:
-            why = " ".join(str(error).split()).rstrip(".")
-            advice = "Restore it from a copy, or remove it: its runs are then trained again."
-            raise StudyError(f"{self.folder}/{name} is damaged: {why}. {advice}") from error
 
     def save(self) -> None:
         """Write the manifest."""
@@ -130,16 +125,17 @@ class StudyFolder:
 
     def records(self, role: Role) -> tuple[RunRecord, ...]:
         """All rows of a role, trials by number."""
-        rows = self._records[role]
+        rows = self._tables[role].rows.values()
         return tuple(sorted(rows, key=lambda row: row.number)) if role == "trial" else tuple(rows)
 
     def add(self, record: RunRecord) -> None:
         """Write a row; a row of the same name is replaced, so nothing is counted twice."""
-        rows = [row for row in self._records[record.role] if row.name != record.name]
-        self._records[record.role] = [*rows, record]
-        buffer = io.BytesIO()
-        pq.write_table(to_table(self._records[record.role]), buffer)
-        self.folder.write(TABLES[record.role], buffer.getvalue())
+        self._tables[record.role].add(record)
+
+    def settle(self) -> None:
+        """Write the tables whole where rows were added, for whoever reads them with other programs."""
+        for table in self._tables.values():
+            table.settle()
 
     def started(self, command: str, num_gpus: int = 0, gpu: str = "") -> None:
         """Note a start of the driver: when, how, with which versions, on what hardware."""
@@ -174,11 +170,94 @@ class StudyFolder:
         return summarised(records)
 
 
+class _Table:
+    """One table of a study: a Parquet file, and the rows that were added since it was written.
+
+    Args:
+        folder: of the study.
+        name: of the file.
+    """
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self._name = name
+        self.rows: dict[str, RunRecord] = {}  # by name, in the order in which they came
+        self._next = 0  # number of the next row that is added
+        self._num_added = 0
+        self.lie_in(folder)
+
+    def lie_in(self, folder: Folder) -> None:
+        """Take another view of the study's folder."""
+        self._folder, self._added = folder, AppendedRows(folder, self._name.removesuffix(".parquet"))
+
+    def read(self) -> None:
+        """Read what is on disk: what was added first, for a driver that is at work may write the table meanwhile.
+
+        Raises:
+            StudyError: a file of it is damaged, or a row is missing.
+        """
+        try:
+            added = self._added.read()
+        except StorageError:  # objects that were taken into the table while they were read
+            added = self._added.read()
+        self._next = self._read_whole()
+        left = [(number, row) for number, row in added if number >= self._next]
+        for number, row in left:
+            if number != self._next:
+                lost = f"row {self._next} of {self._folder}/{self._name} is missing: rows behind it are there"
+                raise StudyError(f"{lost}. {ADVICE}")
+            try:
+                self.put(from_row(row))
+            except (ConfigError, KeyError, TypeError, ValueError) as error:
+                raise StudyError(f"row {number} beside {self._folder}/{self._name} is damaged: {error}") from error
+            self._next += 1
+        self._num_added = len(added)
+
+    def _read_whole(self) -> int:
+        """Read the Parquet file; the number of the first row that it does not hold."""
+        self.rows = {}
+        name, former = self._name, f"{former_names.ABLATION}.parquet"
+        if name == TABLES["ablation"] and not self._folder.exists(name) and self._folder.exists(former):
+            name = former
+        if not self._folder.exists(name):
+            return 0
+        try:
+            table = parsed(self._folder.read(name))
+            self.rows = {record.name: record for record in from_table(table)}
+            return num_added(table)
+        except (pa.ArrowException, ConfigError, KeyError, ValueError) as error:
+            why = " ".join(str(error).split()).rstrip(".")
+            advice = REFERENCE_ADVICE if name == TABLES["reference"] else ADVICE
+            raise StudyError(f"{self._folder}/{name} is damaged: {why}. {advice}") from error
+
+    def put(self, record: RunRecord) -> None:
+        """Hold a row, in memory alone; one of the same name is replaced."""
+        self.rows.pop(record.name, None)
+        self.rows[record.name] = record
+
+    def add(self, record: RunRecord) -> None:
+        """Add a row; now and then the table is written whole, so that reading it stays quick."""
+        self._added.add(self._next, to_row(record))
+        self._next += 1
+        self._num_added += 1
+        self.put(record)
+        if self._num_added >= min(max(LEAST_ADDED, len(self.rows) // 2), MOST_ADDED):
+            self.settle()
+
+    def settle(self) -> None:
+        """Write the table whole, if rows were added."""
+        if self._num_added:
+            buffer = io.BytesIO()
+            pq.write_table(to_table(list(self.rows.values()), self._next), buffer)
+            self._folder.write(self._name, buffer.getvalue())
+            self._added.clear()
+            self._num_added = 0
+
+
 def not_there(storage: str, run_id: str) -> str:
     """The sentence for a study that is not in a storage; it names the one that is most like it."""
     names = [name for name in Folder.at(storage).names() if not name.startswith(".")]
     guess = f"{did_you_mean(run_id, names)} ".lstrip()
-    return f"study {run_id!r} is not in {storage}. {guess}See: subsettune list --storage {storage}"
+    return f"study {run_id!r} is not in {storage}. {guess}See: subsettune list --storage {shlex.quote(storage)}"
 
 
 def now() -> str:

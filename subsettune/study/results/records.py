@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -129,6 +130,7 @@ _CURVE = pa.struct(
     ]
 )
 _PHASE = pa.struct([("flops", pa.int64()), ("seconds", pa.float64())])
+_ADDED = b"subsettune.added"
 _LEDGER = ("select", "forward", "backward", "evaluate")
 _JSON = ("policy", "coordinates")
 _BINARY = ("test_correct", "test_errors")
@@ -159,9 +161,37 @@ SCHEMA = pa.schema(
 )
 
 
-def to_table(records: Sequence[RunRecord]) -> pa.Table:
-    """Records as a table that any Parquet reader understands: one column a number, policies as JSON text."""
-    return pa.Table.from_pylist([_row(record) for record in records], schema=SCHEMA)
+def to_table(records: Sequence[RunRecord], added: int = 0) -> pa.Table:
+    """Records as a table that any Parquet reader understands: one column a number, policies as JSON text.
+
+    Args:
+        records: the rows.
+        added: see `num_added`.
+    """
+    schema = SCHEMA.with_metadata({**SCHEMA.metadata, _ADDED: str(added).encode()}) if added else SCHEMA
+    return pa.Table.from_pylist([_row(record) for record in records], schema=schema)
+
+
+def num_added(table: pa.Table) -> int:
+    """How many rows were ever added to a study's table when it was written: the number of the next."""
+    return int((table.schema.metadata or {}).get(_ADDED, 0))
+
+
+def to_row(record: RunRecord) -> dict[str, Any]:
+    """A record as JSON has it: a row of the table, with bytes in base64."""
+    row = _row(record)
+    binary = {name: row[name] for name in _BINARY if row[name] is not None}
+    return row | {name: base64.b64encode(content).decode() for name, content in binary.items()}
+
+
+def from_row(row: Mapping[str, Any]) -> RunRecord:
+    """Read what `to_row` made.
+
+    Raises:
+        ConfigError, KeyError, TypeError, ValueError: it does not describe a run.
+    """
+    texts = {name: row[name] for name in _BINARY if row.get(name) is not None}
+    return _record({**row, **{name: base64.b64decode(text, validate=True) for name, text in texts.items()}})
 
 
 def from_table(table: pa.Table) -> tuple[RunRecord, ...]:

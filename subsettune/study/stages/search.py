@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from subsettune import config
 from subsettune.config import FrozenDict
+from subsettune.errors import StudyError
 from subsettune.policy import FULL, OWN
 from subsettune.study.context import STEMS_BYTES, StudyContext
 from subsettune.study.execute.requests import Pause, RunRequest
 from subsettune.study.execute.sequence import RunSource
+from subsettune.study.results.appended import ADVICE
+from subsettune.study.results.folder import TABLES
 from subsettune.study.results.known_before import TakenStudy
 from subsettune.study.results.records import RunRecord
 from subsettune.study.search.earlier import EarlierStudy, EarlierTrial
@@ -60,6 +63,7 @@ class SearchStage:
             if number in known:
                 self.search.observe_all(number, observed(known[number]))
                 self.search.tell(number, outcome(known[number]))
+        self._refuse_lost(known)
         again = self.search.recover()
         self._started_s = self.context.clock()
         left = self.context.settings.trials - len(known)
@@ -75,7 +79,27 @@ class SearchStage:
         counts, ends = FrozenDict(config.to_plain(self.search.counts)), self.search.shortlist.interval(FULL)
         needs = FrozenDict({} if ends is None else {FULL: list(ends)})
         self.context.note(search=counts, sampler=self.search.settings.source, needs=needs)
+        self._drop_marks()
         self.context.stems.remove()
+
+    def _drop_marks(self) -> None:
+        """Remove the marks that workers wrote when they left a trial, after the driver had stopped and removed it."""
+        left = set(self.context.checkpoints.names())
+        for record in self.context.folder.records("trial"):
+            name = self.context.checkpoint_name(record.policy, record.seed).replace(".checkpoint", ".mark")
+            if name in left:
+                self.context.checkpoints.remove(name)
+
+    def _refuse_lost(self, known: Mapping[int, RunRecord]) -> None:
+        """The search builds on trials whose rows must be there: they are not trained again."""
+        ended = (record.number for record in self.search.records if record.outcome is not None)
+        lost = [number for number in ended if number not in known]
+        if lost:
+            table, more = f"{self.context.folder.folder}/{TABLES['trial']}", len(lost) - 1
+            raise StudyError(
+                f"{table} lacks {trial_name(lost[0])}{f' and {more} more' if more else ''}, which the journal of the "
+                f"search has. {ADVICE}"
+            )
 
     def _noise(self) -> float:
         noise = self.context.folder.manifest.noise
@@ -187,9 +211,14 @@ def observed(record: RunRecord) -> Iterator[tuple[float, float]]:
     return ((p.share, p.metric) for p in record.curve if p.metric is not None and p.share < 1)
 
 
+def trial_name(number: int) -> str:
+    """Name of the run of a trial."""
+    return f"trial-{number:04d}"
+
+
 def _trial(proposal: Proposal) -> RunRequest:
     return RunRequest(
-        name=f"trial-{proposal.number:04d}",
+        name=trial_name(proposal.number),
         role="trial",
         number=proposal.number,
         policy=proposal.policy,

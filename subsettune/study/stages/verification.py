@@ -139,11 +139,20 @@ class _RoundKeeper:
 
     def _without_old_work(self, record: RunRecord) -> RunRecord:
         """A reference whose finished weights were only measured on the test split has cost its evaluation alone."""
-        seeds = {r.seed for r in self._context.folder.records("reference")}
-        if record.candidate != "reference" or record.seed not in seeds or record.cause != "finished":
+        known = {r.seed: r for r in self._context.folder.records("reference")}
+        if record.candidate != "reference" or record.seed not in known or record.cause != "finished":
             return record
+        repeated = 0 if known[record.seed].cached else known[record.seed].repeated_flops  # in its own row, too
         evaluate = len(self._context.data.test) * self._context.facts.forward_flops
-        return replace(record, ledger=Ledger(evaluate=evaluate), phases=(), train_s=0.0, select_s=0.0, evaluate_s=0.0)
+        return replace(
+            record,
+            ledger=Ledger(evaluate=evaluate),
+            repeated_flops=max(0, record.repeated_flops - repeated),
+            phases=(),
+            train_s=0.0,
+            select_s=0.0,
+            evaluate_s=0.0,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
