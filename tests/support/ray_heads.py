@@ -24,9 +24,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def head(home: Path, *flags: str, num_cpus: int = 1, **environment: str) -> Iterator[str]:
+def head(home: Path, *flags: str, num_cpus: int = 1, port: int | None = None, **environment: str) -> Iterator[str]:
     """`ray start --head` for as long as the context lasts; gives its address."""
-    port = free_port()
+    port = port or free_port()
     given = ["--head", f"--port={port}", f"--num-cpus={num_cpus}", "--disable-usage-stats", *flags, "--block"]
     given += [] if any("dashboard" in flag for flag in flags) else ["--include-dashboard=false"]
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:  # short, for its sockets

@@ -19,6 +19,7 @@ from subsettune import config
 from subsettune.errors import ConfigError, StudyError
 from subsettune.study.execute.ray_address import Address
 from subsettune.study.execute.ray_deaths import may_be_of_node, names_node
+from subsettune.study.execute.ray_growth import UNKNOWN, addable
 from subsettune.study.execute.ray_proof import prove_nodes
 from subsettune.study.execute.ray_start import start
 from subsettune.study.execute.ray_tokens import mode_restored
@@ -150,27 +151,21 @@ def _slots(resources: Resources) -> int | None:
     """How many runs fit at a time; a cluster that may grow is asked for all of them.
 
     Raises:
-        StudyError: a run fits on no node.
+        StudyError: a run fits on no node that is there or may come.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    if _may_grow():
-        return None
     slots = sum(resources.fit_in(node) for node in nodes)
+    if slots >= resources.parallel:
+        return slots
+    coming = addable()
+    if any(kind == UNKNOWN or resources.fit_in(kind) for kind in coming):
+        return None
     if slots == 0:
-        most = max(((n.get("CPU", 0), n.get("GPU", 0)) for n in nodes), default=(0, 0))
+        most = max(((n.get("CPU", 0), n.get("GPU", 0)) for n in (*nodes, *coming)), default=(0, 0))
         largest = f"{most[0]:g} CPUs and {most[1]:g} GPUs"
-        raise StudyError(f"no node has the {resources} that one run asks for; the largest has {largest}. Ask for less.")
+        which = "no node has" if not coming else "no node of the cluster, and none that it may add, has"
+        raise StudyError(f"{which} the {resources} that one run asks for; the largest has {largest}. Ask for less.")
     return slots
-
-
-def _may_grow() -> bool:
-    """Whether an autoscaler watches over the cluster; then a node that is not there yet is no reason to refuse."""
-    if _is_client():  # its state is out of sight
-        return True
-    from ray._private.state import state
-
-    groups = getattr(state.get_cluster_config(), "node_group_configs", ())
-    return len(groups) > 0
 
 
 def _is_client() -> bool:

@@ -6,7 +6,6 @@ and the study would end with the wrong news that no policy is good enough.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -23,14 +22,6 @@ MENDED = (
 )
 
 
-class Witness:
-    """Lives on a node and says so."""
-
-    def process(self) -> int:
-        """Id of its process."""
-        return os.getpid()
-
-
 def prove_nodes(note: Callable[[str], None], answer_s: float = ANSWER_S) -> None:
     """Start an actor on every node that is alive, and have it answer.
 
@@ -43,7 +34,7 @@ def prove_nodes(note: Callable[[str], None], answer_s: float = ANSWER_S) -> None
     """
     places = _alive()
     witnesses = {node: _on(node) for node in places}
-    asked = {witness.process.remote(): node for node, witness in witnesses.items()}
+    asked = {witness.answer.remote(): node for node, witness in witnesses.items()}
     answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=answer_s) if asked else ([], [])
     for answer in answered:
         try:
@@ -67,6 +58,10 @@ def _alive() -> dict[str, str]:
 
 
 def _on(node: str) -> Any:
+    class Witness:  # in here, it is sent whole: a node may have another version of this package, which is told later
+        def answer(self) -> None:
+            """Nothing but that it is there."""
+
     there = NodeAffinitySchedulingStrategy(node, soft=False)
     return ray.remote(num_cpus=0, max_restarts=0)(Witness).options(scheduling_strategy=there).remote()
 
