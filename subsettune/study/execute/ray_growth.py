@@ -8,7 +8,7 @@ the command that started the head.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def addable() -> tuple[Mapping[str, float], ...]:
     there = NodeAffinitySchedulingStrategy(heads[0]["NodeID"], soft=False)
     asked = ray.remote(num_cpus=0, max_retries=0)(addable_here).options(scheduling_strategy=there).remote()
     try:
-        found: Sequence[Mapping[str, float]] = ray.get(asked, timeout=ANSWER_S)
+        found: list[dict[str, float]] = ray.get(asked, timeout=ANSWER_S)
     except (GetTimeoutError, RayError):  # such as another version of this package, which is told later
         return (UNKNOWN,)
     return tuple(found)

@@ -431,7 +431,7 @@ def test_a_damaged_mark_costs_what_it_told_and_no_more(inline: Inline) -> None:
     inline.execute(request(POLICY), progress=lambda _, point: bool(told.append(point)))
     assert inline.notes == [f"run: mark {place} is damaged. What interruptions cost it so far is not counted."]
     assert [row.cause for row in inline.records] == ["finished"]
-    assert told[0].share > 0.5, "it goes on from its checkpoint"
+    assert told[0].share >= 0.5, "it goes on from its checkpoint"
 
 
 def test_logs_that_cannot_be_written_end_the_study(failing: Inline) -> None:
