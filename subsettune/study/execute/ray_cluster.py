@@ -142,6 +142,12 @@ def _quiet() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
+def num_slots(resources: Resources) -> int:
+    """How many runs fit at a time on the nodes that are alive."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return sum(resources.fit_in(node) for node in nodes)
+
+
 def _slots(resources: Resources) -> int | None:
     """How many runs fit at a time; a cluster that may grow is asked for all of them.
 
@@ -151,7 +157,7 @@ def _slots(resources: Resources) -> int | None:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     if _may_grow():
         return None
-    slots = sum(resources.fit_in(node) for node in nodes)
+    slots = num_slots(resources)
     if slots == 0:
         most = max(((n.get("CPU", 0), n.get("GPU", 0)) for n in nodes), default=(0, 0))
         largest = f"{most[0]:g} CPUs and {most[1]:g} GPUs"
