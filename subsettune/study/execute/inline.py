@@ -34,7 +34,6 @@ class InlineExecutor:
         note: told what a user should know, e.g. of a run that begins anew.
     """
 
-    # More than six parameters: see `RayExecutor`.
     def __init__(
         self,
         worker: Trainer,

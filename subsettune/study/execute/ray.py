@@ -17,6 +17,7 @@ import contextlib
 import gc
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ from subsettune.errors import StudyError
 from subsettune.facts import TaskFacts
 from subsettune.storage import Folder
 from subsettune.study.execute.outcomes import Times, in_order, record
-from subsettune.study.execute.ray_cluster import Nodes, Resources, cluster, staging
+from subsettune.study.execute.ray_cluster import Nodes, Resources, cluster, num_slots, staging
 from subsettune.study.execute.ray_deaths import every_death_is_told, ran_out_of_memory
 from subsettune.study.execute.ray_head import head_watched
 from subsettune.study.execute.ray_reach import check_nodes
@@ -49,6 +50,7 @@ EXPERIMENT = "experiment-"  # begins the name of Tune's own folder, which nobody
 THREAD_END_S = "60"  # until a stopped run has left its worker: it may be in the middle of an update; Tune allows 2
 
 
+COUNT_NODES_S = 10.0  # between looks at whether nodes have joined or left
 NODES_LOST = 10  # by one run, until it is given up: no error of the run's, but something is wrong
 
 
@@ -105,16 +107,20 @@ class RayExecutor:
                 if name.startswith(EXPERIMENT):
                     folder.remove(name)
             name = f"{EXPERIMENT}{os.getpid()}-{round(self._clock() * 1000)}"
-            self._run(searcher, name, min(self._resources.parallel, slots or self._resources.parallel))
+            self._run(searcher, name, slots)
             folder.remove(name)
         if chain.error is not None:
             raise chain.error
         if not chain.is_over:  # Tune swallows SIGINT: it finishes writing and returns as if all were well
             raise KeyboardInterrupt
 
-    def _run(self, searcher: SequenceSearcher, name: str, parallel: int) -> None:
-        worker = config.canonical_json(self._worker)
-        limited = ConcurrencyLimiter(searcher, max_concurrent=parallel)  # as Tune would, but within our reach
+    def _run(self, searcher: SequenceSearcher, name: str, slots: int | None) -> None:
+        """Run the experiment; with as many runs at a time as fit, of which None is all: the cluster grows for them."""
+        worker, parallel = config.canonical_json(self._worker), self._resources.parallel
+        now = min(parallel, slots or parallel)
+        limited = ConcurrencyLimiter(searcher, max_concurrent=now)  # as Tune would, but within our reach
+        watching: list[tune.Callback] = [_Deaths(searcher, limited, self._silence)]
+        watching += [] if slots is None else [_Slots(self._resources, limited, self._note)]
         try:
             # Not a `Tuner`: connected by ray://, that would move the searcher, and the study with it, to the cluster.
             with every_death_is_told():
@@ -129,7 +135,7 @@ class RayExecutor:
                     trial_dirname_creator=_trial_name,
                     trial_name_creator=_trial_name,
                     stop=_SequenceStopper(searcher),
-                    callbacks=[_Deaths(searcher, limited, self._silence)],
+                    callbacks=watching,
                     max_failures=0,
                     raise_on_failed_trial=False,
                     progress_reporter=_reporter(),
@@ -349,6 +355,23 @@ class _Deaths(tune.Callback):
         for key in self._silence.hanging(self._searcher.signs_of(trial_id) for trial_id in running):
             self._searcher.hangs(key)
             ray.kill(running[key].temporary_state.ray_actor)
+
+
+class _Slots(tune.Callback):
+    """Lets more runs start at a time when nodes have joined, and fewer when some have left."""
+
+    def __init__(self, resources: Resources, limited: ConcurrencyLimiter, note: Callable[[str], None]) -> None:
+        self._resources, self._limited, self._note = resources, limited, note
+        self._next_look_s = time.monotonic() + COUNT_NODES_S
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if time.monotonic() < self._next_look_s:
+            return
+        self._next_look_s = time.monotonic() + COUNT_NODES_S
+        slots = max(1, min(num_slots(self._resources), self._resources.parallel))
+        if slots != self._limited.max_concurrent:
+            self._limited.max_concurrent = slots
+            self._note(f"Nodes have joined or left: {slots} {'run fits' if slots == 1 else 'runs fit'} at a time now.")
 
 
 def _error_of(trial: Any) -> Exception | None:

@@ -147,6 +147,12 @@ def _quiet() -> Iterator[None]:
             os.environ.pop(name, None)
 
 
+def num_slots(resources: Resources) -> int:
+    """How many runs fit at a time on the nodes that are alive."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return sum(resources.fit_in(node) for node in nodes)
+
+
 def _slots(resources: Resources) -> int | None:
     """How many runs fit at a time; a cluster that may grow is asked for all of them.
 
@@ -154,7 +160,7 @@ def _slots(resources: Resources) -> int | None:
         StudyError: a run fits on no node that is there or may come.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    slots = sum(resources.fit_in(node) for node in nodes)
+    slots = num_slots(resources)
     if slots >= resources.parallel:
         return slots
     coming = addable()
