@@ -18,7 +18,6 @@ import ray
 from ray.exceptions import RayError
 
 from subsettune.errors import StudyError
-from subsettune.study.execute.ray_tokens import match
 
 ANSWER_S = 10.0  # what a cluster gets to answer; Ray itself tries for a minute, then ends the process
 SETTINGS = 4  # the kind of the frame with which each side of HTTP/2 begins (RFC 9113, section 3.4)
@@ -48,16 +47,13 @@ class Address:
         """Connect this process to the cluster.
 
         Raises:
-            StudyError: none answers, it is another version's, or it lets nobody in without its token; the sentence says
-                where the address came from.
+            StudyError: none answers, or it is another version's; the sentence says where the address came from.
         """
         try:
             self._knock()
-            closed = match(self.text)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of ray://, what the error says again
-                if closed is None:
-                    ray.init(address=self.text, **QUIET)
+                ray.init(address=self.text, **QUIET)
         except ImportError as error:
             advice = "pip install 'ray[client]', with the same version of Ray as the cluster's."
             raise StudyError(
@@ -65,8 +61,6 @@ class Address:
             ) from error
         except (OSError, ValueError, RuntimeError, RayError) as error:
             raise self._refusal(error) from error
-        if closed is not None:
-            raise StudyError(f"the cluster at {self.text!r} ({self.origin}) {closed}")
 
     def _refusal(self, error: Exception) -> StudyError:
         versions = VERSIONS.findall(str(error))

@@ -20,9 +20,7 @@ from subsettune.errors import ConfigError, StudyError
 from subsettune.study.execute.ray_address import Address
 from subsettune.study.execute.ray_deaths import may_be_of_node, names_node
 from subsettune.study.execute.ray_growth import UNKNOWN, addable
-from subsettune.study.execute.ray_proof import prove_nodes
 from subsettune.study.execute.ray_start import start
-from subsettune.study.execute.ray_tokens import mode_restored
 
 NODE_DEATH_S = 20.0  # Ray breaks the connection to a lost node at once, and misses its heartbeat only later
 QUIET = {
@@ -113,17 +111,15 @@ def cluster(resources: Resources, note: Callable[[str], None] = lambda words: No
         how many runs fit at a time; None where the cluster may grow.
 
     Raises:
-        StudyError: no cluster answers, a node starts no worker for it, or none has the resources for one run.
+        StudyError: no cluster answers, or none of its nodes has the resources for one run.
     """
-    with _quiet(), mode_restored():
+    with _quiet():
         ours = not ray.is_initialized()
         try:
             if ours and (resources.address is None or resources.address == "local"):
                 start(note)
-            else:
-                if ours and resources.address is not None:
-                    Address(resources.address, resources.origin).connect()
-                prove_nodes(note)
+            elif ours and resources.address is not None:
+                Address(resources.address, resources.origin).connect()
             yield _slots(resources)
         finally:
             if ours:
