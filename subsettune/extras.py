@@ -19,6 +19,7 @@ PACKAGES: Mapping[str, tuple[str, str]] = {
     "torchvision": ("torchvision", "images"),
     "accelerate": ("accelerate", "accelerate"),
     "filelock": ("filelock", "tune"),
+    "jsonschema": ("jsonschema", "tune"),
     "keras": ("keras", "keras"),
     "jinja2": ("jinja2", "tune"),
     "lightning": ("lightning", "lightning"),

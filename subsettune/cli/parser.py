@@ -7,7 +7,7 @@ import re
 from typing import Any, NoReturn
 
 from subsettune import __version__
-from subsettune.cli import commands, init_study, model_commands
+from subsettune.cli import cluster_commands, commands, init_study, model_commands
 from subsettune.errors import did_you_mean
 from subsettune.registry import METRICS
 
@@ -76,6 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_init(to)
     _add_model_commands(to)
     _add_result_commands(to)
+    _add_cluster_commands(to)
     _add_name_commands(to)
     return parser
 
@@ -296,6 +297,21 @@ def _add_result_commands(to: Any) -> None:
     _place_options(clean)
     for sub in (show, listing, report, export, clean):
         _storage_option(sub)
+
+
+def _add_cluster_commands(to: Any) -> None:
+    cluster: argparse.ArgumentParser = to.add_parser(
+        "cluster", help="Check files for clusters.", description="Check files for clusters.", allow_abbrev=False
+    )
+    check = _add(
+        cluster.add_subparsers(title="commands", metavar="COMMAND", dest="cluster_command", required=True),
+        "check",
+        cluster_commands.check_file,
+        "Check a file for Ray's cluster launcher, or a RayJob for KubeRay, before it costs anything.\n"
+        "Nothing is connected to. Every mistake is told at once, with its line and its remedy.",
+        "subsettune cluster check cluster.yaml",
+    )
+    check.add_argument("file", nargs="?", default="cluster.yaml", metavar="FILE", help="(default: cluster.yaml)")
 
 
 def _add_name_commands(to: Any) -> None:

@@ -16,6 +16,8 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from subsettune.study.spec.yaml_core import parse_yaml
+
 HEAD = "node:__internal_head__"  # a resource that the head node alone has
 ANSWER_S = 30.0
 MONITORS = ("autoscaler/_private/monitor.py", "autoscaler/v2/monitor.py")
@@ -29,7 +31,7 @@ def addable() -> tuple[Mapping[str, float], ...]:
     if not heads:
         return ()
     there = NodeAffinitySchedulingStrategy(heads[0]["NodeID"], soft=False)
-    asked = ray.remote(num_cpus=0, max_retries=0)(addable_here).options(scheduling_strategy=there).remote()
+    asked: Any = ray.remote(num_cpus=0, max_retries=0)(addable_here).options(scheduling_strategy=there).remote()
     try:
         found: list[dict[str, float]] = ray.get(asked, timeout=ANSWER_S)
     except (GetTimeoutError, RayError):  # such as another version of this package, which is told later
@@ -58,11 +60,9 @@ def config_files(processes: Path, address: str) -> Iterator[Path]:
 
 def types_of(path: Path) -> list[dict[str, float]]:
     """Resources of the types in a launcher file of which more than none may be added."""
-    import yaml
-
     try:
-        raw: Any = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError):
+        raw: Any = parse_yaml(path.read_text())[0]
+    except (OSError, ValueError):
         return [dict(UNKNOWN)]
     if not isinstance(raw, dict) or not raw.get("max_workers", 1):
         return []
