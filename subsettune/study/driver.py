@@ -8,6 +8,7 @@ What becomes of the winner and of the finished study is the caller's affair: `su
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -184,6 +185,10 @@ class StudyDriver:
                 context.observer.stage("report", None)
         except KeyboardInterrupt:
             self._note_interruption(delivery)
+            raise
+        except Exception:
+            with hurried(), contextlib.suppress(StudyError):  # the first error is the one to tell
+                folder.settle()
             raise
         view = folder.view()
         self._report(delivery, view)
