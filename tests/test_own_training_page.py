@@ -41,4 +41,4 @@ def test_the_table_names_what_there_is() -> None:
     public = {name for name in dir(Run) if not name.startswith("_")} | set(Run.__annotations__)
     public = {name for name in public if not name.startswith("_")}
     assert names <= public
-    assert public - names <= {"outcome", "num_examples", "metric"}
+    assert public - names <= {"outcome", "num_examples", "metric", "counter"}

@@ -301,7 +301,11 @@ def _add_result_commands(to: Any) -> None:
 
 def _add_cluster_commands(to: Any) -> None:
     cluster: argparse.ArgumentParser = to.add_parser(
-        "cluster", help="Check files for clusters.", description="Check files for clusters.", allow_abbrev=False
+        "cluster",
+        help="Check files for clusters.",
+        description="Check files for clusters.",
+        epilog="example: subsettune cluster check cluster.yaml",
+        allow_abbrev=False,
     )
     check = _add(
         cluster.add_subparsers(title="commands", metavar="COMMAND", dest="cluster_command", required=True),

@@ -26,7 +26,21 @@ from subsettune.cli import main
 
 LISTS = ("selectors", "orders", "transitions", "metrics", "models", "data")
 COMMANDS = (
-    *("tune", "plan", "train", "run", "init", "predict", "follow", "show", "list", "report", "export", "clean"),
+    *(
+        "tune",
+        "plan",
+        "train",
+        "run",
+        "init",
+        "predict",
+        "follow",
+        "show",
+        "list",
+        "report",
+        "export",
+        "clean",
+        "cluster",
+    ),
     *LISTS,
 )
 PASSES = {"task.tolerance": 0.5}
