@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compare", action="store_true", help="with a study that is left alone")
-    parser.add_argument("--extra", nargs="*", default=[], help="further flags of `subsettune tune`")
+    parser.add_argument("--extra", nargs=argparse.REMAINDER, default=[], help="further flags of `subsettune tune`")
     options = parser.parse_args()
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as scratch:

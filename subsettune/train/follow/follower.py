@@ -172,7 +172,7 @@ class Follower(ABC):
                 f"{self._said}.on_switch must get a function, or network=... and optimizer=... both."
             )
         position = self._position
-        made = position.handed if position.counted is None else position.counted
+        made = position.start if position.counted is None else position.counted  # others may have been fetched ahead
         if network is not None and made > position.start:
             raise TrainingFunctionError(
                 f"{self._said}.on_switch must come before the first update, and {made - position.start:,} were made: a "
