@@ -364,10 +364,10 @@ def _open(study: Study, folder: StudyFolder, options: TuneOptions, data: DataOri
 
 
 def _refuse_other_code(folder: StudyFolder, code: Mapping[str, str]) -> None:
-    """Runs of one study must run one code; as long as none is on record, a mistake in it may be mended."""
+    """Runs of one study must run one code; as long as none has trained, a mistake in it may be mended."""
     before = folder.manifest.code
     changed = [name for name in sorted(code) if before.get(name, code[name]) != code[name]]
-    if changed and any(folder.records(role) for role in TABLES):
+    if changed and any(record.cause != "failed" for role in TABLES for record in folder.records(role)):
         raise StudyError(
             f"the code of {changed[0]!r}, a file that it imports or one that its options name, has changed since run "
             f"id {folder.run_id!r} began: its runs would not be comparable. Put the old one back, or choose another "

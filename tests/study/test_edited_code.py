@@ -18,6 +18,7 @@ from subsettune.policy import Phase, Policy
 from subsettune.study.execute.requests import Failure, RunRequest
 from subsettune.study.execute.worker import Worker
 from subsettune.study.results.folder import StudyFolder
+from subsettune.study.results.records import RunRecord
 from subsettune.study.spec.definition import parse
 from subsettune.study.stages import reference
 from subsettune.train import RunOptions
@@ -107,12 +108,17 @@ def test_a_study_does_not_go_on_with_other_code(
     assert len(reference_of("a", options, monkeypatch)) == 2
 
 
-def test_a_mistake_may_be_mended_as_long_as_no_run_is_on_record(
-    folder: Path, options: TuneOptions, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("failed", [False, True], ids=["none", "failed"])
+def test_a_mistake_may_be_mended_as_long_as_no_run_has_trained(
+    failed: bool, folder: Path, options: TuneOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edit(folder, 4)
     study = StudyFolder(options.storage, "a")
     study.begin(parse(changed(EDITED)))
+    if failed:
+        policy = Policy(phases=(Phase(passes=1),))
+        named = {"name": "reference-seed-0", "role": "reference", "cost_flops": 1, "cause": "failed"}
+        study.add(RunRecord(policy=policy, seed=0, **named))  # type: ignore[arg-type]
     study.note(code=FrozenDict({"edited_net:net": "0" * 64}))
     study.save()
     assert len(reference_of("a", options, monkeypatch)) == 2
