@@ -7,6 +7,7 @@ one for one. Needs torch, NumPy and pyarrow alone.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from subsettune import config
 from subsettune.bundle.rows import labels_in, length_of
 from subsettune.config import must
 from subsettune.errors import BundleError
@@ -94,7 +94,7 @@ def batch_sampler(
     compared = (*compare(bundle, data, labels), *([] if fingerprint is None else ["fingerprint"]))
     resolved = resolve(bundle.policy, bundle.recipe, bundle.facts)
     origin = Origin(
-        identity=config.digest([bundle.fingerprint, index.tolist(), bundle.table["index"].to_pylist()])[:16],
+        identity=_identity(bundle, index),
         lr=bundle.recipe.lr,
         check=partial(compare, bundle),
         compared=compared,
@@ -110,6 +110,14 @@ def batch_sampler(
     )
     _refuse_other_visits(bundle, sampler)
     return sampler
+
+
+def _identity(bundle: Bundle, rows: Tensor) -> str:
+    """Of the data and the subsets, by which a state is known."""
+    found = hashlib.sha256(bundle.fingerprint.encode())
+    for array in (rows.numpy(), *(bundle.table[name].to_numpy() for name in ("phase", "index", "weight"))):
+        found.update(array.tobytes())
+    return found.hexdigest()[:16]
 
 
 def _refuse_other_visits(bundle: Bundle, sampler: PolicySampler) -> None:

@@ -25,6 +25,7 @@ from subsettune.select import Subset
 from subsettune.task import Recipe
 from subsettune.train.follow.sampler import Origin, PolicySampler, Slices, whole
 from subsettune.train.job import RunJob
+from subsettune.train.planning.check import recounted
 from subsettune.train.planning.phases import ResolvedPolicy, resolve
 from subsettune.train.planning.projection import project
 from subsettune.train.randomness import isolated
@@ -196,17 +197,12 @@ def _subsets(job: RunJob, *, has_inputs: bool) -> dict[int, Subset]:
 
 def _facts(bundle: Bundle, data: TaskData, model: nn.Module | None) -> TaskFacts:
     """Those of the bundle, with what is otherwise. What an example costs stays: it drops out of every share."""
-    counts = [int(count) for count in data.class_counts] if data.num_classes else []
     has_inputs = _has_inputs(data)
     return replace(
-        bundle.facts,
-        num_examples=len(data.train),
+        recounted(bundle.facts, bundle.task, data),
         num_outputs=data.num_outputs if data.kind != "regression" or data.num_outputs > 1 else bundle.facts.num_outputs,
         num_parameters=bundle.facts.num_parameters if model is None else num_parameters(model),
         num_features=data.num_features if has_inputs else bundle.facts.num_features,
-        num_classes=data.num_classes,
-        smallest_class=min(counts, default=0),
-        class_counts=tuple(counts),
         num_embedding=0,
     )
 

@@ -82,7 +82,10 @@ class TrainingRows:
             BundleError: it is damaged.
         """
         table, num_source = files.rows_from_parquet(folder, raw)
-        label = np.array(table["label"].to_pylist()) if "label" in table.column_names else None
+        label = None
+        if "label" in table.column_names:
+            column = table["label"]
+            label = np.array(column.to_pylist()) if column.type == files.LABELS[-1] else column.to_numpy().copy()
         return cls(index=table["index"].to_numpy().copy(), label=label, num_source=num_source)
 
     def refuse_other_length(self, length: int) -> None:

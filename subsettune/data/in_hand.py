@@ -35,17 +35,27 @@ def in_hand(inputs: NDArray[Any] | None, targets: Tensor, *, kind: str, class_na
     else:
         stored = _numbers(inputs, len(targets))
         encoder = Normalizer.fit(stored, rows)
-    part = Part(stored, targets, rows, encoder)
-    nothing = Part(stored, targets, rows[:0], encoder)
+    return whole(Part(stored, targets, rows, encoder), targets, kind=kind, class_names=class_names)
+
+
+def whole(part: Part, targets: Tensor, *, kind: str, class_names: Sequence[str]) -> TaskData:
+    """A part as the data of a task of which nothing is held out, for whoever measures nothing.
+
+    Args:
+        part: all examples.
+        targets: of them.
+        kind: `classification`, `regression` or `multilabel`.
+        class_names: empty where there are none.
+    """
     return TaskData(
         train=part,
-        validation=nothing,
-        test=nothing,
+        validation=part,
+        test=part,
         fingerprint="",
         kind=kind,
         num_outputs=len(class_names) or (1 if targets.ndim == 1 else targets.shape[1]),
         num_classes=len(class_names),
-        input_shape=tuple(stored.shape[1:]),
+        input_shape=tuple(part.inputs.shape[1:]),
         class_names=tuple(class_names),
         num_source_examples=len(targets),
     )

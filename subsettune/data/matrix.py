@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from subsettune.data.encode import STATISTICS_BYTES, Normalizer, moments
+from subsettune.data.in_hand import whole
 from subsettune.data.parts import Part, TaskData, with_target_scale
 from subsettune.data.precision import NOISE, targets
 from subsettune.data.raw import Array
@@ -89,17 +90,6 @@ def task_data(inputs: Tensor, labels: Array, class_names: tuple[str, ...]) -> Ta
         DataError: values vary in digits that float64 does not hold.
     """
     told = torch.from_numpy(labels.astype(np.int64) if class_names else targets(labels, len(labels)))
-    part = part_of(inputs, told)
-    data = TaskData(
-        train=part,
-        validation=part,
-        test=part,
-        fingerprint="",
-        kind="classification" if class_names else "regression",
-        num_outputs=len(class_names) or (1 if told.ndim == 1 else told.shape[1]),
-        num_classes=len(class_names),
-        input_shape=(inputs.shape[1],),
-        class_names=class_names,
-        num_source_examples=len(inputs),
-    )
+    kind = "classification" if class_names else "regression"
+    data = whole(part_of(inputs, told), told, kind=kind, class_names=class_names)
     return data if class_names else with_target_scale(data)

@@ -140,6 +140,7 @@ class Follower(ABC):
         Args:
             optimizer: each of its groups keeps the ratio of its rate to the others.
         """
+        self._watch_weights(one for group in optimizer.param_groups for one in group["params"])
         self._set(_rates_read=True)
         self._schedulers.append(Scheduler(optimizer, self))
         return self._schedulers[-1]
@@ -179,6 +180,7 @@ class Follower(ABC):
                 "transition may go by the weights at initialisation."
             )
         if network is not None:
+            self._watch_weights(network.parameters())
             self._switches.watch(network, optimizer)
         if callback is not None:
             self._switches.add(callback)
@@ -198,6 +200,10 @@ class Follower(ABC):
         counted = self._position.counted
         if counted is not None and counted < self.total_steps() and not self._position.is_in_body:
             self._reach(counted)
+
+    def _watch_weights(self, weights: Iterable[torch.Tensor]) -> None:
+        """Weights are handed over that will be trained."""
+        return
 
     def _hold_rates(self, scheduler: Scheduler) -> None:
         """An update was made with the rates that an optimizer has now."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,7 +30,7 @@ from subsettune.train.follow.batches import array_of
 from subsettune.train.follow.follower import Follower
 from subsettune.train.follow.fresh import Fresh
 from subsettune.train.follow.position import Position
-from subsettune.train.follow.switches import Callback, Switches
+from subsettune.train.follow.switches import Switches
 from subsettune.train.follow.tracker import Outcome, Tracker
 from subsettune.train.result import Cause
 
@@ -117,22 +117,8 @@ class Run(Follower):
         """
         return BatchSampler(self)
 
-    def scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
-        """See `Follower.scheduler`; the weights must be those of this run."""
-        self._fresh.check_weights(one for group in optimizer.param_groups for one in group["params"])
-        return super().scheduler(optimizer)
-
-    def on_switch(
-        self,
-        callback: Callback | None = None,
-        *,
-        network: nn.Module | None = None,
-        optimizer: torch.optim.Optimizer | None = None,
-    ) -> None:
-        """See `Follower.on_switch`; the weights must be those of this run."""
-        if network is not None:
-            self._fresh.check_weights(network.parameters())
-        super().on_switch(callback, network=network, optimizer=optimizer)
+    def _watch_weights(self, weights: Iterable[torch.Tensor]) -> None:
+        self._fresh.check_weights(weights)
 
     def _sampled(self) -> Iterator[list[int]]:
         return iter(BatchSampler(self))
