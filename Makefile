@@ -8,6 +8,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-fast test-hosts coverage lint types clean-venv
+.PRECIOUS: .venv-hosts/%/.installed
 
 # A study may end with "no policy passed": exit code 3, an honest result and no failure of the demo.
 demo: $(STAMP)
@@ -23,9 +24,15 @@ test-fast: $(STAMP)
 # Packages of others that a study or a bundle works with: each has an environment of its own, as they disagree on
 # versions; tests make studies and bundles, so `tune` is in each.
 HOSTS := dashboard mlflow tensorboard wandb accelerate autogluon flaml keras lightning ray-train skorch together transformers
-test-hosts: $(STAMP) $(HOSTS:%=.venv-hosts/%/.installed)
+# An environment takes about 7 GB; `make test-hosts KEEP=` removes each once its tests have passed.
+KEEP ?= yes
+test-hosts: $(STAMP) $(HOSTS:%=test-host-%)
 	SUBSETTUNE_HOSTS=1 $(BIN)/python -m pytest tests/hosts/test_torch.py
-	for host in $(HOSTS); do SUBSETTUNE_HOSTS=1 .venv-hosts/$$host/bin/python -m pytest tests/hosts/test_$$(echo $$host | tr - _).py || exit 1; done
+
+# One of them: `make test-host-keras`.
+test-host-%: .venv-hosts/%/.installed
+	SUBSETTUNE_HOSTS=1 .venv-hosts/$*/bin/python -m pytest tests/hosts/test_$(subst -,_,$*).py
+	$(if $(KEEP),,rm -rf .venv-hosts/$*)
 
 .venv-hosts/%/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-hosts/$*
