@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pyarrow as pa
 from pyarrow import ArrowException, fs, parquet
@@ -21,6 +23,7 @@ from subsettune.patience import OPENING_LIMIT_S, NoAnswerError, in_thread, is_fu
 
 T = TypeVar("T")
 RETRY_LIMIT_S = 10  # of Google's client, for one call: it would try for a quarter of an hour
+KEYS = re.compile(r"(\w+://)([^/@\s'\"]+)@")  # of a URI, before the @; a slash in a secret is written %2F
 GONE = "The working folder is not there any more."
 
 
@@ -50,6 +53,8 @@ class Folder:
         text = os.fspath(uri)
         if "://" not in text:
             return cls(fs.LocalFileSystem(), str(absolute(text)))
+        text = without_keys(text)
+        _provide_region(text)
         try:
             filesystem, path = patiently(
                 lambda: in_thread(lambda: _opened(text), OPENING_LIMIT_S), text, is_remote=True
@@ -224,6 +229,44 @@ def _reason(error: Exception) -> str:
     if number is not None and not isinstance(error, NoAnswerError):
         return os.strerror(number)
     return " ".join(str(error).split()).rstrip(".")
+
+
+def masked(text: str) -> str:
+    """A text with `***` in place of the keys of each URI in it, to be shown and kept."""
+    return KEYS.sub(r"\1***@", text)
+
+
+def without_keys(uri: str) -> str:
+    """The URI without its keys (`s3://KEY:SECRET@bucket`), which go where clients of S3 look: into the environment.
+
+    Raises:
+        StorageError: they are masked; it is a command of ours, copied.
+    """
+    found = KEYS.match(uri)
+    if found is None or not uri.startswith("s3://"):
+        return uri
+    if found[2] == "***":
+        advice = "Write the keys again, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and leave the stars out."
+        raise StorageError(f"storage must be given with its keys, got {uri!r}. {advice}")
+    key, colon, secret = (unquote(part) for part in found[2].partition(":"))
+    if colon:
+        os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"] = key, secret
+        os.environ.pop("AWS_SESSION_TOKEN", None)  # that of other keys
+    return uri.replace(f"{found[2]}@", "", 1)
+
+
+def _provide_region(uri: str) -> None:
+    """Put the region of a URI where the client of S3 looks for one first.
+
+    Each of them would else ask the metadata service of a cloud for it, which takes 4 to 8 s where none answers, even
+    with a region in the URI.
+    """
+    if not uri.startswith("s3://") or {"AWS_REGION", "AWS_DEFAULT_REGION"} & os.environ.keys():
+        return
+    query = parse_qs(urlsplit(uri).query)
+    own = query.get("region", ["us-east-1"] if "endpoint_override" in query else [])  # servers of one's own: any
+    if own:
+        os.environ["AWS_DEFAULT_REGION"] = own[0]
 
 
 def parsed(content: bytes) -> pa.Table:

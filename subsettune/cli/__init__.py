@@ -52,12 +52,16 @@ def _run(given: list[str], answer: Answer) -> int:
     from subsettune.cli.parser import make_parser, split_program
     from subsettune.errors import CostWarning, StorageError, SubsettuneError
     from subsettune.extras import needed_for
+    from subsettune.storage import masked, without_keys
 
     ours, program = split_program(given)
     options = make_parser().parse_args(ours)
     options.program = program
-    options.command_line, options.answer = shlex.join(["subsettune", *given]), answer
+    options.command_line, options.answer = masked(shlex.join(["subsettune", *given])), answer
     try:
+        for name, value in vars(options).items():
+            if isinstance(value, str) and name != "command_line":
+                setattr(options, name, without_keys(value))
         _check_working_folder(StorageError)
         with needed_for(f"subsettune {options.command_name}"), warnings.catch_warnings(), unlogged("subsettune.data"):
             warnings.simplefilter("ignore", CostWarning)  # commands print it, and what is to be known of the data

@@ -13,7 +13,7 @@ from typing import Literal
 from subsettune import config
 from subsettune.config import setting
 from subsettune.data import DataPaths
-from subsettune.storage import Folder
+from subsettune.storage import Folder, masked, without_keys
 from subsettune.study.spec.definition import Study
 
 
@@ -42,6 +42,8 @@ class TuneOptions:
 
     def __post_init__(self) -> None:
         config.check(self)
+        object.__setattr__(self, "storage", without_keys(self.storage))  # from here on it is printed, and kept
+        object.__setattr__(self, "command", masked(self.command))
 
 
 @contextlib.contextmanager

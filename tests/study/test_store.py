@@ -12,6 +12,7 @@ from typing import Any
 import fakes
 import pytest
 from proxy import Proxy
+from pyarrow import fs
 
 from subsettune import Callback, cli, config, patience
 from subsettune.api import tune
@@ -223,3 +224,27 @@ def test_a_bucket_that_is_not_there_is_told_at_once(bucket: str) -> None:
     with pytest.raises(StorageError, match=r"cannot be written: .*NO_SUCH_BUCKET.*Give a --storage folder that can be"):
         (Folder.at(bucket.replace("//bucket", "//nowhere")) / "a").write("b", b"1")
     assert time.monotonic() - started < patience.TOLD_AFTER_S
+
+
+def test_keys_in_the_address_are_in_no_file_and_on_no_terminal(
+    bucket: str, tiny_data: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "wrong")
+    uri = bucket.replace("s3://", "s3://MYKEYID:MYSECRET@")
+    (tmp_path / "study.json").write_text(json.dumps(mapping(tiny_data)))
+    study = ["tune", str(tmp_path / "study.json"), "--inline", "--run-id", "keys", "--storage", uri]
+    assert cli.main(study) in (0, 3)
+    assert cli.main(["show", "keys", "--storage", uri]) == 0
+    assert cli.main(["report", "keys", "--storage", uri]) == 0
+    told = "".join(capfd.readouterr())
+    assert "--storage 's3://***@bucket/runs?" in told
+    folder = Folder.at(bucket) / "keys"
+    found = folder.filesystem.get_file_info(fs.FileSelector(folder.path, recursive=True))
+    files = [info.path.removeprefix(f"{folder.path}/") for info in found if info.is_file]
+    assert len(files) > 5
+    kept = b"".join(folder.read(name) for name in files)
+    for secret in ("MYSECRET", "MYKEYID"):
+        assert secret not in told
+        assert secret.encode() not in kept

@@ -80,11 +80,13 @@ def _answer(answer: Any, odd: list[str]) -> str | None:
 def _ask(node: str, code: dict[str, str], storage: str, mark: str) -> Any:
     there = NodeAffinitySchedulingStrategy(node, soft=False)
     question = ray.remote(num_cpus=0, max_retries=0)(_why_not_there).options(scheduling_strategy=there)
-    return question.remote(code, storage, mark, str(Path.cwd()))
+    keys = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    return question.remote(code, storage, mark, str(Path.cwd()), keys)
 
 
-def _why_not_there(code: dict[str, str], storage: str, mark: str, home: str) -> str | None:
-    """What a worker lacks; runs on its node."""
+def _why_not_there(code: dict[str, str], storage: str, mark: str, home: str, keys: dict[str, str]) -> str | None:
+    """What a worker lacks; runs on its node. Runs get the keys from Tune, and other settings from the URI."""
+    os.environ.update(keys)
     with contextlib.suppress(OSError):  # on another node the driver's folder may not exist
         os.chdir(home)
     if not Folder.at(storage).exists(mark):

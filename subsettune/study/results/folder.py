@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from subsettune import config, former_names
 from subsettune.config import FrozenDict
 from subsettune.errors import ConfigError, StorageError, StudyError, did_you_mean
-from subsettune.storage import Folder, parsed
+from subsettune.storage import Folder, parsed, without_keys
 from subsettune.study.results.appended import ADVICE, AppendedRows
 from subsettune.study.results.manifest import Manifest, OtherSchemaError, Start
 from subsettune.study.results.records import Role, RunRecord, from_row, from_table, num_added, to_row, to_table
@@ -57,8 +57,8 @@ class StudyFolder:
         if not isinstance(run_id, str) or not run_id or "/" in run_id or run_id.startswith("."):
             raise ConfigError(config.must("run_id", "a plain folder name", run_id, "Use letters, digits and dashes."))
         self.run_id = run_id
-        self.storage = storage
-        self.folder = Folder.at(storage) / run_id
+        self.storage = without_keys(storage)
+        self.folder = Folder.at(self.storage) / run_id
         self._manifest: Manifest | None = None
         self._tables = {role: _Table(self.folder, name) for role, name in TABLES.items()}
 
