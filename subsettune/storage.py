@@ -231,6 +231,12 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".")
 
 
+def not_shared(storage: str, who: str) -> str:
+    """The sentence for a storage that a node does not see."""
+    advice = "Give a --storage that all nodes share: a bucket (s3://BUCKET/runs), or a folder that each of them mounts."
+    return f"{who} does not see {masked(storage)}. {advice}"
+
+
 def masked(text: str) -> str:
     """A text with `***` in place of the keys of each URI in it, to be shown and kept."""
     return KEYS.sub(r"\1***@", text)

@@ -35,7 +35,7 @@ from subsettune.study.execute.signals import stops_as_sigint
 from subsettune.study.execute.worker import Worker
 from subsettune.study.importable import check_importable, own_code
 from subsettune.study.observer import Observer
-from subsettune.study.options import TuneOptions, device_of
+from subsettune.study.options import TuneOptions, check_storage, device_of
 from subsettune.study.preflight import check_here, resolve_study, user_code
 from subsettune.study.results.confirmation import SEEDS_APART
 from subsettune.study.results.folder import TABLES, StudyFolder
@@ -124,6 +124,7 @@ class StudyDriver:
         if options.executor == "ray":
             check_importable(study)
         self.address, self.address_origin = _address(options)
+        check_storage(options)
         if self.address is None:
             check_here(study, options.device, is_inline=options.executor == "inline")
         device = device_of(study, options)
@@ -269,6 +270,7 @@ class StudyDriver:
             logs=context.uri("tune/logs"),
             alone=self._alone(options),
             code=context.folder.manifest.code,
+            shared=context.uri("study.yaml") if context.options.executor == "ray" else None,
             looks=Looks(
                 facts=context.facts,
                 num_validation=num_validation,

@@ -20,7 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from subsettune.errors import StudyError
-from subsettune.storage import Folder
+from subsettune.storage import Folder, not_shared
 from subsettune.study.importable import why_not_here
 
 TRAINING = "subsettune.study.execute.worker"  # brings torch and all else that a run takes
@@ -90,7 +90,7 @@ def _why_not_there(code: dict[str, str], storage: str, mark: str, home: str, key
     with contextlib.suppress(OSError):  # on another node the driver's folder may not exist
         os.chdir(home)
     if not Folder.at(storage).exists(mark):
-        return f"it does not see {storage}. Give a --storage that all nodes share, such as NFS or s3://BUCKET/runs."
+        return not_shared(storage, "it")
     try:
         importlib.import_module(TRAINING)
     except Exception as error:  # whatever stands in the way of a package
