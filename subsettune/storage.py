@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pyarrow as pa
 from pyarrow import ArrowException, fs, parquet
 
 from subsettune.errors import StorageError
+from subsettune.keys import masked, without_keys
 from subsettune.patience import OPENING_LIMIT_S, NoAnswerError, in_thread, is_full, patiently
 
 T = TypeVar("T")
 RETRY_LIMIT_S = 10  # of Google's client, for one call: it would try for a quarter of an hour
-KEYS = re.compile(r"(\w+://)([^/@\s'\"]+)@")  # of a URI, before the @; a slash in a secret is written %2F
 GONE = "The working folder is not there any more."
 
 
@@ -235,30 +234,6 @@ def not_shared(storage: str, who: str) -> str:
     """The sentence for a storage that a node does not see."""
     advice = "Give a --storage that all nodes share: a bucket (s3://BUCKET/runs), or a folder that each of them mounts."
     return f"{who} does not see {masked(storage)}. {advice}"
-
-
-def masked(text: str) -> str:
-    """A text with `***` in place of the keys of each URI in it, to be shown and kept."""
-    return KEYS.sub(r"\1***@", text)
-
-
-def without_keys(uri: str) -> str:
-    """The URI without its keys (`s3://KEY:SECRET@bucket`), which go where clients of S3 look: into the environment.
-
-    Raises:
-        StorageError: they are masked; it is a command of ours, copied.
-    """
-    found = KEYS.match(uri)
-    if found is None or not uri.startswith("s3://"):
-        return uri
-    if found[2] == "***":
-        advice = "Write the keys again, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and leave the stars out."
-        raise StorageError(f"storage must be given with its keys, got {uri!r}. {advice}")
-    key, colon, secret = (unquote(part) for part in found[2].partition(":"))
-    if colon:
-        os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"] = key, secret
-        os.environ.pop("AWS_SESSION_TOKEN", None)  # that of other keys
-    return uri.replace(f"{found[2]}@", "", 1)
 
 
 def _provide_region(uri: str) -> None:

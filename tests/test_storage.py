@@ -12,7 +12,8 @@ import pytest
 from pyarrow import fs
 
 from subsettune.errors import StorageError
-from subsettune.storage import Folder, masked, parsed, without_keys
+from subsettune.keys import masked, without_keys
+from subsettune.storage import Folder, parsed
 
 
 def test_write_and_read(tmp_path: Path) -> None:

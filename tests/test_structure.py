@@ -44,7 +44,7 @@ LAYERS = (
                 "registry",
                 "plugins",
             ),
-            *("user_code", "ledger", "in_memory"),
+            *("user_code", "ledger", "in_memory", "keys"),
         ),
         is_together=True,
     ),

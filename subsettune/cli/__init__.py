@@ -52,7 +52,7 @@ def _run(given: list[str], answer: Answer) -> int:
     from subsettune.cli.parser import make_parser, split_program
     from subsettune.errors import CostWarning, StorageError, SubsettuneError
     from subsettune.extras import needed_for
-    from subsettune.storage import masked, without_keys
+    from subsettune.keys import masked, without_keys
 
     ours, program = split_program(given)
     options = make_parser().parse_args(ours)

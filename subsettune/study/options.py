@@ -15,7 +15,8 @@ from subsettune import config
 from subsettune.config import setting
 from subsettune.data import DataPaths
 from subsettune.errors import StorageError
-from subsettune.storage import Folder, masked, without_keys
+from subsettune.keys import masked, without_keys
+from subsettune.storage import Folder
 from subsettune.study.spec.definition import Study
 
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the command of a job

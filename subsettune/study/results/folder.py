@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 from subsettune import config, former_names
 from subsettune.config import FrozenDict
 from subsettune.errors import ConfigError, StorageError, StudyError, did_you_mean
-from subsettune.storage import Folder, parsed, without_keys
+from subsettune.keys import without_keys
+from subsettune.storage import Folder, parsed
 from subsettune.study.results.appended import ADVICE, AppendedRows
 from subsettune.study.results.manifest import Manifest, OtherSchemaError, Start
 from subsettune.study.results.records import Role, RunRecord, from_row, from_table, num_added, to_row, to_table
