@@ -8,28 +8,37 @@ from urllib.parse import unquote
 
 from subsettune.errors import StorageError
 
-KEYS = re.compile(r"(\w+://)([^/@\s'\"]+)@")  # of a URI, before the @; a slash in a secret is written %2F
+# What stands before the @ of a URI. In that of a bucket a slash of the secret ought to be %2F, and is often left.
+KEYS = re.compile(r"(\w+://)([^/@\s'\"]+|(?<=s3://)[^/:@\s'\"]+:[^@?\s'\"]+)@")
+SECRETS = re.compile(r"(?i)([?&][\w.-]*(?:key|secret|token|passw|credential|signature)[\w.-]*=)([^&\s'\"]+)")
+ADVICE = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and leave them out"
+MASK = "***"
 
 
 def masked(text: str) -> str:
-    """A text with `***` in place of the keys of each URI in it, to be shown and kept."""
-    return KEYS.sub(r"\1***@", text)
+    """A text with `***` in place of the keys and other secrets of each URI in it, to be shown and kept."""
+    return SECRETS.sub(rf"\1{MASK}", KEYS.sub(rf"\1{MASK}@", text))
 
 
 def without_keys(uri: str) -> str:
     """The URI without its keys (`s3://KEY:SECRET@bucket`), which go where clients of S3 look: into the environment.
 
     Raises:
-        StorageError: they are masked; it is a command of ours, copied.
+        StorageError: they are masked, as in a command of ours that was copied, or stand where no client looks for them.
     """
-    found = KEYS.match(uri)
-    if found is None or not uri.startswith("s3://"):
+    if not uri.startswith("s3://"):
         return uri
-    if found[2] == "***":
-        advice = "Write the keys again, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and leave the stars out."
-        raise StorageError(f"storage must be given with its keys, got {uri!r}. {advice}")
-    key, colon, secret = (unquote(part) for part in found[2].partition(":"))
+    secret = SECRETS.search(uri)
+    if secret is not None:
+        name = secret[1].strip("?&=")
+        raise StorageError(f"storage must have no {name} in its query, got {masked(uri)!r}. {ADVICE}.")
+    found = KEYS.match(uri)
+    if found is None:
+        return uri
+    if found[2] == MASK:
+        raise StorageError(f"storage must be given with its keys, got {uri!r}. Write them again. Or: {ADVICE}.")
+    key, colon, word = (unquote(part) for part in found[2].partition(":"))
     if colon:
-        os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"] = key, secret
+        os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"] = key, word
         os.environ.pop("AWS_SESSION_TOKEN", None)  # that of other keys
     return uri.replace(f"{found[2]}@", "", 1)

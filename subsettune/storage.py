@@ -59,7 +59,8 @@ class Folder:
                 lambda: in_thread(lambda: _opened(text), OPENING_LIMIT_S), text, is_remote=True
             )
         except (OSError, ArrowException, ValueError) as error:
-            raise StorageError(f"storage {text!r} cannot be reached: {_reason(error)}. Check the address.") from error
+            words = f"storage {masked(text)!r} cannot be reached: {masked(_reason(error))}. Check the address."
+            raise StorageError(words) from error
         return cls(filesystem, path.rstrip("/"))
 
     @property

@@ -161,6 +161,19 @@ def test_keys_are_masked_wherever_an_address_is_shown() -> None:
         StorageError, match=r"^storage must be given with its keys, got 's3://\*\*\*@bucket/runs'\. Write"
     ):
         Folder.at("s3://***@bucket/runs")
+    refusal = r"^storage must have no secret_key in its query, got 's3://\*\*\*@bucket/runs\?secret_key=\*\*\*&region=x'\. Set"
+    with pytest.raises(StorageError, match=refusal):
+        Folder.at("s3://AKIA:se/cr+et@bucket/runs?secret_key=se/cr+et&region=x")
+
+
+@pytest.mark.usefixtures("_no_keys")
+def test_a_slash_of_a_secret_may_stand_as_it_is() -> None:
+    assert masked("see s3://AKIA:se/cr/et@bucket/runs, then") == "see s3://***@bucket/runs, then"
+    assert without_keys("s3://AKIA:se/cr/et@bucket/runs") == "s3://bucket/runs"
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] == "se/cr/et"
+    assert (
+        masked("http://127.0.0.1:5000/a@b and s3://bucket/a:b@c") == "http://127.0.0.1:5000/a@b and s3://bucket/a:b@c"
+    )
 
 
 @pytest.mark.usefixtures("_no_keys")

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from subsettune import __version__
 from subsettune.cli import cluster_commands, commands, init_study, model_commands
 from subsettune.errors import did_you_mean
+from subsettune.keys import masked
 from subsettune.registry import METRICS
 
 FEW = 3  # choices that are read at a glance: of auto, cpu and cuda, who writes gpu does not mean what is most like it
@@ -35,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
         return found
 
     def error(self, message: str) -> NoReturn:
-        sentences = [f"{message}.", *self._advice(message), f"See: {self.prog} --help"]
+        sentences = [f"{masked(message)}.", *self._advice(message), f"See: {self.prog} --help"]
         self.exit(commands.WRONG_INPUT, f"error: {' '.join(sentences)}\n")
 
     def _advice(self, message: str) -> list[str]:

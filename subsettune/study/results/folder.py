@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from subsettune import config, former_names
 from subsettune.config import FrozenDict
 from subsettune.errors import ConfigError, StorageError, StudyError, did_you_mean
-from subsettune.keys import without_keys
+from subsettune.keys import masked, without_keys
 from subsettune.storage import Folder, parsed
 from subsettune.study.results.appended import ADVICE, AppendedRows
 from subsettune.study.results.manifest import Manifest, OtherSchemaError, Start
@@ -258,7 +258,8 @@ def not_there(storage: str, run_id: str) -> str:
     """The sentence for a study that is not in a storage; it names the one that is most like it."""
     names = [name for name in Folder.at(storage).names() if not name.startswith(".")]
     guess = f"{did_you_mean(run_id, names)} ".lstrip()
-    return f"study {run_id!r} is not in {storage}. {guess}See: subsettune list --storage {shlex.quote(storage)}"
+    shown = masked(storage)
+    return f"study {run_id!r} is not in {shown}. {guess}See: subsettune list --storage {shlex.quote(shown)}"
 
 
 def now() -> str:
