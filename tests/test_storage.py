@@ -161,9 +161,10 @@ def test_keys_are_masked_wherever_an_address_is_shown() -> None:
         StorageError, match=r"^storage must be given with its keys, got 's3://\*\*\*@bucket/runs'\. Write"
     ):
         Folder.at("s3://***@bucket/runs")
-    refusal = r"^storage must have no secret_key in its query, got 's3://\*\*\*@bucket/runs\?secret_key=\*\*\*&region=x'\. Set"
-    with pytest.raises(StorageError, match=refusal):
+    with pytest.raises(StorageError) as caught:
         Folder.at("s3://AKIA:se/cr+et@bucket/runs?secret_key=se/cr+et&region=x")
+    shown = "'s3://***@bucket/runs?secret_key=***&region=x'"
+    assert str(caught.value).startswith(f"storage must have no secret_key in its query, got {shown}. Set AWS_")
 
 
 @pytest.mark.usefixtures("_no_keys")

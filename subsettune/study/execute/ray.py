@@ -38,7 +38,7 @@ from subsettune.study.execute.outcomes import Times, in_order, record
 from subsettune.study.execute.ray_cluster import Nodes, Resources, cluster, num_slots, staging
 from subsettune.study.execute.ray_deaths import every_death_is_told, ran_out_of_memory
 from subsettune.study.execute.ray_head import head_watched
-from subsettune.study.execute.ray_reach import check_nodes
+from subsettune.study.execute.ray_reach import MARK, check_nodes
 from subsettune.study.execute.requests import INFRASTRUCTURE_ERRORS, Failure, Pause, RunRequest
 from subsettune.study.execute.sequence import StageSequence
 from subsettune.study.execute.signals import handlers_restored
@@ -101,11 +101,11 @@ class RayExecutor:
             if slots is not None and slots < self._resources.parallel:
                 fit = "run fits" if slots == 1 else "runs fit"
                 self._note(f"{slots} {fit} here at a time, not {self._resources.parallel}.")
-            check_nodes(self._code, self._storage)
             folder = Folder.at(self._storage)
             for name in folder.names():  # of drivers that were killed
-                if name.startswith(EXPERIMENT):
+                if name.startswith((EXPERIMENT, MARK)):
                     folder.remove(name)
+            check_nodes(self._worker, self._code, self._storage, self._note, self._resources.fit_in)
             name = f"{EXPERIMENT}{os.getpid()}-{round(self._clock() * 1000)}"
             self._run(searcher, name, slots)
             folder.remove(name)

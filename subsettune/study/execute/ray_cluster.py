@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,17 +18,11 @@ from subsettune.errors import ConfigError, StudyError
 from subsettune.study.execute.ray_address import Address
 from subsettune.study.execute.ray_deaths import may_be_of_node, names_node
 from subsettune.study.execute.ray_growth import UNKNOWN, addable
+from subsettune.study.execute.ray_noise import quiet
 from subsettune.study.execute.ray_start import start
+from subsettune.study.execute.ray_tokens import settings_restored
 
 NODE_DEATH_S = 20.0  # Ray breaks the connection to a lost node at once, and misses its heartbeat only later
-QUIET = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our own Parquet is the log
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of the user's code mean the driver's folder
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-LOGGERS = ("ray", "ray.tune", "ray.train")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +105,7 @@ def cluster(resources: Resources, note: Callable[[str], None] = lambda words: No
     Raises:
         StudyError: no cluster answers, or none of its nodes has the resources for one run.
     """
-    with _quiet():
+    with quiet(), settings_restored():
         ours = not ray.is_initialized()
         try:
             if ours and (resources.address is None or resources.address == "local"):
@@ -124,23 +116,6 @@ def cluster(resources: Resources, note: Callable[[str], None] = lambda words: No
         finally:
             if ours:
                 ray.shutdown()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Ray's and Tune's own lines off the user's terminal; levels and environment come back as they were."""
-    levels = {name: logging.getLogger(name).level for name in LOGGERS}
-    fresh = [name for name in QUIET if name not in os.environ]
-    os.environ.update({name: QUIET[name] for name in fresh})
-    for name in LOGGERS:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-        for name in fresh:
-            os.environ.pop(name, None)
 
 
 def num_slots(resources: Resources) -> int:

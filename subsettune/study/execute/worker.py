@@ -16,7 +16,7 @@ from subsettune.config import FrozenDict, setting
 from subsettune.errors import CheckpointError, StorageError, StudyError
 from subsettune.registry import OPTIMIZERS, ORDERS, SELECTORS, TRANSITIONS
 from subsettune.storage import Folder, inside, not_shared
-from subsettune.study.execute.gpus import why_no_gpu
+from subsettune.study.execute.gpus import why_without_gpu
 from subsettune.study.execute.looks import Looks
 from subsettune.study.execute.outcomes import PartialRun
 from subsettune.study.execute.requests import INFRASTRUCTURE_ERRORS, Failure, RunRequest
@@ -56,6 +56,11 @@ class Worker:
 
     def __post_init__(self) -> None:
         config.check(self)
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether runs must find a GPU; what a function of the user's trains on is its own affair."""
+        return bool(self.gpus) and self.options.device != "cpu" and not self.task.is_own
 
     def train(self, request: RunRequest, report: Callable[[CurvePoint], bool]) -> RunResult | Failure:
         """Carry out a request; an error of the run becomes a `Failure` whose trace is in the logs.
@@ -110,13 +115,9 @@ class Worker:
         return self.options.evaluations if self.looks is None else self.looks.num_points(request)
 
     def _check_gpu(self) -> None:
-        """What a function of the user's trains on, and by which package, is its own affair."""
-        why = why_no_gpu() if self.gpus and self.options.device != "cpu" and not self.task.is_own else None
+        why = why_without_gpu(self.gpus) if self.needs_gpu else None
         if why is not None:
-            raise StudyError(
-                f"a run was given {self.gpus:g} GPUs, and {why} Install a driver and a torch that fit each other on "
-                "that node, or take it out of the cluster. To train on CPUs, set gpus_per_trial to 0."
-            )
+            raise StudyError(why)
 
     def _check_storage(self) -> None:
         """A node that came after the start may not share the storage: its checkpoints would die with it."""
