@@ -1,0 +1,143 @@
+"""Keeps what Ray says off the terminal: what a user must know of deaths and delays, the study tells in its own words.
+
+Ray (2.60) speaks in four ways, each of which is closed where it comes from, so that nothing of the user's is lost:
+
+- loggers of its Python code;
+- errors that its nodes publish ("A worker died ..."), which a thread of the driver prints to standard output;
+- by ray://, whatever the server of the client prints;
+- its C++ code, on file descriptor 2: every line until the driver is connected, and errors from then on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+from ray._private import worker
+from ray.util.client.logsclient import LogstreamClient
+
+SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our own Parquet is the log
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of the user's code mean the driver's folder
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+PRINTING = ((worker, "print_to_stdstream"), (LogstreamClient, "stdstream"), (LogstreamClient, "log"))
+LOGGERS = ("ray", "ray.tune", "ray.train")
+CPP_LEVEL = "RAY_BACKEND_LOG_LEVEL"
+BEGINNING = re.compile(rb"\[\d{4}-")
+CPP_LINE = re.compile(rb"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ [A-Z] \d+ \d+\] ")  # time, level, process, thread
+CHUNK_BYTES = 2**16
+DRAIN_S = 0.5  # for what was written before the end; processes that still write are read from as long as they live
+ERRORS = 2  # the file descriptor
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Ray's and Tune's own lines off the user's terminal; levels and environment come back as they were."""
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    fresh = [name for name in SETTINGS if name not in os.environ]
+    os.environ.update({name: SETTINGS[name] for name in fresh})
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        with contextlib.ExitStack() as stack:
+            for owner, name in PRINTING:
+                with contextlib.suppress(AttributeError):  # another Ray
+                    stack.enter_context(mock.patch.object(owner, name, _say_nothing))
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        for name in fresh:
+            os.environ.pop(name, None)
+
+
+def _say_nothing(*_: Any, **__: Any) -> None:
+    """In place of what would print."""
+
+
+@contextlib.contextmanager
+def quiet_connection() -> Iterator[None]:
+    """Keep lines of Ray's C++ code off the terminal while this process connects, and its errors from then on."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(AttributeError):  # another Ray
+            stack.enter_context(mock.patch.object(worker, "connect", _silently(worker.connect)))
+        stack.enter_context(cpp_lines_dropped())
+        yield
+
+
+def _silently(connect: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, with C++ code that says nothing in this process; those that were started before write their logs."""
+
+    @functools.wraps(connect)
+    def connected(*arguments: Any, **named: Any) -> Any:
+        is_fresh = CPP_LEVEL not in os.environ
+        os.environ.setdefault(CPP_LEVEL, "fatal")
+        try:
+            return connect(*arguments, **named)
+        finally:
+            if is_fresh:
+                os.environ.pop(CPP_LEVEL, None)
+
+    return connected
+
+
+@contextlib.contextmanager
+def cpp_lines_dropped() -> Iterator[None]:
+    """Let everything through to standard error but lines of Ray's C++ code, as it comes."""
+    sys.stderr.flush()
+    try:
+        target = os.dup(ERRORS)
+    except OSError:  # it is closed
+        yield
+        return
+    source, sink = os.pipe()
+    os.dup2(sink, ERRORS)
+    os.close(sink)
+    reader = threading.Thread(target=pass_on, args=(source, target), name="standard error", daemon=True)
+    reader.start()
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(target, ERRORS)
+        reader.join(DRAIN_S)
+
+
+def pass_on(source: int, target: int) -> None:
+    """Copy what comes from one file descriptor to another until its end, without lines of C++; both are closed then.
+
+    What does not begin as such a line is copied at once, whole or not.
+    """
+    held, is_in_line = b"", False
+    with contextlib.suppress(OSError):  # the terminal is gone
+        while chunk := os.read(source, CHUNK_BYTES):
+            is_in_line = (
+                is_in_line and BEGINNING.match(chunk) is None
+            )  # C++ writes its lines whole, wherever others are
+            *lines, held = (held + chunk).split(b"\n")
+            for line in lines:
+                if is_in_line or not CPP_LINE.match(line):
+                    os.write(target, line + b"\n")
+                is_in_line = False
+            if held and (is_in_line or not _may_be_cpp(held)):
+                os.write(target, held)
+                held, is_in_line = b"", True
+        os.write(target, b"" if CPP_LINE.match(held) else held)
+    os.close(source)
+    os.close(target)
+
+
+def _may_be_cpp(beginning: bytes) -> bool:
+    """Whether a line that begins so may turn out to be one of C++."""
+    return beginning.startswith(b"[") and (len(beginning) < len(b"[2026-") or BEGINNING.match(beginning) is not None)
