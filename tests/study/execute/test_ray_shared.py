@@ -33,19 +33,20 @@ def can_hide_folders() -> bool:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.skipif(not can_hide_folders(), reason="needs mounts of its own")
 def test_a_node_that_does_not_share_the_folder_is_named_before_the_first_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_data: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray: a real raylet that has another folder mounted in place of the storage."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     storage = tmp_path / "runs"
     storage.mkdir()
+    hands = Worker(task=fakes.image_task(tiny_data), options=fakes.options(), logs=str(tmp_path / "logs"))
     hidden = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {storage} && exec "$@"', "-"]
     with head(tmp_path) as address, worker(address, tmp_path, before=hidden):
         ray.init(address, log_to_driver=False, logging_level="CRITICAL")
         try:
             wait_until(lambda: sum(node["Alive"] for node in ray.nodes()) == 2)
             with pytest.raises(StudyError) as caught:
-                check_nodes({}, str(storage))
+                check_nodes(hands, {}, str(storage), print)
         finally:
             ray.shutdown()
     assert f"cannot train: it does not see {storage}. Give a --storage that all nodes share" in str(caught.value)
