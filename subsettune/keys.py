@@ -13,6 +13,8 @@ KEYS = re.compile(r"(\w+://)([^/@\s'\"]+|(?<=s3://)[^/:@\s'\"]+:[^@?\s'\"]+)@")
 SECRETS = re.compile(r"(?i)([?&][\w.-]*(?:key|secret|token|passw|credential|signature)[\w.-]*=)([^&\s'\"]+)")
 ADVICE = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and leave them out"
 MASK = "***"
+SECRET_SETTINGS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
+SETTINGS = (*SECRET_SETTINGS, "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 
 
 def masked(text: str) -> str:
@@ -42,3 +44,8 @@ def without_keys(uri: str) -> str:
         os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"] = key, word
         os.environ.pop("AWS_SESSION_TOKEN", None)  # that of other keys
     return uri.replace(f"{found[2]}@", "", 1)
+
+
+def settings_of_stores() -> dict[str, str]:
+    """What processes on other nodes need to reach the stores that this one reaches, for their environment."""
+    return {name: os.environ[name] for name in SETTINGS if name in os.environ}

@@ -35,7 +35,7 @@ class NodeQuestion:
         mark: name of a file that the driver has written there.
         home: the driver's working folder.
         versions: the driver's.
-        keys: of the storage; runs get them from Tune, and other settings from the URI.
+        settings: that stores are reached by, for the environment.
     """
 
     worker: str
@@ -44,7 +44,7 @@ class NodeQuestion:
     mark: str
     home: str
     versions: dict[str, str]
-    keys: dict[str, str]
+    settings: dict[str, str]
 
 
 def versions_here() -> dict[str, str]:
@@ -60,7 +60,7 @@ def versions_here() -> dict[str, str]:
 
 def why_not_on_this_node(question: NodeQuestion) -> str | None:
     """What this node lacks, as one or two sentences that say what to do; None if runs may come."""
-    os.environ.update(question.keys)
+    os.environ.update(question.settings)
     with contextlib.suppress(OSError):  # on another node the driver's folder may not exist
         os.chdir(question.home)
     return (

@@ -33,9 +33,10 @@ from subsettune import config
 from subsettune.config import FrozenDict
 from subsettune.errors import StudyError
 from subsettune.facts import TaskFacts
+from subsettune.keys import settings_of_stores
 from subsettune.storage import Folder
 from subsettune.study.execute.outcomes import Times, in_order, record
-from subsettune.study.execute.ray_cluster import Nodes, Resources, cluster, num_slots, staging
+from subsettune.study.execute.ray_cluster import Nodes, Resources, cluster, keys_unlogged, num_slots, staging
 from subsettune.study.execute.ray_deaths import every_death_is_told, ran_out_of_memory
 from subsettune.study.execute.ray_head import head_watched
 from subsettune.study.execute.ray_reach import MARK, check_nodes
@@ -123,9 +124,9 @@ class RayExecutor:
         watching += [] if slots is None else [_Slots(self._resources, limited, self._note)]
         try:
             # Not a `Tuner`: connected by ray://, that would move the searcher, and the study with it, to the cluster.
-            with every_death_is_told():
+            with every_death_is_told(), keys_unlogged():
                 tune.run(
-                    tune.with_parameters(_trainable, worker=worker, home=str(Path.cwd())),
+                    tune.with_parameters(_trainable, worker=worker, home=str(Path.cwd()), stores=settings_of_stores()),
                     name=name,
                     storage_path=self._storage,
                     search_alg=limited,
@@ -397,8 +398,9 @@ def _trial_name(trial: Any) -> str:
     return str(json.loads(trial.config["request"])["name"]) + f"-{trial.trial_id}"
 
 
-def _trainable(settings: dict[str, Any], worker: str, home: str) -> None:
+def _trainable(settings: dict[str, Any], worker: str, home: str, stores: dict[str, str]) -> None:
     """What a worker process runs for each trial."""
+    os.environ.update(stores)
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", THREAD_END_S)
     with contextlib.suppress(OSError):  # on another node the driver's folder may not exist
         os.chdir(home)

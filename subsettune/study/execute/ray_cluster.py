@@ -12,9 +12,11 @@ from unittest import mock
 
 import ray
 from ray.exceptions import RayActorError
+from ray.tune.execution import class_cache
 
 from subsettune import config
 from subsettune.errors import ConfigError, StudyError
+from subsettune.keys import SECRET_SETTINGS
 from subsettune.study.execute.ray_address import Address
 from subsettune.study.execute.ray_deaths import may_be_of_node, names_node
 from subsettune.study.execute.ray_growth import UNKNOWN, addable
@@ -148,6 +150,14 @@ def _slots(resources: Resources) -> int | None:
 def _is_client() -> bool:
     """Whether this process is connected by ray:// and so is on no node of the cluster."""
     return bool(ray.util.client.ray.is_connected())  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def keys_unlogged() -> Iterator[None]:
+    """Keep keys of stores out of what Tune has Ray put around a worker: nodes write that into their logs."""
+    harmless = class_cache.ENV_VARS_TO_PROPAGATE - set(SECRET_SETTINGS)
+    with mock.patch.object(class_cache, "ENV_VARS_TO_PROPAGATE", harmless):
+        yield
 
 
 @contextlib.contextmanager

@@ -21,8 +21,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-from ray._private import worker
+from ray._private import utils, worker
 from ray.util.client.logsclient import LogstreamClient
+
+from subsettune.keys import masked
 
 SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our own Parquet is the log
@@ -32,6 +34,7 @@ SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 PRINTING = ((worker, "print_to_stdstream"), (LogstreamClient, "stdstream"), (LogstreamClient, "log"))
+COMMAND = "get_entrypoint_name"  # gives the command of this process, for a cluster's list of jobs
 LOGGERS = ("ray", "ray.tune", "ray.train")
 CPP_LEVEL = "RAY_BACKEND_LOG_LEVEL"
 BEGINNING = re.compile(rb"\[\d{4}-")
@@ -68,12 +71,20 @@ def _say_nothing(*_: Any, **__: Any) -> None:
 
 @contextlib.contextmanager
 def quiet_connection() -> Iterator[None]:
-    """Keep lines of Ray's C++ code off the terminal while this process connects, and its errors from then on."""
+    """Keep lines of Ray's C++ code off the terminal while this process connects, and its errors from then on.
+
+    Clusters list the commands of their drivers: keys in ours are masked.
+    """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(AttributeError):  # another Ray
             stack.enter_context(mock.patch.object(worker, "connect", _silently(worker.connect)))
+            stack.enter_context(mock.patch.object(utils, COMMAND, functools.partial(_masked, getattr(utils, COMMAND))))
         stack.enter_context(cpp_lines_dropped())
         yield
+
+
+def _masked(tell: Callable[[], str]) -> str:
+    return masked(tell())
 
 
 def _silently(connect: Callable[..., Any]) -> Callable[..., Any]:
@@ -117,27 +128,26 @@ def cpp_lines_dropped() -> Iterator[None]:
 def pass_on(source: int, target: int) -> None:
     """Copy what comes from one file descriptor to another until its end, without lines of C++; both are closed then.
 
-    What does not begin as such a line is copied at once, whole or not.
+    C++ writes its lines whole, in the middle of another one, too. All else is copied at once, whole lines or not.
     """
-    held, is_in_line = b"", False
+    held = b""
     with contextlib.suppress(OSError):  # the terminal is gone
         while chunk := os.read(source, CHUNK_BYTES):
-            is_in_line = (
-                is_in_line and BEGINNING.match(chunk) is None
-            )  # C++ writes its lines whole, wherever others are
             *lines, held = (held + chunk).split(b"\n")
             for line in lines:
-                if is_in_line or not CPP_LINE.match(line):
-                    os.write(target, line + b"\n")
-                is_in_line = False
-            if held and (is_in_line or not _may_be_cpp(held)):
-                os.write(target, held)
-                held, is_in_line = b"", True
+                found = CPP_LINE.search(line)
+                os.write(target, line + b"\n" if found is None else line[: found.start()])
+            begins = _cpp_begins(held)
+            os.write(target, held[:begins])
+            held = held[begins:]
         os.write(target, b"" if CPP_LINE.match(held) else held)
     os.close(source)
     os.close(target)
 
 
-def _may_be_cpp(beginning: bytes) -> bool:
-    """Whether a line that begins so may turn out to be one of C++."""
-    return beginning.startswith(b"[") and (len(beginning) < len(b"[2026-") or BEGINNING.match(beginning) is not None)
+def _cpp_begins(line: bytes) -> int:
+    """Where in the beginning of a line one of C++ begins, or may turn out to; its length if nowhere."""
+    found = CPP_LINE.search(line)
+    start = line.rfind(b"[") if found is None else found.start()
+    may_begin = start >= 0 and BEGINNING.match(line[start:] + b"[2026-"[len(line) - start :]) is not None
+    return start if may_begin else len(line)

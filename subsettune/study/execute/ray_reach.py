@@ -8,7 +8,6 @@ runs are tried, and what they meet counts.
 
 from __future__ import annotations
 
-import os
 import secrets
 import sys
 import time
@@ -23,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from subsettune import config
 from subsettune.errors import StudyError
+from subsettune.keys import settings_of_stores
 from subsettune.storage import Folder
 from subsettune.study.execute.node_check import (
     NodeQuestion,
@@ -78,7 +78,7 @@ def check_nodes(
         mark=mark,
         home=str(Path.cwd()),
         versions=versions_here(),
-        keys={name: value for name, value in os.environ.items() if name.startswith("AWS_")},
+        settings=settings_of_stores(),
     )
     try:
         answers = _gathered(_asked(nodes, question, worker), time.monotonic() + ANSWER_S)

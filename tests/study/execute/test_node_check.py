@@ -30,7 +30,7 @@ def question(folder: Path, data: dict[str, str], **changes: Any) -> NodeQuestion
         mark=MARK,
         home=str(Path.cwd()),
         versions=versions_here(),
-        keys={},
+        settings={},
     )
     return replace(asked, **changes)
 
@@ -95,5 +95,5 @@ def test_keys_of_the_storage_come_with_the_question(
     tmp_path: Path, tiny_data: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "old")
-    why_not_on_this_node(question(tmp_path, tiny_data, keys={"AWS_ACCESS_KEY_ID": "new"}))
+    why_not_on_this_node(question(tmp_path, tiny_data, settings={"AWS_ACCESS_KEY_ID": "new"}))
     assert os.environ["AWS_ACCESS_KEY_ID"] == "new"

@@ -514,14 +514,20 @@ def study_mapping(data: dict[str, str], **settings: Any) -> dict[str, Any]:
 
 
 def test_a_study_on_a_running_cluster_is_the_study_in_this_process(
-    bench: Bench, tiny_data: dict[str, str], tmp_path: Path
+    bench: Bench, tiny_data: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Ray: the whole way, on a cluster of two nodes, which is still there afterwards (see `bench`)."""
+    """Ray: the whole way, a worker killed, on a cluster of two nodes, which is still there afterwards (see `bench`)."""
     study = study_mapping(tiny_data)
     study["study"]["ablation_seeds"] = 3
+    study["task"] = config.to_plain(bench.task)
+    bench.order("kill-once 0 0")  # of which Ray says much
     places = DataPaths(cache=str(tmp_path / "cache"))  # its own, or the references may be those of another test
     options = TuneOptions(storage=str(tmp_path / "there"), address=bench.address, places=places)
     there = tune(study, run_id="one", options=options).view
+    told = capfd.readouterr()
+    assert "failed: its worker process died." in told.err
+    assert [line for line in told.err.splitlines() if not OURS.fullmatch(line)] == []
+    assert told.out == ""
     here = tune(study, run_id="one", options=TuneOptions(storage=str(tmp_path / "here"), executor="inline")).view
     assert [r.metric for r in there.reference] == [r.metric for r in here.reference]
     assert not any(r.cached for r in there.reference)
@@ -543,9 +549,13 @@ def test_a_study_through_ray_client(bench: Bench, tiny_data: dict[str, str], tmp
         "print(json.dumps([[t.metric, t.cause] for t in view.view.trials]))"
     )
     study = study_mapping(tiny_data)
+    study["task"] = config.to_plain(bench.task)
+    bench.order("kill-once 0 0")
     command = [sys.executable, "-c", code, f"ray://127.0.0.1:{CLIENT_PORT}", json.dumps(study)]
     there = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert there.returncode == 0, there.stderr
+    assert "failed: its worker process died." in there.stderr
+    assert [line for line in there.stderr.splitlines() if not OURS.fullmatch(line)] == []
     here = tune(study, run_id="one", options=TuneOptions(storage=str(tmp_path / "here"), executor="inline")).view
     assert json.loads(there.stdout) == [[t.metric, t.cause] for t in here.trials]
 
@@ -586,7 +596,10 @@ def wait_for_trials(study: Path, count: int, process: subprocess.Popen[str]) -> 
 
 @pytest.mark.timeout(900)
 def test_interrupted_and_killed_the_same_command_goes_on(study_file: Path) -> None:
-    """Ray: signals reach real processes, Ctrl-C those of the workers too. The terminal sees none but our lines."""
+    """Ray: signals reach real processes, Ctrl-C those of the workers too. The terminal sees none but our lines.
+
+    In the end a worker process is killed, of which Ray says much on both streams.
+    """
     (study_file.parent / "order").write_text("slow 0.02")
     first = start(study_file)
     wait_for_trials(study_file, 1, first)
@@ -605,10 +618,12 @@ def test_interrupted_and_killed_the_same_command_goes_on(study_file: Path) -> No
     more = trials_on_record(study_file)
     assert [r for r in more if r.name in {k.name for k in kept}] == kept
 
-    (study_file.parent / "order").unlink()
+    (study_file.parent / "order").write_text("kill-once 0 0")
     third = start(study_file)
     output, errors = third.communicate(timeout=240)
     assert third.returncode in (0, 3), errors
+    assert "failed: its worker process died." in errors
+    assert "raylet" not in output
     assert [line for line in errors.splitlines() if not OURS.fullmatch(line)] == []
     done = trials_on_record(study_file)
     assert len({r.name for r in done}) == len(done) == 6
