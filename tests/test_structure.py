@@ -68,6 +68,7 @@ LATE = {
     ("subsettune.train", "subsettune.train.loop"): "its names are loaded on first use",
     ("subsettune.study.spec.*", "subsettune.train.*"): "spaces and policies are read without torch",
     ("subsettune.study.driver", "subsettune.study.execute.ray*"): "Ray only where a study runs on it",
+    ("subsettune.study.execute.node_check", "subsettune.*"): "other versions are told before what they cannot import",
 }
 HOMES = {
     "ray": ("study/execute/", "cluster/", "train/soup/", "integrations/ray_train.py"),
