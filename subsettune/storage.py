@@ -23,6 +23,12 @@ from subsettune.patience import OPENING_LIMIT_S, NoAnswerError, in_thread, is_fu
 
 T = TypeVar("T")
 RETRY_LIMIT_S = 10  # of Google's client, for one call: it would try for a quarter of an hour
+OF_KEYS = (
+    "ACCESS_DENIED",
+    "SIGNATURE_DOES_NOT_MATCH",
+    "INVALID_ACCESS_KEY_ID",
+    "EXPIRED_TOKEN",
+)  # as S3's client has it
 GONE = "The working folder is not there any more."
 
 
@@ -204,6 +210,8 @@ class Folder:
                 advice = " What is finished is on record: start the same command again when the storage is back."
             elif is_full(error):
                 advice = " Make room and start the same command again."
+            elif any(word in str(error) for word in OF_KEYS):
+                advice = " Check the keys, and what they may do there."
             what = f"{self}/{name}" if name else str(self)
             raise StorageError(f"{what} cannot be {done}: {_reason(error)}.{advice}") from error
 
