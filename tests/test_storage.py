@@ -192,3 +192,14 @@ def test_no_client_asks_a_metadata_service_for_its_region(query: str, region: st
     assert os.environ["AWS_DEFAULT_REGION"] == region
     Folder.at("s3://bucket/runs?region=other-1&endpoint_override=127.0.0.1%3A1&scheme=http")
     assert os.environ["AWS_DEFAULT_REGION"] == region  # what was set stays
+
+
+def test_keys_that_a_store_refuses_are_told_as_such() -> None:
+    class Closed:
+        type_name = "s3"
+
+        def open_output_stream(self, path: str) -> object:
+            raise OSError("AWS Error ACCESS_DENIED during PutObject operation: Access Denied")
+
+    with pytest.raises(StorageError, match=r"^s3://bucket/a cannot be written: .*\. Check the keys, and what they may"):
+        Folder(Closed(), "bucket").write("a", b"1")

@@ -35,6 +35,7 @@ from subsettune.storage import Folder
 from subsettune.study.execute import ray as ray_executor
 from subsettune.study.execute import ray_reach, ray_start
 from subsettune.study.execute.inline import InlineExecutor
+from subsettune.study.execute.node_check import versions_here
 from subsettune.study.execute.ray import RayExecutor
 from subsettune.study.execute.ray_cluster import Resources, cluster
 from subsettune.study.execute.requests import RunRequest
@@ -476,6 +477,39 @@ def test_a_file_that_workers_take_for_a_package_is_named(bench: Bench) -> None:
     with pytest.raises(StudyError, match=r"it cannot load .*: not torch\. The working folder holds torch\.py,"):
         bench.execute(requests(bench, 1))
     assert bench.records == []
+
+
+def test_a_node_with_other_versions_is_named_before_anything_runs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray: nodes are asked. Its own comparison, of itself and Python, is the test below."""
+    monkeypatch.setattr(ray_reach, "versions_here", lambda: {**versions_here(), "torch": "1.0.0"})
+    words = r"^the worker on node [\d.]+ cannot train: it has torch \S+ where the driver has 1.0.0. Install the same"
+    with pytest.raises(StudyError, match=words):
+        bench.execute(requests(bench, 1))
+    assert bench.records == []
+    assert not [name for name in Folder.at(bench.folder / "ray").names() if name.startswith(ray_reach.MARK)]
+
+
+@pytest.mark.parametrize(
+    ("program", "answer_s", "words"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", 60.0, "WorkerCrashedError, The worker died unexpectedly"),
+        ("import time; time.sleep(60)", 2.0, "no answer in 2 s. Runs are tried there nonetheless."),
+    ],
+    ids=["ended", "busy"],
+)
+def test_a_node_that_cannot_be_asked_is_told_and_its_runs_are_tried(
+    program: str, answer_s: float, words: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray: workers that die of being asked, or do not answer; neither says that a run would fail."""
+    (bench.folder / "odd.py").write_text(program)
+    monkeypatch.setattr(ray_reach, "RETRIES", 0)
+    monkeypatch.setattr(ray_reach, "ANSWER_S", answer_s)
+    (record,) = bench.execute(requests(bench, 1), code={"odd:net": "task.model.name"})
+    assert record.cause == "finished"
+    (note,) = bench.notes
+    assert re.match(rf"Node [\d.]+ could not be asked what runs need: {re.escape(words)}", note), note
 
 
 def test_a_cluster_of_another_version_is_told_with_both(nodes: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
