@@ -20,12 +20,12 @@ from subsettune import config
 from subsettune.study.results.folder import StudyFolder
 
 HEALTH = {  # Ray's own would take half a minute to miss a node
-    "RAY_health_check_initial_delay_ms": "500",
-    "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_initial_delay_ms": "5000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
 }
-START = f"{RAY} start --disable-usage-stats --object-store-memory=80000000"
+START = f"mount -t tmpfs none $RAY_TMPDIR && {RAY} start --disable-usage-stats --object-store-memory=80000000"
 OURS = re.compile(r"\[ ?\d+:\d\d\] .+|loading packages \.\.\.|")
 
 
@@ -79,13 +79,16 @@ def test_a_study_goes_on_when_the_link_to_a_node_is_lost(tmp_path: Path, tiny_da
 
 
 def _environment(folder: Path, name: str, short: str) -> dict[str, str]:
-    """Home, cache and Ray's own files of a machine; `short` is a short path, for its sockets."""
+    """Home, cache and a folder for Ray's own files of a machine: one path on all, where each mounts a disk of its own.
+
+    Nodes take the head's path, whatever they are given; it is short, for their sockets.
+    """
     home = folder / f"home-{name}"
     home.mkdir()
     return {
         "HOME": str(home),
         "SUBSETTUNE_CACHE": str(home / "cache"),
-        "RAY_TMPDIR": f"{short}/{name}",
+        "RAY_TMPDIR": short,
         "RAY_AUTH_MODE": "disabled",
         "PYTHONPATH": f"{ROOT}:{folder}",
     }
