@@ -7,7 +7,7 @@ FAST := not slow and not ray and not gpu and not browser
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-fast test-hosts coverage lint types clean-venv
+.PHONY: demo test test-fast test-hosts test-namespaces coverage lint types clean-venv
 .PRECIOUS: .venv-hosts/%/.installed
 
 # A study may end with "no policy passed": exit code 3, an honest result and no failure of the demo.
@@ -44,6 +44,10 @@ test-host-%: .venv-hosts/%/.installed
 	$(PYTHON) -m venv .venv-hosts/together
 	.venv-hosts/together/bin/python -m pip install --quiet --editable ".[tune,flaml,autogluon]" "autogluon.tabular[ray]>=1.6" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100"
 	@touch $@
+
+# A cluster of machines that are network namespaces of this one, a link of which is lost. Root's right.
+test-namespaces: $(STAMP)
+	SUBSETTUNE_NAMESPACES=1 $(BIN)/python -m pytest tests/study/execute/test_ray_lost_link.py
 
 # Lines and branches that no test reaches. Code that runs only in Ray's own processes is not seen.
 coverage: $(STAMP)
