@@ -21,6 +21,7 @@ from subsettune.storage import Folder, not_shared
 from subsettune.study.importable import why_not_here
 
 TRAINING = "subsettune.study.execute.worker"  # brings torch and all else that a run takes
+INSTALL = "Install the driver's packages on every node."
 ALIKE = "Python, torch, ray and subsettune"
 
 
@@ -113,7 +114,7 @@ def _why_no_training() -> str | None:
     try:
         importlib.import_module(TRAINING)
     except Exception as error:  # whatever stands in the way of a package
-        return f"it cannot load {TRAINING}: {type(error).__name__}: {error}. Install the driver's packages there."
+        return f"it cannot load {TRAINING}: {type(error).__name__}: {error}. {INSTALL}"
     return None
 
 

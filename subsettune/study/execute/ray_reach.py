@@ -25,6 +25,7 @@ from subsettune.errors import StudyError
 from subsettune.keys import settings_of_stores
 from subsettune.storage import Folder
 from subsettune.study.execute.node_check import (
+    INSTALL,
     NodeQuestion,
     versions_here,
     why_no_gpu_on_this_node,
@@ -143,7 +144,7 @@ def _answer(answer: Any) -> tuple[str | None, str | None]:
     try:
         return ray.get(answer), None
     except (RayTaskError, RuntimeEnvSetupError) as error:
-        return f"{_last_line(error)}. Install the driver's packages on every node.", None
+        return f"{_last_line(error)}. {INSTALL}", None
     except RayError as error:
         return None, f"{type(error).__name__}, {_first_line(error)}"
 
@@ -169,4 +170,6 @@ def _lacking(addresses: list[str], why: str, odd: list[str]) -> str:
     if not odd:
         return told
     advice = "If it is meant to be Python's or a package's own, rename the file, or run from another folder."
-    return f"{told} The working folder holds {', '.join(odd)}, which workers take. {advice}"
+    return (
+        f"{told.removesuffix(INSTALL).rstrip()} The working folder holds {', '.join(odd)}, which workers take. {advice}"
+    )

@@ -87,7 +87,7 @@ def test_what_stands_in_the_way_of_our_package_is_told(
 ) -> None:
     monkeypatch.setattr(node_check, "TRAINING", "subsettune.nowhere")
     told = str(why_not_on_this_node(question(tmp_path, tiny_data)))
-    words = "No module named 'subsettune.nowhere'. Install the driver's packages there."
+    words = "No module named 'subsettune.nowhere'. Install the driver's packages on every node."
     assert told == f"it cannot load subsettune.nowhere: ModuleNotFoundError: {words}"
 
 

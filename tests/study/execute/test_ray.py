@@ -443,9 +443,11 @@ def test_a_gpu_that_torch_cannot_see_is_told_and_nothing_is_trained_without(
     plain = bench.worker
     given = {"options": replace(plain().options, device="auto"), "gpus": 1.0}
     monkeypatch.setattr(bench, "worker", lambda: replace(plain(), **given))
-    words = r"^the worker on node \S+ cannot train: a run was given 1 GPUs, and torch finds no GPU on node \S+: torch"
-    with pytest.raises(StudyError, match=words):
+    words = r"a run was given 1 GPUs, and torch finds no GPU on node \S+: torch \S+ is built "
+    with pytest.raises(StudyError, match=rf"^run-0 cannot go on: {words}"):
         bench.execute(requests(bench, 1), gpus=1.0)
+    with pytest.raises(StudyError, match=rf"^the worker on node \S+ cannot train: {words}"):  # asked beforehand
+        bench.execute(requests(bench, 1), code={"unruly:Unruly": "task.model.name"}, gpus=1.0)
     assert bench.records == []
 
 
@@ -556,7 +558,7 @@ def test_a_study_on_a_running_cluster_is_the_study_in_this_process(
     study = study_mapping(tiny_data)
     study["study"]["ablation_seeds"] = 3
     study["task"] = config.to_plain(bench.task)
-    bench.order("kill-once 0 0")  # of which Ray says much
+    bench.order("kill-once 5 0")  # of which Ray says much
     places = DataPaths(cache=str(tmp_path / "cache"))  # its own, or the references may be those of another test
     options = TuneOptions(storage=str(tmp_path / "there"), address=bench.address, places=places)
     there = tune(study, run_id="one", options=options).view
@@ -572,7 +574,7 @@ def test_a_study_on_a_running_cluster_is_the_study_in_this_process(
     compared = [{n: (r.verdict, r.differences) for n, r in view.ablation.items()} for view in (there, here)]
     assert compared[0] == compared[1]
     assert len(compared[0][Component(kind="selector", name="stratified")][1]) == 3
-    assert Folder.at(tmp_path / "there" / "one" / "tune").names() == []
+    assert Folder.at(tmp_path / "there" / "one" / "tune").names() == ["logs"]
 
 
 def test_a_study_through_ray_client(bench: Bench, tiny_data: dict[str, str], tmp_path: Path) -> None:
@@ -586,7 +588,7 @@ def test_a_study_through_ray_client(bench: Bench, tiny_data: dict[str, str], tmp
     )
     study = study_mapping(tiny_data)
     study["task"] = config.to_plain(bench.task)
-    bench.order("kill-once 0 0")
+    bench.order("kill-once 5 0")
     command = [sys.executable, "-c", code, f"ray://127.0.0.1:{CLIENT_PORT}", json.dumps(study)]
     there = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert there.returncode == 0, there.stderr
@@ -632,10 +634,7 @@ def wait_for_trials(study: Path, count: int, process: subprocess.Popen[str]) -> 
 
 @pytest.mark.timeout(900)
 def test_interrupted_and_killed_the_same_command_goes_on(study_file: Path) -> None:
-    """Ray: signals reach real processes, Ctrl-C those of the workers too. The terminal sees none but our lines.
-
-    In the end a worker process is killed, of which Ray says much on both streams.
-    """
+    """Ray: signals reach real processes, Ctrl-C those of the workers too. The terminal sees none but our lines."""
     (study_file.parent / "order").write_text("slow 0.02")
     first = start(study_file)
     wait_for_trials(study_file, 1, first)
@@ -654,12 +653,10 @@ def test_interrupted_and_killed_the_same_command_goes_on(study_file: Path) -> No
     more = trials_on_record(study_file)
     assert [r for r in more if r.name in {k.name for k in kept}] == kept
 
-    (study_file.parent / "order").write_text("kill-once 0 0")
+    (study_file.parent / "order").unlink()
     third = start(study_file)
     output, errors = third.communicate(timeout=240)
     assert third.returncode in (0, 3), errors
-    assert "failed: its worker process died." in errors
-    assert "raylet" not in output
     assert [line for line in errors.splitlines() if not OURS.fullmatch(line)] == []
     done = trials_on_record(study_file)
     assert len({r.name for r in done}) == len(done) == 6
