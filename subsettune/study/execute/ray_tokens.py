@@ -39,8 +39,10 @@ def settings_restored() -> Iterator[None]:
 
 
 def provide_token() -> None:
-    """Give a cluster that is about to start a token of its own where none is there: Ray would write one into the home
-    folder, and every cluster that is started later would want it."""
+    """Give a cluster that is about to start a token of its own where none is there.
+
+    Ray would write one into the home folder, and every cluster that is started later would want it.
+    """
     if os.environ.get(MODE) != "disabled" and not _has_token():
         _set({TOKEN: secrets.token_hex(32)})
 
