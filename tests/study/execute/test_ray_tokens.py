@@ -7,13 +7,17 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
+from ray._private.authentication import authentication_token_setup
 from ray_heads import free_port, head
 
 from subsettune.errors import StudyError
+from subsettune.study.execute import ray_start
 from subsettune.study.execute.ray_cluster import Resources, cluster
+from subsettune.study.execute.ray_tokens import settings_restored
 
 pytestmark = [
     pytest.mark.ray,
@@ -105,10 +109,24 @@ def test_a_cluster_that_lets_nobody_in_says_so_at_once(
 def test_a_study_on_this_machine_leaves_no_token_behind(
     homes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray: it would write one into the home folder, and every cluster started later would want it."""
+    """By what Ray does about tokens before it starts anything; later clusters would want the one it left."""
+
+    def init(**options: Any) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(authentication_token_setup, "_warn_token_auth_enabled", lambda: None)
+            authentication_token_setup.enable_token_auth_by_default()
+        authentication_token_setup.ensure_token_if_auth_enabled(create_token_if_missing=True)
+
     monkeypatch.setenv("HOME", str(homes["none"]))
-    with cluster(Resources()) as slots:
-        assert slots
-        assert ray.get(ray.remote(os.getenv).remote("RAY_AUTH_TOKEN")) == os.environ["RAY_AUTH_TOKEN"]
+    monkeypatch.setattr(ray, "init", init)
+    with settings_restored():
+        ray_start.start(print)
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+        assert re.fullmatch("[0-9a-f]{64}", os.environ["RAY_AUTH_TOKEN"])
     assert not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} & os.environ.keys()
-    assert not (homes["none"] / ".ray" / "auth_token").exists()
+    left = homes["none"] / ".ray" / "auth_token"
+    assert not left.exists()
+    with settings_restored():
+        init()
+    assert left.exists()
+    left.unlink()
