@@ -558,7 +558,7 @@ def test_a_study_on_a_running_cluster_is_the_study_in_this_process(
     study = study_mapping(tiny_data)
     study["study"]["ablation_seeds"] = 3
     study["task"] = config.to_plain(bench.task)
-    bench.order("kill-once 5 0")  # of which Ray says much
+    bench.order("kill-once 12 0")  # of which Ray says much
     places = DataPaths(cache=str(tmp_path / "cache"))  # its own, or the references may be those of another test
     options = TuneOptions(storage=str(tmp_path / "there"), address=bench.address, places=places)
     there = tune(study, run_id="one", options=options).view
@@ -588,7 +588,7 @@ def test_a_study_through_ray_client(bench: Bench, tiny_data: dict[str, str], tmp
     )
     study = study_mapping(tiny_data)
     study["task"] = config.to_plain(bench.task)
-    bench.order("kill-once 5 0")
+    bench.order("kill-once 12 0")  # counting FLOPs takes up to 7 batches in the driver
     command = [sys.executable, "-c", code, f"ray://127.0.0.1:{CLIENT_PORT}", json.dumps(study)]
     there = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert there.returncode == 0, there.stderr
