@@ -45,9 +45,9 @@ test-host-%: .venv-hosts/%/.installed
 	.venv-hosts/together/bin/python -m pip install --quiet --editable ".[tune,flaml,autogluon]" "autogluon.tabular[ray]>=1.6" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100"
 	@touch $@
 
-# A cluster of machines that are network namespaces of this one, a link of which is lost. Root's right.
+# Clusters of machines that are namespaces of this one: a link is lost, a folder is not shared. Takes root's rights.
 test-namespaces: $(STAMP)
-	SUBSETTUNE_NAMESPACES=1 $(BIN)/python -m pytest tests/study/execute/test_ray_lost_link.py
+	SUBSETTUNE_NAMESPACES=1 $(BIN)/python -m pytest tests/study/execute/test_ray_lost_link.py tests/study/execute/test_ray_shared.py
 
 # Lines and branches that no test reaches. Code that runs only in Ray's own processes is not seen.
 coverage: $(STAMP)

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 APART = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]  # or Ray finds the neighbour's processes
 
 
@@ -25,6 +27,14 @@ def why_none() -> str:
     except FileNotFoundError as error:
         return f"{error.filename} is not installed"
     return f"no right to {' '.join(failed[0])}" if failed else ""
+
+
+def skip_without_namespaces() -> None:
+    """Skip the test that calls it where it is not asked for, or no namespaces can be made."""
+    if not os.environ.get("SUBSETTUNE_NAMESPACES"):
+        pytest.skip("takes one to two minutes, and root's rights: make test-namespaces")
+    if why := why_none():
+        pytest.skip(f"needs network namespaces: {why}")
 
 
 @dataclass(slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 
 import fakes
 import pytest
-from namespaces import lan, why_none
+from namespaces import lan, skip_without_namespaces
 from places import ROOT, SUPPORT
 from ray_heads import RAY, wait_until
 
@@ -44,10 +43,7 @@ def study(folder: Path, data: dict[str, str]) -> dict[str, Any]:
 @pytest.mark.timeout(400)
 def test_a_study_goes_on_when_the_link_to_a_node_is_lost(tmp_path: Path, tiny_data: dict[str, str]) -> None:
     """Ray: real raylets, with a head that has no CPUs; nothing tells the driver that a node is gone but its silence."""
-    if not os.environ.get("SUBSETTUNE_NAMESPACES"):
-        pytest.skip("takes one to two minutes: make test-namespaces")
-    if why := why_none():
-        pytest.skip(f"needs network namespaces: {why}")
+    skip_without_namespaces()
     (tmp_path / "study.json").write_text(json.dumps(study(tmp_path, tiny_data)))
     (tmp_path / "order").write_text("slow 0.1")
     with tempfile.TemporaryDirectory(dir="/tmp") as short, lan("head", "left", "right") as machines:

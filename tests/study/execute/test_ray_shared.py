@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 
 import fakes
 import pytest
 import ray
+from namespaces import skip_without_namespaces
 from ray_heads import head, wait_until, worker
 
 from subsettune.errors import StudyError
@@ -21,21 +20,15 @@ from subsettune.study.execute.worker import Worker
 from subsettune.train.loop import facts
 
 
-def can_hide_folders() -> bool:
-    """Whether a process here may have mounts of its own."""
-    if sys.platform != "linux":
-        return False
-    return subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
-
-
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.skipif(not can_hide_folders(), reason="needs mounts of its own")
+@pytest.mark.slow
 def test_a_node_that_does_not_share_the_folder_is_named_before_the_first_run(
     tmp_path: Path, tiny_data: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray: a real raylet that has another folder mounted in place of the storage."""
+    skip_without_namespaces()
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     storage = tmp_path / "runs"
     storage.mkdir()
