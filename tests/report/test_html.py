@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -52,7 +54,7 @@ def test_every_state_has_a_page(state: str, metric: str) -> None:
     body = without_scripts(page)
     for name in EXPECTED[state]:
         assert body.count(f'id="figure-{name}"') == 1
-    assert page.count("* plotly.js v") == bool(EXPECTED[state])
+    assert page.count("* plotly.js (") == bool(EXPECTED[state])
     assert "subsettune tune search_spaces/digits.yaml" in body
     assert "tolerance: 0.01" in body
     assert "nan" not in re.sub(r"<[^>]*>", " ", body).lower().split()
@@ -65,6 +67,17 @@ def test_the_page_asks_for_nothing_from_anywhere() -> None:
     assert policy_of(body).startswith("default-src 'none'; ")
     assert not re.search(r"https?:|//[a-z]|@import|url\(", body.replace("http-equiv", ""))
     assert re.findall(r'(?:src|href)="([^"]*)"', body) == ["data:,"]
+
+
+def test_the_page_is_small_and_its_library_is_the_file_that_is_named() -> None:
+    assert len(html.page(make_view(trials=200)).encode()) < 1_500_000
+    assets = resources.files("subsettune.report") / "assets"
+    library = (assets / "plotly-basic.min.js").read_bytes()
+    told = " ".join((assets / "plotly-basic.LICENSE.txt").read_text(encoding="utf-8").split())
+    assert f"SHA-256 {hashlib.sha256(library).hexdigest()})" in told
+    (version,) = re.findall(rb"plotly\.js \(basic - minified\) v([\d.]+)", library[:200])
+    assert f"version {version.decode()}, unchanged" in told
+    assert "MIT License" in told
 
 
 def evil_view() -> StudyView:
@@ -99,7 +112,7 @@ def evil_view() -> StudyView:
 def test_text_of_a_user_is_escaped_everywhere() -> None:
     page = html.page(evil_view())
     body = without_scripts(page)
-    assert "<img" not in page.split("/**\n* plotly.js")[0]
+    assert "<img" not in page.split("/**\n* plotly.js (")[0]
     assert "alert(2)</script>" not in page
     assert body.count("&lt;img src=") >= 10
     assert page.count("<script") - page.count("\\u003cscript") >= 3
