@@ -1,7 +1,7 @@
 """The report: one self-contained HTML page that opens from a file, without a network, in any browser.
 
-The part of plotly.js that it needs is inlined once; the page's content security policy forbids every fetch. Tables are plain HTML and stay
-readable without scripts. All text that comes from a study is escaped.
+The part of plotly.js that it needs is inlined once; the page's content security policy forbids every fetch. Tables are
+plain HTML and stay readable without scripts. All text that comes from a study is escaped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, TextIO
 import jinja2
 from markupsafe import Markup, escape
 
-from subsettune.report import early_stop
+from subsettune.report import early_stop, glossary
 from subsettune.report.components import cheapest_passes, component_text, component_title, components_legend
 from subsettune.report.costs import TIMES_NOTE, cost_sentences, phase_costs_table
 from subsettune.report.drawing import Figure
@@ -109,15 +109,16 @@ def _subject(text: str, sub: str = "", title: str = "") -> Cell:
     return Cell(title=title, text=text, is_strong=True, sub=sub)
 
 
-def write_report(view: StudyView, target: str | Path | TextIO, command: str | None = None) -> None:
+def write_report(view: StudyView, target: str | Path | TextIO, command: str | None = None, usage: str = "") -> None:
     """Write the report of a study, finished or not.
 
     Args:
         view: the study.
         target: a local path, replaced as a whole once the page is complete, or a text stream.
         command: the exact command; default: the one in the manifest.
+        usage: how the policy that was found is used, as Markdown of paragraphs and code.
     """
-    text = page(view, command)
+    text = page(view, command, usage)
     if not isinstance(target, str | Path):
         target.write(text)
         return
@@ -133,42 +134,92 @@ def write_report(view: StudyView, target: str | Path | TextIO, command: str | No
         raise
 
 
-def page(view: StudyView, command: str | None = None) -> str:
+def page(view: StudyView, command: str | None = None, usage: str = "") -> str:
     """The whole report as one text of HTML, about 1.3 MB, nearly all of it plotly.js."""
-    drawn = figures(view)
+    drawn, (lead, _, rest) = figures(view), view.summary.headline.partition("; ")
+    tables = _tables(view)
     return _template().render(
         view=view,
+        lead=lead,
+        rest=rest,
+        sections=_sections(view, drawn, {**tables, "use": usage}),
+        **tables,
         style=_asset("style.css"),
         script=_asset("script.js"),
         plotly=_asset("plotly-basic.min.js") if drawn else "",
         status_colour=_status_colour(view),
-        result=[_result_cells(view, row) for row in result_rows(view)],
+        usage=_parts(usage),
         beside=beside_text(view),
         legend=legend(view),
         counts=counts_text(view),
         tuning=tuning_text(view),
         known_before=known_before_sentences(view),
-        figures=drawn,
+        figures={figure.name: figure for figure in drawn},
         figures_json=figures_json(drawn),
-        evidence=_evidence(view),
         evidence_intro=how_tested(view),
-        costs=_cost_rows(view),
         costs_legend=TIMES_NOTE,
         cost_sentences=cost_sentences(view),
-        early_stops=_table_cells(early_stop.early_stop_table(view)),
-        early_stops_title=early_stop.TITLE,
         early_stops_legend=early_stop.note(view),
-        seeds=_seed_rows(view),
         seeds_title=f"Test {metric_name(view.study.task.metric)} seed by seed",
-        components=[_component_cells(view, row) for row in view.summary.components] if view.trials else [],
         components_legend=components_legend(view),
-        failures=_failures(view),
         most_failures=MOST_FAILURES,
+        words=glossary.WORDS,
         command=command or view.manifest.command or "unknown",
         origin={title: _pairs(pairs) for title, pairs in view.manifest.origin.items()},
         details=_pairs(view.manifest.details),
         study=to_yaml(view.study),
     )
+
+
+def _tables(view: StudyView) -> dict[str, list[list[Cell]]]:
+    """The tables of the page by name; empty is what there is nothing of."""
+    return {
+        "result": [_result_cells(view, row) for row in result_rows(view)],
+        "evidence": _evidence(view),
+        "seeds": _seed_rows(view),
+        "components": [_component_cells(view, row) for row in view.summary.components] if view.trials else [],
+        "costs": _cost_rows(view),
+        "early_stops": _table_cells(early_stop.early_stop_table(view)),
+        "failures": _failures(view),
+    }
+
+
+def _sections(view: StudyView, drawn: Sequence[Figure], contents: Mapping[str, object]) -> dict[str, str]:
+    """Headings of the sections that there is something in, by the name that a link leads to."""
+    titles = {figure.name: figure.title for figure in drawn}
+    sections = {
+        "data": ("Look at the data before you believe a number", view.manifest.data_warnings),
+        "result": (titles.get("gain", "How it stands"), True),
+        "use": ("How to use it", contents["use"]),
+        "evidence": ("Evidence, on the test split", contents["evidence"]),
+        "search": ("What the search tried", "search" in titles or "compute" in titles),
+        "curves": (titles.get("curves", ""), "curves" in titles),
+        "components": ("Which components paid for themselves?", contents["components"]),
+        "time": ("How long compute takes", contents["costs"]),
+        "early": (early_stop.TITLE, contents["early_stops"]),
+        "failures": ("Runs without a result", contents["failures"]),
+        "words": ("Words on this page", True),
+        "origin": ("Where these numbers come from", True),
+    }
+    return {name: title for name, (title, has_content) in sections.items() if has_content}
+
+
+def _parts(usage: str) -> list[tuple[str, str | Markup]]:
+    """Paragraphs (`text`) and code (its language) of Markdown that has nothing else."""
+    found: list[tuple[str, str | Markup]] = []
+    for i, part in enumerate(usage.split("```")):
+        if i % 2:
+            language, _, code = part.partition("\n")
+            found.append((language, code.rstrip()))
+        else:
+            found += [("text", _with_code(one)) for one in part.strip().split("\n\n") if one]
+    return found
+
+
+def _with_code(paragraph: str) -> Markup:
+    """Escaped, with what stands in backticks as code."""
+    parts = str(escape(paragraph)).split("`")
+    return Markup("".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts)))
 
 
 def _asset(name: str) -> str:
@@ -185,11 +236,12 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["unbroken"] = _unbroken
+    environment.filters |= {"unbroken": _unbroken, "explained": glossary.explained, "heading": glossary.heading}
+    environment.filters["anchor"] = glossary.anchor
     return environment.get_template("page.html.j2")
 
 
-def _unbroken(text: str) -> Markup:
+def _unbroken(text: str | Markup) -> Markup:
     """Escaped, with a number and its per cent sign kept on one line."""
     return Markup(escape(text).replace(" %", Markup("&nbsp;%")))
 
@@ -214,7 +266,7 @@ def _verdict_cell(words: str) -> Cell:
 def _result_cells(view: StudyView, row: ResultRow) -> list[Cell]:
     tolerance, seeds = view.study.task.tolerance, f"n={row.runs}" if row.num_seeds else ""
     return [
-        _subject(row.title, row.policy),
+        _subject(row.title, row.policy, title="policy"),
         _number(metric_name(view.study.task.metric), metric_words(row.metric, tolerance), small=seeds),
         _number("bound", metric_words(row.bound, tolerance, signed=True)),
         _number("error", change_words(row.error_increase)),
@@ -237,7 +289,7 @@ def _evidence_cells(view: StudyView, row: EvidenceRow) -> list[Cell]:
     tolerance = view.study.task.tolerance
     words = f"{describe(view.candidates[row.name].policy, view.facts)}. {sentence(row.reason)}".strip()
     return [
-        _subject(row.name, words),
+        _subject(row.name, words, title="candidate"),
         _number("n", runs_words(row.num_seeds, row.num_references)),
         _number("mean difference", metric_words(row.difference, tolerance, signed=True)),
         _number("lower bound", metric_words(row.bound, tolerance, signed=True)),
@@ -261,7 +313,7 @@ def _contrast_cells(view: StudyView, contrast: Contrast) -> list[Cell]:
     tolerance = view.study.task.tolerance
     pairs = f"{counted(contrast.num_seeds, 'pair')} of runs with one seed" if contrast.num_seeds else ""
     return [
-        _subject(f"{contrast.policy} against {contrast.control}", pairs),
+        _subject(f"{contrast.policy} against {contrast.control}", pairs, title="candidate"),
         _number("n", str(contrast.num_seeds or NOTHING)),
         _number("mean difference", metric_words(contrast.mean_difference, tolerance, signed=True)),
         _number(
@@ -280,7 +332,10 @@ def _seed_rows(view: StudyView) -> list[list[Cell]]:
     by_name = {name: test_metrics(view, name) for name in (REFERENCE, *view.candidates)}
     seeds = sorted({seed for metrics in by_name.values() for seed in metrics})
     return [
-        [_subject(name), *(_number(f"seed {s}", metric_words(metrics.get(s), tolerance)) for s in seeds)]
+        [
+            _subject(name, title="policy"),
+            *(_number(f"seed {s}", metric_words(metrics.get(s), tolerance)) for s in seeds),
+        ]
         for name, metrics in by_name.items()
         if metrics
     ]
@@ -297,7 +352,10 @@ def _table_cells(table: Table | None) -> list[list[Cell]]:
         return []
     titles = [column.title for column in table.columns]
     return [
-        [_subject(row[0]), *(_number(title, text) for title, text in zip(titles[1:], row[1:], strict=True))]
+        [
+            _subject(row[0], title=titles[0]),
+            *(_number(title, text) for title, text in zip(titles[1:], row[1:], strict=True)),
+        ]
         for row in table.rows
     ]
 
@@ -308,7 +366,7 @@ def _component_cells(view: StudyView, row: ComponentRow) -> list[Cell]:
     difference = (None, None, None) if found is None else (found.difference, found.lower, found.upper)
     mean, lower, upper = (metric_words(value, tolerance, signed=True) for value in difference)
     return [
-        _subject(component_title(row), component_text(view, row)),
+        _subject(component_title(row), component_text(view, row), title="component"),
         Cell(title="against", text=row.against or NOTHING),
         _number("met", f"{row.feasible}/{row.trials}"),
         _number("passes", passes_words(cheapest_passes(view, row))),

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from subsettune.policy import SUBSET
 from subsettune.report.components import components_table
 from subsettune.report.costs import cost_sentences, phase_costs_table
 from subsettune.report.data_tables import warning_blocks
@@ -45,6 +46,7 @@ class ResultRow:
         title: the role in words.
         policy: in words.
         verdict: in words.
+        is_subset: whether the policy is of the subset arm.
         num_seeds: runs behind the metric.
         num_references: runs of the reference that it was compared with.
         metric: mean on the split of the table (`split_of`); None of what was not run on it.
@@ -62,6 +64,7 @@ class ResultRow:
     title: str
     policy: str
     verdict: str
+    is_subset: bool = False
     num_seeds: int | None = None
     num_references: int | None = None
     metric: float | None = None
@@ -73,6 +76,11 @@ class ResultRow:
     seconds: float | None = None
     saving: float | None = None
     saving_shorter: float | None = None
+
+    @property
+    def is_both(self) -> bool:
+        """Whether the best policy is itself the best shorter schedule on all data."""
+        return self.title == TITLES["both"]
 
     @property
     def runs(self) -> str:
@@ -154,6 +162,7 @@ def _policy_row(view: StudyView, role: str, row: PolicyRow) -> ResultRow:
         title=TITLES[role],
         policy=describe(row.policy, view.facts),
         verdict=_verdict(view, row),
+        is_subset=row.policy.arm == SUBSET,
         num_seeds=row.seeds if row.references else len(by_seed) or None,
         num_references=row.references,
         metric=row.metric if by_seed else None,
@@ -224,7 +233,7 @@ def _short_metric(view: StudyView) -> str:
 def policy_table(view: StudyView) -> Table:
     """The verdict, the change of the error and the policy in words for each line of the result table."""
     found = result_rows(view)
-    both = {row.role for row in found if row.title == TITLES["both"]}
+    both = {row.role for row in found if row.is_both}
     words = {row.role: f"{row.policy} (the best shorter schedule)" if row.role in both else row.policy for row in found}
     rows = [(row.role, row.verdict or NOTHING, change_words(row.error_increase), words[row.role]) for row in found]
     columns = (Column(title=""), Column(title="verdict"), Column(title="error", align="right"))
