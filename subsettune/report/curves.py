@@ -54,7 +54,7 @@ def curves_figure(view: StudyView) -> Figure | None:
     if any(len(run.curve) == 1 for run in own):
         mark = "dot" if policy is None else ARM_MARK[policy.arm]
         legend.append((mark, colour, f"{words}; a run that was evaluated at its end alone"))
-    upright = [words for _, words in _changes(policy)]
+    upright = [words for _, _, words in _changes(policy)]
     return Figure(
         name="curves",
         title=f"Learning curves of the {title or 'reference'}, on the validation split",
@@ -102,25 +102,25 @@ def _curve_trace(view: StudyView, run: RunRecord, words: str, line: Json) -> Jso
     }
 
 
-def _changes(policy: Policy | None) -> list[tuple[float, str]]:
-    """Where training goes on with other data than before, in passes, and what happens there."""
+def _changes(policy: Policy | None) -> list[tuple[float, str, str]]:
+    """Where training goes on with other data than before, in passes, and what happens there, in a word and in words."""
     if policy is None:
         return []
     soups = [phase.passes for phase in policy.phases if phase.active_soup is not None]
-    found = [(math.fsum(soups), "the soup is averaged")] if soups else []
+    found = [(math.fsum(soups), "soup", "the soup is averaged")] if soups else []
     if 0 < policy.switch < 1:
-        found.append((policy.switch * policy.passes, "it switches from the subset to all data"))
+        found.append((policy.switch * policy.passes, "switch", "training switches from the subset to all data"))
     return found
 
 
 def _levels_and_switches(view: StudyView, policy: Policy | None) -> Json:
     lines, rising = levels(view, "y"), view.study.task.higher_is_better
-    for x, _ in _changes(policy):
+    for x, word, _ in _changes(policy):
         line = {"color": "--c-ink", "width": 1.5, "dash": "dot"}
         at = {"type": "line", "xref": "x", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": line}
         lines["shapes"].append(at)
         level = {"y": 0.02, "yanchor": "bottom"} if rising else {"y": 0.98, "yanchor": "top"}
         text = {"xref": "x", "x": math.log10(x), "yref": "paper", "xanchor": "left", **level}
-        words = {"text": f"{passes_words(x)} passes", "showarrow": False, "xshift": 4}
+        words = {"text": f"{word} at {passes_words(x)} passes", "showarrow": False, "xshift": 4}
         lines["annotations"].append({**text, **words, "font": {"size": 12, "color": "--c-ink"}})
     return lines

@@ -26,8 +26,8 @@ from subsettune.report.tables import ResultRow, result_rows, split_of
 from subsettune.study.results.view import StudyView
 from subsettune.text import counted, metric_name, metric_words, passes_words, saving_words
 
-ROW_HEIGHT, BETWEEN = 50, 76  # pixels: of a row, and between the two panels
-BAR, MARK, RUNS = (0.02, -0.02, -0.26)  # where in a row: the middle of a bar, the mean, the runs
+COST_HEIGHT, RESULT_HEIGHT, BETWEEN, BELOW = 46, 78, 78, 50  # pixels: of rows, between the panels, below them
+BAR, MARK, RUNS = -0.18, -0.15, -0.38  # where in a row: the middle of a bar, the mean, the runs
 NAMES = {
     "reference": "recipe",
     "best": "best policy",
@@ -98,7 +98,7 @@ def _bars(rows: Sequence[ResultRow], places: dict[str, int]) -> Json:
         "orientation": "h",
         "x": [row.passes for row in rows],
         "y": [places[row.role] + BAR for row in rows],
-        "width": 0.34,
+        "width": 0.36,
         "text": [html.escape(text) for text in words],
         "textposition": "none",
         "hovertemplate": "%{text}<extra></extra>",
@@ -150,29 +150,26 @@ def _legend(colours: Sequence[str]) -> tuple[LegendRow, ...]:
 
 
 def _layout(view: StudyView, rows: Sequence[ResultRow], drawn: Sequence[float]) -> Json:
-    """Two panels below one another, each with a line of words above what it draws of a row."""
-    panel = ROW_HEIGHT * len(rows)
-    whole = 2 * panel + BETWEEN
+    """Two panels below one another, with words above what each draws of a row."""
+    upper, lower = COST_HEIGHT * len(rows), RESULT_HEIGHT * len(rows)
+    whole = upper + BETWEEN + lower
     ends = [-0.5, len(rows) - 0.5]
-    hidden = {
-        "range": ends,
-        "showgrid": False,
-        "showline": False,
-        "showticklabels": False,
-        "ticks": "",
-        "fixedrange": True,
-    }
     most = max(row.passes for row in rows if row.passes is not None)
     return layout_of(
-        whole + 50,
+        whole + BELOW,
         xaxis=axis_of("compute of one training, passes", range=[0, 1.02 * most], anchor="y", nticks=6),
-        yaxis=axis_of("", domain=[1 - panel / whole, 1], anchor="x", **hidden),
+        yaxis=_hidden_axis("x", [1 - upper / whole, 1], ends),
         xaxis2=_metric_axis(view, rows[0], drawn),
-        yaxis2=axis_of("", domain=[0, panel / whole], anchor="x2", **hidden),
-        shapes=_levels(view, rows[0]),
-        annotations=[*_names(view, rows), _level_name(view, rows[0])],
+        yaxis2=_hidden_axis("x2", [0, lower / whole], ends),
+        shapes=_levels(view, rows[0], ends),
+        annotations=[*_names(view, rows), _level_name(view, rows[0], ends[1])],
         bargap=0,
     )
+
+
+def _hidden_axis(anchor: str, domain: Sequence[float], ends: Sequence[float]) -> Json:
+    unseen = dict.fromkeys(("showgrid", "showline", "showticklabels", "automargin"), False)
+    return axis_of("", anchor=anchor, domain=list(domain), range=list(ends), ticks="", fixedrange=True) | unseen
 
 
 def _least(view: StudyView, reference: ResultRow) -> float:
@@ -190,26 +187,26 @@ def _metric_axis(view: StudyView, reference: ResultRow, drawn: Sequence[float]) 
     return axis_of(f"{name}{turned}", range=span, anchor="y2", nticks=6)
 
 
-def _levels(view: StudyView, reference: ResultRow) -> list[Json]:
-    up = {"type": "line", "xref": "x2", "yref": "y2 domain", "y0": 0, "y1": 1, "layer": "between"}
+def _levels(view: StudyView, reference: ResultRow, ends: Sequence[float]) -> list[Json]:
+    up = {"type": "line", "xref": "x2", "yref": "y2", "y0": ends[0], "y1": ends[1], "layer": "between"}
     levels = ((reference.metric, "--c-muted"), (_least(view, reference), "--c-target"))
     return [{**up, "x0": x, "x1": x, "line": {"color": c, "width": 1.5, "dash": "dash"}} for x, c in levels]
 
 
-def _level_name(view: StudyView, reference: ResultRow) -> Json:
+def _level_name(view: StudyView, reference: ResultRow, top: float) -> Json:
     least = _least(view, reference)
     words = f"least that matches: {metric_words(least, view.study.task.tolerance)}"
-    place = {"xref": "x2", "x": least, "yref": "y2 domain", "y": 1, "yanchor": "bottom", "xanchor": "auto"}
+    place = {"xref": "x2", "x": least, "yref": "y2", "y": top, "yanchor": "bottom", "xanchor": "auto"}
     return {**place, "text": words, "showarrow": False, "font": {"size": 12, "color": "--c-target"}}
 
 
 def _names(view: StudyView, rows: Sequence[ResultRow]) -> list[Json]:
-    """A line of words at the top of each row of both panels."""
+    """Words at the top of each row of both panels."""
     found = []
-    for panel in ("y", "y2"):
-        for i, row in enumerate(rows):
-            words = _cost(row) if panel == "y" else _reached(view, row)
-            text = f"<b>{html.escape(_name(row))}</b>: {html.escape(words)}"
-            place = {"xref": "paper", "x": 0, "xanchor": "left", "yref": panel, "y": len(rows) - 1 - i + 0.5}
-            found.append({**place, "yanchor": "top", "yshift": 0, "text": text, "showarrow": False, "align": "left"})
+    for i, row in enumerate(rows):
+        name, place = f"<b>{html.escape(_name(row))}</b>", len(rows) - 0.5 - i
+        cost, reached = html.escape(_cost(row)), html.escape(_reached(view, row))
+        for panel, text in (("y", f"{name}: {cost}"), ("y2", f"{name}<br>{reached}")):
+            at = {"xref": "paper", "x": 0, "xanchor": "left", "yref": panel, "y": place, "yanchor": "top"}
+            found.append({**at, "text": text, "showarrow": False, "align": "left", "bgcolor": "--c-paper"})
     return found

@@ -35,8 +35,8 @@ WORDS = {
     "candidate": "A policy of the search that verification trains again, with several seeds, for the test split.",
     "control": "What the winner is held against at equal compute: all data from the start, or a random subset.",
     "bound": "The policy is at most so far below the reference, but for the error rate that is its level.",
-    "level": "The share of the study's error rate that the tests of one candidate have; one that passes leaves it to others.",
-    "p-value": "How often a policy that is worse than the reference by the whole tolerance gives runs as good as these.",
+    "level": "What the tests of one candidate have of the study's error rate; one that passes leaves it to the others.",
+    "p-value": "How often a policy that is worse than the reference by all of the tolerance would give such runs.",
     "n": "Runs behind a mean. 9|5 are 9 runs of the policy, held against 5 of the reference.",
     "saved": "The share of the recipe's compute that a policy does not need; what missed saves nothing.",
     "vs short": "The same against the best shorter schedule on all data: what a subset saves beyond training less.",
@@ -46,12 +46,13 @@ WORDS = {
         "A folder of JSON and Parquet that holds a policy, its subsets and its evidence, for training code elsewhere."
     ),
 }
-IN_TEXT = {  # as they stand in sentences; what is a word of its own in headings alone is not here
-    **{word: word for word in WORDS if word not in ("n", "saved", "vs short", "error", "other examples", "order")},
+HEADINGS_ALONE = ("n", "saved", "vs short", "error", "other examples", "order", "pass")  # mean more in sentences
+IN_TEXT = {
+    **{word: word for word in WORDS if word not in HEADINGS_ALONE},
     **{f"{word}s": word for word in ("recipe", "trial", "arm", "seed", "selector", "transition", "soup", "candidate")},
-    **{"passes": "pass", "policies": "policy", "lower bound": "bound", "margin": "tolerance", "controls": "control"},
+    **{"policies": "policy", "lower bound": "bound", "margin": "tolerance", "controls": "control"},
 }
-IN_HEADINGS = {**{word: word for word in WORDS}, **IN_TEXT, "above": "tolerance", "mean difference": "reference"}
+IN_HEADINGS = {**{word: word for word in WORDS}, **IN_TEXT, "passes": "pass", "above": "tolerance"}
 
 
 def anchor(word: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -140,8 +141,8 @@ def page(view: StudyView, command: str | None = None, usage: str = "") -> str:
     tables = _tables(view)
     return _template().render(
         view=view,
-        lead=lead,
-        rest=rest,
+        lead=f"{lead.removesuffix('.')}.",
+        rest=sentence(rest),
         sections=_sections(view, drawn, {**tables, "use": usage}),
         **tables,
         style=_asset("style.css"),
@@ -191,9 +192,9 @@ def _sections(view: StudyView, drawn: Sequence[Figure], contents: Mapping[str, o
         "data": ("Look at the data before you believe a number", view.manifest.data_warnings),
         "result": (titles.get("gain", "How it stands"), True),
         "use": ("How to use it", contents["use"]),
-        "evidence": ("Evidence, on the test split", contents["evidence"]),
+        "evidence": ("Evidence", contents["evidence"]),
         "search": ("What the search tried", "search" in titles or "compute" in titles),
-        "curves": (titles.get("curves", ""), "curves" in titles),
+        "curves": ("Learning curves", "curves" in titles),
         "components": ("Which components paid for themselves?", contents["components"]),
         "time": ("How long compute takes", contents["costs"]),
         "early": (early_stop.TITLE, contents["early_stops"]),
@@ -237,13 +238,18 @@ def _template() -> jinja2.Template:
         keep_trailing_newline=True,
     )
     environment.filters |= {"unbroken": _unbroken, "explained": glossary.explained, "heading": glossary.heading}
-    environment.filters["anchor"] = glossary.anchor
+    environment.filters |= {"anchor": glossary.anchor, "scannable": _scannable}
     return environment.get_template("page.html.j2")
 
 
 def _unbroken(text: str | Markup) -> Markup:
     """Escaped, with a number and its per cent sign kept on one line."""
     return Markup(escape(text).replace(" %", Markup("&nbsp;%")))
+
+
+def _scannable(text: str) -> Markup:
+    """Escaped, with what stands in brackets set back, so that the rest can be taken in at a glance."""
+    return Markup(re.sub(r"\([^()]*\)", lambda found: f'<span class="aside">{found[0]}</span>', str(_unbroken(text))))
 
 
 def figures_json(drawn: Sequence[Figure]) -> str:
@@ -362,14 +368,20 @@ def _table_cells(table: Table | None) -> list[list[Cell]]:
 
 def _component_cells(view: StudyView, row: ComponentRow) -> list[Cell]:
     """A component: its trials, and whether it paid for itself."""
-    tolerance, found = view.study.task.tolerance, row.ablation
-    difference = (None, None, None) if found is None else (found.difference, found.lower, found.upper)
-    mean, lower, upper = (metric_words(value, tolerance, signed=True) for value in difference)
-    return [
+    counted = [
         _subject(component_title(row), component_text(view, row), title="component"),
         Cell(title="against", text=row.against or NOTHING),
         _number("met", f"{row.feasible}/{row.trials}"),
         _number("passes", passes_words(cheapest_passes(view, row))),
+    ]
+    return [*counted, *_ablation_cells(view, row.ablation)] if view.ablation else counted
+
+
+def _ablation_cells(view: StudyView, found: AblationResult | None) -> list[Cell]:
+    tolerance = view.study.task.tolerance
+    difference = (None, None, None) if found is None else (found.difference, found.lower, found.upper)
+    mean, lower, upper = (metric_words(value, tolerance, signed=True) for value in difference)
+    return [
         _number("compute", flops_words(found.cost_flops if found else None, view.unit)),
         _number("selection", share_words(found.selection_share if found else None)),
         _number("seeds", str(len(found.differences) if found and found.differences else NOTHING)),

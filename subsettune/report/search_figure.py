@@ -28,6 +28,7 @@ from subsettune.text import is_number, share_words
 
 PANEL_HEIGHT, HEAD_HEIGHT = 84, 40  # pixels of a panel, and of what stands above it
 ROW_HEIGHT = 20  # of a panel of names, each
+LETTER_WIDTH, LONGEST = 7, 16  # pixels of a letter beside an axis; letters of a name there, longer ones are cut
 SHARES = ("budget", "switch", "subset_share")  # coordinates that are fractions of a whole
 WORDS = {
     "budget": "budget, share of the reference's compute",
@@ -64,20 +65,24 @@ def _layout(view: StudyView, axes: Sequence[Json]) -> Json:
     heights = [max(PANEL_HEIGHT, ROW_HEIGHT * len(axis.get("categoryarray", ()))) for axis in axes]
     whole = sum(heights) + HEAD_HEIGHT * len(axes)
     span = [-1, max(run.number for run in view.trials) + 1]
-    xaxis = axis_of("trial", anchor=f"y{len(axes)}", range=span)
-    layout = layout_of(whole + 60, xaxis=xaxis, annotations=[])
+    longest = max(len(str(words)) for axis in axes for words in axis.get("ticktext", ("",)))
+    left = 24 + LETTER_WIDTH * max(longest, 6)
+    layout = layout_of(whole + 60, xaxis=axis_of("trial", anchor=f"y{len(axes)}", range=span), annotations=[])
+    layout["margin"] = {**layout["margin"], "l": left}
     top = 1.0
     for i, (axis, height) in enumerate(zip(axes, heights, strict=True), start=1):
         upper = top - HEAD_HEIGHT / whole
         top = max(0.0, upper - height / whole)
-        layout[f"yaxis{i}"] = axis | {"domain": [top, upper], "anchor": "x", "title": {"text": ""}}
-        layout["annotations"].append(_panel_title(axis["title"]["text"], upper))
+        layout[f"yaxis{i}"] = axis | {"domain": [top, upper], "anchor": "x", "title": {"text": ""}, "automargin": False}
+        layout["annotations"].append(_panel_title(axis["title"]["text"], upper, left))
     return layout
 
 
-def _panel_title(words: str, bottom: float) -> Json:
+def _panel_title(words: str, bottom: float, left: int) -> Json:
+    """From the left end of the figure on, so that it has room on a narrow screen."""
     place = {"xref": "paper", "x": 0, "xanchor": "left", "yref": "paper", "y": bottom, "yanchor": "bottom"}
-    return {**place, "text": f"<b>{html.escape(words)}</b>", "showarrow": False, "font": {"size": 13}}
+    words = f"<b>{html.escape(words)}</b>"
+    return {**place, "xshift": 4 - left, "text": words, "showarrow": False, "font": {"size": 13}}
 
 
 def _legend(view: StudyView) -> tuple[LegendRow, ...]:
@@ -114,7 +119,8 @@ def _panel(view: StudyView, axis: Coordinate) -> Panel:
     if axis.kind == "choice" or not all(map(is_number, values)):
         names = [str(value) for value in values]
         listed = list(dict.fromkeys([*map(str, axis.values), *names]))[::-1]  # the usual one highest
-        order = {"categoryorder": "array", "categoryarray": listed, "range": [-0.6, len(listed) - 0.4]}
+        told = {"tickvals": listed, "ticktext": [html.escape(_short(name)) for name in listed]}
+        order = {"categoryorder": "array", "categoryarray": listed, "range": [-0.6, len(listed) - 0.4], **told}
         return [_tried(view, runs, names)], axis_of(axis.name, type="category", **order)
     low, high = min(axis.lo, *values), max(axis.hi, *values)
     is_log = axis.log and low > 0
@@ -123,15 +129,21 @@ def _panel(view: StudyView, axis: Coordinate) -> Panel:
     return [_tried(view, runs, values)], _number_axis(axis.name, *ends, log=is_log)
 
 
+def _short(name: str) -> str:
+    """A name; of one of the user's own, the name of its class."""
+    last = name.rpartition(":")[2]
+    return last if len(last) <= LONGEST else f"{last[: LONGEST - 2]}.."
+
+
 def _number_axis(name: str, low: float, high: float, *, log: bool) -> Json:
     """An axis of numbers; of shares in per cent."""
     words = WORDS.get(name, name)
-    if not log:
-        return axis_of(words, range=[low, high], nticks=5, **({"tickformat": ".0%"} if name in SHARES else {}))
-    ticks = log_ticks(low, high)
+    if not log and name not in SHARES:
+        return axis_of(words, range=[low, high], nticks=5)
+    ticks = log_ticks(low, high) if log else [tick / 4 for tick in range(5)]
     told = [share_words(tick) if name in SHARES else f"{tick:g}" for tick in ticks]
-    span = [math.log10(low), math.log10(high)]
-    return axis_of(words, type="log", range=span, tickvals=ticks, ticktext=told)
+    scale = {"type": "log", "range": [math.log10(low), math.log10(high)]} if log else {"range": [low, high]}
+    return axis_of(words, tickvals=ticks, ticktext=told, **scale)
 
 
 def _tried(view: StudyView, runs: Sequence[RunRecord], values: Sequence[Any]) -> Json:

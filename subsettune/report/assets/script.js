@@ -9,12 +9,12 @@
     return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, coloured(inner, style)]));
   };
   const draw = () => {
-    const style = getComputedStyle(root);
+    const style = getComputedStyle(root), isPaper = root.classList.contains('paper');
     for (const [name, figure] of Object.entries(figures)) {
       const {data, layout} = coloured(figure, style);
       if (matchMedia('(pointer: coarse)').matches) layout.dragmode = false;  // a finger scrolls the page
-      Plotly.react('figure-' + name, data, layout, {responsive: true, displayModeBar: false});
-      Plotly.Plots.resize('figure-' + name);
+      if (isPaper) layout.width = 660;  // pixels of a page of A4 between its margins
+      Plotly.react('figure-' + name, data, layout, {responsive: !isPaper, displayModeBar: false});
     }
   };
   draw();
