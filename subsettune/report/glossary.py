@@ -47,12 +47,18 @@ WORDS = {
     ),
 }
 HEADINGS_ALONE = ("n", "saved", "vs short", "error", "other examples", "order", "pass")  # mean more in sentences
+PASS_OF_EXAMPLES = "The unit of compute: every training example once. What one costs is not known here."
 IN_TEXT = {
     **{word: word for word in WORDS if word not in HEADINGS_ALONE},
     **{f"{word}s": word for word in ("recipe", "trial", "arm", "seed", "selector", "transition", "soup", "candidate")},
     **{"policies": "policy", "lower bound": "bound", "margin": "tolerance", "controls": "control"},
 }
 IN_HEADINGS = {**{word: word for word in WORDS}, **IN_TEXT, "passes": "pass", "above": "tolerance"}
+
+
+def words(unit: str) -> dict[str, str]:
+    """The words and what they mean, where compute is counted in `FLOP` or in examples."""
+    return WORDS if unit == "FLOP" else {**WORDS, "pass": PASS_OF_EXAMPLES}
 
 
 def anchor(word: str) -> str:

@@ -164,7 +164,7 @@ def page(view: StudyView, command: str | None = None, usage: str = "") -> str:
         seeds_title=f"Test {metric_name(view.study.task.metric)} seed by seed",
         components_legend=components_legend(view),
         most_failures=MOST_FAILURES,
-        words=glossary.WORDS,
+        words=glossary.words(view.unit),
         command=command or view.manifest.command or "unknown",
         origin={title: _pairs(pairs) for title, pairs in view.manifest.origin.items()},
         details=_pairs(view.manifest.details),

@@ -248,7 +248,7 @@ def test_visits_that_a_run_may_miss_are_told_as_about(name: str, followed: dict[
 def test_the_page_says_what_an_update_has_to_do(followed: dict[str, Followed]) -> None:
     pages = {name: found.bundle.readme for name, found in followed.items()}
     assert "the cross-entropy times `weights` (None: all are 1), with labels smoothed by 0.1" in pages["warmup"]
-    assert "the settings above, with the norm of the gradient clipped to 0.5." in pages["warmup"]
+    assert "the settings of `bundle.recipe`, with the norm of the gradient clipped to 0.5." in pages["warmup"]
     assert "with images augmented as `task.recipe.augment` says." in pages["augmented"]
     assert "squared error times `weights` (None: all are 1), with the targets minus" in pages["regression"]
     assert "It changes `network` and `optimizer` itself: `shrink_perturb` where phase 2 opens." in pages["shrunk"]
