@@ -41,6 +41,7 @@ SEED = 3
 FOLLOWER = r"""
 import sys
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
+import os
 import re
 from pathlib import Path
 import torch
@@ -51,10 +52,11 @@ from subsettune.train.learner import Learner
 from subsettune.train.randomness import isolated
 
 places, found = f"DataPaths(cache={sys.argv[3]!r})", {}
-for folder in sorted(Path(sys.argv[4]).iterdir()):
+os.chdir(sys.argv[4])  # the page is for the folder that the bundle lies in
+for folder in sorted(Path().iterdir()):
     own_loop, *own_code = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     names = {}
-    exec(own_loop.replace("DataPaths()", places).replace("RunOptions(", "RunOptions(device='cpu', "), names)
+    exec(own_loop.replace("DataPaths()", places, 1).replace("RunOptions(", "RunOptions(device='cpu', "), names)
     found[folder.name] = now = {"loop": parameters_to_vector(names["network"].parameters())}
     assert names["model"].origin.metrics["test"] == names["result"].metrics["test"]
     if not own_code:
