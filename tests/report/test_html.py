@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -354,7 +355,7 @@ def test_a_browser_draws_every_figure_without_complaint_or_network(browser: Any,
     assert seen.overflow <= 0
 
 
-@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_page_fits_phones_and_dark_rooms(browser: Any, tmp_path: Path, width: int, dark: bool) -> None:
     path = tmp_path / "report.html"
@@ -364,6 +365,92 @@ def test_the_page_fits_phones_and_dark_rooms(browser: Any, tmp_path: Path, width
     ink = browser.execute_script("return getComputedStyle(document.querySelector('.xtick text')).fill")
     red = int(re.findall(r"\d+", ink)[0])
     assert red > 128 if dark else red < 128
+
+
+CHECKED = """
+const seen = (colour) => (colour.match(/[\\d.]+/g) || []).map(Number);
+const light = (rgb) => rgb.slice(0, 3).map((v) => v / 255)
+  .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+  .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+const behind = (one) => {
+  for (let at = one; at; at = at.parentElement) {
+    const colour = seen(getComputedStyle(at).backgroundColor);
+    if (colour.length === 3 || colour[3] > 0) return colour;
+  }
+  return [255, 255, 255];
+};
+const contrast = (one, ink) => {
+  const [a, b] = [light(seen(ink)), light(behind(one))].sort((x, y) => y - x);
+  return (a + 0.05) / (b + 0.05);
+};
+const texts = [...document.querySelectorAll('main *, #tip')].filter((one) => !one.closest('svg') &&
+  [...one.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim()));
+const marks = [...document.querySelectorAll('.plot text')];
+return {
+  faint: [
+    ...texts.map((one) => [one, getComputedStyle(one).color]),
+    ...marks.map((one) => [one, getComputedStyle(one).fill]),
+  ].filter(([one, ink]) => contrast(one, ink) < 4.5).map(([one]) => one.textContent.trim().slice(0, 40)),
+  nameless: [...document.querySelectorAll('[role=img], [role=region], nav, pre[tabindex], figure')]
+    .filter((one) => !(one.getAttribute('aria-label') || '').trim()).map((one) => one.outerHTML.slice(0, 80)),
+  dangling: [...document.querySelectorAll('[aria-describedby]')]
+    .filter((one) => !document.getElementById(one.getAttribute('aria-describedby'))?.textContent.trim()).length,
+  doubled: [...document.querySelectorAll('[id]')].map((one) => one.id).filter((id, i, all) => all.indexOf(id) !== i),
+  levels: [...document.querySelectorAll('h1, h2, h3')].map((one) => Number(one.tagName[1])),
+};
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_has_contrast_and_what_is_no_text_has_a_name(browser: Any, tmp_path: Path, dark: bool) -> None:
+    path = tmp_path / "report.html"
+    html.write_report(make_view("subset_wins"), path, usage=USAGE)
+    look(browser, path, dark=dark)
+    found = browser.execute_script(CHECKED)
+    levels = found.pop("levels")
+    assert found == {"faint": [], "nameless": [], "dangling": 0, "doubled": []}
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_a_word_is_explained_by_pointer_and_by_keyboard_and_escape_hides_it(browser: Any, tmp_path: Path) -> None:
+    from selenium.webdriver import ActionChains, Keys
+
+    path = tmp_path / "report.html"
+    html.write_report(make_view("subset_wins"), path)
+    look(browser, path)
+    tip, term = browser.find_element("id", "tip"), browser.find_element("css selector", "th a.term[href='#word-bound']")
+    assert not tip.is_displayed()
+    ActionChains(browser).move_to_element(term).perform()
+    assert tip.is_displayed()
+    assert tip.text == glossary.WORDS["bound"]
+    ActionChains(browser).send_keys(Keys.ESCAPE).perform()
+    assert not tip.is_displayed()
+    browser.execute_script("arguments[0].focus()", term)
+    assert tip.is_displayed()
+    ActionChains(browser).send_keys(Keys.TAB).perform()
+    assert tip.text != glossary.WORDS["bound"] or not tip.is_displayed()
+    term.click()
+    assert browser.current_url.endswith("#word-bound")
+
+
+def test_paper_is_white_and_figures_fit_it(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    html.write_report(make_view("subset_wins"), path)
+    look(browser, path, dark=True)
+    browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    widths = browser.execute_script(
+        "return [...document.querySelectorAll('.plot .main-svg')].map((one) => one.clientWidth)"
+    )
+    assert widths
+    assert max(widths) <= 700  # pixels between the margins of A4
+    assert browser.execute_script("return document.querySelectorAll('details:not([open])').length") == 0
+    browser.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert browser.execute_script("return document.querySelectorAll('details:not([open])').length") == 1
+    wide = browser.execute_script("return document.querySelector('.plot .main-svg').clientWidth")
+    assert wide > 900
 
 
 def test_text_of_a_user_runs_nowhere(browser: Any, tmp_path: Path) -> None:
