@@ -67,9 +67,13 @@ def _reading(view: StudyView) -> str:
     told = (
         f"Each mark is one trial: what its policy costs (left is cheaper) and the {name} it ended with "
         f"({'up' if up else 'down'} is better). Filled ones reach the target, hollow ones do not; an arrow says that "
-        "one lies outside the drawn range. Crossed ones were stopped, diverged or failed: they have no result, and are "
-        "drawn at their known cost below the axis."
+        "one lies outside the drawn range."
     )
+    if any(run.cause in NO_RESULT for run in view.trials):
+        told += (
+            " Crossed ones were stopped, diverged or failed: they have no result, and are drawn at their known cost "
+            "below the axis."
+        )
     if not verified_names(view):
         return told
     return (

@@ -61,12 +61,16 @@ def gain_figure(view: StudyView) -> Figure | None:
 def _title(view: StudyView) -> str:
     if view.summary.verified:
         return "What was gained"
-    return "How it stands, before verification" if split_of(view) == "validation" else "What was tried"
+    return "How it stands, before verification" if split_of(view) == "validation" else "What was tested"
 
 
 def _reading(view: StudyView) -> str:
     name, split = metric_name(view.study.task.metric), split_of(view)
-    told = f"Above, what one training costs; below, the {name} that it reaches on the {split} split. "
+    what = "the policy that was found" if view.summary.verified else "others"
+    told = (
+        f"Above, what one training costs by the recipe, which is the conventional training, and by {what}; a pass is "
+        f"the compute of one epoch on all data. Below, the {name} that it reaches on the {split} split. "
+    )
     if split == "validation":
         return f"{told}Each circle is one run, each mark the mean of the runs. Nothing is verified yet."
     return (
@@ -107,7 +111,8 @@ def _bars(rows: Sequence[ResultRow], places: dict[str, int]) -> Json:
 
 
 def _name(row: ResultRow) -> str:
-    return f"{NAMES[row.role]}, all data" if row.is_both else NAMES[row.role]
+    name = "best policy so far" if row.role == "best" and not row.num_references else NAMES[row.role]
+    return f"{name}, all data" if row.is_both else name
 
 
 def _cost(row: ResultRow) -> str:
@@ -155,14 +160,15 @@ def _layout(view: StudyView, rows: Sequence[ResultRow], drawn: Sequence[float]) 
     whole = upper + BETWEEN + lower
     ends = [-0.5, len(rows) - 0.5]
     most = max(row.passes for row in rows if row.passes is not None)
+    metric_axis = _metric_axis(view, rows[0], drawn)
     return layout_of(
         whole + BELOW,
         xaxis=axis_of("compute of one training, passes", range=[0, 1.02 * most], anchor="y", nticks=6),
         yaxis=_hidden_axis("x", [1 - upper / whole, 1], ends),
-        xaxis2=_metric_axis(view, rows[0], drawn),
+        xaxis2=metric_axis,
         yaxis2=_hidden_axis("x2", [0, lower / whole], ends),
         shapes=_levels(view, rows[0], ends),
-        annotations=[*_names(view, rows), _level_name(view, rows[0], ends[1])],
+        annotations=[*_names(view, rows), _level_name(view, rows, metric_axis)],
         bargap=0,
     )
 
@@ -193,10 +199,12 @@ def _levels(view: StudyView, reference: ResultRow, ends: Sequence[float]) -> lis
     return [{**up, "x0": x, "x1": x, "line": {"color": c, "width": 1.5, "dash": "dash"}} for x, c in levels]
 
 
-def _level_name(view: StudyView, reference: ResultRow, top: float) -> Json:
-    least = _least(view, reference)
+def _level_name(view: StudyView, rows: Sequence[ResultRow], metric_axis: Json) -> Json:
+    """Above the line, and on the side of it where there is more room."""
+    least, (left, right) = _least(view, rows[0]), metric_axis["range"]
     words = f"least that matches: {metric_words(least, view.study.task.tolerance)}"
-    place = {"xref": "x2", "x": least, "yref": "y2", "y": top, "yanchor": "bottom", "xanchor": "auto"}
+    anchor = "left" if (least - left) / (right - left) < 0.5 else "right"
+    place = {"xref": "x2", "x": least, "yref": "y2", "y": len(rows) - 0.5, "yanchor": "bottom", "xanchor": anchor}
     return {**place, "text": words, "showarrow": False, "font": {"size": 12, "color": "--c-target"}}
 
 

@@ -391,7 +391,7 @@ def test_what_was_gained_says_what_the_headline_says() -> None:
     assert "<b>recipe</b><br>0.9642 over 5 runs" in words
     assert figure.title == "What was gained"
     titles = {state: gain_figure.gain_figure(make_view(state)) for state in ("search", "none_passed")}
-    assert [one.title for one in titles.values() if one] == ["How it stands, before verification", "What was tried"]
+    assert [one.title for one in titles.values() if one] == ["How it stands, before verification", "What was tested"]
 
 
 @pytest.mark.parametrize("name", ["gain", "verification", "compute", "search", "curves", "components"])
