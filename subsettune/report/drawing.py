@@ -130,7 +130,7 @@ def mean_metric(runs: Iterable[RunRecord]) -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class VerdictStyle:
     """How a verdict is drawn: a shape of its own, in a colour of its own.
 
     Args:
@@ -144,17 +144,17 @@ class Verdict:
     colour: str
 
 
-GOOD = Verdict(symbol="diamond", mark="diamond", colour="--c-good")
-BAD = Verdict(symbol="x", mark="x", colour="--c-bad")
-OPEN = Verdict(symbol="diamond-open", mark="hollow-diamond", colour="--c-muted")
+GOOD = VerdictStyle(symbol="diamond", mark="diamond", colour="--c-good")
+BAD = VerdictStyle(symbol="x", mark="x", colour="--c-bad")
+OPEN = VerdictStyle(symbol="diamond-open", mark="hollow-diamond", colour="--c-muted")
 
 
-def verdict_of(passed: bool | None) -> Verdict:
+def verdict_of(passed: bool | None) -> VerdictStyle:
     """How it is drawn that something passed, missed, or is not decided."""
     return {True: GOOD, False: BAD, None: OPEN}[passed]
 
 
-def interval_trace(x: Sequence[float], place: float, verdict: Verdict, words: Sequence[str]) -> Json:
+def interval_trace(x: Sequence[float], place: float, verdict: VerdictStyle, words: Sequence[str]) -> Json:
     """A mean and the ends of its interval in one row.
 
     Args:

@@ -16,7 +16,7 @@ from subsettune.report.drawing import (
     Figure,
     Json,
     LegendRow,
-    Verdict,
+    VerdictStyle,
     axis_of,
     circles,
     interval_trace,
@@ -75,18 +75,15 @@ def _reading(view: StudyView) -> str:
         return f"{told}Each circle is one run, each mark the mean of the runs. Nothing is verified yet."
     return (
         f"{told}Each circle is one run, each mark the mean of the runs, and the line reaches to the lower bound of the "
-        "test. A policy passes when its whole line lies to the right of the least that matches."
+        "test. A policy passes when its whole line lies to the right of the least that matches, and its runs do not "
+        "scatter much more than the recipe's."
     )
 
 
-def _is_judged(row: ResultRow) -> bool:
-    return row.verdict in ("passed", "better") or row.verdict.startswith("missed")
-
-
-def _verdict(row: ResultRow) -> Verdict:
-    if not _is_judged(row):
-        return OPEN
-    return BAD if row.verdict.startswith("missed") else GOOD
+def _style(row: ResultRow) -> VerdictStyle:
+    if row.verdict.startswith("missed"):
+        return BAD
+    return GOOD if row.verdict == "passed" else OPEN
 
 
 def _colour(row: ResultRow) -> str:
@@ -137,7 +134,7 @@ def _mean_trace(view: StudyView, reference: ResultRow, row: ResultRow, place: in
     assert reference.metric is not None
     ends = [] if row.bound is None else [reference.metric + _sign(view) * row.bound]
     words = (_name(row), _reached(view, row))
-    trace = interval_trace([row.metric, *ends], place + MARK, _verdict(row), words)
+    trace = interval_trace([row.metric, *ends], place + MARK, _style(row), words)
     if row.role != "reference":
         return trace
     marker = trace["marker"] | {"symbol": ["star"], "size": [15], "color": "--c-ink"}
