@@ -22,13 +22,14 @@ from subsettune.report.drawing import (
 )
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import StudyView
-from subsettune.study.spec.coordinate import Coordinate
+from subsettune.study.spec.coordinate import Coordinate, kind_of
 from subsettune.study.spec.space_check import read_space
 from subsettune.text import is_number, share_words
 
 PANEL_HEIGHT, HEAD_HEIGHT = 84, 40  # pixels of a panel, and of what stands above it
 ROW_HEIGHT = 20  # of a panel of names, each
 LETTER_WIDTH, LONGEST = 7, 16  # pixels of a letter beside an axis; letters of a name there, longer ones are cut
+MOST_TICKS = 6  # of whole numbers, each
 SHARES = ("budget", "switch", "subset_share")  # coordinates that are fractions of a whole
 WORDS = {
     "budget": "budget, share of the reference's compute",
@@ -99,9 +100,17 @@ def _legend(view: StudyView) -> tuple[LegendRow, ...]:
 
 
 def _axes(view: StudyView) -> list[Coordinate]:
-    """The coordinates that a trial has a value of, and that are not the same in all points of the space."""
-    known = (axis for axis in read_space(view.study.space).coordinates if axis.name not in ("arm", "budget"))
-    return [axis for axis in known if not axis.is_single and any(axis.name in run.coordinates for run in view.trials)]
+    """The coordinates that a trial has a value of, and that are not the same everywhere; options behind their owner."""
+    axes = {axis.name: axis for axis in read_space(view.study.space).coordinates}
+    names = list(axes)
+
+    def place(name: str) -> tuple[int, bool]:
+        owner, dot, _ = name.rpartition(".")
+        kind = (owner if owner in axes else kind_of(owner, axes)) if dot else None
+        return names.index(kind or name), bool(dot)
+
+    drawn = {name for run in view.trials for name in run.coordinates} - {"arm", "budget"}
+    return [axes[name] for name in sorted(names, key=place) if name in drawn and not axes[name].is_single]
 
 
 def _budget_panel(view: StudyView) -> Panel:
@@ -126,7 +135,11 @@ def _panel(view: StudyView, axis: Coordinate) -> Panel:
     is_log = axis.log and low > 0
     pad = (high / low) ** 0.08 if is_log else 0.08 * (high - low)
     ends = (low / pad, high * pad) if is_log else (low - pad, high + pad)
-    return [_tried(view, runs, values)], _number_axis(axis.name, *ends, log=is_log)
+    made = _number_axis(axis.name, *ends, log=is_log)
+    if axis.kind == "int" and high - low < MOST_TICKS:
+        ticks = list(range(int(low), int(high) + 1))
+        made |= {"tickvals": ticks, "ticktext": [f"{tick}" for tick in ticks]}
+    return [_tried(view, runs, values)], made
 
 
 def _short(name: str) -> str:

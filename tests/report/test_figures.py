@@ -331,6 +331,23 @@ def test_every_coordinate_that_was_searched_has_a_panel_with_the_value_of_each_t
     assert selectors["ticktext"] == ["Distances", "kcenter", "stratified", "random"]
 
 
+def test_options_stand_behind_their_owner_and_whole_numbers_are_whole() -> None:
+    view = make_view("subset_wins")
+    space = {"arm": {"choice": ["full", "subset"]}, "budget": {"log": [0.1, 0.9]}, "lr": {"log": [1, 2]}}
+    space |= {"subset_share": 0.1, "switch": 0.5, "steps": {"int": [1, 3]}, "order": {"choice": ["uniform", "rs2"]}}
+    space |= {"rs2.share": {"uniform": [0.1, 0.9]}, "selector": {"choice": ["random", "kcenter"]}}
+    space = dict(sorted(space.items(), key=lambda item: ("." in item[0], item[0])))
+    policy = Policy(phases=(Phase(share=0.1, passes=1), Phase(passes=1)))
+    point = {"lr": 1.5, "steps": 2, "order": "rs2", "rs2.share": 0.4, "selector": "random"}
+    run = dataclasses.replace(trial(0, 2, 0.91, policy=policy), coordinates=config.FrozenDict(point))
+    study = dataclasses.replace(view.study, space=config.FrozenDict(space))
+    figure = search_figure.search_figure(dataclasses.replace(view, study=study, trials=(run,)))
+    assert figure is not None
+    titles = [note["text"].removeprefix("<b>").removesuffix("</b>") for note in figure.layout["annotations"]]
+    assert titles[1:] == ["lr", "order", "rs2.share", "selector", "steps"]
+    assert figure.layout["yaxis6"]["ticktext"] == ["1", "2", "3"]
+
+
 def test_a_coordinate_that_is_fixed_has_no_panel() -> None:
     view = make_view("subset_wins")
     space = {**view.study.space, "switch": 0.5, "lr": {"choice": [0.1]}}
