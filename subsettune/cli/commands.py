@@ -142,12 +142,12 @@ def list_studies(options: argparse.Namespace) -> int:
 
 def write_report(options: argparse.Namespace) -> int:
     """Write a study's page from its records, and print where it is."""
-    from subsettune.report import html
+    from subsettune.api import report_page
     from subsettune.study.results.folder import StudyFolder
 
     study = StudyFolder(options.storage, options.run).open()
     view = study.view()
-    study.folder.write(REPORT, html.page(view, view.manifest.command).encode())
+    study.folder.write(REPORT, report_page(view).encode())
     print(_report_of(view))
     return 0
 

@@ -521,3 +521,26 @@ def test_a_stream_that_knows_only_ascii_is_written_to() -> None:
     stream = io.TextIOWrapper(raw, encoding="ascii")
     render.write(["Zürich"], stream)
     assert raw.getvalue() == b"Z?rich\n"
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("metric", ["accuracy", "mse"])
+def test_every_metric_of_the_result_is_the_mean_of_its_seeds_on_one_split(state: str, metric: str) -> None:
+    view = make_view(state, metric=metric)
+    is_tested = any(verdict.is_tested for verdict in view.verdicts.values())
+    assert tables.split_of(view) == ("test" if is_tested else "validation")
+    runs = view.verification if is_tested else (*view.reference, *view.trials)
+    known = {run.test_metric if is_tested else run.metric for run in runs}
+    for row in tables.result_rows(view):
+        assert set(row.by_seed.values()) <= known
+        assert row.metric == pytest.approx(sum(row.by_seed.values()) / len(row.by_seed))
+        assert len(row.by_seed) == row.num_seeds
+
+
+def test_what_was_not_run_on_the_test_split_has_no_metric_beside_what_was() -> None:
+    view = make_view("subset_wins")
+    assert view.summary.shorter is not None
+    waiting = dataclasses.replace(view.summary.shorter, seeds=0, references=None, metric=0.97)
+    rows = tables.result_rows(dataclasses.replace(view, summary=dataclasses.replace(view.summary, shorter=waiting)))
+    (row,) = [row for row in rows if row.role == "shorter"]
+    assert (row.metric, dict(row.by_seed)) == (None, {})
