@@ -9,8 +9,11 @@ import threading
 
 import pytest
 from ray._private import utils, worker
+from ray.tune.execution import class_cache
 from ray.util.client.logsclient import LogstreamClient
 
+from subsettune.keys import settings_of_stores
+from subsettune.study.execute.ray_cluster import keys_unlogged
 from subsettune.study.execute.ray_noise import cpp_lines_dropped, pass_on, quiet, quiet_connection
 
 CPP = b"[2026-11-29 10:48:00,123 W 4711 4712] (raylet) gcs_client.cc:179: Failed to connect to GCS within 5 seconds\n"
@@ -93,3 +96,19 @@ def test_cpp_is_silent_in_this_process_and_not_in_those_that_were_started_before
         seen.append(os.environ.get("RAY_BACKEND_LOG_LEVEL"))  # what processes get that are started here
         worker.connect()
     assert [*seen, os.environ.get("RAY_BACKEND_LOG_LEVEL")] == [None, "fatal", None]
+
+
+def test_nodes_are_given_no_keys_that_they_would_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tune's own way to its workers is an environment that every node writes into `runtime_env_agent.log`."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("RAY_CHDIR_TO_TRIAL_DIR", "0")
+
+    def given() -> dict[str, str]:
+        actor = class_cache._ActorClassCache().get(type("Trainable", (), {}))
+        return dict(actor._default_options["runtime_env"]["env_vars"])
+
+    assert given()["AWS_SECRET_ACCESS_KEY"] == "secret"
+    with keys_unlogged():
+        assert "AWS_SECRET_ACCESS_KEY" not in given()
+        assert given()["RAY_CHDIR_TO_TRIAL_DIR"] == "0"
+    assert settings_of_stores()["AWS_SECRET_ACCESS_KEY"] == "secret"  # which goes with the run instead
