@@ -34,6 +34,20 @@ WIDTH, HEIGHT = 760, 320
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 34, 46  # of the frame
 GREEN, GREY, INK, PALE = "#1a7f5a", "#8a8f98", "#24292f", "#e6f4ee"
 MOST_BYTES = 200_000
+WORKED = """\
+import numpy as np
+from scipy import stats
+
+recipe = np.array({recipe}) / {num}  # right answers of each run, of {num} test examples
+policy = np.array({policy}) / {num}
+least = (0.5 / {num}) ** 2  # a spread of half an example is always allowed for: runs may agree by luck
+ours, theirs = ((x.var(ddof=1) + least) / len(x) for x in (policy, recipe))  # variances of the two means
+error = np.sqrt(ours + theirs)
+freedom = (ours + theirs) ** 2 / (ours**2 / (len(policy) - 1) + theirs**2 / (len(recipe) - 1))
+difference = policy.mean() - recipe.mean()
+bound = difference - stats.t.isf({level:.6f}, freedom) * error
+verdict = "passes" if bound > -{margin:g} else "does not pass"
+print(f"difference {{difference:.4f}}, bound {{bound:.4f}}: {{verdict}}")"""
 
 
 def main() -> None:
@@ -46,6 +60,7 @@ def main() -> None:
     NUMBERS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     PICTURE.write_text(picture(kept), encoding="utf-8")
     write_between(README, "demo", f"```\n{told(given.run)}\n```")
+    write_between(PAGES / "statistics.md", "worked", worked(kept))
     if given.browser:
         REPORT.write_bytes(screenshot(given.run / "report.html"))
 
@@ -59,12 +74,16 @@ def numbers(run: Path) -> dict[str, Any]:
     evidence = json.loads((run / "bundle" / "evidence.json").read_text(encoding="utf-8"))
     kept = {key: evidence[key] for key in KEPT}
     rows = [_policy_row(row) for row in evidence["candidates"] if row["runs"]]
+    stops = [stop.saving for stop in load_study(run.name, storage=run.parent).summary.early_stops if stop.is_within]
+    kept["saving_early_stop"] = max(saving for saving in stops if saving is not None)
+    kept["num_test"] = evidence["sampled"]["num_examples"]
     return {**kept, "reference": _policy_row(evidence["reference"]), "candidates": rows}
 
 
 def _policy_row(row: Mapping[str, Any]) -> dict[str, Any]:
     runs = [{"seed": run["seed"], "metric": run["metric"]} for run in row["runs"]]
-    return {key: row[key] for key in ("name", "passes", "flops", "metric", "passed", "policy")} | {"runs": runs}
+    kept = {key: row[key] for key in ("name", "passes", "flops", "metric", "passed", "policy", "verdict") if key in row}
+    return {**kept, "runs": runs}
 
 
 def told(run: Path) -> str:
@@ -73,6 +92,17 @@ def told(run: Path) -> str:
     blocks = text.split("\n\n")
     at = next(i for i, block in enumerate(blocks) if "\nreference " in block)
     return "\n\n".join((blocks[0], blocks[at]))
+
+
+def worked(kept: Mapping[str, Any]) -> str:
+    """The test of the exported policy, written out: code that prints its bound, and what it prints."""
+    policy, reference, num = winner(kept), kept["reference"], kept["num_test"]
+    verdict = policy["verdict"]
+    assert not verdict["is_paired"], "the example is of runs that are not paired"
+    right = [[round(run["metric"] * num) for run in row["runs"]] for row in (reference, policy)]
+    code = WORKED.format(recipe=right[0], policy=right[1], num=num, level=verdict["nominal"], margin=kept["margin"])
+    bound, mean = verdict["lower_bound"], verdict["mean_difference"]
+    return f"```python\n{code}\n```\n\n```\ndifference {mean:.4f}, bound {bound:.4f}: passes\n```"
 
 
 def winner(kept: Mapping[str, Any]) -> Mapping[str, Any]:

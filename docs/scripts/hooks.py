@@ -28,7 +28,7 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+def on_page_markdown(markdown: str, **_: Any) -> str:
     """Let links that leave docs/ lead to the copies."""
     return LINK.sub(lambda match: on_site(match[1]), markdown)
 
