@@ -7,7 +7,7 @@ FAST := not slow and not ray and not gpu and not browser
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-fast test-hosts coverage lint types clean-venv
+.PHONY: demo docs test test-fast test-hosts coverage lint types clean-venv
 .PRECIOUS: .venv-hosts/%/.installed
 
 # A study may end with "no policy passed": exit code 3, an honest result and no failure of the demo.
@@ -44,6 +44,11 @@ test-host-%: .venv-hosts/%/.installed
 	$(PYTHON) -m venv .venv-hosts/together
 	.venv-hosts/together/bin/python -m pip install --quiet --editable ".[tune,flaml,autogluon]" "autogluon.tabular[ray]>=1.6" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100"
 	@touch $@
+
+# The pages of docs/ as a site in site/: what is made from the code is written anew. Nothing is fetched; a test checks links.
+docs: $(STAMP)
+	$(BIN)/python docs/scripts/write.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Lines and branches that no test reaches. Code that runs only in Ray's own processes is not seen.
 coverage: $(STAMP)

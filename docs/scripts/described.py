@@ -56,9 +56,9 @@ def settings_of(cls: type) -> Iterator[Setting]:
         yield Setting(
             name=field.name,
             values=_values(hints[field.name], "" if rule is None else rule.text),
-            default=_default(field),
+            default=default_of(field),
             meaning=meanings[field.name],
-            part=_part(hints[field.name]),
+            part=part_of(hints[field.name]),
         )
 
 
@@ -122,7 +122,8 @@ def _entries(doc: str) -> Iterator[tuple[str, str]]:
         inside = (inside and not is_over) or line.startswith("Args:")
 
 
-def _default(field: dataclasses.Field[Any]) -> str:
+def default_of(field: dataclasses.Field[Any]) -> str:
+    """The default of a field as it is written in a file; `required` where there is none."""
     if field.default is not dataclasses.MISSING:
         return written(field.default)
     return written(field.default_factory()) if field.default_factory is not dataclasses.MISSING else REQUIRED
@@ -153,7 +154,7 @@ def _plural(words: str) -> str:
     return f"{words}s"
 
 
-def _part(hint: Any) -> type | None:
+def part_of(hint: Any) -> type | None:
     """The dataclass that a hint holds, if it does."""
     options = typing.get_args(hint) or (hint,)
     return next((one for one in options if dataclasses.is_dataclass(one)), None)

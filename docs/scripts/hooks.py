@@ -30,7 +30,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Let links that leave docs/ lead to the copies."""
-    return LINK.sub(lambda match: on_site(match[1]), markdown)
+    return LINK.sub(lambda match: leads_to(match[1]), markdown)
 
 
 def at_the_top(text: str) -> str:
@@ -40,7 +40,7 @@ def at_the_top(text: str) -> str:
     )
 
 
-def on_site(target: str) -> str:
+def leads_to(target: str) -> str:
     """Where a link of a page in docs/ leads on the site."""
     if not target.startswith("../"):
         return target

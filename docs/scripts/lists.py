@@ -1,6 +1,6 @@
 """Writes lists that the code has anyway: commands into docs/studies.md, benchmarks into docs/benchmarks.md.
 
-    python docs/scripts/lists.py
+python docs/scripts/lists.py
 """
 
 from __future__ import annotations

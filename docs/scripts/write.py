@@ -1,6 +1,6 @@
 """Writes everything in docs/ that is made from the code; `make docs` runs it. What a study gave is written by demo.py.
 
-    python docs/scripts/write.py
+python docs/scripts/write.py
 """
 
 from __future__ import annotations

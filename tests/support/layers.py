@@ -1,4 +1,4 @@
-"""The rooms of the package, floor by floor: who may import whom. The picture of docs/architecture.md is drawn from it."""
+"""The rooms of the package, floor by floor: who may import whom. docs/architecture.md draws them."""
 
 from __future__ import annotations
 
