@@ -64,7 +64,9 @@ def test_the_study_file_of_its_page_is_valid() -> None:
 
     from subsettune.study.spec.definition import parse
 
-    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "study_file.md").read_text(encoding="utf-8"), re.DOTALL)
+    (block,) = re.findall(
+        r"```yaml\n(.*?)```", (ROOT / "docs" / "study_file.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     study = parse(YAML(typ="safe", pure=True).load(block))
     assert study.study.trials == 30
     assert study.task.tolerance == 0.01
