@@ -136,7 +136,8 @@ def files() -> str:
     for path in sorted((ROOT / "search_spaces").glob("*.yaml")):
         lines = path.read_text(encoding="utf-8").splitlines()
         said = [line.removeprefix("#").strip() for line in takewhile(lambda line: "subsettune tune" not in line, lines)]
-        rows.append((f"[`{path.name}`](../search_spaces/{path.name})", " ".join(said)))
+        about = " ".join(line for line in said if not line.startswith("python "))
+        rows.append((f"[`{path.name}`](../search_spaces/{path.name})", about))
     return table(("file", "what to expect"), rows)
 
 
