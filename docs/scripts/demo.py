@@ -127,8 +127,8 @@ class _Picture:
         self.kept, self.best, self.reference = kept, winner(kept), kept["reference"]
         rows = (self.reference, *kept["candidates"])
         metrics = [run["metric"] for row in rows for run in row["runs"]]
-        self.low, self.high = min(metrics) - 0.004, max(metrics) + 0.006
-        self.longest = 1.07 * self.reference["passes"]
+        self.low, self.high = float(min(metrics)) - 0.004, float(max(metrics)) + 0.006
+        self.longest = 1.07 * float(self.reference["passes"])
         self.target = self.reference["metric"] - kept["margin"]
 
     def lines(self) -> Iterator[str]:

@@ -108,7 +108,8 @@ def written(value: Any) -> str:
 
 def _entries(doc: str) -> Iterator[tuple[str, str]]:
     """Names and texts under `Args:`, whose lines stand four spaces in, and deeper where a text goes on."""
-    inside, name, lines = False, "", []
+    inside, name = False, ""
+    lines: list[str] = []
     for line in [*doc.splitlines(), "end"]:
         entry = _ENTRY.match(line) if inside else None
         is_over = inside and bool(line.strip()) and not line.startswith(" ")
@@ -157,4 +158,4 @@ def _plural(words: str) -> str:
 def part_of(hint: Any) -> type | None:
     """The dataclass that a hint holds, if it does."""
     options = typing.get_args(hint) or (hint,)
-    return next((one for one in options if dataclasses.is_dataclass(one)), None)
+    return next((one for one in options if isinstance(one, type) and dataclasses.is_dataclass(one)), None)

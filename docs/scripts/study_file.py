@@ -178,7 +178,7 @@ def _row(name: str, setting: Setting, example: str | None) -> tuple[str, ...]:
 def _models() -> Iterator[str]:
     yield "### Networks"
     yield "All other keys of `task.model` are options of the network. Of your own (`module:function`) its arguments."
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, builder in MODELS.items():
         rows.append((f"**`{name}`**", "", "", described.first_sentence(builder)))
         rows += [_row(setting.name, setting, None) for setting in described.options_of(builder)]
