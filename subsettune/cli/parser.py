@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import textwrap
 from typing import Any, NoReturn
 
 from subsettune import __version__
@@ -12,6 +13,7 @@ from subsettune.errors import did_you_mean
 from subsettune.registry import METRICS
 
 FEW = 3  # choices that are read at a glance: of auto, cpu and cuda, who writes gpu does not mean what is most like it
+PARTS = ("trials", "verification", "ablation", "costs", "curves")  # of what a study found, as `show` prints them
 RUN = "run"  # the command that starts a program of the user's
 FORMER_COMMANDS = {"transitions": ("entries",)}  # what version 0.1 called them, for one release more
 
@@ -117,7 +119,13 @@ def _add_init(to: Any) -> None:
         help="a key of data, as data.csv.encoding=latin-1 or 'data.exclude=[id, note]'; more than once for several",
     )
     init.add_argument("--output", metavar="STUDY.yaml", help="(default: the name of the data, in the working folder)")
-    init.add_argument("--example", choices=("digits",), help="write the study of an example instead")
+    examples = init_study.examples()
+    init.add_argument(
+        "--example",
+        choices=examples,
+        metavar="NAME",
+        help=f"write a study that is shipped instead, one of\n{textwrap.fill(', '.join(examples), 56)}",
+    )
     _place_options(init)
 
 
@@ -267,8 +275,16 @@ def _add_model_commands(to: Any) -> None:
 
 
 def _add_result_commands(to: Any) -> None:
-    show = _add(to, "show", commands.show_study, "Show what a study found.", "subsettune show digits-1 --json")
+    show = _add(
+        to,
+        "show",
+        commands.show_study,
+        "Show what a study found: in brief, one part of it, or everything.",
+        "subsettune show digits-1 trials",
+    )
     show.add_argument("run", help="run id")
+    show.add_argument("part", nargs="?", choices=PARTS, metavar="PART", help=f"one of {', '.join(PARTS)}")
+    show.add_argument("--all", action="store_true", help="every table")
     show.add_argument("--json", action="store_true", help="one JSON object")
     listing = _add(to, "list", commands.list_studies, "List studies.", "subsettune list --storage runs")
     report = _add(
@@ -319,15 +335,20 @@ def _add_cluster_commands(to: Any) -> None:
 
 
 def _add_name_commands(to: Any) -> None:
-    for name, about in (
-        ("selectors", "List the selectors that a study file may name: who chooses a subset."),
-        ("orders", "List the orders that a study file may name: which examples of the pool come next."),
-        ("transitions", "List the transitions that a study file may name: what happens to the network at the switch."),
-        ("metrics", "List the metrics that a study file may name: what a task is judged by, of each kind."),
-        ("models", "List the models that a study file may name, with their options."),
-        ("data", "List the data sets that a study file may name, and how to bring your own."),
+    for name, about, example in (
+        ("selectors", "List the selectors that a study file may name: who chooses a subset.", "kcenter"),
+        ("orders", "List the orders that a study file may name: which examples of the pool come next.", "infobatch"),
+        (
+            "transitions",
+            "List the transitions that a study file may name: what happens to the network at the switch.",
+            "prune",
+        ),
+        ("metrics", "List the metrics that a study file may name: what a task is judged by, of each kind.", "roc_auc"),
+        ("models", "List the models that a study file may name, with their options.", "cnn"),
+        ("data", "List the data sets that a study file may name, and how to bring your own.", "digits"),
     ):
-        sub = _add(to, name, commands.list_names, about, f"subsettune {name}")
+        sub = _add(to, name, commands.list_names, about, f"subsettune {name} {example}")
+        sub.add_argument("name", nargs="?", metavar="NAME", help="explain this one: what it does, when, at what cost")
         sub.set_defaults(what="data" if name == "data" else name.removesuffix("s"))
 
 

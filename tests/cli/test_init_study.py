@@ -14,7 +14,6 @@ from places import ROOT
 from tables import csv_text
 
 from subsettune.cli import drafts, main
-from subsettune.cli.drafts import EXAMPLES
 from subsettune.study.spec.definition import Study
 from subsettune.study.spec.yaml_file import read
 
