@@ -62,14 +62,18 @@ def examples() -> tuple[str, ...]:
 
 
 def _write_example(options: argparse.Namespace) -> int:
+    from subsettune.bundle.paths import is_path
     from subsettune.study.spec.definition import parse
     from subsettune.study.spec.yaml_core import parse_yaml
-    from subsettune.bundle.paths import is_path
 
     target = _target(options.output or f"{options.example}.yaml")
     content = (FOLDER / f"{options.example}.yaml").read_text(encoding="utf-8")
-    _write(target, content.replace(f"{HERE}{options.example}.yaml", str(target)))
-    needs_files = is_path(parse(parse_yaml(content)[0]).task.data.source) and options.data_root is None
+    task = parse(parse_yaml(content)[0]).task
+    if task.is_own:
+        program = FOLDER / f"{options.example}.py"
+        _write(_target(program.name), program.read_text(encoding="utf-8"))
+    _write(target, content.replace(f"{HERE}{options.example}.yaml", str(target)).replace(HERE, ""))
+    needs_files = not task.is_own and is_path(task.data.source) and options.data_root is None
     if needs_files:
         print("Its first lines say where the data come from; DIR is the folder that you keep them in.")
     return _done(target, "DIR" if needs_files else options.data_root)
