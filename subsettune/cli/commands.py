@@ -82,7 +82,10 @@ def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) ->
         fresh_seeds=options.fresh_seeds,
     )
     try:
-        with progress.make_progress(sys.stderr, quiet=options.quiet) as observer:
+        with (
+            progress.make_progress(sys.stderr, quiet=options.quiet) as observer,
+            options.answer.through(observer.note if isinstance(observer, progress.Drawn) else None),
+        ):
             view = tune(study, run_id=run_id, observer=observer, options=where).view
     except KeyboardInterrupt:
         print(f"\nInterrupted; what is finished is kept. Go on with: {again}", file=sys.stderr)
