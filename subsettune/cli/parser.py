@@ -104,7 +104,7 @@ def _add(to: Any, name: str, command: commands.Command, about: str, example: str
 
 
 def _examples(commands: str) -> str:
-    return f"example, from an empty folder:\n{textwrap.indent(commands, '  ')}"
+    return f"example:\n{textwrap.indent(commands, '  ')}"
 
 
 def _add_init(to: Any) -> None:

@@ -109,7 +109,7 @@ def _errors(done: Done) -> list[str]:
 def test_every_command_has_help_with_an_example(run: Run, command: str) -> None:
     done = run(command, "--help")
     assert done.code == 0
-    assert "example" in done.out
+    assert "example:" in done.out
     assert f"  subsettune {command}" in done.out or f"example: subsettune {command}" in done.out
 
 

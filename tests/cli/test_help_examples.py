@@ -21,7 +21,7 @@ STUDY = {"task.tolerance": 0.5}  # of a second, in which a policy passes
 
 def examples(parser_help: str) -> list[str]:
     """The lines of the example in a help text."""
-    _, found, text = parser_help.partition("example, from an empty folder:\n")
+    _, found, text = parser_help.partition("\nexample:\n")
     assert found, parser_help
     return [line.strip() for line in text.strip().splitlines()]
 
