@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -282,7 +283,7 @@ def _follow_up(view: StudyView, where: Where) -> Iterator[tuple[str, str]]:
         yield command, "go on"
     elif command and not ended_by_itself(view):
         more = MORE_TRIALS * max(view.study.study.trials, view.manifest.trials_asked)
-        yield f"{command} --trials {more}", "search on"
+        yield f"{re.sub(r' --trials[ =][0-9]+', '', command)} --trials {more}", "search on"
 
 
 def _training(view: StudyView, bundle: str) -> str:

@@ -238,6 +238,9 @@ def test_what_comes_next() -> None:
     assert "write the page" not in won
     assert the_commands(make_view("subset_wins"))["write the page"] == f"subsettune report {run}"
     assert the_commands(make_view("none_passed"))["search on"].endswith(" --trials 60")
+    asked = dataclasses.replace(make_view("none_passed").manifest, command="subsettune tune s.yaml --trials 9 --inline")
+    more = the_commands(dataclasses.replace(make_view("none_passed"), manifest=asked))["search on"]
+    assert more == "subsettune tune s.yaml --inline --trials 60"
     assert the_commands(make_view("interrupted"))["go on"] == make_view("interrupted").manifest.command
     assert list(the_commands(make_view("empty"))) == ["go on", "more tables"]
 
