@@ -105,7 +105,7 @@ def _row_by_row(table: Table, width: int) -> str:
     for first, *cells in table.rows:
         pairs = zip(titles[1:], cells, strict=True)
         told = ", ".join(f"{title} {cell}".strip() for title, cell in pairs if cell)
-        parts.append("\n".join([first, *(f"  {line}" for line in _wrapped(told, width - 2))]))
+        parts.append("\n".join([f"{titles[0]} {first}".strip(), *(f"  {line}" for line in _wrapped(told, width - 2))]))
     return "\n\n".join([*parts, *([_fill(table.note, width)] if table.note else [])])
 
 
@@ -142,7 +142,7 @@ def write(blocks: Sequence[Block], stream: TextIO) -> None:
 
         console = Console(file=stream)
         for i, block in enumerate(blocks):
-            is_whole = isinstance(block, Snippet)  # what is pasted must not be broken
+            is_whole = not isinstance(block, Table)  # is broken into lines already, where it may be
             console.print(to_rich(block, console.width, first=i == 0), highlight=False, soft_wrap=is_whole)
             if i < len(blocks) - 1:
                 console.print()
@@ -170,7 +170,7 @@ def to_rich(block: Block, width: int = WIDTH, *, first: bool = False) -> Rendera
     from rich.text import Text
 
     if isinstance(block, str):
-        return Text(block, style="bold" if first else "")
+        return Text(_fill(block, width), style="bold" if first else "")
     if isinstance(block, Snippet):
         return Text("\n".join(block.lines(width)))
     if not _fits(block, width):
@@ -181,7 +181,9 @@ def to_rich(block: Block, width: int = WIDTH, *, first: bool = False) -> Rendera
     for row in block.rows:
         grid.add_row(*(Text(cell, style=_style(cell)) for cell in row))
     head = [Text(block.title, style="bold")] if block.title else []
-    return Group(*head, *([grid] if block.rows else []), *([Text(block.note, style="dim")] if block.note else []))
+    return Group(
+        *head, *([grid] if block.rows else []), *([Text(_fill(block.note, width), style="dim")] if block.note else [])
+    )
 
 
 def _style(cell: str) -> str:
