@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = INTERRUPTED
         out.flush()
         if out.failure is not None and not isinstance(out.failure, BrokenPipeError):  # `head` has seen enough
-            kept = KEPT.get(given[0], "")
+            kept = KEPT.get(given[0], "") if given else ""
             print(f"error: the result cannot be printed: {out.failure.strerror}.{kept}", file=errors)
             code = 2
     return code
@@ -54,6 +54,9 @@ def _run(given: list[str], answer: Answer) -> int:
     from subsettune.extras import needed_for
     from subsettune.keys import masked, without_keys
 
+    if not given:
+        make_parser().print_help()
+        return 0
     ours, program = split_program(given)
     options = make_parser().parse_args(ours)
     options.program = program

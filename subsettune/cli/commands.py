@@ -67,7 +67,7 @@ def tune_study(options: argparse.Namespace) -> int:
 def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) -> int:
     with Patience(sys.stderr, LOADING):
         from subsettune.api import tune
-        from subsettune.report import progress, render, tables
+        from subsettune.report import brief, progress, render
         from subsettune.storage import Folder
         from subsettune.study.options import TuneOptions
 
@@ -82,13 +82,17 @@ def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) ->
         fresh_seeds=options.fresh_seeds,
     )
     try:
-        with progress.make_progress(sys.stderr, quiet=options.quiet) as observer:
+        with (
+            progress.make_progress(sys.stderr, quiet=options.quiet) as observer,
+            options.answer.through(observer.note if isinstance(observer, progress.Drawn) else None),
+        ):
             view = tune(study, run_id=run_id, observer=observer, options=where).view
     except KeyboardInterrupt:
         print(f"\nInterrupted; what is finished is kept. Go on with: {again}", file=sys.stderr)
         return INTERRUPTED
     is_written = Folder.at(options.storage).exists(f"{view.run_id}/{REPORT}")  # a full disk may not have had room
-    render.write(tables.result_blocks(view, report=_report_of(view) if is_written else None), sys.stdout)
+    seen = brief.Where(storage=options.storage, report=_report_of(view) if is_written else None)
+    render.write(brief.brief_blocks(view, seen), sys.stdout)
     confirmation = view.manifest.confirmation
     is_upheld = confirmation is None or confirmation.verdict.passed is not False
     return DONE if view.summary.verified and is_upheld else NOT_VERIFIED
@@ -110,17 +114,25 @@ def plan_study(options: argparse.Namespace) -> int:
 
 
 def show_study(options: argparse.Namespace) -> int:
-    """Print the result of a study as it is on disk."""
-    from subsettune.report import render, tables
+    """Print the result of a study as it is on disk: in brief, one part of it, or everything."""
+    from subsettune.report import brief, parts, render, tables
     from subsettune.study.results.folder import StudyFolder
 
+    if sum(map(bool, (options.json, options.all, options.part))) > 1:
+        raise ConfigError("show prints one thing: --json, --all or a part such as trials. Give one of them.")
     study = StudyFolder(options.storage, options.run).open()
     view = study.view()
     if options.json:
         print(json.dumps(view.summary.to_mapping(), indent=2))
+        return 0
+    report = _report_of(view) if study.folder.exists(REPORT) else None
+    if options.all:
+        blocks = tables.result_blocks(view, report=report)
+    elif options.part:
+        blocks = parts.part_blocks(view, options.part)
     else:
-        report = _report_of(view) if study.folder.exists(REPORT) else None
-        render.write(tables.result_blocks(view, report=report), sys.stdout)
+        blocks = brief.brief_blocks(view, brief.Where(storage=options.storage, report=report))
+    render.write(blocks, sys.stdout)
     return 0
 
 
@@ -372,11 +384,15 @@ def _confirmed(question: str) -> bool:
 
 
 def list_names(options: argparse.Namespace) -> int:
-    """Print what a study file may name, of one kind."""
+    """Print what a study file may name, of one kind; or explain one of them."""
     from subsettune import catalog
     from subsettune.report import listings, render
 
-    render.write([listings.names_table(catalog.rows(options.what), options.what)], sys.stdout)
+    if options.name is None:
+        render.write([listings.names_table(catalog.rows(options.what), options.what)], sys.stdout)
+        return 0
+    told = dataclasses.asdict(catalog.explain(options.what, options.name))
+    render.write(listings.explanation_blocks(options.what, told), sys.stdout)
     return 0
 
 

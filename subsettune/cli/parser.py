@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import textwrap
 from typing import Any, NoReturn
 
 from subsettune import __version__
@@ -13,6 +14,13 @@ from subsettune.keys import masked
 from subsettune.registry import METRICS
 
 FEW = 3  # choices that are read at a glance: of auto, cpu and cuda, who writes gpu does not mean what is most like it
+PARTS = ("trials", "verification", "ablation", "costs", "curves")  # of what a study found, as `show` prints them
+INIT = "subsettune init --example digits"
+TUNE = f"{INIT}\nsubsettune tune digits.yaml --run-id digits"  # what others begin with: a minute
+NEW = (  # examples to predict
+    'python -c "from sklearn.datasets import load_digits as d; import numpy as n; '
+    "n.savez('new', x=n.uint8(d().images))\""
+)
 RUN = "run"  # the command that starts a program of the user's
 FORMER_COMMANDS = {"transitions": ("entries",)}  # what version 0.1 called them, for one release more
 
@@ -68,7 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         description="Find the cheapest way to train a network to the accuracy of its conventional recipe, prove that it"
         " matches, and export it.",
-        epilog="example: subsettune tune search_spaces/digits.yaml",
+        epilog=_examples(TUNE),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"subsettune {__version__}")
@@ -88,12 +96,16 @@ def _add(to: Any, name: str, command: commands.Command, about: str, example: str
         aliases=FORMER_COMMANDS.get(name, ()),
         help=about.splitlines()[0],
         description=about,
-        epilog=f"example: {example}",
+        epilog=_examples(example),
         allow_abbrev=False,
         formatter_class=argparse.RawTextHelpFormatter,
     )
     sub.set_defaults(command=command)
     return sub
+
+
+def _examples(commands: str) -> str:
+    return f"example:\n{textwrap.indent(commands, '  ')}"
 
 
 def _add_init(to: Any) -> None:
@@ -103,7 +115,7 @@ def _add_init(to: Any) -> None:
         init_study.init_study,
         "Write a commented study file for your data, which runs as it is.\n"
         "Label, network, batch size, epochs, tolerance, split and space are guessed, each with its reason.",
-        "subsettune init houses.csv --label price",
+        f"{INIT}\nsubsettune init digits --output mine.yaml",
     )
     init.add_argument("source", nargs="?", metavar="FILE_OR_FOLDER", help="Parquet, .csv, .tsv, .npz, or pictures")
     init.add_argument("--label", metavar="NAME", help="column of the label (default: the one that is called like one)")
@@ -118,7 +130,13 @@ def _add_init(to: Any) -> None:
         help="a key of data, as data.csv.encoding=latin-1 or 'data.exclude=[id, note]'; more than once for several",
     )
     init.add_argument("--output", metavar="STUDY.yaml", help="(default: the name of the data, in the working folder)")
-    init.add_argument("--example", choices=("digits",), help="write the study of an example instead")
+    examples = init_study.examples()
+    init.add_argument(
+        "--example",
+        choices=examples,
+        metavar="NAME",
+        help=f"write a study that is shipped instead, one of\n{textwrap.fill(', '.join(examples), 56)}",
+    )
     _place_options(init)
 
 
@@ -130,7 +148,7 @@ def _add_study_commands(to: Any) -> None:
         "Run a study: reference, search, verification, report and bundle.\n"
         "The same command with the same --run-id goes on with an interrupted study, and extends a finished one\n"
         "when more --trials are asked for. Exit code 3: no policy passed.",
-        "subsettune tune search_spaces/mnist.yaml --data-root ~/data --run-id mnist-nightly",
+        TUNE,
     )
     _study_options(tune)
     tune.add_argument("--run-id", help="name of the study (default: a fresh one)")
@@ -156,7 +174,7 @@ def _add_study_commands(to: Any) -> None:
         "plan",
         commands.plan_study,
         "Check a study and project its cost; nothing is trained.",
-        "subsettune plan search_spaces/digits.yaml",
+        f"{INIT}\nsubsettune plan digits.yaml",
     )
     _study_options(plan)
     where = plan.add_mutually_exclusive_group()
@@ -191,7 +209,7 @@ def _add_train(to: Any) -> None:
         "train",
         commands.train_once,
         "Train once: by a policy, a bundle, or (without --policy) by the conventional recipe.",
-        "subsettune train search_spaces/digits.yaml --policy runs/digits-1/bundle --seed 5 --save models/digits",
+        f"{TUNE}\nsubsettune train digits.yaml --policy runs/digits/bundle --seed 5 --save models/digits",
     )
     _train_options(train)
     program = _add(
@@ -200,7 +218,7 @@ def _add_train(to: Any) -> None:
         commands.train_once,
         "Start a program of your own for one run: subsettune.session() gives it batches, rates and switches.\n"
         "The study file has its recipe and how many examples it has; what stands behind -- is in place of task.train.",
-        "subsettune run STUDY.yaml --policy runs/mine-1/bundle -- python train.py --data ~/photos",
+        "subsettune init --example program\nsubsettune run program.yaml --seed 5 -- python program.py",
     )
     _train_options(program)
     program.usage = f"{program.format_usage().removeprefix('usage: ').rstrip()} [-- PROGRAM ...]"
@@ -239,7 +257,8 @@ def _add_model_commands(to: Any) -> None:
         "Predict for the rows of a file by a model that train or follow saved.\n"
         "The file has the columns that the model was trained on; a column of labels is not needed, and where there\n"
         "is one, the metric is printed. Predictions are classes or values as the training data have them.",
-        "subsettune predict models/digits new.parquet --output predictions.parquet --probabilities",
+        f"{INIT}\nsubsettune train digits.yaml --save models/digits\n{NEW}\n"
+        "subsettune predict models/digits new.npz --output predictions.csv --probabilities",
     )
     predict.add_argument("model", metavar="DIR", help="folder that --save DIR of train or follow wrote")
     predict.add_argument("file", metavar="FILE", help=".parquet, .tsv or .npz file")
@@ -252,7 +271,7 @@ def _add_model_commands(to: Any) -> None:
         "Train by a bundle's policy on other data of the same columns and classes, as a nightly job does.\n"
         "Sizes are derived anew, subsets chosen again, and the test metric is held against what the runs behind the\n"
         "bundle let expect. Exit code 4: it is clearly below that.",
-        "subsettune follow runs/digits-1/bundle --data tonight.parquet --save models/tonight",
+        f"{TUNE}\nsubsettune follow runs/digits/bundle --save models/tonight",
     )
     follow.add_argument("bundle", metavar="BUNDLE", help="folder or URI of a bundle")
     follow.add_argument(
@@ -268,12 +287,20 @@ def _add_model_commands(to: Any) -> None:
 
 
 def _add_result_commands(to: Any) -> None:
-    show = _add(to, "show", commands.show_study, "Show what a study found.", "subsettune show digits-1 --json")
+    show = _add(
+        to,
+        "show",
+        commands.show_study,
+        "Show what a study found: in brief, one part of it, or everything.",
+        f"{TUNE}\nsubsettune show digits\nsubsettune show digits trials",
+    )
     show.add_argument("run", help="run id")
+    show.add_argument("part", nargs="?", choices=PARTS, metavar="PART", help=f"one of {', '.join(PARTS)}")
+    show.add_argument("--all", action="store_true", help="every table")
     show.add_argument("--json", action="store_true", help="one JSON object")
     listing = _add(to, "list", commands.list_studies, "List studies.", "subsettune list --storage runs")
     report = _add(
-        to, "report", commands.write_report, "Write a study's HTML report anew.", "subsettune report digits-1"
+        to, "report", commands.write_report, "Write a study's HTML report anew.", f"{TUNE}\nsubsettune report digits"
     )
     report.add_argument("run", help="run id")
     export = _add(
@@ -281,7 +308,7 @@ def _add_result_commands(to: Any) -> None:
         "export",
         commands.export_bundle,
         "Copy a study's bundle to a folder.",
-        "subsettune export digits-1 policies/digits",
+        f"{TUNE}\nsubsettune export digits policies/digits",
     )
     export.add_argument("run", help="run id")
     export.add_argument("directory", help="folder or URI; a bundle that is there is replaced")
@@ -290,7 +317,7 @@ def _add_result_commands(to: Any) -> None:
         "clean",
         commands.clean_up,
         "Remove caches, and studies where asked for; sizes are shown and confirmation is asked.",
-        "subsettune clean --runs digits-1 digits-2",
+        f"{TUNE}\nsubsettune clean --runs digits --keep-caches",
     )
     clean.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="studies to remove too")
     clean.add_argument("--keep-caches", action="store_true", help="leave cached data and references")
@@ -320,15 +347,20 @@ def _add_cluster_commands(to: Any) -> None:
 
 
 def _add_name_commands(to: Any) -> None:
-    for name, about in (
-        ("selectors", "List the selectors that a study file may name: who chooses a subset."),
-        ("orders", "List the orders that a study file may name: which examples of the pool come next."),
-        ("transitions", "List the transitions that a study file may name: what happens to the network at the switch."),
-        ("metrics", "List the metrics that a study file may name: what a task is judged by, of each kind."),
-        ("models", "List the models that a study file may name, with their options."),
-        ("data", "List the data sets that a study file may name, and how to bring your own."),
+    for name, about, example in (
+        ("selectors", "List the selectors that a study file may name: who chooses a subset.", "kcenter"),
+        ("orders", "List the orders that a study file may name: which examples of the pool come next.", "infobatch"),
+        (
+            "transitions",
+            "List the transitions that a study file may name: what happens to the network at the switch.",
+            "prune",
+        ),
+        ("metrics", "List the metrics that a study file may name: what a task is judged by, of each kind.", "roc_auc"),
+        ("models", "List the models that a study file may name, with their options.", "cnn"),
+        ("data", "List the data sets that a study file may name, and how to bring your own.", "digits"),
     ):
-        sub = _add(to, name, commands.list_names, about, f"subsettune {name}")
+        sub = _add(to, name, commands.list_names, about, f"subsettune {name} {example}")
+        sub.add_argument("name", nargs="?", metavar="NAME", help="explain this one: what it does, when, at what cost")
         sub.set_defaults(what="data" if name == "data" else name.removesuffix("s"))
 
 

@@ -203,7 +203,7 @@ def _metrics(view: StudyView, row: PolicyRow) -> dict[int, float]:
 def result_table(view: StudyView) -> Table:
     """Reference, best policy, best shorter schedule and random control in numbers, fit for 80 columns."""
     tolerance = view.study.task.tolerance
-    titles = ("", "n", _short_metric(view), "bound", "passes", "compute", "time", "saved", "vs short")
+    titles = ("", "n", short_metric(view), "bound", "passes", "compute", "time", "saved", "vs short")
     rows = [
         (
             row.role,
@@ -224,7 +224,7 @@ def result_table(view: StudyView) -> Table:
     )
 
 
-def _short_metric(view: StudyView) -> str:
+def short_metric(view: StudyView) -> str:
     """The metric as a heading that is no wider than its numbers."""
     name = metric_name(view.study.task.metric)
     return name if len(name) <= len("accuracy") else "metric"
@@ -242,7 +242,7 @@ def policy_table(view: StudyView) -> Table:
 
 def legend(view: StudyView) -> str:
     """What the columns of the result table mean, in a few sentences."""
-    name, heading = metric_name(view.study.task.metric), _short_metric(view)
+    name, heading = metric_name(view.study.task.metric), short_metric(view)
     metric = f"{name}:" if name == heading else f"{heading}: {name},"
     time = (
         "time: of one training at the pace of this study, selection included. saved: compute against the recipe; vs "
@@ -280,12 +280,19 @@ def counts_text(view: StudyView) -> str:
         f"Trials: {trials.finished} finished, {trials.stopped} stopped early, {trials.skipped} skipped untrained, "
         f"{trials.failed} failed or diverged."
     )
-    tried, asked = trials.finished + trials.stopped + trials.failed, view.study.study.trials
-    if view.summary.status == "finished" and tried < asked and view.study.study.time_limit_s is None:
+    if ended_by_itself(view):
+        asked = view.study.study.trials
         text += f" The search ended by itself before {asked}: no further trial was expected to save what it costs."
     if stops.checked:
         text += f" False stops: {stops.false} of {stops.checked} stopped trials that were run out."
     return text + _failures_text(view)
+
+
+def ended_by_itself(view: StudyView) -> bool:
+    """Whether a finished search made fewer trials than it was asked for, because more were not worth it."""
+    trials, settings = view.summary.trials, view.study.study
+    tried = trials.finished + trials.stopped + trials.failed
+    return view.summary.status == "finished" and tried < settings.trials and settings.time_limit_s is None
 
 
 def _failures_text(view: StudyView) -> str:
@@ -344,12 +351,19 @@ def result_blocks(view: StudyView, report: str | None = None) -> list[Block]:
     return [*blocks, "\n".join(paths)] if paths else blocks
 
 
-def beside_text(view: StudyView) -> list[str]:
-    """What is to be known beside the headline: other test examples, a confirmation, earlier studies of the split."""
+def beside_text(view: StudyView, *, only_limits: bool = False) -> list[str]:
+    """What is to be known beside the headline: other test examples, a confirmation, earlier studies of the split.
+
+    Args:
+        view: of the study.
+        only_limits: leave out what other test examples would say where that is as good.
+    """
     manifest, study, tolerance = view.manifest, view.study, view.study.task.tolerance
     sampled, confirmation = manifest.sampled.get(manifest.winner or ""), manifest.confirmation
     alone = these_alone(study.task.metric) if manifest.winner else None
     of_others = alone if sampled is None else sampled.sentence(tolerance)
+    if only_limits and sampled is not None and sampled.holds(tolerance):
+        of_others = None
     confirmed = None if confirmation is None else confirmation.sentence(tolerance)
     place, is_confirmed = manifest.place or 1, confirmation is not None
     earlier = verified_before.sentence(place, study.study.alpha, is_confirmed=is_confirmed)
