@@ -183,7 +183,8 @@ class LineProgress(Display):
             while not self._alive.wait(SILENCE_S / 4) and not self._is_over:
                 if self._tally.name and self._tally.clock() - self._last_s >= SILENCE_S:
                     lasted = seconds_words(self._tally.clock() - self._tally.stage_s)
-                    self._line("; ".join([*filter(None, self._standing()), f"{lasted} so far"]))
+                    told = "; ".join([*filter(None, self._standing()), f"{lasted} so far"])
+                    self._line(told + _left_words(self._tally))
 
 
 class Drawn(Display):

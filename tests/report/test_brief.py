@@ -167,6 +167,7 @@ def test_other_test_examples_are_told_of_where_it_does_not_hold_for_them() -> No
 
 def test_what_is_to_know_of_the_data_is_told_three_times_and_counted() -> None:
     view = make_view("subset_wins")
+    assert view.manifest.data is not None
     data = dataclasses.replace(view.manifest.data, warnings=tuple(f"Column {i} is odd." for i in range(5)))
     text = sentences(dataclasses.replace(view, manifest=dataclasses.replace(view.manifest, data=data)))
     assert text.count("Look at the data: Column ") == 3
