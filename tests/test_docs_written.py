@@ -91,6 +91,8 @@ def test_the_readme_says_what_the_demo_gave() -> None:
     early, saved = (round(100 * KEPT[key]) for key in ("saving_early_stop", "saving_recipe"))
     assert f"in the demo {early} %, where the policy saves {saved} %" in text
     assert f"an error rate of {100 * KEPT['alpha']:.0f} %" in text
+    versions = KEPT["versions"]
+    assert "with torch {torch}, ray {ray} and optuna {optuna}.".format(**versions) in text
 
 
 def test_what_the_demo_gave_is_what_its_policies_give() -> None:

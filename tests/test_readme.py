@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from places import ROOT
+from scipy.stats import binomtest
 
 from subsettune.cli.parser import make_parser
 
@@ -45,6 +46,18 @@ def test_the_commands_of_all_pages_exist(capsys: pytest.CaptureFixture[str]) -> 
             make_parser().parse_args([command, "--help"])
         assert left.value.code == 0, command
         assert "example:" in capsys.readouterr().out or command == "cluster"  # of which each part has one
+
+
+def test_the_table_beside_doing_it_by_hand_is_one_of_the_benchmark() -> None:
+    """Its ways are those of `benchmarks/studies.py`, and each interval is the exact one of its count."""
+    rows = re.findall(r"^\| ([\w ,]+) \| (\d+) of (\d+) \[(\d+), (\d+)\] % \|", README, re.MULTILINE)
+    code = (ROOT / "benchmarks" / "studies_parts" / "splits.py").read_text(encoding="utf-8")
+    assert len(rows) == 5
+    for name, *numbers in rows:
+        assert f'"{name.replace(", ten seeds", "").removesuffix(", 40 trials")}"' in code or name == "study", name
+        count, total, low, high = map(int, numbers)
+        exact = binomtest(count, total).proportion_ci(method="exact")
+        assert (low, high) == (round(100 * exact.low), round(100 * exact.high)), name
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"(?:benchmarks|search_spaces)/\w+\.(?:py|yaml)", ALL_PAGES))))
