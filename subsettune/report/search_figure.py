@@ -12,6 +12,7 @@ from subsettune.report.drawing import (
     Figure,
     Json,
     LegendRow,
+    Mark,
     arm_legend,
     axis_of,
     hover,
@@ -94,9 +95,10 @@ def _legend(view: StudyView) -> tuple[LegendRow, ...]:
         legend.append(("crossed", "--c-ink", "stopped, diverged or failed"))
     confirmed = [arm for arm in ARM_COLOUR if _bound_trace(view, arm)["x"]]
     words = {"full": "of all data", "subset": "of the subset arm"}
-    marks = {"full": "line", "subset": "dashed"}
-    steps = [(marks[arm], ARM_COLOUR[arm], f"cheapest {words[arm]} at the target on two seeds") for arm in confirmed]
-    return (*legend, *steps)  # type: ignore[return-value]
+    marks: dict[str, Mark] = {"full": "line", "subset": "dashed"}
+    for arm in confirmed:
+        legend.append((marks[arm], ARM_COLOUR[arm], f"cheapest {words[arm]} at the target on two seeds"))
+    return tuple(legend)
 
 
 def _axes(view: StudyView) -> list[Coordinate]:
