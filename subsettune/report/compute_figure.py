@@ -225,12 +225,7 @@ def _candidate_traces(view: StudyView, scale: _Scale) -> list[Json]:
                 "y": [scale.clip(mean)],
                 "error_y": _error_bar(max(values) - mean, mean - min(values)),
                 "hovertemplate": "<br>".join(html.escape(line) for line in words) + "<extra></extra>",
-                "marker": {
-                    "symbol": shape,
-                    "size": 12,
-                    "color": "--c-ink",
-                    "line": {"width": 1.5, "color": "--c-paper"},
-                },
+                "marker": marker | {"line": {"width": 1.5, "color": "--c-paper"}},
             }
         )
     return traces
