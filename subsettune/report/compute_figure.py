@@ -216,7 +216,7 @@ def _candidate_traces(view: StudyView, scale: _Scale) -> list[Json]:
             f"on the test split: {outcome_words(view, name)}",
             describe(candidate.policy, view.facts),
         )
-        marker = {"symbol": "triangle-up" if candidate.is_control else "diamond", "size": 12, "color": "--c-ink"}
+        marker: Json = {"symbol": "triangle-up" if candidate.is_control else "diamond", "size": 12, "color": "--c-ink"}
         traces.append(
             {
                 "type": "scatter",
@@ -225,7 +225,7 @@ def _candidate_traces(view: StudyView, scale: _Scale) -> list[Json]:
                 "y": [scale.clip(mean)],
                 "error_y": _error_bar(max(values) - mean, mean - min(values)),
                 "hovertemplate": "<br>".join(html.escape(line) for line in words) + "<extra></extra>",
-                "marker": {**marker, "line": {"width": 1.5, "color": "--c-paper"}},
+                "marker": marker | {"line": {"width": 1.5, "color": "--c-paper"}},
             }
         )
     return traces

@@ -12,6 +12,7 @@ from subsettune.report.drawing import (
     Figure,
     Json,
     LegendRow,
+    Mark,
     arm_legend,
     axis_of,
     hover,
@@ -66,8 +67,8 @@ def _layout(view: StudyView, axes: Sequence[Json]) -> Json:
     heights = [max(PANEL_HEIGHT, ROW_HEIGHT * len(axis.get("categoryarray", ()))) for axis in axes]
     whole = sum(heights) + HEAD_HEIGHT * len(axes)
     span = [-1, max(run.number for run in view.trials) + 1]
-    longest = max(len(str(words)) for axis in axes for words in axis.get("ticktext", ("",)))
-    left = 24 + LETTER_WIDTH * max(longest, 6)
+    longest = max(6, *(len(str(words)) for axis in axes for words in axis.get("ticktext", ())))
+    left = 24 + LETTER_WIDTH * longest
     layout = layout_of(whole + 60, xaxis=axis_of("trial", anchor=f"y{len(axes)}", range=span), annotations=[])
     layout["margin"] = {**layout["margin"], "l": left}
     top = 1.0
@@ -94,9 +95,10 @@ def _legend(view: StudyView) -> tuple[LegendRow, ...]:
         legend.append(("crossed", "--c-ink", "stopped, diverged or failed"))
     confirmed = [arm for arm in ARM_COLOUR if _bound_trace(view, arm)["x"]]
     words = {"full": "of all data", "subset": "of the subset arm"}
-    marks = {"full": "line", "subset": "dashed"}
-    steps = [(marks[arm], ARM_COLOUR[arm], f"cheapest {words[arm]} at the target on two seeds") for arm in confirmed]
-    return (*legend, *steps)  # type: ignore[return-value]
+    marks: dict[str, Mark] = {"full": "line", "subset": "dashed"}
+    for arm in confirmed:
+        legend.append((marks[arm], ARM_COLOUR[arm], f"cheapest {words[arm]} at the target on two seeds"))
+    return tuple(legend)
 
 
 def _axes(view: StudyView) -> list[Coordinate]:
@@ -153,7 +155,8 @@ def _number_axis(name: str, low: float, high: float, *, log: bool) -> Json:
     words = WORDS.get(name, name)
     if not log and name not in SHARES:
         return axis_of(words, range=[low, high], nticks=5)
-    ticks = log_ticks(low, high) if log else [tick / 4 for tick in range(5)]
+    middle = float(f"{math.sqrt(low * high):.1e}") if log else 0.0  # a narrow range may hold no round number
+    ticks = (log_ticks(low, high) or [middle]) if log else [tick / 4 for tick in range(5)]
     told = [share_words(tick) if name in SHARES else f"{tick:g}" for tick in ticks]
     scale = {"type": "log", "range": [math.log10(low), math.log10(high)]} if log else {"range": [low, high]}
     return axis_of(words, tickvals=ticks, ticktext=told, **scale)

@@ -348,6 +348,16 @@ def test_options_stand_behind_their_owner_and_whole_numbers_are_whole() -> None:
     assert figure.layout["yaxis6"]["ticktext"] == ["1", "2", "3"]
 
 
+def test_one_trial_alone_has_a_tick_at_what_it_cost() -> None:
+    for passes in (0.9, 1.05, 1.4, 2.9):  # 3, 3.5, 4.7 and 9.7 % of the reference
+        figure = search_figure.search_figure(with_trials(trial(0, passes, 0.91)))
+        assert figure is not None
+        (axis,) = (figure.layout[name] for name in figure.layout if name.startswith("yaxis"))
+        low, high = axis["range"]
+        assert axis["ticktext"]
+        assert all(low <= math.log10(tick) <= high for tick in axis["tickvals"])
+
+
 def test_a_coordinate_that_is_fixed_has_no_panel() -> None:
     view = make_view("subset_wins")
     space = {**view.study.space, "switch": 0.5, "lr": {"choice": [0.1]}}
