@@ -22,7 +22,6 @@ from typing import Any
 from unittest import mock
 
 from ray._private import utils, worker
-from ray.util.client.logsclient import LogstreamClient
 
 from subsettune.keys import masked
 
@@ -33,7 +32,6 @@ SETTINGS = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-PRINTING = ((worker, "print_to_stdstream"), (LogstreamClient, "stdstream"), (LogstreamClient, "log"))
 COMMAND = "get_entrypoint_name"  # gives the command of this process, for a cluster's list of jobs
 LOGGERS = ("ray", "ray.tune", "ray.train")
 CPP_LEVEL = "RAY_BACKEND_LOG_LEVEL"
@@ -54,7 +52,7 @@ def quiet() -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with contextlib.ExitStack() as stack:
-            for owner, name in PRINTING:
+            for owner, name in _printing():
                 with contextlib.suppress(AttributeError):  # another Ray
                     stack.enter_context(mock.patch.object(owner, name, _say_nothing))
             yield
@@ -63,6 +61,15 @@ def quiet() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
         for name in fresh:
             os.environ.pop(name, None)
+
+
+def _printing() -> Iterator[tuple[Any, str]]:
+    """What prints, each with its owner."""
+    yield worker, "print_to_stdstream"
+    with contextlib.suppress(ImportError):  # Ray's client, an extra of Ray's
+        from ray.util.client.logsclient import LogstreamClient
+
+        yield from ((LogstreamClient, "stdstream"), (LogstreamClient, "log"))
 
 
 def _say_nothing(*_: Any, **__: Any) -> None:

@@ -102,7 +102,7 @@ def _takes(place: str, mode: str) -> bool:
 
 def _client_takes(place: str, mode: str) -> bool:
     """Whether the server of ray:// does: any answer to an empty question but that of a stranger."""
-    import grpc
+    from ray.util.client.worker import grpc  # type: ignore[attr-defined] # comes with Ray's client, an extra of Ray's
 
     if os.environ.get("RAY_USE_TLS"):  # which it asks of this process in ways of its own
         return True
