@@ -195,7 +195,11 @@ WATCHED: tuple[tuple[str, type, str], ...] = (
 def measure_driver(trials: int, sampler: str, parallel: int, every: int) -> None:
     print(f"{trials:,} made-up trials, {parallel} at a time, sampler {sampler}; ms a trial, median (mean)")
     names = [name for name, _, _ in WATCHED if name != "sampler" or sampler in ("tpe", "gp")]
-    print(f"{'trials':>7} " + " ".join(f"{n:>15}" for n in names) + f" {'all':>8} {'MB of memory':>13} {'MB of files':>12}")
+    print(
+        f"{'trials':>7} "
+        + " ".join(f"{n:>15}" for n in names)
+        + f" {'all':>8} {'MB of memory':>13} {'MB of files':>12}"
+    )
     watch, marks = Stopwatch(), [time.perf_counter()]
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as patches:
         for name, owner, method in WATCHED:
@@ -210,7 +214,9 @@ def measure_driver(trials: int, sampler: str, parallel: int, every: int) -> None
                 marks.append(time.perf_counter())
                 whole = 1e3 * (marks[-1] - marks[-2]) / every
                 files = sum(size for _, size in sizes(Path(scratch) / "study"))
-                print(f"{record.number + 1:>7} {cells} {whole:>8.1f} {memory():>13.0f} {files / 1e6:>12.2f}", flush=True)
+                print(
+                    f"{record.number + 1:>7} {cells} {whole:>8.1f} {memory():>13.0f} {files / 1e6:>12.2f}", flush=True
+                )
 
         patches.enter_context(mock.patch.object(StudyFolder, "add", added))
         view = carry_out(study(trials, parallel, sampler, 0.0), Path(scratch), MadeUpDriver)

@@ -35,6 +35,7 @@ from subsettune.errors import StudyError
 from subsettune.facts import TaskFacts
 from subsettune.storage import Folder
 from subsettune.study.execute.outcomes import Times, in_order, record
+from subsettune.study.execute.payload import sent
 from subsettune.study.execute.ray_cluster import Nodes, Resources, cluster, num_slots, staging
 from subsettune.study.execute.ray_deaths import every_death_is_told, ran_out_of_memory
 from subsettune.study.execute.ray_head import head_watched
@@ -92,11 +93,12 @@ class RayExecutor:
 
         Raises:
             KeyboardInterrupt: SIGINT; what was finished is on record.
-            StudyError: the cluster cannot be reached, has not the resources for one run, or is lost, or a node lacks
-                what a run needs.
+            StudyError: the cluster cannot be reached, has not the resources for one run, or is lost, a node lacks what
+                a run needs, or what goes with each run is too large.
             the first error of a stage.
         """
         searcher = SequenceSearcher(chain, self._worker, self._facts, self._num_validation, self._clock, self._note)
+        sent("worker", self._worker)  # before anything is started
         with cluster(self._resources, self._note) as slots, head_watched(self._note), staging(), handlers_restored():
             if slots is not None and slots < self._resources.parallel:
                 fit = "run fits" if slots == 1 else "runs fit"
@@ -116,7 +118,7 @@ class RayExecutor:
 
     def _run(self, searcher: SequenceSearcher, name: str, slots: int | None) -> None:
         """Run the experiment; with as many runs at a time as fit, of which None is all: the cluster grows for them."""
-        worker, parallel = config.canonical_json(self._worker), self._resources.parallel
+        worker, parallel = sent("worker", self._worker), self._resources.parallel
         now = min(parallel, slots or parallel)
         limited = ConcurrencyLimiter(searcher, max_concurrent=now)  # as Tune would, but within our reach
         watching: list[tune.Callback] = [_Deaths(searcher, limited, self._silence)]
@@ -197,9 +199,14 @@ class SequenceSearcher(Searcher):
             if not isinstance(request, RunRequest):
                 return None
             run = ActiveRun(request=request, started_s=self._clock())
+        try:
+            payload = sent("run", run.request)
+        except StudyError as error:
+            self._chain.fail(error)
+            return None
         self._runs[trial_id] = run
         self._nodes.look()
-        return {"request": config.canonical_json(run.request)}
+        return {"request": payload}
 
     @property
     def has_failed(self) -> bool:
