@@ -34,6 +34,7 @@ from unittest import mock
 
 from scale_parts.sleeping import REFERENCE_UPDATES, worth
 from studies_parts.simulated import DELIVERY, Silent
+
 from subsettune.data import DataPaths
 from subsettune.ledger import Ledger
 from subsettune.study.driver import Executor, Stage, StudyDriver
@@ -262,8 +263,8 @@ class Largest:
             own = sum(size for name, size in sizes(self.folder) if not name.startswith("tune/"))
             self.seen[record.number + 1] = sum(size for _, size in files)
             print(
-                f"{record.number + 1:>6} trials: {self.seen[record.number + 1]:>12,} bytes of Tune's in {len(files):>5} "
-                f"files, {own:>10,} of the study's; {memory():.0f} MB of memory",
+                f"{record.number + 1:>6} trials: Tune's own state {self.seen[record.number + 1]:>11,} bytes in "
+                f"{len(files)} files, the study's {own:>10,} bytes; {memory():.0f} MB of memory",
                 flush=True,
             )
 

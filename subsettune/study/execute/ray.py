@@ -346,6 +346,7 @@ class _Deaths(tune.Callback):
 
     def __init__(self, searcher: SequenceSearcher, limited: ConcurrencyLimiter, silence: SilenceWatch) -> None:
         self._searcher, self._limited, self._silence = searcher, limited, silence
+        self._num_seen, self._open = 0, list[Any]()  # of Tune's trials, which it hands over all, ended ones too
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
         self._silence.heard(trial.trial_id)
@@ -354,11 +355,13 @@ class _Deaths(tune.Callback):
         self._searcher.died(trial.trial_id, _error_of(trial))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        for trial in trials:
-            if trial.status == "ERROR" and self._searcher.is_under_way(trial.trial_id):
+        known = [*self._open, *trials[self._num_seen :]]
+        self._num_seen, self._open = len(trials), [t for t in known if self._searcher.is_under_way(t.trial_id)]
+        for trial in self._open:
+            if trial.status == "ERROR":
                 self._limited.on_trial_complete(trial.trial_id, error=True)
                 self._searcher.given_up(trial.trial_id)
-        running = {t.trial_id: t for t in trials if t.status == "RUNNING" and self._searcher.is_under_way(t.trial_id)}
+        running = {trial.trial_id: trial for trial in self._open if trial.status == "RUNNING"}
         for key in self._silence.hanging(self._searcher.signs_of(trial_id) for trial_id in running):
             self._searcher.hangs(key)
             ray.kill(running[key].temporary_state.ray_actor)

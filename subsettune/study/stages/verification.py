@@ -206,11 +206,20 @@ class VerificationSource:
                 return self._request(name, seed)
             else:
                 if self._under_way:
-                    return Pause.WAIT
+                    return self._next_ahead() or Pause.WAIT
                 if not self._add_controls():
                     self.is_over = True
                     self._save(None)
                     return Pause.DONE
+
+    def _next_ahead(self) -> RunRequest | None:
+        """A run for a slot that would stand empty until those under way have ended."""
+        wanted = (run for run in self.verification.ahead() if run not in self._under_way)
+        name, seed = next(((n, s) for n, s in wanted if s not in self._on_record(n)), (None, 0))
+        if name is None:
+            return None
+        self._under_way.add((name, seed))
+        return self._request(name, seed)
 
     def _on_record(self, name: str) -> Mapping[int, float]:
         """Runs of a policy from before: they are looked up once, for what comes later is recorded as it comes."""
@@ -239,7 +248,11 @@ class VerificationSource:
         self._under_way.discard((request.candidate, request.seed))
         self._save(record)
         value = record.test_metric if record.test_metric is not None else math.nan
-        self.verification.record(request.candidate, request.seed, value)
+        name, seed = request.candidate, request.seed
+        if (name, seed) in self.verification.needed():
+            self.verification.record(name, seed, value)
+        else:  # made ahead, or its policy has failed meanwhile: `next` takes it from here once it is needed
+            self._known[name] = {**self._on_record(name), seed: value}
         self._save(None)
 
     def _add_controls(self) -> bool:

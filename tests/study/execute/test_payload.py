@@ -47,7 +47,7 @@ def test_what_is_too_large_is_named_with_its_size_and_a_remedy() -> None:
 def test_the_limit_is_on_all_of_it() -> None:
     half = "x" * (MOST_BYTES // 2)
     with pytest.raises(StudyError, match=re.escape("worker.task.train_options must be small")):
-        sent("worker", worker(**{name: half for name in ("a", "b", "c")}))
+        sent("worker", worker(**dict.fromkeys("abc", half)))
 
 
 def test_a_policy_may_be_too_large_as_well() -> None:
@@ -67,5 +67,5 @@ def test_a_study_is_refused_before_anything_is_started(monkeypatch: pytest.Monke
         storage="storage",
         note=print,
     )
-    with pytest.raises(StudyError, match="train_options.table must be small"):
+    with pytest.raises(StudyError, match=r"train_options\.table must be small"):
         executor.execute(StageSequence(iter([])))
