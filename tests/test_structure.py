@@ -68,6 +68,7 @@ LATE = {
     ("subsettune.train", "subsettune.train.loop"): "its names are loaded on first use",
     ("subsettune.study.spec.*", "subsettune.train.*"): "spaces and policies are read without torch",
     ("subsettune.study.driver", "subsettune.study.execute.ray*"): "Ray only where a study runs on it",
+    ("subsettune.train.phase_switch", "subsettune.train.soup.apart"): "Ray only where a soup is given processes",
 }
 HOMES = {
     "ray": ("study/execute/", "cluster/", "train/soup/", "integrations/ray_train.py"),

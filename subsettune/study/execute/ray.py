@@ -119,6 +119,7 @@ class RayExecutor:
     def _run(self, searcher: SequenceSearcher, name: str, slots: int | None) -> None:
         """Run the experiment; with as many runs at a time as fit, of which None is all: the cluster grows for them."""
         worker, parallel = sent("worker", self._worker), self._resources.parallel
+        usual = {"cpu": self._resources.cpus, "gpu": self._resources.gpus}
         now = min(parallel, slots or parallel)
         limited = ConcurrencyLimiter(searcher, max_concurrent=now)  # as Tune would, but within our reach
         watching: list[tune.Callback] = [_Deaths(searcher, limited, self._silence)]
@@ -127,13 +128,13 @@ class RayExecutor:
             # Not a `Tuner`: connected by ray://, that would move the searcher, and the study with it, to the cluster.
             with every_death_is_told():
                 tune.run(
-                    tune.with_parameters(_trainable, worker=worker, home=str(Path.cwd())),
+                    self._trainable(worker),
                     name=name,
                     storage_path=self._storage,
                     search_alg=limited,
                     num_samples=-1,
                     reuse_actors=True,
-                    resources_per_trial={"cpu": self._resources.cpus, "gpu": self._resources.gpus},
+                    resources_per_trial=None if self._resources.soup_processes else usual,
                     trial_dirname_creator=_trial_name,
                     trial_name_creator=_trial_name,
                     stop=_SequenceStopper(searcher),
@@ -150,6 +151,12 @@ class RayExecutor:
             words = str(error).strip().splitlines()[0]
             advice = "What was finished is on record; the same command goes on."
             raise StudyError(f"the Ray cluster was lost: {words} {advice}") from error
+
+    def _trainable(self, worker: str) -> Any:
+        """What Tune runs for each trial; one with a soup takes more than others, where its workers have processes."""
+        run = tune.with_parameters(_trainable, worker=worker, home=str(Path.cwd()))
+        asked = self._resources
+        return tune.with_resources(run, asked.placement) if asked.soup_processes else run
 
 
 @dataclass(slots=True, kw_only=True)
