@@ -130,7 +130,8 @@ class SearchStage:
     def _keep(self, record: RunRecord) -> None:
         self.context.keep(replace(record, is_stop_audit=self.search.is_audit(record.number)))
         self.context.drop_checkpoint(record)
-        self.context.stems.trim(STEMS_BYTES)
+        if self.context.settings.share_prefixes:
+            self.context.stems.trim(STEMS_BYTES)
 
     def _tell_best(self, number: int) -> None:
         """Tell of what leads once a trial has ended; a fit of the model takes longer than all else that one costs."""

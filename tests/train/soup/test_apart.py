@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import ray
 from fakes import image_task, options, same_bits
+from ray.cluster_utils import Cluster
 
 from subsettune import train
 from subsettune.errors import ConfigError, SubsettuneError
@@ -34,9 +35,11 @@ POLICY = Policy(phases=(Phase(share=0.5, passes=1.5, soup=SOUP), Phase(passes=1.
 @pytest.fixture(scope="module")
 def processes() -> Iterator[None]:
     """Ray: that other processes do the same is the point."""
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3})
+    ray.init(address=cluster.address, log_to_driver=False)
     yield
     ray.shutdown()
+    cluster.shutdown()
 
 
 @pytest.fixture
