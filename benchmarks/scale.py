@@ -121,7 +121,7 @@ def nodes_of(count: int) -> Iterator[str]:
         yield cluster.address
     finally:
         ray.shutdown()
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 # --- driver -----------------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def measure_driver(trials: int, sampler: str, parallel: int, every: int) -> None
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as patches:
         for name, owner, method in WATCHED:
             patches.enter_context(watch.on(name, owner, method))
-        add, places = StudyFolder.add, defaultdict(int)
+        add, places = StudyFolder.add, defaultdict[str, int](int)
 
         def added(self: StudyFolder, record: RunRecord) -> None:
             add(self, record)

@@ -100,8 +100,8 @@ class StudySettings:
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain form. What is new stands in it where it is given: what does nothing changes no key."""
-        usual = {"reference_looks": REFERENCE_POINTS, "soup_processes": 0}
-        usual |= dict.fromkeys(("checkpoint_every_s", "silence_limit_s"))
+        unset = dict.fromkeys(("checkpoint_every_s", "silence_limit_s"))
+        usual: dict[str, Any] = {"reference_looks": REFERENCE_POINTS, "soup_processes": 0, **unset}
         names = [n for n in StudySettings.__dataclass_fields__ if n not in usual or getattr(self, n) != usual[n]]
         return {name: config.to_plain(getattr(self, name)) for name in names}
 

@@ -71,7 +71,6 @@ class Process:
         masks: (len(own), ...) by name of a parameter.
     """
 
-    # More than six parameters would be too many; these are all that a process is ever told.
     def __init__(
         self, origin: Origin, place: SoupPhase, network: nn.Module, own: tuple[int, ...], masks: dict[str, Tensor]
     ) -> None:
@@ -128,19 +127,20 @@ class Apart(WorkerExecutor):
             raise ConfigError(must("model", rule, learner.task.model.name, ONE_STREAM))
         count = min(origin.options.soup_processes, place.soup.workers)
         self._own = [tuple(map(int, part)) for part in torch.arange(place.soup.workers).tensor_split(count)]
-        told = ray.put((origin, replace(place, apart=None, clock=_no_clock), models.copy_of(learner.network).cpu()))
+        bare = replace(place, apart=None, clock=_no_clock)
+        told = [ray.put(one) for one in (origin, bare, models.copy_of(learner.network).cpu())]  # once a node
         self._actors = [self._start(told, i, own) for i, own in enumerate(self._own)]
         self._call("tensors")  # so that what is wrong with a process is told now
 
-    def _start(self, told: Any, index: int, own: tuple[int, ...]) -> Any:
-        group = ray.util.get_current_placement_group()
-        where: Any = "DEFAULT"
+    def _start(self, told: Sequence[Any], index: int, own: tuple[int, ...]) -> Any:
+        group, options = ray.util.get_current_placement_group(), dict[str, Any]()
         if group is not None and group.bundle_count > index + 1:  # the first bundle is the run's own
+            given = group.bundle_specs[index + 1]
             where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index + 1)
-        given = ray.get_runtime_context().get_assigned_resources() if group is not None else {}
-        asked = {"num_cpus": given.get("CPU", 1), "num_gpus": given.get("GPU", 0)}
+            options = {"num_cpus": given.get("CPU", 0), "num_gpus": given.get("GPU", 0), "scheduling_strategy": where}
         masks = {name: mask[list(own)].cpu() for name, mask in self.masks.items()}
-        return _RemoteProcess.options(**asked, scheduling_strategy=where).remote(told, own, masks)
+        remote: Any = ray.remote(num_cpus=1)(Process)
+        return remote.options(**options).remote(*told, own, masks)
 
     def step(self, read: Read, lr: float, seconds: list[float] | None) -> Tensor:
         """See `WorkerExecutor.step`; each process reads for itself."""
@@ -196,16 +196,6 @@ class Apart(WorkerExecutor):
         except RayActorError as error:
             words = next(iter(str(error).strip().splitlines()), "no reason given")
             raise SubsettuneError(f"a process that trained workers of the soup died: {words}") from error
-
-
-@ray.remote
-class _RemoteProcess(Process):
-    """A process of Ray's."""
-
-    def __init__(
-        self, told: tuple[Origin, SoupPhase, nn.Module], own: tuple[int, ...], masks: dict[str, Tensor]
-    ) -> None:
-        super().__init__(*told, own, masks)
 
 
 def _no_clock() -> float:
