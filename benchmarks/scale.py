@@ -5,8 +5,9 @@
     python benchmarks/scale.py reports                   1,000 trials of 20 reports through Ray Tune
 
 `nodes` starts a Ray cluster of so many logical nodes of one CPU on this machine and a study of trials that sleep.
-Counted are trials from when each node has ended its first one, which starts a process: ideal is a trial on each node
-all the time. Processes of all nodes share this machine's cores, which no real cluster does.
+Counted are trials that end while every node is at work, its first trial, which starts a process, left out; `full` is
+how long it took until then, from the start of the driver. Ideal is a trial on each node all the time. The processes of
+all nodes share this machine's cores, which no real cluster does.
 
 `driver` is a whole study on disk, reference and search, whose runs are made up in no time. Given for each stretch of
 it are the medians, and the mean of all, of: a proposal, of which `sampler` is Optuna's own; telling the search;
@@ -62,9 +63,9 @@ SPACE = {
 }
 
 
-def study(trials: int, parallel: int, sampler: str, seconds: float, reports: int = 0) -> Study:
+def study(trials: int, parallel: int, sampler: str, seconds: float, reports: int = 0, log: Path | None = None) -> Study:
     """A study of trials that sleep; a made-up run looks at nothing but its policy and seed."""
-    options = {"seconds": seconds, "reports": reports}
+    options = {"seconds": seconds, "reports": reports, "log": None if log is None else str(log)}
     recipe = {"lr": 0.1, "batch_size": 8, "epochs": REFERENCE_UPDATES // 20}
     task = {"train": "scale_parts.sleeping:sleep", "train_options": options, "examples": 160, "recipe": recipe}
     settings = {"trials": trials, "parallel": parallel, "seeds": 2, "max_seeds": 2, "sampler": sampler}
@@ -94,18 +95,29 @@ def carry_out(asked: Study, folder: Path, driver: type[StudyDriver], address: st
 
 
 def measure_nodes(counts: Sequence[int], seconds: float, each: int) -> None:
-    print(f"trials of {seconds:g} s, {each} a node after the first of each")
-    print(f"{'nodes':>5} {'a minute':>9} {'ideal':>6} {'of ideal':>9} {'beside its sleep, ms':>21}")
+    print(f"trials of {seconds:g} s; counted while every node has one that is not its first")
+    columns = ("nodes", "a minute", "ideal", "of ideal", "beside its sleep, ms", "trials", "full, s")
+    print("  ".join(columns))
     for nodes in counts:
         with tempfile.TemporaryDirectory() as scratch, nodes_of(nodes) as address:
-            asked = study(nodes * (each + 1), nodes, "random", seconds)
-            view = carry_out(asked, Path(scratch), SearchOnly, address)
-        trials = sorted(view.trials, key=lambda t: t.finished_s)
-        begun, ended = trials[nodes - 1].finished_s, trials[-nodes].finished_s
-        rate = 60 * (len(trials) - 2 * nodes + 1) / (ended - begun)
-        ideal = 60 * nodes / seconds
-        beside = 1e3 * (60 * nodes / rate - seconds)
-        print(f"{nodes:>5} {rate:>9.1f} {ideal:>6.0f} {100 * rate / ideal:>7.1f} % {beside:>21.0f}", flush=True)
+            log, begun_s = Path(scratch) / "log", time.time()
+            asked = study(nodes * each, nodes, "random", seconds, log=log)
+            carry_out(asked, Path(scratch), SearchOnly, address)
+            ends = defaultdict(list)
+            for line in log.read_text().splitlines():
+                process, end = line.split()
+                ends[process].append(float(end))
+        full, last = max(of_one[0] for of_one in ends.values()), min(of_one[-1] for of_one in ends.values())
+        counted = sum(full < end <= last for of_one in ends.values() for end in of_one)
+        rate, ideal = 60 * counted / (last - full), 60 * nodes / seconds
+        told = (
+            f"{rate:.1f}",
+            f"{ideal:.0f}",
+            f"{100 * rate / ideal:.1f} %",
+            f"{1e3 * (60 * nodes / rate - seconds):.0f}",
+        )
+        cells = (str(len(ends)), *told, str(counted), f"{full - begun_s:.0f}")
+        print("  ".join(f"{cell:>{len(name)}}" for cell, name in zip(cells, columns, strict=True)), flush=True)
 
 
 @contextmanager

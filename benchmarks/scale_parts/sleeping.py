@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -21,7 +23,10 @@ def worth(num_updates: int, seed: int) -> float:
 
 
 def sleep(run: Run) -> None:
-    """Sleep for `run.options["seconds"]` in all, with `run.options["reports"]` points on the way, evenly spaced."""
+    """Sleep for `run.options["seconds"]` in all, with `run.options["reports"]` points on the way, evenly spaced.
+
+    The number of the process and the time of the end go into the file `run.options["log"]`, if there is one.
+    """
     seconds, reports = float(run.options["seconds"]), int(run.options["reports"])
     wanted = [round(run.total_steps() * (i + 1) / (reports + 1)) for i in range(reports)]
     done = 0
@@ -30,4 +35,7 @@ def sleep(run: Run) -> None:
             time.sleep(seconds / (reports + 1))
             run.report(accuracy=worth(done, run.seed))
     time.sleep(seconds / (reports + 1))
+    if run.options["log"] is not None:
+        with Path(run.options["log"]).open("a") as log:
+            log.write(f"{os.getpid()} {time.time()}\n")
     run.finish(validation=worth(done, run.seed), test=worth(done, run.seed + 1))
