@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from scale_parts.sleeping import REFERENCE_UPDATES, worth
+from scale_parts.sleeping import LOG, REFERENCE_UPDATES, worth
 from studies_parts.simulated import DELIVERY, Silent
 
 from subsettune.data import DataPaths
@@ -63,9 +63,9 @@ SPACE = {
 }
 
 
-def study(trials: int, parallel: int, sampler: str, seconds: float, reports: int = 0, log: Path | None = None) -> Study:
+def study(trials: int, parallel: int, sampler: str, seconds: float, reports: int = 0) -> Study:
     """A study of trials that sleep; a made-up run looks at nothing but its policy and seed."""
-    options = {"seconds": seconds, "reports": reports, "log": None if log is None else str(log)}
+    options = {"seconds": seconds, "reports": reports}
     recipe = {"lr": 0.1, "batch_size": 8, "epochs": REFERENCE_UPDATES // 20}
     task = {"train": "scale_parts.sleeping:sleep", "train_options": options, "examples": 160, "recipe": recipe}
     settings = {"trials": trials, "parallel": parallel, "seeds": 2, "max_seeds": 2, "sampler": sampler}
@@ -99,10 +99,11 @@ def measure_nodes(counts: Sequence[int], seconds: float, each: int) -> None:
     columns = ("nodes", "a minute", "ideal", "of ideal", "beside its sleep, ms", "trials", "full, s")
     print("  ".join(columns))
     for nodes in counts:
-        with tempfile.TemporaryDirectory() as scratch, nodes_of(nodes) as address:
-            log, begun_s = Path(scratch) / "log", time.time()
-            asked = study(nodes * each, nodes, "random", seconds, log=log)
-            carry_out(asked, Path(scratch), SearchOnly, address)
+        with tempfile.TemporaryDirectory() as scratch:
+            log = Path(scratch) / "log"
+            with mock.patch.dict(os.environ, {LOG: str(log)}), nodes_of(nodes) as address:
+                begun_s = time.time()
+                carry_out(study(nodes * each, nodes, "random", seconds), Path(scratch), SearchOnly, address)
             ends = defaultdict(list)
             for line in log.read_text().splitlines():
                 process, end = line.split()

@@ -11,6 +11,7 @@ import numpy as np
 
 from subsettune import Run
 
+LOG = "SUBSETTUNE_SCALE_LOG"
 REFERENCE_UPDATES = 400
 NOISE = 0.003
 TOP, RATE = 0.98, 2.0  # accuracy after ever more training, and how fast it is neared, in references
@@ -25,7 +26,7 @@ def worth(num_updates: int, seed: int) -> float:
 def sleep(run: Run) -> None:
     """Sleep for `run.options["seconds"]` in all, with `run.options["reports"]` points on the way, evenly spaced.
 
-    The number of the process and the time of the end go into the file `run.options["log"]`, if there is one.
+    The number of the process and the time of the end go into the file that `LOG` names, if it does.
     """
     seconds, reports = float(run.options["seconds"]), int(run.options["reports"])
     wanted = [round(run.total_steps() * (i + 1) / (reports + 1)) for i in range(reports)]
@@ -35,7 +36,7 @@ def sleep(run: Run) -> None:
             time.sleep(seconds / (reports + 1))
             run.report(accuracy=worth(done, run.seed))
     time.sleep(seconds / (reports + 1))
-    if run.options["log"] is not None:
-        with Path(run.options["log"]).open("a") as log:
+    if LOG in os.environ:  # no option: a file that an option names is part of what is trained, and must not change
+        with Path(os.environ[LOG]).open("a") as log:
             log.write(f"{os.getpid()} {time.time()}\n")
     run.finish(validation=worth(done, run.seed), test=worth(done, run.seed + 1))
