@@ -74,8 +74,8 @@ class Process:
     def __init__(
         self, origin: Origin, place: SoupPhase, network: nn.Module, own: tuple[int, ...], masks: dict[str, Tensor]
     ) -> None:
-        self._threads, job = origin.num_threads, origin.job
-        with isolated(job.seed, self._threads):
+        job = origin.job
+        with isolated(job.seed, origin.num_threads):
             data = load(job.task, origin.options.places, fingerprint=origin.fingerprint)
             learner = Learner(job.task, job.recipe, data, job.device, job.seed)
             learner.network = network.to(job.device)
@@ -83,12 +83,11 @@ class Process:
             here = replace(place, clock=time.perf_counter, weights=weights)
             self._workers = Workers(here, learner, own)
             self._workers.begin({name: mask.to(job.device) for name, mask in masks.items()})
+        torch.set_num_threads(origin.num_threads)  # the process has nothing else to do
 
     def step(self, lr: float) -> tuple[Tensor, list[float]]:
         """One update of each worker: their losses (len(own),), and the seconds that each took."""
-        with preserved():
-            torch.set_num_threads(self._threads)
-            return self._workers.step(lr).cpu(), self._workers.take_seconds()
+        return self._workers.step(lr).cpu(), self._workers.take_seconds()
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and buffers, (len(own), ...) by name."""
@@ -130,7 +129,7 @@ class Apart(WorkerExecutor):
         bare = replace(place, apart=None, clock=_no_clock)
         told = [ray.put(one) for one in (origin, bare, models.copy_of(learner.network).cpu())]  # once a node
         self._actors = [self._start(told, i, own) for i, own in enumerate(self._own)]
-        self._call("tensors")  # so that what is wrong with a process is told now
+        self._call("__ray_ready__")  # so that what is wrong with a process is told now
 
     def _start(self, told: Sequence[Any], index: int, own: tuple[int, ...]) -> Any:
         group, options = ray.util.get_current_placement_group(), dict[str, Any]()
