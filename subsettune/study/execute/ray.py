@@ -40,6 +40,7 @@ from subsettune.study.execute.ray_cluster import Nodes, Resources, cluster, num_
 from subsettune.study.execute.ray_deaths import every_death_is_told, ran_out_of_memory
 from subsettune.study.execute.ray_head import head_watched
 from subsettune.study.execute.ray_reach import check_nodes
+from subsettune.study.execute.ray_reuse import workers_are_kept
 from subsettune.study.execute.requests import INFRASTRUCTURE_ERRORS, Failure, Pause, RunRequest
 from subsettune.study.execute.sequence import StageSequence
 from subsettune.study.execute.signals import handlers_restored
@@ -126,7 +127,7 @@ class RayExecutor:
         watching += [] if slots is None else [_Slots(self._resources, limited, self._note)]
         try:
             # Not a `Tuner`: connected by ray://, that would move the searcher, and the study with it, to the cluster.
-            with every_death_is_told():
+            with every_death_is_told(), workers_are_kept():
                 tune.run(
                     self._trainable(worker),
                     name=name,
