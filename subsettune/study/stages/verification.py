@@ -76,7 +76,7 @@ class VerificationStage:
         winner, spare = exported(rounds), unneeded(rounds[-1], self.context.folder.records("verification"))
         if spare:
             cost = sum(run.study_flops for run in spare) / self.context.facts.reference_flops
-            told = f"{len(spare)} runs of verification that were made in free slots were not needed after all"
+            told = f"{len(spare)} runs of verification, made while others were under way, were not needed after all"
             self.context.observer.note(f"{told}: {cost:.2g} conventional trainings, charged to tuning.")
         self.context.note(winner=winner, sampled=FrozenDict(sampled_differences(self.context)))
 

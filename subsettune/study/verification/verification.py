@@ -200,7 +200,12 @@ class Verification:
         return self._missing({name: self._pairs_wanted(name, verdicts, contrasts) for name in self.controls})
 
     def ahead(self) -> tuple[tuple[str, int], ...]:
-        """Runs (name, seed) that `needed` will probably name later, for slots that would stand empty; likeliest first.
+        """Runs (name, seed) that `needed` will probably name next, for slots that would stand empty.
+
+        More of the policy under test, where the look that is waited for may only end its test: the next one has as many
+        runs of the reference. On tables of digits with 4 slots that took a sixth off the time, and one study in five
+        made runs that it did not need; the first look of the policy that comes next if this one passes took no more
+        off, and was not needed in two of five.
 
         They must not be recorded before they are needed: a verdict is that of the latest look whose runs are there.
         """
@@ -210,16 +215,7 @@ class Verification:
             return ()
         looks = self._looks(current, 1.0)
         place = next(i for i, look in enumerate(looks) if look.num_seeds > verdicts[current].num_seeds)
-        own = looks[place + 1].num_seeds if looks[place].nominal == 0 else 0
-        after = self._after(current, verdicts)
-        return self._missing({current: own} | ({} if after is None else {after: self.rules.seeds}))
-
-    def _after(self, current: str, verdicts: Mapping[str, Verdict]) -> str | None:
-        """The policy that is tested next if the one under test passes."""
-        passed = {Hypothesis(name) for name in self.order if verdicts[name].passed} | {Hypothesis(current)}
-        having = levels(self.line_up, self._level, passed)
-        cheaper = [n for n in self.order if verdicts[n].passed is None and self._cost(n) < self._cost(current)]
-        return max((n for n in cheaper if having.get(Hypothesis(n), 0.0) > 0), key=self._cost, default=None)
+        return self._missing({current: looks[place + 1].num_seeds}) if looks[place].nominal == 0 else ()
 
     def _missing(self, wanted: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
         runs = ((who, seed) for who, number in wanted.items() for seed in self._seeds(number))
