@@ -32,8 +32,7 @@ def study_params(study: Found) -> dict[str, Plain]:
 
 def study_settings(study: Found) -> dict[str, Plain]:
     """The settings that the next call may give another value: `study.trials` and others."""
-    plain = config.to_plain(study.study)["study"]
-    return dict(_flat("study", {name: plain[name] for name in MAY_CHANGE}))
+    return dict(_flat("study", {name: getattr(study.study.study, name) for name in MAY_CHANGE}))
 
 
 def _flat(prefix: str, value: object) -> Iterator[tuple[str, Plain]]:

@@ -322,7 +322,7 @@ def test_a_run_that_raises_is_tried_twice_and_recorded(bench: Bench) -> None:
 
 
 def test_a_killed_worker_goes_on_from_its_checkpoint(bench: Bench) -> None:
-    """Ray: a real SIGKILL. The mark is written every 5 s, so the run must live so long after its switch."""
+    """Ray: a real SIGKILL. A mark is written every 5 s at most, so the run must live so long after its switch."""
     bench.order("kill-once 49 0.13")
     asked = requests(bench, 1, fakes.two_phases(0.5, 3.5))
     (record,) = bench.execute(asked)
@@ -330,7 +330,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(bench: Bench) -> None:
     assert record.cause == "finished"
     assert (record.metric, record.ledger) == (untouched.metric, untouched.ledger)
     assert [p.metric for p in record.curve] == [p.metric for p in untouched.curve]
-    assert 0 < record.repeated_flops < record.ledger.total
+    assert record.repeated_flops < record.ledger.total / 2  # none, where the last mark was written just before
     assert len(bench.records) == 1
     (note,) = bench.notes
     assert note.startswith("run-0 failed: its worker process died.")
