@@ -36,7 +36,10 @@ class FrozenDict(dict[str, Any]):
     __ior__ = _refuse
 
     def __hash__(self) -> int:  # type: ignore[override]
-        return hash(canonical_json(self))
+        known: int | None = self.__dict__.get("_hash")  # kept: points of a search are looked up all the time
+        if known is None:
+            known = self.__dict__["_hash"] = hash(canonical_json(self))
+        return known
 
     def __reduce__(self) -> tuple[type[FrozenDict], tuple[dict[str, Any]]]:
         return FrozenDict, (dict(self),)

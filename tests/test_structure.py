@@ -38,6 +38,7 @@ LATE = {
     ("subsettune.study.spec.*", "subsettune.train.*"): "spaces and policies are read without torch",
     ("subsettune.study.driver", "subsettune.study.execute.ray*"): "Ray only where a study runs on it",
     ("subsettune.study.execute.node_check", "subsettune.*"): "other versions are told before what they cannot import",
+    ("subsettune.train.phase_switch", "subsettune.train.soup.apart"): "Ray only where a soup is given processes",
 }
 HOMES = {
     "ray": ("study/execute/", "cluster/", "train/soup/", "integrations/ray_train.py"),

@@ -48,7 +48,7 @@ def _choices(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPars
 def _row(name: str, sub: argparse.ArgumentParser) -> tuple[str, str, str]:
     arguments = [str(action.metavar or action.dest.upper()) for action in sub._actions if not action.option_strings]
     about = " ".join((sub.description or "").split())
-    example = (sub.epilog or "").removeprefix("example: ")
+    example = ((sub.epilog or "").splitlines() or [""])[-1].strip().removeprefix("example: ")
     return f"`{' '.join(('subsettune', name, *arguments))}`", about, f"`{example}`"
 
 

@@ -22,6 +22,7 @@ from subsettune.report.tables import (
     known_before_sentences,
     result_rows,
     short_metric,
+    split_of,
 )
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.results.view import StudyView
@@ -156,8 +157,7 @@ def _short_verdict(verdict: str) -> str:
 def _below(view: StudyView, rows: tuple[ResultRow, ...]) -> str:
     """The policy of the table in words, and what its numbers are of."""
     told = next((row for row in rows if row.role in ("best", "nearest", "shorter")), None)
-    split = "test" if any(verdict.is_tested for verdict in view.verdicts.values()) else "validation"
-    means = f"Means on the {split} split; saved: compute."
+    means = f"Means on the {split_of(view)} split; saved: compute."
     return means if told is None else f"{means} {sentence(told.role)}: {told.policy}."
 
 

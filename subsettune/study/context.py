@@ -175,6 +175,7 @@ class StudyContext:
             checkpoints=self.uri("tune/checkpoints"),
             stems=self.uri(STEMS) if self.settings.share_prefixes else None,
             checkpoint_every_s=self.settings.checkpoint_every_s,
+            soup_processes=self.settings.soup_processes if self.options.executor == "ray" else 0,
             places=self._absolute_places(),
             fingerprint=self.data.fingerprint,
         )

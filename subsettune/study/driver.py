@@ -66,6 +66,7 @@ MAY_CHANGE = (
     "time_limit_s",
     "checkpoint_every_s",
     "silence_limit_s",
+    "soup_processes",
 )
 
 
@@ -292,6 +293,7 @@ class StudyDriver:
             parallel=settings.parallel,
             cpus=settings.cpus_per_trial,
             gpus=settings.gpus_per_trial,
+            soup_processes=settings.soup_processes,
             address=self.address,
             origin=self.address_origin,
         )

@@ -199,6 +199,8 @@ class _Run:
             with contextlib.suppress(StorageError):  # the first error is the one to tell
                 self.writer.mark(self.state.account.ledger())
             raise
+        finally:
+            self.switch.close()
         if cause == "diverged":
             self.writer.mark(self.state.account.ledger())
         return self._result(cause, message)

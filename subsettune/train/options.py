@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from subsettune import config
-from subsettune.config import AT_LEAST_ONE, POSITIVE, Rule, setting
+from subsettune.config import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, Rule, setting
 from subsettune.data.places import DataPaths
 
 SPLITS = ("train", "validation", "test")
@@ -38,6 +38,8 @@ class RunOptions:
         soup_workers: how the workers of a soup are carried out: `together`, as one network whose weights have a further
             dimension; `in_turn`, which measures each worker's time; or `auto`: together on a GPU where that works. A
             run that goes on from a checkpoint keeps what it began with.
+        soup_processes: Ray actors among which the workers of a soup are divided; 0: they are carried out in the run's
+            own process. It changes no bits.
         keep_rankings: whether rankings of selectors that need no network are kept for later runs on the same data.
         places: where this machine keeps data.
         fingerprint: of the data as the caller knows it; data with another one are refused.
@@ -54,6 +56,7 @@ class RunOptions:
     keep_model: bool = False
     measure_switches: bool = False
     soup_workers: Literal["auto", "together", "in_turn"] = "auto"
+    soup_processes: int = setting(0, rule=NOT_NEGATIVE)
     keep_rankings: bool = True
     places: DataPaths = setting(DataPaths())
     fingerprint: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from subsettune.train import optimizers
 from subsettune.train.account import Stopwatch
@@ -15,6 +16,7 @@ from subsettune.train.randomness import generator
 from subsettune.train.run_state import RunState
 from subsettune.train.selection.chooser import SubsetProvider
 from subsettune.train.soup import executors
+from subsettune.train.soup.executors import WorkerExecutor
 from subsettune.train.soup.workers import SoupPhase, Workers
 from subsettune.train.transitions import TransitionContext
 
@@ -43,6 +45,7 @@ class PhaseSwitch:
         watch: Stopwatch,
     ) -> None:
         self.job, self.learner, self.stream, self.state, self.watch = job, learner, stream, state, watch
+        self._options = options
         self.workers: Workers | None = None
         self.extra_flops = 0
         has_soup = any(phase.is_soup for phase in job.resolved.phases)  # the mode is tried on the network
@@ -59,8 +62,14 @@ class PhaseSwitch:
         """End a phase: the workers of a soup become one network."""
         if self.workers is not None:
             self.state.soups.append(self.workers.merge())
+            self.close()
             self.workers = None
             self.learner.restart_average()
+
+    def close(self) -> None:
+        """Let go of what the workers of a soup hold in other processes."""
+        if self.workers is not None:
+            self.workers.close()
 
     def prepare(self) -> None:
         """Choose the pool of a phase; `enter` follows with the first update."""
@@ -104,8 +113,15 @@ class PhaseSwitch:
             weights=self.state.weights,
             mode=self._mode,
             clock=self.watch.now,
+            apart=self._apart if self._options.soup_processes else None,
         )
         self.workers = Workers(place, self.learner)
+
+    def _apart(self, place: SoupPhase, learner: Learner, masks: dict[str, Tensor]) -> WorkerExecutor:
+        """The workers of a soup in processes of their own."""
+        from subsettune.train.soup.apart import Apart, Origin
+
+        return Apart(Origin.of(self.job, self._options), place, learner, masks)
 
     def enter(self) -> None:
         """Begin a phase: its transition changes weights and optimizer right before its first update."""

@@ -61,7 +61,8 @@ class SoupPoint:
         flops: of all workers and of running statistics made anew, which the policy pays.
         longest_flops: of the worker that took the most, and of the running statistics: where every worker has a machine
             of its own, this is how long the soup takes.
-        seconds: of all workers on this machine, with masks and averaging.
+        seconds: of all workers on this machine, with masks and averaging; where they have processes of their own, until
+            the last of these is done.
         longest_s: of the updates of the worker that took longest; null where they were trained at once on one device.
     """
 

@@ -36,10 +36,12 @@ from subsettune.facts import TaskFacts
 from subsettune.keys import settings_of_stores
 from subsettune.storage import Folder
 from subsettune.study.execute.outcomes import Times, in_order, record
+from subsettune.study.execute.payload import sent
 from subsettune.study.execute.ray_cluster import Nodes, Resources, cluster, keys_unlogged, num_slots, staging
 from subsettune.study.execute.ray_deaths import every_death_is_told, ran_out_of_memory
 from subsettune.study.execute.ray_head import head_watched
 from subsettune.study.execute.ray_reach import MARK, check_nodes
+from subsettune.study.execute.ray_reuse import workers_are_kept
 from subsettune.study.execute.requests import INFRASTRUCTURE_ERRORS, Failure, Pause, RunRequest
 from subsettune.study.execute.sequence import StageSequence
 from subsettune.study.execute.signals import handlers_restored
@@ -93,11 +95,12 @@ class RayExecutor:
 
         Raises:
             KeyboardInterrupt: SIGINT; what was finished is on record.
-            StudyError: the cluster cannot be reached, has not the resources for one run, or is lost, or a node lacks
-                what a run needs.
+            StudyError: the cluster cannot be reached, has not the resources for one run, or is lost, a node lacks what
+                a run needs, or what goes with each run is too large.
             the first error of a stage.
         """
         searcher = SequenceSearcher(chain, self._worker, self._facts, self._num_validation, self._clock, self._note)
+        sent("worker", self._worker)  # before anything is started
         with cluster(self._resources, self._note) as slots, head_watched(self._note), staging(), handlers_restored():
             if slots is not None and slots < self._resources.parallel:
                 fit = "run fits" if slots == 1 else "runs fit"
@@ -117,22 +120,23 @@ class RayExecutor:
 
     def _run(self, searcher: SequenceSearcher, name: str, slots: int | None) -> None:
         """Run the experiment; with as many runs at a time as fit, of which None is all: the cluster grows for them."""
-        worker, parallel = config.canonical_json(self._worker), self._resources.parallel
+        worker, parallel = sent("worker", self._worker), self._resources.parallel
+        usual = {"cpu": self._resources.cpus, "gpu": self._resources.gpus}
         now = min(parallel, slots or parallel)
         limited = ConcurrencyLimiter(searcher, max_concurrent=now)  # as Tune would, but within our reach
         watching: list[tune.Callback] = [_Deaths(searcher, limited, self._silence)]
         watching += [] if slots is None else [_Slots(self._resources, limited, self._note)]
         try:
             # Not a `Tuner`: connected by ray://, that would move the searcher, and the study with it, to the cluster.
-            with every_death_is_told(), keys_unlogged():
+            with every_death_is_told(), keys_unlogged(), workers_are_kept():
                 tune.run(
-                    tune.with_parameters(_trainable, worker=worker, home=str(Path.cwd()), stores=settings_of_stores()),
+                    self._trainable(worker),
                     name=name,
                     storage_path=self._storage,
                     search_alg=limited,
                     num_samples=-1,
                     reuse_actors=True,
-                    resources_per_trial={"cpu": self._resources.cpus, "gpu": self._resources.gpus},
+                    resources_per_trial=None if self._resources.soup_processes else usual,
                     trial_dirname_creator=_trial_name,
                     trial_name_creator=_trial_name,
                     stop=_SequenceStopper(searcher),
@@ -149,6 +153,12 @@ class RayExecutor:
             words = str(error).strip().splitlines()[0]
             advice = "What was finished is on record; the same command goes on."
             raise StudyError(f"the Ray cluster was lost: {words} {advice}") from error
+
+    def _trainable(self, worker: str) -> Any:
+        """What Tune runs for each trial; one with a soup takes more than others, where its workers have processes."""
+        run = tune.with_parameters(_trainable, worker=worker, home=str(Path.cwd()), stores=settings_of_stores())
+        asked = self._resources
+        return tune.with_resources(run, asked.placement) if asked.soup_processes else run
 
 
 @dataclass(slots=True, kw_only=True)
@@ -198,9 +208,14 @@ class SequenceSearcher(Searcher):
             if not isinstance(request, RunRequest):
                 return None
             run = ActiveRun(request=request, started_s=self._clock())
+        try:
+            payload = sent("run", run.request)
+        except StudyError as error:
+            self._chain.fail(error)
+            return None
         self._runs[trial_id] = run
         self._nodes.look()
-        return {"request": config.canonical_json(run.request)}
+        return {"request": payload}
 
     @property
     def has_failed(self) -> bool:
@@ -340,6 +355,7 @@ class _Deaths(tune.Callback):
 
     def __init__(self, searcher: SequenceSearcher, limited: ConcurrencyLimiter, silence: SilenceWatch) -> None:
         self._searcher, self._limited, self._silence = searcher, limited, silence
+        self._num_seen, self._open = 0, list[Any]()  # of Tune's trials, which it hands over all, ended ones too
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
         self._silence.heard(trial.trial_id)
@@ -348,11 +364,13 @@ class _Deaths(tune.Callback):
         self._searcher.died(trial.trial_id, _error_of(trial))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        for trial in trials:
-            if trial.status == "ERROR" and self._searcher.is_under_way(trial.trial_id):
+        known = [*self._open, *trials[self._num_seen :]]
+        self._num_seen, self._open = len(trials), [t for t in known if self._searcher.is_under_way(t.trial_id)]
+        for trial in self._open:
+            if trial.status == "ERROR":
                 self._limited.on_trial_complete(trial.trial_id, error=True)
                 self._searcher.given_up(trial.trial_id)
-        running = {t.trial_id: t for t in trials if t.status == "RUNNING" and self._searcher.is_under_way(t.trial_id)}
+        running = {trial.trial_id: trial for trial in self._open if trial.status == "RUNNING"}
         for key in self._silence.hanging(self._searcher.signs_of(trial_id) for trial_id in running):
             self._searcher.hangs(key)
             ray.kill(running[key].temporary_state.ray_actor)

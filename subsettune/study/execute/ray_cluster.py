@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 from unittest import mock
 
 import ray
 from ray.exceptions import RayActorError
+from ray.tune import PlacementGroupFactory
 from ray.tune.execution import class_cache
 
 from subsettune import config
@@ -23,6 +26,7 @@ from subsettune.study.execute.ray_growth import UNKNOWN, addable
 from subsettune.study.execute.ray_noise import quiet
 from subsettune.study.execute.ray_start import start
 from subsettune.study.execute.ray_tokens import settings_restored
+from subsettune.study.execute.requests import RunRequest
 
 NODE_DEATH_S = 20.0  # Ray breaks the connection to a lost node at once, and misses its heartbeat only later
 
@@ -35,6 +39,7 @@ class Resources:
         parallel: runs at a time.
         cpus: CPU cores of a run.
         gpus: GPUs of a run; a fraction shares one.
+        soup_processes: further processes of a run with a soup, each with as much.
         address: of a running cluster (`auto`, `host:6379`, `ray://host:10001`); null or `local` starts one on this
             machine.
         origin: where the address was given, for the message.
@@ -43,6 +48,7 @@ class Resources:
     parallel: int = 1
     cpus: int = 1
     gpus: float = 0.0
+    soup_processes: int = 0
     address: str | None = None
     origin: str = "--address"
 
@@ -53,6 +59,17 @@ class Resources:
 
     def __str__(self) -> str:
         return f"{self.cpus} CPUs and {self.gpus:g} GPUs"
+
+    def placement(self, settings: Mapping[str, Any]) -> PlacementGroupFactory:
+        """What Tune reserves for a trial with these settings: the run, and the processes of its soup if it has one.
+
+        Args:
+            settings: of the trial, with its `request` as JSON.
+        """
+        one = {"CPU": float(self.cpus), "GPU": float(self.gpus)}
+        policy = config.build(RunRequest, json.loads(settings["request"])).policy
+        has_soup = any(phase.active_soup is not None for phase in policy.phases)
+        return PlacementGroupFactory([one] * (1 + (self.soup_processes if has_soup else 0)))
 
     def fit_in(self, node: Mapping[str, float]) -> int:
         """How many runs a node with these resources takes at a time."""
@@ -105,7 +122,8 @@ def cluster(resources: Resources, note: Callable[[str], None] = lambda words: No
         how many runs fit at a time; None where the cluster may grow.
 
     Raises:
-        StudyError: no cluster answers, or none of its nodes has the resources for one run.
+        StudyError: no cluster answers, none of its nodes has the resources for one run, or all of them have not those
+            for one with a soup.
     """
     with quiet(), settings_restored():
         ours = not ray.is_initialized()
@@ -114,7 +132,13 @@ def cluster(resources: Resources, note: Callable[[str], None] = lambda words: No
                 start(note)
             elif ours and resources.address is not None:
                 Address(resources.address, resources.origin).connect()
-            yield _slots(resources)
+            slots = _slots(resources)
+            if slots is not None and slots <= resources.soup_processes:
+                advice = f"{slots} of them fit here, the run's own with them."
+                raise StudyError(
+                    config.must("soup_processes", f"at most {slots - 1}", resources.soup_processes, advice)
+                )
+            yield slots
         finally:
             if ours:
                 ray.shutdown()

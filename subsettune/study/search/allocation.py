@@ -55,19 +55,14 @@ class Allocation:
         self._num_trials = num_trials
         self._evidence = evidence
         self._planner = planner
-        self._begun: dict[int, FrozenDict] = {}
+        self._begun: dict[FrozenDict, int] = {}  # of each policy, how many trials had begun when its last one had
         self._issued = dict.fromkeys((FULL, SUBSET), 0)
         self.num_skipped = num_skipped
 
     def start(self, record: TrialRecord) -> None:
         """A trial began."""
         self._issued[record.arm] += 1
-        self._begun[record.number] = record.point
-
-    def drop(self, record: TrialRecord) -> None:
-        """A trial vanishes, and its place is free again."""
-        self._issued[record.arm] -= 1
-        self._begun.pop(record.number)
+        self._begun[record.point] = self._num_issued
 
     @property
     def remaining(self) -> int:
@@ -157,14 +152,10 @@ class Allocation:
             setter = _cheapest(self._evidence.confirmed(arm))
             if setter is None or setter.num_running:
                 continue
-            if self._trials_since(setter) >= _AUDIT_EVERY * (len(setter.scores) - 1):
+            begun_since = self._num_issued - self._begun[setter.point]
+            if begun_since >= _AUDIT_EVERY * (len(setter.scores) - 1):
                 return setter
         return None
-
-    def _trials_since(self, tried: PolicyObservations) -> int:
-        """Trials begun after the last one of a policy."""
-        last = max(number for number, point in self._begun.items() if point == tried.point)
-        return sum(number > last for number in self._begun)
 
     # Plans.
 

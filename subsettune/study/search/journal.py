@@ -89,6 +89,9 @@ class Journal:
         if not self._study.get_trials(deepcopy=False):
             self._study.set_user_attr("proposals", proposals)
         self._name, self._proposals = name, proposals
+        last = self._study.get_trials(deepcopy=False)[-1:]
+        is_open = bool(last) and "proposal" not in last[0].user_attrs and not last[0].state.is_finished()
+        self._open = last[0]._trial_id if is_open else None  # begun by a driver that was killed before it proposed it
 
     def _check_identity(self, name: str, identity: dict[str, Any]) -> None:
         held = self._study.user_attrs.get("identity")
@@ -138,9 +141,9 @@ class Journal:
         axes = [axis for axis in space.coordinates if axis.name in point and not axis.is_single]
         self._study.sampler = _Given({axis.name: encode(point[axis.name]) for axis in axes})
         with self._together():
-            last = self._study.get_trials(deepcopy=False)[-1:]
-            is_open = bool(last) and "proposal" not in last[0].user_attrs and not last[0].state.is_finished()
-            trial = Trial(self._study, last[0]._trial_id) if is_open else self._study.ask()
+            # Not `ask`, which looks through all trials for one that waits.
+            number = self._storage.create_new_trial(self._study._study_id) if self._open is None else self._open
+            self._open, trial = None, Trial(self._study, number)
             for axis in axes:
                 trial._suggest(axis.name, distribution(axis))
             if num_skipped != self.num_skipped:
@@ -177,7 +180,7 @@ class Journal:
             self._study.tell(trial, value, state=state)
 
     def _trial(self, number: int) -> Trial:
-        return Trial(self._study, self._study.get_trials(deepcopy=False)[number]._trial_id)
+        return Trial(self._study, self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number))
 
     @property
     def num_skipped(self) -> int:

@@ -11,9 +11,10 @@ import contextlib
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -24,6 +25,7 @@ from subsettune.patience import is_full, patiently
 from subsettune.storage import Folder
 
 READERS = 16  # objects of a store that are read at a time
+BLOCK = 256  # segments of an object store that are put into one, which takes a second
 
 
 def journal_at(folder: Folder, name: str) -> OwnJournal:
@@ -143,6 +145,9 @@ class FileJournal(OwnJournal):
 class SegmentJournal(OwnJournal):
     """A journal of numbered files, one for each append: object stores cannot append.
 
+    `BLOCK` of them are put into one, whose name has the numbers of the first and the last, so that a journal of many
+    trials is read again in a few requests. The block is written first: of segments that it holds none counts.
+
     Args:
         folder: of the segments.
 
@@ -152,16 +157,80 @@ class SegmentJournal(OwnJournal):
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
-        names = [name for name in folder.names() if name.endswith(".jsonl")]
-        if names != [_segment(i) for i in range(len(names))]:
-            raise StudyError(f"the journal {folder} lacks a segment. Restore it from a copy.")
-        lines = ((name, line) for name, content in _read_all(folder, names) for line in content.splitlines())
+        try:
+            found = _blocks_and_segments(folder)
+            contents = _read_all(folder, found.names)
+        except StorageError:  # segments that were put into a block while they were read
+            found = _blocks_and_segments(folder)
+            contents = _read_all(folder, found.names)
+        lines = ((name, line) for name, content in contents for line in content.splitlines())
         super().__init__([_parse(line, f"{folder}/{name}") for name, line in lines])
-        self._num_segments = len(names)
+        self._num_segments, self._spent = found.num_segments, list(found.spent)
+        self._loose = [content for _, content in contents[len(contents) - found.num_loose :]]
 
     def _write(self, lines: list[str]) -> None:
-        self._folder.write(_segment(self._num_segments), "\n".join(lines).encode())
+        content = "\n".join(lines).encode()
+        self._folder.write(_segment(self._num_segments), content)
         self._num_segments += 1
+        self._loose.append(content)
+        if len(self._loose) >= BLOCK:
+            self._merge()
+
+    def _merge(self) -> None:
+        """Put the loose segments into a block."""
+        first, last = self._num_segments - len(self._loose), self._num_segments - 1
+        self._folder.write(f"{first:08d}-{last:08d}.jsonl", b"\n".join(self._loose))
+        self._loose = []
+        spent = [*self._spent, *(_segment(number) for number in range(first, last + 1))]
+        self._spent = []
+        with ThreadPoolExecutor(READERS) as pool:
+            list(pool.map(self._folder.remove, spent))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Segments:
+    """Names of the files of a journal of segments, in order.
+
+    Args:
+        names: blocks, then loose segments.
+        num_loose: how many of the last are these.
+        num_segments: in all, those within blocks included.
+        spent: segments that a block holds, and that a killed driver did not come to remove.
+    """
+
+    names: tuple[str, ...]
+    num_loose: int
+    num_segments: int
+    spent: tuple[str, ...]
+
+
+def _blocks_and_segments(folder: Folder) -> _Segments:
+    """What is there.
+
+    Raises:
+        StudyError: a segment is missing.
+    """
+    names = [name for name in folder.names() if name.endswith(".jsonl")]
+    blocks, following = [name for name in names if "-" in name], 0
+    for name in blocks:
+        first, last = map(int, name.removesuffix(".jsonl").split("-"))
+        if first != following:
+            raise _lacks_a_segment(folder)
+        following = last + 1
+    loose = [name for name in names if "-" not in name]
+    left = [name for name in loose if name >= _segment(following)]
+    if left != [_segment(following + i) for i in range(len(left))]:
+        raise _lacks_a_segment(folder)
+    return _Segments(
+        names=(*blocks, *left),
+        num_loose=len(left),
+        num_segments=following + len(left),
+        spent=tuple(name for name in loose if name < _segment(following)),
+    )
+
+
+def _lacks_a_segment(folder: Folder) -> StudyError:
+    return StudyError(f"the journal {folder} lacks a segment. Restore it from a copy.")
 
 
 @final
@@ -202,7 +271,7 @@ class ReadOnlyJournal(BaseJournalBackend):
         raise StudyError(f"{self._where} is only looked at: a trial added here would be none of the study. {advice}")
 
 
-def _read_all(folder: Folder, names: list[str]) -> list[tuple[str, bytes]]:
+def _read_all(folder: Folder, names: Sequence[str]) -> list[tuple[str, bytes]]:
     """Files and their content, in order; read several at a time, because a store answers each after a while."""
     with ThreadPoolExecutor(READERS) as pool:
         return list(zip(names, pool.map(folder.read, names), strict=True))

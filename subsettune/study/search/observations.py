@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Literal
 
 from subsettune.config import FrozenDict
@@ -103,6 +104,12 @@ class PolicyObservations:
         return math.fsum(self.scores) / len(self.scores)
 
     @property
+    def squares(self) -> Fraction:
+        """Sum of squares of the scores about their mean; exact, so that sums of it can be taken up and left in turn."""
+        mean = self.mean if self.scores else 0.0
+        return sum((Fraction((score - mean) ** 2) for score in self.scores), Fraction())
+
+    @property
     def num_begun(self) -> int:
         """Runs that have ended, for whatever cause, or are under way."""
         return len(self.scores) + len(self.optimistic) + self.num_lost + self.num_running
@@ -128,6 +135,8 @@ class SearchEvidence:
         self._tried: dict[FrozenDict, PolicyObservations] = {}
         self._hopeful: dict[str, dict[FrozenDict, PolicyObservations]] = {}
         self._repeated: dict[FrozenDict, PolicyObservations] = {}
+        self._squares, self._dof = Fraction(), 0  # of the repeats; kept, for each trial that ends changes one policy
+        self._is_noise_free: bool | None = None
         self._passed: dict[FrozenDict, PolicyObservations] = {}
         self._num_alike: Counter[int] = Counter()  # scores by the seed of their run
 
@@ -159,8 +168,12 @@ class SearchEvidence:
         assert record.outcome is not None
         tried = self._tried[record.point]
         tried.num_running -= 1
+        self._is_noise_free = None
         if record.outcome.cause == "finished" and score is not None:
+            self._squares -= tried.squares
             tried.scores.append(score)
+            self._squares += tried.squares
+            self._dof += len(tried.scores) > 1
             tried.seeds.append(record.seed)
             self._num_alike[record.seed] += 1
             if self.stems is not None:
@@ -209,9 +222,7 @@ class SearchEvidence:
     @property
     def repeats(self) -> tuple[float, int]:
         """Sum of squares of the scores about their policies' means, and its degrees of freedom."""
-        groups = self._repeated.values()
-        squares = math.fsum((score - tried.mean) ** 2 for tried in groups for score in tried.scores)
-        return squares, sum(len(tried.scores) - 1 for tried in groups)
+        return float(self._squares), self._dof
 
     @property
     def noise(self) -> tuple[float, int] | None:
@@ -228,6 +239,11 @@ class SearchEvidence:
         Two equal scores prove little when scores are coarse (accuracy on 200 examples), much when no two policies
         ever agreed.
         """
+        if self._is_noise_free is None:
+            self._is_noise_free = self._looks_noise_free()
+        return self._is_noise_free
+
+    def _looks_noise_free(self) -> bool:
         groups = list(self._repeated.values())
         if not groups or self._given_noise or any(min(t.scores) != max(t.scores) for t in groups):
             return False
@@ -255,8 +271,8 @@ class SearchEvidence:
 
     def confirmed(self, arm: str) -> Iterator[PolicyObservations]:
         """The confirmed policies of an arm."""
-        for tried in self._repeated.values():
-            if tried.arm == arm and self.is_confirmed(tried):
+        for tried in self._passed.values():
+            if len(tried.scores) > 1 and tried.arm == arm and self.is_confirmed(tried):
                 yield tried
 
     def passed(self, arm: str | None = None) -> Iterator[PolicyObservations]:

@@ -41,6 +41,7 @@ from optuna.storages.journal import BaseJournalBackend
 from subsettune.config import FrozenDict
 from subsettune.policy import Policy
 from subsettune.study.search.allocation import Allocation
+from subsettune.study.search.belief import SEEDS
 from subsettune.study.search.early_stopping import GainRule, is_stop_audit
 from subsettune.study.search.ended import AllEnded, is_telling, put, score_of, violation
 from subsettune.study.search.journal import Journal
@@ -150,6 +151,7 @@ class Search:
         self._refused: tuple[int, int] | None = None  # number and trials shown at which there was no plan
         self._num_shown = 0
         self._tally: Counter[str] = Counter()
+        self._num_finished: Counter[FrozenDict] = Counter()  # runs of each policy
         self._leftovers: list[TrialRecord] = []
         self._load()
         if self._allocation.remaining > 0:
@@ -335,6 +337,7 @@ class Search:
         outcome = record.outcome
         self._tally[outcome.cause] += 1
         if outcome.cause == "finished" and outcome.metric is not None:
+            self._num_finished[record.point] += 1
             self._tally["checked"] += record.is_stop_audit
             reached = self._problem.score(outcome.metric) >= self._problem.target_score
             self._tally["false_stops"] += record.is_stop_audit and reached
@@ -394,6 +397,15 @@ class Search:
     def records(self) -> tuple[TrialRecord, ...]:
         """All trials, by number."""
         return tuple(self._records[number] for number in sorted(self._records))
+
+    def is_audit(self, number: int) -> bool:
+        """Whether a trial would have been stopped and was run out to see if that had been right."""
+        return self._records[number].is_stop_audit
+
+    def may_lead(self, number: int) -> bool:
+        """Whether the policy of a trial was run often enough to come first in the short list."""
+        needed = 1 if self._evidence.is_noise_free else SEEDS
+        return self._num_finished[self._records[number].point] >= needed
 
     @property
     def shortlist(self) -> Shortlist:

@@ -56,6 +56,9 @@ class StudySettings:
         silence_limit_s: a run that shows no progress for so many seconds is taken to hang: its worker is ended, and it
             is tried once more, then given up as failed. The default, null, waits, and says so after some minutes. A
             study may go on with another.
+        soup_processes: processes besides its own, each with as many CPUs and GPUs, that a trial whose policy has a soup
+            is given for the soup's workers, on any nodes. They change no bits. The default, 0, has workers take turns
+            in the trial's own. A study may go on with another.
         time_limit_s: no new trial starts after so many seconds of search; what is found by then is verified.
         warm_start: earlier studies of the same space on nearly the same task, by run id or folder. The search knows
             what their trials showed and begins with less of its own; they are neither seeds of its policies nor
@@ -79,6 +82,7 @@ class StudySettings:
     reference_looks: int = setting(REFERENCE_POINTS, rule=Rule("at least 2", lambda v: v >= 2))
     checkpoint_every_s: float | None = setting(None, rule=POSITIVE)
     silence_limit_s: float | None = setting(None, rule=POSITIVE)
+    soup_processes: int = setting(0, rule=NOT_NEGATIVE)
 
     @classmethod
     def fold(cls, raw: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -96,7 +100,8 @@ class StudySettings:
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain form. What is new stands in it where it is given: what does nothing changes no key."""
-        usual = {"reference_looks": REFERENCE_POINTS, "checkpoint_every_s": None, "silence_limit_s": None}
+        unset = dict.fromkeys(("checkpoint_every_s", "silence_limit_s"))
+        usual: dict[str, Any] = {"reference_looks": REFERENCE_POINTS, "soup_processes": 0, **unset}
         names = [n for n in StudySettings.__dataclass_fields__ if n not in usual or getattr(self, n) != usual[n]]
         return {name: config.to_plain(getattr(self, name)) for name in names}
 

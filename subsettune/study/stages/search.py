@@ -26,6 +26,7 @@ from subsettune.task import Recipe
 from subsettune.train.result import CurvePoint
 
 JOURNAL = "optuna.journal"
+LOOK_AGAIN = 1.1  # more trials than at the last look, after which what leads is looked up whatever has ended
 
 
 class SearchStage:
@@ -55,6 +56,7 @@ class SearchStage:
         self.search = Search(problem, settings, storage=storage, name=context.folder.run_id)
         self._started_s = context.clock()
         self._told = ""  # key of the policy last told as the best so far
+        self._num_at_look = 0  # trials that had ended when what leads was last looked up
 
     def source(self) -> RunSource:
         """The trials that are not on record yet; those that an interruption cut off come first."""
@@ -69,7 +71,7 @@ class SearchStage:
         left = self.context.settings.trials - len(known)
         if left > 0:
             self.context.observer.stage(self.name, left)
-        return TrialSource(self.search, again, self._keep, self._is_out_of_time)
+        return TrialSource(self.search, again, self._keep, self._tell_best, self._is_out_of_time)
 
     def finish(self) -> None:
         """Note what the search counted, and between which costs it sees the least with which plain training matches.
@@ -126,13 +128,18 @@ class SearchStage:
         return limit is not None and self.context.clock() - self._started_s > limit
 
     def _keep(self, record: RunRecord) -> None:
-        audits = {trial.number for trial in self.search.records if trial.is_stop_audit}
-        self.context.keep(replace(record, is_stop_audit=record.number in audits))
+        self.context.keep(replace(record, is_stop_audit=self.search.is_audit(record.number)))
         self.context.drop_checkpoint(record)
-        self.context.stems.trim(STEMS_BYTES)
-        self._tell_best()
+        if self.context.settings.share_prefixes:
+            self.context.stems.trim(STEMS_BYTES)
 
-    def _tell_best(self) -> None:
+    def _tell_best(self, number: int) -> None:
+        """Tell of what leads once a trial has ended; a fit of the model takes longer than all else that one costs."""
+        counts = self.search.counts
+        ended = counts.finished + counts.stopped + counts.failed
+        if ended < LOOK_AGAIN * self._num_at_look and not self.search.may_lead(number):
+            return
+        self._num_at_look = ended
         best = self.search.shortlist.best()
         if best is None or best.policy.key == self._told:
             return
@@ -156,6 +163,7 @@ class TrialSource:
         search: asked and told.
         again: runs that an interruption cut off; they come first, and go on from their checkpoints.
         done: told each record, before the search is.
+        told: told the number of each trial, after the search was told of it.
         out_of_time: whether no new trial may start.
     """
 
@@ -164,9 +172,11 @@ class TrialSource:
         search: Search,
         again: Iterable[Proposal],
         done: Callable[[RunRecord], None],
+        told: Callable[[int], None],
         out_of_time: Callable[[], bool],
     ) -> None:
-        self._search, self._again, self._done, self._out_of_time = search, list(again), done, out_of_time
+        self._search, self._again, self._done = search, list(again), done
+        self._told, self._out_of_time = told, out_of_time
 
     def next(self) -> RunRequest | Pause:
         """The next trial."""
@@ -194,6 +204,7 @@ class TrialSource:
         self._search.observe_all(request.number, observed(record))
         self._done(record)
         self._search.tell(request.number, outcome(record))
+        self._told(request.number)
 
 
 def outcome(record: RunRecord) -> Outcome:

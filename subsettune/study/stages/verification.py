@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from subsettune.config import FrozenDict
@@ -72,7 +72,12 @@ class VerificationStage:
 
     def finish(self) -> None:
         """Note which policy is exported, of all rounds, and what their runs say of other test examples."""
-        winner = exported(self.context.folder.manifest.rounds)
+        rounds = self.context.folder.manifest.rounds
+        winner, spare = exported(rounds), unneeded(rounds[-1], self.context.folder.records("verification"))
+        if spare:
+            cost = sum(run.study_flops for run in spare) / self.context.facts.reference_flops
+            told = f"{len(spare)} runs of verification, made while others were under way, were not needed after all"
+            self.context.observer.note(f"{told}: {cost:.2g} conventional trainings, charged to tuning.")
         self.context.note(winner=winner, sampled=FrozenDict(sampled_differences(self.context)))
 
     def _go_on(self, opened: RoundState) -> tuple[Verification, dict[str, Candidate]]:
@@ -196,33 +201,44 @@ class VerificationSource:
         self._under_way: set[tuple[str, int]] = set()
 
     def next(self) -> RunRequest | Pause:
-        """The next run that the test needs."""
+        """The next run that the test needs; where it waits for others, one that it will probably need."""
         while True:
-            for name, seed in self._needed():
-                if seed in self._on_record(name):
-                    self.verification.record(name, seed, self._on_record(name)[seed])
-                    break
-                self._under_way.add((name, seed))
-                return self._request(name, seed)
-            else:
-                if self._under_way:
+            self._take_in()
+            run = next((run for run in self.verification.needed() if self._is_missing(run)), None)
+            if run is None and self._under_way:
+                run = next((run for run in self.verification.ahead() if self._is_missing(run)), None)
+                if run is None:
                     return Pause.WAIT
-                if not self._add_controls():
-                    self.is_over = True
-                    self._save(None)
-                    return Pause.DONE
+            if run is not None:
+                self._under_way.add(run)
+                return self._request(*run)
+            if not self._add_controls():
+                self.is_over = True
+                self._save(None)
+                return Pause.DONE
+
+    def _take_in(self) -> None:
+        """Record what is needed and there, in the order in which one run at a time would bring it.
+
+        So it does not matter which of several runs ends first, nor what was run ahead: verdicts are those of one slot.
+        """
+        while needed := self.verification.needed():
+            name, seed = needed[0]
+            if seed not in self._on_record(name):
+                return
+            self.verification.record(name, seed, self._on_record(name)[seed])
+
+    def _is_missing(self, run: tuple[str, int]) -> bool:
+        return run not in self._under_way and run[1] not in self._on_record(run[0])
 
     def _on_record(self, name: str) -> Mapping[int, float]:
-        """Runs of a policy from before: they are looked up once, for what comes later is recorded as it comes."""
+        """Runs of a policy that are there, by seed: those of before are looked up once."""
         if name not in self._known:
             self._known[name] = self._find_known(self._policy(name))
         return self._known[name]
 
     def _policy(self, name: str) -> Policy:
         return conventional(self._material.facts) if name == "reference" else self.candidates[name].policy
-
-    def _needed(self) -> list[tuple[str, int]]:
-        return [run for run in self.verification.needed() if run not in self._under_way]
 
     def _request(self, name: str, seed: int) -> RunRequest:
         policy = self._policy(name)
@@ -235,11 +251,12 @@ class VerificationSource:
         return False
 
     def finished(self, request: RunRequest, record: RunRecord) -> None:
-        """Record a metric; a run that diverged or failed counts against its policy."""
+        """Keep a metric for when it is needed; a run that diverged or failed counts against its policy."""
         self._under_way.discard((request.candidate, request.seed))
         self._save(record)
         value = record.test_metric if record.test_metric is not None else math.nan
-        self.verification.record(request.candidate, request.seed, value)
+        self._known[request.candidate] = {**self._on_record(request.candidate), request.seed: value}
+        self._take_in()
         self._save(None)
 
     def _add_controls(self) -> bool:
@@ -279,6 +296,17 @@ class VerificationSource:
 
 def _named(role: str, round_number: int) -> str:
     return role if round_number == 1 else f"{role}@{round_number}"
+
+
+def unneeded(done: RoundState, records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Runs of a round that no verdict rests on.
+
+    Args:
+        done: the round.
+        records: of verification.
+    """
+    used = {(run["name"], run["seed"]) for run in done.state["runs"]}
+    return [run for run in records if run.candidate in done.candidates and (run.candidate, run.seed) not in used]
 
 
 def to_round(source: VerificationSource, trials_asked: int) -> RoundState:

@@ -63,6 +63,9 @@ class WorkerExecutor(ABC):
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
 
+    def close(self) -> None:  # noqa: B027 - most hold nothing elsewhere
+        """Let go of what is held in other processes."""
+
     def _loss(self, outputs: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         losses = self.learner.example_losses(outputs, targets)
         return losses.mean() if weights is None else (losses * weights).mean()

@@ -29,7 +29,7 @@ Source: Ro, Wang, Chidambaram & Akella 2023 (LiPT, ICML); averaging as in Wortsm
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,7 @@ class SoupPhase:
         weights: (N,) factors of the losses by the subset, on the learner's device; None for equal ones.
         mode: how the workers are carried out; a run that goes on keeps the one that it began with.
         clock: seconds.
+        apart: carries the workers out in other processes, given the masks; None for this one.
     """
 
     soup: Soup
@@ -73,6 +74,7 @@ class SoupPhase:
     weights: Tensor | None
     mode: ExecutionMode
     clock: Callable[[], float]
+    apart: Callable[[SoupPhase, Learner, dict[str, Tensor]], WorkerExecutor] | None = None
 
     @property
     def positions(self) -> Tensor:
@@ -90,23 +92,25 @@ class Workers:
     Args:
         place: the soup, its pool, and where in the run it is.
         learner: of the run; its network is what the workers start from and are averaged into.
+        own: numbers of the workers that this process carries out; None for all.
     """
 
-    def __init__(self, place: SoupPhase, learner: Learner) -> None:
+    def __init__(self, place: SoupPhase, learner: Learner, own: Sequence[int] | None = None) -> None:
         self.place, self.soup, self.learner, self.mode = place, place.soup, learner, place.mode
         count, pool = self.soup.workers, place.positions
         size = costs.shard_size(self.soup, len(pool))
         shuffled = pool[torch.randperm(len(pool), generator=place.rng("shards"))]
         self.shards = shuffled[: count * size].reshape(count, size)
+        self._own = tuple(range(count)) if own is None else tuple(own)
         self._length = batch_length(size, learner.recipe.batch_size)
         device, shape = learner.device, learner.data.input_shape
-        self._augment_rngs = [place.rng("augment", w, device=device) for w in range(count)]
+        self._augment_rngs = [place.rng("augment", w, device=device) for w in self._own]
         self._augments = [make_augment(learner.recipe.augment, shape, rng) for rng in self._augment_rngs]
-        self._rand_rngs = [place.rng("rand_augment", w) for w in range(count)]
+        self._rand_rngs = [place.rng("rand_augment", w) for w in self._own]
         self._shuffled: Tensor | None = None  # the shards in the order of the round that is on
-        self._batches = self.shards[:, :0]  # (W, b) positions of the step that is on
+        self._batches = self.shards[:0]  # (own, b) positions of the step that is on
         self._round, self._position, self._examples = 0, 0, 0
-        self._seconds, self._total_s = [0.0] * count, 0.0
+        self._seconds, self._total_s = [0.0] * len(self._own), 0.0
         self._executor: WorkerExecutor | None = None
         self._start: dict[str, Tensor] = {}
 
@@ -115,15 +119,30 @@ class Workers:
         """Whether the workers have networks."""
         return self._executor is not None
 
-    def begin(self) -> None:
-        """Copy the learner's network to the workers and draw their masks."""
+    @property
+    def executor(self) -> WorkerExecutor:
+        """That of the workers' networks, once they have begun."""
+        assert self._executor is not None, "begin comes first"
+        return self._executor
+
+    def begin(self, masks: dict[str, Tensor] | None = None) -> None:
+        """Copy the learner's network to the workers and draw their masks, if they are not given."""
         start = self.place.clock()
         self._start = {name: values.detach().clone() for name, values in _tensors(self.learner.network).items()}
-        self._executor = self._gather({} if self.soup.density == 1 else self._masks())
+        if masks is None:
+            masks = {} if self.soup.density == 1 else self._masks()
+        self._executor = self._gather(masks)
         self._total_s += self.place.clock() - start
 
+    def close(self) -> None:
+        """Let go of what the workers hold elsewhere."""
+        if self._executor is not None:
+            self._executor.close()
+
     def _gather(self, masks: dict[str, Tensor]) -> WorkerExecutor:
-        networks = [models.in_training(models.copy_of(self.learner.network)) for _ in self.shards]
+        if self.place.apart is not None:
+            return self.place.apart(self.place, self.learner, masks)
+        networks = [models.in_training(models.copy_of(self.learner.network)) for _ in self._own]
         if self.mode == "together":
             return executors.Vectorized(self.learner, networks, masks)
         return executors.Sequential(self.learner, networks, masks, self.place.clock)
@@ -134,21 +153,29 @@ class Workers:
 
     def update(self, lr: float) -> None:
         """One update of every worker, each on the next batch of its shard; counts the mean loss into the learner's."""
-        assert self._executor is not None, "begin comes first"
         start = self.place.clock()
-        self._batches = self._next_batches()
-        seconds = self._seconds if self.mode == "in_turn" else None
-        losses = self._executor.step(self._read, lr, seconds)
-        self.learner.note(losses.mean())
-        self._examples += self._length
+        self.learner.note(self.step(lr).mean())
         self._total_s += self.place.clock() - start
 
+    def step(self, lr: float) -> Tensor:
+        """One update of the workers of this process; their mean losses (own,), detached."""
+        self._batches = self._next_batches()
+        seconds = self._seconds if self.mode == "in_turn" else None
+        losses = self.executor.step(self._read, lr, seconds)
+        self._examples += self._length
+        return losses
+
+    def take_seconds(self) -> list[float]:
+        """(own,) seconds that each worker took since the last call."""
+        taken, self._seconds = self._seconds, [0.0] * len(self._own)
+        return taken
+
     def _next_batches(self) -> Tensor:
-        """(W, b) positions of each worker's next batch; what a round leaves over begins one that the next completes."""
+        """(own, b) positions of the next batches; what a round leaves over begins one that the next completes."""
         parts, missing = [], self._length
         while missing:
             if self._shuffled is None:
-                self._shuffled = torch.stack([self._in_order(worker) for worker in range(self.soup.workers)])
+                self._shuffled = torch.stack([self._in_order(worker) for worker in self._own])
             parts.append(self._shuffled[:, self._position : self._position + missing])
             taken = parts[-1].shape[1]
             self._position, missing = self._position + taken, missing - taken
@@ -163,7 +190,7 @@ class Workers:
         return shard[torch.randperm(len(shard), generator=rng)]
 
     def _read(self, worker: int) -> Examples:
-        """The next examples of a worker, augmented."""
+        """The next examples of a worker, by its place among those of this process, augmented."""
         index, part = self._batches[worker].to(self.learner.device), self.learner.part
         inputs, targets = part.stored(index)
         if self.soup.rand_augment:
@@ -246,28 +273,39 @@ class Workers:
 
     def state(self) -> dict[str, Any]:
         """What `load` needs to go on with the same bits."""
+        crew = None if self._executor is None else self._executor.state()
+        elsewhere = None if crew is None else crew.pop("streams", None)  # which then have gone on, and not those here
         return {
             "way": self.mode,
             "place": (self._round, self._position, self._examples),
             "seconds": (self._seconds, self._total_s),
-            "augment": [rng.get_state() for rng in (*self._augment_rngs, *self._rand_rngs)],
+            "augment": self.streams() if elsewhere is None else elsewhere,
             "start": self._start,
             "masks": {} if self._executor is None else dict(self._executor.masks),
-            "crew": None if self._executor is None else self._executor.state(),
+            "crew": crew,
         }
+
+    def streams(self) -> list[Tensor]:
+        """States of the random streams of the workers of this process: of augmentation, then of RandAugment."""
+        return [rng.get_state() for rng in (*self._augment_rngs, *self._rand_rngs)]
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
         self.mode = state["way"]
-        self._round, self._position, self._examples = state["place"]
         self._seconds, self._total_s = state["seconds"]
-        for rng, its_own in zip((*self._augment_rngs, *self._rand_rngs), state["augment"], strict=True):
-            rng.set_state(its_own)
         device = self.learner.device
         self._start = {name: values.to(device) for name, values in state["start"].items()}
         if state["crew"] is not None:
             self._executor = self._gather({name: mask.to(device) for name, mask in state["masks"].items()})
-            self._executor.load(state["crew"])
+        self.go_on(state["crew"], state["augment"], state["place"])
+
+    def go_on(self, crew: Mapping[str, Any] | None, streams: Sequence[Tensor], place: tuple[int, int, int]) -> None:
+        """Go on from the state of the networks, if there are any, of the random streams, and of the batches."""
+        self._round, self._position, self._examples = place
+        for rng, its_own in zip((*self._augment_rngs, *self._rand_rngs), streams, strict=True):
+            rng.set_state(its_own)
+        if crew is not None:
+            self.executor.load({**crew, "streams": streams, "place": place})
 
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ from subsettune.config import FrozenDict
 from subsettune.data import DataPaths, load
 from subsettune.errors import ConfigError, StudyError
 from subsettune.facts import TaskFacts
-from subsettune.policy import Policy, conventional
+from subsettune.policy import Phase, Policy, Soup, conventional
 from subsettune.storage import Folder
 from subsettune.study.execute import ray as ray_executor
 from subsettune.study.execute import ray_reach, ray_start
@@ -78,7 +78,7 @@ class Bench:
     """A task with an unruly network, and an executor for it."""
 
     def __init__(self, folder: Path, data: dict[str, str], address: str | None) -> None:
-        self.folder, self.address, self.notes = folder, address, list[str]()
+        self.folder, self.address, self.notes, self.soup_processes = folder, address, list[str](), 0
         shutil.copy(SUPPORT / "unruly.py", folder)
         self.task: Task = fakes.image_task(data, {"name": "unruly:Unruly", "folder": str(folder)})
         self.facts: TaskFacts = facts_of(self.task)
@@ -89,7 +89,9 @@ class Bench:
 
     def worker(self, name: str = "ray") -> Worker:
         options = fakes.options(
-            checkpoints=str(self.folder / name / "checkpoints"), fingerprint=load(self.task).fingerprint
+            checkpoints=str(self.folder / name / "checkpoints"),
+            fingerprint=load(self.task).fingerprint,
+            soup_processes=self.soup_processes if name == "ray" else 0,
         )
         return Worker(task=self.task, options=options, logs=str(self.folder / name / "logs"))
 
@@ -159,6 +161,24 @@ def test_a_run_has_the_same_bits_as_in_this_process(bench: Bench) -> None:
         assert (remote.metric, remote.ledger, remote.cause) == (local.metric, local.ledger, "finished")
         assert [(p.share, p.metric, p.loss) for p in remote.curve] == [(p.share, p.metric, p.loss) for p in local.curve]
         assert remote.repeated_flops == 0
+
+
+def test_the_workers_of_a_soup_have_processes_in_the_trial_s_placement_group(bench: Bench) -> None:
+    """Ray: what is reserved for a trial is the point; three CPUs for one with a soup, and one for another."""
+    bench.soup_processes = 2
+    bench.order("slow 0")  # has each process write its number
+    souped = Policy(phases=(Phase(share=0.5, passes=1.0, soup=Soup(workers=2)), Phase(passes=0.5)))
+    asked = [*requests(bench, 1, souped), replace(requests(bench, 2)[1], policy=conventional(bench.facts))]
+    there = sorted(bench.execute(asked, parallel=2, soup_processes=2), key=lambda r: r.name)
+    assert len({line.split()[1] for line in (bench.folder / "log").read_text().splitlines()}) >= 3
+    for remote, local in zip(there, bench.inline(asked), strict=True):
+        assert (remote.metric, remote.ledger, remote.cause) == (local.metric, local.ledger, "finished")
+
+
+def test_more_processes_than_there_is_room_for_are_refused(bench: Bench) -> None:
+    words = "soup_processes must be at most 4, got 5. 5 of them fit here, the run's own with them."
+    with pytest.raises(StudyError, match=re.escape(words)):
+        bench.execute(requests(bench, 1), soup_processes=5)
 
 
 def test_ctrl_c_means_after_a_study_what_it_meant_before(bench: Bench) -> None:

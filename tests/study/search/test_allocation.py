@@ -75,14 +75,6 @@ def test_the_full_arm_opens_and_each_arm_keeps_its_third() -> None:
     assert min(arms.values()) >= 10
 
 
-def test_a_trial_that_vanishes_leaves_its_place() -> None:
-    trials = Trials(5)
-    record = trials.begin(full(0.3))
-    assert trials.allocation.remaining == 4
-    trials.allocation.drop(record)
-    assert trials.allocation.remaining == 5
-
-
 def test_the_policy_that_sets_a_bound_is_run_again_later_each_time() -> None:
     space = Space.from_mapping({"arm": "full", "budget": RAW["budget"]})  # or an arm behind its third would come first
     trials, again = Trials(space=space), []

@@ -11,6 +11,7 @@ from optuna.storages import JournalStorage
 
 from subsettune.errors import StudyError
 from subsettune.storage import Folder
+from subsettune.study.search import journal_storage
 from subsettune.study.search.journal_storage import FileJournal, OwnJournal, ReadOnlyJournal, SegmentJournal, journal_at
 
 LOGS = [{"op": 1, "text": "a\nb"}, {"op": 2}, {"op": 3, "value": 0.1}]
@@ -75,6 +76,38 @@ def test_segments_are_numbered_and_none_may_be_missing(tmp_path: Path) -> None:
     (tmp_path / "00000001.jsonl").unlink()
     with pytest.raises(StudyError, match=rf"the journal {tmp_path} lacks a segment. Restore it from a copy"):
         SegmentJournal(Folder.at(tmp_path))
+
+
+def test_many_segments_become_a_few_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_storage, "BLOCK", 4)
+    folder, logs = Folder.at(tmp_path), [{"op": i} for i in range(10)]
+    for log in logs:  # another driver each time
+        SegmentJournal(folder).append_logs([log])
+        assert list(SegmentJournal(folder).read_logs(0)) == logs[: log["op"] + 1]
+    assert folder.names() == ["00000000-00000003.jsonl", "00000004-00000007.jsonl", "00000008.jsonl", "00000009.jsonl"]
+    assert list(ReadOnlyJournal(folder, "").read_logs(0)) == logs
+    (tmp_path / "00000000-00000003.jsonl").unlink()
+    with pytest.raises(StudyError, match="lacks a segment"):
+        SegmentJournal(folder)
+
+
+def test_a_driver_killed_after_it_wrote_a_block_leaves_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_storage, "BLOCK", 2)
+    folder, logs = Folder.at(tmp_path), [{"op": i} for i in range(5)]
+    with monkeypatch.context() as killed:
+        killed.setattr(Folder, "remove", lambda *_: None)
+        journal = SegmentJournal(folder)
+        for log in logs[:3]:
+            journal.append_logs([log])
+    assert folder.names() == ["00000000-00000001.jsonl", "00000000.jsonl", "00000001.jsonl", "00000002.jsonl"]
+    again = SegmentJournal(folder)
+    assert list(again.read_logs(0)) == logs[:3]
+    again.append_logs([logs[3]])
+    assert folder.names() == ["00000000-00000001.jsonl", "00000002-00000003.jsonl"]
+    again.append_logs([logs[4]])
+    assert list(SegmentJournal(folder).read_logs(0)) == logs
 
 
 def test_a_damaged_segment_is_named(tmp_path: Path) -> None:
