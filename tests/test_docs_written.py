@@ -15,7 +15,7 @@ import described
 import lists
 import pytest
 import study_file
-from pages import PAGES, between
+from doc_pages import PAGES, between
 from places import ROOT
 
 from subsettune import Policy, config, train

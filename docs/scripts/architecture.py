@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-from pages import PAGES, ROOT
+from doc_pages import PAGES, ROOT
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 

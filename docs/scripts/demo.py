@@ -19,7 +19,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pages import PAGES, ROOT, write_between
+from doc_pages import PAGES, ROOT, write_between
 
 from subsettune import load_study
 from subsettune.report.tables import result_text

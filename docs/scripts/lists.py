@@ -9,7 +9,7 @@ import argparse
 import ast
 from collections.abc import Iterator
 
-from pages import PAGES, ROOT, table, write_between
+from doc_pages import PAGES, ROOT, table, write_between
 
 from subsettune.cli.parser import make_parser
 

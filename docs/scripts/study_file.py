@@ -15,7 +15,7 @@ from typing import Any
 
 import described
 from described import Setting, written
-from pages import PAGES, ROOT, table, write_between
+from doc_pages import PAGES, ROOT, table, write_between
 
 from subsettune.errors import ConfigError
 from subsettune.policy import Soup
