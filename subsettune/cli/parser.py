@@ -7,7 +7,7 @@ import re
 from typing import Any, NoReturn
 
 from subsettune import __version__
-from subsettune.cli import cluster_commands, commands, init_study, model_commands
+from subsettune.cli import cluster_commands, commands, init_study, model_commands, status_command
 from subsettune.errors import did_you_mean
 from subsettune.registry import METRICS
 
@@ -270,6 +270,25 @@ def _add_result_commands(to: Any) -> None:
     show = _add(to, "show", commands.show_study, "Show what a study found.", "subsettune show digits-1 --json")
     show.add_argument("run", help="run id")
     show.add_argument("--json", action="store_true", help="one JSON object")
+    status = _add(
+        to,
+        "status",
+        status_command.show_status,
+        "Show how far a study is: whether it runs, who drives it, its trials, what it spent, the best policy so far.\n"
+        "All is read from the storage, from any machine, and without Ray.",
+        "subsettune status nightly --storage s3://bucket/runs --watch",
+    )
+    status.add_argument("run", help="run id")
+    status.add_argument(
+        "--watch",
+        nargs="?",
+        type=_seconds,
+        const=status_command.EVERY_S,
+        metavar="SECONDS",
+        help=f"show it again every so many seconds, {status_command.EVERY_S:g} where none are given,\n"
+        "until nobody drives the study any more",
+    )
+    status.add_argument("--json", action="store_true", help="one JSON object; with --watch one a line")
     listing = _add(to, "list", commands.list_studies, "List studies.", "subsettune list --storage runs")
     report = _add(
         to, "report", commands.write_report, "Write a study's HTML report anew.", "subsettune report digits-1"
@@ -295,7 +314,7 @@ def _add_result_commands(to: Any) -> None:
     clean.add_argument("--keep-caches", action="store_true", help="leave cached data and references")
     clean.add_argument("--yes", action="store_true", help="do not ask")
     _place_options(clean)
-    for sub in (show, listing, report, export, clean):
+    for sub in (show, status, listing, report, export, clean):
         _storage_option(sub)
 
 
@@ -329,6 +348,14 @@ def _add_name_commands(to: Any) -> None:
     ):
         sub = _add(to, name, commands.list_names, about, f"subsettune {name}")
         sub.set_defaults(what="data" if name == "data" else name.removesuffix("s"))
+
+
+def _seconds(text: str) -> float:
+    """A time above 0; argparse turns what this raises into the usual sentence."""
+    seconds = float(text)
+    if not seconds > 0:
+        raise ValueError("no time above 0")
+    return seconds
 
 
 def _study_options(parser: argparse.ArgumentParser) -> None:

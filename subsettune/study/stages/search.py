@@ -17,15 +17,13 @@ from subsettune.study.results.folder import TABLES
 from subsettune.study.results.known_before import TakenStudy
 from subsettune.study.results.records import RunRecord
 from subsettune.study.search.earlier import EarlierStudy, EarlierTrial
-from subsettune.study.search.journal_storage import journal_at
+from subsettune.study.search.journal_storage import JOURNAL, journal_at
 from subsettune.study.search.problem import SearchProblem, SearchSettings
 from subsettune.study.search.search import WAIT, Outcome, Proposal, Search
 from subsettune.study.spec.space import Space
 from subsettune.study.stages import reference
 from subsettune.task import Recipe
 from subsettune.train.result import CurvePoint
-
-JOURNAL = "optuna.journal"
 
 
 class SearchStage:
