@@ -48,7 +48,7 @@ def _run(given: list[str], answer: Answer) -> int:
     import shlex
     import warnings
 
-    from subsettune.cli.commands import WRONG_INPUT, unlogged
+    from subsettune.cli.commands import SUBMITTED, WRONG_INPUT, unlogged
     from subsettune.cli.parser import make_parser, split_program
     from subsettune.errors import CostWarning, StorageError, SubsettuneError
     from subsettune.extras import needed_for
@@ -57,6 +57,8 @@ def _run(given: list[str], answer: Answer) -> int:
     options = make_parser().parse_args(ours)
     options.program = program
     options.command_line, options.answer = shlex.join(["subsettune", *given]), answer
+    if options.command_name == "tune":  # what goes on with the study of a job is the command that submitted it
+        options.command_line = os.environ.get(SUBMITTED) or options.command_line
     try:
         _check_working_folder(StorageError)
         with needed_for(f"subsettune {options.command_name}"), warnings.catch_warnings(), unlogged("subsettune.data"):

@@ -31,6 +31,7 @@ class Answer:
     def __init__(self, stream: TextIO | ForgivingStream) -> None:
         self._stream = stream
         self.go_on = ""  # a sentence: how to go on; commands set it once they know
+        self.what = "Stopping"  # what Ctrl-C does
         self._heard_s = -1.0
 
     def hear(self, number: int) -> None:
@@ -39,7 +40,7 @@ class Answer:
         if number not in (signal.SIGINT, *STOP_SIGNALS):
             return
         if self._heard_s < 0:
-            self._say(" ".join(f"Stopping; Ctrl-C again ends at once. {self.go_on}".split()))
+            self._say(" ".join(f"{self.what}; Ctrl-C again ends at once. {self.go_on}".split()))
         elif number == signal.SIGINT and now - self._heard_s > SAME_S:
             self._say("Ended.")
             os._exit(INTERRUPTED)  # Ray's processes end with this one

@@ -164,7 +164,7 @@ class StudyDriver:
         context, folder = self.context, self.context.folder
         if context.options.command:
             where = f"Study {folder.run_id} in {context.options.storage}"
-            context.observer.note(f"{where}. Stop it with Ctrl-C; to go on: {context.options.command}")
+            context.observer.note(f"{where}. Stop it with {context.options.stop}; to go on: {context.options.command}")
         guess = "" if context.task.is_own else guess_of(context.data, context.task.data)
         if guess:
             context.observer.note(f"An example was {guess}.")

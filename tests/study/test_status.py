@@ -139,9 +139,10 @@ def test_an_error_that_ended_a_study_is_told_until_it_goes_on(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with monkeypatch.context() as patch, pytest.raises(StudyError):
+    with monkeypatch.context() as patch:
         patch.setattr(SearchStage, "finish", lambda _: raising(StudyError("the moon fell. Put it back."))())
-        drive(storage, "three", mapping(tiny_data))
+        with pytest.raises(StudyError):
+            drive(storage, "three", mapping(tiny_data))
     status = read_status(storage, "three")
     assert (status.state, status.failure) == ("failed", "the moon fell. Put it back.")
     assert "\nIt ended with: the moon fell. Put it back.\n" in shown(storage, "three", capsys)
