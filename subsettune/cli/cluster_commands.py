@@ -53,7 +53,7 @@ def submit_study(options: argparse.Namespace) -> int:
     run = submit.run_name(options.storage, options.run_id)
     job = server.running(run)
     if job is None:
-        request = _request(options, address, run)
+        request = _request(options, server, run)
         _say(*notes, f"The same by Ray's own command: {request.line(address, has_token=server.has_token)}")
         server.submit(request, folder)
         job = request.job
@@ -72,7 +72,7 @@ def _packed(options: argparse.Namespace) -> tuple[Path, list[str]]:
     return package.folder, check_package(package, options.study, study, options.data_root)
 
 
-def _request(options: argparse.Namespace, address: str, run: str) -> JobRequest:
+def _request(options: argparse.Namespace, server: JobServer, run: str) -> JobRequest:
     from subsettune.cluster.submit import JobRequest
 
     began = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
@@ -85,18 +85,19 @@ def _request(options: argparse.Namespace, address: str, run: str) -> JobRequest:
         words += [f"--{name.replace('_', '-')}", str(value)] if value not in (None, "auto") else []
     words += ["--warm-start", *options.warm_start] if options.warm_start else []
     words += [f"--{name.replace('_', '-')}" for name in PASSED_ON if getattr(options, name)]
-    hints = {commands.SUBMITTED: options.command_line, commands.STOP: _stop_words(job, address)}
+    hints = {commands.SUBMITTED: options.command_line, commands.STOP: _stop_words(job, server)}
     return JobRequest(job=job, run=run, words=tuple(words), variables=hints)
 
 
-def _stop_words(job: str, address: str) -> str:
-    return shlex.join(["ray", "job", "stop", job, "--address", address])
+def _stop_words(job: str, server: JobServer) -> str:
+    token = ["RAY_AUTH_MODE=token"] if server.has_token else []
+    return shlex.join([*token, "ray", "job", "stop", job, "--address", server.address])
 
 
 def _watched(options: argparse.Namespace, server: JobServer, job: str) -> int:
     status = shlex.join(["subsettune", "status", options.run_id, "--storage", options.storage])
     follow = options.command_line if options.follow else f"{options.command_line} --follow"
-    hints = f"To stop it: {_stop_words(job, server.address)}; to follow it: {follow}; to see how far it is: {status}"
+    hints = f"To stop it: {_stop_words(job, server)}; to follow it: {follow}; to see how far it is: {status}"
     if not options.follow:
         print(job)
         _say(hints)

@@ -56,14 +56,20 @@ def _driver(status: StudyStatus, now: datetime.datetime) -> str:
     if status.driver is None:
         return ""
     silent_s = max(0.0, now.timestamp() - status.driver.alive_s)
-    return f"{status.driver.words}, last sign of life {seconds_words(round(silent_s))} ago"
+    return f"{status.driver.words}, last sign of life {_age(silent_s)} ago"
 
 
 def _ago(written: str | None, now: datetime.datetime) -> str:
     if written is None:
         return ""
     age_s = (now - datetime.datetime.fromisoformat(written)).total_seconds()
-    return f"{seconds_words(max(0, round(age_s)))} ago ({written})"
+    return f"{_age(age_s)} ago ({written})"
+
+
+def _age(seconds: float) -> str:
+    """In whole seconds at first: clocks of two machines differ by more than less."""
+    whole = max(0, round(seconds))
+    return f"{whole} s" if whole < 120 else seconds_words(whole)
 
 
 def _reference(status: StudyStatus) -> str:

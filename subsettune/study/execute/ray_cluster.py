@@ -21,6 +21,7 @@ from subsettune.study.execute.ray_address import Address
 from subsettune.study.execute.ray_deaths import may_be_of_node, names_node
 from subsettune.study.execute.ray_growth import UNKNOWN, addable
 from subsettune.study.execute.ray_start import start
+from subsettune.study.execute.signals import exits_as_sigint
 
 NODE_DEATH_S = 20.0  # Ray breaks the connection to a lost node at once, and misses its heartbeat only later
 QUIET = {
@@ -116,10 +117,11 @@ def cluster(resources: Resources, note: Callable[[str], None] = lambda words: No
     with _quiet():
         ours = not ray.is_initialized()
         try:
-            if ours and (resources.address is None or resources.address == "local"):
-                start(note)
-            elif ours and resources.address is not None:
-                Address(resources.address, resources.origin).connect()
+            with exits_as_sigint():
+                if ours and (resources.address is None or resources.address == "local"):
+                    start(note)
+                elif ours and resources.address is not None:
+                    Address(resources.address, resources.origin).connect()
             yield _slots(resources)
         finally:
             if ours:
