@@ -230,5 +230,7 @@ def _package_of(module: str, file: Path) -> str:
 
 def _not_there(module: str, package: Package) -> str:
     known = [path.stem for path in package.sizes if path.parent == package.folder and path.suffix == ".py"]
-    advice = f"{did_you_mean(module, known)} Put its file there; one that only the nodes have, install here too."
-    return must(f"module {module}", f"in {package.folder}, which goes along, or installed", None, advice.strip())
+    advice = (
+        f"{did_you_mean(module, known)} Put its file there; one that only the nodes have, install here too.".strip()
+    )
+    return f"module {module} is neither in {package.folder}, which goes along, nor installed. {advice}"
