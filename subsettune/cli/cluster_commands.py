@@ -98,9 +98,9 @@ def _watched(options: argparse.Namespace, server: JobServer, job: str) -> int:
     status = shlex.join(["subsettune", "status", options.run_id, "--storage", options.storage])
     follow = options.command_line if options.follow else f"{options.command_line} --follow"
     hints = f"To stop it: {_stop_words(job, server)}; to follow it: {follow}; to see how far it is: {status}"
+    _say(hints)
     if not options.follow:
         print(job)
-        _say(hints)
         return commands.DONE
     options.answer.what = "No longer following"
     try:

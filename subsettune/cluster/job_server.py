@@ -203,8 +203,8 @@ class JobServer:
                     note(f"{self.address} does not answer; it is tried again for {LOST_S:.0f} s. {_reason(error)}.")
                 if now_s - first_s > LOST_S:
                     raise StudyError(
-                        f"the job server at {self.address} answers no more: {_reason(error)}. Job {job} may go on; the "
-                        "storage tells: subsettune status."
+                        f"the job server at {self.address} answers no more: {_reason(error)}. Job {job} may go on. To "
+                        "follow it again, once the server is back, start the same command."
                     ) from error
                 time.sleep(2)
             else:
