@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import requests
-from packaging.version import InvalidVersion
 from ray.dashboard.modules.job import pydantic_models, sdk
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
@@ -34,14 +32,18 @@ T = TypeVar("T")
 INTERRUPTED = 130
 ANSWER_S = 15.0  # that a job server gets for an answer
 UPLOAD_S = 600.0  # likewise for what goes along with a job
+READY_S, NOT_READY = 60.0, "No available agent"  # what a head says that has just started, and how long it is heard
 LOST_S = 120.0  # that a server which has answered is waited for: a link that is down, a head that restarts
 ASKED_EVERY_S = 3.0  # whether a job has ended, beside the end of its log
 LAST_LINES_S = 10.0  # that the log of a job which has ended gets for its last lines
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+AGENT_ADVICE = (
+    "See dashboard_agent.log of the head node; two clusters on one machine need --dashboard-agent-listen-port each."
+)
 MISSING, INVALID = "Missing authentication token", "Invalid authentication token"  # in what Ray's server answers
 ADDRESS_ADVICE = "Give the address of a cluster's dashboard, such as http://HOST:8265, and see that it is up."
 TOKEN_ADVICE = "Copy ~/.ray/auth_token of its head node to this machine, or set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
-NOT_RAYS = (requests.exceptions.JSONDecodeError, KeyError, TypeError, InvalidVersion)  # of answers that are no server's
+NOT_RAYS = (KeyError, TypeError, ValueError)  # of answers that are no job server's: no JSON, another one, no version
 LACKS_PACKAGE = "No module named subsettune"
 LOGGERS = (
     "ray.dashboard.modules.dashboard_sdk",
@@ -78,8 +80,8 @@ class JobServer:
 
     def __init__(self, address: str) -> None:
         if getattr(sdk, "aiohttp", None) is None or pydantic_models.JobDetails is None:
-            advice = 'Install it, with the version of Ray that is here: pip install "ray[default]"'
-            raise MissingPackageError(f"the client of Ray's job server is not installed. {advice}")
+            advice = 'Install it: pip install "subsettune[jobs]"'
+            raise MissingPackageError(f"subsettune submit needs ray[default], which is not installed. {advice}")
         self.address, self.has_token = address, False
         self._client = self._connected()
 
@@ -127,7 +129,7 @@ class JobServer:
         return known[0][1] if known else None
 
     def submit(self, request: JobRequest, folder: Path) -> None:
-        """Send a folder and have a command run in a copy of it.
+        """Send a folder and have a command run in a copy of it; a cluster that is just starting is waited for.
 
         Args:
             request: the job.
@@ -136,21 +138,27 @@ class JobServer:
         Raises:
             StudyError: the server refuses it.
         """
-        environment = {**request.runtime_env, "working_dir": str(folder)}
-        try:
-            with _unlogged():
-                in_thread(
-                    lambda: self._client.submit_job(
-                        entrypoint=request.entrypoint,
-                        submission_id=request.job,
-                        runtime_env=environment,
-                        metadata=request.metadata,
-                    ),
-                    UPLOAD_S,
-                )
-        except (OSError, RuntimeError, ValueError) as error:
-            advice = "Nothing runs. Mend it, and start the same command again."
-            raise StudyError(f"the job server at {self.address} took no job: {_reason(error)}. {advice}") from error
+        until_s = time.monotonic() + READY_S
+        while True:
+            try:
+                with _unlogged():
+                    in_thread(lambda: self._sent(request, folder), UPLOAD_S)
+                return
+            except (OSError, RuntimeError, ValueError, AuthenticationError) as error:
+                is_early = NOT_READY in str(error)
+                if not is_early or time.monotonic() > until_s:
+                    message = f"the job server at {self.address} took no job: {_reason(error)}."
+                    advice = AGENT_ADVICE if is_early else "Mend it, and start the same command again."
+                    raise StudyError(f"{message} Nothing runs. {advice}") from error
+                time.sleep(1)
+
+    def _sent(self, request: JobRequest, folder: Path) -> None:
+        self._client.submit_job(
+            entrypoint=request.entrypoint,
+            submission_id=request.job,
+            runtime_env={**request.runtime_env, "working_dir": str(folder)},
+            metadata=request.metadata,
+        )
 
     def follow(self, job: str, write: Callable[[str], object], note: Callable[[str], object]) -> JobEnd:
         """Pass the log of a job on until the job has ended.
@@ -167,9 +175,10 @@ class JobServer:
         while True:
             shown = self._pass_on(job, write, note, shown)
             info = self._patiently(job, note)
+            shown = self._catch_up(job, write, shown)
             if info.status.value in ENDED:
                 return _end(job, info)
-            time.sleep(1)  # its log broke off, or has not begun
+            time.sleep(ASKED_EVERY_S)  # its log broke off, or has not begun
 
     def _pass_on(self, job: str, write: Callable[[str], object], note: Callable[[str], object], shown: int) -> int:
         """The log from its beginning, without what was shown; how much is shown when it breaks off, or the job ends."""
@@ -189,6 +198,14 @@ class JobServer:
                 asked_s = time.monotonic()
             elif ended_s is not None and now_s - ended_s > LAST_LINES_S:
                 return max(shown, passed)
+
+    def _catch_up(self, job: str, write: Callable[[str], object], shown: int) -> int:
+        """What the log has beyond what was shown, asked for as a whole: proxies let no stream through, some of them."""
+        with contextlib.suppress(OSError, RuntimeError, AuthenticationError):  # the next look at the job tells
+            log = in_thread(lambda: self._client.get_job_logs(job), ANSWER_S)
+            write(log[shown:])
+            return max(shown, len(log))
+        return shown
 
     def _patiently(self, job: str, note: Callable[[str], object]) -> Any:
         """What the server says of a job; it is asked again while it does not answer."""
@@ -302,8 +319,9 @@ def _reason(error: BaseException) -> str:
         if type(one).__module__ == "builtins" and isinstance(one, OSError) and one.strerror:
             return one.strerror[:1].lower() + one.strerror[1:]
     for one in behind:
-        if isinstance(one, requests.exceptions.HTTPError) and one.response is not None:
-            return f"it answers with HTTP {one.response.status_code}"
+        status = getattr(getattr(one, "response", None), "status_code", None)
+        if status is not None and status >= 400 and status != 404:
+            return f"it answers with HTTP {status}"
         if isinstance(one, NOT_RAYS) or "404" in str(one):
             return "what answers there is none"
     return _short(" ".join(str(error).split()).rstrip(".")) or type(error).__name__
