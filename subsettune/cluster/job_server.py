@@ -14,10 +14,10 @@ import queue
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
 from ray.dashboard.modules.job import pydantic_models, sdk
@@ -138,7 +138,7 @@ class JobServer:
         Raises:
             StudyError: the server refuses it.
         """
-        until_s = time.monotonic() + READY_S
+        until_s = monotonic() + READY_S
         while True:
             try:
                 with _unlogged():
@@ -146,11 +146,11 @@ class JobServer:
                 return
             except (OSError, RuntimeError, ValueError, AuthenticationError) as error:
                 is_early = NOT_READY in str(error)
-                if not is_early or time.monotonic() > until_s:
+                if not is_early or monotonic() > until_s:
                     message = f"the job server at {self.address} took no job: {_reason(error)}."
                     advice = AGENT_ADVICE if is_early else "Mend it, and start the same command again."
                     raise StudyError(f"{message} Nothing runs. {advice}") from error
-                time.sleep(1)
+                sleep(1)
 
     def _sent(self, request: JobRequest, folder: Path) -> None:
         self._client.submit_job(
@@ -178,13 +178,13 @@ class JobServer:
             shown = self._catch_up(job, write, shown)
             if info.status.value in ENDED:
                 return _end(job, info)
-            time.sleep(ASKED_EVERY_S)  # its log broke off, or has not begun
+            sleep(ASKED_EVERY_S)  # its log broke off, or has not begun
 
     def _pass_on(self, job: str, write: Callable[[str], object], note: Callable[[str], object], shown: int) -> int:
         """The log from its beginning, without what was shown; how much is shown when it breaks off, or the job ends."""
         pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         threading.Thread(target=_read_log, args=(self._client, job, pieces.put), daemon=True).start()
-        passed, asked_s, ended_s = 0, time.monotonic(), None
+        passed, asked_s, ended_s = 0, monotonic(), None
         while True:
             with contextlib.suppress(queue.Empty):
                 piece = pieces.get(timeout=0.2)
@@ -192,10 +192,10 @@ class JobServer:
                     return max(shown, passed)
                 write(piece[max(0, shown - passed) :])
                 passed += len(piece)
-            now_s = time.monotonic()
+            now_s = monotonic()
             if ended_s is None and now_s - asked_s > ASKED_EVERY_S:
                 ended_s = now_s if self._patiently(job, note).status.value in ENDED else None
-                asked_s = time.monotonic()
+                asked_s = monotonic()
             elif ended_s is not None and now_s - ended_s > LAST_LINES_S:
                 return max(shown, passed)
 
@@ -214,7 +214,7 @@ class JobServer:
             try:
                 info = in_thread(lambda: self._client.get_job_info(job), ANSWER_S)
             except (OSError, RuntimeError, AuthenticationError) as error:
-                now_s = time.monotonic()
+                now_s = monotonic()
                 if first_s is None:
                     first_s = now_s
                     note(f"{self.address} does not answer; it is tried again for {LOST_S:.0f} s. {_reason(error)}.")
@@ -223,7 +223,7 @@ class JobServer:
                         f"the job server at {self.address} answers no more: {_reason(error)}. Job {job} may go on. To "
                         "follow it again, once the server is back, start the same command."
                     ) from error
-                time.sleep(2)
+                sleep(2)
             else:
                 if first_s is not None:
                     note(f"{self.address} answers again.")
@@ -261,7 +261,9 @@ def _end(job: str, info: Any) -> JobEnd:
         return JobEnd(code=INTERRUPTED, words=f"Job {job} was stopped; what is finished is kept.")
     message = " ".join((info.message or "no reason given").split())
     if code is None:
-        raise StudyError(f"job {job} failed beside its command: {_short(message)}. Start the same command again.")
+        raise StudyError(
+            f"job {job} failed beside its command: {_short(message).rstrip('.')}. Start the same command again."
+        )
     if LACKS_PACKAGE in message.replace("'", ""):
         advice = 'Install it there, with the version that is here: pip install "subsettune[tune]"'
         raise StudyError(f"job {job} failed: the nodes of the cluster have no subsettune. {advice}")

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from subsettune import config
-from subsettune.cluster import package
+from subsettune.cluster import job_server, package
+from subsettune.cluster.job_server import JobEnd, JobServer
 from subsettune.cluster.package import check_package, weigh
 from subsettune.cluster.submit import JobRequest, check_storage, job_server_address, run_name
-from subsettune.errors import ConfigError, MissingPackageError
+from subsettune.errors import ConfigError, MissingPackageError, StudyError
 from subsettune.study.spec.definition import Study
 
 TOKEN = "0123456789abcdef" * 3
@@ -201,8 +204,87 @@ def test_nothing_secret_becomes_part_of_a_job() -> None:
 
 
 def test_a_client_that_is_not_installed_is_told_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from subsettune.cluster import job_server
-
     monkeypatch.setattr(job_server.sdk, "aiohttp", None)
     with pytest.raises(MissingPackageError, match=r'needs ray\[default\], .*: pip install "subsettune\[jobs\]"'):
         job_server.JobServer(URL)
+
+
+# --- following --------------------------------------------------------------------------------------------------------
+
+
+class Client:
+    """A client of a job server that goes through looks at a job: each is its log so far, and its state.
+
+    Args:
+        looks: log, status, exit code and message; an exception is a link that is down.
+        has_stream: whether the log comes as a stream, too; it breaks off behind its first half.
+    """
+
+    def __init__(self, *looks: tuple[str, str, int | None, str] | Exception, has_stream: bool = False) -> None:
+        self.looks, self.has_stream = list(looks), has_stream
+
+    def get_job_info(self, _: str) -> Any:
+        look = self.looks[0]
+        if isinstance(look, Exception):
+            self.looks.pop(0)
+            raise look
+        self.log = look[0]
+        if len(self.looks) > 1:
+            self.looks.pop(0)
+        return SimpleNamespace(status=SimpleNamespace(value=look[1]), driver_exit_code=look[2], message=look[3])
+
+    def get_job_logs(self, _: str) -> str:
+        return self.log
+
+    async def tail_job_logs(self, _: str) -> AsyncIterator[str]:
+        if self.has_stream and not isinstance(self.looks[0], Exception):
+            yield self.looks[0][0][: len(self.looks[0][0]) // 2]
+        raise RuntimeError("the stream broke off")
+
+
+def follow(client: Client, monkeypatch: pytest.MonkeyPatch) -> tuple[JobEnd, str, list[str]]:
+    server = JobServer.__new__(JobServer)
+    server.address, server._client = URL, client  # type: ignore[assignment]
+    monkeypatch.setattr(job_server, "sleep", lambda _: None)
+    text: list[str] = []
+    notes: list[str] = []
+    end = server.follow("a-1", text.append, notes.append)
+    return end, "".join(text), notes
+
+
+@pytest.mark.parametrize("has_stream", [False, True])
+def test_each_line_of_a_log_is_shown_once_whatever_breaks_off(
+    has_stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = [("", "PENDING", None, ""), ("one\n", "RUNNING", None, ""), ("one\ntwo\n", "RUNNING", None, "")]
+    client = Client(*looks, ("one\ntwo\nthree\n", "FAILED", 3, "..."), has_stream=has_stream)
+    end, text, notes = follow(client, monkeypatch)
+    assert (text, notes) == ("one\ntwo\nthree\n", [])
+    assert (end.code, end.words) == (3, "Job a-1 ended with exit code 3.")
+
+
+def test_a_link_that_is_down_for_a_while_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    down = ConnectionRefusedError(111, "Connection refused")
+    end, text, notes = follow(
+        Client(("a\n", "RUNNING", None, ""), down, down, ("a\n", "STOPPED", None, "")), monkeypatch
+    )
+    assert (text, end.code) == ("a\n", 130)
+    assert notes == [
+        f"{URL} does not answer; it is tried again for 120 s. connection refused.",
+        f"{URL} answers again.",
+    ]
+    monkeypatch.setattr(job_server, "LOST_S", 0.0)
+    with pytest.raises(
+        StudyError, match=r"answers no more: connection refused\. Job a-1 may go on\. To follow it again"
+    ):
+        follow(Client(down, down, down), monkeypatch)
+
+
+def test_how_a_job_ended_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert follow(Client(("", "SUCCEEDED", 0, "")), monkeypatch)[0].code == 0
+    assert follow(Client(("", "FAILED", 2, "")), monkeypatch)[0].code == 2
+    lacking = "failed with exit code 1, last available logs: python: No module named 'subsettune'"
+    with pytest.raises(StudyError, match=r'the nodes of the cluster have no subsettune\. .*"subsettune\[tune\]"'):
+        follow(Client(("", "FAILED", 1, lacking)), monkeypatch)
+    with pytest.raises(StudyError, match=r"job a-1 failed beside its command: The node died\. Start the same command"):
+        follow(Client(("", "FAILED", None, "The node\n died.")), monkeypatch)
