@@ -1,4 +1,4 @@
-"""Studies as jobs: what goes along, what is refused before, and one cluster with a job server that asks for a token."""
+"""Studies as jobs: what goes along, what is refused before, how a job is followed. Real ones: hosts/test_jobs.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from subsettune.cluster.submit import JobRequest, check_storage, job_server_addr
 from subsettune.errors import ConfigError, MissingPackageError, StudyError
 from subsettune.study.spec.definition import Study
 
-TOKEN = "0123456789abcdef" * 3
 NET = "from torch import nn\nfrom parts.layers import hidden\n\n\nclass Net(nn.Module):\n    pass\n"
 URL = "http://127.0.0.1:8265"
 
