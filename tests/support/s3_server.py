@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -30,6 +31,8 @@ def bucket() -> Iterator[tuple[str, Proxy]]:
     server.start()
     proxy = Proxy(("127.0.0.1", server.get_host_and_port()[1]))
     host, port = "127.0.0.1", proxy.port
+    reset = urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")
+    urllib.request.urlopen(reset).close()  # servers of one process share what they hold
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**KEYS, "AWS_EC2_METADATA_DISABLED": "true"}.items():
             patch.setenv(name, value)
