@@ -23,7 +23,7 @@ test-fast: $(STAMP)
 
 # Packages of others that a study or a bundle works with: each has an environment of its own, as they disagree on
 # versions; tests make studies and bundles, so `tune` is in each.
-HOSTS := dashboard mlflow tensorboard wandb accelerate autogluon flaml keras lightning ray-train skorch together transformers
+HOSTS := dashboard jobs mlflow tensorboard wandb accelerate autogluon flaml keras lightning ray-train skorch together transformers
 # An environment takes about 7 GB; `make test-hosts KEEP=` removes each once its tests have passed.
 KEEP ?= yes
 test-hosts: $(STAMP) $(HOSTS:%=test-host-%)

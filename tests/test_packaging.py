@@ -25,7 +25,7 @@ from subsettune.errors import MissingPackageError, SubsettuneError
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 BASE = {"numpy", "pyarrow", "torch"}
-HOSTS = ("dashboard", "mlflow", "tensorboard", "wandb")  # which only `make test-hosts` installs
+HOSTS = ("dashboard", "jobs", "mlflow", "tensorboard", "wandb")  # which only `make test-hosts` installs
 TABLES = ("flaml", "autogluon")  # likewise; their estimators are scikit-learn's, and need no study
 PROGRAM = "optuna-dashboard"  # is run, and not imported
 FOLLOWERS = ("accelerate", "keras", "lightning", "ray-train", "skorch", "transformers")  # likewise, and without studies

@@ -48,7 +48,7 @@ def _run(given: list[str], answer: Answer) -> int:
     import shlex
     import warnings
 
-    from subsettune.cli.commands import WRONG_INPUT, unlogged
+    from subsettune.cli.commands import SUBMITTED, WRONG_INPUT, unlogged
     from subsettune.cli.parser import make_parser, split_program
     from subsettune.errors import CostWarning, StorageError, SubsettuneError
     from subsettune.extras import needed_for
@@ -61,9 +61,11 @@ def _run(given: list[str], answer: Answer) -> int:
     options = make_parser().parse_args(ours)
     options.program = program
     options.command_line, options.answer = masked(shlex.join(["subsettune", *given])), answer
+    if options.command_name == "tune":  # what goes on with the study of a job is the command that submitted it
+        options.command_line = masked(os.environ.get(SUBMITTED) or options.command_line)
     try:
         for name, value in vars(options).items():
-            if isinstance(value, str) and name != "command_line":
+            if isinstance(value, str) and name != "command_line" and options.command_name != "submit":  # refuses keys
                 setattr(options, name, without_keys(value))
         _check_working_folder(StorageError)
         with needed_for(f"subsettune {options.command_name}"), warnings.catch_warnings(), unlogged("subsettune.data"):

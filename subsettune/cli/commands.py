@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 DONE, WRONG_INPUT, NOT_VERIFIED = 0, 2, 3
 REPORT = "report.html"
 LOADING = "loading packages"
+# Variables of a job: the command that goes on with its study, and the one that stops it, both where it was submitted.
+SUBMITTED, STOP = "SUBSETTUNE_SUBMITTED", "SUBSETTUNE_STOP"
 FIT_SHAPES = (
     "Call subsettune.train.pruning.surgery.fit_shapes(network, weights) before network.load_state_dict(weights)."
 )
@@ -55,7 +57,7 @@ def tune_study(options: argparse.Namespace) -> int:
     with Patience(sys.stderr, LOADING):
         from subsettune.study.options import fresh_run_id
 
-    study = _study(options)
+    study = read_study(options)
     if options.fresh_seeds and options.run_id is None:
         raise ConfigError("--fresh-seeds needs a finished study to confirm. Give its name as --run-id.")
     if options.run_id is not None:
@@ -79,6 +81,7 @@ def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) ->
         executor="inline" if options.inline else "ray",
         device=options.device,
         command=again,
+        stop=os.environ.get(STOP) or "Ctrl-C",
         fresh_seeds=options.fresh_seeds,
     )
     try:
@@ -95,7 +98,7 @@ def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) ->
     render.write(brief.brief_blocks(view, seen), sys.stdout)
     confirmation = view.manifest.confirmation
     is_upheld = confirmation is None or confirmation.verdict.passed is not False
-    return DONE if view.summary.verified and is_upheld else NOT_VERIFIED
+    return DONE if options.accept_no_policy or (view.summary.verified and is_upheld) else NOT_VERIFIED
 
 
 def plan_study(options: argparse.Namespace) -> int:
@@ -104,7 +107,7 @@ def plan_study(options: argparse.Namespace) -> int:
         from subsettune.report import plan_tables, render
         from subsettune.study.plan import plan
 
-        study, where = _study(options), {"address": options.address, "is_inline": options.inline}
+        study, where = read_study(options), {"address": options.address, "is_inline": options.inline}
         made = plan(study, places_of(options), **where, storage=options.storage, stage=patience.stage)
     if options.json:
         print(json.dumps(made, indent=2))
@@ -190,7 +193,7 @@ def train_once(options: argparse.Namespace) -> int:
         from subsettune.train import transitions
         from subsettune.train.loop import RunOptions, facts, run
 
-        study = _for_program(_study(options), options.program)
+        study = _for_program(read_study(options), options.program)
         places = places_of(options)
         is_folder = model_commands.is_model_folder(options.save)
         _check_save(None if is_folder else options.save)
@@ -396,7 +399,12 @@ def list_names(options: argparse.Namespace) -> int:
     return 0
 
 
-def _study(options: argparse.Namespace) -> Study:
+def read_study(options: argparse.Namespace) -> Study:
+    """The study of a command, with its flags in place of the file's settings.
+
+    Raises:
+        ConfigError: a mistake of the file, or of a flag.
+    """
     from subsettune.study.spec.yaml_file import read
 
     names = ("trials", "parallel", "seeds", "time_limit_s", "warm_start")

@@ -8,7 +8,7 @@ import textwrap
 from typing import Any, NoReturn
 
 from subsettune import __version__
-from subsettune.cli import cluster_commands, commands, init_study, model_commands
+from subsettune.cli import cluster_commands, commands, init_study, model_commands, status_command
 from subsettune.errors import did_you_mean
 from subsettune.keys import masked
 from subsettune.registry import METRICS
@@ -152,23 +152,12 @@ def _add_study_commands(to: Any) -> None:
     )
     _study_options(tune)
     tune.add_argument("--run-id", help="name of the study (default: a fresh one)")
-    tune.add_argument("--trials", type=int, help="instead of the study file's")
-    tune.add_argument("--parallel", type=int, help="runs at a time, instead of the study file's")
-    tune.add_argument("--seeds", type=int, help="runs of the reference and of each candidate")
-    tune.add_argument(
-        "--fresh-seeds",
-        action="store_true",
-        help="confirm the exported policy of the finished study --run-id: with seeds and\n"
-        "reference runs that nobody has looked at; exit code 3: it did not pass again",
-    )
-    _warm_start_option(tune)
-    tune.add_argument("--time-limit-s", type=float, help="no new trial starts after so many seconds of search")
+    _tune_options(tune)
     where = tune.add_mutually_exclusive_group()
     where.add_argument("--address", help="running Ray cluster: auto, or ray://HOST:10001 (default: start one here)")
     where.add_argument("--inline", action="store_true", help="without Ray: one run after the other, in this process")
     tune.add_argument("--quiet", action="store_true", help="no progress, only the result")
     _storage_option(tune)
-    _device_option(tune)
     plan = _add(
         to,
         "plan",
@@ -184,6 +173,27 @@ def _add_study_commands(to: Any) -> None:
     _warm_start_option(plan)
     _storage_option(plan)
     _add_train(to)
+
+
+def _tune_options(parser: argparse.ArgumentParser) -> None:
+    """What a study is run with, wherever it runs."""
+    parser.add_argument("--trials", type=int, help="instead of the study file's")
+    parser.add_argument("--parallel", type=int, help="runs at a time, instead of the study file's")
+    parser.add_argument("--seeds", type=int, help="runs of the reference and of each candidate")
+    parser.add_argument(
+        "--fresh-seeds",
+        action="store_true",
+        help="confirm the exported policy of the finished study --run-id: with seeds and\n"
+        "reference runs that nobody has looked at; exit code 3: it did not pass again",
+    )
+    _warm_start_option(parser)
+    parser.add_argument("--time-limit-s", type=float, help="no new trial starts after so many seconds of search")
+    parser.add_argument(
+        "--accept-no-policy",
+        action="store_true",
+        help="exit code 0 where no policy passed, too: for schedulers that try again what fails",
+    )
+    _device_option(parser)
 
 
 POLICY_HELP = """a bundle, or a file with a policy, in YAML or JSON:
@@ -298,6 +308,25 @@ def _add_result_commands(to: Any) -> None:
     show.add_argument("part", nargs="?", choices=PARTS, metavar="PART", help=f"one of {', '.join(PARTS)}")
     show.add_argument("--all", action="store_true", help="every table")
     show.add_argument("--json", action="store_true", help="one JSON object")
+    status = _add(
+        to,
+        "status",
+        status_command.show_status,
+        "Show how far a study is: whether it runs, who drives it, its trials, what it spent, the best policy so far.\n"
+        "All is read from the storage, from any machine, and without Ray.",
+        f"{TUNE}\nsubsettune status digits",
+    )
+    status.add_argument("run", help="run id")
+    status.add_argument(
+        "--watch",
+        nargs="?",
+        type=_seconds,
+        const=status_command.EVERY_S,
+        metavar="SECONDS",
+        help=f"show it again every so many seconds, {status_command.EVERY_S:g} where none are given,\n"
+        "until nobody drives the study any more",
+    )
+    status.add_argument("--json", action="store_true", help="one JSON object; with --watch one a line")
     listing = _add(to, "list", commands.list_studies, "List studies.", "subsettune list --storage runs")
     report = _add(
         to, "report", commands.write_report, "Write a study's HTML report anew.", f"{TUNE}\nsubsettune report digits"
@@ -323,16 +352,17 @@ def _add_result_commands(to: Any) -> None:
     clean.add_argument("--keep-caches", action="store_true", help="leave cached data and references")
     clean.add_argument("--yes", action="store_true", help="do not ask")
     _place_options(clean)
-    for sub in (show, listing, report, export, clean):
+    for sub in (show, status, listing, report, export, clean):
         _storage_option(sub)
 
 
 def _add_cluster_commands(to: Any) -> None:
+    _add_submit(to)
     cluster: argparse.ArgumentParser = to.add_parser(
         "cluster",
         help="Check files for clusters.",
         description="Check files for clusters.",
-        epilog="example: subsettune cluster check cluster.yaml",
+        epilog=_examples("subsettune cluster check cluster.yaml"),
         allow_abbrev=False,
     )
     check = _add(
@@ -344,6 +374,30 @@ def _add_cluster_commands(to: Any) -> None:
         "subsettune cluster check cluster.yaml",
     )
     check.add_argument("file", nargs="?", default="cluster.yaml", metavar="FILE", help="(default: cluster.yaml)")
+
+
+def _add_submit(to: Any) -> None:
+    submit = _add(
+        to,
+        "submit",
+        cluster_commands.submit_study,
+        "Run a study as a job of a Ray cluster: the working folder goes along, and this machine may be switched off.\n"
+        "The same command goes on with the study where a job of it has ended; while one runs, none is added. With\n"
+        "--follow its log is shown, and its exit code is that of tune; Ctrl-C leaves the job running.",
+        "subsettune submit study.yaml --address http://HOST:8265 --storage s3://bucket/runs --run-id nightly --follow",
+    )
+    _study_options(submit)
+    submit.add_argument(
+        "--address",
+        metavar="URL",
+        help="of the cluster's dashboard, as http://HOST:8265 (default: $RAY_API_SERVER_ADDRESS)",
+    )
+    submit.add_argument("--run-id", required=True, help="name of the study")
+    submit.add_argument(
+        "--storage", metavar="URI", required=True, help="that holds studies: a bucket, or a folder that all nodes have"
+    )
+    submit.add_argument("--follow", action="store_true", help="show the log of the job until it ends")
+    _tune_options(submit)
 
 
 def _add_name_commands(to: Any) -> None:
@@ -362,6 +416,14 @@ def _add_name_commands(to: Any) -> None:
         sub = _add(to, name, commands.list_names, about, f"subsettune {name} {example}")
         sub.add_argument("name", nargs="?", metavar="NAME", help="explain this one: what it does, when, at what cost")
         sub.set_defaults(what="data" if name == "data" else name.removesuffix("s"))
+
+
+def _seconds(text: str) -> float:
+    """A time above 0; argparse turns what this raises into the usual sentence."""
+    seconds = float(text)
+    if not seconds > 0:
+        raise ValueError("no time above 0")
+    return seconds
 
 
 def _study_options(parser: argparse.ArgumentParser) -> None:

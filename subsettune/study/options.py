@@ -34,6 +34,7 @@ class TuneOptions:
         executor: `ray`, or `inline`: in this process, one run after the other, without a cluster.
         device: `auto`, `cpu` or `cuda`.
         command: as the user typed it, for the record.
+        stop: what stops the study, for people: a key, or the command that stops its job.
         fresh_seeds: confirm the policy that a finished study exported, with seeds and reference runs that nobody has
             looked at, instead of going on with the study.
     """
@@ -44,6 +45,7 @@ class TuneOptions:
     executor: Literal["ray", "inline"] = "ray"
     device: str = "auto"
     command: str = ""
+    stop: str = "Ctrl-C"
     fresh_seeds: bool = False
 
     def __post_init__(self) -> None:

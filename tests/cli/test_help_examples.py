@@ -15,7 +15,7 @@ from fake_inputs import write
 from subsettune.cli import main
 from subsettune.cli.parser import FORMER_COMMANDS, make_parser
 
-ELSEWHERE = {"cluster": "files of a cluster are those of its owner"}
+ELSEWHERE = {"cluster": "files of a cluster are those of its owner", "submit": "needs a cluster"}
 STUDY = {"task.tolerance": 0.5}  # of a second, in which a policy passes
 
 

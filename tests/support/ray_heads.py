@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -13,8 +12,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 RAY = str(Path(sys.executable).with_name("ray"))
-START_S = 60.0
+START_S, STOP_S = 60.0, 20.0
 
 
 def free_port() -> int:
@@ -59,12 +60,20 @@ def _started(
         try:
             yield process
         finally:
-            process.send_signal(signal.SIGTERM)  # with --block it ends what it has started
-            try:
-                process.wait(20)
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a head with what it has started: asked first, and not waited for as long as a busy machine takes."""
+    started = [] if process.poll() is not None else psutil.Process(process.pid).children(recursive=True)
+    process.terminate()  # with --block it ends what it has started
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_S)
+    for one in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.kill()
+    process.wait()
 
 
 def wait_until(holds: Callable[[], bool], limit_s: float = START_S) -> None:

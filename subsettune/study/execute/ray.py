@@ -44,7 +44,7 @@ from subsettune.study.execute.ray_reach import MARK, check_nodes
 from subsettune.study.execute.ray_reuse import workers_are_kept
 from subsettune.study.execute.requests import INFRASTRUCTURE_ERRORS, Failure, Pause, RunRequest
 from subsettune.study.execute.sequence import StageSequence
-from subsettune.study.execute.signals import handlers_restored
+from subsettune.study.execute.signals import handlers_restored, stops_as_sigint
 from subsettune.study.execute.silence import SilenceWatch
 from subsettune.study.execute.worker import ATTEMPTS, Worker
 from subsettune.train.result import CurvePoint, RunResult
@@ -101,7 +101,14 @@ class RayExecutor:
         """
         searcher = SequenceSearcher(chain, self._worker, self._facts, self._num_validation, self._clock, self._note)
         sent("worker", self._worker)  # before anything is started
-        with cluster(self._resources, self._note) as slots, head_watched(self._note), staging(), handlers_restored():
+        # Ray, connected, ends the process at SIGTERM: what asks to stop is heard again.
+        with (
+            cluster(self._resources, self._note) as slots,
+            stops_as_sigint(),
+            head_watched(self._note),
+            staging(),
+            handlers_restored(),
+        ):
             if slots is not None and slots < self._resources.parallel:
                 fit = "run fits" if slots == 1 else "runs fit"
                 self._note(f"{slots} {fit} here at a time, not {self._resources.parallel}.")

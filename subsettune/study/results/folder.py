@@ -55,8 +55,7 @@ class StudyFolder:
     """
 
     def __init__(self, storage: str, run_id: str) -> None:
-        if not isinstance(run_id, str) or not run_id or "/" in run_id or run_id.startswith("."):
-            raise ConfigError(config.must("run_id", "a plain folder name", run_id, "Use letters, digits and dashes."))
+        check_run_id(run_id)
         self.run_id = run_id
         self.storage = without_keys(storage)
         self.folder = Folder.at(self.storage) / run_id
@@ -252,6 +251,16 @@ class _Table:
             self._folder.write(self._name, buffer.getvalue())
             self._added.clear()
             self._num_added = 0
+
+
+def check_run_id(run_id: str) -> None:
+    """Refuse a name that no study can have.
+
+    Raises:
+        ConfigError: it is no plain folder name.
+    """
+    if not isinstance(run_id, str) or not run_id or "/" in run_id or run_id.startswith("."):
+        raise ConfigError(config.must("run_id", "a plain folder name", run_id, "Use letters, digits and dashes."))
 
 
 def not_there(storage: str, run_id: str) -> str:
