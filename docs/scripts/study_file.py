@@ -84,6 +84,7 @@ EXAMPLES: Mapping[str, Any] = {
     "space.q": {"log": [1, 30]},
     "space.growth": 3,
     "space.reselect": {"log": [0.5, 4], "when": {"selector": "random"}},
+    "study.soup_processes": 4,
     "study.max_seeds": 15,
     "study.candidates": 6,
     "study.sampler": "tpe",

@@ -203,7 +203,7 @@ def test_nothing_secret_becomes_part_of_a_job() -> None:
 
 
 def test_a_client_that_is_not_installed_is_told_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_server.sdk, "aiohttp", None)
+    monkeypatch.setattr("ray.dashboard.modules.job.sdk.aiohttp", None)
     with pytest.raises(MissingPackageError, match=r'needs ray\[default\], .*: pip install "subsettune\[jobs\]"'):
         job_server.JobServer(URL)
 
