@@ -22,7 +22,8 @@ from typing import Any
 from doc_pages import PAGES, ROOT, write_between
 
 from subsettune import load_study
-from subsettune.report.tables import result_text
+from subsettune.report.brief import Where, brief_blocks
+from subsettune.report.render import Table, render
 
 IMAGES = PAGES / "images"
 NUMBERS = IMAGES / "demo.json"
@@ -87,11 +88,10 @@ def _policy_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def told(run: Path) -> str:
-    """The result of a study as far as the table, as `subsettune show` prints it."""
-    text = result_text(load_study(run.name, storage=run.parent).view)
-    blocks = text.split("\n\n")
-    at = next(i for i, block in enumerate(blocks) if "\nreference " in block)
-    return "\n\n".join((blocks[0], blocks[at]))
+    """The result of a study as far as the table and what is said of it, as `subsettune show` prints it."""
+    blocks = brief_blocks(load_study(run.name, storage=run.parent).view, Where())
+    at = next(i for i, block in enumerate(blocks) if isinstance(block, Table))
+    return render([blocks[0], blocks[at], blocks[at + 1]]).rstrip()
 
 
 def worked(kept: Mapping[str, Any]) -> str:
