@@ -217,10 +217,11 @@ def test_a_job_is_left_stopped_and_gone_on_with(
     assert server.running(f"{storage} one") == job
     started = time.monotonic()
     assert server._client.stop_job(job)
-    end = server.follow(job, lambda _: None, lambda _: None)
+    log: list[str] = []
+    end = server.follow(job, log.append, lambda _: None)
     assert (end.code, end.words) == (130, f"Job {job} was stopped; what is finished is kept.")
     assert time.monotonic() - started < 45
-    assert read_status(str(storage), "one").state == "interrupted"
+    assert read_status(str(storage), "one").state == "interrupted", "".join(log)
     assert server.running(f"{storage} one") is None
 
     (tmp_path / "go").touch()
