@@ -44,7 +44,7 @@ from subsettune.study.execute.ray_reach import MARK, check_nodes
 from subsettune.study.execute.ray_reuse import workers_are_kept
 from subsettune.study.execute.requests import INFRASTRUCTURE_ERRORS, Failure, Pause, RunRequest
 from subsettune.study.execute.sequence import StageSequence
-from subsettune.study.execute.signals import handlers_restored, stops_as_sigint
+from subsettune.study.execute.signals import exits_as_sigint, handlers_restored, stops_as_sigint
 from subsettune.study.execute.silence import SilenceWatch
 from subsettune.study.execute.worker import ATTEMPTS, Worker
 from subsettune.train.result import CurvePoint, RunResult
@@ -101,8 +101,9 @@ class RayExecutor:
         """
         searcher = SequenceSearcher(chain, self._worker, self._facts, self._num_validation, self._clock, self._note)
         sent("worker", self._worker)  # before anything is started
-        # Ray, connected, ends the process at SIGTERM: what asks to stop is heard again.
+        # Ray ends the process at SIGTERM from its start on: connected, what asks to stop is heard again.
         with (
+            exits_as_sigint(),
             cluster(self._resources, self._note) as slots,
             stops_as_sigint(),
             head_watched(self._note),

@@ -27,7 +27,6 @@ from subsettune.study.execute.ray_noise import quiet
 from subsettune.study.execute.ray_start import start
 from subsettune.study.execute.ray_tokens import settings_restored
 from subsettune.study.execute.requests import RunRequest
-from subsettune.study.execute.signals import exits_as_sigint
 
 NODE_DEATH_S = 20.0  # Ray breaks the connection to a lost node at once, and misses its heartbeat only later
 
@@ -129,11 +128,10 @@ def cluster(resources: Resources, note: Callable[[str], None] = lambda words: No
     with quiet(), settings_restored():
         ours = not ray.is_initialized()
         try:
-            with exits_as_sigint():
-                if ours and (resources.address is None or resources.address == "local"):
-                    start(note)
-                elif ours and resources.address is not None:
-                    Address(resources.address, resources.origin).connect()
+            if ours and (resources.address is None or resources.address == "local"):
+                start(note)
+            elif ours and resources.address is not None:
+                Address(resources.address, resources.origin).connect()
             slots = _slots(resources)
             if slots is not None and slots <= resources.soup_processes:
                 advice = f"{slots} of them fit here, the run's own with them."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from subsettune.study.execute import ray as ray_executor
 from subsettune.study.execute.ray_cluster import Resources
-from subsettune.study.execute.signals import exits_as_sigint, handled, hangups_ignored, stops_as_sigint
+from subsettune.study.execute.signals import handled, hangups_ignored, stops_as_sigint
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -46,16 +47,19 @@ def test_a_hangup_is_heard_again_once_processes_have_started() -> None:
 
 
 @contextlib.contextmanager
-def as_ray_has_it(*_: object) -> Iterator[int]:
-    """A cluster, to whose connection it belongs that SIGTERM ends the process."""
+def as_ray_has_it(*_: object, is_early: bool = False) -> Iterator[int]:
+    """A cluster, to whose start it belongs that SIGTERM ends the process; one comes there, or later."""
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
     try:
+        if is_early:
+            os.kill(os.getpid(), signal.SIGTERM)
         yield 1
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_sigterm_interrupts_a_study_that_is_connected_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_early", [True, False], ids=["while it starts", "connected"])
+def test_sigterm_interrupts_a_study_on_ray(is_early: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[str] = []
 
     def run(*_: object) -> None:
@@ -65,18 +69,14 @@ def test_sigterm_interrupts_a_study_that_is_connected_to_ray(monkeypatch: pytest
             heard.append(type(error).__name__)
             raise
 
-    monkeypatch.setattr(ray_executor, "cluster", as_ray_has_it)
-    monkeypatch.setattr(ray_executor, "check_nodes", lambda *_: None)
+    monkeypatch.setattr(ray_executor, "cluster", functools.partial(as_ray_has_it, is_early=is_early))
     monkeypatch.setattr(ray_executor, "head_watched", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(ray_executor, "sent", lambda *_: None)
+    monkeypatch.setattr(ray_executor, "check_nodes", lambda *_: None)
     monkeypatch.setattr(ray_executor.RayExecutor, "_run", run)
     executor = ray_executor.RayExecutor(
         None, None, 0, lambda: 0.0, resources=Resources(parallel=1, cpus=1), storage="/tmp/nowhere", note=heard.append
     )
     with pytest.raises(KeyboardInterrupt), stops_as_sigint():
         executor.execute(None)
-    assert heard == ["KeyboardInterrupt"]
-
-
-def test_what_ray_makes_of_sigterm_while_it_starts_interrupts_too() -> None:
-    with pytest.raises(KeyboardInterrupt), exits_as_sigint():
-        sys.exit(signal.SIGTERM)
+    assert heard == ([] if is_early else ["KeyboardInterrupt"])
