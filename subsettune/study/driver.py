@@ -140,7 +140,9 @@ class StudyDriver:
             folder.note(facts=resolved.facts, known_before=tuple(one.known for one in known_before))
             gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
             folder.started(options.command, gpus, torch.cuda.get_device_name() if gpus else "")
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                _note_early_stop(folder)
             self.lock.release()
             raise
         self.context = StudyContext(
@@ -164,20 +166,9 @@ class StudyDriver:
             KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP; what is finished is on disk, and reported.
         """
         context, folder = self.context, self.context.folder
-        if context.options.command:
-            where = f"Study {folder.run_id} in {context.options.storage}"
-            context.observer.note(f"{where}. Stop it with {context.options.stop}; to go on: {context.options.command}")
-        guess = "" if context.task.is_own else guess_of(context.data, context.task.data)
-        if guess:
-            context.observer.note(f"An example was {guess}.")
-        for known in folder.manifest.known_before:
-            context.observer.note(known.sentence)
-        for warning in folder.manifest.data_warnings:
-            context.observer.note(f"Look at the data: {warning}")
-        for note in context.facts.notes:
-            context.observer.note(note)
         try:
             with stops_as_sigint():
+                self._say_what_is_known()
                 if context.options.fresh_seeds:
                     self._confirm(delivery)
                 elif not _is_complete(context.study, folder.manifest):
@@ -197,6 +188,22 @@ class StudyDriver:
         self._report(delivery, view)
         context.observer.finished(view)
         return view
+
+    def _say_what_is_known(self) -> None:
+        """Where the study lies, how it goes on, and what is to be known of its data."""
+        context, folder = self.context, self.context.folder
+        if context.options.command:
+            where = f"Study {folder.run_id} in {context.options.storage}"
+            context.observer.note(f"{where}. Stop it with {context.options.stop}; to go on: {context.options.command}")
+        guess = "" if context.task.is_own else guess_of(context.data, context.task.data)
+        if guess:
+            context.observer.note(f"An example was {guess}.")
+        for known in folder.manifest.known_before:
+            context.observer.note(known.sentence)
+        for warning in folder.manifest.data_warnings:
+            context.observer.note(f"Look at the data: {warning}")
+        for note in context.facts.notes:
+            context.observer.note(note)
 
     def _note_interruption(self, delivery: Delivery) -> None:
         """Write down that the study was interrupted, and about it; whoever asked does not wait for a storage."""
@@ -316,6 +323,14 @@ class StudyDriver:
         words += ["--device", options.device, "--cache", options.places.cache_folder]
         words += ["--data-root", options.places.data_root] if options.places.data_root is not None else []
         return tuple(words)
+
+
+def _note_early_stop(folder: StudyFolder) -> None:
+    """Write down that a study was interrupted which had hardly begun, or was going to go on."""
+    if folder.is_open and folder.manifest.status != "finished":
+        with hurried(), contextlib.suppress(StorageError):
+            folder.note(interrupted=True)
+            folder.save()
 
 
 def _origin(study: Study, data: TaskData) -> DataOrigin:

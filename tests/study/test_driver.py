@@ -26,6 +26,7 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import SUBSET
 from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.study.context import StudyContext
+from subsettune.study.driver import StudyDriver
 from subsettune.study.execute.requests import RunRequest
 from subsettune.study.execute.worker import Worker
 from subsettune.study.results.candidate import Candidate
@@ -383,6 +384,20 @@ def test_a_crash_in_the_export_loses_no_run(
     view = tune(changed(PASSES), run_id="a", options=options).view
     assert counting.names == trained
     assert Bundle.load(view.summary.bundle).policy == view.candidates[view.manifest.winner].policy
+
+
+@pytest.mark.parametrize("owner", [StudyFolder, StudyDriver], ids=["before it runs", "as it begins"])
+def test_a_stop_in_the_first_moments_is_an_interruption(
+    options: TuneOptions, monkeypatch: pytest.MonkeyPatch, owner: type
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    name = "started" if owner is StudyFolder else "_say_what_is_known"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(owner, name, stop)
+        tune(changed(FAILS), run_id="a", options=options)
+    assert StudyFolder(options.storage, "a").open().view().summary.status == "interrupted"
 
 
 @pytest.mark.slow

@@ -69,6 +69,11 @@ class StudyFolder:
             table.lie_in(self.folder)
 
     @property
+    def is_open(self) -> bool:
+        """Whether the study was begun or opened."""
+        return self._manifest is not None
+
+    @property
     def manifest(self) -> Manifest:
         """What is known beside the tables; `note` changes it, `save` writes it."""
         assert self._manifest is not None, "begin or open comes first"
