@@ -394,9 +394,10 @@ def test_a_stop_in_the_first_moments_is_an_interruption(
         raise KeyboardInterrupt
 
     name = "started" if owner is StudyFolder else "_say_what_is_known"
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(owner, name, stop)
-        tune(changed(FAILS), run_id="a", options=options)
+        with pytest.raises(KeyboardInterrupt):
+            tune(changed(FAILS), run_id="a", options=options)
     assert StudyFolder(options.storage, "a").open().view().summary.status == "interrupted"
 
 
