@@ -7,7 +7,7 @@ FAST := not slow and not ray and not gpu and not browser
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-fast test-hosts coverage lint types clean-venv
+.PHONY: demo docs test test-fast test-hosts test-namespaces coverage lint types clean-venv
 .PRECIOUS: .venv-hosts/%/.installed
 
 # A study may end with "no policy passed": exit code 3, an honest result and no failure of the demo.
@@ -23,7 +23,7 @@ test-fast: $(STAMP)
 
 # Packages of others that a study or a bundle works with: each has an environment of its own, as they disagree on
 # versions; tests make studies and bundles, so `tune` is in each.
-HOSTS := dashboard mlflow tensorboard wandb accelerate autogluon flaml keras lightning ray-train skorch together transformers
+HOSTS := dashboard jobs mlflow tensorboard wandb accelerate autogluon flaml keras lightning ray-train skorch together transformers
 # An environment takes about 7 GB; `make test-hosts KEEP=` removes each once its tests have passed.
 KEEP ?= yes
 test-hosts: $(STAMP) $(HOSTS:%=test-host-%)
@@ -44,6 +44,15 @@ test-host-%: .venv-hosts/%/.installed
 	$(PYTHON) -m venv .venv-hosts/together
 	.venv-hosts/together/bin/python -m pip install --quiet --editable ".[tune,flaml,autogluon]" "autogluon.tabular[ray]>=1.6" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100"
 	@touch $@
+
+# Clusters of machines that are namespaces of this one: a link is lost, a folder is not shared. Takes root's rights.
+test-namespaces: $(STAMP)
+	SUBSETTUNE_NAMESPACES=1 $(BIN)/python -m pytest tests/study/execute/test_ray_lost_link.py tests/study/execute/test_ray_shared.py
+
+# The pages of docs/ as a site in site/: what is made from the code is written anew. Nothing is fetched; a test checks links.
+docs: $(STAMP)
+	$(BIN)/python docs/scripts/write.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Lines and branches that no test reaches. Code that runs only in Ray's own processes is not seen.
 coverage: $(STAMP)

@@ -9,12 +9,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Never
 
+from subsettune.bundle.bundle import Bundle
 from subsettune.bundle.export import chosen, confirm_bundle, export_study
 from subsettune.bundle.known import KnownData
+from subsettune.bundle.readme import how_to_use
 from subsettune.bundle.rows import TrainingRows
 from subsettune.callbacks import ToldObserver, check_callbacks
 from subsettune.config import must
-from subsettune.errors import ArgumentError, ConfigError, did_you_mean
+from subsettune.errors import ArgumentError, BundleError, ConfigError, did_you_mean
 from subsettune.found import Found
 from subsettune.patience import telling
 from subsettune.plugins import refuse_within_import
@@ -156,5 +158,19 @@ def _confirm(context: StudyContext, target: str) -> None:
         _export(context, view.manifest.winner, target)
 
 
+def report_page(view: StudyView) -> str:
+    """The report of a study, with how its bundle is used where it has one."""
+    return html.page(view, usage=_usage(view.summary.bundle))
+
+
+def _usage(place: str | None) -> str:
+    if place is None:
+        return ""
+    try:
+        return how_to_use(Bundle.load(place), place)
+    except BundleError as error:  # the study can be read all the same
+        return f"The bundle cannot be used: {error}"
+
+
 def _report(context: StudyContext, view: StudyView) -> None:
-    context.folder.folder.write("report.html", html.page(view).encode())
+    context.folder.folder.write("report.html", report_page(view).encode())

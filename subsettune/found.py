@@ -19,9 +19,8 @@ from subsettune.study.results.records import RunRecord, to_table
 from subsettune.study.results.summary import Summary
 from subsettune.study.results.view import StudyView
 from subsettune.study.search.journal import look_at
-from subsettune.study.search.journal_storage import ReadOnlyJournal
+from subsettune.study.search.journal_storage import JOURNAL, ReadOnlyJournal
 from subsettune.study.spec.definition import Study
-from subsettune.study.stages.search import JOURNAL
 from subsettune.text import counted, describe, saving_words
 
 if TYPE_CHECKING:

@@ -12,15 +12,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 import pyarrow as pa
 from pyarrow import ArrowException, fs, parquet
 
 from subsettune.errors import StorageError
+from subsettune.keys import masked, without_keys
 from subsettune.patience import OPENING_LIMIT_S, NoAnswerError, in_thread, is_full, patiently
 
 T = TypeVar("T")
 RETRY_LIMIT_S = 10  # of Google's client, for one call: it would try for a quarter of an hour
+OF_KEYS = (
+    "ACCESS_DENIED",
+    "SIGNATURE_DOES_NOT_MATCH",
+    "INVALID_ACCESS_KEY_ID",
+    "EXPIRED_TOKEN",
+)  # as S3's client has it
 GONE = "The working folder is not there any more."
 
 
@@ -50,12 +58,15 @@ class Folder:
         text = os.fspath(uri)
         if "://" not in text:
             return cls(fs.LocalFileSystem(), str(absolute(text)))
+        text = without_keys(text)
+        _provide_region(text)
         try:
             filesystem, path = patiently(
                 lambda: in_thread(lambda: _opened(text), OPENING_LIMIT_S), text, is_remote=True
             )
         except (OSError, ArrowException, ValueError) as error:
-            raise StorageError(f"storage {text!r} cannot be reached: {_reason(error)}. Check the address.") from error
+            words = f"storage {masked(text)!r} cannot be reached: {masked(_reason(error))}. Check the address."
+            raise StorageError(words) from error
         return cls(filesystem, path.rstrip("/"))
 
     @property
@@ -199,6 +210,8 @@ class Folder:
                 advice = " What is finished is on record: start the same command again when the storage is back."
             elif is_full(error):
                 advice = " Make room and start the same command again."
+            elif any(word in str(error) for word in OF_KEYS):
+                advice = " Check the keys, and what they may do there."
             what = f"{self}/{name}" if name else str(self)
             raise StorageError(f"{what} cannot be {done}: {_reason(error)}.{advice}") from error
 
@@ -224,6 +237,26 @@ def _reason(error: Exception) -> str:
     if number is not None and not isinstance(error, NoAnswerError):
         return os.strerror(number)
     return " ".join(str(error).split()).rstrip(".")
+
+
+def not_shared(storage: str, who: str) -> str:
+    """The sentence for a storage that a node does not see."""
+    advice = "Give a --storage that all nodes share: a bucket (s3://BUCKET/runs), or a folder that each of them mounts."
+    return f"{who} does not see {masked(storage)}. {advice}"
+
+
+def _provide_region(uri: str) -> None:
+    """Put the region of a URI where the client of S3 looks for one first.
+
+    Each of them would else ask the metadata service of a cloud for it, which takes 4 to 8 s where none answers, even
+    with a region in the URI.
+    """
+    if not uri.startswith("s3://") or {"AWS_REGION", "AWS_DEFAULT_REGION"} & os.environ.keys():
+        return
+    query = parse_qs(urlsplit(uri).query)
+    own = query.get("region", ["us-east-1"] if "endpoint_override" in query else [])  # servers of one's own: any
+    if own:
+        os.environ["AWS_DEFAULT_REGION"] = own[0]
 
 
 def parsed(content: bytes) -> pa.Table:

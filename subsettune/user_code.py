@@ -94,16 +94,16 @@ def digest_of_command(command: str, options: Mapping[str, Any]) -> str:
     for file in _files_of(module, here) if module else ():
         package = module if file.name in ("__init__.py", "__main__.py") else module.rpartition(".")[0]
         scripts.append((file, here, package))
-    beside = sorted({str(file) for script in scripts for file in _files_beside(*script)})
+    beside = sorted({str(file) for script in scripts for file in files_beside(*script)})
     named = [str(file) for file, _, _ in scripts]
     return config.digest([words, digest_of_files({"words": [*words, *named], "options": options, "beside": beside})])
 
 
-def _files_beside(script: Path, root: Path, package: str) -> Iterator[Path]:
-    """Files of the modules that a script imports from below a folder, and those that they import.
+def files_beside(script: Path, root: Path, package: str) -> Iterator[Path]:
+    """Files of the modules that a script or module imports from below a folder, and those that they import.
 
     Args:
-        script: to begin with.
+        script: file to begin with.
         root: folder in which its imports are looked for.
         package: that the script is in, which relative imports count from.
     """

@@ -23,7 +23,7 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         exec(block, names)  # as a reader would
     out = capsys.readouterr().out
     assert out.startswith("Study 'tour': ")
-    assert "['compute', 'verification', 'curves', 'search']" in out
+    assert "['gain', 'verification', 'compute', 'search', 'curves']" in out
     assert re.search(r"^trial-0004 finished 0\.\d+$", out, re.MULTILINE)
 
 

@@ -25,7 +25,7 @@ from subsettune.errors import MissingPackageError, SubsettuneError
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 BASE = {"numpy", "pyarrow", "torch"}
-HOSTS = ("dashboard", "mlflow", "tensorboard", "wandb")  # which only `make test-hosts` installs
+HOSTS = ("dashboard", "jobs", "mlflow", "tensorboard", "wandb")  # which only `make test-hosts` installs
 TABLES = ("flaml", "autogluon")  # likewise; their estimators are scikit-learn's, and need no study
 PROGRAM = "optuna-dashboard"  # is run, and not imported
 FOLLOWERS = ("accelerate", "keras", "lightning", "ray-train", "skorch", "transformers")  # likewise, and without studies
@@ -62,7 +62,7 @@ def test_the_extras_are_those_of_the_project_file() -> None:
     for package, extra in extras.PACKAGES.values():
         assert package in {r.name for r in EXTRAS[extra]}, f"{package} is not in the extra {extra}"
     told = {package for package, _ in extras.PACKAGES.values()}
-    ours = [extra for extra in EXTRAS if extra != "test"]
+    ours = [extra for extra in EXTRAS if extra not in ("test", "docs")]
     assert {r.name for extra in ours for r in EXTRAS[extra]} - {"subsettune", PROGRAM} == told
 
 
@@ -70,7 +70,7 @@ def test_each_larger_extra_holds_the_smaller() -> None:
     inside = {
         name: {extra for r in found if r.name == "subsettune" for extra in r.extras} for name, found in EXTRAS.items()
     }
-    expected = {"images": set(), "sklearn": set(), "tune": {"images"}, "test": {"tune"}}
+    expected = {"images": set(), "sklearn": set(), "tune": {"images"}, "docs": set(), "test": {"tune", "docs"}}
     expected |= {host: {"tune"} for host in HOSTS} | {host: set() for host in FOLLOWERS}
     assert inside == expected | {host: {"sklearn"} for host in TABLES}
 

@@ -12,6 +12,7 @@ import pytest
 from pyarrow import fs
 
 from subsettune.errors import StorageError
+from subsettune.keys import masked, without_keys
 from subsettune.storage import Folder, parsed
 
 
@@ -127,3 +128,78 @@ def test_the_oldest_files_go_until_the_rest_fits(tmp_path: Path) -> None:
     folder.trim(0)
     assert folder.names() == [".being-written.tmp"]
     Folder.at(tmp_path / "nowhere").trim(0)
+
+
+# --- keys of object stores ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "REGION", "DEFAULT_REGION"):
+        monkeypatch.setenv(f"AWS_{name}", "")  # so that it comes back as it was
+        monkeypatch.delenv(f"AWS_{name}")
+
+
+@pytest.mark.usefixtures("_no_keys")
+def test_keys_in_an_address_go_into_the_environment_and_nowhere_else() -> None:
+    os.environ["AWS_SESSION_TOKEN"] = "of other keys"
+    uri = "s3://AKIA:se%2Fcret@bucket/runs?region=eu-west-1"
+    assert without_keys(uri) == "s3://bucket/runs?region=eu-west-1"
+    assert (os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]) == ("AKIA", "se/cret")
+    assert "AWS_SESSION_TOKEN" not in os.environ
+    folder = Folder.at(uri)
+    assert str(folder) == "s3://bucket/runs"
+    assert folder.filesystem.region == "eu-west-1"
+    for other in ("gs://anonymous@bucket/runs", "runs", "/a/b@c", "s3://bucket/a@b", "file:///a@b"):
+        assert without_keys(other) == other
+
+
+def test_keys_are_masked_wherever_an_address_is_shown() -> None:
+    line = "subsettune tune a.yaml --storage 's3://AKIA:se%2Fcret@bucket/runs?region=x' --run-id a@b"
+    assert masked(line) == "subsettune tune a.yaml --storage 's3://***@bucket/runs?region=x' --run-id a@b"
+    with pytest.raises(
+        StorageError, match=r"^storage must be given with its keys, got 's3://\*\*\*@bucket/runs'\. Write"
+    ):
+        Folder.at("s3://***@bucket/runs")
+    with pytest.raises(StorageError) as caught:
+        Folder.at("s3://AKIA:se/cr+et@bucket/runs?secret_key=se/cr+et&region=x")
+    shown = "'s3://***@bucket/runs?secret_key=***&region=x'"
+    assert str(caught.value).startswith(f"storage must have no secret_key in its query, got {shown}. Set AWS_")
+
+
+@pytest.mark.usefixtures("_no_keys")
+def test_a_slash_of_a_secret_may_stand_as_it_is() -> None:
+    assert masked("see s3://AKIA:se/cr/et@bucket/runs, then") == "see s3://***@bucket/runs, then"
+    assert without_keys("s3://AKIA:se/cr/et@bucket/runs") == "s3://bucket/runs"
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] == "se/cr/et"
+    assert (
+        masked("http://127.0.0.1:5000/a@b and s3://bucket/a:b@c") == "http://127.0.0.1:5000/a@b and s3://bucket/a:b@c"
+    )
+
+
+@pytest.mark.usefixtures("_no_keys")
+@pytest.mark.parametrize(
+    ("query", "region"),
+    [
+        ("region=eu-west-1", "eu-west-1"),
+        ("endpoint_override=127.0.0.1%3A1&scheme=http", "us-east-1"),
+        ("endpoint_override=127.0.0.1%3A1&scheme=http&region=a-1", "a-1"),
+    ],
+)
+def test_no_client_asks_a_metadata_service_for_its_region(query: str, region: str) -> None:
+    os.environ.update(AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b")
+    Folder.at(f"s3://bucket/runs?{query}")
+    assert os.environ["AWS_DEFAULT_REGION"] == region
+    Folder.at("s3://bucket/runs?region=other-1&endpoint_override=127.0.0.1%3A1&scheme=http")
+    assert os.environ["AWS_DEFAULT_REGION"] == region  # what was set stays
+
+
+def test_keys_that_a_store_refuses_are_told_as_such() -> None:
+    class Closed:
+        type_name = "s3"
+
+        def open_output_stream(self, path: str) -> object:
+            raise OSError("AWS Error ACCESS_DENIED during PutObject operation: Access Denied")
+
+    with pytest.raises(StorageError, match=r"^s3://bucket/a cannot be written: .*\. Check the keys, and what they may"):
+        Folder(Closed(), "bucket").write("a", b"1")

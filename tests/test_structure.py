@@ -13,10 +13,11 @@ from pathlib import Path
 import arrows
 import numpy as np
 import pytest
-from arrows import Import, Layer
+from arrows import Import
 from bare import bare_packages
 from facts import made_up_facts
 from fake_inputs import changed
+from layers import LAYERS
 from places import ROOT
 
 import subsettune
@@ -27,38 +28,6 @@ from subsettune.study.spec.yaml_file import read
 PACKAGE = ROOT / "subsettune"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
-# From the ground up: a room may import itself and those below, and of those beside it only what is together with it.
-LAYERS = (
-    Layer(
-        rooms=(
-            *(
-                "",
-                "errors",
-                "extras",
-                "config",
-                "former_names",
-                "patience",
-                "storage",
-                "digests",
-                "facts",
-                "registry",
-                "plugins",
-            ),
-            *("user_code", "ledger", "in_memory"),
-        ),
-        is_together=True,
-    ),
-    Layer(rooms=("policy", "goal", "task", "models", "text"), is_together=True),  # text: costs and policies in words
-    Layer(rooms=("data",)),
-    Layer(rooms=("select",)),
-    Layer(rooms=("train",)),
-    Layer(rooms=("study",)),
-    Layer(rooms=("bundle", "report")),
-    Layer(rooms=("trained",)),
-    Layer(rooms=("api", "callbacks", "found"), is_together=True),
-    Layer(rooms=("integrations", "cluster")),
-    Layer(rooms=("catalog", "cli"), is_together=True),
-)
 # Imports within functions that have a reason, as patterns of (module, what it imports).
 LATE = {
     ("subsettune", "subsettune.extras"): "a bare import of the package loads nothing",
@@ -68,6 +37,7 @@ LATE = {
     ("subsettune.train", "subsettune.train.loop"): "its names are loaded on first use",
     ("subsettune.study.spec.*", "subsettune.train.*"): "spaces and policies are read without torch",
     ("subsettune.study.driver", "subsettune.study.execute.ray*"): "Ray only where a study runs on it",
+    ("subsettune.study.execute.node_check", "subsettune.*"): "other versions are told before what they cannot import",
     ("subsettune.train.phase_switch", "subsettune.train.soup.apart"): "Ray only where a soup is given processes",
 }
 HOMES = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import jinja2
@@ -10,7 +11,7 @@ from markupsafe import Markup
 from subsettune import config, text
 from subsettune.bundle.bundle import Bundle
 from subsettune.bundle.evidence import REFERENCE, Evidence, PolicyEvidence
-from subsettune.bundle.usage import commands, how
+from subsettune.bundle.usage import called, usage
 from subsettune.config import FrozenDict
 from subsettune.data.split import DEFAULT_TEST
 from subsettune.policy import FULL, Phase, Soup
@@ -20,14 +21,35 @@ from subsettune.study.results.sampled import these_alone
 from subsettune.train.orders.base import is_blind
 from subsettune.train.planning.phases import resolve
 
+_PATH = re.compile(r"(?<![\w./:<])~?/(?:[^\s/'\"`]+/)+([^\s/'\"`]*)")  # absolute, of two parts or more, of no URI
+
 
 def page(bundle: Bundle, place: str) -> str:
     """README.md of a bundle.
 
     Args:
         bundle: what it describes; its own `readme` is not read.
-        place: where it will lie, for the command line.
+        place: where it will lie.
     """
+    return _without_folders(_page(bundle, called(place)))
+
+
+def how_to_use(bundle: Bundle, place: str) -> str:
+    """How it is used, of its page: paragraphs and code.
+
+    Args:
+        bundle: as of `page`.
+        place: where it lies.
+    """
+    return _without_folders(usage(bundle, called(place), _held_out(bundle)))
+
+
+def _without_folders(text: str) -> str:
+    """Of paths of the machine that a bundle was made on, the last part: the page goes to others."""
+    return _PATH.sub(r"\1", text)
+
+
+def _page(bundle: Bundle, place: str) -> str:
     evidence, facts = bundle.evidence, bundle.facts
     changed = ", ".join(f"`{key}`" for key in bundle.policy.recipe)
     return _template().render(
@@ -52,9 +74,7 @@ def page(bundle: Bundle, place: str) -> str:
         needs=_needs(evidence),
         others=_others(evidence),
         break_even=" ".join([_break_even(evidence, facts.unit), *evidence.known_before]),
-        place=place,
-        commands=commands(bundle, place),
-        how=how(bundle, place, _held_out(bundle)),
+        usage=usage(bundle, place, _held_out(bundle)),
         statement="\n\n".join([evidence.statement, *_beside(evidence)]),
         chosen=_chosen(bundle),
         run_id=evidence.run_id,

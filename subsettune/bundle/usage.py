@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from subsettune.bundle.bundle import Bundle
 from subsettune.bundle.follow import why_not
 from subsettune.bundle.paths import is_path
+from subsettune.in_memory import is_given
 from subsettune.text import joined
 from subsettune.train.planning.phases import resolve
 
@@ -25,19 +27,23 @@ result = train.run(bundle.task, bundle.policy, seed=bundle.seed, final=True, opt
 network = result.model
 model = TrainedModel.of(result, bundle.task, places)  # model.predict(rows), model.save("model")"""
 
-_OF_FUNCTION = """With the study file; the weights are those that the function gives `run.finish`:
+_OF_FUNCTION = """{where} With the study file; the weights are those that the function gives `run.finish`:
 
 ```sh
 subsettune train STUDY.yaml --policy {place} --seed 0 --save weights.pt
 ```"""
 
-_OF_DATA = """With the study file, on the same data; on other data of the same columns and classes, night after night;
-and for rows that a kept model is asked about:
+_ONCE = """{where} Train by the policy on the data of the study, keep the model, and ask it about other rows:
 
 ```sh
-subsettune train STUDY.yaml --policy {place} --seed 0 --save model
-subsettune follow {place} --data NEW{ending} --save model
+subsettune follow {place} --save model
 subsettune predict model ROWS{ending} --output predictions.parquet
+```"""
+
+_NIGHTLY = """A nightly job, on new data of the same columns and classes:
+
+```sh
+subsettune follow {place} --data NEW{ending} --save model
 ```
 
 `follow` derives sizes anew, says what it changed, holds the result against the runs behind this bundle, and ends with
@@ -45,6 +51,7 @@ exit code 4 where it is clearly worse than they let expect."""
 
 _OWN_CODE = """from subsettune import Bundle
 
+# Yours are {yours} and train_on_batch, which makes one update.
 bundle = Bundle.load({place!r})
 sampler = bundle.batch_sampler({data})
 sampler.on_switch(network=network, optimizer=optimizer)
@@ -53,10 +60,8 @@ for rows, weights in sampler.batches():
     {update}
     scheduler.step()
 sampler.finish()"""
-_UPDATE = "train_on_batch(rows, weights)  # yours: one update"
-_OBSERVED = (
-    "sampler.observe(rows, train_on_batch(rows, weights))  # yours: one update; gives the losses without weights"
-)
+_UPDATE = "train_on_batch(rows, weights)"
+_OBSERVED = "sampler.observe(rows, train_on_batch(rows, weights))  # it gives the losses without weights"
 _LOADER = (
     "For a loader: `DataLoader(dataset, batch_sampler=sampler)`, one epoch, in which `sampler.weights` are those of "
     "the step. `docs/hosts.md` of subsettune has Lightning, transformers, accelerate, Ray Train and others."
@@ -72,28 +77,42 @@ _LOSSES = {
 _CLASS_WEIGHTS = "the losses of each class weighed as `class_weights` says, 1 on average over the training part"
 
 
-def commands(bundle: Bundle, place: str) -> str:
-    """What follows it on the command line.
+def called(place: object) -> str:
+    """How a bundle is named by whoever reads its page: by a URI in full, in a folder by its name in there."""
+    text = str(place)
+    return text if "://" in text else Path(text).absolute().name
+
+
+def usage(bundle: Bundle, place: str, held_out: str) -> str:
+    """How the bundle is used, as Markdown of paragraphs and code alone: by commands, in Python, in code of one's own.
 
     Args:
         bundle: to be followed.
-        place: where it lies.
+        place: what it is called, from `called`.
+        held_out: which rows are not trained on, in words.
     """
+    return f"{commands(bundle, place)}\n\n{how(bundle, place, held_out)}"
+
+
+def commands(bundle: Bundle, place: str) -> str:
+    """What follows it on the command line; arguments as of `usage`."""
+    where = "" if "://" in place else f"All of this is for the folder that `{place}` lies in."
     if bundle.task.is_own:
-        return _OF_FUNCTION.format(place=shlex.quote(place))
+        return _OF_FUNCTION.format(place=shlex.quote(place), where=where).strip()
     source = bundle.task.data.source
     suffix = next((end for end in SUFFIXES if source.endswith(end)), ".parquet")
     is_folder = is_path(source) and not source.endswith(SUFFIXES)
-    return _OF_DATA.format(place=shlex.quote(place), ending="/" if is_folder else suffix)
+    parts = [_NIGHTLY] if is_given(source) else [_ONCE, _NIGHTLY]  # what was handed over is nowhere to be read again
+    ending = "/" if is_folder else suffix
+    text = "\n\n".join(parts).format(place=shlex.quote(place), ending=ending, where=where)
+    return f"{where} {text}" if is_given(source) else text.strip()
 
 
 def how(bundle: Bundle, place: str, held_out: str) -> str:
     """The paragraphs that say how, and the code.
 
     Args:
-        bundle: to be followed.
-        place: where it lies.
-        held_out: which rows are not trained on, in words.
+        bundle, place, held_out: as of `usage`.
     """
     if bundle.task.is_own:
         return _own_function(bundle, place)
@@ -109,8 +128,8 @@ def how(bundle: Bundle, place: str, held_out: str) -> str:
     if needs:
         return "\n\n".join([*parts, _honest(len(bundle.policy.phases), needs)])
     update = _UPDATE if _is_blind(bundle) else _OBSERVED
-    data = "DATA" if bundle.rows is not None else "DATA, rows=ROWS"
-    code = _OWN_CODE.format(place=place, update=update, data=data)
+    data, yours = ("DATA", "DATA") if bundle.rows is not None else ("DATA, rows=ROWS", "DATA, ROWS")
+    code = _OWN_CODE.format(place=place, update=update, data=data, yours=f"{yours}, network, optimizer")
     return "\n\n".join([*parts, _own_code(bundle, held_out), f"```python\n{code}\n```", _yours(bundle), _LOADER])
 
 
@@ -132,6 +151,8 @@ def _places(bundle: Bundle) -> str:
     source = bundle.task.data.source
     if is_path(source) and not source.startswith(("/", "~")):
         return f'DataPaths(data_root="FOLDER")  # that {source!r} lies in'
+    if is_path(source):
+        return "DataPaths()  # the data are read from where the study found them: data.source in policy.json"
     return "DataPaths()  # where this machine keeps data"
 
 
@@ -177,7 +198,7 @@ def _yours(bundle: Bundle) -> str:
     return (
         "Rows, weights and rates are those of `train.run` with the same seed, update by update."
         f"{changes} What an update does is yours: the loss is the mean over the batch of the {kind} times "
-        f"`weights` (None: all are 1){_with(loss)}; the optimizer has the settings above{_with(also)}. "
+        f"`weights` (None: all are 1){_with(loss)}; the optimizer has the settings of `bundle.recipe`{_with(also)}. "
         "The study trained on inputs as `.train.batch(positions)` of its data gives them, scaled and encoded."
     )
 

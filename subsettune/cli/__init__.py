@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = INTERRUPTED
         out.flush()
         if out.failure is not None and not isinstance(out.failure, BrokenPipeError):  # `head` has seen enough
-            kept = KEPT.get(given[0], "")
+            kept = KEPT.get(given[0], "") if given else ""
             print(f"error: the result cannot be printed: {out.failure.strerror}.{kept}", file=errors)
             code = 2
     return code
@@ -48,16 +48,25 @@ def _run(given: list[str], answer: Answer) -> int:
     import shlex
     import warnings
 
-    from subsettune.cli.commands import WRONG_INPUT, unlogged
+    from subsettune.cli.commands import SUBMITTED, WRONG_INPUT, unlogged
     from subsettune.cli.parser import make_parser, split_program
     from subsettune.errors import CostWarning, StorageError, SubsettuneError
     from subsettune.extras import needed_for
+    from subsettune.keys import masked, without_keys
 
+    if not given:
+        make_parser().print_help()
+        return 0
     ours, program = split_program(given)
     options = make_parser().parse_args(ours)
     options.program = program
-    options.command_line, options.answer = shlex.join(["subsettune", *given]), answer
+    options.command_line, options.answer = masked(shlex.join(["subsettune", *given])), answer
+    if options.command_name == "tune":  # what goes on with the study of a job is the command that submitted it
+        options.command_line = masked(os.environ.get(SUBMITTED) or options.command_line)
     try:
+        for name, value in vars(options).items():
+            if isinstance(value, str) and name != "command_line" and options.command_name != "submit":  # refuses keys
+                setattr(options, name, without_keys(value))
         _check_working_folder(StorageError)
         with needed_for(f"subsettune {options.command_name}"), warnings.catch_warnings(), unlogged("subsettune.data"):
             warnings.simplefilter("ignore", CostWarning)  # commands print it, and what is to be known of the data

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 DONE, WRONG_INPUT, NOT_VERIFIED = 0, 2, 3
 REPORT = "report.html"
 LOADING = "loading packages"
+# Variables of a job: the command that goes on with its study, and the one that stops it, both where it was submitted.
+SUBMITTED, STOP = "SUBSETTUNE_SUBMITTED", "SUBSETTUNE_STOP"
 FIT_SHAPES = (
     "Call subsettune.train.pruning.surgery.fit_shapes(network, weights) before network.load_state_dict(weights)."
 )
@@ -55,7 +57,7 @@ def tune_study(options: argparse.Namespace) -> int:
     with Patience(sys.stderr, LOADING):
         from subsettune.study.options import fresh_run_id
 
-    study = _study(options)
+    study = read_study(options)
     if options.fresh_seeds and options.run_id is None:
         raise ConfigError("--fresh-seeds needs a finished study to confirm. Give its name as --run-id.")
     if options.run_id is not None:
@@ -67,7 +69,7 @@ def tune_study(options: argparse.Namespace) -> int:
 def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) -> int:
     with Patience(sys.stderr, LOADING):
         from subsettune.api import tune
-        from subsettune.report import progress, render, tables
+        from subsettune.report import brief, progress, render
         from subsettune.storage import Folder
         from subsettune.study.options import TuneOptions
 
@@ -79,19 +81,24 @@ def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) ->
         executor="inline" if options.inline else "ray",
         device=options.device,
         command=again,
+        stop=os.environ.get(STOP) or "Ctrl-C",
         fresh_seeds=options.fresh_seeds,
     )
     try:
-        with progress.make_progress(sys.stderr, quiet=options.quiet) as observer:
+        with (
+            progress.make_progress(sys.stderr, quiet=options.quiet) as observer,
+            options.answer.through(observer.note if isinstance(observer, progress.Drawn) else None),
+        ):
             view = tune(study, run_id=run_id, observer=observer, options=where).view
     except KeyboardInterrupt:
         print(f"\nInterrupted; what is finished is kept. Go on with: {again}", file=sys.stderr)
         return INTERRUPTED
     is_written = Folder.at(options.storage).exists(f"{view.run_id}/{REPORT}")  # a full disk may not have had room
-    render.write(tables.result_blocks(view, report=_report_of(view) if is_written else None), sys.stdout)
+    seen = brief.Where(storage=options.storage, report=_report_of(view) if is_written else None)
+    render.write(brief.brief_blocks(view, seen), sys.stdout)
     confirmation = view.manifest.confirmation
     is_upheld = confirmation is None or confirmation.verdict.passed is not False
-    return DONE if view.summary.verified and is_upheld else NOT_VERIFIED
+    return DONE if options.accept_no_policy or (view.summary.verified and is_upheld) else NOT_VERIFIED
 
 
 def plan_study(options: argparse.Namespace) -> int:
@@ -100,7 +107,7 @@ def plan_study(options: argparse.Namespace) -> int:
         from subsettune.report import plan_tables, render
         from subsettune.study.plan import plan
 
-        study, where = _study(options), {"address": options.address, "is_inline": options.inline}
+        study, where = read_study(options), {"address": options.address, "is_inline": options.inline}
         made = plan(study, places_of(options), **where, storage=options.storage, stage=patience.stage)
     if options.json:
         print(json.dumps(made, indent=2))
@@ -110,17 +117,25 @@ def plan_study(options: argparse.Namespace) -> int:
 
 
 def show_study(options: argparse.Namespace) -> int:
-    """Print the result of a study as it is on disk."""
-    from subsettune.report import render, tables
+    """Print the result of a study as it is on disk: in brief, one part of it, or everything."""
+    from subsettune.report import brief, parts, render, tables
     from subsettune.study.results.folder import StudyFolder
 
+    if sum(map(bool, (options.json, options.all, options.part))) > 1:
+        raise ConfigError("show prints one thing: --json, --all or a part such as trials. Give one of them.")
     study = StudyFolder(options.storage, options.run).open()
     view = study.view()
     if options.json:
         print(json.dumps(view.summary.to_mapping(), indent=2))
+        return 0
+    report = _report_of(view) if study.folder.exists(REPORT) else None
+    if options.all:
+        blocks = tables.result_blocks(view, report=report)
+    elif options.part:
+        blocks = parts.part_blocks(view, options.part)
     else:
-        report = _report_of(view) if study.folder.exists(REPORT) else None
-        render.write(tables.result_blocks(view, report=report), sys.stdout)
+        blocks = brief.brief_blocks(view, brief.Where(storage=options.storage, report=report))
+    render.write(blocks, sys.stdout)
     return 0
 
 
@@ -142,12 +157,12 @@ def list_studies(options: argparse.Namespace) -> int:
 
 def write_report(options: argparse.Namespace) -> int:
     """Write a study's page from its records, and print where it is."""
-    from subsettune.report import html
+    from subsettune.api import report_page
     from subsettune.study.results.folder import StudyFolder
 
     study = StudyFolder(options.storage, options.run).open()
     view = study.view()
-    study.folder.write(REPORT, html.page(view, view.manifest.command).encode())
+    study.folder.write(REPORT, report_page(view).encode())
     print(_report_of(view))
     return 0
 
@@ -178,7 +193,7 @@ def train_once(options: argparse.Namespace) -> int:
         from subsettune.train import transitions
         from subsettune.train.loop import RunOptions, facts, run
 
-        study = _for_program(_study(options), options.program)
+        study = _for_program(read_study(options), options.program)
         places = places_of(options)
         is_folder = model_commands.is_model_folder(options.save)
         _check_save(None if is_folder else options.save)
@@ -372,15 +387,24 @@ def _confirmed(question: str) -> bool:
 
 
 def list_names(options: argparse.Namespace) -> int:
-    """Print what a study file may name, of one kind."""
+    """Print what a study file may name, of one kind; or explain one of them."""
     from subsettune import catalog
     from subsettune.report import listings, render
 
-    render.write([listings.names_table(catalog.rows(options.what), options.what)], sys.stdout)
+    if options.name is None:
+        render.write([listings.names_table(catalog.rows(options.what), options.what)], sys.stdout)
+        return 0
+    told = dataclasses.asdict(catalog.explain(options.what, options.name))
+    render.write(listings.explanation_blocks(options.what, told), sys.stdout)
     return 0
 
 
-def _study(options: argparse.Namespace) -> Study:
+def read_study(options: argparse.Namespace) -> Study:
+    """The study of a command, with its flags in place of the file's settings.
+
+    Raises:
+        ConfigError: a mistake of the file, or of a flag.
+    """
     from subsettune.study.spec.yaml_file import read
 
     names = ("trials", "parallel", "seeds", "time_limit_s", "warm_start")

@@ -374,25 +374,3 @@ def _scalar(value: Any) -> str:
 
 
 WORDS = ("true", "false", "null", "yes", "no", "on", "off", "nan", "inf")  # names that YAML reads as something else
-EXAMPLES = {
-    "digits": """\
-# Scikit-learn's digits: 1,797 images of 8x8, embedded, nothing to download. The demo; about a minute on 2 cores.
-# subsettune tune digits.yaml
-task:
-  data: {source: digits}
-  split: {validation: 0.2, test: 0.3, seed: 0}
-  model: {name: mlp, hidden: [64]}
-  recipe: {optimizer: sgd, lr: 0.1, momentum: 0.9, weight_decay: 5e-4, batch_size: 64, epochs: 30, schedule: cosine}
-  metric: accuracy
-  tolerance: 0.01
-space:
-  budget: {log: [0.02, 0.6]}
-  arm: {choice: [full, subset]}
-  switch: {uniform: [0.05, 0.9]}
-  subset_share: {log: [0.05, 0.5]}
-  selector: {choice: [random, stratified, kcenter]}
-  transition: {choice: [keep, reset_optimizer, shrink_perturb]}
-  lr: {log: [0.02, 0.5]}
-study: {trials: 40, parallel: 2, cpus_per_trial: 1, seeds: 5, alpha: 0.05, seed: 0}
-""",
-}

@@ -37,9 +37,7 @@ def init_study(options: argparse.Namespace) -> int:
     if (options.source is None) == (options.example is None):
         raise ConfigError("init needs a file or folder of data, or --example digits. Give one of them.")
     if options.example is not None:
-        target = _target(options.output or f"{options.example}.yaml")
-        _write(target, drafts.EXAMPLES[options.example])
-        return _done(target)
+        return _write_example(options)
     target = _target(options.output or f"{_stem(options.source)}.yaml")
     places = DataPaths(data_root=options.data_root, cache=options.cache, download=not options.no_download)
     with Patience(sys.stderr, "reading data"):
@@ -51,6 +49,34 @@ def init_study(options: argparse.Namespace) -> int:
     for key, reason in made.why.items():
         print(f"{key}: {made.data.get(key, made.metric)} ({reason})")
     return _done(target, options.data_root)
+
+
+FOLDER = Path(__file__).parent / "examples"  # of studies that are shipped: search_spaces/ of a checkout
+HERE = "search_spaces/"  # as commands in their comments name them
+
+
+def examples() -> tuple[str, ...]:
+    """Names of the studies that are shipped, those of the digits first: nothing has to be fetched for them."""
+    names = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return tuple(sorted(names, key=lambda name: not name.startswith("digits")))
+
+
+def _write_example(options: argparse.Namespace) -> int:
+    from subsettune.bundle.paths import is_path
+    from subsettune.study.spec.definition import parse
+    from subsettune.study.spec.yaml_core import parse_yaml
+
+    target = _target(options.output or f"{options.example}.yaml")
+    content = (FOLDER / f"{options.example}.yaml").read_text(encoding="utf-8")
+    task = parse(parse_yaml(content)[0]).task
+    if task.is_own:
+        program = FOLDER / f"{options.example}.py"
+        _write(_target(program.name), program.read_text(encoding="utf-8"))
+    _write(target, content.replace(f"{HERE}{options.example}.yaml", str(target)).replace(HERE, ""))
+    needs_files = not task.is_own and is_path(task.data.source) and options.data_root is None
+    if needs_files:
+        print("Its first lines say where the data come from; DIR is the folder that you keep them in.")
+    return _done(target, "DIR" if needs_files else options.data_root)
 
 
 LISTS = ("features", "categorical", "exclude")  # keys that hold names of columns

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from subsettune.report.streams import ForgivingStream
@@ -30,7 +30,9 @@ class Answer:
 
     def __init__(self, stream: TextIO | ForgivingStream) -> None:
         self._stream = stream
+        self._display: Callable[[str], None] | None = None
         self.go_on = ""  # a sentence: how to go on; commands set it once they know
+        self.what = "Stopping"  # what Ctrl-C does
         self._heard_s = -1.0
 
     def hear(self, number: int) -> None:
@@ -39,13 +41,23 @@ class Answer:
         if number not in (signal.SIGINT, *STOP_SIGNALS):
             return
         if self._heard_s < 0:
-            self._say(" ".join(f"Stopping; Ctrl-C again ends at once. {self.go_on}".split()))
+            words = " ".join(f"{self.what}; Ctrl-C again ends at once. {self.go_on}".split())
+            (self._display or self._say)(words)
         elif number == signal.SIGINT and now - self._heard_s > SAME_S:
             self._say("Ended.")
             os._exit(INTERRUPTED)  # Ray's processes end with this one
         else:
             return
         self._heard_s = now
+
+    @contextlib.contextmanager
+    def through(self, display: Callable[[str], None] | None) -> Iterator[None]:
+        """Let a display, if one redraws itself, say it inside: it would wipe out what is written beside it."""
+        self._display = display
+        try:
+            yield
+        finally:
+            self._display = None
 
     def _say(self, words: str) -> None:
         self._stream.write(f"\n{words}\n")

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import argparse
 import re
+import textwrap
 from typing import Any, NoReturn
 
 from subsettune import __version__
-from subsettune.cli import cluster_commands, commands, init_study, model_commands
+from subsettune.cli import cluster_commands, commands, init_study, model_commands, status_command
 from subsettune.errors import did_you_mean
+from subsettune.keys import masked
 from subsettune.registry import METRICS
 
 FEW = 3  # choices that are read at a glance: of auto, cpu and cuda, who writes gpu does not mean what is most like it
+PARTS = ("trials", "verification", "ablation", "costs", "curves")  # of what a study found, as `show` prints them
+INIT = "subsettune init --example digits"
+TUNE = f"{INIT}\nsubsettune tune digits.yaml --run-id digits"  # what others begin with: a minute
+NEW = (  # examples to predict
+    'python -c "from sklearn.datasets import load_digits as d; import numpy as n; '
+    "n.savez('new', x=n.uint8(d().images))\""
+)
 RUN = "run"  # the command that starts a program of the user's
 FORMER_COMMANDS = {"transitions": ("entries",)}  # what version 0.1 called them, for one release more
 
@@ -35,7 +44,7 @@ class _Parser(argparse.ArgumentParser):
         return found
 
     def error(self, message: str) -> NoReturn:
-        sentences = [f"{message}.", *self._advice(message), f"See: {self.prog} --help"]
+        sentences = [f"{masked(message)}.", *self._advice(message), f"See: {self.prog} --help"]
         self.exit(commands.WRONG_INPUT, f"error: {' '.join(sentences)}\n")
 
     def _advice(self, message: str) -> list[str]:
@@ -67,7 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         description="Find the cheapest way to train a network to the accuracy of its conventional recipe, prove that it"
         " matches, and export it.",
-        epilog="example: subsettune tune search_spaces/digits.yaml",
+        epilog=_examples(TUNE),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"subsettune {__version__}")
@@ -87,12 +96,16 @@ def _add(to: Any, name: str, command: commands.Command, about: str, example: str
         aliases=FORMER_COMMANDS.get(name, ()),
         help=about.splitlines()[0],
         description=about,
-        epilog=f"example: {example}",
+        epilog=_examples(example),
         allow_abbrev=False,
         formatter_class=argparse.RawTextHelpFormatter,
     )
     sub.set_defaults(command=command)
     return sub
+
+
+def _examples(commands: str) -> str:
+    return f"example:\n{textwrap.indent(commands, '  ')}"
 
 
 def _add_init(to: Any) -> None:
@@ -102,7 +115,7 @@ def _add_init(to: Any) -> None:
         init_study.init_study,
         "Write a commented study file for your data, which runs as it is.\n"
         "Label, network, batch size, epochs, tolerance, split and space are guessed, each with its reason.",
-        "subsettune init houses.csv --label price",
+        f"{INIT}\nsubsettune init digits --output mine.yaml",
     )
     init.add_argument("source", nargs="?", metavar="FILE_OR_FOLDER", help="Parquet, .csv, .tsv, .npz, or pictures")
     init.add_argument("--label", metavar="NAME", help="column of the label (default: the one that is called like one)")
@@ -117,7 +130,13 @@ def _add_init(to: Any) -> None:
         help="a key of data, as data.csv.encoding=latin-1 or 'data.exclude=[id, note]'; more than once for several",
     )
     init.add_argument("--output", metavar="STUDY.yaml", help="(default: the name of the data, in the working folder)")
-    init.add_argument("--example", choices=("digits",), help="write the study of an example instead")
+    examples = init_study.examples()
+    init.add_argument(
+        "--example",
+        choices=examples,
+        metavar="NAME",
+        help=f"write a study that is shipped instead, one of\n{textwrap.fill(', '.join(examples), 56)}",
+    )
     _place_options(init)
 
 
@@ -129,33 +148,22 @@ def _add_study_commands(to: Any) -> None:
         "Run a study: reference, search, verification, report and bundle.\n"
         "The same command with the same --run-id goes on with an interrupted study, and extends a finished one\n"
         "when more --trials are asked for. Exit code 3: no policy passed.",
-        "subsettune tune search_spaces/mnist.yaml --data-root ~/data --run-id mnist-nightly",
+        TUNE,
     )
     _study_options(tune)
     tune.add_argument("--run-id", help="name of the study (default: a fresh one)")
-    tune.add_argument("--trials", type=int, help="instead of the study file's")
-    tune.add_argument("--parallel", type=int, help="runs at a time, instead of the study file's")
-    tune.add_argument("--seeds", type=int, help="runs of the reference and of each candidate")
-    tune.add_argument(
-        "--fresh-seeds",
-        action="store_true",
-        help="confirm the exported policy of the finished study --run-id: with seeds and\n"
-        "reference runs that nobody has looked at; exit code 3: it did not pass again",
-    )
-    _warm_start_option(tune)
-    tune.add_argument("--time-limit-s", type=float, help="no new trial starts after so many seconds of search")
+    _tune_options(tune)
     where = tune.add_mutually_exclusive_group()
     where.add_argument("--address", help="running Ray cluster: auto, or ray://HOST:10001 (default: start one here)")
     where.add_argument("--inline", action="store_true", help="without Ray: one run after the other, in this process")
     tune.add_argument("--quiet", action="store_true", help="no progress, only the result")
     _storage_option(tune)
-    _device_option(tune)
     plan = _add(
         to,
         "plan",
         commands.plan_study,
         "Check a study and project its cost; nothing is trained.",
-        "subsettune plan search_spaces/digits.yaml",
+        f"{INIT}\nsubsettune plan digits.yaml",
     )
     _study_options(plan)
     where = plan.add_mutually_exclusive_group()
@@ -165,6 +173,27 @@ def _add_study_commands(to: Any) -> None:
     _warm_start_option(plan)
     _storage_option(plan)
     _add_train(to)
+
+
+def _tune_options(parser: argparse.ArgumentParser) -> None:
+    """What a study is run with, wherever it runs."""
+    parser.add_argument("--trials", type=int, help="instead of the study file's")
+    parser.add_argument("--parallel", type=int, help="runs at a time, instead of the study file's")
+    parser.add_argument("--seeds", type=int, help="runs of the reference and of each candidate")
+    parser.add_argument(
+        "--fresh-seeds",
+        action="store_true",
+        help="confirm the exported policy of the finished study --run-id: with seeds and\n"
+        "reference runs that nobody has looked at; exit code 3: it did not pass again",
+    )
+    _warm_start_option(parser)
+    parser.add_argument("--time-limit-s", type=float, help="no new trial starts after so many seconds of search")
+    parser.add_argument(
+        "--accept-no-policy",
+        action="store_true",
+        help="exit code 0 where no policy passed, too: for schedulers that try again what fails",
+    )
+    _device_option(parser)
 
 
 POLICY_HELP = """a bundle, or a file with a policy, in YAML or JSON:
@@ -190,7 +219,7 @@ def _add_train(to: Any) -> None:
         "train",
         commands.train_once,
         "Train once: by a policy, a bundle, or (without --policy) by the conventional recipe.",
-        "subsettune train search_spaces/digits.yaml --policy runs/digits-1/bundle --seed 5 --save models/digits",
+        f"{TUNE}\nsubsettune train digits.yaml --policy runs/digits/bundle --seed 5 --save models/digits",
     )
     _train_options(train)
     program = _add(
@@ -199,7 +228,7 @@ def _add_train(to: Any) -> None:
         commands.train_once,
         "Start a program of your own for one run: subsettune.session() gives it batches, rates and switches.\n"
         "The study file has its recipe and how many examples it has; what stands behind -- is in place of task.train.",
-        "subsettune run STUDY.yaml --policy runs/mine-1/bundle -- python train.py --data ~/photos",
+        "subsettune init --example program\nsubsettune run program.yaml --seed 5 -- python program.py",
     )
     _train_options(program)
     program.usage = f"{program.format_usage().removeprefix('usage: ').rstrip()} [-- PROGRAM ...]"
@@ -238,7 +267,8 @@ def _add_model_commands(to: Any) -> None:
         "Predict for the rows of a file by a model that train or follow saved.\n"
         "The file has the columns that the model was trained on; a column of labels is not needed, and where there\n"
         "is one, the metric is printed. Predictions are classes or values as the training data have them.",
-        "subsettune predict models/digits new.parquet --output predictions.parquet --probabilities",
+        f"{INIT}\nsubsettune train digits.yaml --save models/digits\n{NEW}\n"
+        "subsettune predict models/digits new.npz --output predictions.csv --probabilities",
     )
     predict.add_argument("model", metavar="DIR", help="folder that --save DIR of train or follow wrote")
     predict.add_argument("file", metavar="FILE", help=".parquet, .tsv or .npz file")
@@ -251,7 +281,7 @@ def _add_model_commands(to: Any) -> None:
         "Train by a bundle's policy on other data of the same columns and classes, as a nightly job does.\n"
         "Sizes are derived anew, subsets chosen again, and the test metric is held against what the runs behind the\n"
         "bundle let expect. Exit code 4: it is clearly below that.",
-        "subsettune follow runs/digits-1/bundle --data tonight.parquet --save models/tonight",
+        f"{TUNE}\nsubsettune follow runs/digits/bundle --save models/tonight",
     )
     follow.add_argument("bundle", metavar="BUNDLE", help="folder or URI of a bundle")
     follow.add_argument(
@@ -267,12 +297,39 @@ def _add_model_commands(to: Any) -> None:
 
 
 def _add_result_commands(to: Any) -> None:
-    show = _add(to, "show", commands.show_study, "Show what a study found.", "subsettune show digits-1 --json")
+    show = _add(
+        to,
+        "show",
+        commands.show_study,
+        "Show what a study found: in brief, one part of it, or everything.",
+        f"{TUNE}\nsubsettune show digits\nsubsettune show digits trials",
+    )
     show.add_argument("run", help="run id")
+    show.add_argument("part", nargs="?", choices=PARTS, metavar="PART", help=f"one of {', '.join(PARTS)}")
+    show.add_argument("--all", action="store_true", help="every table")
     show.add_argument("--json", action="store_true", help="one JSON object")
+    status = _add(
+        to,
+        "status",
+        status_command.show_status,
+        "Show how far a study is: whether it runs, who drives it, its trials, what it spent, the best policy so far.\n"
+        "All is read from the storage, from any machine, and without Ray.",
+        f"{TUNE}\nsubsettune status digits",
+    )
+    status.add_argument("run", help="run id")
+    status.add_argument(
+        "--watch",
+        nargs="?",
+        type=_seconds,
+        const=status_command.EVERY_S,
+        metavar="SECONDS",
+        help=f"show it again every so many seconds, {status_command.EVERY_S:g} where none are given,\n"
+        "until nobody drives the study any more",
+    )
+    status.add_argument("--json", action="store_true", help="one JSON object; with --watch one a line")
     listing = _add(to, "list", commands.list_studies, "List studies.", "subsettune list --storage runs")
     report = _add(
-        to, "report", commands.write_report, "Write a study's HTML report anew.", "subsettune report digits-1"
+        to, "report", commands.write_report, "Write a study's HTML report anew.", f"{TUNE}\nsubsettune report digits"
     )
     report.add_argument("run", help="run id")
     export = _add(
@@ -280,7 +337,7 @@ def _add_result_commands(to: Any) -> None:
         "export",
         commands.export_bundle,
         "Copy a study's bundle to a folder.",
-        "subsettune export digits-1 policies/digits",
+        f"{TUNE}\nsubsettune export digits policies/digits",
     )
     export.add_argument("run", help="run id")
     export.add_argument("directory", help="folder or URI; a bundle that is there is replaced")
@@ -289,22 +346,23 @@ def _add_result_commands(to: Any) -> None:
         "clean",
         commands.clean_up,
         "Remove caches, and studies where asked for; sizes are shown and confirmation is asked.",
-        "subsettune clean --runs digits-1 digits-2",
+        f"{TUNE}\nsubsettune clean --runs digits --keep-caches",
     )
     clean.add_argument("--runs", nargs="+", default=[], metavar="RUN", help="studies to remove too")
     clean.add_argument("--keep-caches", action="store_true", help="leave cached data and references")
     clean.add_argument("--yes", action="store_true", help="do not ask")
     _place_options(clean)
-    for sub in (show, listing, report, export, clean):
+    for sub in (show, status, listing, report, export, clean):
         _storage_option(sub)
 
 
 def _add_cluster_commands(to: Any) -> None:
+    _add_submit(to)
     cluster: argparse.ArgumentParser = to.add_parser(
         "cluster",
         help="Check files for clusters.",
         description="Check files for clusters.",
-        epilog="example: subsettune cluster check cluster.yaml",
+        epilog=_examples("subsettune cluster check cluster.yaml"),
         allow_abbrev=False,
     )
     check = _add(
@@ -318,17 +376,54 @@ def _add_cluster_commands(to: Any) -> None:
     check.add_argument("file", nargs="?", default="cluster.yaml", metavar="FILE", help="(default: cluster.yaml)")
 
 
+def _add_submit(to: Any) -> None:
+    submit = _add(
+        to,
+        "submit",
+        cluster_commands.submit_study,
+        "Run a study as a job of a Ray cluster: the working folder goes along, and this machine may be switched off.\n"
+        "The same command goes on with the study where a job of it has ended; while one runs, none is added. With\n"
+        "--follow its log is shown, and its exit code is that of tune; Ctrl-C leaves the job running.",
+        "subsettune submit study.yaml --address http://HOST:8265 --storage s3://bucket/runs --run-id nightly --follow",
+    )
+    _study_options(submit)
+    submit.add_argument(
+        "--address",
+        metavar="URL",
+        help="of the cluster's dashboard, as http://HOST:8265 (default: $RAY_API_SERVER_ADDRESS)",
+    )
+    submit.add_argument("--run-id", required=True, help="name of the study")
+    submit.add_argument(
+        "--storage", metavar="URI", required=True, help="that holds studies: a bucket, or a folder that all nodes have"
+    )
+    submit.add_argument("--follow", action="store_true", help="show the log of the job until it ends")
+    _tune_options(submit)
+
+
 def _add_name_commands(to: Any) -> None:
-    for name, about in (
-        ("selectors", "List the selectors that a study file may name: who chooses a subset."),
-        ("orders", "List the orders that a study file may name: which examples of the pool come next."),
-        ("transitions", "List the transitions that a study file may name: what happens to the network at the switch."),
-        ("metrics", "List the metrics that a study file may name: what a task is judged by, of each kind."),
-        ("models", "List the models that a study file may name, with their options."),
-        ("data", "List the data sets that a study file may name, and how to bring your own."),
+    for name, about, example in (
+        ("selectors", "List the selectors that a study file may name: who chooses a subset.", "kcenter"),
+        ("orders", "List the orders that a study file may name: which examples of the pool come next.", "infobatch"),
+        (
+            "transitions",
+            "List the transitions that a study file may name: what happens to the network at the switch.",
+            "prune",
+        ),
+        ("metrics", "List the metrics that a study file may name: what a task is judged by, of each kind.", "roc_auc"),
+        ("models", "List the models that a study file may name, with their options.", "cnn"),
+        ("data", "List the data sets that a study file may name, and how to bring your own.", "digits"),
     ):
-        sub = _add(to, name, commands.list_names, about, f"subsettune {name}")
+        sub = _add(to, name, commands.list_names, about, f"subsettune {name} {example}")
+        sub.add_argument("name", nargs="?", metavar="NAME", help="explain this one: what it does, when, at what cost")
         sub.set_defaults(what="data" if name == "data" else name.removesuffix("s"))
+
+
+def _seconds(text: str) -> float:
+    """A time above 0; argparse turns what this raises into the usual sentence."""
+    seconds = float(text)
+    if not seconds > 0:
+        raise ValueError("no time above 0")
+    return seconds
 
 
 def _study_options(parser: argparse.ArgumentParser) -> None:

@@ -83,6 +83,9 @@ def _of_entrypoint(spec: Mapping[str, Any]) -> Iterator[Mistake]:
     if run_id is None:
         advice = "A job that is tried again goes on with the study of that name; without one it begins another."
         yield Mistake(path, must("entrypoint", "with --run-id", given, advice))
+    if spec.get("backoffLimit") and "--accept-no-policy" not in words:
+        advice = "Else exit code 3, no policy passed, is a failure, and a cluster is made anew for it."
+        yield Mistake(path, must("entrypoint", "with --accept-no-policy where backoffLimit is above 0", given, advice))
     mounts = [mount for _, pod in _pods(spec["rayClusterSpec"]) for mount in _mounted(pod)]
     if storage is None or ("://" not in storage and not any(storage.startswith(mount) for mount in mounts)):
         advice = "A folder of one pod dies with it: give a bucket, or a volume that all pods mount."

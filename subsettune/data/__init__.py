@@ -14,7 +14,17 @@ import torch
 from subsettune import config
 from subsettune.data import distort, own_rows
 from subsettune.data.arrays import Arrays
-from subsettune.data.cache import CachedData, as_read, cached, fetch, recall, remember, remove_cached, stamp
+from subsettune.data.cache import (
+    CachedData,
+    as_read,
+    cached,
+    check_readable,
+    fetch,
+    recall,
+    remember,
+    remove_cached,
+    stamp,
+)
 from subsettune.data.impute import fill_tensor
 from subsettune.data.parts import Part, TaskData, assemble
 from subsettune.data.places import DataPaths
@@ -63,6 +73,23 @@ def load(task: Task, places: DataPaths | None = None, *, fingerprint: str | None
         if fingerprint is None and not is_said:  # workers know it, and nobody reads what they say
             _say(data)
     return _expected(data, fingerprint)
+
+
+def check_at_hand(task: Task, places: DataPaths, fingerprint: str | None) -> None:
+    """Refuse a machine that neither has the data of a task in its cache nor their source; nothing large is read.
+
+    Args:
+        task: whose data.
+        places: where this machine keeps things.
+        fingerprint: of the data, as the study's driver knows them.
+
+    Raises:
+        DataError: the source cannot be found.
+        ConfigError: the user's function cannot be imported, or does not fit its options.
+        StorageError: the cache cannot be written.
+    """
+    if task.has_data and (fingerprint is None or recall(fingerprint, places) is None):
+        check_readable(task.data, task.kind, places, task.split.reads)
 
 
 def _expected(data: TaskData, fingerprint: str | None) -> TaskData:

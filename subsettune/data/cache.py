@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +23,11 @@ from typing import Any
 
 import numpy as np
 
+from subsettune import in_memory
 from subsettune.data import arrays, raw, sources
 from subsettune.data.columns import SourceFacts
 from subsettune.data.facts import completed
+from subsettune.data.handed_over import given_here
 from subsettune.data.layout import OWN_IDS
 from subsettune.data.places import DataPaths
 from subsettune.digests import changing
@@ -108,6 +111,26 @@ def as_read(before: list[Any], data: Data, kind: str, places: DataPaths, reads: 
     """
     source = sources.find(data, kind, places, reads)
     return before if source.witness is None else [source.key, _read_entry(_entry(source, places)).get("files", [])]
+
+
+def check_readable(data: Data, kind: str, places: DataPaths, reads: str | None = None) -> None:
+    """Refuse a machine where a source is not, or where the cache has no place for it; nothing large is read.
+
+    Raises:
+        DataError: the source is not there.
+        ConfigError: the user's function cannot be imported.
+        StorageError: the cache cannot be written.
+    """
+    sources.find(data, kind, places, reads)
+    if in_memory.is_given(data.source):
+        given_here(data.source)
+    folder = _folder(places)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from error
 
 
 def _entry(source: sources.Source, places: DataPaths) -> Path:

@@ -47,12 +47,7 @@ def read_given(data: Data, kind: str, scratch: Path, reads: str | None) -> Raw:
         DataNotFoundError: it was handed to another process, and is not in the cache here.
         DataError: as of the formats of files.
     """
-    held = in_memory.given(data.source)
-    if held is None:
-        raise DataNotFoundError(
-            f"data {data.source!r} were handed over in Python, to another process, and are not in the cache of this "
-            "machine. Start from the program that has them, or write them as Parquet and name the file."
-        )
+    held = given_here(data.source)
     kind_given = in_memory.kind_of(data.source)
     if not in_memory.is_unchanged(data.source):
         raise DataError(f"the {kind_given} {CHANGED[kind_given]}")
@@ -61,6 +56,21 @@ def read_given(data: Data, kind: str, scratch: Path, reads: str | None) -> Raw:
     if kind_given == in_memory.ARRAYS:
         return read_arrays(_Archive(held), Path("the arrays"), data, scratch)
     return UserData(lambda: held, replace(data, source=f"{in_memory.PREFIX}Dataset")).read(scratch)
+
+
+def given_here(source: str) -> Any:
+    """What was handed over to this process.
+
+    Raises:
+        DataNotFoundError: nothing was, under that name.
+    """
+    held = in_memory.given(source)
+    if held is None:
+        raise DataNotFoundError(
+            f"data {source!r} were handed over in Python, to another process, and are not in the cache of this "
+            "machine. Start from the program that has them, or write them as Parquet and name the file."
+        )
+    return held
 
 
 def _tables(held: tuple[Any, ...], data: Data, kind: str, scratch: Path, reads: str | None) -> Raw:

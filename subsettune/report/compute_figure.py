@@ -1,4 +1,4 @@
-"""The report's figure of compute against metric: what each policy costs, and what it reached."""
+"""The report's figure of compute against metric: what each trial cost, and what it reached on the validation split."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from statistics import fmean
 
 from subsettune.report.drawing import (
     ARM_COLOUR,
-    ARM_WORDS,
     NO_RESULT,
     Figure,
     Json,
-    ProgressMarker,
+    LegendRow,
+    arm_legend,
     axis_of,
     cost_passes,
     known_facts,
@@ -23,15 +23,13 @@ from subsettune.report.drawing import (
     mean_metric,
     metric_title,
     points,
-    verdict_marker,
+    symbol,
     verified_names,
 )
-from subsettune.report.evidence import has_level
-from subsettune.study.results.candidate import Candidate
 from subsettune.study.results.headline import outcome_words
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import StudyView
-from subsettune.text import describe, is_number, metric_name, share_words
+from subsettune.text import counted, describe, is_number, metric_name, metric_words, share_words
 
 _DRAWN_BELOW = 8.0  # tolerances below the target that the metric axis still shows
 
@@ -56,16 +54,31 @@ def compute_figure(view: StudyView) -> Figure | None:
     name = metric_name(view.study.task.metric)
     return Figure(
         name="compute",
-        title=f"Compute against {name}",
-        reading=(
-            f"Each dot is one trial: what its policy costs (left is cheaper) and the {name} it ended with on the "
-            f"validation split ({'up' if view.study.task.higher_is_better else 'down'} is better). Filled dots reach "
-            "the target, hollow ones do not, triangles lie outside the drawn range. Trials that were stopped, diverged "
-            "or failed have no result; they are ticks at their known cost below the axis."
-        ),
+        title=f"What each trial cost, and its {name} on the validation split",
+        reading=_reading(view),
         legend=_compute_legend(view, kept),
         data=kept,
         layout=_compute_layout(view, scale),
+    )
+
+
+def _reading(view: StudyView) -> str:
+    name, up = metric_name(view.study.task.metric), view.study.task.higher_is_better
+    told = (
+        f"Each mark is one trial: what its policy costs (left is cheaper) and the {name} it ended with "
+        f"({'up' if up else 'down'} is better). Filled ones reach the target, hollow ones do not; an arrow says that "
+        "one lies outside the drawn range."
+    )
+    if any(run.cause in NO_RESULT for run in view.trials):
+        told += (
+            " Crossed ones were stopped, diverged or failed: they have no result, and are drawn at their known cost "
+            "below the axis."
+        )
+    if not verified_names(view):
+        return told
+    return (
+        f"{told} The search sees this split alone, mostly with one seed, and its best trials are flattered by luck: "
+        "whether a policy matches is decided on the test split."
     )
 
 
@@ -98,23 +111,26 @@ class _Scale:
 
 def _trial_trace(view: StudyView, arm: str, finished: Sequence[RunRecord], scale: _Scale) -> Json:
     own = [t for t in finished if t.policy.arm == arm]
+    arrow = "↓" if scale.sign > 0 else "↑"
+    marks = points(view, own)
     return {
-        **points(view, own),
+        **marks,
+        "mode": "markers+text",
+        "hovertext": marks["text"],
+        "hovertemplate": "%{hovertext}<extra></extra>",
+        "text": ["" if scale.holds(t.metric or 0.0) else arrow for t in own],
+        "textposition": "middle right",
+        "textfont": {"color": ARM_COLOUR[arm]},
+        "cliponaxis": False,
         "y": [scale.clip(t.metric or 0.0) for t in own],
         "marker": {
             "color": ARM_COLOUR[arm],
             "size": 9,
             "opacity": 0.85,
-            "symbol": [_symbol(view, trial, scale) for trial in own],
+            "symbol": [symbol(view, trial) for trial in own],
             "line": {"width": 1.5, "color": ARM_COLOUR[arm]},
         },
     }
-
-
-def _symbol(view: StudyView, trial: RunRecord, scale: _Scale) -> str:
-    if trial.metric is not None and not scale.holds(trial.metric):
-        return "triangle-down-open" if scale.sign > 0 else "triangle-up-open"
-    return "circle" if view.reaches(trial.metric) else "circle-open"
 
 
 def _groups(finished: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
@@ -168,7 +184,7 @@ def _confirmed(view: StudyView, group: Sequence[RunRecord]) -> bool:
 def _reference_traces(view: StudyView) -> list[Json]:
     runs = [run for run in view.reference if is_number(run.metric)]
     mean = [mean_metric(runs)] if runs else []
-    marks = (([r.metric for r in runs], 7, 0.55), (mean, 12, 1.0))
+    marks = (([r.metric for r in runs], 8, 0.55), (mean, 15, 1.0))
     return [
         {
             "type": "scatter",
@@ -176,25 +192,31 @@ def _reference_traces(view: StudyView) -> list[Json]:
             "xaxis": "x2",  # the axis of shares exists only when something is drawn against it
             "x": [known_facts(view).reference_passes] * len(values),
             "y": values,
-            "text": ["reference" if size > 10 else f"reference, seed {run.seed}" for run in runs[: len(values)]],
+            "text": [
+                "mean of the reference" if size > 10 else f"reference, seed {run.seed}" for run in runs[: len(values)]
+            ],
             "hovertemplate": "%{text}: %{y}<extra></extra>",
-            "marker": {"symbol": "square", "size": size, "opacity": opacity, "color": "--c-ink"},
+            "marker": {"symbol": "star", "size": size, "opacity": opacity, "color": "--c-ink"},
         }
         for values, size, opacity in marks
     ]
 
 
 def _candidate_traces(view: StudyView, scale: _Scale) -> list[Json]:
-    """Candidates and controls at their mean over the seeds of verification, with the range of the seeds."""
-    traces = []
+    """Candidates and controls at their mean over the runs of verification, with their range, on this split, too."""
+    traces, tolerance = [], view.study.task.tolerance
     for name in verified_names(view):
         runs = [r for r in view.verification if r.candidate == name and r.cause == "finished" and is_number(r.metric)]
         values = [r.metric for r in runs if r.metric is not None]
         if not values:
             continue
-        mean, verdict, candidate = fmean(values), view.verdicts.get(name), view.candidates[name]
-        passed = verdict.passed if verdict is not None and has_level(candidate, verdict) else None
-        words = (f"{name}: {outcome_words(view, name)}", describe(candidate.policy, view.facts))
+        mean, candidate = fmean(values), view.candidates[name]
+        words = (
+            f"{name}: mean {metric_words(mean, tolerance)} of {counted(len(values), 'verified run')}, on this split",
+            f"on the test split: {outcome_words(view, name)}",
+            describe(candidate.policy, view.facts),
+        )
+        marker: Json = {"symbol": "triangle-up" if candidate.is_control else "diamond", "size": 12, "color": "--c-ink"}
         traces.append(
             {
                 "type": "scatter",
@@ -203,14 +225,10 @@ def _candidate_traces(view: StudyView, scale: _Scale) -> list[Json]:
                 "y": [scale.clip(mean)],
                 "error_y": _error_bar(max(values) - mean, mean - min(values)),
                 "hovertemplate": "<br>".join(html.escape(line) for line in words) + "<extra></extra>",
-                "marker": _candidate_marker(candidate, passed),
+                "marker": marker | {"line": {"width": 1.5, "color": "--c-paper"}},
             }
         )
     return traces
-
-
-def _candidate_marker(candidate: Candidate, passed: bool | None) -> Json:
-    return {"symbol": "triangle-up" if candidate.is_control else "diamond", "size": 13, **verdict_marker(passed)}
 
 
 def _error_bar(plus: float, minus: float) -> Json:
@@ -222,30 +240,26 @@ def _no_result_traces(view: StudyView) -> list[Json]:
     for cause in NO_RESULT:
         runs = [trial for trial in view.trials if trial.cause == cause]
         colours = [ARM_COLOUR[trial.policy.arm] for trial in runs]
-        marker = {"symbol": "line-ns-open", "size": 11, "color": colours, "line": {"width": 2, "color": colours}}
+        shapes = [symbol(view, trial) for trial in runs]
+        marker = {"symbol": shapes, "size": 9, "color": colours, "line": {"width": 1.5, "color": colours}}
         traces.append({**points(view, runs), "yaxis": "y2", "y": [cause] * len(runs), "marker": marker})
     return traces
 
 
-def _compute_legend(view: StudyView, traces: Sequence[Json]) -> tuple[tuple[ProgressMarker, str, str], ...]:
-    arms = [arm for arm in ARM_COLOUR if any(t.policy.arm == arm for t in view.trials)]
-    legend: list[tuple[ProgressMarker, str, str]] = [("dot", ARM_COLOUR[arm], ARM_WORDS[arm]) for arm in arms]
+def _compute_legend(view: StudyView, traces: Sequence[Json]) -> tuple[LegendRow, ...]:
+    legend = arm_legend(view)
     if any(t["marker"].get("size") == 18 for t in traces if "marker" in t):
         legend.append(("ring", "--c-ink", "reaches the target on two seeds"))
     if any(t["mode"] == "lines" for t in traces):
         legend.append(("line", "--c-muted", "frontier: best mean at this cost or less"))
     if view.reference:
-        legend.append(("square", "--c-ink", "reference, its seeds and mean"))
-    return (*legend, *_verdict_legend(view, [t for t in traces if "error_y" in t]))
-
-
-def _verdict_legend(view: StudyView, traces: Sequence[Json]) -> list[tuple[ProgressMarker, str, str]]:
-    words = {"--c-good": "passed verification", "--c-bad": "missed", "--c-muted": "not decided"}
-    colours = {trace["marker"]["color"] for trace in traces}
-    legend: list[tuple[ProgressMarker, str, str]] = [("diamond", c, word) for c, word in words.items() if c in colours]
-    if any(view.candidates[name].is_control for name in verified_names(view)) and traces:
+        legend.append(("star", "--c-ink", "reference, its seeds and mean"))
+    drawn = {t["marker"]["symbol"] for t in traces if "error_y" in t}
+    if "diamond" in drawn:
+        legend.append(("diamond", "--c-ink", "candidate: mean and range of its verified runs"))
+    if "triangle-up" in drawn:
         legend.append(("triangle", "--c-ink", "control of the winner, likewise"))
-    return legend
+    return tuple(legend)
 
 
 def _compute_layout(view: StudyView, scale: _Scale) -> Json:

@@ -33,7 +33,7 @@ ARMS = {"full": "plain training", "subset": "a subset first"}  # what `Summary.n
 
 def cost_sentences(view: StudyView) -> list[str]:
     """What is known beside the tables; each a sentence or two, none where there is nothing to say."""
-    found = (_needs(view), _at_ends(view), _at_margins(view), _slow(view))
+    found = (_needs(view), _at_ends(view), _at_margins(view), slow_sentence(view))
     return [text for text in found if text]
 
 
@@ -108,7 +108,7 @@ def _at_margin(view: StudyView, one: AtMargin) -> str:
     return f"{one.name} ({passes_words(passes)} passes{saved}) has a bound that holds {_smaller(view, one)}"
 
 
-def _slow(view: StudyView) -> str:
+def slow_sentence(view: StudyView) -> str:
     """That a policy saves much less time than compute; of a plain one that would be the load of the machine alone."""
     best, reference = view.summary.best, view.summary.reference
     if best is not None and best.policy.arm == FULL:

@@ -20,9 +20,27 @@ from subsettune.study.results.view import StudyView
 from subsettune.text import describe, is_number, metric_name, metric_words, passes_words, share_words
 
 Json = dict[str, Any]
-ProgressMarker = Literal["dot", "hollow", "ring", "diamond", "triangle", "square", "cross", "line"]
+Mark = Literal[
+    "dot",
+    "square",
+    "hollow",
+    "hollow-square",
+    "crossed",
+    "crossed-square",
+    "ring",
+    "star",
+    "diamond",
+    "hollow-diamond",
+    "x",
+    "triangle",
+    "line",
+    "dashed",
+]
+LegendRow = tuple[Mark, str, str]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 ARM_COLOUR = {"full": "--c-full", "subset": "--c-subset"}
+ARM_SYMBOL = {"full": "circle", "subset": "square"}  # told apart without colours, too
+ARM_MARK: dict[str, Mark] = {"full": "dot", "subset": "square"}
 ARM_WORDS = {"full": "all data, a shorter schedule", "subset": "a subset first, then all data"}
 NO_RESULT = ("stopped", "diverged", "failed")  # causes without a final metric, in the order of their rows
 CLEAR = "rgba(0,0,0,0)"
@@ -45,7 +63,7 @@ class Figure:
     name: str
     title: str
     reading: str
-    legend: tuple[tuple[ProgressMarker, str, str], ...]
+    legend: tuple[LegendRow, ...]
     data: tuple[Json, ...]
     layout: Json
 
@@ -59,6 +77,20 @@ def points(view: StudyView, trials: Sequence[RunRecord]) -> Json:
         "text": [hover(view, trial) for trial in trials],
         "hovertemplate": "%{text}<extra></extra>",
     }
+
+
+def symbol(view: StudyView, run: RunRecord) -> str:
+    """Shape of a trial: of its arm; filled where it reaches the target, crossed where it has no result."""
+    shape = ARM_SYMBOL[run.policy.arm]
+    if run.cause != "finished":
+        return f"{shape}-x-open"
+    return shape if view.reaches(run.metric) else f"{shape}-open"
+
+
+def arm_legend(view: StudyView) -> list[LegendRow]:
+    """The arms that were tried."""
+    arms = {run.policy.arm for run in view.trials}
+    return [(ARM_MARK[arm], colour, ARM_WORDS[arm]) for arm, colour in ARM_COLOUR.items() if arm in arms]
 
 
 def cost_passes(view: StudyView, run: RunRecord) -> float:
@@ -97,10 +129,71 @@ def mean_metric(runs: Iterable[RunRecord]) -> float:
     return fmean(run.metric for run in runs if run.metric is not None)
 
 
-def verdict_marker(passed: bool | None) -> Json:
-    """Colour of a verdict."""
-    colour = {True: "--c-good", False: "--c-bad", None: "--c-muted"}[passed]
-    return {"color": colour, "line": {"width": 1.5, "color": "--c-paper"}}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictStyle:
+    """How a verdict is drawn: a shape of its own, in a colour of its own.
+
+    Args:
+        symbol: plotly's.
+        mark: the same in a legend.
+        colour: of both.
+    """
+
+    symbol: str
+    mark: Mark
+    colour: str
+
+
+GOOD = VerdictStyle(symbol="diamond", mark="diamond", colour="--c-good")
+BAD = VerdictStyle(symbol="x", mark="x", colour="--c-bad")
+OPEN = VerdictStyle(symbol="diamond-open", mark="hollow-diamond", colour="--c-muted")
+
+
+def verdict_of(passed: bool | None) -> VerdictStyle:
+    """How it is drawn that something passed, missed, or is not decided."""
+    return {True: GOOD, False: BAD, None: OPEN}[passed]
+
+
+def interval_trace(x: Sequence[float], place: float, verdict: VerdictStyle, words: Sequence[str]) -> Json:
+    """A mean and the ends of its interval in one row.
+
+    Args:
+        x: the mean, which has the shape of the verdict, then no, one or two ends.
+        place: of the row.
+        verdict: gives shape and colour.
+        words: lines that are shown where one points at it, not escaped.
+    """
+    order = [1, 0, 2][: len(x)] if len(x) == 3 else range(len(x))
+    shapes, sizes, widths = [verdict.symbol, *["line-ns-open"] * 2], [13, 14, 14], [2, 3, 3]
+    marker = {"symbol": [shapes[i] for i in order], "size": [sizes[i] for i in order], "color": verdict.colour}
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": [x[i] for i in order],
+        "y": [place] * len(x),
+        "hovertemplate": "<br>".join(map(html.escape, words)) + "<extra></extra>",
+        "line": {"width": 3, "color": verdict.colour},
+        "marker": {**marker, "opacity": 1, "line": {"width": [widths[i] for i in order], "color": verdict.colour}},
+    }
+
+
+def circles(points: Sequence[tuple[float, float, str]], what: str, form: str = "+.5g") -> Json:
+    """One circle a run.
+
+    Args:
+        points: place of its row, value, and its seed in words.
+        what: it is, in a word: `run`.
+        form: of the value.
+    """
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [value for _, value, _ in points],
+        "y": [place for place, _, _ in points],
+        "text": [seed for _, _, seed in points],
+        "hovertemplate": f"{what}, %{{text}}: %{{x:{form}}}<extra></extra>",
+        "marker": {"symbol": "circle-open", "size": 8, "color": "--c-muted", "line": {"width": 1.5}},
+    }
 
 
 def metric_title(view: StudyView) -> str:

@@ -1,16 +1,16 @@
 """The report: one self-contained HTML page that opens from a file, without a network, in any browser.
 
-plotly.js is inlined once; the page's content security policy forbids every fetch. Tables are plain HTML and stay
-readable without scripts. All text that comes from a study is escaped.
+The part of plotly.js that it needs is inlined once; the page's content security policy forbids every fetch. Tables are
+plain HTML and stay readable without scripts. All text that comes from a study is escaped.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -19,105 +19,31 @@ from typing import Any, TextIO
 import jinja2
 from markupsafe import Markup, escape
 
-from subsettune.report import early_stop
-from subsettune.report.components import cheapest_passes, component_text, component_title, components_legend
-from subsettune.report.costs import TIMES_NOTE, cost_sentences, phase_costs_table
+from subsettune.report import early_stop, glossary
+from subsettune.report.components import components_legend
+from subsettune.report.costs import TIMES_NOTE, cost_sentences
 from subsettune.report.drawing import Figure
-from subsettune.report.evidence import (
-    EvidenceRow,
-    contrast_words,
-    evidence_rows,
-    how_tested,
-    interval_words,
-    rate_words,
-    runs_words,
-)
+from subsettune.report.evidence import how_tested
 from subsettune.report.figures import figures
-from subsettune.report.intervals import test_metrics
-from subsettune.report.render import Table
-from subsettune.report.tables import (
-    ResultRow,
-    beside_text,
-    counts_text,
-    known_before_sentences,
-    legend,
-    result_rows,
-    tuning_text,
-)
-from subsettune.study.results.ablation import ABLATION_WORDS, AblationResult
-from subsettune.study.results.contrast import Contrast
-from subsettune.study.results.records import RunRecord
-from subsettune.study.results.sampled import SampledDifference
-from subsettune.study.results.summary import ComponentRow
-from subsettune.study.results.view import REFERENCE, StudyView
+from subsettune.report.page_tables import page_tables
+from subsettune.report.tables import beside_text, counts_text, known_before_sentences, legend, tuning_text
+from subsettune.study.results.view import StudyView
 from subsettune.study.spec.yaml_file import to_yaml
-from subsettune.text import (
-    NOTHING,
-    bytes_words,
-    change_words,
-    counted,
-    describe,
-    flops_words,
-    metric_name,
-    metric_words,
-    passes_words,
-    saving_words,
-    seconds_words,
-    sentence,
-    share_words,
-)
+from subsettune.text import bytes_words, metric_name, sentence
 
 MOST_FAILURES = 8  # more of them are folded away
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """A cell of a table of the page.
-
-    Args:
-        title: heading of its column, and its label on a narrow screen.
-        text: what it says.
-        is_number: aligned to the right.
-        is_strong: the subject of its row.
-        is_chip: a verdict, in the colour of `colour` if that is given: `good` or `bad`.
-        colour: of a chip.
-        small: beside the text.
-        sub: below it.
-    """
-
-    title: str = ""
-    text: str
-    is_number: bool = False
-    is_strong: bool = False
-    is_chip: bool = False
-    colour: str = ""
-    small: str = ""
-    sub: str = ""
-
-    @property
-    def classes(self) -> str:
-        """CSS classes; a narrow screen leaves out a cell that says nothing."""
-        is_empty = self.text in ("", NOTHING) and not (self.small or self.sub)
-        return ("num" if self.is_number else "") + (" none" if is_empty else "")
-
-
-def _number(title: str, text: str, *, small: str = "", sub: str = "") -> Cell:
-    return Cell(title=title, text=text, is_number=True, small=small, sub=sub)
-
-
-def _subject(text: str, sub: str = "", title: str = "") -> Cell:
-    return Cell(title=title, text=text, is_strong=True, sub=sub)
-
-
-def write_report(view: StudyView, target: str | Path | TextIO, command: str | None = None) -> None:
+def write_report(view: StudyView, target: str | Path | TextIO, command: str | None = None, usage: str = "") -> None:
     """Write the report of a study, finished or not.
 
     Args:
         view: the study.
         target: a local path, replaced as a whole once the page is complete, or a text stream.
         command: the exact command; default: the one in the manifest.
+        usage: how the policy that was found is used, as Markdown of paragraphs and code.
     """
-    text = page(view, command)
+    text = page(view, command, usage)
     if not isinstance(target, str | Path):
         target.write(text)
         return
@@ -133,37 +59,36 @@ def write_report(view: StudyView, target: str | Path | TextIO, command: str | No
         raise
 
 
-def page(view: StudyView, command: str | None = None) -> str:
-    """The whole report as one text of HTML, about 5 MB, nearly all of it plotly.js."""
-    drawn, assets = figures(view), resources.files("subsettune.report") / "assets"
+def page(view: StudyView, command: str | None = None, usage: str = "") -> str:
+    """The whole report as one text of HTML, about 1.3 MB, nearly all of it plotly.js."""
+    drawn, (lead, _, rest) = figures(view), view.summary.headline.partition("; ")
+    tables = page_tables(view)
     return _template().render(
         view=view,
-        style=(assets / "style.css").read_text(encoding="utf-8"),
-        script=(assets / "script.js").read_text(encoding="utf-8"),
-        plotly=_plotly() if drawn else "",
+        lead=f"{lead.removesuffix('.')}.",
+        rest=sentence(rest),
+        sections=_sections(view, drawn, {**tables, "use": usage}),
+        **tables,
+        style=_asset("style.css"),
+        script=_asset("script.js"),
+        plotly=_asset("plotly-basic.min.js") if drawn else "",
         status_colour=_status_colour(view),
-        result=[_result_cells(view, row) for row in result_rows(view)],
+        usage=_parts(usage),
         beside=beside_text(view),
         legend=legend(view),
         counts=counts_text(view),
         tuning=tuning_text(view),
         known_before=known_before_sentences(view),
-        figures=drawn,
+        figures={figure.name: figure for figure in drawn},
         figures_json=figures_json(drawn),
-        evidence=_evidence(view),
         evidence_intro=how_tested(view),
-        costs=_cost_rows(view),
         costs_legend=TIMES_NOTE,
         cost_sentences=cost_sentences(view),
-        early_stops=_table_cells(early_stop.early_stop_table(view)),
-        early_stops_title=early_stop.TITLE,
         early_stops_legend=early_stop.note(view),
-        seeds=_seed_rows(view),
         seeds_title=f"Test {metric_name(view.study.task.metric)} seed by seed",
-        components=[_component_cells(view, row) for row in view.summary.components] if view.trials else [],
         components_legend=components_legend(view),
-        failures=_failures(view),
         most_failures=MOST_FAILURES,
+        words=glossary.words(view.unit),
         command=command or view.manifest.command or "unknown",
         origin={title: _pairs(pairs) for title, pairs in view.manifest.origin.items()},
         details=_pairs(view.manifest.details),
@@ -171,10 +96,46 @@ def page(view: StudyView, command: str | None = None) -> str:
     )
 
 
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs  # of a second's import, which a page without figures does not need
+def _sections(view: StudyView, drawn: Sequence[Figure], contents: Mapping[str, object]) -> dict[str, str]:
+    """Headings of the sections that there is something in, by the name that a link leads to."""
+    titles = {figure.name: figure.title for figure in drawn}
+    sections = {
+        "data": ("Look at the data before you believe a number", view.manifest.data_warnings),
+        "result": (titles.get("gain", "How it stands"), True),
+        "use": ("How to use it", contents["use"]),
+        "evidence": ("Evidence", contents["evidence"]),
+        "search": ("What the search tried", "search" in titles or "compute" in titles),
+        "curves": ("Learning curves", "curves" in titles),
+        "components": ("Which components paid for themselves?", contents["components"]),
+        "time": ("How long compute takes", contents["costs"]),
+        "early": (early_stop.TITLE, contents["early_stops"]),
+        "failures": ("Runs without a result", contents["failures"]),
+        "words": ("Words on this page", True),
+        "origin": ("Where these numbers come from", True),
+    }
+    return {name: title for name, (title, has_content) in sections.items() if has_content}
 
-    return str(get_plotlyjs())
+
+def _parts(usage: str) -> list[tuple[str, str | Markup]]:
+    """Paragraphs (`text`) and code (its language) of Markdown that has nothing else."""
+    found: list[tuple[str, str | Markup]] = []
+    for i, part in enumerate(usage.split("```")):
+        if i % 2:
+            language, _, code = part.partition("\n")
+            found.append((language, code.rstrip()))
+        else:
+            found += [("text", _with_code(one)) for one in part.strip().split("\n\n") if one]
+    return found
+
+
+def _with_code(paragraph: str) -> Markup:
+    """Escaped, with what stands in backticks as code."""
+    parts = str(escape(paragraph)).split("`")
+    return Markup("".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts)))
+
+
+def _asset(name: str) -> str:
+    return (resources.files("subsettune.report") / "assets" / name).read_text(encoding="utf-8")
 
 
 @cache
@@ -187,13 +148,19 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["unbroken"] = _unbroken
+    environment.filters |= {"unbroken": _unbroken, "explained": glossary.explained, "heading": glossary.heading}
+    environment.filters |= {"anchor": glossary.anchor, "scannable": _scannable}
     return environment.get_template("page.html.j2")
 
 
-def _unbroken(text: str) -> Markup:
+def _unbroken(text: str | Markup) -> Markup:
     """Escaped, with a number and its per cent sign kept on one line."""
     return Markup(escape(text).replace(" %", Markup("&nbsp;%")))
+
+
+def _scannable(text: str) -> Markup:
+    """Escaped, with what stands in brackets set back, so that the rest can be taken in at a glance."""
+    return Markup(re.sub(r"\([^()]*\)", lambda found: f'<span class="aside">{found[0]}</span>', str(_unbroken(text))))
 
 
 def figures_json(drawn: Sequence[Figure]) -> str:
@@ -206,140 +173,6 @@ def _status_colour(view: StudyView) -> str:
     if view.summary.status != "finished":
         return ""
     return "good" if view.summary.verified else "bad"
-
-
-def _verdict_cell(words: str) -> Cell:
-    colour = "good" if words in ("passed", "better") else "bad" if words.startswith("missed") else ""
-    return Cell(title="verdict", text=words, is_chip=True, colour=colour)
-
-
-def _result_cells(view: StudyView, row: ResultRow) -> list[Cell]:
-    tolerance, seeds = view.study.task.tolerance, f"n={row.runs}" if row.num_seeds else ""
-    return [
-        _subject(row.title, row.policy),
-        _number(metric_name(view.study.task.metric), metric_words(row.metric, tolerance), small=seeds),
-        _number("bound", metric_words(row.bound, tolerance, signed=True)),
-        _number("error", change_words(row.error_increase)),
-        _number("passes", passes_words(row.passes)),
-        _number("compute", flops_words(row.flops, view.unit)),
-        _number("time", seconds_words(row.seconds)),
-        _number("saved", saving_words(row.saving)),
-        _number("vs short", saving_words(row.saving_shorter)),
-        _verdict_cell(row.verdict),
-    ]
-
-
-def _evidence(view: StudyView) -> list[list[Cell]]:
-    """Candidates against the reference, and the winner against its controls."""
-    against = (_contrast_cells(view, contrast) for contrast in view.manifest.contrasts.values())
-    return [*(_evidence_cells(view, row) for row in evidence_rows(view)), *against]
-
-
-def _evidence_cells(view: StudyView, row: EvidenceRow) -> list[Cell]:
-    tolerance = view.study.task.tolerance
-    words = f"{describe(view.candidates[row.name].policy, view.facts)}. {sentence(row.reason)}".strip()
-    return [
-        _subject(row.name, words),
-        _number("n", runs_words(row.num_seeds, row.num_references)),
-        _number("mean difference", metric_words(row.difference, tolerance, signed=True)),
-        _number("lower bound", metric_words(row.bound, tolerance, signed=True)),
-        _number("above", f"{-tolerance:g}" if row.level is not None else NOTHING),
-        *_other_examples(view, row.sampled),
-        _number("level", rate_words(row.level)),
-        _number("p-value", rate_words(row.p_value)),
-        _verdict_cell(row.verdict),
-    ]
-
-
-def _other_examples(view: StudyView, sampled: SampledDifference | None) -> list[Cell]:
-    """The two-sided interval where test examples are drawn anew, too; no column where that is known of none."""
-    if not view.manifest.sampled:
-        return []
-    return [_number("other examples", interval_words(sampled, view.study.task.tolerance))]
-
-
-def _contrast_cells(view: StudyView, contrast: Contrast) -> list[Cell]:
-    """The winner against a control of it, in the columns of the evidence."""
-    tolerance = view.study.task.tolerance
-    pairs = f"{counted(contrast.num_seeds, 'pair')} of runs with one seed" if contrast.num_seeds else ""
-    return [
-        _subject(f"{contrast.policy} against {contrast.control}", pairs),
-        _number("n", str(contrast.num_seeds or NOTHING)),
-        _number("mean difference", metric_words(contrast.mean_difference, tolerance, signed=True)),
-        _number(
-            "lower bound", metric_words(contrast.lower_bound if contrast.is_claim else None, tolerance, signed=True)
-        ),
-        _number("above", "0" if contrast.is_claim else NOTHING),
-        *_other_examples(view, None),
-        _number("level", rate_words(contrast.level if contrast.is_claim else None)),
-        _number("p-value", NOTHING),
-        _verdict_cell(contrast_words(contrast)),
-    ]
-
-
-def _seed_rows(view: StudyView) -> list[list[Cell]]:
-    tolerance = view.study.task.tolerance
-    by_name = {name: test_metrics(view, name) for name in (REFERENCE, *view.candidates)}
-    seeds = sorted({seed for metrics in by_name.values() for seed in metrics})
-    return [
-        [_subject(name), *(_number(f"seed {s}", metric_words(metrics.get(s), tolerance)) for s in seeds)]
-        for name, metrics in by_name.items()
-        if metrics
-    ]
-
-
-def _cost_rows(view: StudyView) -> list[list[Cell]]:
-    """Seconds per FLOP by kind of phase."""
-    return _table_cells(phase_costs_table(view))
-
-
-def _table_cells(table: Table | None) -> list[list[Cell]]:
-    """A table whose first column names what the others count."""
-    if table is None:
-        return []
-    titles = [column.title for column in table.columns]
-    return [
-        [_subject(row[0]), *(_number(title, text) for title, text in zip(titles[1:], row[1:], strict=True))]
-        for row in table.rows
-    ]
-
-
-def _component_cells(view: StudyView, row: ComponentRow) -> list[Cell]:
-    """A component: its trials, and whether it paid for itself."""
-    tolerance, found = view.study.task.tolerance, row.ablation
-    difference = (None, None, None) if found is None else (found.difference, found.lower, found.upper)
-    mean, lower, upper = (metric_words(value, tolerance, signed=True) for value in difference)
-    return [
-        _subject(component_title(row), component_text(view, row)),
-        Cell(title="against", text=row.against or NOTHING),
-        _number("met", f"{row.feasible}/{row.trials}"),
-        _number("passes", passes_words(cheapest_passes(view, row))),
-        _number("compute", flops_words(found.cost_flops if found else None, view.unit)),
-        _number("selection", share_words(found.selection_share if found else None)),
-        _number("seeds", str(len(found.differences) if found and found.differences else NOTHING)),
-        _number("differ", mean),
-        _number("from", lower),
-        _number("to", upper),
-        _paid_cell(found),
-    ]
-
-
-def _paid_cell(found: AblationResult | None) -> Cell:
-    if found is None:
-        return Cell(title="paid?", text=NOTHING)
-    colour = {"paid": "good", "not_paid": "bad"}.get(found.verdict, "")
-    return Cell(title="paid?", text=ABLATION_WORDS[found.verdict], is_chip=True, colour=colour)
-
-
-def _failures(view: StudyView) -> list[list[Cell]]:
-    """Runs without a result, with what went wrong and where the log is."""
-    everything = (*view.reference, *view.trials, *view.verification, *view.ablation_runs)
-    return [_failure_cells(run) for run in everything if run.cause in ("failed", "diverged")]
-
-
-def _failure_cells(run: RunRecord) -> list[Cell]:
-    happened = Cell(title="what happened", text=run.message, sub=f"Log: {run.log}" if run.log else "")
-    return [_subject(run.name, title="run"), Cell(title="cause", text=run.cause), happened]
 
 
 def _pairs(value: object) -> str | dict[str, str]:

@@ -6,21 +6,26 @@ import html
 from collections.abc import Mapping, Sequence
 
 from subsettune.report.drawing import (
+    BAD,
+    GOOD,
+    OPEN,
     Figure,
     Json,
-    ProgressMarker,
+    LegendRow,
     axis_of,
+    circles,
+    interval_trace,
     layout_of,
-    verdict_marker,
+    verdict_of,
 )
 from subsettune.report.evidence import EvidenceRow, contrast_words, evidence_rows
 from subsettune.study.results.ablation import AblationResult
 from subsettune.study.results.contrast import Contrast
 from subsettune.study.results.view import StudyView
 from subsettune.study.spec.kinds import KINDS
-from subsettune.text import is_number, metric_name, metric_words, sentence
+from subsettune.text import is_number, metric_name, metric_words, passes_words, sentence
 
-_PAID_COLOUR = {"paid": "--c-good", "not_paid": "--c-bad", "no_difference": "--c-muted"}
+_PAID = {"paid": GOOD, "not_paid": BAD, "no_difference": OPEN}
 _SEEDS_BELOW = 0.26  # of a row: the circles of the seeds lie below the interval, not under it
 
 
@@ -29,31 +34,36 @@ def verification_figure(view: StudyView) -> Figure | None:
 
     Below them the policy that won against its controls, for which 0 takes the place of the margin.
     """
-    names = [row.name for row in evidence_rows(view) if is_number(row.difference)]
+    found = {row.name: row for row in evidence_rows(view) if is_number(row.difference)}
     contrasts = [one for one in view.manifest.contrasts.values() if is_number(one.mean_difference)]
-    if not names:
+    if not found:
         return None
-    titles = [*names, *(f"{one.policy} - {one.control}" for one in contrasts)]
-    rows = {title: len(titles) - 1 - row for row, title in enumerate(titles)}
-    drawn = [(row, d) for name in names for row, d in _at(rows[name], run_differences(view, name))]
-    pairs = zip(contrasts, titles[len(names) :], strict=True)
-    drawn += [(row, d) for one, title in pairs for row, d in _at(rows[title], pair_differences(view, one))]
-    circles = _circles(drawn)
-    found = {row.name: row for row in evidence_rows(view)}
-    intervals = [_interval_trace(view, found[name], rows[name]) for name in names]
-    intervals += [_contrast_trace(view, one, rows[f"{one.policy} - {one.control}"]) for one in contrasts]
+    titles = [*map(_titled, found.values()), *(f"{one.policy}<br>minus {one.control}" for one in contrasts)]
+    places = [len(titles) - 1 - row for row in range(len(titles))]
+    runs = [run_differences(view, name) for name in found] + [pair_differences(view, one) for one in contrasts]
+    drawn = circles([point for at in zip(places, runs, strict=True) for point in _points(*at)], "one run")
+    intervals = [_interval_trace(view, row, place) for row, place in zip(found.values(), places, strict=False)]
+    intervals += [_contrast_trace(view, *at) for at in zip(contrasts, places[len(found) :], strict=True)]
+    rows = dict(zip(titles, places, strict=True))
     return Figure(
         name="verification",
-        title="Verification on the test split",
+        title="What verification measured, on the test split",
         reading=_reading(view, has_contrasts=bool(contrasts)),
         legend=(("hollow", "--c-muted", "one run"), *_interval_legend(intervals)),
-        data=(circles, *intervals),
-        layout=_verification_layout(view, rows, [x for trace in (circles, *intervals) for x in trace["x"]]),
+        data=(drawn, *intervals),
+        layout=_verification_layout(view, rows, [x for trace in (drawn, *intervals) for x in trace["x"]]),
     )
 
 
-def _at(row: int, differences: Sequence[float]) -> list[tuple[int, float]]:
-    return [(row, difference) for difference in differences]
+def _titled(row: EvidenceRow) -> str:
+    """A row's name, and what it costs."""
+    cost = "" if row.passes is None else f"<br>{passes_words(row.passes)} passes"
+    return f"{html.escape(row.name)}{cost}"
+
+
+def _points(place: int, by_seed: Mapping[int, float]) -> list[tuple[float, float, str]]:
+    """The runs of a row, below its interval."""
+    return [(place - _SEEDS_BELOW, value, f"seed {seed}") for seed, value in by_seed.items()]
 
 
 def _reading(view: StudyView, *, has_contrasts: bool) -> str:
@@ -70,22 +80,10 @@ def _reading(view: StudyView, *, has_contrasts: bool) -> str:
     )
 
 
-def _circles(seeds: Sequence[tuple[int, float]]) -> Json:
-    """One circle a run, or a pair of them, below the interval of its row."""
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": [difference for _, difference in seeds],
-        "y": [row - _SEEDS_BELOW for row, _ in seeds],
-        "hovertemplate": "one run: %{x:+.5g}<extra></extra>",
-        "marker": {"symbol": "circle-open", "size": 8, "color": "--c-muted", "line": {"width": 1.5}},
-    }
-
-
-def _interval_legend(intervals: Sequence[Json]) -> list[tuple[ProgressMarker, str, str]]:
-    words = {"--c-good": "passed or better: mean and lower bound", "--c-bad": "missed", "--c-muted": "not decided"}
+def _interval_legend(intervals: Sequence[Json]) -> list[LegendRow]:
+    words = {GOOD: "passed or better: mean and lower bound", BAD: "missed", OPEN: "not decided"}
     colours = {trace["line"]["color"] for trace in intervals}
-    return [("diamond", colour, word) for colour, word in words.items() if colour in colours]
+    return [(one.mark, one.colour, word) for one, word in words.items() if one.colour in colours]
 
 
 def _verification_layout(view: StudyView, rows: Mapping[str, int], drawn: Sequence[float]) -> Json:
@@ -95,10 +93,11 @@ def _verification_layout(view: StudyView, rows: Mapping[str, int], drawn: Sequen
     lines = ((0.0, "equal", "--c-muted", "left"), (margin, f"margin {margin:g}", "--c-target", "right"))
     up = {"type": "line", "xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "between"}
     over = {"xref": "x", "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False}
-    names = {"tickvals": list(rows.values()), "ticktext": [html.escape(name) for name in rows]}
+    names = {"tickvals": list(rows.values()), "ticktext": list(rows)}
+    name = metric_name(view.study.task.metric)
     return layout_of(
         130 + 56 * len(rows),
-        xaxis=axis_of("difference", range=[low - pad, high + pad], nticks=6),
+        xaxis=axis_of(f"difference in test {name}", range=[low - pad, high + pad], nticks=6),
         yaxis=axis_of("", range=[-0.75, len(rows) - 0.5], showgrid=False, **names),
         shapes=[{**up, "x0": x, "x1": x, "line": {"color": c, "width": 1.5, "dash": "dash"}} for x, _, c, _ in lines],
         annotations=[
@@ -108,19 +107,20 @@ def _verification_layout(view: StudyView, rows: Mapping[str, int], drawn: Sequen
     )
 
 
-def run_differences(view: StudyView, name: str) -> list[float]:
-    """Test metric of each run that was compared minus the reference's mean, turned so that more is better."""
+def run_differences(view: StudyView, name: str) -> dict[int, float]:
+    """Test metric of each run that was compared minus the reference's mean, by seed, turned so that more is better."""
     sign, compared = (1 if view.study.task.higher_is_better else -1), view.compared(name)
     mean = compared.reference_metric
-    return [] if mean is None else [sign * (metric - mean) for metric in compared.own]
+    seeds = sorted(view.test_metrics(name))
+    return {} if mean is None else {s: sign * (m - mean) for s, m in zip(seeds, compared.own, strict=False)}
 
 
-def pair_differences(view: StudyView, contrast: Contrast) -> list[float]:
+def pair_differences(view: StudyView, contrast: Contrast) -> dict[int, float]:
     """Test metric of a policy minus that of its control in runs with one seed, turned so that more is better."""
     sign = 1 if view.study.task.higher_is_better else -1
     own, theirs = test_metrics(view, contrast.policy), test_metrics(view, contrast.control)
     seeds = sorted(own.keys() & theirs.keys())[: contrast.num_seeds]
-    return [sign * (own[seed] - theirs[seed]) for seed in seeds]
+    return {seed: sign * (own[seed] - theirs[seed]) for seed in seeds}
 
 
 def test_metrics(view: StudyView, name: str) -> dict[int, float]:
@@ -145,19 +145,12 @@ def _contrast_trace(view: StudyView, one: Contrast, place: int) -> Json:
 def _trace(view: StudyView, ends: tuple[float, float | None], place: int, title: str, passed: bool | None) -> Json:
     tolerance, (mean, bound) = view.study.task.tolerance, ends
     x = [mean, *([bound] if bound is not None and is_number(bound) else [])]
-    marker = verdict_marker(passed)
-    parts = (title, f"mean {metric_words(mean, tolerance, signed=True)}")
-    words = "<br>".join((*map(html.escape, parts), f"lower bound {metric_words(bound, tolerance, signed=True)}"))
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "x": x,
-        "y": [place] * len(x),
-        "hovertemplate": f"{words}<extra></extra>",
-        "line": {"width": 3, "color": marker["color"]},
-        "marker": {"symbol": ["diamond", "line-ns-open"], "size": [13, 14], "color": marker["color"], "opacity": 1}
-        | {"line": {"width": [0, 3], "color": marker["color"]}},
-    }
+    words = (
+        title,
+        f"mean {metric_words(mean, tolerance, signed=True)}",
+        f"lower bound {metric_words(bound, tolerance, signed=True)}",
+    )
+    return interval_trace(x, place, verdict_of(passed), words)
 
 
 def components_figure(view: StudyView) -> Figure | None:
@@ -166,15 +159,14 @@ def components_figure(view: StudyView) -> Figure | None:
     if not rows:
         return None
     places = [(len(rows) - 1 - index, row) for index, row in enumerate(rows)]
-    circles = _circles([(place, difference) for place, row in places for difference in row.differences])
+    drawn = circles([point for place, row in places for point in _seed_points(view, place, row)], "one pair")
     intervals = [_ablation_trace(view, place, row) for place, row in places]
-    colours = {trace["line"]["color"] for trace in intervals}
-    words = {_PAID_COLOUR[row.verdict]: row.words for row in rows}
+    words = {_PAID[row.verdict]: row.words for row in rows}
     against = ", ".join(kind.compared_with for kind in KINDS.values())
     turned = "" if view.study.task.higher_is_better else " The sign is turned so that more is better."
     return Figure(
         name="components",
-        title="What each component is worth at the same cost",
+        title="What each component is worth at the same cost, on the validation split",
         reading=(
             f"Validation {metric_name(view.study.task.metric)} minus that of the same policy with what it stands "
             f"against instead: {against}.{turned} Each circle is one seed, each diamond the mean of the seeds, and the "
@@ -182,39 +174,40 @@ def components_figure(view: StudyView) -> Figure | None:
         ),
         legend=(
             ("hollow", "--c-muted", "one seed"),
-            *(("diamond", colour, words[colour]) for colour in _PAID_COLOUR.values() if colour in colours),
+            *((one.mark, one.colour, words[one]) for one in _PAID.values() if one in words),
         ),
-        data=(circles, *intervals),
-        layout=_components_layout(places, [x for trace in (circles, *intervals) for x in trace["x"]]),
+        data=(drawn, *intervals),
+        layout=_components_layout(view, places, [x for trace in (drawn, *intervals) for x in trace["x"]]),
     )
 
 
+def _seed_points(view: StudyView, place: int, row: AblationResult) -> list[tuple[float, float, str]]:
+    seeds = sorted({run.seed for run in view.ablation_runs if run.policy == row.policy})
+    names = [f"seed {seed}" for seed in seeds] if len(seeds) == len(row.differences) else []
+    return [
+        (place - _SEEDS_BELOW, difference, names[i] if names else "one seed")
+        for i, difference in enumerate(row.differences)
+    ]
+
+
 def _ablation_trace(view: StudyView, place: int, row: AblationResult) -> Json:
-    colour = _PAID_COLOUR[row.verdict]
     mean, *ends = (
         metric_words(value, view.study.task.tolerance, signed=True) for value in (row.difference, row.lower, row.upper)
     )
     words = (f"{row.name}: {row.words}", f"mean {mean}", f"interval {ends[0]} to {ends[1]}")
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "x": [row.lower, row.difference, row.upper],
-        "y": [place] * 3,
-        "hovertemplate": "<br>".join(map(html.escape, words)) + "<extra></extra>",
-        "line": {"width": 3, "color": colour},
-        "marker": {"symbol": ["line-ns-open", "diamond", "line-ns-open"], "size": [14, 13, 14], "color": colour}
-        | {"opacity": 1, "line": {"width": [3, 0, 3], "color": colour}},
-    }
+    x = [value for value in (row.difference, row.lower, row.upper) if value is not None]
+    return interval_trace(x, place, _PAID[row.verdict], words)
 
 
-def _components_layout(places: Sequence[tuple[int, AblationResult]], drawn: Sequence[float]) -> Json:
+def _components_layout(view: StudyView, places: Sequence[tuple[int, AblationResult]], drawn: Sequence[float]) -> Json:
+    name = metric_name(view.study.task.metric)
     low, high = min(*drawn, 0.0), max(*drawn, 0.0)
     pad = 0.06 * (high - low) or 1e-3  # all differences may be 0
     names = {"tickvals": [p for p, _ in places], "ticktext": [html.escape(row.name) for _, row in places]}
     zero = {"type": "line", "xref": "x", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1, "layer": "between"}
     return layout_of(
         130 + 56 * len(places),
-        xaxis=axis_of("difference to the same policy without it", range=[low - pad, high + pad], nticks=6),
+        xaxis=axis_of(f"difference in validation {name}", range=[low - pad, high + pad], nticks=6),
         yaxis=axis_of("", range=[-0.75, len(places) - 0.5], showgrid=False, **names),
         shapes=[{**zero, "line": {"color": "--c-muted", "width": 1.5, "dash": "dash"}}],
         annotations=[

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from subsettune.report.render import Column, Table
+from subsettune.report.render import Block, Column, Snippet, Table
 from subsettune.text import NOTHING, bytes_words, saving_words
 
 Row = Mapping[str, Any]
@@ -38,6 +38,31 @@ def _about(row: Row) -> str:
     """What something is; and its options, which many have too many of for a column of their own."""
     about = str(row.get("about") or "")
     return f"{about.rstrip('.')}. Options: {row['options']}." if row.get("options") else about
+
+
+def explanation_blocks(what: str, told: Row) -> list[Block]:
+    """One of the names explained.
+
+    Args:
+        what: `selector`, `model`, `data` and so on.
+        told: `name`; `about`, paragraphs; `when`, `cost`, `source`, which may be empty; `options`, each with `name`,
+            `kind`, `default`, `rule` and `about`; `lines` of a study file.
+    """
+    blocks: list[Block] = [f"{what} {told['name']}", *told["about"]]
+    labelled = {"When": told["when"], "Cost": told["cost"], "Source": told["source"]}
+    blocks += [f"{label}: {words}" for label, words in labelled.items() if words]
+    if told["options"]:
+        titles = ("option", "default", "values")
+        rows = tuple((one["name"], one["default"], _values(one)) for one in told["options"])
+        columns = tuple(Column(title=title, wrap=title == "values") for title in titles)
+        blocks.append(Table(columns=columns, rows=rows))
+    return [*blocks, "In a study file:", Snippet(rows=tuple((line, "") for line in told["lines"]))]
+
+
+def _values(option: Row) -> str:
+    """What an option may be, and what it means."""
+    allowed = ", ".join(words for words in (option["kind"], option["rule"]) if words)
+    return f"{allowed}: {option['about']}" if option["about"] else allowed
 
 
 def caches_table(rows: Sequence[Row]) -> Table:

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from markupsafe import Markup
 
-from subsettune.report.progress import Display, Drawn, LiveProgress, SparseProgress
+from subsettune.report.progress import Display, Drawn, LineProgress, LiveProgress
 from subsettune.report.render import Table, is_terminal
 from subsettune.report.tables import beside_text, legend, policy_table, result_rows, result_table
 from subsettune.report.tally import Clock
@@ -52,7 +52,7 @@ def default_progress(stream: TextIO) -> Display:
     notebook = publisher()
     if notebook is not None:
         return NotebookProgress(notebook)
-    return LiveProgress(stream) if is_terminal(stream) else SparseProgress(stream)
+    return LiveProgress(stream) if is_terminal(stream) else LineProgress(stream)
 
 
 @final
@@ -119,7 +119,7 @@ class NotebookProgress(Drawn):
         hidden = self._num_notes - len(self._notes)
         for note in ([f"({hidden} earlier lines)"] if hidden else []) + list(self._notes):
             console.print(Text(note, style="dim"))
-        for line in [] if self._is_over else self._lines()[1:]:
+        for line in [] if self._is_over else self._lines(_WIDTH)[1:]:
             console.print(line)
         html = console.export_html(inline_styles=True, code_format=_PAGE, clear=False)
         return {"text/html": html, "text/plain": console.export_text().rstrip() or "subsettune"}

@@ -10,7 +10,6 @@ import math
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO, cast, final
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO, cast, final
 from subsettune.report.render import is_terminal
 from subsettune.report.streams import ForgivingStream
 from subsettune.report.tally import Clock, Tally
-from subsettune.text import describe, is_number, seconds_words, share_words
+from subsettune.text import describe, seconds_words, share_words
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
     from subsettune.study.results.records import RunRecord
     from subsettune.study.results.view import StudyView
 
-LINE_EVERY_S = 1.0  # a fast study prints at most one line of finished runs in so many seconds
-SILENCE_S = 60.0  # a slow one says at least this often that it is alive
+SILENCE_S = 60.0  # between the lines of a log
+ROOMY = 64  # columns in which a bar and labels have room beside the words
 _NAMED_RUNNING = 4
 
 
@@ -65,7 +64,7 @@ class Display(ABC):
     def run_progress(self, name: str, share: float, metric: float | None) -> None:
         """See `Observer`."""
         with self._lock:
-            self._tally.shares[name] = share
+            self._tally.tell(name, share)
 
     def run_finished(self, record: RunRecord) -> None:
         """See `Observer`."""
@@ -97,13 +96,21 @@ class SilentProgress(Display):
         """See `Observer`."""
 
 
-class _Lines(Display):
-    """Plain lines with the elapsed time, and one at least every `SILENCE_S` while a stage goes on."""
+@final
+class LineProgress(Display):
+    """For logs and whoever did not ask for more: one line at the beginning, one a minute; notes and failures at once.
 
-    def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
+    Args:
+        stream: where they are written.
+        clock: seconds, monotonic.
+        tells_result: whether the last line is what was found, where nothing else prints it.
+    """
+
+    def __init__(self, stream: TextIO, clock: Clock = time.monotonic, *, tells_result: bool = True) -> None:
         super().__init__(clock)
         self._stream = ForgivingStream(stream)
         self._last_s = -math.inf
+        self._tells_result = tells_result
         self._alive = threading.Condition(self._lock)
         self._is_over = False
 
@@ -112,30 +119,62 @@ class _Lines(Display):
         return self
 
     def close(self) -> None:
-        """Write the runs that are still held back."""
+        """Say nothing more."""
         with self._lock:
-            self._flush()
             self._is_over = True
             self._alive.notify()
 
     def note(self, message: str) -> None:
         """See `Observer`."""
         with self._lock:
-            self._flush()
-            self._line(" ".join(message.split()))
+            self._line(" ".join(message.split()), is_news=True)
 
-    def _flush(self) -> None:
-        """Write what is held back."""
+    def stage(self, name: str, num_runs: int | None) -> None:
+        """See `Observer`."""
+        with self._lock:
+            super().stage(name, num_runs)
+            self._tell()
 
-    def _counted(self) -> str:
-        if self._tally.num_runs is None and not self._tally.done:
-            return self._tally.name
-        total = "" if self._tally.num_runs is None else f"/{self._tally.num_runs}"
-        return f"{self._tally.name} {self._tally.done}{total}"
+    def run_progress(self, name: str, share: float, metric: float | None) -> None:
+        """See `Observer`."""
+        with self._lock:
+            super().run_progress(name, share, metric)
+            self._tell()
 
-    def _line(self, text: str) -> None:
-        self._last_s = self._tally.clock()
-        self._stream.write(f"[{_clock_words(self._last_s - self._tally.began_s)}] {text}\n")
+    def run_finished(self, record: RunRecord) -> None:
+        """See `Observer`."""
+        with self._lock:
+            super().run_finished(record)
+            if record.cause == "failed":
+                self._line(_failed_words(record), is_news=True)
+            self._tell()
+
+    def finished(self, view: StudyView) -> None:
+        """See `Observer`."""
+        with self._lock:
+            if self._tells_result:
+                self._line(view.summary.headline)
+        super().finished(view)
+
+    def _tell(self) -> None:
+        """A line about the stage as it stands, where the last one is a minute old."""
+        if self._tally.clock() - self._last_s >= SILENCE_S:
+            self._line("; ".join(part for part in self._standing() if part) + _left_words(self._tally))
+
+    def _standing(self) -> list[str]:
+        tally, best = self._tally, self._tally.incumbent
+        total = "" if tally.num_runs is None else f"/{tally.num_runs}"
+        is_counted = tally.num_runs is not None or tally.done
+        found = [f"{tally.name} {tally.done}{total}" if is_counted else tally.name]
+        found += [f"{running} under way"] if (running := _running_words(tally)) else []
+        found += [f"waiting {waiting}"] if (waiting := _waiting_words(tally)) else []
+        return [*found, f"best so far: {_best_words(*best[1:])}" if best is not None else ""]
+
+    def _line(self, text: str, *, is_news: bool = False) -> None:
+        """Write a line; news leave the next line of the minute where it is."""
+        now = self._tally.clock()
+        self._last_s = self._last_s if is_news else now
+        self._stream.write(f"[{_clock_words(now - self._tally.began_s)}] {text}\n")
         self._stream.flush()
 
     def _break_silence(self) -> None:
@@ -144,114 +183,33 @@ class _Lines(Display):
             while not self._alive.wait(SILENCE_S / 4) and not self._is_over:
                 if self._tally.name and self._tally.clock() - self._last_s >= SILENCE_S:
                     lasted = seconds_words(self._tally.clock() - self._tally.stage_s)
-                    running = _running_words(self._tally)
-                    self._line(f"{self._counted()}: {f'{running} under way, ' if running else ''}{lasted} so far")
-
-
-@final
-class LineProgress(_Lines):
-    """For logs: a line a finished run, fewer when runs end faster than a second."""
-
-    def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
-        super().__init__(stream, clock)
-        self._held: list[RunRecord] = []
-
-    def stage(self, name: str, num_runs: int | None) -> None:
-        """See `Observer`."""
-        with self._lock:
-            self._flush()
-            super().stage(name, num_runs)
-            self._line(name if num_runs is None else f"{name}: {num_runs} runs")
-
-    def run_progress(self, name: str, share: float, metric: float | None) -> None:
-        """Say that a long run is alive."""
-        with self._lock:
-            super().run_progress(name, share, metric)
-            if self._tally.clock() - self._last_s >= SILENCE_S:
-                self._line(f"{self._counted()}: {_running_words(self._tally)} under way")
-
-    def run_finished(self, record: RunRecord) -> None:
-        """See `Observer`."""
-        with self._lock:
-            super().run_finished(record)
-            self._held.append(record)
-            if record.cause == "failed" or self._tally.clock() - self._last_s >= LINE_EVERY_S:
-                self._flush()
-
-    def best(self, policy: Policy, cost_share: float, gap: float) -> None:
-        """See `Observer`."""
-        with self._lock:
-            before = self._tally.incumbent
-            super().best(policy, cost_share, gap)
-            if self._tally.incumbent == before:
-                return
-            self._flush()
-            self._line(f"best so far: {_best_words(cost_share, gap)}: {describe(policy)}")
-
-    def _flush(self) -> None:
-        held, self._held = self._held, []
-        if not held:
-            return
-        self._line(f"{self._counted()}: {_ended_words(held)}{_left_words(self._tally)}")
-        for record in held:
-            if record.cause == "failed":
-                self._line(_failed_words(record))
-
-
-@final
-class SparseProgress(_Lines):
-    """For whoever did not ask for lines: one at the beginning, one a minute, one at the end; notes and failures."""
-
-    def stage(self, name: str, num_runs: int | None) -> None:
-        """See `Observer`."""
-        with self._lock:
-            super().stage(name, num_runs)
-            self._tell()
-
-    def run_progress(self, name: str, share: float, metric: float | None) -> None:
-        """See `Observer`."""
-        with self._lock:
-            super().run_progress(name, share, metric)
-            self._tell()
-
-    def run_finished(self, record: RunRecord) -> None:
-        """See `Observer`."""
-        with self._lock:
-            super().run_finished(record)
-            if record.cause == "failed":
-                self._line(_failed_words(record))
-            self._tell()
-
-    def finished(self, view: StudyView) -> None:
-        """See `Observer`."""
-        with self._lock:
-            self._line(view.summary.headline)
-        super().finished(view)
-
-    def _tell(self) -> None:
-        """A line about the stage as it stands, where the last one is a minute old."""
-        if self._tally.clock() - self._last_s < SILENCE_S:
-            return
-        running, best = _running_words(self._tally), self._tally.incumbent
-        parts = [self._counted(), f"{running} under way" if running else ""]
-        parts += [f"best so far: {_best_words(*best[1:])}"] if best is not None else []
-        self._line("; ".join(part for part in parts if part) + _left_words(self._tally))
+                    told = "; ".join([*filter(None, self._standing()), f"{lasted} so far"])
+                    self._line(told + _left_words(self._tally))
 
 
 class Drawn(Display):
     """What is redrawn in place: stage, bar, best policy so far, time left, runs under way."""
 
-    def _lines(self) -> list[Any]:
-        """The block as things that rich renders; the caller holds the lock."""
+    def _lines(self, width: int) -> list[Any]:
+        """The block as things that rich renders; the caller holds the lock.
+
+        Args:
+            width: columns that there are; in few of them nothing stands side by side.
+        """
         from rich.text import Text
 
-        rows = {}
-        if self._tally.incumbent is not None:
-            policy, cost_share, gap = self._tally.incumbent
+        tally, rows = self._tally, {}
+        if tally.incumbent is not None:
+            policy, cost_share, gap = tally.incumbent
             rows["best so far"] = f"{_best_words(cost_share, gap)}: {policy}"
-        if self._tally.running:
-            rows["running"] = _running_words(self._tally)
-        return [Text(""), self._head(), _labelled(rows)]
+        if tally.running:
+            rows["running"] = _running_words(tally)
+        if waiting := _waiting_words(tally):
+            rows["waiting"] = waiting
+        if width >= ROOMY:
+            return [Text(""), self._head(), _labelled(rows)]
+        told = Text("  ".join([tally.name, *self._counts()]), style="bold")
+        return [Text(""), told, *(Text(f"{label}: {words}") for label, words in rows.items())]
 
     def _head(self) -> RichTable:
         from rich.progress_bar import ProgressBar
@@ -262,12 +220,16 @@ class Drawn(Display):
         grid = Table.grid(padding=(0, 1), expand=False)
         total = tally.num_runs or None
         bar = ProgressBar(total=total, completed=tally.done, width=24, pulse=total is None)
-        left = tally.time_left_s()
-        about = f"about {_clock_words(left)} left" if left is not None else ""
-        count = f"{tally.done}/{total}" if total else str(tally.done)
-        elapsed = f"{_clock_words(tally.clock() - tally.began_s)} elapsed"
-        grid.add_row(Text(f"{tally.name:<12}", style="bold"), bar, Text(count), Text(elapsed), Text(about, style="dim"))
+        grid.add_row(Text(f"{tally.name:<12}", style="bold"), bar, *map(Text, self._counts()))
         return grid
+
+    def _counts(self) -> list[str]:
+        """Runs of the stage, time since the beginning of the study, time to the end of the stage; what is known."""
+        tally = self._tally
+        left, total = tally.time_left_s(), "" if tally.num_runs is None else f"/{tally.num_runs}"
+        counts = [f"{tally.done}{total}"] if total or tally.done else []
+        counts.append(f"{_clock_words(tally.clock() - tally.began_s).strip()} elapsed")
+        return [*counts, *([f"about {_clock_words(left).strip()} left"] if left is not None else [])]
 
     def stage(self, name: str, num_runs: int | None) -> None:
         """Leave one line about the stage that ended."""
@@ -320,14 +282,14 @@ class LiveProgress(Drawn):
         from rich.console import Group
 
         with self._lock:
-            return Group(*self._lines())
+            return Group(*self._lines(self._console.width))
 
 
 def make_progress(stream: TextIO, *, quiet: bool = False) -> Display:
-    """The display that fits a stream: redrawn on a terminal, lines in a file or pipe, nothing when quiet."""
+    """For a command that prints the result: redrawn on a terminal, lines in a file or pipe, nothing when quiet."""
     if quiet:
         return SilentProgress()
-    return LiveProgress(stream) if is_terminal(stream) else LineProgress(stream)
+    return LiveProgress(stream) if is_terminal(stream) else LineProgress(stream, tells_result=False)
 
 
 def _labelled(rows: Mapping[str, str]) -> RichTable:
@@ -343,15 +305,6 @@ def _labelled(rows: Mapping[str, str]) -> RichTable:
 def _best_words(cost_share: float, gap: float) -> str:
     against = "equal to its" if gap == 0 else f"{abs(gap):.4g} {'better' if gap > 0 else 'worse'} than its"
     return f"{share_words(cost_share)} of the reference's compute, metric {against}"
-
-
-def _ended_words(records: list[RunRecord]) -> str:
-    if len(records) == 1:
-        record = records[0]
-        metric = f" at {record.metric:.4g}" if record.metric is not None and is_number(record.metric) else ""
-        return f"{record.name} {record.cause}{metric}: {describe(record.policy)}"
-    counts = Counter(record.cause for record in records)
-    return "runs ended: " + ", ".join(f"{count} {cause}" for cause, count in counts.items())
 
 
 def _failed_words(record: RunRecord) -> str:
@@ -373,6 +326,15 @@ def _running_words(tally: Tally) -> str:
 def _running_run(tally: Tally, name: str) -> str:
     """A run with its share, if it has told one: many runs are evaluated at their end alone."""
     return f"{name} {share_words(round(tally.shares[name], 2))}" if name in tally.shares else name
+
+
+def _waiting_words(tally: Tally) -> str:
+    """What keeps a stage of runs from going on, as far as it shows from here; empty where runs tell of themselves."""
+    if tally.num_runs is None or tally.done >= tally.num_runs:
+        return ""
+    if not tally.running:
+        return "for the next run to be chosen"
+    return "" if tally.has_told else "for the first run: its process starts, data are loaded"
 
 
 def _stage_words(tally: Tally) -> str:

@@ -36,13 +36,33 @@ class Table:
     note: str = ""
 
 
-Block = Table | str
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snippet:
+    """What a reader may paste: each row a line and a comment, which may be empty. No line is broken."""
+
+    rows: tuple[tuple[str, str], ...]
+
+    def lines(self, width: int) -> list[str]:
+        """Each with its comment behind it, or where that would be too long, above it."""
+        found: list[str] = []
+        for line, about in self.rows:
+            beside = f"{line}  # {about}" if about else line
+            found += [beside] if len(beside) <= width or not about else [f"# {about}", line]
+        return found
+
+
+Block = Table | Snippet | str
 
 
 def render(blocks: Sequence[Block], width: int = WIDTH) -> str:
     """Plain aligned ASCII, one empty line between blocks, no trailing spaces, ending in a newline."""
-    texts = [render_table(block, width) if isinstance(block, Table) else _fill(block, width) for block in blocks]
-    return "\n\n".join(text for text in texts if text) + "\n"
+    return "\n\n".join(text for text in (_plain(block, width) for block in blocks) if text) + "\n"
+
+
+def _plain(block: Block, width: int) -> str:
+    if isinstance(block, Table):
+        return render_table(block, width)
+    return "\n".join(block.lines(width)) if isinstance(block, Snippet) else _fill(block, width)
 
 
 def _fill(text: str, width: int) -> str:
@@ -71,6 +91,22 @@ def render_table(table: Table, width: int = WIDTH) -> str:
     if table.note:
         parts.append(_fill(table.note, width))
     return "\n\n".join(parts) if table.title else "\n".join(parts)
+
+
+def _fits(table: Table, width: int) -> bool:
+    sizes = _sizes(table, width) if table.rows else []
+    return sum(sizes) + _GAP * (len(sizes) - 1) <= width
+
+
+def _row_by_row(table: Table, width: int) -> str:
+    """A table that is wider than its terminal: the first cell of each row, below it the others by their headings."""
+    titles = [column.title for column in table.columns]
+    parts = [table.title] if table.title else []
+    for first, *cells in table.rows:
+        pairs = zip(titles[1:], cells, strict=True)
+        told = ", ".join(f"{title} {cell}".strip() for title, cell in pairs if cell)
+        parts.append("\n".join([f"{titles[0]} {first}".strip(), *(f"  {line}" for line in _wrapped(told, width - 2))]))
+    return "\n\n".join([*parts, *([_fill(table.note, width)] if table.note else [])])
 
 
 def _sizes(table: Table, width: int) -> list[int]:
@@ -106,7 +142,8 @@ def write(blocks: Sequence[Block], stream: TextIO) -> None:
 
         console = Console(file=stream)
         for i, block in enumerate(blocks):
-            console.print(to_rich(block, first=i == 0), highlight=False)
+            is_whole = not isinstance(block, Table)  # is broken into lines already, where it may be
+            console.print(to_rich(block, console.width, first=i == 0), highlight=False, soft_wrap=is_whole)
             if i < len(blocks) - 1:
                 console.print()
         return
@@ -120,21 +157,33 @@ def is_terminal(stream: TextIO) -> bool:
     return bool(getattr(stream, "isatty", lambda: False)()) and os.environ.get("TERM") != "dumb"
 
 
-def to_rich(block: Block, *, first: bool = False) -> RenderableType:
-    """The same block for rich: bold headings, green and red verdicts; the first text of a page is emphasised."""
+def to_rich(block: Block, width: int = WIDTH, *, first: bool = False) -> RenderableType:
+    """The same block for rich: bold headings, green and red verdicts; the first text of a page is emphasised.
+
+    Args:
+        block: to be shown.
+        width: of the terminal; a table that is wider is told row by row.
+        first: of its page.
+    """
     from rich.console import Group
     from rich.table import Table as RichTable
     from rich.text import Text
 
     if isinstance(block, str):
-        return Text(block, style="bold" if first else "")
+        return Text(_fill(block, width), style="bold" if first else "")
+    if isinstance(block, Snippet):
+        return Text("\n".join(block.lines(width)))
+    if not _fits(block, width):
+        return Text(_row_by_row(block, width))
     grid = RichTable(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=any(c.title for c in block.columns))
     for column in block.columns:
         grid.add_column(column.title, justify=column.align, header_style="bold", no_wrap=not column.wrap)
     for row in block.rows:
         grid.add_row(*(Text(cell, style=_style(cell)) for cell in row))
     head = [Text(block.title, style="bold")] if block.title else []
-    return Group(*head, *([grid] if block.rows else []), *([Text(block.note, style="dim")] if block.note else []))
+    return Group(
+        *head, *([grid] if block.rows else []), *([Text(_fill(block.note, width), style="dim")] if block.note else [])
+    )
 
 
 def _style(cell: str) -> str:

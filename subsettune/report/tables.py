@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
+from subsettune.policy import SUBSET
 from subsettune.report.components import components_table
 from subsettune.report.costs import cost_sentences, phase_costs_table
 from subsettune.report.data_tables import warning_blocks
@@ -17,7 +20,7 @@ from subsettune.study.results import verified_before
 from subsettune.study.results.headline import outcome_words
 from subsettune.study.results.sampled import these_alone
 from subsettune.study.results.summary import PolicyRow, ReferenceRow
-from subsettune.study.results.view import StudyView
+from subsettune.study.results.view import REFERENCE, StudyView
 from subsettune.text import (
     NOTHING,
     change_words,
@@ -43,9 +46,11 @@ class ResultRow:
         title: the role in words.
         policy: in words.
         verdict: in words.
+        is_subset: whether the policy is of the subset arm.
         num_seeds: runs behind the metric.
         num_references: runs of the reference that it was compared with.
-        metric: on the test split, or before verification on the validation split.
+        metric: mean on the split of the table (`split_of`); None of what was not run on it.
+        by_seed: the metrics that it is the mean of.
         error_increase: relative to the reference's.
         bound: one-sided lower bound on metric minus reference, oriented so that more is better.
         passes: compute of one training.
@@ -59,9 +64,11 @@ class ResultRow:
     title: str
     policy: str
     verdict: str
+    is_subset: bool = False
     num_seeds: int | None = None
     num_references: int | None = None
     metric: float | None = None
+    by_seed: Mapping[int, float] = field(default_factory=dict)
     error_increase: float | None = None
     bound: float | None = None
     passes: float | None = None
@@ -69,6 +76,11 @@ class ResultRow:
     seconds: float | None = None
     saving: float | None = None
     saving_shorter: float | None = None
+
+    @property
+    def is_both(self) -> bool:
+        """Whether the best policy is itself the best shorter schedule on all data."""
+        return self.title == TITLES["both"]
 
     @property
     def runs(self) -> str:
@@ -87,10 +99,15 @@ TITLES = {
 }
 
 
+def split_of(view: StudyView) -> Literal["test", "validation"]:
+    """The one split that the metrics of the result are of: the test split as soon as a policy was tested on it."""
+    return "test" if any(row.references for row in _policy_rows(view).values()) else "validation"
+
+
 def result_rows(view: StudyView) -> tuple[ResultRow, ...]:
     """The lines of the result table that are known so far, reference first."""
     best, shorter = view.summary.best, view.summary.shorter
-    reference = [] if view.summary.reference is None else [_reference_row(view.summary.reference)]
+    reference = [] if view.summary.reference is None else [_reference_row(view, view.summary.reference)]
     one = best is not None and shorter is not None and best.policy.key == shorter.policy.key
     rows = [_policy_row(view, role, row) for role, row in _policy_rows(view).items()]
     return (*reference, *(_as_both(row) if one and row.role == "best" else row for row in rows))
@@ -116,8 +133,9 @@ def _as_both(row: ResultRow) -> ResultRow:
     return dataclasses.replace(row, title=TITLES["both"], saving_shorter=None)
 
 
-def _reference_row(reference: ReferenceRow) -> ResultRow:
-    is_tested = reference.test_metric is not None
+def _reference_row(view: StudyView, reference: ReferenceRow) -> ResultRow:
+    is_tested = split_of(view) == "test"
+    validated = {run.seed: run.metric for run in view.reference if run.metric is not None}
     return ResultRow(
         role="reference",
         title=TITLES["reference"],
@@ -125,21 +143,30 @@ def _reference_row(reference: ReferenceRow) -> ResultRow:
         verdict="",
         num_seeds=reference.test_seeds if is_tested else reference.seeds,
         metric=reference.test_metric if is_tested else reference.metric,
+        by_seed=_first(view.test_metrics(REFERENCE), reference.test_seeds) if is_tested else validated,
         passes=reference.passes,
         flops=reference.flops,
         seconds=reference.seconds,
     )
 
 
+def _first(by_seed: Mapping[int, float], number: int) -> dict[int, float]:
+    """Of the first seeds, as many as a mean is of."""
+    return {seed: by_seed[seed] for seed in sorted(by_seed)[:number]}
+
+
 def _policy_row(view: StudyView, role: str, row: PolicyRow) -> ResultRow:
+    by_seed = _metrics(view, row)
     return ResultRow(
         role=role,
         title=TITLES[role],
         policy=describe(row.policy, view.facts),
         verdict=_verdict(view, row),
-        num_seeds=_num_seeds(view, row),
+        is_subset=row.policy.arm == SUBSET,
+        num_seeds=row.seeds if row.references else len(by_seed) or None,
         num_references=row.references,
-        metric=row.metric,
+        metric=row.metric if by_seed else None,
+        by_seed=by_seed,
         error_increase=row.error_increase,
         bound=row.interval,
         passes=row.passes,
@@ -164,17 +191,19 @@ def _verdict(view: StudyView, row: PolicyRow) -> str:
     return outcome_words(view, candidate.name) if candidate is not None and is_judged else "not verified yet"
 
 
-def _num_seeds(view: StudyView, row: PolicyRow) -> int | None:
-    if row.seeds:
-        return row.seeds
+def _metrics(view: StudyView, row: PolicyRow) -> dict[int, float]:
+    """The metrics that a policy's is the mean of, by seed; none of what was not run on the split of the table."""
+    if split_of(view) == "test":
+        return _first(view.test_metrics(row.name), row.seeds) if row.references else {}
     same = [trial for trial in view.trials if trial.policy == row.policy and trial.cause == "finished"]
-    return len(same) or None
+    found = {trial.seed: trial.metric for trial in same if trial.metric is not None}
+    return {seed: metric for seed, metric in found.items() if metric == row.metric} if row.seeds == 1 else found
 
 
 def result_table(view: StudyView) -> Table:
     """Reference, best policy, best shorter schedule and random control in numbers, fit for 80 columns."""
     tolerance = view.study.task.tolerance
-    titles = ("", "n", _short_metric(view), "bound", "passes", "compute", "time", "saved", "vs short")
+    titles = ("", "n", short_metric(view), "bound", "passes", "compute", "time", "saved", "vs short")
     rows = [
         (
             row.role,
@@ -195,7 +224,7 @@ def result_table(view: StudyView) -> Table:
     )
 
 
-def _short_metric(view: StudyView) -> str:
+def short_metric(view: StudyView) -> str:
     """The metric as a heading that is no wider than its numbers."""
     name = metric_name(view.study.task.metric)
     return name if len(name) <= len("accuracy") else "metric"
@@ -204,7 +233,7 @@ def _short_metric(view: StudyView) -> str:
 def policy_table(view: StudyView) -> Table:
     """The verdict, the change of the error and the policy in words for each line of the result table."""
     found = result_rows(view)
-    both = {row.role for row in found if row.title == TITLES["both"]}
+    both = {row.role for row in found if row.is_both}
     words = {row.role: f"{row.policy} (the best shorter schedule)" if row.role in both else row.policy for row in found}
     rows = [(row.role, row.verdict or NOTHING, change_words(row.error_increase), words[row.role]) for row in found]
     columns = (Column(title=""), Column(title="verdict"), Column(title="error", align="right"))
@@ -213,13 +242,13 @@ def policy_table(view: StudyView) -> Table:
 
 def legend(view: StudyView) -> str:
     """What the columns of the result table mean, in a few sentences."""
-    name, heading = metric_name(view.study.task.metric), _short_metric(view)
+    name, heading = metric_name(view.study.task.metric), short_metric(view)
     metric = f"{name}:" if name == heading else f"{heading}: {name},"
     time = (
         "time: of one training at the pace of this study, selection included. saved: compute against the recipe; vs "
         "short: against the best shorter schedule on all data; what missed saves nothing."
     )
-    if not any(verdict.is_tested for verdict in view.verdicts.values()):
+    if split_of(view) == "validation":
         return f"{metric} mean of n seeds on the validation split. {time}"
     direction = "" if view.study.task.higher_is_better else ", its sign turned so that more is better"
     return (
@@ -251,12 +280,19 @@ def counts_text(view: StudyView) -> str:
         f"Trials: {trials.finished} finished, {trials.stopped} stopped early, {trials.skipped} skipped untrained, "
         f"{trials.failed} failed or diverged."
     )
-    tried, asked = trials.finished + trials.stopped + trials.failed, view.study.study.trials
-    if view.summary.status == "finished" and tried < asked and view.study.study.time_limit_s is None:
+    if ended_by_itself(view):
+        asked = view.study.study.trials
         text += f" The search ended by itself before {asked}: no further trial was expected to save what it costs."
     if stops.checked:
         text += f" False stops: {stops.false} of {stops.checked} stopped trials that were run out."
     return text + _failures_text(view)
+
+
+def ended_by_itself(view: StudyView) -> bool:
+    """Whether a finished search made fewer trials than it was asked for, because more were not worth it."""
+    trials, settings = view.summary.trials, view.study.study
+    tried = trials.finished + trials.stopped + trials.failed
+    return view.summary.status == "finished" and tried < settings.trials and settings.time_limit_s is None
 
 
 def _failures_text(view: StudyView) -> str:
@@ -315,12 +351,19 @@ def result_blocks(view: StudyView, report: str | None = None) -> list[Block]:
     return [*blocks, "\n".join(paths)] if paths else blocks
 
 
-def beside_text(view: StudyView) -> list[str]:
-    """What is to be known beside the headline: other test examples, a confirmation, earlier studies of the split."""
+def beside_text(view: StudyView, *, only_limits: bool = False) -> list[str]:
+    """What is to be known beside the headline: other test examples, a confirmation, earlier studies of the split.
+
+    Args:
+        view: of the study.
+        only_limits: leave out what other test examples would say where that is as good.
+    """
     manifest, study, tolerance = view.manifest, view.study, view.study.task.tolerance
     sampled, confirmation = manifest.sampled.get(manifest.winner or ""), manifest.confirmation
     alone = these_alone(study.task.metric) if manifest.winner else None
     of_others = alone if sampled is None else sampled.sentence(tolerance)
+    if only_limits and sampled is not None and sampled.holds(tolerance):
+        of_others = None
     confirmed = None if confirmation is None else confirmation.sentence(tolerance)
     place, is_confirmed = manifest.place or 1, confirmation is not None
     earlier = verified_before.sentence(place, study.study.alpha, is_confirmed=is_confirmed)

@@ -26,6 +26,7 @@ class Tally:
         durations_s: of the latest finished runs.
         most_at_once: largest number of runs under way at a time.
         incumbent: the best policy in words, its cost share and gap, or null.
+        has_told: whether a run of the study has told of itself, so that processes and data are there.
     """
 
     clock: Clock
@@ -39,6 +40,7 @@ class Tally:
     durations_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
     most_at_once: int = 1
     incumbent: tuple[str, float, float] | None = None
+    has_told: bool = False
 
     def __post_init__(self) -> None:
         self.began_s = self.stage_s = self.clock()
@@ -61,8 +63,13 @@ class Tally:
         if self.num_runs is not None:  # verification may add seeds
             self.num_runs = max(self.num_runs, self.done + len(self.running))
 
+    def tell(self, name: str, share: float) -> None:
+        """A run has used a share of its compute."""
+        self.shares[name], self.has_told = share, True
+
     def end(self, name: str, cause: str) -> None:
         """A run came to its end."""
+        self.has_told = True
         started = self.running.pop(name, None)
         self.shares.pop(name, None)
         self.causes[cause] += 1

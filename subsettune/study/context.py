@@ -90,7 +90,7 @@ class StudyContext:
     def set_status(self, status: str) -> None:
         """Write down which stage the study is in, and the tables whole."""
         self.folder.settle()
-        self.note(status=status, interrupted=False)
+        self.note(status=status, interrupted=False, failure="")
 
     def keep(self, record: RunRecord) -> None:
         """Put a run on record, then tell the observer."""

@@ -35,7 +35,7 @@ from subsettune.study.execute.signals import stops_as_sigint
 from subsettune.study.execute.worker import Worker
 from subsettune.study.importable import check_importable, own_code
 from subsettune.study.observer import Observer
-from subsettune.study.options import TuneOptions, device_of
+from subsettune.study.options import TuneOptions, check_storage, device_of
 from subsettune.study.preflight import check_here, resolve_study, user_code
 from subsettune.study.results.confirmation import SEEDS_APART
 from subsettune.study.results.folder import TABLES, StudyFolder
@@ -43,13 +43,13 @@ from subsettune.study.results.known_before import store, stored
 from subsettune.study.results.lock import DriverLock
 from subsettune.study.results.manifest import DataOrigin, Manifest
 from subsettune.study.results.view import StudyView
-from subsettune.study.search.journal_storage import journal_at
+from subsettune.study.search.journal_storage import JOURNAL, journal_at
 from subsettune.study.spec.definition import Study
 from subsettune.study.spec.space import Space
 from subsettune.study.stages.ablation import AblationStage, contenders
 from subsettune.study.stages.confirmation import ConfirmationStage, refuse_unfinished
 from subsettune.study.stages.reference import ReferenceStage
-from subsettune.study.stages.search import JOURNAL, SearchStage
+from subsettune.study.stages.search import SearchStage
 from subsettune.study.stages.verification import VerificationStage
 from subsettune.study.verification.noninferiority import MOST_OWN
 from subsettune.study.warm_start import take
@@ -125,6 +125,7 @@ class StudyDriver:
         if options.executor == "ray":
             check_importable(study)
         self.address, self.address_origin = _address(options)
+        check_storage(options)
         if self.address is None:
             check_here(study, options.device, is_inline=options.executor == "inline")
         device = device_of(study, options)
@@ -165,7 +166,7 @@ class StudyDriver:
         context, folder = self.context, self.context.folder
         if context.options.command:
             where = f"Study {folder.run_id} in {context.options.storage}"
-            context.observer.note(f"{where}. Stop it with Ctrl-C; to go on: {context.options.command}")
+            context.observer.note(f"{where}. Stop it with {context.options.stop}; to go on: {context.options.command}")
         guess = "" if context.task.is_own else guess_of(context.data, context.task.data)
         if guess:
             context.observer.note(f"An example was {guess}.")
@@ -187,9 +188,10 @@ class StudyDriver:
         except KeyboardInterrupt:
             self._note_interruption(delivery)
             raise
-        except Exception:
+        except Exception as error:
             with hurried(), contextlib.suppress(StudyError):  # the first error is the one to tell
                 folder.settle()
+                context.note(failure=" ".join(str(error).split()) or type(error).__name__)
             raise
         view = folder.view()
         self._report(delivery, view)
@@ -270,6 +272,7 @@ class StudyDriver:
             logs=context.uri("tune/logs"),
             alone=self._alone(options),
             code=context.folder.manifest.code,
+            shared=context.uri("study.yaml") if context.options.executor == "ray" else None,
             looks=Looks(
                 facts=context.facts,
                 num_validation=num_validation,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,8 +14,13 @@ from typing import Literal
 from subsettune import config
 from subsettune.config import setting
 from subsettune.data import DataPaths
+from subsettune.errors import StorageError
+from subsettune.keys import masked, without_keys
 from subsettune.storage import Folder
 from subsettune.study.spec.definition import Study
+
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the command of a job
+PACKAGES = "/runtime_resources/working_dir_files/"  # where it unpacks working folders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +34,7 @@ class TuneOptions:
         executor: `ray`, or `inline`: in this process, one run after the other, without a cluster.
         device: `auto`, `cpu` or `cuda`.
         command: as the user typed it, for the record.
+        stop: what stops the study, for people: a key, or the command that stops its job.
         fresh_seeds: confirm the policy that a finished study exported, with seeds and reference runs that nobody has
             looked at, instead of going on with the study.
     """
@@ -38,10 +45,13 @@ class TuneOptions:
     executor: Literal["ray", "inline"] = "ray"
     device: str = "auto"
     command: str = ""
+    stop: str = "Ctrl-C"
     fresh_seeds: bool = False
 
     def __post_init__(self) -> None:
         config.check(self)
+        object.__setattr__(self, "storage", without_keys(self.storage))  # from here on it is printed, and kept
+        object.__setattr__(self, "command", masked(self.command))
 
 
 @contextlib.contextmanager
@@ -83,3 +93,20 @@ def device_of(study: Study, options: TuneOptions) -> str:
     if options.executor == "ray" and options.device == "auto" and study.study.gpus_per_trial == 0:
         return "cpu"
     return options.device
+
+
+def check_storage(options: TuneOptions) -> None:
+    """Refuse a folder that a job of a cluster would leave in its copy of the working folder, which dies with it.
+
+    Raises:
+        StorageError: it is relative, or lies there.
+    """
+    storage = options.storage
+    if JOB not in os.environ or "://" in storage:
+        return
+    if not Path(storage).expanduser().is_absolute() or PACKAGES in storage:
+        advice = (
+            "A job runs in a copy of the working folder on the head node, which goes with it. Give a bucket, as "
+            "s3://BUCKET/runs, or the full path of a folder that all nodes mount."
+        )
+        raise StorageError(config.must("--storage", "a place that stays, in a job of a cluster", storage, advice))

@@ -54,7 +54,8 @@ class Csv:
     """How .csv files are written, where that is not to be found out.
 
     Args:
-        separator: one sign between fields; default: what of `,` `;` tab and `|` the first lines have.
+        separator: one sign between fields; default: what of comma, semicolon, tab and vertical bar the first lines
+            have.
         decimal: the mark before decimals; default: what the numbers have.
         encoding: of the texts; default: UTF-8, or UTF-16 where the file begins as one.
     """

@@ -68,7 +68,7 @@ class Recipe:
         batch_size: examples per update.
         epochs: passes over the training examples.
         schedule: shape of the learning rate over the share of compute used.
-        schedule_options: see `subsettune.train.schedule`.
+        schedule_options: of the schedule, as `{warmup: 0.05}`.
         momentum: of sgd; null is 0.
         nesterov: of sgd.
         weight_decay: as the optimizer defines it.

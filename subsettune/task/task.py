@@ -58,7 +58,12 @@ def _code_name(code: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A network by name, with its options: `{name: mlp, hidden: [64]}`."""
+    """A network by name, with its options: `{name: mlp, hidden: [64]}`.
+
+    Args:
+        name: one of ours, or `package.module:function` that builds one of the user's own.
+        options: its keyword arguments; in a file they stand beside the name.
+    """
 
     name: str = setting(rule=MODELS.rule)
     options: FrozenDict = setting(FrozenDict())

@@ -283,7 +283,9 @@ def test_readme_tells_the_policy_and_the_numbers(tmp_path: Path) -> None:
     assert made.evidence.statement in text
     assert "not the sampling of the test set" in text
     assert "Xeon(R) &lt;8175M> @" in text  # no reader takes it for HTML
-    assert f"subsettune train STUDY.yaml --policy {tmp_path} --seed 0" in text
+    assert f"subsettune follow {tmp_path.name} --save model" in text
+    assert f"subsettune follow {tmp_path.name} --data NEW.parquet --save model" in text
+    assert str(tmp_path) not in text
     assert not re.search(r"[{}]|None|nan", text.split("```python")[0])
 
 
@@ -401,7 +403,7 @@ def test_readme_says_what_other_code_cannot_do_and_names_the_call(
     assert f"{why} {alone}" in text
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert "train.run(bundle.task, bundle.policy, seed=bundle.seed" in code
-    assert f"Bundle.load({str(tmp_path)!r})" in code
+    assert f"Bundle.load({tmp_path.name!r})" in code
 
 
 def test_readme_of_a_soup_says_what_it_is(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ SEED = 3
 FOLLOWER = r"""
 import sys
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
+import os
 import re
 from pathlib import Path
 import torch
@@ -51,10 +52,11 @@ from subsettune.train.learner import Learner
 from subsettune.train.randomness import isolated
 
 places, found = f"DataPaths(cache={sys.argv[3]!r})", {}
-for folder in sorted(Path(sys.argv[4]).iterdir()):
+os.chdir(sys.argv[4])  # the page is for the folder that the bundle lies in
+for folder in sorted(Path().iterdir()):
     own_loop, *own_code = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     names = {}
-    exec(own_loop.replace("DataPaths()", places).replace("RunOptions(", "RunOptions(device='cpu', "), names)
+    exec(own_loop.replace("DataPaths()", places, 1).replace("RunOptions(", "RunOptions(device='cpu', "), names)
     found[folder.name] = now = {"loop": parameters_to_vector(names["network"].parameters())}
     assert names["model"].origin.metrics["test"] == names["result"].metrics["test"]
     if not own_code:
@@ -248,7 +250,7 @@ def test_visits_that_a_run_may_miss_are_told_as_about(name: str, followed: dict[
 def test_the_page_says_what_an_update_has_to_do(followed: dict[str, Followed]) -> None:
     pages = {name: found.bundle.readme for name, found in followed.items()}
     assert "the cross-entropy times `weights` (None: all are 1), with labels smoothed by 0.1" in pages["warmup"]
-    assert "the settings above, with the norm of the gradient clipped to 0.5." in pages["warmup"]
+    assert "the settings of `bundle.recipe`, with the norm of the gradient clipped to 0.5." in pages["warmup"]
     assert "with images augmented as `task.recipe.augment` says." in pages["augmented"]
     assert "squared error times `weights` (None: all are 1), with the targets minus" in pages["regression"]
     assert "It changes `network` and `optimizer` itself: `shrink_perturb` where phase 2 opens." in pages["shrunk"]

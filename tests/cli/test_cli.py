@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -35,10 +36,12 @@ COMMANDS = (
         "predict",
         "follow",
         "show",
+        "status",
         "list",
         "report",
         "export",
         "clean",
+        "submit",
         "cluster",
     ),
     *LISTS,
@@ -108,13 +111,17 @@ def _errors(done: Done) -> list[str]:
 def test_every_command_has_help_with_an_example(run: Run, command: str) -> None:
     done = run(command, "--help")
     assert done.code == 0
-    assert f"example: subsettune {command}" in done.out
+    assert "example:" in done.out
+    assert f"  subsettune {command}" in done.out or f"example: subsettune {command}" in done.out
 
 
 def test_help_lists_every_command(run: Run) -> None:
     done = run("--help")
     assert re.findall(r"^    (\w+)", done.out, re.MULTILINE) == list(COMMANDS)
-    assert "example: subsettune tune search_spaces/digits.yaml" in done.out
+
+
+def test_without_a_command_help_is_shown(run: Run) -> None:
+    assert run() == run("--help")
 
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
@@ -136,7 +143,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: COMMAND. See: subsettune --help"),
+        (["cluster"], "the following arguments are required: COMMAND. See: subsettune cluster --help"),
         (["plan"], "the following arguments are required: STUDY.yaml. See: subsettune plan --help"),
         (
             ["plan", "x.yaml", "--jsn"],
@@ -226,7 +233,7 @@ def test_what_is_wrong_with_the_data_is_told_wherever_a_number_is(run: Run, tmp_
     manifest = json.loads((tmp_path / "runs/one/manifest.json").read_text())
     assert manifest["data"]["warnings"] == plain["warnings"]
     page = (tmp_path / "runs/one/report.html").read_text()
-    assert "<h2>Look at the data before you believe a number</h2>" in page
+    assert ">Look at the data before you believe a number</h2>" in page
     assert "alone tells the label almost perfectly" in page
 
     assert f"warning: {near}" in run("train", study, "--device", "cpu").err
@@ -238,26 +245,55 @@ def test_what_is_wrong_with_the_data_is_told_wherever_a_number_is(run: Run, tmp_
 def test_show_list_report_and_export(run: Run, studies: Path, tmp_path: Path) -> None:
     shown = run("show", "good")
     assert shown.code == 0
-    assert "reference" in shown.out
+    assert "subsettune show good --all" in shown.out
+    whole = run("show", "good", "--all").out
+    assert len(whole.splitlines()) > 1.5 * len(shown.out.splitlines())
+    for part, words in (
+        ("trials", "met:"),
+        ("verification", "candidate-1"),
+        ("costs", "Tuning cost"),
+        ("curves", "reference"),
+    ):
+        assert words in run("show", "good", part).out
     summary = json.loads(run("show", "good", "--json").out)
     assert summary["verified"] is True
     assert re.search(r"^good +finished +6/6 +[\d.]+ % ", run("list").out, re.MULTILINE)
     (tmp_path / "runs/good/report.html").unlink()
     assert "Report:" not in run("show", "good").out
     assert run("report", "good").out == f"{tmp_path}/runs/good/report.html\n"
-    assert (tmp_path / "runs/good/report.html").read_text().startswith("<!doctype html>")
+    page = (tmp_path / "runs/good/report.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "subsettune follow bundle --save model" in page
     assert run("export", "good", "mine").out == "mine\n"
     assert {"policy.json", "subset.parquet", "evidence.json", "README.md"} <= {
         path.name for path in Path("mine").iterdir()
     }
     text = Path("mine/README.md").read_text()
     assert "Bundle.load('mine')" in text  # the page tells its own place, not that of the study
-    assert "runs/good" not in text.replace(_command_of(text), "")
+    assert "runs/good" not in text
+    (tmp_path / "runs/good/bundle/policy.json").unlink()
+    assert run("report", "good").code == 0
+    assert "The bundle cannot be used: " in (tmp_path / "runs/good/report.html").read_text()
 
 
-def _command_of(text: str) -> str:
-    """The command of the study on a page, which may name any folder."""
-    return re.search(r"^Study .*$", text, re.MULTILINE)[0]  # type: ignore[index]
+def test_show_prints_one_thing(run: Run, studies: Path) -> None:
+    for more in (["--all", "--json"], ["trials", "--all"], ["trials", "--json"]):
+        assert _errors(run("show", "good", *more)) == [
+            "show prints one thing: --json, --all or a part such as trials. Give one of them."
+        ]
+    (error,) = _errors(run("show", "good", "trails"))
+    assert error.endswith("Did you mean 'trials'? See: subsettune show --help")
+
+
+def test_what_show_says_to_do_next_can_be_pasted(run: Run, studies: Path) -> None:
+    lines = [
+        line.partition("  # ")[0] for line in run("show", "good").out.splitlines() if line.startswith("subsettune ")
+    ]
+    assert len(lines) == 4
+    for line in lines:
+        assert run(*shlex.split(line)[1:]).code == 0, line
+    assert Path("models/good/weights.safetensors").exists()
+    assert Path("policies/good/policy.json").exists()
 
 
 def test_train_repeats_a_run_of_verification_to_the_bit(run: Run, studies: Path) -> None:
@@ -344,7 +380,7 @@ def test_tune_goes_on_extends_and_ends_with_3_when_none_passes(run: Run) -> None
     assert first.out.startswith("No policy passed: ")
     assert "Stop it with Ctrl-C; to go on: subsettune tune study.yaml" in first.err
     again = run("tune", path, "--inline", "--quiet", "--device", "cpu", "--run-id", "study-1")
-    assert (again.code, again.out, again.err) == (3, first.out, "")
+    assert (again.code, again.out.replace(" --quiet", ""), again.err) == (3, first.out, "")  # the command to go on with
     more = run("tune", path, "--inline", "--quiet", "--device", "cpu", "--run-id", "study-1", "--trials", "8")
     assert more.code == 3
     assert re.search(r"^study-1 +finished +8/8 +- ", run("list").out, re.MULTILINE)

@@ -14,7 +14,7 @@ from places import ROOT
 from tables import csv_text
 
 from subsettune.cli import drafts, main
-from subsettune.cli.drafts import EXAMPLES
+from subsettune.cli.init_study import examples
 from subsettune.study.spec.definition import Study
 from subsettune.study.spec.yaml_file import read
 
@@ -226,9 +226,32 @@ def test_parts_from_files_need_no_shares(init: Init) -> None:
     assert "# validation and test part are the files of these names" in Path("d.yaml").read_text()
 
 
-def test_the_example_is_the_study_of_the_digits(init: Init) -> None:
-    assert "\n".join(EXAMPLES["digits"].splitlines()[2:]) in (ROOT / "search_spaces/digits.yaml").read_text()
-    assert drafted(init, "--example", "digits", output="digits.yaml") == read(ROOT / "search_spaces/digits.yaml")
+SHIPPED = sorted(path.stem for path in (ROOT / "search_spaces").glob("*.yaml"))
+
+
+def test_every_study_that_is_shipped_can_be_written(init: Init) -> None:
+    assert sorted(examples()) == SHIPPED
+    assert examples()[0] == "digits"
+    for name in SHIPPED:
+        assert init("--example", name)[0] == 0
+        Path("shipped.yaml").write_text((ROOT / f"search_spaces/{name}.yaml").read_text().replace("search_spaces/", ""))
+        assert read(f"{name}.yaml") == read("shipped.yaml")
+        assert f"subsettune tune {name}.yaml" in Path(f"{name}.yaml").read_text()
+        assert "search_spaces/" not in Path(f"{name}.yaml").read_text()
+    assert Path("program.py").read_text() == (ROOT / "search_spaces/program.py").read_text()
+
+
+def test_what_to_do_next_is_told_of_an_example(init: Init) -> None:
+    _, told, _ = init("--example", "digits", "--output", "mine.yaml")
+    assert (
+        told == "Wrote mine.yaml. See what it would do: subsettune plan mine.yaml; run it: subsettune tune mine.yaml\n"
+    )
+    assert "# subsettune tune mine.yaml" in Path("mine.yaml").read_text()
+    _, told, _ = init("--example", "adult")
+    assert told.startswith("Its first lines say where the data come from; DIR is the folder that you keep them in.\n")
+    assert told.endswith("run it: subsettune tune adult.yaml --data-root DIR\n")
+    _, told, _ = init("--example", "trec", "--data-root", "mine")
+    assert told.endswith("run it: subsettune tune trec.yaml --data-root mine\n")
 
 
 REFUSED = {

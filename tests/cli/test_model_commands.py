@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import in_hand
 import night
@@ -16,6 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 from fake_inputs import write
 
+from subsettune import Bundle
+from subsettune.bundle import readme
 from subsettune.cli import main
 from subsettune.cli.model_commands import is_model_folder
 
@@ -167,6 +172,42 @@ def test_follow_trains_saves_and_holds_the_result_against_the_bundle(run: Run, m
     assert lines[-2].startswith("One run can show that something is badly wrong.")
     assert lines[-1].startswith("Saved to tonight: weights, encoders and classes.")
     assert run("predict", "tonight", data, "--output", "o.csv").code == 0
+
+
+def test_the_commands_and_the_code_on_the_page_of_a_bundle_run_as_they_stand_there(
+    run: Run, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(made / "bundle", "bundle")
+    for name in ("NEW.parquet", "ROWS.parquet"):
+        shutil.copy(made / "tonight.parquet", name)
+    bundle = Bundle.load("bundle")
+    page = readme.page(bundle, str(tmp_path / "bundle"))
+    assert not re.search(r"/(tmp|home|root|var)\b", page)
+    assert str(made) not in page
+    assert readme.how_to_use(bundle, str(tmp_path / "bundle")) in page
+    commands = [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    assert [command.split()[:2] for command in commands] == [
+        *(["subsettune", "follow"], ["subsettune", "predict"], ["subsettune", "follow"]),
+    ]
+    for command in commands:
+        done = run(*shlex.split(command)[1:])
+        assert done.code == 0, done.err
+    assert Path("predictions.parquet").is_file()
+    own_loop, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(own_loop, names)
+    assert names["model"].predict(names["model"].read("ROWS.parquet")).shape == (300,)
+
+
+@pytest.mark.parametrize(
+    ("place", "called"),
+    [("/a/b/mine", "mine"), ("runs/x/bundle", "bundle"), ("s3://b/runs/x/bundle", "s3://b/runs/x/bundle")],
+)
+def test_a_page_calls_its_bundle_as_its_reader_does(made: Path, place: str, called: str) -> None:
+    told = readme.how_to_use(Bundle.load(made / "bundle"), place)
+    assert f"subsettune follow {called} --save model" in told
+    assert f"Bundle.load({called!r})" in told
+    assert ("the folder that" in told) == ("://" not in place)
 
 
 def test_follow_only_says_what_it_would_do(run: Run, made: Path) -> None:

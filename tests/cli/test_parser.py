@@ -20,7 +20,7 @@ from subsettune.cli import main
         (
             "tune s.yaml --trails 5",
             [
-                "unrecognized arguments: --trails 5. Did you mean '--trials'? Known: --address, ",
+                "unrecognized arguments: --trails 5. Did you mean '--trials'? Known: --accept-no-policy, --address, ",
                 "subsettune tune --help",
             ],
         ),

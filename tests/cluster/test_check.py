@@ -227,6 +227,10 @@ OF_JOBS: dict[str, tuple[Spoil, str]] = {
     ),
     "an environment that is no YAML": (lambda c: job(c).update(runtimeEnvYAML="a: [b"), "YAML of a mapping"),
     "another command": (lambda c: job(c).update(entrypoint="python x.py"), "must be a `subsettune tune` command"),
+    "no second try for what is a result": (
+        lambda c: entrypoint(c, "--accept-no-policy", ""),
+        "entrypoint must be with --accept-no-policy where backoffLimit is above 0",
+    ),
     "no run id": (lambda c: entrypoint(c, "--run-id nightly", ""), "entrypoint must be with --run-id"),
     "a folder of one pod": (
         lambda c: entrypoint(c, "s3://bucket/runs?region=us-west-2", "/tmp/runs"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from fake_study import make_view
+from pages import unlinked
 
 from subsettune.report import early_stop, html, tables
 from subsettune.study.results.summary import EarlyStop
@@ -32,7 +33,7 @@ def test_a_line_for_each_patience_and_what_misses_saves_nothing() -> None:
     assert table.rows[0][:4] == ("1", "4 of 5", "0.9000", "0.9720")
     assert [row[-2:] for row in table.rows] == [("-", "no"), ("34 %", "yes")]
     text, page = " ".join(tables.result_text(view).split()), html.page(view)
-    for told in (text, " ".join(page.replace("&nbsp;", " ").split())):
+    for told in (text, " ".join(unlinked(page).split())):
         assert "The recipe stopped early, on the validation split" in told
         assert "has not improved for `patience` of 20 looks, the best weights kept, looks charged." in told
         assert "which flatters, and was not tested on the test split; what is not within saves nothing." in told

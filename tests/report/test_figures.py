@@ -9,8 +9,10 @@ import pytest
 from expected_figures import EXPECTED
 from fake_study import FACTS, KCENTER, STATES, make_view
 
-from subsettune.policy import Phase, Policy
-from subsettune.report import compute_figure, curves, drawing, evidence, figures, intervals
+from subsettune import config
+from subsettune.policy import Phase, Policy, Soup
+from subsettune.report import compute_figure, curves, drawing, evidence, figures, gain_figure, intervals, search_figure
+from subsettune.report.tables import result_rows, split_of
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import StudyView
 
@@ -25,7 +27,11 @@ def coloured(value: Any) -> Any:
 
 
 def on_metric_axis(figure: drawing.Figure) -> list[dict[str, Any]]:
-    return [trace for trace in figure.data if trace.get("yaxis") != "y2" and trace["mode"] == "markers"]
+    return [trace for trace in figure.data if trace.get("yaxis") != "y2" and trace["mode"].startswith("markers")]
+
+
+def with_lists_of_symbols(figure: drawing.Figure) -> list[dict[str, Any]]:
+    return [trace for trace in on_metric_axis(figure) if isinstance(trace["marker"].get("symbol"), list)]
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -47,7 +53,7 @@ def test_only_finished_trials_are_drawn_against_the_metric(metric: str) -> None:
     view = make_view("none_passed", metric=metric)
     figure = compute_figure.compute_figure(view)
     assert figure is not None
-    arms = [t for t in on_metric_axis(figure) if isinstance(t["marker"].get("symbol"), list)]
+    arms = with_lists_of_symbols(figure)
     finished = [t for t in view.trials if t.cause == "finished"]
     assert sum(len(trace["x"]) for trace in arms) == len(finished)
     strip = [trace for trace in figure.data if trace.get("yaxis") == "y2"]
@@ -63,10 +69,10 @@ def test_filled_dots_reach_the_target(metric: str) -> None:
     assert figure is not None
     assert view.target is not None
     sign = 1 if metric == "accuracy" else -1
-    arms = [t for t in on_metric_axis(figure) if isinstance(t["marker"].get("symbol"), list)]
+    arms = with_lists_of_symbols(figure)
     for trace in arms:
         for y, symbol in zip(trace["y"], trace["marker"]["symbol"], strict=True):
-            assert (symbol == "circle") == (sign * y >= sign * view.target)
+            assert symbol.endswith("-open") == (sign * y < sign * view.target)
 
 
 def trial(number: int, passes: float, metric: float, *, seed: int = 0, **more: Any) -> RunRecord:
@@ -105,19 +111,20 @@ def test_trials_far_below_are_clipped_and_marked_as_such() -> None:
     view = with_trials(*good, trial(6, 1, 0.10))
     figure = compute_figure.compute_figure(view)
     assert figure is not None
-    arm = next(t for t in on_metric_axis(figure) if isinstance(t["marker"].get("symbol"), list))
-    assert arm["marker"]["symbol"] == ["circle"] * 6 + ["triangle-down-open"]
+    arm = with_lists_of_symbols(figure)[0]
+    assert arm["marker"]["symbol"] == ["circle"] * 6 + ["circle-open"]
+    assert arm["text"] == [""] * 6 + ["↓"]
     low, high = figure.layout["yaxis"]["range"]
     assert low < arm["y"][-1] < 0.9 < high
-    assert "accuracy 0.1000" in arm["text"][-1]
+    assert "accuracy 0.1000" in arm["hovertext"][-1]
 
 
 def test_at_most_half_of_the_trials_are_clipped() -> None:
     view = with_trials(*(trial(i, 1 + i, 0.1 + i / 100) for i in range(10)), trial(10, 20, 0.92))
     figure = compute_figure.compute_figure(view)
     assert figure is not None
-    arm = next(t for t in on_metric_axis(figure) if isinstance(t["marker"].get("symbol"), list))
-    assert arm["marker"]["symbol"].count("triangle-down-open") <= 5
+    arm = with_lists_of_symbols(figure)[0]
+    assert arm["text"].count("↓") <= 5
 
 
 def test_a_ring_needs_two_seeds_that_reach_the_target() -> None:
@@ -142,7 +149,7 @@ def test_the_bound_of_an_arm_falls_when_a_cheaper_policy_is_confirmed() -> None:
         trial(3, 3, 0.91, seed=3),
         trial(4, 1.5, 0.91, seed=4),  # one lucky seed confirms nothing
     )
-    figure = curves.search_figure(view)
+    figure = search_figure.search_figure(view)
     assert figure is not None
     full = next(t for t in figure.data if t["mode"] == "lines" and t["line"]["color"] == "--c-full")
     assert full["x"] == [1, 2, 3, 4]
@@ -154,12 +161,12 @@ def test_the_bound_of_an_arm_falls_when_a_cheaper_policy_is_confirmed() -> None:
 def test_differences_of_runs_average_to_the_verdict_and_those_of_pairs_to_the_contrast(state: str, metric: str) -> None:
     view = make_view(state, metric=metric)
     for name, verdict in view.verdicts.items():
-        differences = intervals.run_differences(view, name)
+        differences = list(intervals.run_differences(view, name).values())
         assert len(differences) == verdict.num_seeds
         if differences:
             assert sum(differences) / len(differences) == pytest.approx(verdict.mean_difference)
     for contrast in view.manifest.contrasts.values():
-        differences = intervals.pair_differences(view, contrast)
+        differences = list(intervals.pair_differences(view, contrast).values())
         assert len(differences) == contrast.num_seeds
         assert sum(differences) / len(differences) == pytest.approx(contrast.mean_difference)
 
@@ -179,11 +186,15 @@ def test_the_interval_reaches_from_the_mean_to_the_bound() -> None:
         (contrasts["random"].mean_difference,),  # of which nothing is claimed
     ]
     assert len(circles["x"]) == 5 * 5
+    passes = f"{view.candidates['candidate-1'].policy.passes:.2f} passes"
     assert figure.layout["yaxis"]["ticktext"] == [
-        *("candidate-1", "equal", "random", "candidate-1 - equal", "candidate-1 - random"),
+        *(f"{name}<br>{passes}" for name in ("candidate-1", "equal", "random")),
+        *("candidate-1<br>minus equal", "candidate-1<br>minus random"),
     ]
-    colours = [trace["line"]["color"] for trace in lines]
-    assert colours == ["--c-good", "--c-bad", "--c-muted", "--c-good", "--c-muted"]
+    assert circles["text"] == [f"seed {seed}" for _ in range(5) for seed in range(5)]
+    drawn = [(trace["line"]["color"], trace["marker"]["symbol"][0]) for trace in lines]
+    good, bad, undecided = ("--c-good", "diamond"), ("--c-bad", "x"), ("--c-muted", "diamond-open")
+    assert drawn == [good, bad, undecided, good, undecided]
     assert [words for _, _, words in figure.legend] == [
         *("one run", "passed or better: mean and lower bound", "missed", "not decided"),
     ]
@@ -243,7 +254,7 @@ def test_a_verdict_without_numbers_draws_nothing() -> None:
     manifest = dataclasses.replace(view.manifest, rounds=())
     view = dataclasses.replace(view, verdicts=broken, manifest=manifest)
     view = dataclasses.replace(view, candidates={name: view.candidates[name] for name in broken})
-    assert [figure.name for figure in figures.figures(view)] == ["compute", "components", "curves", "search"]
+    assert "verification" not in [figure.name for figure in figures.figures(view)]
 
 
 def test_the_switch_is_where_the_subset_phase_ends() -> None:
@@ -267,7 +278,7 @@ def test_runs_evaluated_at_their_end_alone_are_dots_beside_the_curves_of_trials(
     own = [trace for trace in figure.data if trace["line"]["color"] == "--c-subset"]
     assert [trace["mode"] for trace in own] == ["lines"] + ["markers"] * 5
     assert [trace["x"] for trace in own[1:]] == [pytest.approx([policy.passes])] * 5
-    assert [mark for mark, _, _ in figure.legend] == ["line", "line", "dot"]
+    assert [mark for mark, _, _ in figure.legend] == ["line", "dashed", "square"]
 
 
 def test_curves_skip_what_is_not_a_number() -> None:
@@ -297,14 +308,171 @@ def test_words_of_a_user_are_escaped_in_labels() -> None:
     assert "&lt;b&gt;&amp;" in text
 
 
-def test_orders_have_a_panel_of_their_own_where_there_are_several() -> None:
+def test_every_coordinate_that_was_searched_has_a_panel_with_the_value_of_each_trial() -> None:
     view = make_view("subset_wins")
-    figure = curves.search_figure(view)
+    figure = search_figure.search_figure(view)
     assert figure is not None
-    assert [note["text"] for note in figure.layout["annotations"]][-2:] == ["<b>selector</b>", "<b>order</b>"]
-    assert figure.data[-1]["y"] == [run.policy.phases[0].order for run in view.trials]
-    assert figure.layout["yaxis5"]["categoryarray"] == ["uniform", "sift"]  # the first lies lowest
-    plain = tuple(run for run in view.trials if run.policy.phases[0].order == "uniform")
-    figure = curves.search_figure(dataclasses.replace(view, trials=plain))
+    titles = [note["text"].removeprefix("<b>").removesuffix("</b>") for note in figure.layout["annotations"]]
+    names = [title.partition(",")[0] for title in titles]
+    searched = [name for name in view.study.space if name not in ("arm", "budget")]
+    assert sorted(names) == sorted(["budget", *searched])
+    for i, name in enumerate(names[1:], start=2):
+        (trace,) = (trace for trace in figure.data if trace["yaxis"] == f"y{i}")
+        runs = [run for run in view.trials if name in run.coordinates]
+        assert trace["x"] == [run.number for run in runs]
+        is_text = "categoryarray" in figure.layout[f"yaxis{i}"]
+        assert trace["y"] == [str(run.coordinates[name]) if is_text else run.coordinates[name] for run in runs]
+        low, high = figure.layout[f"yaxis{i}"]["range"]
+        is_log = figure.layout[f"yaxis{i}"].get("type") == "log"
+        assert is_text or all(low < (math.log10(y) if is_log else y) < high for y in trace["y"])
+    orders = figure.layout[f"yaxis{names.index('order') + 1}"]
+    assert orders["categoryarray"] == ["sift", "uniform"]  # the first lies lowest
+    selectors = figure.layout[f"yaxis{names.index('selector') + 1}"]
+    assert selectors["ticktext"] == ["Distances", "kcenter", "stratified", "random"]
+
+
+def test_options_stand_behind_their_owner_and_whole_numbers_are_whole() -> None:
+    view = make_view("subset_wins")
+    space = {"arm": {"choice": ["full", "subset"]}, "budget": {"log": [0.1, 0.9]}, "lr": {"log": [1, 2]}}
+    space |= {"subset_share": 0.1, "switch": 0.5, "steps": {"int": [1, 3]}, "order": {"choice": ["uniform", "rs2"]}}
+    space |= {"rs2.share": {"uniform": [0.1, 0.9]}, "selector": {"choice": ["random", "kcenter"]}}
+    space = dict(sorted(space.items(), key=lambda item: ("." in item[0], item[0])))
+    policy = Policy(phases=(Phase(share=0.1, passes=1), Phase(passes=1)))
+    point = {"lr": 1.5, "steps": 2, "order": "rs2", "rs2.share": 0.4, "selector": "random"}
+    run = dataclasses.replace(trial(0, 2, 0.91, policy=policy), coordinates=config.FrozenDict(point))
+    study = dataclasses.replace(view.study, space=config.FrozenDict(space))
+    figure = search_figure.search_figure(dataclasses.replace(view, study=study, trials=(run,)))
     assert figure is not None
-    assert "yaxis5" not in figure.layout
+    titles = [note["text"].removeprefix("<b>").removesuffix("</b>") for note in figure.layout["annotations"]]
+    assert titles[1:] == ["lr", "order", "rs2.share", "selector", "steps"]
+    assert figure.layout["yaxis6"]["ticktext"] == ["1", "2", "3"]
+
+
+def test_one_trial_alone_has_a_tick_at_what_it_cost() -> None:
+    for passes in (0.9, 1.05, 1.4, 2.9):  # 3, 3.5, 4.7 and 9.7 % of the reference
+        figure = search_figure.search_figure(with_trials(trial(0, passes, 0.91)))
+        assert figure is not None
+        (axis,) = (figure.layout[name] for name in figure.layout if name.startswith("yaxis"))
+        low, high = axis["range"]
+        assert axis["ticktext"]
+        assert all(low <= math.log10(tick) <= high for tick in axis["tickvals"])
+
+
+def test_a_coordinate_that_is_fixed_has_no_panel() -> None:
+    view = make_view("subset_wins")
+    space = {**view.study.space, "switch": 0.5, "lr": {"choice": [0.1]}}
+    fixed = dataclasses.replace(view, study=dataclasses.replace(view.study, space=config.FrozenDict(space)))
+    before, after = (search_figure.search_figure(one) for one in (view, fixed))
+    assert before is not None
+    assert after is not None
+    assert len(before.layout["annotations"]) - len(after.layout["annotations"]) == 2
+
+
+def test_arms_and_outcomes_differ_by_shape() -> None:
+    view = make_view("none_passed")
+    cases = {(run.policy.arm, run.cause == "finished", view.reaches(run.metric)) for run in view.trials}
+    shapes = {
+        (run.policy.arm, run.cause == "finished", view.reaches(run.metric)): drawing.symbol(view, run)
+        for run in view.trials
+    }
+    assert len(cases) >= 5
+    assert len(set(shapes.values())) == len(cases)
+    assert len({one.symbol for one in (drawing.GOOD, drawing.BAD, drawing.OPEN)}) == 3
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("metric", ["accuracy", "mse"])
+def test_what_was_gained_is_what_the_result_says(state: str, metric: str) -> None:
+    view = make_view(state, metric=metric)
+    figure, rows = gain_figure.gain_figure(view), result_rows(view)
+    assert (figure is None) == (len(rows) < 2)
+    if figure is None:
+        return
+    bars, circles, *means = figure.data
+    assert bars["x"] == [row.passes for row in rows]
+    assert circles["x"] == [metric for row in rows for metric in row.by_seed.values()]
+    assert circles["text"] == [f"seed {seed}" for row in rows for seed in row.by_seed]
+    assert [trace["x"][0] for trace in means] == [row.metric for row in rows]
+    assert figure.layout["xaxis2"]["title"]["text"].startswith(split_of(view))
+    least = figure.layout["shapes"][1]["x0"]
+    sign = 1 if metric == "accuracy" else -1
+    for row, trace in zip(rows, means, strict=True):
+        if row.verdict == "passed" or row.verdict.startswith("missed"):
+            is_right = all(sign * x > sign * least for x in trace["x"])
+            assert is_right == (row.verdict == "passed"), row.role
+    low, high = figure.layout["xaxis2"]["range"]
+    assert (low < high) == (metric == "accuracy")  # right is better
+    assert all(min(low, high) < x < max(low, high) for trace in figure.data[1:] for x in trace["x"])
+
+
+def test_what_was_gained_says_what_the_headline_says() -> None:
+    view = make_view("subset_wins")
+    figure = gain_figure.gain_figure(view)
+    assert figure is not None
+    words = [note["text"] for note in figure.layout["annotations"]]
+    best = view.summary.best
+    assert best is not None
+    assert "<b>best policy</b>: 1.07 passes, 96 % less" in words
+    assert "<b>best policy</b><br>0.9667 over 5 runs, passed" in words
+    assert "test accuracy 0.9667 against 0.9642 over 5 and 5 runs" in view.summary.headline
+    assert "<b>recipe</b><br>0.9642 over 5 runs" in words
+    assert figure.title == "What was gained"
+    titles = {state: gain_figure.gain_figure(make_view(state)) for state in ("search", "none_passed")}
+    assert [one.title for one in titles.values() if one] == ["How it stands, before verification", "What was tested"]
+
+
+@pytest.mark.parametrize("name", ["gain", "verification", "compute", "search", "curves", "components"])
+def test_every_figure_names_its_split(name: str) -> None:
+    (figure,) = (one for one in figures.figures(make_view("subset_wins")) if one.name == name)
+    titles = json.dumps([figure.title, *(figure.layout[axis]["title"] for axis in figure.layout if "axis" in axis)])
+    split = "test" if name in ("gain", "verification") else "validation"
+    assert split in titles
+
+
+def test_the_figure_of_trials_has_no_metric_of_the_test_split() -> None:
+    view = make_view("subset_wins")
+    figure = compute_figure.compute_figure(view)
+    assert figure is not None
+    validation = {run.metric for run in (*view.trials, *view.reference) if run.metric is not None}
+    means = [sum(values) / len(values) for values in (
+        [run.metric for run in view.verification if run.candidate == name and run.metric is not None]
+        for name in (*view.candidates, "reference")) if values]  # fmt: skip
+    confirmed = [y for trace in figure.data if trace["mode"] == "markers" and trace["marker"].get("size") == 18
+                 for y in trace["y"]]  # fmt: skip
+    for trace in on_metric_axis(figure):
+        clipped = trace.get("text") or []
+        for i, y in enumerate(trace["y"]):
+            is_known = y in validation or y in confirmed or any(y == pytest.approx(mean) for mean in means)
+            assert is_known or clipped[i : i + 1] == ["↓"] or trace["marker"]["symbol"] == "triangle-up"
+    assert "--c-good" not in json.dumps(figure.data)
+
+
+def phases_view(*phases: Phase) -> StudyView:
+    view = make_view("subset_wins")
+    candidates = {
+        name: dataclasses.replace(one, policy=Policy(phases=phases)) if name == "candidate-1" else one
+        for name, one in view.candidates.items()
+    }
+    assert view.summary.best is not None
+    best = dataclasses.replace(view.summary.best, policy=Policy(phases=phases))
+    return dataclasses.replace(view, candidates=candidates, summary=dataclasses.replace(view.summary, best=best))
+
+
+@pytest.mark.parametrize(
+    ("phases", "lines"),
+    [
+        ((Phase(passes=2),), []),
+        ((Phase(passes=1), Phase(passes=2, transition="reset_optimizer")), []),
+        ((Phase(share=0.1, passes=1), Phase(passes=2)), ["switch at 1.00 passes"]),
+        ((Phase(share=0.1, passes=1), Phase(share=0.2, passes=1), Phase(passes=2)), ["switch at 2.00 passes"]),
+        ((Phase(share=0.1, passes=1), Phase(share=0.2, passes=1)), []),
+        ((Phase(passes=1, soup=Soup(workers=2)), Phase(passes=2)), ["soup at 1.00 passes"]),
+    ],
+)
+def test_a_line_of_a_switch_is_where_a_policy_has_one(phases: tuple[Phase, ...], lines: list[str]) -> None:
+    figure = curves.curves_figure(phases_view(*phases))
+    assert figure is not None
+    upright = [note["text"] for note in figure.layout["annotations"] if note["xref"] == "x"]
+    assert upright == lines
+    assert len([shape for shape in figure.layout["shapes"] if shape["xref"] == "x"]) == len(lines)
+    assert ("vertical line" in figure.reading) == bool(lines)

@@ -13,7 +13,7 @@ from fake_study import STATES, make_view
 
 from subsettune.report import notebook
 from subsettune.report.notebook import NotebookProgress, default_progress, publisher, summary_html
-from subsettune.report.progress import LiveProgress, SparseProgress
+from subsettune.report.progress import LineProgress, LiveProgress
 
 
 class Kernel:
@@ -101,7 +101,7 @@ def test_the_display_fits_where_python_runs(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delitem(sys.modules, "IPython", raising=False)
     assert publisher() is None
-    assert isinstance(default_progress(io.StringIO()), SparseProgress)
+    assert isinstance(default_progress(io.StringIO()), LineProgress)
     assert isinstance(default_progress(Terminal()), LiveProgress)
     ipython(types.SimpleNamespace())  # IPython on a terminal has no kernel
     assert isinstance(default_progress(Terminal()), LiveProgress)

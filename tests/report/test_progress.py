@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import re
 import threading
+import time
 
 import pytest
 from fake_study import make_view
@@ -12,7 +13,6 @@ from subsettune.report.progress import (
     LineProgress,
     LiveProgress,
     SilentProgress,
-    SparseProgress,
     make_progress,
 )
 from subsettune.report.tally import Tally
@@ -64,55 +64,10 @@ def drive(progress: Observer, clock: Clock, *, each_s: float, runs: list[RunReco
         progress.run_finished(record)
 
 
-def test_a_slow_study_has_one_line_a_run(clock: Clock) -> None:
-    stream = io.StringIO()
-    with LineProgress(stream, clock) as progress:
-        drive(progress, clock, each_s=5.0, runs=records()[:3])
-    lines = stream.getvalue().splitlines()
-    assert lines[0] == "[ 0:00] search: 3 runs"
-    assert lines[1].startswith("[ 0:05] search 1/3: trial-0000 finished at 0.")
-    assert lines[1].endswith(", about 10.0 s left")
-    assert len(lines) == 4
-
-
-def test_a_fast_study_has_about_one_line_a_second(clock: Clock) -> None:
-    stream = io.StringIO()
-    runs = records() * 20
-    with LineProgress(stream, clock) as progress:
-        drive(progress, clock, each_s=0.01, runs=runs)
-    lines = stream.getvalue().splitlines()
-    assert len(lines) <= 0.01 * len(runs) + 3
-    assert lines[-1].split("] ")[1].startswith(f"search {len(runs)}/{len(runs)}: runs ended: ")
-
-
-def test_runs_held_back_are_written_at_the_next_stage_and_on_the_way_out(clock: Clock) -> None:
-    stream = io.StringIO()
-
-    def interrupted() -> None:
-        with LineProgress(stream, clock) as progress:
-            drive(progress, clock, each_s=0.0, runs=records()[:2])
-            progress.stage("verification", None)
-            assert "search 2/2: runs ended: 2 finished" in stream.getvalue()
-            progress.run_finished(records()[0])
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert "verification 1: trial-0000 finished" in stream.getvalue().splitlines()[-1]
-
-
-def test_a_failed_run_is_named_at_once_with_its_message(clock: Clock) -> None:
-    stream = io.StringIO()
-    progress = LineProgress(stream, clock)
-    progress.stage("search", 2)
-    progress.run_finished(records("failed")[0])
-    assert stream.getvalue().splitlines()[-1].endswith("on node <gpu-3>: CUDA out of memory.")
-
-
 def test_whoever_did_not_ask_for_lines_gets_one_a_minute(clock: Clock) -> None:
     stream = io.StringIO()
     runs = records() * 4
-    with SparseProgress(stream, clock) as progress:
+    with LineProgress(stream, clock) as progress:
         progress.stage("reading data", None)
         drive(progress, clock, each_s=5.0, runs=runs)
         progress.best(runs[0].policy, 0.061, -0.0031)
@@ -129,7 +84,7 @@ def test_whoever_did_not_ask_for_lines_gets_one_a_minute(clock: Clock) -> None:
 
 def test_notes_and_failures_are_told_at_once_to_them_too(clock: Clock) -> None:
     stream = io.StringIO()
-    with SparseProgress(stream, clock) as progress:
+    with LineProgress(stream, clock) as progress:
         progress.stage("search", 2)
         progress.note("Look at the data:\nrow numbers")
         progress.run_finished(records("failed")[0])
@@ -139,26 +94,54 @@ def test_notes_and_failures_are_told_at_once_to_them_too(clock: Clock) -> None:
     assert len(lines) == 3
 
 
-def test_the_best_policy_is_told_once(clock: Clock) -> None:
-    stream = io.StringIO()
-    progress = LineProgress(stream, clock)
-    policy = records()[0].policy
-    for _ in range(3):
-        progress.best(policy, 0.061, 0.0012)
-    assert (
-        stream.getvalue().count("best so far: 6.1 % of the reference's compute, metric 0.0012 better than its: ") == 1
-    )
-
-
-def test_a_long_silence_is_broken(clock: Clock) -> None:
+def test_what_is_waited_for_is_told_until_a_run_has_told_of_itself(clock: Clock) -> None:
     stream = io.StringIO()
     progress = LineProgress(stream, clock)
     progress.stage("reference", 5)
     progress.run_started("reference-seed-0")
-    for share in (0.2, 0.4):
-        clock.now_s += 40
-        progress.run_progress("reference-seed-0", share, 0.9)
-    assert stream.getvalue().splitlines()[-1] == "[ 1:20] reference 0/5: reference-seed-0 40 % under way"
+    progress.note("Ray has started")
+    clock.now_s += 60
+    progress._tell()
+    clock.now_s += 60
+    progress.run_progress("reference-seed-0", 0.4, 0.9)
+    assert stream.getvalue().splitlines() == [
+        "[ 0:00] reference 0/5; waiting for the next run to be chosen",
+        "[ 0:00] Ray has started",
+        "[ 1:00] reference 0/5; reference-seed-0 under way; waiting for the first run: its process starts, data are "
+        "loaded",
+        "[ 2:00] reference 0/5; reference-seed-0 40 % under way",
+    ]
+
+
+def test_a_stage_without_runs_is_what_is_waited_for(clock: Clock) -> None:
+    stream = io.StringIO()
+    LineProgress(stream, clock).stage("starting Ray", None)
+    assert stream.getvalue() == "[ 0:00] starting Ray\n"
+
+
+def test_the_result_is_told_where_nothing_else_prints_it(clock: Clock) -> None:
+    view = make_view("subset_wins")
+    for tells in (True, False):
+        stream = io.StringIO()
+        with LineProgress(stream, clock, tells_result=tells) as progress:
+            progress.finished(view)
+        assert (view.summary.headline in stream.getvalue()) == tells
+    stream = io.StringIO()
+    with make_progress(stream) as shown:
+        shown.finished(view)
+    assert stream.getvalue() == ""
+
+
+def test_a_silent_stage_is_told_of_each_minute(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subsettune.report.progress.SILENCE_S", 0.04)
+    stream = io.StringIO()
+    with LineProgress(stream, clock) as progress:
+        progress.stage("starting Ray", None)
+        clock.now_s += 75
+        deadline = time.monotonic() + 20
+        while "so far" not in stream.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert "[ 1:15] starting Ray; 75.0 s so far" in stream.getvalue().splitlines()
 
 
 def test_a_reader_that_left_does_not_end_the_study(clock: Clock) -> None:
@@ -223,9 +206,63 @@ def test_the_live_display_shows_everything(clock: Clock) -> None:
     progress.run_progress(runs[1].name, 0.43, 0.9)
     progress.best(runs[0].policy, 0.061, -0.0031)
     text = draw(progress)
-    for part in ("search", "1/4", "2:30 elapsed", "about  0:30 left", "6.1 % of the reference's", "0.0031 worse"):
+    for part in ("search", "1/4", "2:30 elapsed", "about 0:30 left", "6.1 % of the reference's", "0.0031 worse"):
         assert part in text
     assert f"{runs[1].name} 43 %" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 90])
+def test_the_live_display_fits_a_narrow_terminal(clock: Clock, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    progress = LiveProgress(Terminal(), clock)
+    runs = records()[:4]
+    progress.stage("search", 4)
+    progress.run_started(runs[0].name)
+    lines = draw(progress).splitlines()
+    assert any("waiting" in line for line in lines)
+    clock.now_s += 30
+    progress.run_finished(runs[0])
+    progress.run_started(runs[1].name)
+    progress.run_progress(runs[1].name, 0.43, 0.9)
+    progress.best(runs[0].policy, 0.061, -0.0031)
+    text = draw(progress)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert max(map(len, plain.splitlines())) <= width
+    assert "waiting" not in plain
+    words = " ".join(plain.split())
+    for part in ("search", "1/4", "0:30 elapsed", "about 1:30 left", "0.0031 worse", f"{runs[1].name} 43 %"):
+        assert part in words
+    assert len(plain.splitlines()) <= 9
+
+
+def test_the_display_follows_the_width(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    progress = LiveProgress(Terminal(), clock)
+    progress.stage("search", 4)
+    shapes = []
+    for width in ("90", "40", "90"):
+        monkeypatch.setenv("COLUMNS", width)
+        progress._console.width = int(width)
+        shapes.append(draw(progress))
+    assert shapes[0] == shapes[2] != shapes[1]
+
+
+@pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {}])
+def test_no_colour_where_none_is_asked_for(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    progress = LiveProgress(Terminal(), clock)
+    progress.stage("search", 4)
+    progress.run_finished(records()[0])
+    coloured = re.search(r"\x1b\[[0-9;]*(3[0-8]|9[0-7])[;m0-9]*", draw(progress))
+    assert (coloured is None) == bool(variables)
+
+
+def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(make_progress(Terminal()), LineProgress)
 
 
 def test_a_stage_of_unknown_length_is_drawn_too(clock: Clock) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 from typing import Any
 
 import pytest
@@ -503,6 +504,37 @@ def test_a_pipe_gets_plain_text_and_a_terminal_the_same_words(monkeypatch: pytes
         assert all(cell in terminal.getvalue() for cell in row)
 
 
+@pytest.mark.parametrize("width", [40, 60])
+def test_a_narrow_terminal_loses_no_word_and_breaks_no_path(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    view, terminal = make_view("subset_wins"), Terminal()
+    path = "/scratch/" + "very-long-folder-name/" * 4 + "report.html"
+    command = "subsettune show " + "x" * width
+    blocks = [*tables.result_blocks(view, report=path), render.Snippet(rows=((command, "look"),))]
+    render.write(blocks, terminal)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+    lines = plain.splitlines()
+    assert f"Report: {path}" in lines or path in lines
+    assert command in lines
+    assert [line for line in lines if len(line.rstrip()) > width] == [
+        line for line in lines if line.rstrip() in (path, command)
+    ]
+    words = " ".join(plain.split())
+    for row in tables.result_table(view).rows:
+        for title, cell in zip(("n", "accuracy", "bound", "passes"), row[1:5], strict=True):
+            assert f"{title} {cell}" in words
+    assert "%" not in {line.split()[0] for line in lines if line.strip()}
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", terminal.getvalue())
+
+
+def test_the_first_cell_of_a_row_has_its_heading_where_there_is_one() -> None:
+    columns = (Column(title="patience"), Column(title="stopped"))
+    table = Table(columns=columns, rows=(("1", "5 of 5"),), title="Stops", note="Looks.")
+    assert str(render.to_rich(table, 8)) == "Stops\n\npatience 1\n  stopped\n  5 of 5\n\nLooks."
+
+
 def test_markup_of_a_user_stays_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal()
@@ -521,3 +553,26 @@ def test_a_stream_that_knows_only_ascii_is_written_to() -> None:
     stream = io.TextIOWrapper(raw, encoding="ascii")
     render.write(["Zürich"], stream)
     assert raw.getvalue() == b"Z?rich\n"
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("metric", ["accuracy", "mse"])
+def test_every_metric_of_the_result_is_the_mean_of_its_seeds_on_one_split(state: str, metric: str) -> None:
+    view = make_view(state, metric=metric)
+    is_tested = any(verdict.is_tested for verdict in view.verdicts.values())
+    assert tables.split_of(view) == ("test" if is_tested else "validation")
+    runs = view.verification if is_tested else (*view.reference, *view.trials)
+    known = {run.test_metric if is_tested else run.metric for run in runs}
+    for row in tables.result_rows(view):
+        assert set(row.by_seed.values()) <= known
+        assert row.metric == pytest.approx(sum(row.by_seed.values()) / len(row.by_seed))
+        assert len(row.by_seed) == row.num_seeds
+
+
+def test_what_was_not_run_on_the_test_split_has_no_metric_beside_what_was() -> None:
+    view = make_view("subset_wins")
+    assert view.summary.shorter is not None
+    waiting = dataclasses.replace(view.summary.shorter, seeds=0, references=None, metric=0.97)
+    rows = tables.result_rows(dataclasses.replace(view, summary=dataclasses.replace(view.summary, shorter=waiting)))
+    (row,) = [row for row in rows if row.role == "shorter"]
+    assert (row.metric, dict(row.by_seed)) == (None, {})

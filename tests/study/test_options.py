@@ -14,7 +14,7 @@ from fake_inputs import changed, write
 from subsettune import DataPaths, TuneOptions, tune
 from subsettune.errors import DataError, StorageError
 from subsettune.storage import Folder
-from subsettune.study.options import fresh_run_id
+from subsettune.study.options import check_storage, fresh_run_id
 
 ROUNDS = 200
 PROCESSES = 2
@@ -97,3 +97,21 @@ def test_an_object_store_gives_something_drawn(monkeypatch: pytest.MonkeyPatch) 
             found.add(run_id)
     assert len(found) == 20
     assert {run_id[:4] for run_id in found} == {"a-2-"}
+
+
+@pytest.mark.parametrize("storage", ["runs", "./runs", "/tmp/ray/session/runtime_resources/working_dir_files/a/runs"])
+def test_a_job_of_a_cluster_keeps_nothing_in_its_copy_of_the_working_folder(
+    storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError) as caught:
+        tune(changed({}), run_id="a", options=TuneOptions(storage=storage, executor="inline"))
+    assert str(caught.value) == (
+        f"--storage must be a place that stays, in a job of a cluster, got {storage!r}. A job runs in a copy of the "
+        "working folder on the head node, which goes with it. Give a bucket, as s3://BUCKET/runs, or the full path "
+        "of a folder that all nodes mount."
+    )
+    assert list(tmp_path.iterdir()) == []
+    for sound in (str(tmp_path), "s3://bucket/runs", "~/runs"):
+        check_storage(TuneOptions(storage=sound))

@@ -52,7 +52,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_costs_are_in_examples(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "own", "--storage", str(done)]) == 0
     shown = capsys.readouterr().out
-    assert " ex " in shown
+    assert " ex, " in shown
     assert "FLOP" not in shown.replace("s/TFLOP", "")
     page = (done / "own" / "report.html").read_text()
     assert "MFLOP" not in page

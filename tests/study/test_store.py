@@ -11,7 +11,9 @@ from typing import Any
 
 import fakes
 import pytest
+import s3_server
 from proxy import Proxy
+from pyarrow import fs
 
 from subsettune import Callback, cli, config, patience
 from subsettune.api import tune
@@ -24,39 +26,18 @@ from subsettune.study.results import lease
 from subsettune.study.results.folder import StudyFolder
 from subsettune.study.results.lease import Lease, LeaseTimes
 
-pytestmark = [
-    # The server keeps a socket for each connection that pyarrow holds open until the process ends.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:(moto|botocore|boto3|werkzeug).*"),
-]
+pytestmark = s3_server.MARKS
 
 PROXIES: list[Proxy] = []  # the one before the server
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """URI of a folder in a fresh bucket; what it needs to be reached is in the query and the environment."""
-    server_module = pytest.importorskip("moto.server")
-    import boto3
-
-    server = server_module.ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    proxy = Proxy(("127.0.0.1", server.get_host_and_port()[1]))
-    PROXIES.append(proxy)
-    host, port = "127.0.0.1", proxy.port
-    names = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
-    patch = pytest.MonkeyPatch()
-    for name, value in {**names, "ec2_metadata_disabled": "true"}.items():
-        variable = {"region_name": "AWS_DEFAULT_REGION", "ec2_metadata_disabled": "AWS_EC2_METADATA_DISABLED"}
-        patch.setenv(variable.get(name, name.upper()), value)
-    boto3.client("s3", endpoint_url=f"http://{host}:{port}", **names).create_bucket(Bucket="bucket")
-    patch.setattr(lease, "LeaseTimes", lambda: LeaseTimes(settle=0.1))  # here nobody starts at the same moment
-    yield f"s3://bucket/runs?endpoint_override={host}%3A{port}&scheme=http&region=us-east-1"
-    PROXIES.remove(proxy)
-    proxy.close()
-    server.stop()
-    patch.undo()
+    """URI of a folder in a fresh bucket."""
+    with s3_server.bucket() as (uri, proxy):
+        PROXIES.append(proxy)
+        yield uri
+        PROXIES.remove(proxy)
 
 
 def mapping(data: dict[str, str], **settings: Any) -> dict[str, Any]:
@@ -223,3 +204,27 @@ def test_a_bucket_that_is_not_there_is_told_at_once(bucket: str) -> None:
     with pytest.raises(StorageError, match=r"cannot be written: .*NO_SUCH_BUCKET.*Give a --storage folder that can be"):
         (Folder.at(bucket.replace("//bucket", "//nowhere")) / "a").write("b", b"1")
     assert time.monotonic() - started < patience.TOLD_AFTER_S
+
+
+def test_keys_in_the_address_are_in_no_file_and_on_no_terminal(
+    bucket: str, tiny_data: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "wrong")
+    uri = bucket.replace("s3://", "s3://MYKEYID:MYSECRET@")
+    (tmp_path / "study.json").write_text(json.dumps(mapping(tiny_data)))
+    study = ["tune", str(tmp_path / "study.json"), "--inline", "--run-id", "keys", "--storage", uri]
+    assert cli.main(study) in (0, 3)
+    assert cli.main(["show", "keys", "--storage", uri]) == 0
+    assert cli.main(["report", "keys", "--storage", uri]) == 0
+    told = "".join(capfd.readouterr())
+    assert "--storage 's3://***@bucket/runs?" in told
+    folder = Folder.at(bucket) / "keys"
+    found = folder.filesystem.get_file_info(fs.FileSelector(folder.path, recursive=True))
+    files = [info.path.removeprefix(f"{folder.path}/") for info in found if info.is_file]
+    assert len(files) > 5
+    kept = b"".join(folder.read(name) for name in files)
+    for secret in ("MYSECRET", "MYKEYID"):
+        assert secret not in told
+        assert secret.encode() not in kept

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-EXPECTED = {
+OF_TRIALS = ("compute", "search", "curves")
+VERIFIED = ("gain", "verification", *OF_TRIALS, "components")
+EXPECTED: dict[str, tuple[str, ...]] = {
     "empty": (),
     "reference": ("curves",),
     "no_trials": ("curves",),
-    "only_failed": ("compute", "curves", "search"),
-    "search": ("compute", "curves", "search"),
-    "interrupted": ("compute", "curves", "search"),
-    "verification": ("compute", "curves", "search"),
-    "subset_wins": ("compute", "verification", "components", "curves", "search"),
-    "random_wins": ("compute", "verification", "components", "curves", "search"),
-    "full_wins": ("compute", "verification", "components", "curves", "search"),
-    "equal_wins": ("compute", "verification", "components", "curves", "search"),
-    "not_shown": ("compute", "verification", "components", "curves", "search"),
-    "before": ("compute", "verification", "components", "curves", "search"),
-    "none_passed": ("compute", "verification", "components", "curves", "search"),
+    "only_failed": OF_TRIALS,
+    "search": ("gain", *OF_TRIALS),
+    "interrupted": ("gain", *OF_TRIALS),
+    "verification": ("gain", *OF_TRIALS),
+    "subset_wins": VERIFIED,
+    "random_wins": VERIFIED,
+    "full_wins": VERIFIED,
+    "equal_wins": VERIFIED,
+    "not_shown": VERIFIED,
+    "before": VERIFIED,
+    "none_passed": VERIFIED,
 }

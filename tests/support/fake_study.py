@@ -214,8 +214,8 @@ class _Maker:
             coordinates["transition"] = rng.choice(["keep", "shrink_perturb"])
             if coordinates["transition"] == "shrink_perturb":
                 coordinates["shrink_perturb.shrink"] = 0.6
-            if number % 5 == 4:
-                coordinates["order"] = "sift"
+            coordinates["order"] = "sift" if number % 5 == 4 else "uniform"
+            coordinates["soup"] = 0
         more: dict[str, Any] = {"number": number, "coordinates": FrozenDict(coordinates)}
         policy = from_coordinates(coordinates, FACTS)
         if number in (12, 20) and self.state not in ("only_failed",):  # the same policy again, another seed

@@ -1,5 +1,6 @@
 (() => {
-  const figures = JSON.parse(document.getElementById('figures').textContent);
+  const root = document.documentElement, data = document.getElementById('figures');
+  const figures = data ? JSON.parse(data.textContent) : {};
   const isName = /^--c-[a-z]+$/;
   const coloured = (value, style) => {
     if (typeof value === 'string') return isName.test(value) ? style.getPropertyValue(value).trim() : value;
@@ -8,13 +9,49 @@
     return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, coloured(inner, style)]));
   };
   const draw = () => {
-    const style = getComputedStyle(document.documentElement);
+    const style = getComputedStyle(root), isPaper = root.classList.contains('paper');
     for (const [name, figure] of Object.entries(figures)) {
       const {data, layout} = coloured(figure, style);
       if (matchMedia('(pointer: coarse)').matches) layout.dragmode = false;  // a finger scrolls the page
-      Plotly.react('figure-' + name, data, layout, {responsive: true, displayModeBar: false});
+      if (isPaper) layout.width = 660;  // pixels of a page of A4 between its margins
+      Plotly.react('figure-' + name, data, layout, {responsive: !isPaper, displayModeBar: false});
     }
   };
   draw();
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
+
+  // Paper is white, narrower than most windows, and cannot be unfolded.
+  let folded = [];
+  addEventListener('beforeprint', () => {
+    folded = [...document.querySelectorAll('details:not([open])')];
+    for (const one of folded) one.open = true;
+    root.classList.add('paper');
+    draw();
+  });
+  addEventListener('afterprint', () => {
+    for (const one of folded) one.open = false;
+    root.classList.remove('paper');
+    draw();
+  });
+
+  // What a word means, where one points at it or reaches it by keyboard; Escape hides it, and one may point at it.
+  const tip = document.getElementById('tip');
+  const show = (term) => {
+    tip.textContent = document.getElementById(term.getAttribute('aria-describedby')).textContent;
+    tip.hidden = false;
+    const at = term.getBoundingClientRect(), room = root.clientWidth - tip.offsetWidth - 8;
+    tip.style.left = Math.max(8, Math.min(at.left, room)) + scrollX + 'px';
+    const isBelow = at.bottom + tip.offsetHeight + 8 < innerHeight;
+    tip.style.top = (isBelow ? at.bottom : at.top - tip.offsetHeight) + scrollY + 'px';
+  };
+  const hide = () => { tip.hidden = true; };
+  const termOf = (event) => event.target.closest && event.target.closest('.term');
+  for (const kind of ['mouseover', 'focusin']) {
+    document.addEventListener(kind, (event) => {
+      const term = termOf(event);
+      if (term) show(term); else if (kind === 'focusin' || event.target !== tip) hide();
+    });
+  }
+  document.addEventListener('focusout', hide);
+  document.addEventListener('keydown', (event) => { if (event.key === 'Escape') hide(); });
 })();

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class EL2N(ScoredSelector):
     """Ranks by the norm of the error, |softmax - onehot|; in a regression, of 2 (output - target) / M, standardised.
 
+    When: many easy examples, or copies. Ruinous where labels are wrong: these come first, and `skip` only limits it.
     Nested: yes. Order of the examples: a permutation of the examples permutes the answer (ties aside).
     Cost: the proxies' training, and n forward passes and 2 M n FLOPs for each. Memory: O(n M).
     Departures from the paper: it averages over 10 networks that were trained for about a tenth of the training, which

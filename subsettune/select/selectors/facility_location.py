@@ -37,6 +37,7 @@ class FacilityLocation(DistanceSelector):
     the number of examples of its class that are nearest to it; examples of a class without a pick count for the nearest
     of all. CRAIG's own features are `gradients`, those by the outputs.
 
+    When: data in clusters, each to be stood for by a weighted example. `method: stochastic` is the affordable one.
     Order of the examples: nothing is drawn with `method: greedy`; samples are drawn by position else.
     Cost: with g examples and q picks in a group, `greedy` is charged g^2 (2d + 3) FLOPs for all distances and 3 g^2 q
     for the gains, which is what plain greedy takes with the matrix at hand; where there is no room for it (more than

@@ -28,6 +28,7 @@ class Forgetting(ScoredSelector):
     that were never right rank hardest, one event above the most forgotten one. Few passes give few different counts:
     among equal ones, the larger error of the trained proxy (EL2N) is harder, and counts for less than one event.
 
+    When: many easy examples or copies, and a long training: its proxy takes two passes at least.
     Nested: yes. Order of the examples: given the proxies, a permutation of the examples permutes the answer (ties
     aside).
     Cost: the proxies' training, and n forward passes and 2 M n FLOPs for each. Memory: O(n M).

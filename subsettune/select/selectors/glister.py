@@ -37,6 +37,7 @@ class Glister(LastLayerSelector):
     Where we depart from the paper: the validation set is a share of the training part, `step` is relative to the scale
     of the features and no learning rate, classes may be balanced, and there is no regulariser.
 
+    When: copies, or examples that teach the same: it looks at what earlier picks have taught already.
     Looks at: one network with a linear last layer. Nested: yes. Order of the examples: the held-out ones are drawn by
     position.
     Cost: charged as n forward passes, 2mMA FLOPs to begin with, 2 (n + 2m) MA + 2nM for each of ceil(k / `refresh`)

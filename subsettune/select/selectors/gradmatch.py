@@ -42,6 +42,7 @@ class GradMatch(LastLayerSelector):
     Where we depart from the paper: `lam` is relative, the weights are non-negative by a fit that is optimal after every
     pick and not by clipping, no tolerance ends the pursuit early, and the gradients are of examples, not of batches.
 
+    When: a subset is to stand for the gradient of all data, by weights; with `model: current`, chosen anew at times.
     Looks at: one network with a linear last layer. Nested: yes; weights of a prefix are fitted anew. Order of the
     examples: permuting them permutes the answer, ties aside.
     Cost: charged as n forward passes; then, for a class of n_c examples and q picks, 2 n_c (MA + M + A) FLOPs for G and

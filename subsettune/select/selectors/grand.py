@@ -23,6 +23,7 @@ class GraNd(ScoredSelector):
     By the weights and biases of the last layer, for which forward passes do (`scores.last_layer_norms`), or by all
     trainable parameters, example by example. In evaluation mode, without label smoothing and augmentation.
 
+    When: many easy examples, or copies. Ruinous where labels are wrong: these come first, and `skip` only limits it.
     Nested: yes. Order of the examples: a permutation of the examples permutes the answer (ties aside).
     Cost: the proxies' training, and for each n forward passes and 2 (M + H) n FLOPs (`last`), or n forward and backward
     passes and 2 P n FLOPs (`full`). Memory: O(n (M + H)), or O(n) and the gradients of a block of examples.

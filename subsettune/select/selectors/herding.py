@@ -21,6 +21,7 @@ class Herding(DistanceSelector):
     After t picks, w / t is the mean of the class less the mean of the picks, but for 1/t of a mean: it is kept short,
     so typical examples come first and the picks balance each other. See `kernels.herd`.
 
+    When: redundant data, where the mean of each class is what counts. Small networks seldom earn back what it costs.
     Order of the examples: nothing is drawn.
     Cost: charged g q (2d + 1) + 4 g d FLOPs for q picks of a group of g examples. Memory: the features and a copy of
     the largest class, O(g) besides.

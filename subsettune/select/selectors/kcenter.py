@@ -21,6 +21,7 @@ class KCenter(DistanceSelector):
 
     It covers the space, outliers first; by default it knows nothing of labels. See `kernels.greedy_cover`.
 
+    When: redundant data, where every region must be covered. On small networks it seldom earns back what it costs.
     Order of the examples: with `start: center` nothing is drawn; with `start: random` the first pick of a group is
     drawn by position, and the rest follows from it.
     Cost: charged as plain greedy: with q picks of a group of g examples, 2 d g q FLOPs for products and 3 g q for the

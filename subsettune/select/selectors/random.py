@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class Random(Selector):
     """Uniform without replacement: the first `k` of a random permutation of all examples.
 
+    When: first, and always: most of what training on a subset first gives, it gives with a random one.
     Nested: yes. Order of the examples: the draw is of positions, so permuted examples give other ones with one seed.
     Cost: 0 FLOPs, 8 n bytes.
     """

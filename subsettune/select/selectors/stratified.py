@@ -24,6 +24,7 @@ class Stratified(Selector):
     ranking of `proportions.proportional_ranking` gives them for every `k` at once. A class whose proportional count is
     below 1 may get none.
 
+    When: a classification with rare classes, of which a small random subset may have none.
     Nested: yes. Order of the examples: as for `random`.
     Cost: 0 FLOPs, O(n) memory, O(n log n) time.
     """

@@ -24,6 +24,17 @@ def why_no_gpu() -> str | None:
     return f"torch finds no GPU on node {socket.gethostname()}: {', '.join(facts)}."
 
 
+def why_without_gpu(gpus: float) -> str | None:
+    """Why a run that is given so many GPUs would train without one here, and what to do; None if it would not."""
+    why = why_no_gpu()
+    if why is None:
+        return None
+    return (
+        f"a run was given {gpus:g} GPUs, and {why} Install a driver and a torch that fit each other on that node, or "
+        "take it out of the cluster. To train on CPUs, set gpus_per_trial to 0."
+    )
+
+
 def _driver() -> str:
     """The NVIDIA driver of this machine, in words."""
     try:

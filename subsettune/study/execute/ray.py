@@ -33,17 +33,18 @@ from subsettune import config
 from subsettune.config import FrozenDict
 from subsettune.errors import StudyError
 from subsettune.facts import TaskFacts
+from subsettune.keys import settings_of_stores
 from subsettune.storage import Folder
 from subsettune.study.execute.outcomes import Times, in_order, record
 from subsettune.study.execute.payload import sent
-from subsettune.study.execute.ray_cluster import Nodes, Resources, cluster, num_slots, staging
+from subsettune.study.execute.ray_cluster import Nodes, Resources, cluster, keys_unlogged, num_slots, staging
 from subsettune.study.execute.ray_deaths import every_death_is_told, ran_out_of_memory
 from subsettune.study.execute.ray_head import head_watched
-from subsettune.study.execute.ray_reach import check_nodes
+from subsettune.study.execute.ray_reach import MARK, check_nodes
 from subsettune.study.execute.ray_reuse import workers_are_kept
 from subsettune.study.execute.requests import INFRASTRUCTURE_ERRORS, Failure, Pause, RunRequest
 from subsettune.study.execute.sequence import StageSequence
-from subsettune.study.execute.signals import handlers_restored
+from subsettune.study.execute.signals import handlers_restored, stops_as_sigint
 from subsettune.study.execute.silence import SilenceWatch
 from subsettune.study.execute.worker import ATTEMPTS, Worker
 from subsettune.train.result import CurvePoint, RunResult
@@ -100,15 +101,22 @@ class RayExecutor:
         """
         searcher = SequenceSearcher(chain, self._worker, self._facts, self._num_validation, self._clock, self._note)
         sent("worker", self._worker)  # before anything is started
-        with cluster(self._resources, self._note) as slots, head_watched(self._note), staging(), handlers_restored():
+        # Ray, connected, ends the process at SIGTERM: what asks to stop is heard again.
+        with (
+            cluster(self._resources, self._note) as slots,
+            stops_as_sigint(),
+            head_watched(self._note),
+            staging(),
+            handlers_restored(),
+        ):
             if slots is not None and slots < self._resources.parallel:
                 fit = "run fits" if slots == 1 else "runs fit"
                 self._note(f"{slots} {fit} here at a time, not {self._resources.parallel}.")
-            check_nodes(self._code, self._storage)
             folder = Folder.at(self._storage)
             for name in folder.names():  # of drivers that were killed
-                if name.startswith(EXPERIMENT):
+                if name.startswith((EXPERIMENT, MARK)):
                     folder.remove(name)
+            check_nodes(self._worker, self._code, self._storage, self._note, self._resources.fit_in)
             name = f"{EXPERIMENT}{os.getpid()}-{round(self._clock() * 1000)}"
             self._run(searcher, name, slots)
             folder.remove(name)
@@ -127,7 +135,7 @@ class RayExecutor:
         watching += [] if slots is None else [_Slots(self._resources, limited, self._note)]
         try:
             # Not a `Tuner`: connected by ray://, that would move the searcher, and the study with it, to the cluster.
-            with every_death_is_told(), workers_are_kept():
+            with every_death_is_told(), keys_unlogged(), workers_are_kept():
                 tune.run(
                     self._trainable(worker),
                     name=name,
@@ -155,7 +163,7 @@ class RayExecutor:
 
     def _trainable(self, worker: str) -> Any:
         """What Tune runs for each trial; one with a soup takes more than others, where its workers have processes."""
-        run = tune.with_parameters(_trainable, worker=worker, home=str(Path.cwd()))
+        run = tune.with_parameters(_trainable, worker=worker, home=str(Path.cwd()), stores=settings_of_stores())
         asked = self._resources
         return tune.with_resources(run, asked.placement) if asked.soup_processes else run
 
@@ -415,8 +423,9 @@ def _trial_name(trial: Any) -> str:
     return str(json.loads(trial.config["request"])["name"]) + f"-{trial.trial_id}"
 
 
-def _trainable(settings: dict[str, Any], worker: str, home: str) -> None:
+def _trainable(settings: dict[str, Any], worker: str, home: str, stores: dict[str, str]) -> None:
     """What a worker process runs for each trial."""
+    os.environ.update(stores)
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", THREAD_END_S)
     with contextlib.suppress(OSError):  # on another node the driver's folder may not exist
         os.chdir(home)

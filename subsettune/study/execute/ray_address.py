@@ -18,6 +18,8 @@ import ray
 from ray.exceptions import RayError
 
 from subsettune.errors import StudyError
+from subsettune.study.execute.ray_noise import quiet_connection
+from subsettune.study.execute.ray_tokens import match
 
 ANSWER_S = 10.0  # what a cluster gets to answer; Ray itself tries for a minute, then ends the process
 SETTINGS = 4  # the kind of the frame with which each side of HTTP/2 begins (RFC 9113, section 3.4)
@@ -47,13 +49,14 @@ class Address:
         """Connect this process to the cluster.
 
         Raises:
-            StudyError: none answers, or it is another version's; the sentence says where the address came from.
+            StudyError: none answers, it is another version's, or it lets nobody in without its token; the sentence says
+                where the address came from.
         """
         try:
             self._knock()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of ray://, what the error says again
-                ray.init(address=self.text, **QUIET)
+            closed = match(self.text)
+            if closed is None:
+                self._init()
         except ImportError as error:
             advice = "pip install 'ray[client]', with the same version of Ray as the cluster's."
             raise StudyError(
@@ -61,6 +64,13 @@ class Address:
             ) from error
         except (OSError, ValueError, RuntimeError, RayError) as error:
             raise self._refusal(error) from error
+        if closed is not None:
+            raise StudyError(f"the cluster at {self.text!r} ({self.origin}) {closed}")
+
+    def _init(self) -> None:
+        with warnings.catch_warnings(), quiet_connection():
+            warnings.simplefilter("ignore", UserWarning)  # of ray://, what the error says again
+            ray.init(address=self.text, **QUIET)
 
     def _refusal(self, error: Exception) -> StudyError:
         versions = VERSIONS.findall(str(error))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import math
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,25 +15,21 @@ from unittest import mock
 import ray
 from ray.exceptions import RayActorError
 from ray.tune import PlacementGroupFactory
+from ray.tune.execution import class_cache
 
 from subsettune import config
 from subsettune.errors import ConfigError, StudyError
+from subsettune.keys import SECRET_SETTINGS
 from subsettune.study.execute.ray_address import Address
 from subsettune.study.execute.ray_deaths import may_be_of_node, names_node
 from subsettune.study.execute.ray_growth import UNKNOWN, addable
+from subsettune.study.execute.ray_noise import quiet
 from subsettune.study.execute.ray_start import start
+from subsettune.study.execute.ray_tokens import settings_restored
 from subsettune.study.execute.requests import RunRequest
+from subsettune.study.execute.signals import exits_as_sigint
 
 NODE_DEATH_S = 20.0  # Ray breaks the connection to a lost node at once, and misses its heartbeat only later
-QUIET = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our own Parquet is the log
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of the user's code mean the driver's folder
-    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # Tune's state grows by each trial and is written whole; nothing goes on from it
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-LOGGERS = ("ray", "ray.tune", "ray.train")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,13 +126,14 @@ def cluster(resources: Resources, note: Callable[[str], None] = lambda words: No
         StudyError: no cluster answers, none of its nodes has the resources for one run, or all of them have not those
             for one with a soup.
     """
-    with _quiet():
+    with quiet(), settings_restored():
         ours = not ray.is_initialized()
         try:
-            if ours and (resources.address is None or resources.address == "local"):
-                start(note)
-            elif ours and resources.address is not None:
-                Address(resources.address, resources.origin).connect()
+            with exits_as_sigint():
+                if ours and (resources.address is None or resources.address == "local"):
+                    start(note)
+                elif ours and resources.address is not None:
+                    Address(resources.address, resources.origin).connect()
             slots = _slots(resources)
             if slots is not None and slots <= resources.soup_processes:
                 advice = f"{slots} of them fit here, the run's own with them."
@@ -149,23 +144,6 @@ def cluster(resources: Resources, note: Callable[[str], None] = lambda words: No
         finally:
             if ours:
                 ray.shutdown()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Ray's and Tune's own lines off the user's terminal; levels and environment come back as they were."""
-    levels = {name: logging.getLogger(name).level for name in LOGGERS}
-    fresh = [name for name in QUIET if name not in os.environ]
-    os.environ.update({name: QUIET[name] for name in fresh})
-    for name in LOGGERS:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-        for name in fresh:
-            os.environ.pop(name, None)
 
 
 def num_slots(resources: Resources) -> int:
@@ -198,6 +176,14 @@ def _slots(resources: Resources) -> int | None:
 def _is_client() -> bool:
     """Whether this process is connected by ray:// and so is on no node of the cluster."""
     return bool(ray.util.client.ray.is_connected())  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def keys_unlogged() -> Iterator[None]:
+    """Keep keys of stores out of what Tune has Ray put around a worker: nodes write that into their logs."""
+    harmless = class_cache.ENV_VARS_TO_PROPAGATE - set(SECRET_SETTINGS)
+    with mock.patch.object(class_cache, "ENV_VARS_TO_PROPAGATE", harmless):
+        yield
 
 
 @contextlib.contextmanager

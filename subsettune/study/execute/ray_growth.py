@@ -31,7 +31,7 @@ def addable() -> tuple[Mapping[str, float], ...]:
     if not heads:
         return ()
     there = NodeAffinitySchedulingStrategy(heads[0]["NodeID"], soft=False)
-    asked: Any = ray.remote(num_cpus=0, max_retries=0)(addable_here).options(scheduling_strategy=there).remote()
+    asked: Any = ray.remote(num_cpus=0, max_retries=3)(addable_here).options(scheduling_strategy=there).remote()
     try:
         found: list[dict[str, float]] = ray.get(asked, timeout=ANSWER_S)
     except (GetTimeoutError, RayError):  # such as another version of this package, which is told later

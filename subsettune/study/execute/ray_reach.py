@@ -1,57 +1,102 @@
-"""What every node of a cluster must reach, asked of each before the first run: the user's code and the study's folder.
+"""Asks every node that may train, before the first run: for the storage, versions, the user's code, data and GPUs.
 
 A run that cannot import its network would fail, as would all others, and the study would end with the wrong news that
-no policy is good enough.
+no policy is good enough. What a node lacks ends the study, with its name and what to do. A node that could not be
+asked, because it is busy, its worker was ended for want of memory or it is just being lost, is told and no more: its
+runs are tried, and what they meet counts.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import os
 import secrets
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from subsettune import config
 from subsettune.errors import StudyError
+from subsettune.keys import settings_of_stores
 from subsettune.storage import Folder
-from subsettune.study.importable import why_not_here
+from subsettune.study.execute.node_check import (
+    INSTALL,
+    NodeQuestion,
+    versions_here,
+    why_no_gpu_on_this_node,
+    why_not_on_this_node,
+)
+from subsettune.study.execute.worker import Worker
 
-TRAINING = "subsettune.study.execute.worker"  # brings torch and all else that a run takes
-ANSWER_S = 60.0  # a worker starts, and the user's code may import much; a node that takes longer is not waited for
+MARK = ".seen-"  # begins the name of a file that nodes look for
+ANSWER_S = 30.0  # a worker starts, and the user's code may import much; a node that takes longer is not waited for
+RETRIES = 3  # a process that is ended while a node is asked says nothing of the node
+A_GPU = 0.01  # of one, to be shown it: as little as Ray counts reliably
 
 
-def check_nodes(code: Mapping[str, str], storage: str) -> None:
-    """Ask each node that is alive for what it cannot reach.
+@dataclass(slots=True, kw_only=True)
+class _Answers:
+    """What nodes lack, and which could not be asked, each with the nodes' addresses."""
+
+    problems: dict[str, list[str]] = field(default_factory=dict)
+    unasked: dict[str, list[str]] = field(default_factory=dict)
+
+
+def check_nodes(
+    worker: Worker,
+    code: Mapping[str, str],
+    storage: str,
+    note: Callable[[str], None],
+    num_fitting: Callable[[Mapping[str, float]], int] = len,
+) -> None:
+    """Ask each node that is alive and takes runs for what it lacks.
 
     Args:
+        worker: that runs will be carried out by.
         code: of the study, not ours, with its keys.
         storage: folder or URI that all nodes share.
+        note: told of nodes that could not be asked.
+        num_fitting: how many runs a node with these resources takes; one that takes none is not asked.
 
     Raises:
-        StudyError: a node cannot import the code, or does not see the folder.
+        StudyError: a node lacks something.
     """
-    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes = [node for node in ray.nodes() if node["Alive"] and num_fitting(node["Resources"])]  # type: ignore[no-untyped-call]
     odd = _odd_files()
-    if not code and not odd and len(nodes) == 1:  # this machine's own, with nothing to import
-        return
-    folder, mark = Folder.at(storage), f".seen-{secrets.token_hex(8)}"
+    if not code and not odd and all(map(_is_ours, nodes)):
+        return  # this machine has all that this process has
+    folder, mark = Folder.at(storage), f"{MARK}{secrets.token_hex(8)}"
     folder.write(mark, b"")
+    question = NodeQuestion(
+        worker=config.canonical_json(worker),
+        code=dict(code),
+        storage=storage,
+        mark=mark,
+        home=str(Path.cwd()),
+        versions=versions_here(),
+        settings=settings_of_stores(),
+    )
     try:
-        asked = {_ask(node["NodeID"], dict(code), storage, mark): str(node["NodeManagerAddress"]) for node in nodes}
-        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S)
-        for answer in answered:
-            problem = _answer(answer, odd)
-            if problem is not None:
-                raise StudyError(f"the worker on node {asked[answer]} cannot train: {problem}")
+        answers = _gathered(_asked(nodes, question, worker), time.monotonic() + ANSWER_S)
     finally:
         folder.remove(mark)
+    for why, where in answers.unasked.items():
+        note(
+            f"{_named(where).capitalize()} could not be asked what runs need: {why}. Runs are tried there nonetheless."
+        )
+    if answers.problems:
+        raise StudyError(" ".join(_lacking(where, why, odd) for why, where in answers.problems.items()))
+
+
+def _is_ours(node: Mapping[str, Any]) -> bool:
+    """Whether this process is on a node; by ray:// it is on none."""
+    is_client = ray.util.client.ray.is_connected()  # type: ignore[no-untyped-call]
+    return not is_client and node["NodeID"] == ray.get_runtime_context().get_node_id()
 
 
 def _odd_files() -> list[str]:
@@ -64,33 +109,67 @@ def _odd_files() -> list[str]:
     return sorted(path.name for path, file in loaded.items() if file is None or Path(file).resolve() != path.resolve())
 
 
-def _answer(answer: Any, odd: list[str]) -> str | None:
+def _asked(nodes: Iterable[Mapping[str, Any]], question: NodeQuestion, worker: Worker) -> dict[Any, str]:
+    """Addresses of the nodes by what will hold their answers."""
+    asked = {}
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        address, common = str(node["NodeManagerAddress"]), {"scheduling_strategy": there, "max_retries": RETRIES}
+        asked[ray.remote(num_cpus=0)(why_not_on_this_node).options(**common).remote(question)] = address
+        if worker.needs_gpu and node["Resources"].get("GPU", 0) > 0:
+            with_gpu = ray.remote(num_cpus=0, num_gpus=A_GPU)(why_no_gpu_on_this_node).options(**common)
+            asked[with_gpu.remote(worker.gpus)] = address
+    return asked
+
+
+def _gathered(asked: Mapping[Any, str], until_s: float) -> _Answers:
+    """Wait for answers until a time of the monotonic clock; what has not come by then is given up."""
+    answers, waiting = _Answers(), list(asked)
+    while waiting:
+        answered, waiting = ray.wait(waiting, timeout=max(0.0, until_s - time.monotonic()))
+        if not answered:
+            break
+        problem, why_unasked = _answer(answered[0])
+        for found, words in ((answers.problems, problem), (answers.unasked, why_unasked)):
+            if words is not None and asked[answered[0]] not in found.setdefault(words, []):
+                found[words].append(asked[answered[0]])
+    for late in waiting:
+        ray.cancel(late, force=True)
+        answers.unasked.setdefault(f"no answer in {ANSWER_S:g} s", []).append(asked[late])
+    return answers
+
+
+def _answer(answer: Any) -> tuple[str | None, str | None]:
+    """What a node lacks, and why it could not be asked; None where that is not so."""
     try:
-        problem = ray.get(answer)
-    except RayTaskError as error:
-        problem = f"{str(error).strip().splitlines()[-1].rstrip('.')}."
-    except RayError:  # the node was lost meanwhile: its runs go elsewhere
-        return None
-    if problem is None or not odd:
-        return None if problem is None else str(problem)
+        return ray.get(answer), None
+    except (RayTaskError, RuntimeEnvSetupError) as error:
+        return f"{_last_line(error)}. {INSTALL}", None
+    except RayError as error:
+        return None, f"{type(error).__name__}, {_first_line(error)}"
+
+
+def _last_line(error: Exception) -> str:
+    """Of a trace, where the error is."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip().rstrip(".")
+
+
+def _first_line(error: Exception) -> str:
+    """Of Ray's own words, behind which come ids and advice."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip().rstrip(".")
+
+
+def _named(addresses: list[str]) -> str:
+    places = sorted(set(addresses))
+    return f"{'node' if len(places) == 1 else 'nodes'} {', '.join(places)}"
+
+
+def _lacking(addresses: list[str], why: str, odd: list[str]) -> str:
+    workers = "the worker" if len(addresses) == 1 else "the workers"
+    told = f"{workers} on {_named(addresses)} cannot train: {why}"
+    if not odd:
+        return told
     advice = "If it is meant to be Python's or a package's own, rename the file, or run from another folder."
-    return f"{problem} The working folder holds {', '.join(odd)}, which workers take. {advice}"
-
-
-def _ask(node: str, code: dict[str, str], storage: str, mark: str) -> Any:
-    there = NodeAffinitySchedulingStrategy(node, soft=False)
-    question = ray.remote(num_cpus=0, max_retries=0)(_why_not_there).options(scheduling_strategy=there)
-    return question.remote(code, storage, mark, str(Path.cwd()))
-
-
-def _why_not_there(code: dict[str, str], storage: str, mark: str, home: str) -> str | None:
-    """What a worker lacks; runs on its node."""
-    with contextlib.suppress(OSError):  # on another node the driver's folder may not exist
-        os.chdir(home)
-    if not Folder.at(storage).exists(mark):
-        return f"it does not see {storage}. Give a --storage that all nodes share, such as NFS or s3://BUCKET/runs."
-    try:
-        importlib.import_module(TRAINING)
-    except Exception as error:  # whatever stands in the way of a package
-        return f"it cannot load {TRAINING}: {type(error).__name__}: {error}."
-    return why_not_here(code)
+    return (
+        f"{told.removesuffix(INSTALL).rstrip()} The working folder holds {', '.join(odd)}, which workers take. {advice}"
+    )

@@ -1,8 +1,7 @@
 """Starting Ray on this machine: what it would stumble over is put right beforehand, or told in one sentence.
 
-Ray puts its sockets below the folder for temporary files, writes a token into the home folder, counts the CPUs of the
-machine rather than those of this process, and answers a limit that is too low with a trace, half a minute later or as
-the end of the process.
+Ray puts its sockets below the folder for temporary files, counts the CPUs of the machine rather than those of this
+process, and answers a limit that is too low with a trace, half a minute later or as the end of the process.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import resource
-import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,6 +18,8 @@ from typing import Any
 import ray
 
 from subsettune.errors import StudyError
+from subsettune.study.execute.ray_noise import quiet_connection
+from subsettune.study.execute.ray_tokens import provide_token
 from subsettune.study.execute.signals import hangups_ignored
 from subsettune.study.machine import num_cores
 
@@ -48,9 +48,9 @@ def start(note: Callable[[str], None]) -> None:
     if os.geteuid() != 0:  # whom this limit does not hold
         _check_limit("u", resource.RLIMIT_NPROC, _own_threads(), OWN_THREADS + WORKER_THREADS * num_cpus, "threads")
     folder = session_folder(note)
-    _provide_token()
+    provide_token()
     try:
-        with hangups_ignored():
+        with hangups_ignored(), quiet_connection():
             ray.init(
                 address="local",
                 include_dashboard=False,
@@ -106,22 +106,6 @@ def _why_not(folder: Path) -> str | None:
     except OSError as error:
         return f"{folder} cannot be written ({error.strerror})"
     return None if free >= FOLDER_BYTES else f"{folder} is full ({free // 2**20} MiB are left)"
-
-
-def _provide_token() -> None:
-    """Keep the token of a cluster in the environment where the home folder, Ray's place for it, cannot be written."""
-    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys() or os.environ.get("RAY_AUTH_MODE") == "disabled":
-        return
-    try:
-        path = Path.home() / ".ray" / "auth_token"
-        if path.exists():
-            path.read_bytes()
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            return
-    except (OSError, RuntimeError):  # RuntimeError: this user has no home folder
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _check_limit(flag: str, kind: int, used: int, needed: int, what: str) -> None:

@@ -27,6 +27,15 @@ def stops_as_sigint() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def exits_as_sigint() -> Iterator[None]:
+    """Turn the end of the process that Ray makes of SIGTERM, from its start on, into what Ctrl-C raises."""
+    try:
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+
+
+@contextlib.contextmanager
 def handled(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
     """Let a handler hear what asks a program to stop; a SIGHUP that is ignored, as `nohup` has it, stays so."""
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 import shlex
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from subsettune import config
 from subsettune.config import FrozenDict, setting
 from subsettune.errors import CheckpointError, StorageError, StudyError
 from subsettune.registry import OPTIMIZERS, ORDERS, SELECTORS, TRANSITIONS
-from subsettune.storage import Folder, inside
-from subsettune.study.execute.gpus import why_no_gpu
+from subsettune.storage import Folder, inside, not_shared
+from subsettune.study.execute.gpus import why_without_gpu
 from subsettune.study.execute.looks import Looks
 from subsettune.study.execute.outcomes import PartialRun
 from subsettune.study.execute.requests import INFRASTRUCTURE_ERRORS, Failure, RunRequest
@@ -40,6 +42,7 @@ class Worker:
             does not train with it.
         looks: say how often a run is evaluated; null for what `options` say.
         gpus: that a run is given; with any, it does not train without one, unless its device is `cpu`.
+        shared: path or URI of a file of the study that every process sees if storage is shared; null to ask no more.
     """
 
     task: Task
@@ -49,9 +52,15 @@ class Worker:
     code: FrozenDict = setting(FrozenDict())
     looks: Looks | None = None
     gpus: float = 0.0
+    shared: str | None = None
 
     def __post_init__(self) -> None:
         config.check(self)
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether runs must find a GPU; what a function of the user's trains on is its own affair."""
+        return bool(self.gpus) and self.options.device != "cpu" and not self.task.is_own
 
     def train(self, request: RunRequest, report: Callable[[CurvePoint], bool]) -> RunResult | Failure:
         """Carry out a request; an error of the run becomes a `Failure` whose trace is in the logs.
@@ -64,6 +73,7 @@ class Worker:
         options = dataclasses.replace(self.options, splits=request.splits, evaluations=points, stems=stems)
         try:
             self._check_gpu()
+            self._check_storage()
             self._check_code(request)
             return run(self.task, request.policy, request.seed, report=report, options=options)
         except CheckpointError as error:
@@ -105,13 +115,15 @@ class Worker:
         return self.options.evaluations if self.looks is None else self.looks.num_points(request)
 
     def _check_gpu(self) -> None:
-        """What a function of the user's trains on, and by which package, is its own affair."""
-        why = why_no_gpu() if self.gpus and self.options.device != "cpu" and not self.task.is_own else None
+        why = why_without_gpu(self.gpus) if self.needs_gpu else None
         if why is not None:
-            raise StudyError(
-                f"a run was given {self.gpus:g} GPUs, and {why} Install a driver and a torch that fit each other on "
-                "that node, or take it out of the cluster. To train on CPUs, set gpus_per_trial to 0."
-            )
+            raise StudyError(why)
+
+    def _check_storage(self) -> None:
+        """A node that came after the start may not share the storage: its checkpoints would die with it."""
+        if self.shared is None or "://" in self.shared or Path(self.shared).exists():
+            return
+        raise StorageError(not_shared(str(Path(self.shared).parent.parent), f"node {platform.node()}"))
 
     def _check_code(self, request: RunRequest) -> None:
         """A process that starts while the user edits a file would train another network than those before it."""

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from subsettune import config, former_names
 from subsettune.config import FrozenDict
 from subsettune.errors import ConfigError, StorageError, StudyError, did_you_mean
+from subsettune.keys import masked, without_keys
 from subsettune.storage import Folder, parsed
 from subsettune.study.results.appended import ADVICE, AppendedRows
 from subsettune.study.results.manifest import Manifest, OtherSchemaError, Start
@@ -54,11 +55,10 @@ class StudyFolder:
     """
 
     def __init__(self, storage: str, run_id: str) -> None:
-        if not isinstance(run_id, str) or not run_id or "/" in run_id or run_id.startswith("."):
-            raise ConfigError(config.must("run_id", "a plain folder name", run_id, "Use letters, digits and dashes."))
+        check_run_id(run_id)
         self.run_id = run_id
-        self.storage = storage
-        self.folder = Folder.at(storage) / run_id
+        self.storage = without_keys(storage)
+        self.folder = Folder.at(self.storage) / run_id
         self._manifest: Manifest | None = None
         self._tables = {role: _Table(self.folder, name) for role, name in TABLES.items()}
 
@@ -253,11 +253,22 @@ class _Table:
             self._num_added = 0
 
 
+def check_run_id(run_id: str) -> None:
+    """Refuse a name that no study can have.
+
+    Raises:
+        ConfigError: it is no plain folder name.
+    """
+    if not isinstance(run_id, str) or not run_id or "/" in run_id or run_id.startswith("."):
+        raise ConfigError(config.must("run_id", "a plain folder name", run_id, "Use letters, digits and dashes."))
+
+
 def not_there(storage: str, run_id: str) -> str:
     """The sentence for a study that is not in a storage; it names the one that is most like it."""
     names = [name for name in Folder.at(storage).names() if not name.startswith(".")]
     guess = f"{did_you_mean(run_id, names)} ".lstrip()
-    return f"study {run_id!r} is not in {storage}. {guess}See: subsettune list --storage {shlex.quote(storage)}"
+    shown = masked(storage)
+    return f"study {run_id!r} is not in {shown}. {guess}See: subsettune list --storage {shlex.quote(shown)}"
 
 
 def now() -> str:

@@ -52,6 +52,26 @@ class LeaseTimes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """The driver that holds a study.
+
+    Args:
+        pid: of its process; null where that is not known.
+        host: that it is on; empty likewise.
+        alive_s: its last sign of life, in seconds of Unix time.
+    """
+
+    pid: int | None = None
+    host: str = ""
+    alive_s: float
+
+    @property
+    def words(self) -> str:
+        """Who it is, for people."""
+        return "another process" if self.pid is None else f"process {self.pid} on {self.host}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Claim:
     """A claim as a listing shows it; times in seconds of the store's clock."""
 
@@ -112,7 +132,7 @@ class Lease:
             own_s = claims[self._token].at_s
             older = [c for c in claims.values() if (c.at_s, c.token) < (own_s, self._token)]
             for claim in older:
-                owner = self._owner(claim.token)
+                owner = _owner(self._folder, claim.token)
                 if claim.alive_s > min(own_s, seen.setdefault(claim.token, claim.alive_s)):
                     raise StudyError(_held(self._run_id, owner))
                 if now_s - claim.alive_s > self._times.expires or _has_ended(owner):
@@ -124,23 +144,10 @@ class Lease:
 
     def _claims(self) -> dict[str, _Claim]:
         """All claims, by token."""
-        times = {info.base_name: (info.mtime_ns or 0) / 1e9 for info in self._folder.infos()}
-        found = {}
-        for name, at_s in times.items():
-            token, _, kind = name.partition(".")
-            if kind == "claim":
-                alive_s = max(at_s, times.get(f"{token}.beat", at_s))
-                found[token] = _Claim(token=token, at_s=at_s, alive_s=alive_s)
+        found = _claims_in(self._folder)
         if self._token not in found:
             raise StudyError(_lost(self._run_id))
         return found
-
-    def _owner(self, token: str) -> Mapping[str, Any]:
-        try:
-            owner = json.loads(self._folder.read(f"{token}.claim"))
-        except (StorageError, ValueError):  # it was withdrawn meanwhile
-            return {}
-        return owner if isinstance(owner, dict) else {}
 
     # --- keeping it ----------------------------------------------------------------------------------------------
 
@@ -191,8 +198,62 @@ class Lease:
             self._folder.remove(f"{token or self._token}.{kind}")
 
 
+def holder_of(folder: Folder, times: LeaseTimes | None = None) -> Holder | None:
+    """The driver that holds a study on an object store, for whoever only looks; None where none does.
+
+    The store's clock is not known without writing. Where a sign of life is not of the last minute by the clock of this
+    machine, the next one is waited for.
+
+    Args:
+        folder: of the study.
+        times: of its lease.
+
+    Raises:
+        StorageError: the store cannot be read.
+    """
+    times, place = times or LeaseTimes(), folder / PLACE
+    claims = _claims_in(place)
+    owners = {token: _owner(place, token) for token in claims}
+    waiting = [claim for claim in claims.values() if not _has_ended(owners[claim.token])]
+    living = [claim for claim in waiting if abs(time.time() - claim.alive_s) <= times.expires]
+    if waiting and not living:
+        time.sleep(1.5 * times.beat)
+        now = _claims_in(place)
+        living = [now[c.token] for c in waiting if c.token in now and now[c.token].alive_s > c.alive_s]
+    if not living:
+        return None
+    first = min(living, key=lambda claim: (claim.at_s, claim.token))
+    return _holder(owners[first.token], first.alive_s)
+
+
+def _claims_in(folder: Folder) -> dict[str, _Claim]:
+    """All claims as a listing shows them, by token."""
+    times = {info.base_name: (info.mtime_ns or 0) / 1e9 for info in folder.infos()}
+    found = {}
+    for name, at_s in times.items():
+        token, _, kind = name.partition(".")
+        if kind == "claim":
+            alive_s = max(at_s, times.get(f"{token}.beat", at_s))
+            found[token] = _Claim(token=token, at_s=at_s, alive_s=alive_s)
+    return found
+
+
+def _owner(folder: Folder, token: str) -> Mapping[str, Any]:
+    try:
+        owner = json.loads(folder.read(f"{token}.claim"))
+    except (StorageError, ValueError):  # it was withdrawn meanwhile
+        return {}
+    return owner if isinstance(owner, dict) else {}
+
+
+def _holder(owner: Mapping[str, Any], alive_s: float) -> Holder:
+    if not {"pid", "host"} <= owner.keys():
+        return Holder(alive_s=alive_s)
+    return Holder(pid=int(owner["pid"]), host=str(owner["host"]), alive_s=alive_s)
+
+
 def _held(run_id: str, owner: Mapping[str, Any]) -> str:
-    who = f"process {owner['pid']} on {owner['host']}" if {"pid", "host"} <= owner.keys() else "another process"
+    who = _holder(owner, 0.0).words
     return f"study {run_id!r} is being driven already, by {who}. Wait for it or stop it, or choose another --run-id."
 
 

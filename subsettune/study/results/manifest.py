@@ -207,6 +207,7 @@ class Manifest:
         trials_asked: trials that a finished study was asked for.
         bundle: where the bundle was written.
         interrupted: whether its driver was interrupted, and has not come back.
+        failure: the error that ended its latest start; empty where none did.
         sampled: by candidate, its difference to the reference where other test examples are drawn, too; empty in
             studies of before, and before verification is over.
         confirmations: of policies that it exported, with fresh seeds, one for each.
@@ -241,6 +242,7 @@ class Manifest:
     trials_asked: int = 0
     bundle: str | None = None
     interrupted: bool = False
+    failure: str = ""
     sampled: Mapping[str, SampledDifference] = FrozenDict()
     confirmations: tuple[Confirmation, ...] = ()
     place: int | None = None
@@ -316,7 +318,7 @@ class Manifest:
             if getattr(self, name) is not None:
                 plain[name] = config.to_plain(getattr(self, name))
         told_if_any = ("versions", "hardware", "code", "search", "needs", "trials_asked", "interrupted", "sampled")
-        for name in (*told_if_any, "known_before"):
+        for name in (*told_if_any, "failure", "known_before"):
             if getattr(self, name):
                 plain[name] = config.to_plain(getattr(self, name))
         if self.data is not None:
@@ -343,7 +345,7 @@ class Manifest:
             raise OtherSchemaError(raw["schema"])
         known: dict[str, Any] = {key: raw[key] for key in ("run_id", "status", "task", "created", "elapsed_s")}
         numbers = ("target", "noise", "test_chance", "trials_asked")
-        for name in ("command", *numbers, "sampler", "winner", "bundle", "interrupted", "place"):
+        for name in ("command", *numbers, "sampler", "winner", "bundle", "interrupted", "failure", "place"):
             if name in raw:
                 known[name] = raw[name]
         for name in ("versions", "hardware", "code", "search", "needs"):

@@ -57,6 +57,10 @@ class SampledDifference:
         left = room**2 - squared * self.per_seeds
         return max(2, math.ceil(squared * self.per_example / left)) if room > 0 and left > 0 else None
 
+    def holds(self, margin: float) -> bool:
+        """Whether the bound is within a margin, in the metric's units."""
+        return -self.lower < margin
+
     def sentence(self, margin: float) -> str:
         """What it says of other test examples, beside what was verified on these.
 
@@ -69,7 +73,7 @@ class SampledDifference:
             f"With other test examples in place of these {self.num_examples:,}, too, the policy is {bound} than the "
             f"reference (one-sided bound at {self.alpha:g})"
         )
-        if worse < margin:
+        if self.holds(margin):
             return f"{said}, within the {margin:g} allowed."
         beyond = f"{said}: more than the {margin:g} allowed, so that what was verified holds for these examples alone."
         if needed is None or needed > MOST_EXAMPLES:

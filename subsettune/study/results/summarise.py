@@ -129,7 +129,7 @@ def _best(records: StudyRecords, winner: str | None) -> PolicyRow | None:
         return _candidate_row(records, records.candidates[winner])
     if records.manifest.rounds:
         return None  # verification has judged, or is judging: nothing may call itself best
-    return _cheapest_trial(records, records.trials)
+    return cheapest_trial(records, records.trials)
 
 
 def _shorter(records: StudyRecords, winner: str | None) -> PolicyRow | None:
@@ -138,7 +138,7 @@ def _shorter(records: StudyRecords, winner: str | None) -> PolicyRow | None:
         return _candidate_row(records, records.candidates[winner])
     full = [c for c in records.candidates.values() if c.policy.arm == FULL and c.role != "random"]
     if not full:
-        return _cheapest_trial(records, [t for t in records.trials if t.policy.arm == FULL])
+        return cheapest_trial(records, [t for t in records.trials if t.policy.arm == FULL])
     passed = [c for c in full if records.passed(c)]
     if passed:
         return _candidate_row(records, min(passed, key=lambda c: c.cost_flops))
@@ -190,8 +190,8 @@ def _candidate_row(records: StudyRecords, candidate: Candidate | None) -> Policy
     )
 
 
-def _cheapest_trial(records: StudyRecords, trials: Iterable[RunRecord]) -> PolicyRow | None:
-    """The cheapest finished trial at the target; before verification only."""
+def cheapest_trial(records: StudyRecords, trials: Iterable[RunRecord]) -> PolicyRow | None:
+    """The cheapest of some trials that finished at the target, by one seed and the validation split; None without."""
     if records.target is None or records.facts is None:
         return None
     feasible = [t for t in trials if t.cause == "finished" and records.reaches(t.metric)]

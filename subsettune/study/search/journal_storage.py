@@ -24,6 +24,7 @@ from subsettune.errors import StorageError, StudyError
 from subsettune.patience import is_full, patiently
 from subsettune.storage import Folder
 
+JOURNAL = "optuna.journal"  # of a study, beside its tables
 READERS = 16  # objects of a store that are read at a time
 BLOCK = 256  # segments of an object store that are put into one, which takes a second
 

@@ -17,7 +17,7 @@ from subsettune.study.results.folder import TABLES
 from subsettune.study.results.known_before import TakenStudy
 from subsettune.study.results.records import RunRecord
 from subsettune.study.search.earlier import EarlierStudy, EarlierTrial
-from subsettune.study.search.journal_storage import journal_at
+from subsettune.study.search.journal_storage import JOURNAL, journal_at
 from subsettune.study.search.problem import SearchProblem, SearchSettings
 from subsettune.study.search.search import WAIT, Outcome, Proposal, Search
 from subsettune.study.spec.space import Space
@@ -25,7 +25,6 @@ from subsettune.study.stages import reference
 from subsettune.task import Recipe
 from subsettune.train.result import CurvePoint
 
-JOURNAL = "optuna.journal"
 LOOK_AGAIN = 1.1  # more trials than at the last look, after which what leads is looked up whatever has ended
 
 

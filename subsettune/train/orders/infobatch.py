@@ -41,6 +41,8 @@ class InfoBatch(Order):
     first example is needed, which may be to complete a batch: the losses of what comes before it in that batch are then
     those of the round before. When the annealing begins, a round that leaves examples out is given up, and from there
     on rounds go through the whole pool with equal weights.
+    When: several rounds of a pool of which much is soon learned. It looks at losses that training gives anyway.
+    Cost: nothing.
     Source: Qin et al. 2024, arXiv:2303.04947.
 
     Args:

@@ -25,6 +25,9 @@ class Rs2(Order):
     uniform order only in the examples left over, which wait for the next permutation. With replacement, every round
     draws from the whole pool. Within a round no example comes twice. Source: Okanovic et al. 2023, arXiv:2305.18424.
 
+    When: to see what choosing is worth: it leaves examples out at random, and looks at none of them.
+    Cost: nothing.
+
     Args:
         share: of the pool that a round takes, rounded to whole examples, at least one; 1 is the uniform order.
         replacement: whether a round draws from the whole pool, whatever the rounds before it took.

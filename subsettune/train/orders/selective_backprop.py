@@ -21,6 +21,9 @@ class SelectiveBackprop(TopLoss):
     proportion to a power of the rank of its loss among recent ones, a fixed share is kept here, so that costs are known
     beforehand; and no estimate is reused. Source: Jiang et al. 2019, arXiv:1910.00762.
 
+    When: the backward pass is what is dear, and labels are right: it trains on the largest losses alone.
+    Cost: a forward pass for each example of a batch.
+
     Args:
         keep: see `TopLoss`.
         start: likewise.

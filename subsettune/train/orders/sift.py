@@ -58,6 +58,9 @@ class Sift(TopLoss):
     training gives anyway, and sends no gradient back. It begins anew where a transition changes the exit or its width,
     and waits while a soup's workers train. Source: Das et al. 2024, arXiv:2402.07052.
 
+    When: a part of the network tells hard examples already. Early in training this can diverge: see `start`.
+    Cost: for each example of a batch a forward pass up to the exit, and the head.
+
     Args:
         keep: see `TopLoss`.
         start: likewise.

@@ -94,7 +94,11 @@ class Shuffled(Rounds):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uniform(Order):
-    """Every example of the pool once a round, in random order."""
+    """Every example of the pool once a round, in random order.
+
+    When: always, unless another is shown to pay: it is what the others are held against.
+    Cost: nothing.
+    """
 
     summary: ClassVar[str] = "every example of the pool once a round, shuffled"
     heeds_share: ClassVar[bool] = False

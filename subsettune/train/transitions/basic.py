@@ -17,7 +17,11 @@ from subsettune.train.transitions.base import Transition, TransitionContext
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keep(Transition):
-    """Go on with weights and optimizer as they are."""
+    """Go on with weights and optimizer as they are.
+
+    When: always, unless another is shown to pay: it is what the others are held against.
+    Cost: nothing.
+    """
 
     summary: ClassVar[str] = "go on with weights and optimizer as they are"
 
@@ -33,7 +37,11 @@ class Keep(Transition):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResetOptimizer(Transition):
-    """Clear the optimizer's state (momentum, moments); the weights stay."""
+    """Clear the optimizer's state (momentum, moments); the weights stay.
+
+    When: momentum gathered on a subset points the wrong way on all data.
+    Cost: nothing.
+    """
 
     summary: ClassVar[str] = "clear the optimizer's state; the weights stay"
 
@@ -49,6 +57,9 @@ class ShrinkPerturb(Transition):
 
     `scale` is the parameter's own standard deviation at initialisation. Norms and biases (fewer than two dimensions)
     stay unless `everything`; the optimizer keeps its state. Source: Ash & Adams 2020, arXiv:1910.08475, section 5.
+
+    When: a network has fitted its subset too closely to learn the rest as well as a fresh one would.
+    Cost: nothing.
 
     Args:
         shrink: lambda, in [0, 1]; 1 with no noise changes nothing.

@@ -35,6 +35,8 @@ class Prune(Transition):
     that width and cost are known before the run.
 
     Source: Ye et al. 2020, arXiv:2003.01794; Wolfe et al., arXiv:2108.00259.
+    When: the network is wider than the task asks for, so that narrower and cheaper passes do after the switch.
+    Cost: forward passes for each pick, on `examples` of the pool: see `candidates`.
 
     Args:
         keep: share of the units that stay in each layer; 1 changes nothing.

@@ -33,8 +33,9 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import Phase, Policy, Soup, conventional
 from subsettune.storage import Folder
 from subsettune.study.execute import ray as ray_executor
-from subsettune.study.execute import ray_start
+from subsettune.study.execute import ray_reach, ray_start
 from subsettune.study.execute.inline import InlineExecutor
+from subsettune.study.execute.node_check import versions_here
 from subsettune.study.execute.ray import RayExecutor
 from subsettune.study.execute.ray_cluster import Resources, cluster
 from subsettune.study.execute.requests import RunRequest
@@ -130,6 +131,7 @@ def bench(
     monkeypatch.chdir(tmp_path)  # where workers look for the network
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "unruly", raising=False)
+    monkeypatch.setattr(ray_reach, "ANSWER_S", 120.0)  # where others want the cores; a late answer would be a note
     yield Bench(tmp_path, tiny_data, nodes.address)
     assert not ray.is_initialized(), "the driver is still connected"
     assert sum(node["Alive"] for node in _nodes(nodes.address)) == 2, "a cluster that was there must stay"
@@ -378,6 +380,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "unruly", raising=False)
+    monkeypatch.setattr(ray_reach, "ANSWER_S", 120.0)  # where others want the cores; a late answer would be a note
     return tmp_path
 
 
@@ -460,9 +463,11 @@ def test_a_gpu_that_torch_cannot_see_is_told_and_nothing_is_trained_without(
     plain = bench.worker
     given = {"options": replace(plain().options, device="auto"), "gpus": 1.0}
     monkeypatch.setattr(bench, "worker", lambda: replace(plain(), **given))
-    words = r"^run-0 cannot go on: a run was given 1 GPUs, and torch finds no GPU on node \S+: torch \S+ is built "
-    with pytest.raises(StudyError, match=words):
+    words = r"a run was given 1 GPUs, and torch finds no GPU on node \S+: torch \S+ is built "
+    with pytest.raises(StudyError, match=rf"^run-0 cannot go on: {words}"):
         bench.execute(requests(bench, 1), gpus=1.0)
+    with pytest.raises(StudyError, match=rf"^the worker on node \S+ cannot train: {words}"):  # asked beforehand
+        bench.execute(requests(bench, 1), code={"unruly:Unruly": "task.model.name"}, gpus=1.0)
     assert bench.records == []
 
 
@@ -494,6 +499,39 @@ def test_a_file_that_workers_take_for_a_package_is_named(bench: Bench) -> None:
     with pytest.raises(StudyError, match=r"it cannot load .*: not torch\. The working folder holds torch\.py,"):
         bench.execute(requests(bench, 1))
     assert bench.records == []
+
+
+def test_a_node_with_other_versions_is_named_before_anything_runs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray: nodes are asked. Its own comparison, of itself and Python, is the test below."""
+    monkeypatch.setattr(ray_reach, "versions_here", lambda: {**versions_here(), "torch": "1.0.0"})
+    words = r"^the worker on node [\d.]+ cannot train: it has torch \S+ where the driver has 1.0.0. Install the same"
+    with pytest.raises(StudyError, match=words):
+        bench.execute(requests(bench, 1))
+    assert bench.records == []
+    assert not [name for name in Folder.at(bench.folder / "ray").names() if name.startswith(ray_reach.MARK)]
+
+
+@pytest.mark.parametrize(
+    ("program", "answer_s", "words"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", 60.0, "WorkerCrashedError, The worker died unexpectedly"),
+        ("import time; time.sleep(60)", 2.0, "no answer in 2 s. Runs are tried there nonetheless."),
+    ],
+    ids=["ended", "busy"],
+)
+def test_a_node_that_cannot_be_asked_is_told_and_its_runs_are_tried(
+    program: str, answer_s: float, words: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray: workers that die of being asked, or do not answer; neither says that a run would fail."""
+    (bench.folder / "odd.py").write_text(program)
+    monkeypatch.setattr(ray_reach, "RETRIES", 0)
+    monkeypatch.setattr(ray_reach, "ANSWER_S", answer_s)
+    (record,) = bench.execute(requests(bench, 1), code={"odd:net": "task.model.name"})
+    assert record.cause == "finished"
+    (note,) = bench.notes
+    assert re.match(rf"Node [\d.]+ could not be asked what runs need: {re.escape(words)}", note), note
 
 
 def test_a_cluster_of_another_version_is_told_with_both(nodes: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -534,14 +572,20 @@ def study_mapping(data: dict[str, str], **settings: Any) -> dict[str, Any]:
 
 
 def test_a_study_on_a_running_cluster_is_the_study_in_this_process(
-    bench: Bench, tiny_data: dict[str, str], tmp_path: Path
+    bench: Bench, tiny_data: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Ray: the whole way, on a cluster of two nodes, which is still there afterwards (see `bench`)."""
+    """Ray: the whole way, a worker killed, on a cluster of two nodes, which is still there afterwards (see `bench`)."""
     study = study_mapping(tiny_data)
     study["study"]["ablation_seeds"] = 3
+    study["task"] = config.to_plain(bench.task)
+    bench.order("kill-once 12 0")  # of which Ray says much
     places = DataPaths(cache=str(tmp_path / "cache"))  # its own, or the references may be those of another test
     options = TuneOptions(storage=str(tmp_path / "there"), address=bench.address, places=places)
     there = tune(study, run_id="one", options=options).view
+    told = capfd.readouterr()
+    assert "failed: its worker process died." in told.err
+    assert [line for line in told.err.splitlines() if not OURS.fullmatch(line)] == []
+    assert told.out == ""
     here = tune(study, run_id="one", options=TuneOptions(storage=str(tmp_path / "here"), executor="inline")).view
     assert [r.metric for r in there.reference] == [r.metric for r in here.reference]
     assert not any(r.cached for r in there.reference)
@@ -550,7 +594,7 @@ def test_a_study_on_a_running_cluster_is_the_study_in_this_process(
     compared = [{n: (r.verdict, r.differences) for n, r in view.ablation.items()} for view in (there, here)]
     assert compared[0] == compared[1]
     assert len(compared[0][Component(kind="selector", name="stratified")][1]) == 3
-    assert Folder.at(tmp_path / "there" / "one" / "tune").names() == []
+    assert Folder.at(tmp_path / "there" / "one" / "tune").names() == ["logs"]
 
 
 def test_a_study_through_ray_client(bench: Bench, tiny_data: dict[str, str], tmp_path: Path) -> None:
@@ -563,9 +607,13 @@ def test_a_study_through_ray_client(bench: Bench, tiny_data: dict[str, str], tmp
         "print(json.dumps([[t.metric, t.cause] for t in view.view.trials]))"
     )
     study = study_mapping(tiny_data)
+    study["task"] = config.to_plain(bench.task)
+    bench.order("kill-once 12 0")  # counting FLOPs takes up to 7 batches in the driver
     command = [sys.executable, "-c", code, f"ray://127.0.0.1:{CLIENT_PORT}", json.dumps(study)]
     there = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert there.returncode == 0, there.stderr
+    assert "failed: its worker process died." in there.stderr
+    assert [line for line in there.stderr.splitlines() if not OURS.fullmatch(line)] == []
     here = tune(study, run_id="one", options=TuneOptions(storage=str(tmp_path / "here"), executor="inline")).view
     assert json.loads(there.stdout) == [[t.metric, t.cause] for t in here.trials]
 

@@ -90,17 +90,6 @@ def test_a_limit_is_raised_as_far_as_may_be(monkeypatch: pytest.MonkeyPatch) -> 
         ray_start._check_limit("u", resource.RLIMIT_NPROC, 100, 210, "threads")
 
 
-@pytest.mark.parametrize("home", ["/dev/null", None])
-def test_a_token_without_a_place_in_the_home_folder(home: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lost() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(os, "environ", {})
-    monkeypatch.setattr(Path, "home", lost if home is None else lambda: Path(home))
-    ray_start._provide_token()
-    assert re.fullmatch("[0-9a-f]{64}", os.environ["RAY_AUTH_TOKEN"])
-
-
 @pytest.mark.ray
 def test_a_study_in_poor_surroundings(tmp_path: Path) -> None:
     """Ray: whether it comes up is the question. All at once, so that one cluster will do."""
@@ -132,8 +121,4 @@ def test_a_study_in_poor_surroundings(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     assert " is longer than the 39 bytes that its sockets allow." in done.stderr
     assert "1 run fits here at a time, not 4." in done.stderr
-    stages = re.findall(r"^\[ ?\d+:\d\d\] ([a-z][A-Za-z ]+?)(?:: \d+ runs)?$", done.stderr, re.MULTILINE)
-    assert stages == [
-        *("reading data", "counting FLOPs", "checking the space", "starting Ray"),
-        *("reference", "search", "verification", "export", "report"),
-    ]
+    assert re.search(r"^\[ 0:0\d\] reading data$", done.stderr, re.MULTILINE), "the other stages begin within a minute"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from subsettune.study.execute.signals import handled, hangups_ignored, stops_as_sigint
+from subsettune.study.execute import ray as ray_executor
+from subsettune.study.execute.ray_cluster import Resources
+from subsettune.study.execute.signals import exits_as_sigint, handled, hangups_ignored, stops_as_sigint
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -38,3 +43,40 @@ def test_a_hangup_is_heard_again_once_processes_have_started() -> None:
     with hangups_ignored():
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     assert signal.getsignal(signal.SIGHUP) == before
+
+
+@contextlib.contextmanager
+def as_ray_has_it(*_: object) -> Iterator[int]:
+    """A cluster, to whose connection it belongs that SIGTERM ends the process."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+    try:
+        yield 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_sigterm_interrupts_a_study_that_is_connected_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+
+    def run(*_: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException as error:
+            heard.append(type(error).__name__)
+            raise
+
+    monkeypatch.setattr(ray_executor, "cluster", as_ray_has_it)
+    monkeypatch.setattr(ray_executor, "check_nodes", lambda *_: None)
+    monkeypatch.setattr(ray_executor, "head_watched", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(ray_executor.RayExecutor, "_run", run)
+    executor = ray_executor.RayExecutor(
+        None, None, 0, lambda: 0.0, resources=Resources(parallel=1, cpus=1), storage="/tmp/nowhere", note=heard.append
+    )
+    with pytest.raises(KeyboardInterrupt), stops_as_sigint():
+        executor.execute(None)
+    assert heard == ["KeyboardInterrupt"]
+
+
+def test_what_ray_makes_of_sigterm_while_it_starts_interrupts_too() -> None:
+    with pytest.raises(KeyboardInterrupt), exits_as_sigint():
+        sys.exit(signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -18,7 +19,7 @@ from pyarrow import fs
 from subsettune.errors import StudyError
 from subsettune.storage import Folder
 from subsettune.study.results import lease
-from subsettune.study.results.lease import Lease, LeaseTimes
+from subsettune.study.results.lease import Lease, LeaseTimes, holder_of
 from subsettune.study.results.lock import DriverLock
 
 QUICK = LeaseTimes(beat=0.05, expires=0.6, settle=0.1, write=5.0)
@@ -166,3 +167,58 @@ def test_the_lock_of_a_driver_is_a_lease_there(store: Folder, monkeypatch: pytes
     lock.release()
     lock.release()
     assert left(store) == []
+
+
+# --- looking at it ----------------------------------------------------------------------------------------------------
+
+
+def test_who_only_looks_sees_the_driver_and_writes_nothing(store: Folder) -> None:
+    assert holder_of(store, QUICK) is None
+    lease_ = Lease(store, "one", QUICK)
+    before = [name for name in left(store) if name.endswith(".claim")]
+    holder = holder_of(store, QUICK)
+    assert holder is not None
+    assert holder.pid == os.getpid()
+    assert holder.words.startswith(f"process {os.getpid()} on ")
+    assert abs(holder.alive_s - time.time()) < 5
+    assert [name for name in left(store) if name.endswith(".claim")] == before
+    lease_.release()
+    assert holder_of(store, QUICK) is None
+
+
+def test_the_driver_is_the_one_that_came_first(store: Folder) -> None:
+    claim(store, "b", {"pid": 1, "host": "first"})
+    time.sleep(0.02)
+    claim(store, "a", {"pid": 2, "host": "second"})
+    holder = holder_of(store, LeaseTimes())
+    assert holder is not None
+    assert (holder.pid, holder.host) == (1, "first")
+
+
+def test_a_sign_of_life_that_this_clock_finds_old_is_waited_for(store: Folder, tmp_path: Path) -> None:
+    """As one of a store whose clock is an hour behind, or of a driver that was killed elsewhere."""
+    lease_ = Lease(store, "one", QUICK)
+    place = tmp_path / "study" / lease.PLACE
+    is_over = threading.Event()
+
+    def hold_back() -> None:
+        while not is_over.wait(0.001):
+            for path in place.iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    if path.stat().st_mtime > time.time() - 1800:
+                        os.utime(path, (path.stat().st_mtime - 3600,) * 2)
+
+    thread = threading.Thread(target=hold_back)
+    thread.start()
+    time.sleep(0.2)
+    try:
+        holder = holder_of(store, QUICK)
+        assert holder is not None
+        assert holder.pid == os.getpid()
+    finally:
+        is_over.set()
+        thread.join()
+        lease_.release()
+    claim(store, "dead", {"pid": 1, "host": "elsewhere"})
+    os.utime(place / "dead.claim", (time.time() - 3600,) * 2)
+    assert holder_of(store, QUICK) is None
