@@ -20,14 +20,14 @@ from subsettune.study.execute.signals import handled, hangups_ignored, stops_as_
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("on_ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["terminal", "background"])
 def test_what_asks_to_stop_stops_as_ctrl_c_does(number: int, on_ctrl_c: Any) -> None:
-    before = signal.signal(signal.SIGINT, on_ctrl_c)
-    kept = signal.getsignal(number)
+    before = signal.signal(signal.SIGINT, on_ctrl_c), signal.signal(number, signal.SIG_DFL)  # whatever started the tests
     try:
         with pytest.raises(KeyboardInterrupt), stops_as_sigint():
             os.kill(os.getpid(), number)
+        assert signal.getsignal(number) == signal.SIG_DFL
     finally:
-        signal.signal(signal.SIGINT, before)
-    assert signal.getsignal(number) == kept
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(number, before[1])
 
 
 def test_nohup_means_what_it_says() -> None:
