@@ -1,4 +1,4 @@
-"""What Ray says stays off the terminal, and nothing else does; whole studies are in test_ray.py."""
+"""What Ray says stays off the terminal, and nothing else does; whole studies are in test_ray_studies.py."""
 
 from __future__ import annotations
 

@@ -20,7 +20,10 @@ from subsettune.study.execute.signals import handled, hangups_ignored, stops_as_
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("on_ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["terminal", "background"])
 def test_what_asks_to_stop_stops_as_ctrl_c_does(number: int, on_ctrl_c: Any) -> None:
-    before = signal.signal(signal.SIGINT, on_ctrl_c), signal.signal(number, signal.SIG_DFL)  # whatever started the tests
+    before = (
+        signal.signal(signal.SIGINT, on_ctrl_c),
+        signal.signal(number, signal.SIG_DFL),
+    )
     try:
         with pytest.raises(KeyboardInterrupt), stops_as_sigint():
             os.kill(os.getpid(), number)
