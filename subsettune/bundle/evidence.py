@@ -74,7 +74,7 @@ class PolicyEvidence:
     @property
     def may_claim(self) -> bool:
         """Whether the error rate covers what is said of it: not of a random control."""
-        return self.name.partition("@")[0] != "random"
+        return self.name.partition("@")[0] not in ("own", "random")
 
     @property
     def judgement(self) -> Verdict | None:

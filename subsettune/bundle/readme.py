@@ -296,7 +296,11 @@ def _contrasts(evidence: Evidence) -> str:
     return "\n".join(lines)
 
 
-_CONTROLS = {"equal": "plain training of its compute (`equal`)", "random": "the same with a random subset (`random`)"}
+_CONTROLS = {
+    "equal": "plain training of its compute (`equal`)",
+    "own": "the same by the policy's own settings (`own`)",
+    "random": "the policy with a random subset (`random`)",
+}
 
 
 def _shorter_words(bundle: Bundle) -> str:

@@ -77,7 +77,7 @@ def _evidence_row(view: StudyView, name: str) -> EvidenceRow:
 
 def has_level(candidate: Candidate, verdict: Verdict | None) -> bool:
     """Whether the error rate of the study covers what is said of a policy: of a random control nothing is claimed."""
-    return candidate.role != "random" and verdict is not None and verdict.level > 0
+    return candidate.may_match and verdict is not None and verdict.level > 0
 
 
 def _difference(view: StudyView, name: str) -> float | None:
@@ -172,7 +172,10 @@ def contrasts_table(view: StudyView) -> Table | None:
     )
     titles = ("policy", "against", "n", "difference", "bound", "level", "verdict")
     columns = tuple(Column(title=t, align="left" if t in ("policy", "against", "verdict") else "right") for t in titles)
-    note = "n: pairs of runs with one seed. A subset wins where its bound against plain training is above 0."
+    note = (
+        "n: pairs of runs with one seed. A subset wins where its bounds against plain training are above 0, by the "
+        "settings that the search expects most of on all data (equal) and by its own (own)."
+    )
     return Table(title="Against controls of equal compute", columns=columns, rows=cells, note=note)
 
 
@@ -194,5 +197,6 @@ def how_tested(view: StudyView) -> str:
         "correlate in six pairs or more, a t test of these, its p-value tripled). A policy passes when its lower bound "
         f"lies above the margin of {margin}, and its runs do not scatter much more than the reference's. A subset wins "
         "where its difference to plain training of equal compute, over pairs of runs with one seed, has a lower bound "
-        f"above 0: a test beside the others, with an error rate of its own. {caveat}"
+        "above 0, be it by the settings that the search expects most of on all data or by the policy's own: a test "
+        f"beside the others, with an error rate of its own. {caveat}"
     )

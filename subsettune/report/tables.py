@@ -266,7 +266,7 @@ def _level_words(view: StudyView) -> str:
         candidate = view.candidate_of(row)
         if candidate is not None and has_level(candidate, view.verdicts.get(candidate.name)):
             having.append(role)
-        elif candidate is not None and candidate.role == "random":
+        elif candidate is not None and not candidate.may_match:
             without.append(role)
     covered = f"The tests of {joined(having)}" if having else "All tests"
     told = f"{covered} err with probability {view.study.study.alpha:g} at most, together with the other tests."

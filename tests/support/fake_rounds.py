@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from facts import made_up_facts
 
+from subsettune.config import FrozenDict
 from subsettune.policy import FULL, Phase, Policy
 from subsettune.study.execute.requests import Pause, RunRequest
 from subsettune.study.results.candidate import Candidate
@@ -26,11 +29,16 @@ def plain(policy: Policy) -> Policy:
 
 
 def carried_out(
-    named: Mapping[str, Policy], gains: Mapping[str, float], rules: Rules = RULES, round_number: int = 1
+    named: Mapping[str, Policy],
+    gains: Mapping[str, float],
+    rules: Rules = RULES,
+    round_number: int = 1,
+    twin_recipe: FrozenDict[str, Any] | None = None,
 ) -> VerificationSource:
     """A round, done: policies of some names differ from the reference by so much, and the others are far worse.
 
-    Alpha is shared evenly; each policy of the subset arm has a twin, `equal`.
+    Alpha is shared evenly; each policy of the subset arm has a twin, `equal`, by its own hyperparameters
+    unless others are given.
     """
     candidates = {name: Candidate.named(name, policy=p, cost_flops=p.cost(FACTS)) for name, p in named.items()}
     entries = {
@@ -39,8 +47,9 @@ def carried_out(
     }
     name = "equal" if round_number == 1 else f"equal@{round_number}"
     twins = {
-        one.name: Candidate.named(name, policy=plain(one.policy), cost_flops=plain(one.policy).cost(FACTS))
+        one.name: Candidate.named(name, policy=twin, cost_flops=twin.cost(FACTS))
         for one in candidates.values()
+        for twin in [plain(one.policy if twin_recipe is None else replace(one.policy, recipe=twin_recipe))]
     }
     made = Verification(entries, rules, reference_flops=FACTS.reference_flops, first_seed=0)
     material = ControlMaterial(facts=FACTS, twins=twins, round_number=round_number)

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast, get_args
 
 from subsettune.policy import Policy
 
-CandidateRole = Literal["candidate", "recipe", "shorter", "subset", "equal", "random"]
+CandidateRole = Literal["candidate", "recipe", "shorter", "subset", "equal", "own", "random"]
 _NAME = re.compile(rf"({'|'.join(get_args(CandidateRole))})(?:-(\d+))?(@control)?(?:@(\d+))?")
 
 
@@ -19,7 +19,8 @@ class Candidate:
 
     Args:
         role: `candidate`, a choice of the search; `recipe`, the recipe as it is at the largest budget, the last resort;
-            `equal`, all data for the winner's compute; `random`, the random control. Studies of version 0.1 have
+            `equal`, all data for the winner's compute, with the settings that the search expects most of there; `own`,
+            the same with the winner's own settings; `random`, the random control. Studies of version 0.1 have
             `shorter`, the best of the full arm, and `subset`, the likeliest of the subset arm, too.
         number: which of the choices of the search, from 1; 0 for the other roles.
         round: of verification: 1, or more after an extension of the study.
@@ -47,7 +48,12 @@ class Candidate:
     @property
     def is_control(self) -> bool:
         """Whether it was made from another policy, to hold that against."""
-        return self.role in ("equal", "random")
+        return self.role in ("equal", "own", "random")
+
+    @property
+    def may_match(self) -> bool:
+        """Whether it is tested against the reference: of other controls nothing like that is claimed."""
+        return self.role not in ("own", "random")
 
     def to_mapping(self) -> dict[str, Any]:
         """As the manifest holds it under its name."""

@@ -60,7 +60,7 @@ def at_margins(records: StudyRecords) -> tuple[AtMargin, ...]:
 
 
 def _at_margin(records: StudyRecords, margin: float) -> AtMargin:
-    passed = [one for one in records.candidates.values() if one.role != "random" and records.passed(one)]
+    passed = [one for one in records.candidates.values() if one.may_match and records.passed(one)]
     good = [one for one in passed if records.verdicts[one.name].lower_bound > -margin]
     if not good or records.facts is None:
         return AtMargin(margin=margin, name=None, flops=None, saving=None)

@@ -52,7 +52,7 @@ def verdict_words(verdict: Verdict | None, tolerance: float) -> str:
 def outcome_words(records: StudyRecords, name: str) -> str:
     """The verdict on a candidate; of a random control, of which nothing is claimed, where its mean lies."""
     candidate, verdict = records.candidates[name], records.verdicts.get(name)
-    if candidate.role != "random":
+    if candidate.may_match:
         return verdict_words(verdict, records.study.task.tolerance)
     compared = records.compared(name)
     if compared.metric is None or compared.reference_metric is None:

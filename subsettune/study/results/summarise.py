@@ -136,7 +136,7 @@ def _shorter(records: StudyRecords, winner: str | None) -> PolicyRow | None:
     """The best of the full arm: winner, cheapest passed, last one tested, or cheapest feasible trial."""
     if winner is not None and records.candidates[winner].policy.arm == FULL:
         return _candidate_row(records, records.candidates[winner])
-    full = [c for c in records.candidates.values() if c.policy.arm == FULL and c.role != "random"]
+    full = [c for c in records.candidates.values() if c.policy.arm == FULL and c.may_match]
     if not full:
         return cheapest_trial(records, [t for t in records.trials if t.policy.arm == FULL])
     passed = [c for c in full if records.passed(c)]
@@ -168,7 +168,7 @@ def _candidate_row(records: StudyRecords, candidate: Candidate | None) -> Policy
     verdict, compared = records.verdicts.get(candidate.name), records.compared(candidate.name)
     trials = [t for t in records.trials if t.number in candidate.trials and t.metric is not None]
     metric = compared.metric if compared.own else _mean(t.metric for t in trials)
-    is_judged = verdict is not None or candidate.role == "random"  # of which nothing is claimed
+    is_judged = verdict is not None or not candidate.may_match  # of which nothing is claimed
     is_void = metric is None or (is_judged and not records.passed(candidate))  # it matches nothing, or did not run
     better = records.study.task.higher_is_better
     return PolicyRow(
@@ -238,7 +238,7 @@ def _candidate_summary(records: StudyRecords, candidate: Candidate) -> Candidate
         reason=_reason(records, candidate) if verdict is None else verdict.reason,
         seeds=0 if verdict is None else verdict.num_seeds,
         references=0 if verdict is None else verdict.num_references,
-        level=0.0 if verdict is None or candidate.role == "random" else verdict.level,
+        level=0.0 if verdict is None or not candidate.may_match else verdict.level,
     )
 
 
@@ -254,7 +254,10 @@ def _win(records: StudyRecords) -> Win | None:
     claims = [contrast for contrast in records.manifest.contrasts.values() if contrast.is_claim]
     if not claims:
         return None
-    return _to_win(next((one for one in claims if winner in (one.policy, one.control)), claims[-1]))
+    twin = next((one for one in claims if winner in (one.policy, one.control)), claims[-1])
+    same = [one for one in claims if one.policy == twin.policy and one.num_seeds]
+    least = min(same, key=lambda one: one.lower_bound, default=twin)  # it holds against each of them
+    return _to_win(dataclasses.replace(least, control=twin.control, shown=twin.shown))
 
 
 def _to_win(contrast: Contrast) -> Win:

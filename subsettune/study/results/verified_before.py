@@ -55,7 +55,7 @@ class VerifiedStudies:
         """
         name = _name(run_id, created)
         if not self.folder.exists(name):
-            content = {"run_id": run_id, "created": created, "at": at}
+            content = {"run_id": run_id, "created": created, "at": at, "others": self.count()}
             self.folder.write(name, json.dumps(content, sort_keys=True).encode())
 
     def count(self) -> int:
@@ -68,20 +68,24 @@ class VerifiedStudies:
         others = [name for name in self._names() if name != own]
         if not self.folder.exists(own):
             return len(others) + 1
-        mine = (self._at(own), own)
-        return 1 + sum((self._at(name), name) < mine for name in others)
+        mine = (*self._at(own), own)
+        return 1 + sum((*self._at(name), name) < mine for name in others)
 
     def _names(self) -> list[str]:
         """File names; those of writes that are under way begin with a dot."""
         return [name for name in self.folder.names() if name.endswith(".json") and not name.startswith(".")]
 
-    def _at(self, name: str) -> str:
-        """When a study was noted; of a damaged file nothing, which is before all others: they count one more."""
+    def _at(self, name: str) -> tuple[str, int]:
+        """When a study was noted, and beside how many, as seconds are long.
+
+        Of a damaged file nothing, which is before all others: they count one more.
+        """
         try:
-            at = json.loads(self.folder.read(name))["at"]
-        except (ValueError, KeyError, TypeError):
-            return ""
-        return at if isinstance(at, str) else ""
+            noted = json.loads(self.folder.read(name))
+            at, others = noted["at"], int(noted.get("others", 0))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return "", 0
+        return (at, others) if isinstance(at, str) else ("", 0)
 
 
 def _name(run_id: str, created: str) -> str:

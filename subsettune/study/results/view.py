@@ -96,7 +96,7 @@ class StudyRecords:
     def passed(self, candidate: Candidate) -> bool:
         """Whether verification says that a candidate matches the reference; it says so of no random control."""
         verdict = self.verdicts.get(candidate.name)
-        return candidate.role != "random" and verdict is not None and verdict.passed is True
+        return candidate.may_match and verdict is not None and verdict.passed is True
 
     def test_metrics(self, name: str | None) -> dict[int, float]:
         """Test metric of a candidate, or of `reference`, by seed; of the runs that have one, whichever asked for them.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from subsettune.config import FrozenDict
 from subsettune.facts import TaskFacts
 from subsettune.ledger import Ledger
-from subsettune.policy import FULL, Policy, conventional
+from subsettune.policy import FULL, Phase, Policy, conventional
 from subsettune.study.context import StudyContext
 from subsettune.study.execute.requests import Pause, RunRequest
 from subsettune.study.execute.sequence import RunSource
@@ -24,7 +24,7 @@ from subsettune.study.stages.other_examples import sampled_differences
 from subsettune.study.verification import candidates as choosing
 from subsettune.study.verification import rules
 from subsettune.study.verification.noninferiority import Rules
-from subsettune.study.verification.verification import Verification
+from subsettune.study.verification.verification import OWN, Verification
 from subsettune.study.verification.winner import exported
 from subsettune.train.result import CurvePoint
 
@@ -262,9 +262,10 @@ class VerificationSource:
     def _add_controls(self) -> bool:
         """Add the controls that the outcome calls for, as far as they decide something; whether any was added.
 
-        Plain training of as much compute as a winner of the subset arm: without it nobody knows what its subset is for.
-        And where the winner is shown to be better than that, the same with a random subset: without it nobody knows
-        what its selector is for.
+        Plain training of as much compute as a winner of the subset arm, by the settings that the search expects most of
+        there: without it nobody knows what its subset is for. Where the winner is shown to be better than that, plain
+        training by its own settings, which may be all that it gains. And where it is better than that, too, the same
+        with a random subset: without it nobody knows what its selector is for.
         """
         winner = self.candidates.get(self.verification.winner or "")
         if winner is None or winner.policy.arm == FULL:
@@ -273,20 +274,30 @@ class VerificationSource:
         if twin.name not in self.candidates:
             self.candidates[twin.name] = twin
             self.verification.add_twin(twin.name, winner.name)
-        elif self._wants_random(winner, twin):
-            control = self._random_control(winner)
+        else:
+            control = self._next_control(winner, twin)
+            if control is None:
+                return False
             self.candidates[control.name] = control
             self.verification.add_control(control.name, winner.name)
-        else:
-            return False
         self._save(None)
         return True
 
-    def _wants_random(self, winner: Candidate, twin: Candidate) -> bool:
-        control = self._random_control(winner)
-        is_new = control.name not in self.candidates and control.policy.key != winner.policy.key
+    def _next_control(self, winner: Candidate, twin: Candidate) -> Candidate | None:
+        """What a winner that is better than its twin is held against next."""
         contrast = self.verification.contrasts.get(twin.name)
-        return is_new and selects(winner.policy) and contrast is not None and contrast.shown is True
+        if contrast is None or contrast.shown is not True:
+            return None
+        own, random = self._own_control(winner), self._random_control(winner)
+        if own.name not in self.candidates and own.policy.key != twin.policy.key:
+            return own
+        is_other = selects(winner.policy) and random.policy.key != winner.policy.key
+        return random if is_other and random.name not in self.candidates else None
+
+    def _own_control(self, winner: Candidate) -> Candidate:
+        policy = Policy(phases=(Phase(passes=winner.policy.passes),), recipe=winner.policy.recipe)
+        name = _named(OWN, self._material.round_number)
+        return Candidate.named(name, policy=policy, cost_flops=policy.cost(self._material.facts))
 
     def _random_control(self, winner: Candidate) -> Candidate:
         policy = randomised(winner.policy)

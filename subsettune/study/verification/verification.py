@@ -43,6 +43,7 @@ from subsettune.study.verification.superiority import compare, pair_floor
 
 REFERENCE = "reference"
 FORMAT_VERSION = 2
+OWN = "own"  # name of a control, before its round
 ALONE = 0.05  # level of a bound that nothing is claimed of
 
 
@@ -196,7 +197,7 @@ class Verification:
         if current is not None:
             look = next(look for look in self._looks(current, 1.0) if look.num_seeds > verdicts[current].num_seeds)
             return self._missing({REFERENCE: look.num_references, current: look.num_seeds})
-        contrasts = self.contrasts
+        contrasts = self._each_contrast()
         return self._missing({name: self._pairs_wanted(name, verdicts, contrasts) for name in self.controls})
 
     def ahead(self) -> tuple[tuple[str, int], ...]:
@@ -268,9 +269,21 @@ class Verification:
 
     @property
     def contrasts(self) -> Mapping[str, Contrast]:
-        """Of the twin and the controls, by name: how the policy that they were made from differs from each."""
+        """Of the twin and the controls, by name: how the policy that they were made from differs from each.
+
+        What is said against the twin holds for both kinds of plain training: where that by the policy's own settings
+        was run too, neither may be as good. Each is a test at the level of the claim, which so errs no more often.
+        """
+        found = self._each_contrast()
+        own = next((one for name, one in found.items() if _is_own(name) and one.num_seeds), None)
+        if own is not None and self._twin is not None and found[self._twin[0]].shown:
+            found[self._twin[0]] = dataclasses.replace(found[self._twin[0]], shown=own.shown)
+        return MappingProxyType(found)
+
+    def _each_contrast(self) -> dict[str, Contrast]:
+        """The same, each by itself."""
         twin = {} if self._twin is None else {self._twin[0]: self._contrast(*self._twin, is_claim=True)}
-        return MappingProxyType(twin | {c: self._contrast(c, of, is_claim=False) for c, of in self._controls.items()})
+        return twin | {c: self._contrast(c, of, is_claim=_is_own(c)) for c, of in self._controls.items()}
 
     @property
     def winner(self) -> str | None:
@@ -422,10 +435,10 @@ class Verification:
     def _pairs_wanted(self, name: str, verdicts: Mapping[str, Verdict], contrasts: Mapping[str, Contrast]) -> int:
         """Runs that a twin or a control needs now, those that it has included."""
         contrast = contrasts[name]
-        if contrast.num_seeds == 0 or name in self._controls:
+        if contrast.num_seeds == 0 or (name in self._controls and not _is_own(name)):
             return self.rules.seeds
-        verdict = verdicts[name]
-        is_open = contrast.shown is None or (verdict.passed is None and verdict.level > 0)  # without alpha none decides
+        verdict = verdicts.get(name)  # without alpha none decides
+        is_open = contrast.shown is None or (verdict is not None and verdict.passed is None and verdict.level > 0)
         return self._pair_sizes(contrast.policy)[-1] if is_open else contrast.num_seeds
 
     # On disk.
@@ -486,6 +499,11 @@ class Verification:
         if made.winner != winner:
             raise StudyError(must("recorded winner", f"{made.winner!r}, as its runs say", winner, "Restore a copy."))
         return made
+
+
+def _is_own(control: str) -> bool:
+    """Whether a control is plain training by the settings of the policy that it is held against."""
+    return control.partition("@")[0] == OWN
 
 
 def _unmeasured(name: str, level: float, reason: str, *, passed: bool | None = None, num_seeds: int = 0) -> Verdict:

@@ -19,7 +19,7 @@ def exported(rounds: Iterable[RoundState]) -> str | None:
         rounds: of verification.
     """
     rounds = tuple(rounds)
-    passed = [one for one in _passed(rounds) if one.role != "random"]
+    passed = [one for one in _passed(rounds) if one.may_match]
     own = [one for one in passed if one.role != "equal"]
     if not own:
         return None
@@ -32,7 +32,12 @@ def exported(rounds: Iterable[RoundState]) -> str | None:
 
 def _is_shown_better(winner: Candidate, rounds: Iterable[RoundState]) -> bool:
     """Whether a subset policy is shown to be better than plain training of equal compute."""
-    return any(one.shown for each in rounds for one in each.contrasts.values() if one.policy == winner.name)
+    return any(
+        one.shown
+        for each in rounds
+        for one in each.contrasts.values()
+        if one.policy == winner.name and each.candidates[one.control].may_match
+    )
 
 
 def _passed(rounds: Iterable[RoundState]) -> Iterator[Candidate]:

@@ -68,6 +68,13 @@ def test_a_damaged_file_still_counts_before_all_others(tmp_path: Path) -> None:
     assert noted.count() == 2
 
 
+def test_studies_of_one_second_have_places_of_their_own(tmp_path: Path) -> None:
+    noted = studies(tmp_path)
+    for number in range(1, 9):
+        noted.note(f"study-{number}", "t", at="2026-01-01T00:00:01")
+        assert noted.place(f"study-{number}", "t") == number
+
+
 def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "verified").write_text("a file")
     with pytest.raises(StorageError, match="cannot be"):

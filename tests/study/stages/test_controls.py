@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from fake_rounds import FACTS, RULES, carried_out, plain
@@ -52,6 +53,34 @@ def test_the_twin_has_the_compute_of_the_winner_and_its_hyperparameters() -> Non
     tuned = replace(CHOSEN, recipe=FrozenDict({"lr": 0.3}))
     assert controls({"candidate-1": tuned}, {"candidate-1": 0})["equal"] == plain(tuned)
     assert plain(tuned).cost(FACTS) == tuned.cost(FACTS)
+
+
+TUNED = replace(CHOSEN, recipe=FrozenDict({"lr": 0.3}))
+USUAL = FrozenDict[str, Any]({"lr": 0.1})
+
+
+def test_a_win_over_other_settings_is_none_where_plain_training_by_the_same_is_as_good() -> None:
+    made = carried_out({"candidate-1": TUNED}, {"candidate-1": 0, "own": 0}, twin_recipe=USUAL).verification
+    assert made.controls == ("equal", "own")
+    assert made.contrasts["equal"].mean_difference == pytest.approx(0.1)
+    assert made.contrasts["own"].mean_difference == pytest.approx(0)
+    assert [made.contrasts[name].shown for name in made.controls] == [False, False]
+
+
+def test_a_win_over_both_kinds_of_plain_training_is_one() -> None:
+    stage = carried_out({"candidate-1": TUNED}, {"candidate-1": 0}, twin_recipe=USUAL)
+    made = stage.verification
+    assert made.controls == ("equal", "own", "random")
+    assert stage.candidates["own"].policy == plain(TUNED)
+    assert [made.contrasts[name].shown for name in made.controls] == [True, True, None]
+    again = Verification.from_mapping(made.to_mapping())
+    assert again.contrasts == made.contrasts
+    assert again.finished
+
+
+def test_where_the_twin_is_as_good_no_other_is_trained() -> None:
+    made = carried_out({"candidate-1": TUNED}, {"candidate-1": 0, "equal": 0}, twin_recipe=USUAL).verification
+    assert made.controls == ("equal",)
 
 
 def test_the_controls_are_those_of_the_cheapest_that_passed() -> None:

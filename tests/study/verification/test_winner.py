@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 from fake_rounds import FACTS, RULES, carried_out, plain, round_of
 
+from subsettune.config import FrozenDict
 from subsettune.policy import Phase, Policy
 from subsettune.study.results.manifest import RoundState
 from subsettune.study.stages.verification import to_round
@@ -42,6 +43,14 @@ def test_a_subset_without_a_win_is_exported_where_no_plain_schedule_passed() -> 
     made = round_of({"candidate-1": SUBSET}, {"candidate-1": 0, "equal": 0})
     verdicts = {**made.verdicts, "equal": dataclasses.replace(made.verdicts["equal"], passed=False)}
     assert exported([dataclasses.replace(made, verdicts=verdicts)]) == "candidate-1"
+
+
+def test_a_win_that_its_settings_explain_is_none_for_the_export() -> None:
+    tuned = dataclasses.replace(SUBSET, recipe=FrozenDict({"lr": 0.3}))
+    named, gains = {"candidate-1": tuned, "recipe": SHORTER}, {"candidate-1": 0.01, "own": 0.01, "equal": 0}
+    made = to_round(carried_out(named, gains, twin_recipe=FrozenDict({"lr": 0.1})), 10)
+    assert made.contrasts["equal"].shown is False
+    assert exported([made]) == "equal"  # the twin matches, too, and is simpler
 
 
 def test_nothing_is_exported_where_nothing_passed() -> None:
