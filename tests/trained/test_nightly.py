@@ -66,6 +66,7 @@ def test_the_data_of_the_bundle_are_followed_bit_for_bit(bundle: Bundle) -> None
         result, outcome = ready.train(run.seed)
         assert result.metrics["test"] == run.metric
         assert outcome.interval == ready.promise.interval(resolution=1 / 40)
+        assert "by the spread of other seeds, on the same test examples)" in outcome.sentences[0]
 
 
 def test_a_bundle_is_followed_from_any_folder(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
