@@ -112,7 +112,8 @@ def _holds(view: StudyView, same: Sequence[AtMargin]) -> str:
     one = same[0]
     passes = one.flops / view.facts.pass_flops if view.facts and one.flops is not None else None
     saved = f", {saving_words(one.saving)} saved" if one.saving is not None and one.saving > 0 else ""
-    return f"{one.name} ({passes_words(passes)} passes{saved}) has a bound that holds {joined([_smaller(view, each) for each in same])}"
+    held = joined([_smaller(view, each) for each in same])
+    return f"{one.name} ({passes_words(passes)} passes{saved}) has a bound that holds {held}"
 
 
 def slow_sentence(view: StudyView) -> str:
