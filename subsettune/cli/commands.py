@@ -312,10 +312,12 @@ def _policy(options: argparse.Namespace, task: Task, known: TaskFacts, fingerpri
     """The policy of a file or bundle, or the conventional recipe."""
     from subsettune import bundle
     from subsettune.bundle import limits
-    from subsettune.cli.policy_file import read_policy
+    from subsettune.cli.policy_file import read_policy, refuse_without_bundle
     from subsettune.policy import check_written, conventional
     from subsettune.train.loop import check
 
+    if options.policy is not None:
+        refuse_without_bundle(options.policy)
     is_bundle = options.policy is not None and not _is_file(options.policy)
     if options.transfer and not is_bundle:
         raise ConfigError("--transfer needs a bundle to transfer. Give its folder as --policy.")
