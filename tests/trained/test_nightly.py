@@ -85,6 +85,8 @@ def test_columns_that_the_bundle_does_not_know_are_not_read(bundle: Bundle, tmp_
     assert ready.sentences[0] == "Not read, as the bundle does not know it: 'more'."
     assert ready.facts.num_features == bundle.facts.num_features
     alone = follow(bundle, tmp_path, table)
+    assert alone.sentences[0].startswith("120 examples to train on (as many as the bundle had), 40 for validation")
+    assert alone.sentences[1].startswith("Sizes are as they were. Examples are chosen again")
     assert ready.train(0)[0].metrics == alone.train(0)[0].metrics
 
 
