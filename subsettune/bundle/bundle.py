@@ -260,15 +260,21 @@ class Bundle:
         """
         moved = policy.transfer(self.policy, facts)
         old, new = self.facts.num_examples, facts.num_examples
-        sizes = [
-            f"phase {i + 1} takes {p.pool_size(new):,} of {new:,} examples, by its "
-            f"{'share' if p.q is None else f'Q of {p.q:.4g}'}, instead of {before.pool_size(old):,} of {old:,}"
+        subsets = [
+            (i, p, before)
             for i, (p, before) in enumerate(zip(moved.phases, self.policy.phases, strict=True))
             if not p.is_full
         ]
-        chosen = "Examples are chosen again, and the" if sizes else "The"
+        sizes = [
+            f"phase {i + 1} takes {p.pool_size(new):,} of {new:,} examples, by its "
+            f"{'share' if p.q is None else f'Q of {p.q:.4g}'}, instead of {before.pool_size(old):,} of {old:,}"
+            for i, p, before in subsets
+            if (p.pool_size(new), new) != (before.pool_size(old), old)
+        ]
+        chosen = "Examples are chosen again, and the" if subsets else "The"
         what = "; ".join(sizes) if sizes else f"all phases take all {new:,} examples"
-        return moved, f"Sizes were derived anew: {what}. {chosen} evidence speaks for the old data only."
+        what = f"Sizes were derived anew: {what}" if sizes or not subsets else "Sizes are as they were"
+        return moved, f"{what}. {chosen} evidence speaks for the old data only."
 
     def write(self, target: Place) -> None:
         """Write the folder, whole or not at all; a bundle that lies there is replaced.

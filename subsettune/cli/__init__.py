@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             with answered(answer):
                 code = _run(given, answer)
-        except KeyboardInterrupt:
-            print("interrupted.", file=errors)
+        except KeyboardInterrupt as stop:
+            print(stop.args[0] if stop.args else "interrupted.", file=errors)
             code = INTERRUPTED
         out.flush()
         if out.failure is not None and not isinstance(out.failure, BrokenPipeError):  # `head` has seen enough

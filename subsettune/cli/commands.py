@@ -91,6 +91,9 @@ def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) ->
         ):
             view = tune(study, run_id=run_id, observer=observer, options=where).view
     except KeyboardInterrupt:
+        if not _has_begun(options.storage, run_id):  # and a folder that was made for it goes with the exception
+            words = "Interrupted before the study had begun: nothing of it is kept. Start it with"
+            raise KeyboardInterrupt(f"\n{words}: {options.command_line}") from None
         print(f"\nInterrupted; what is finished is kept. Go on with: {again}", file=sys.stderr)
         return INTERRUPTED
     is_written = Folder.at(options.storage).exists(f"{view.run_id}/{REPORT}")  # a full disk may not have had room
@@ -99,6 +102,18 @@ def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) ->
     confirmation = view.manifest.confirmation
     is_upheld = confirmation is None or confirmation.verdict.passed is not False
     return DONE if options.accept_no_policy or (view.summary.verified and is_upheld) else NOT_VERIFIED
+
+
+def _has_begun(storage: str, run_id: str) -> bool:
+    """Whether a study that was interrupted is there to go on with; where the storage does not tell, it may be."""
+    from subsettune.patience import hurried
+    from subsettune.study.results.folder import StudyFolder
+
+    try:
+        with hurried():
+            return StudyFolder(storage, run_id).exists
+    except StorageError:
+        return True
 
 
 def plan_study(options: argparse.Namespace) -> int:
@@ -297,10 +312,12 @@ def _policy(options: argparse.Namespace, task: Task, known: TaskFacts, fingerpri
     """The policy of a file or bundle, or the conventional recipe."""
     from subsettune import bundle
     from subsettune.bundle import limits
-    from subsettune.cli.policy_file import read_policy
+    from subsettune.cli.policy_file import read_policy, refuse_without_bundle
     from subsettune.policy import check_written, conventional
     from subsettune.train.loop import check
 
+    if options.policy is not None:
+        refuse_without_bundle(options.policy)
     is_bundle = options.policy is not None and not _is_file(options.policy)
     if options.transfer and not is_bundle:
         raise ConfigError("--transfer needs a bundle to transfer. Give its folder as --policy.")
@@ -442,6 +459,7 @@ def places_of(options: argparse.Namespace) -> DataPaths:
 def _studies(storage: str) -> list[dict[str, Any]]:
     from subsettune.storage import Folder
     from subsettune.study.results.folder import StudyFolder
+    from subsettune.study.status import last_written
 
     rows = []
     for name in Folder.at(storage).names():
@@ -453,13 +471,12 @@ def _studies(storage: str) -> list[dict[str, Any]]:
         except SubsettuneError as error:
             print(f"warning: {' '.join(str(error).split())}", file=sys.stderr)
             continue
-        rows.append(_study_row(view, study.folder.total_bytes()))
+        rows.append(_study_row(view, study.folder.total_bytes(), last_written(study.folder)))
     return rows
 
 
-def _study_row(view: StudyView, num_bytes: int) -> dict[str, Any]:
+def _study_row(view: StudyView, num_bytes: int, written: str | None) -> dict[str, Any]:
     best = view.summary.best if view.summary.verified else None
-    starts = view.manifest.starts
     return {
         "run_id": view.run_id,
         "status": view.summary.status,
@@ -467,5 +484,5 @@ def _study_row(view: StudyView, num_bytes: int) -> dict[str, Any]:
         "asked": max(view.study.study.trials, len(view.trials)),  # a later start may have asked for fewer
         "saving": best.saving if best is not None else None,
         "num_bytes": num_bytes,
-        "modified": starts[-1].at if starts else view.manifest.created,
+        "modified": written or view.manifest.created,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import shlex
 import sys
@@ -80,26 +81,38 @@ def _write_example(options: argparse.Namespace) -> int:
 
 
 LISTS = ("features", "categorical", "exclude")  # keys that hold names of columns
+LEFT = ("categorical", "exclude")  # those of them that a refusal offers for the column that it is about
+COLUMN = re.compile(r"""column ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 KEY = re.compile(r"data\.(\w+)(?:: (\{[^}]*\}|\[[^\]]*\]))?")
 
 
 def _drafted(source: str, asked: drafts.Asked, places: DataPaths) -> drafts.Draft:
     """A draft; a refusal that names a key of a study says how it is given here, where there is no study yet."""
     from subsettune.cli import drafts
+    from subsettune.data.columns import listed
 
     try:
         return drafts.draft(source, asked, places)
     except DataError as error:
         found = {key: value for key, value in KEY.findall(str(error)) if key in Data.__dataclass_fields__}
         found.pop("source", None)
+        if (name := _column_in(str(error))) is not None:
+            named = {key: listed([*asked.data.get(key, ()), name]) for key in LEFT}  # a later --set is for an earlier
+            found = {key: value or named.get(key, "") for key, value in found.items()}
         ways = ["--label NAME" if key == "label" else _option(key, value) for key, value in list(found.items())[:2]]
         raise (DataError(f"{error} Here: {' or '.join(ways)}.") if ways else error) from None
+
+
+def _column_in(message: str) -> str | None:
+    """The column that a refusal is about; None where it names none, or several."""
+    names = {ast.literal_eval(quoted) for quoted in COLUMN.findall(message)}
+    return names.pop() if len(names) == 1 else None
 
 
 def _option(key: str, value: str) -> str:
     """How a key is given: in quotation marks that a shell keeps together."""
     text = f"data.{key}={value or ('[NAME]' if key in LISTS else '...')}"
-    return f'--set "{text}"' if "'" in text else f"--set {shlex.quote(text)}"
+    return f'--set "{text}"' if "'" in text and '"' not in text else f"--set {shlex.quote(text)}"
 
 
 def _keys(given: Sequence[str]) -> dict[str, Any]:

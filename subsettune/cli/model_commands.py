@@ -143,12 +143,14 @@ def _derived(options: argparse.Namespace) -> Followed:
     with Patience(sys.stderr, LOADING) as patience:
         from subsettune.bundle import Bundle
         from subsettune.cli.commands import places_of, unlogged
+        from subsettune.cli.policy_file import refuse_without_bundle
         from subsettune.data import load
         from subsettune.data.audit import audit
         from subsettune.train.options import RunOptions
         from subsettune.trained.nightly import follow_on
 
         places = places_of(options)
+        refuse_without_bundle(options.bundle)
         bundle = Bundle.load(options.bundle)
         patience.stage("reading data")
         settings = RunOptions(device=options.device, num_threads=options.threads, places=places)

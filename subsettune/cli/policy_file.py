@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from subsettune import bundle, former_names
-from subsettune.errors import ConfigError, Mistake
+from subsettune.errors import ConfigError, Mistake, StudyError, SubsettuneError
 from subsettune.policy import Phase, Policy, num_choices
 from subsettune.registry import ORDERS, SELECTORS, TRANSITIONS
 from subsettune.study.spec.yaml_file import Lines, located, read_yaml
@@ -37,6 +37,30 @@ def read_policy(path: str, task: Task | None = None) -> Policy:
     if mistakes:
         raise located(ConfigError(tuple(dict.fromkeys(mistakes))), path, lines)
     return policy
+
+
+def refuse_without_bundle(path: str) -> None:
+    """Say of the place where a study writes its bundle that the study has none, and why.
+
+    Args:
+        path: of a bundle, as it was given; what else is wrong with it is told by whoever reads it.
+
+    Raises:
+        StudyError: it is `bundle` in the folder of a study that has none.
+    """
+    from subsettune.study.results.folder import StudyFolder
+
+    folder, _, name = path.rstrip("/").rpartition("/")
+    storage, _, run_id = folder.rpartition("/")
+    if name != "bundle" or not run_id:
+        return
+    try:
+        study = StudyFolder(storage or ("/" if folder.startswith("/") else "."), run_id)
+        summary = None if study.folder.exists("bundle") or not study.exists else study.open().view().summary
+    except SubsettuneError:
+        return
+    if summary is not None and summary.bundle is None:
+        raise StudyError(f"study {run_id!r} has no bundle: {summary.headline}")
 
 
 def _read_yaml(path: str) -> tuple[Any, Lines]:

@@ -100,5 +100,10 @@ def leave_out(names: Sequence[str], data: Data) -> str:
     it = "it" if len(names) == 1 else "them"
     if data.features is not None:
         return f"remove {it} from data.features"
-    listed = [each if PLAIN_NAME.fullmatch(each) else json.dumps(each) for each in (*data.exclude, *names)]
-    return f"leave {it} out: data.exclude: [{', '.join(listed)}]"
+    return f"leave {it} out: data.exclude: {listed([*data.exclude, *names])}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a list of YAML."""
+    plain = (name if PLAIN_NAME.fullmatch(name) else json.dumps(name, ensure_ascii=False) for name in names)
+    return f"[{', '.join(plain)}]"

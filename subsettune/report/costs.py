@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from subsettune.policy import FULL
@@ -90,7 +91,11 @@ def _at_margins(view: StudyView) -> str:
     every = view.summary.at_margins
     if not every:
         return ""
-    told = [_at_margin(view, one) for one in every if one.name is not None]
+    by_name: dict[str, list[AtMargin]] = {}
+    for one in every:
+        if one.name is not None:
+            by_name.setdefault(one.name, []).append(one)
+    told = [_holds(view, same) for same in by_name.values()]
     lacking = [_smaller(view, one) for one in every if one.name is None]
     if lacking:
         told.append(f"no policy's bound holds {' or '.join(lacking)}, for which nothing was tested")
@@ -102,10 +107,13 @@ def _smaller(view: StudyView, one: AtMargin) -> str:
     return f"half of it ({one.margin:g})" if one.margin else f"the recipe's own {name}"
 
 
-def _at_margin(view: StudyView, one: AtMargin) -> str:
+def _holds(view: StudyView, same: Sequence[AtMargin]) -> str:
+    """What one policy's bound holds."""
+    one = same[0]
     passes = one.flops / view.facts.pass_flops if view.facts and one.flops is not None else None
     saved = f", {saving_words(one.saving)} saved" if one.saving is not None and one.saving > 0 else ""
-    return f"{one.name} ({passes_words(passes)} passes{saved}) has a bound that holds {_smaller(view, one)}"
+    held = joined([_smaller(view, each) for each in same])
+    return f"{one.name} ({passes_words(passes)} passes{saved}) has a bound that holds {held}"
 
 
 def slow_sentence(view: StudyView) -> str:

@@ -70,7 +70,7 @@ def _evidence_row(view: StudyView, name: str) -> EvidenceRow:
         level=None if claim is None else claim.level,
         p_value=claim.p_value if claim is not None and claim.is_tested else None,
         verdict=outcome_words(view, name),
-        reason="" if verdict is None else verdict.reason,
+        reason="" if verdict is None else view.reason_of(verdict),
         sampled=view.manifest.sampled.get(name),
     )
 

@@ -99,7 +99,9 @@ def _spent(status: StudyStatus) -> str:
 def _best(status: StudyStatus, best: BestSoFar) -> str:
     metric = metric_words(best.metric, status.tolerance)
     gap = metric_words(abs(best.gap), status.tolerance)
-    against = "as the reference" if best.gap == 0 else f"{gap} {'above' if best.gap > 0 else 'short of'} the reference"
+    against = (
+        "as the reference" if best.gap == 0 else f"{gap} {'better' if best.gap > 0 else 'worse'} than the reference"
+    )
     error = "" if best.error_increase is None else f", its error {change_words(best.error_increase)}"
     how = "verified" if best.is_verified else "one seed, not verified yet"
     cost = f"{share_words(best.compute_share)} of the recipe's compute"

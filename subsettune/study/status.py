@@ -163,7 +163,7 @@ def read_status(storage: str, run_id: str) -> StudyStatus:
         state=state,
         stage=manifest.status,
         driver=driver,
-        written=_last_written(study.folder),
+        written=last_written(study.folder),
         failure=manifest.failure if state == "failed" else "",
         references=len(view.reference),
         references_asked=view.study.study.seeds,
@@ -260,7 +260,7 @@ def _best_of(view: StudyView, row: PolicyRow, metric: float, reference: float) -
     )
 
 
-def _last_written(folder: Folder) -> str | None:
+def last_written(folder: Folder) -> str | None:
     """When a file of the study was last changed; on an object store those that stand for rows are looked at, too."""
     found = folder.infos()
     if not folder.is_local:

@@ -101,8 +101,10 @@ def follow_on(bundle: Bundle, source: str | None = None, options: RunOptions | N
         task, data, said = _loaded(bundle, task, places)
     known = facts(task, places)
     policy, sizes = _policy(bundle, task, known, data.fingerprint)
+    before = bundle.facts.num_examples
+    had = "as many as the bundle had" if known.num_examples == before else f"the bundle had {before:,}"
     counts = (
-        f"{known.num_examples:,} examples to train on (the bundle had {bundle.facts.num_examples:,}), "
+        f"{known.num_examples:,} examples to train on ({had}), "
         f"{len(data.validation):,} for validation, {len(data.test):,} held out for the test."
     )
     return Followed(

@@ -135,7 +135,9 @@ class Outcome:
         value: its test metric; None where it did not finish.
         num_test: examples that it was measured on.
         interval: that was to be expected.
-        has_sampling: whether the interval allows for other test examples, too, and not for seeds alone.
+        has_sampling: whether the interval holds for the examples that it was measured on: it allows for other ones than
+            the bundle's, or they are the same.
+        is_same_test: whether they are the same, so that the interval is of seeds alone.
     """
 
     promise: Promise
@@ -143,6 +145,7 @@ class Outcome:
     num_test: int
     interval: tuple[float, float]
     has_sampling: bool
+    is_same_test: bool = False
 
     @classmethod
     def of(
@@ -171,7 +174,14 @@ class Outcome:
         resolution = 1 / num_test if known is not None and known.has_steps else 0.0
         value = result.metrics.get("test") if result.cause == "finished" else None
         interval = promise.interval(sampling, resolution)
-        return cls(promise=promise, value=value, num_test=num_test, interval=interval, has_sampling=drawn is not None)
+        return cls(
+            promise=promise,
+            value=value,
+            num_test=num_test,
+            interval=interval,
+            has_sampling=drawn is not None,
+            is_same_test=is_same_test,
+        )
 
     @property
     def is_below(self) -> bool:
@@ -202,16 +212,22 @@ class Outcome:
                 f"The run did not finish, where the bundle's had a test {promise.metric} of {words(promise.mean)}.",
             )
         low, high = map(words, self.interval)
-        over = "other seeds and other test examples" if self.has_sampling else "other seeds, not of other test examples"
         verdict = "clearly worse than that" if self.is_below else "better than that" if self.is_above else "within that"
         verdict = verdict if self.has_sampling else "how far other test examples move it is not known"
         verdict = "so wide that nothing could be worse" if promise.says_nothing(self.interval) else verdict
         said = (
             f"Test {promise.metric} {words(self.value)} on {self.num_test:,} examples that were held out. The bundle's "
             f"{len(promise.values)} runs had {words(promise.mean)} on average, and one more is to be expected between "
-            f"{low} and {high} ({share_words(LEVEL)}, by the spread of {over}): {verdict}."
+            f"{low} and {high} ({share_words(LEVEL)}, by the spread of {self._over}): {verdict}."
         )
         return said, CANNOT
+
+    @property
+    def _over(self) -> str:
+        """What the interval is over."""
+        if self.is_same_test:
+            return "other seeds, on the same test examples"
+        return "other seeds and other test examples" if self.has_sampling else "other seeds, not of other test examples"
 
     def to_mapping(self) -> dict[str, object]:
         """Plain form."""

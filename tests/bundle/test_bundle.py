@@ -201,6 +201,14 @@ def test_transfer_derives_the_sizes_anew(tmp_path: Path) -> None:
     )
 
 
+def test_sizes_that_stay_are_not_told_as_changes(tmp_path: Path) -> None:
+    made, _ = export(tmp_path)
+    _, message = made.derive(made.facts)
+    assert message == (
+        "Sizes are as they were. Examples are chosen again, and the evidence speaks for the old data only."
+    )
+
+
 def test_transfer_by_q(tmp_path: Path) -> None:
     made, _ = export(tmp_path)
     first = dataclasses.replace(made.policy.phases[0], share=FACTS.share_of_q(0.5), q=0.5, selector="random")

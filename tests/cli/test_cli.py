@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shlex
 import shutil
@@ -401,6 +402,26 @@ def test_an_interruption_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyP
         "Interrupted; what is finished is kept. Go on with: subsettune tune study.yaml --inline --quiet "
         "--run-id study-1"
     )
+
+
+def test_an_interruption_before_a_study_has_begun_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("subsettune.study.driver.resolve_study", interrupted)
+    done = run("tune", write(Path("study.yaml"), {"task.recipe.lr": 0.12}), "--inline", "--quiet")
+    assert done.code == 130
+    assert done.err.splitlines()[-1] == (
+        "Interrupted before the study had begun: nothing of it is kept. Start it with: subsettune tune study.yaml "
+        "--inline --quiet"
+    )
+    assert list(Path("runs").iterdir()) == []
+
+
+def test_the_list_says_when_something_was_last_put_on_record(run: Run, studies: Path) -> None:
+    for path in Path("runs/good").iterdir():
+        os.utime(path, (1_900_000_000, 1_900_000_000))
+    assert re.search(r"^good .* 2030-03-17T17:46:40\+00:00$", run("list").out, re.MULTILINE)
 
 
 def test_clean_shows_sizes_and_asks(run: Run, studies: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,11 +173,13 @@ def test_keys_that_are_given(init: Init) -> None:
     for option, hint in (
         ("data.csv={encoding: latin-1}", "Here: --set 'data.csv={encoding: latin-1}'."),
         ("data.date_formats={when: '%d/%m/%Y'}", """Here: --set "data.date_formats={when: '%d/%m/%Y'}"."""),
-        ("data.exclude=note", "Here: --set 'data.exclude=[NAME]'."),
+        ("data.exclude=[note]", "Here: --set 'data.exclude=[note]'."),
     ):
         code, _, err = init("d.csv", *given)
         assert (code, err.rstrip().endswith(hint)) == (2, True), err
         given += ["--set", option]
+    also = init("d.csv", *given[:2], "--set", "data.exclude=[when]")[2]
+    assert also.rstrip().endswith("--set 'data.exclude=[when, note]'.")
     data = drafted(init, "d.csv", *given, output="d.yaml").task.data
     assert (data.csv.encoding, data.date_formats, data.exclude) == ("latin-1", {"when": "%d/%m/%Y"}, ("note",))
     given[1], given[3] = "data.csv.encoding=latin-1", "data.date_formats.when=%d/%m/%Y"

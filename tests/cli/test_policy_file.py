@@ -9,8 +9,9 @@ import pytest
 from fake_inputs import changed, write
 
 from subsettune.cli import main
-from subsettune.cli.policy_file import read_policy
+from subsettune.cli.policy_file import read_policy, refuse_without_bundle
 from subsettune.errors import ConfigError
+from subsettune.study.results.folder import StudyFolder
 from subsettune.study.spec.definition import parse
 
 WRONG = """\
@@ -52,6 +53,23 @@ def test_a_policy_beside_other_keys_and_in_json(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             read_policy(str(tmp_path / name), parse(changed({})).task)
         assert str(caught.value) == f"{tmp_path / name}: {place}phases.0.order_options.shre: {end}"
+
+
+@pytest.mark.parametrize("path", ["runs/some/bundle", "runs/some/bundle/", "PLACE/runs/some/bundle"])
+@pytest.mark.parametrize("command", ["train", "follow"])
+def test_the_bundle_of_a_study_that_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = parse(changed({}))
+    StudyFolder("runs", "some").begin(study)
+    path = path.replace("PLACE", str(tmp_path))
+    arguments = [path] if command == "follow" else [write(tmp_path / "s.yaml"), "--policy", path]
+    assert main([command, *arguments, "--cache", str(tmp_path), "--device", "cpu"]) == 2
+    assert "error: study 'some' has no bundle: Not finished: the reference has 0 of " in capsys.readouterr().err
+    (tmp_path / "runs/some/manifest.json").write_text("{}")
+    refuse_without_bundle(path)
+    refuse_without_bundle("bundle")
 
 
 @pytest.mark.parametrize(

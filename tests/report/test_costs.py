@@ -46,9 +46,13 @@ def test_what_holds_a_smaller_tolerance_is_read_off_the_bounds() -> None:
     assert told.cost_sentences(_with(view, needs=FrozenDict(), at_margins=(half, none))) == [
         f"{text}{shown} and {unshown}."
     ]
-    equal = dataclasses.replace(half, margin=0.0, saving=-0.2)
-    assert told.cost_sentences(_with(view, needs=FrozenDict(), at_margins=(half, equal))) == [
-        f"{text}{shown} and candidate-1 (1.07 passes) has a bound that holds the recipe's own accuracy."
+    dearer = dataclasses.replace(half, margin=0.0, name="candidate-2", saving=-0.2)
+    assert told.cost_sentences(_with(view, needs=FrozenDict(), at_margins=(half, dearer))) == [
+        f"{text}{shown} and candidate-2 (1.07 passes) has a bound that holds the recipe's own accuracy."
+    ]
+    same = dataclasses.replace(half, margin=0.0)
+    assert told.cost_sentences(_with(view, needs=FrozenDict(), at_margins=(half, same))) == [
+        f"{text}{shown} and the recipe's own accuracy."
     ]
     lost = dataclasses.replace(none, margin=0.005)
     assert told.cost_sentences(_with(view, needs=FrozenDict(), at_margins=(lost, none))) == [

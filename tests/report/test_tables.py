@@ -269,7 +269,10 @@ def test_candidates_in_the_order_of_the_line_up_with_level_runs_and_reasons() ->
     assert [row[2] for row in table.rows] == ["20|5", "-", "-", "5|5"]
     assert [row[5] for row in table.rows] == ["0.016", "0.012", "0.012", "0.008"]
     assert [row[-1] for row in table.rows] == ["passed", "not tested", "not tested", "passed"]
-    assert table.note.splitlines()[1] == "candidate-2: waits for its first look"
+    assert table.note.splitlines()[1] == "candidate-2: not needed: a cheaper policy passed"
+    assert view.summary.candidates[1].reason == "not needed: a cheaper policy passed"
+    running = dataclasses.replace(view, manifest=dataclasses.replace(view.manifest, status="verification"))
+    assert evidence.candidates_table(running).note.splitlines()[1] == "candidate-2: waits for its first look"
     missed = [row[-1].split(" by ")[0] for row in evidence.candidates_table(make_view("none_passed")).rows]
     assert missed == ["missed"] * 3
 

@@ -297,6 +297,7 @@ def test_trials_are_told_by_selector_as_briefly_as_they_can_be() -> None:
     several = {**space, "selector": {"choice": ["random", "stratified", "kcenter"]}}
     for kinds, runs, text in (
         (several, even, "2 per selector"),
+        ({**space, "selector": "kcenter"}, [by_name["kcenter"]] * 4, "kcenter 4"),
         ({**space, "selector": {"choice": [*by_name, "herding", "el2n"]}}, even, "0 to 2 per selector"),
         (several, trials, "random 8, stratified 8, kcenter 2"),
     ):

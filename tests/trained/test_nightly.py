@@ -66,6 +66,7 @@ def test_the_data_of_the_bundle_are_followed_bit_for_bit(bundle: Bundle) -> None
         result, outcome = ready.train(run.seed)
         assert result.metrics["test"] == run.metric
         assert outcome.interval == ready.promise.interval(resolution=1 / 40)
+        assert "by the spread of other seeds, on the same test examples)" in outcome.sentences[0]
 
 
 def test_a_bundle_is_followed_from_any_folder(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +85,8 @@ def test_columns_that_the_bundle_does_not_know_are_not_read(bundle: Bundle, tmp_
     assert ready.sentences[0] == "Not read, as the bundle does not know it: 'more'."
     assert ready.facts.num_features == bundle.facts.num_features
     alone = follow(bundle, tmp_path, table)
+    assert alone.sentences[0].startswith("120 examples to train on (as many as the bundle had), 40 for validation")
+    assert alone.sentences[1].startswith("Sizes are as they were. Examples are chosen again")
     assert ready.train(0)[0].metrics == alone.train(0)[0].metrics
 
 

@@ -133,6 +133,7 @@ def test_the_same_test_examples_and_metrics_of_no_single_example_bring_no_sampli
     one = result(0.9, num_test=100, test_correct=bits(0.9, 100))
     same = Outcome.of(promise(), one, 100, is_same_test=True)
     assert same.interval == promise().interval(resolution=0.01)
+    assert "by the spread of other seeds, on the same test examples): within that." in same.sentences[0]
     f1 = Outcome.of(promise(metric="macro_f1"), one, 100)
     assert f1.interval == same.interval
     assert "other seeds, not of other test examples): how far other test examples move it" in f1.sentences[0]

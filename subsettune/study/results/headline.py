@@ -167,7 +167,7 @@ def per_selector(records: StudyRecords) -> str:
     found = Counter(name_in(run.policy, "selector") or "no single one" for run in trials)
     counts: Mapping[str, int] = {one.name: 0 for one in records.study.components if one.kind == "selector"} | found
     least, most = min(counts.values()), max(counts.values())
-    if least == most:
+    if least == most and len(counts) > 1:
         return f"{most} per selector"
     if len(counts) > MOST_NAMED:
         return f"{least} to {most} per selector"

@@ -235,7 +235,7 @@ def _candidate_summary(records: StudyRecords, candidate: Candidate) -> Candidate
         flops=candidate.cost_flops,
         passed=None if verdict is None else verdict.passed,
         shortfall=None if verdict is None else _finite(verdict.shortfall),
-        reason=_reason(records, candidate) if verdict is None else verdict.reason,
+        reason=_reason(records, candidate) if verdict is None else records.reason_of(verdict),
         seeds=0 if verdict is None else verdict.num_seeds,
         references=0 if verdict is None else verdict.num_references,
         level=0.0 if verdict is None or not candidate.may_match else verdict.level,

@@ -98,6 +98,17 @@ class StudyRecords:
         verdict = self.verdicts.get(candidate.name)
         return candidate.may_match and verdict is not None and verdict.passed is True
 
+    def reason_of(self, verdict: Verdict) -> str:
+        """Why a verdict is what it is; in a finished study nothing waits for runs any more."""
+        is_waiting = verdict.passed is None and not verdict.is_tested and verdict.level > 0
+        if not is_waiting or self.manifest.status != "finished":
+            return verdict.reason
+        cost = self.candidates[verdict.name].cost_flops
+        passed = [one.cost_flops for one in self.candidates.values() if self.passed(one)]
+        if not passed or min(passed) > cost:
+            return verdict.reason
+        return f"not needed: a {'cheaper policy' if min(passed) < cost else 'policy of the same cost'} passed"
+
     def test_metrics(self, name: str | None) -> dict[int, float]:
         """Test metric of a candidate, or of `reference`, by seed; of the runs that have one, whichever asked for them.
 
