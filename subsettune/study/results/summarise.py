@@ -133,7 +133,7 @@ def _best(records: StudyRecords, winner: str | None) -> PolicyRow | None:
 
 
 def _shorter(records: StudyRecords, winner: str | None) -> PolicyRow | None:
-    """The best of the full arm: winner, cheapest passed, last one tested, or cheapest feasible trial."""
+    """The best of the full arm: winner, cheapest passed, the one that missed by least, or cheapest feasible trial."""
     if winner is not None and records.candidates[winner].policy.arm == FULL:
         return _candidate_row(records, records.candidates[winner])
     full = [c for c in records.candidates.values() if c.policy.arm == FULL and c.role != "random"]
@@ -144,7 +144,14 @@ def _shorter(records: StudyRecords, winner: str | None) -> PolicyRow | None:
         return _candidate_row(records, min(passed, key=lambda c: c.cost_flops))
     ran = [c for c in full if (verdict := records.verdicts.get(c.name)) is not None and verdict.is_tested]
     named = [c for c in ran or full if c.role in ("shorter", "candidate")]
-    return _candidate_row(records, (named or ran or full)[-1])
+    return _candidate_row(records, _nearest_of(records, named or ran or full))
+
+
+def _nearest_of(records: StudyRecords, candidates: Sequence[Candidate]) -> Candidate:
+    """Of some that did not pass, the one that missed by least, in whichever round; the last one where none missed."""
+    short = {name: one.shortfall for name, one in records.verdicts.items() if one.is_tested and one.passed is False}
+    missed = [one for one in reversed(candidates) if math.isfinite(short.get(one.name, math.inf))]
+    return min(missed, key=lambda one: short[one.name], default=candidates[-1])
 
 
 def _equal(records: StudyRecords, winner: str | None) -> Candidate | None:
