@@ -50,8 +50,20 @@ def _needs(view: StudyView) -> str:
         return ""
     return (
         f"What it takes to match on the validation split, as the search sees it: {joined(told)}. Other examples may "
-        "ask for more or less."
+        f"ask for more or less.{_beyond(view)}"
     )
+
+
+def _beyond(view: StudyView) -> str:
+    """That an interval reaches beyond what was tried of its arm."""
+    beyond = []
+    for arm, ends in view.summary.needs.items():
+        most = max((run.cost_flops for run in view.trials if run.policy.arm == arm), default=0)
+        share = most / view.facts.reference_flops if view.facts is not None else 0.0
+        beyond += (
+            [f"{ARMS[arm]} was tried up to {fraction_words(share)}"] if max(ends) > share * (1 + END_TOLERANCE) else []
+        )
+    return f" What lies beyond what was tried is an extrapolation: {joined(beyond)}." if beyond else ""
 
 
 def _at_ends(view: StudyView) -> str:

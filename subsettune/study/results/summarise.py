@@ -73,7 +73,7 @@ def summarise(records: StudyRecords) -> Summary:
 def _needs(records: StudyRecords) -> FrozenDict:
     """Of each arm, between which costs of the space the search saw the least that matches.
 
-    Left out where verification says otherwise, and where it lies below all that could be tried.
+    Left out where no trial reached the target or verification says otherwise, and below all that could be tried.
     """
     axis = read_space(records.study.space)["budget"] if records.manifest.needs else None
     least = 0.0 if axis is None else float(min(axis.values or (axis.lo,)))
@@ -81,8 +81,15 @@ def _needs(records: StudyRecords) -> FrozenDict:
         {
             arm: [max(least, min(ends)), max(ends)]
             for arm, ends in records.manifest.needs.items()
-            if max(ends) > least and not _is_denied(records, arm, ends)
+            if max(ends) > least and _is_reached(records, arm) and not _is_denied(records, arm, ends)
         }
+    )
+
+
+def _is_reached(records: StudyRecords, arm: str) -> bool:
+    """Whether any trial of an arm reached the target: else nothing was seen of what it takes."""
+    return any(
+        run.cause == "finished" and records.reaches(run.metric) for run in records.trials if run.policy.arm == arm
     )
 
 
