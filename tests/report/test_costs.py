@@ -36,6 +36,17 @@ def test_what_it_takes_to_match_is_told_as_an_interval_of_compute_and_of_saving(
     assert not any("as the search sees it" in text for text in told.cost_sentences(make_view("full_wins")))
 
 
+def test_how_long_compute_takes_says_which_runs_are_counted() -> None:
+    view = make_view("subset_wins")
+    known = tuple(dataclasses.replace(run, cached=run.seed < 2) for run in view.reference)
+    told_of = told.times_note(dataclasses.replace(view, reference=known))
+    assert told_of.startswith(
+        "runs: those that this study made and that have such a phase; 2 runs of the reference, known from an earlier "
+        "study, left out. time: as they shared the machine;"
+    )
+    assert "left out" not in told.times_note(view)
+
+
 def test_what_no_trial_reached_is_not_told_as_needed() -> None:
     view = make_view("subset_wins")
     own = {name: getattr(view, name) for name in StudyRecords.__dataclass_fields__}
