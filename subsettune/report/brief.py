@@ -6,7 +6,6 @@ Everything else is a page (`report.html`), `show RUN --all`, or one part of that
 from __future__ import annotations
 
 import itertools
-import math
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -101,11 +100,10 @@ def brief_rows(view: StudyView) -> tuple[ResultRow, ...]:
 
 
 def nearest(view: StudyView) -> Verdict | None:
-    """Of the candidates that missed, the one whose bound did by least; None where one passed or none was tested."""
+    """Of all rounds, what missed by least; None where one passed, or none was tested."""
     if view.summary.verified or view.summary.status != "finished":
         return None
-    missed = [one for one in view.tested if one.passed is False and math.isfinite(one.shortfall)]
-    return min(missed, key=lambda one: one.shortfall, default=None)
+    return view.nearest
 
 
 def _nearest_row(view: StudyView, near: Verdict) -> ResultRow:
@@ -232,12 +230,13 @@ def _of_nearest(view: StudyView) -> Iterator[str]:
     shown = metric_words(near.shortfall, tolerance)
     if near.mean_difference > -tolerance:
         yield (
-            f"More runs: the mean of {near.name} is within {tolerance:g}, and its bound misses by {shown}: "
+            f"More runs: the mean of {view.named(near.name)} is within {tolerance:g}, and its bound misses by {shown}: "
             f"{near.num_seeds} runs show too little.{_seeds(near)}"
         )
     else:
         below = metric_words(-tolerance - near.mean_difference, tolerance)
-        yield f"More compute: the mean of {near.name}, which came nearest, is {below} beyond the {tolerance:g} allowed."
+        which = f"{view.named(near.name)}, which came nearest,"
+        yield f"More compute: the mean of {which} is {below} beyond the {tolerance:g} allowed."
     yield (
         f"A tolerance of more than {metric_words(tolerance + near.shortfall, tolerance)}, if that is good enough for "
         "you: in a study of a new name."

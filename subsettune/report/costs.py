@@ -14,6 +14,7 @@ from subsettune.study.spec.space import Space
 from subsettune.study.spec.space_check import read_space
 from subsettune.text import (
     NOTHING,
+    counted,
     flops_words,
     fraction_words,
     joined,
@@ -25,10 +26,6 @@ from subsettune.text import (
 
 END_TOLERANCE = 0.005  # relative: a policy's compute is a whole number of updates
 MUCH_LESS = 0.8  # time saved, as a share of the compute saved, from which down it is told: machines vary above it
-TIMES_NOTE = (
-    "Time of the runs on record, as they shared the machine, and of what they took over from others; to full: seconds "
-    "per FLOP over those of phases on all data."
-)
 ARMS = {"full": "plain training", "subset": "a subset first"}  # what `Summary.needs` is of
 
 
@@ -51,8 +48,20 @@ def _needs(view: StudyView) -> str:
         return ""
     return (
         f"What it takes to match on the validation split, as the search sees it: {joined(told)}. Other examples may "
-        "ask for more or less."
+        f"ask for more or less.{_beyond(view)}"
     )
+
+
+def _beyond(view: StudyView) -> str:
+    """That an interval reaches beyond what was tried of its arm."""
+    beyond = []
+    for arm, ends in view.summary.needs.items():
+        most = max((run.cost_flops for run in view.trials if run.policy.arm == arm), default=0)
+        share = most / view.facts.reference_flops if view.facts is not None else 0.0
+        beyond += (
+            [f"{ARMS[arm]} was tried up to {fraction_words(share)}"] if max(ends) > share * (1 + END_TOLERANCE) else []
+        )
+    return f" What lies beyond what was tried is an extrapolation: {joined(beyond)}." if beyond else ""
 
 
 def _at_ends(view: StudyView) -> str:
@@ -138,6 +147,17 @@ def _rate_words(seconds: float) -> str:
     return f"{seconds:.3g}" if seconds < 999.5 else f"{float(f'{seconds:.3g}'):,.0f}"
 
 
+def times_note(view: StudyView) -> str:
+    """What the runs, compute and time of that table are of."""
+    cached = sum(run.cached for run in view.reference)
+    left = f"; {counted(cached, 'run')} of the reference, known from an earlier study, left out" if cached else ""
+    return (
+        f"runs: those that this study made and that have such a phase{left}. time: as they shared the machine; what a "
+        "trial took over from another's beginning counts in both. to full: seconds per FLOP over those of phases on "
+        "all data."
+    )
+
+
 def phase_costs_table(view: StudyView) -> Table | None:
     """Seconds per FLOP by kind of phase; None where nothing but plain phases was measured, or FLOPs are not known."""
     found = view.summary.phase_costs
@@ -156,4 +176,4 @@ def phase_costs_table(view: StudyView) -> Table | None:
     )
     titles = ("phase", "runs", "compute", "time", "s/TFLOP", "to full")
     columns = tuple(Column(title=title, align="right" if i else "left") for i, title in enumerate(titles))
-    return Table(title="How long compute takes, by kind of phase", columns=columns, rows=rows, note=TIMES_NOTE)
+    return Table(title="How long compute takes, by kind of phase", columns=columns, rows=rows, note=times_note(view))

@@ -77,7 +77,7 @@ def _winner(view: StudyView) -> tuple[str, Policy, list[RunRecord]] | None:
         policy, title = best.policy, "best policy" if best.passed else "best policy so far"
     elif view.tested:
         near = min(view.tested, key=lambda verdict: verdict.shortfall or math.inf).name
-        policy, title = view.candidates[near].policy, f"candidate that came nearest ({near})"
+        policy, title = view.candidates[near].policy, f"candidate that came nearest ({view.named(near)})"
     else:
         return None
     names = [candidate.name for candidate in view.candidates.values() if candidate.policy.key == policy.key]

@@ -108,7 +108,7 @@ def candidates_table(view: StudyView) -> Table:
     tolerance, rows = view.study.task.tolerance, evidence_rows(view)
     cells = tuple(
         (
-            row.name,
+            view.named(row.name),
             passes_words(row.passes),
             runs_words(row.num_seeds, row.num_references),
             metric_words(row.difference, tolerance, signed=True),
@@ -120,7 +120,7 @@ def candidates_table(view: StudyView) -> Table:
     )
     titles = ("candidate", "passes", "n", "difference", "bound", "level", "verdict")
     columns = tuple(Column(title=t, align="left" if t in ("candidate", "verdict") else "right") for t in titles)
-    told = (f"{row.name}: {'; '.join(words)}" for row in rows if (words := _row_notes(row, tolerance)))
+    told = (f"{view.named(row.name)}: {'; '.join(words)}" for row in rows if (words := _row_notes(row, tolerance)))
     title = f"Verification, at a margin of {-tolerance:g}"
     return Table(title=title, columns=columns, rows=cells, note="\n".join(told))
 
@@ -184,7 +184,7 @@ def how_tested(view: StudyView) -> str:
     margin, caveat = f"-{view.study.task.tolerance:g}", CAVEAT
     if sampled := next(iter(view.manifest.sampled.values()), None):
         caveat = f"{CAVEAT} {OTHER_EXAMPLES} ({_sure(sampled)}, two-sided)."
-    if any(one.is_paired for one in view.manifest.shown_rounds):  # of version 0.1
+    if any(one.is_paired for one in view.manifest.rounds):  # of version 0.1
         return (
             "Candidates were tested dearest first until the first failure, by differences of runs with one seed. A "
             f"policy passes when its lower bound lies above the margin of {margin}. {caveat}"

@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 
 from subsettune.report import early_stop, glossary
 from subsettune.report.components import components_legend
-from subsettune.report.costs import TIMES_NOTE, cost_sentences
+from subsettune.report.costs import cost_sentences, times_note
 from subsettune.report.drawing import Figure
 from subsettune.report.evidence import how_tested
 from subsettune.report.figures import figures
@@ -82,7 +82,7 @@ def page(view: StudyView, command: str | None = None, usage: str = "") -> str:
         figures={figure.name: figure for figure in drawn},
         figures_json=figures_json(drawn),
         evidence_intro=how_tested(view),
-        costs_legend=TIMES_NOTE,
+        costs_legend=times_note(view),
         cost_sentences=cost_sentences(view),
         early_stops_legend=early_stop.note(view),
         seeds_title=f"Test {metric_name(view.study.task.metric)} seed by seed",

@@ -123,7 +123,7 @@ def _evidence_cells(view: StudyView, row: EvidenceRow) -> list[Cell]:
     tolerance = view.study.task.tolerance
     words = f"{describe(view.candidates[row.name].policy, view.facts)}. {sentence(row.reason)}".strip()
     return [
-        _subject(row.name, words, title="candidate"),
+        _subject(view.named(row.name), words, title="candidate"),
         _number("n", runs_words(row.num_seeds, row.num_references)),
         _number("mean difference", metric_words(row.difference, tolerance, signed=True)),
         _number("lower bound", metric_words(row.bound, tolerance, signed=True)),

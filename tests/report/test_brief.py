@@ -7,17 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_study import STATES, make_study, make_view
+from fake_study import FACTS, STATES, make_study, make_view
 
 from subsettune import config
 from subsettune.cli.parser import make_parser
+from subsettune.policy import Phase, Policy
 from subsettune.report import brief, render, tables
 from subsettune.report.brief import Where
 from subsettune.report.render import Snippet, Table
+from subsettune.study.results.candidate import Candidate
 from subsettune.study.results.known_before import KnownBefore
+from subsettune.study.results.summarise import summarised
 from subsettune.study.results.summary import EarlyStop
-from subsettune.study.results.view import StudyView
+from subsettune.study.results.view import StudyRecords, StudyView
 from subsettune.task import Task
+
+FAR = Policy(phases=(Phase(passes=0.5 * FACTS.reference_passes),))
 
 
 def told(view: StudyView, where: Where | None = None) -> str:
@@ -95,6 +100,38 @@ def test_what_came_nearest_stands_where_none_passed() -> None:
     assert table.rows[1][-1] == "missed"
     assert brief.nearest(make_view("subset_wins")) is None
     assert brief.nearest(make_view("verification")) is None
+
+
+def test_what_came_nearest_is_of_all_rounds() -> None:
+    view = _extended(make_view("none_passed"))
+    near = view.nearest
+    assert near is not None
+    assert near.name == "candidate-1"
+    text = sentences(view)
+    assert text.startswith("No policy passed: recipe@2 (round 2) missed by 0.5")
+    missed = f"candidate-1 (round 1) missed by {near.shortfall:.4f}"
+    assert f"before that, {missed}, which came nearest." in text
+    assert "the mean of candidate-1 (round 1)" in text
+    assert f"A tolerance of more than {0.01 + near.shortfall:.4f}" in text
+    assert [row.metric for row in brief.brief_rows(view) if row.role == "nearest"] == [view.compared(near.name).metric]
+    whole = render.render(tables.result_blocks(view))
+    assert all(f"{name} (round 1): " in whole for name in ("candidate-1", "candidate-2", "recipe"))
+    assert "recipe@2 (round 2)" in whole
+
+
+def test_a_study_of_one_round_names_none() -> None:
+    assert "round" not in render.render(tables.result_blocks(make_view("none_passed")))
+
+
+def _extended(view: StudyView) -> StudyView:
+    """The study after a second round, whose one candidate missed by more."""
+    first, again = view.manifest.rounds[0], Candidate.named("recipe@2", policy=FAR, cost_flops=FAR.cost(FACTS))
+    missed = dataclasses.replace(first.verdicts["candidate-1"], name="recipe@2", shortfall=0.5, lower_bound=-0.51)
+    second = dataclasses.replace(first, candidates={"recipe@2": again}, verdicts={"recipe@2": missed}, contrasts={})
+    manifest = dataclasses.replace(view.manifest, rounds=(first, second))
+    own = {name: getattr(view, name) for name in StudyRecords.__dataclass_fields__}
+    own |= {"manifest": manifest, "candidates": manifest.candidates, "verdicts": manifest.verdicts}
+    return summarised(StudyRecords(**own))
 
 
 def test_a_policy_that_is_the_shorter_schedule_has_one_line() -> None:

@@ -30,9 +30,29 @@ def test_what_it_takes_to_match_is_told_as_an_interval_of_compute_and_of_saving(
     needs, *_ = told.cost_sentences(_with(view, needs=FrozenDict({"full": (0.4, 1.1)})))
     assert needs == (
         "What it takes to match on the validation split, as the search sees it: plain training needs 0.40 to 1.1 of "
-        "the recipe's compute (-10 to 60 % saved). Other examples may ask for more or less."
+        "the recipe's compute (-10 to 60 % saved). Other examples may ask for more or less. What lies beyond what was "
+        "tried is an extrapolation: plain training was tried up to 0.34."
     )
     assert not any("as the search sees it" in text for text in told.cost_sentences(make_view("full_wins")))
+
+
+def test_how_long_compute_takes_says_which_runs_are_counted() -> None:
+    view = make_view("subset_wins")
+    known = tuple(dataclasses.replace(run, cached=run.seed < 2) for run in view.reference)
+    told_of = told.times_note(dataclasses.replace(view, reference=known))
+    assert told_of.startswith(
+        "runs: those that this study made and that have such a phase; 2 runs of the reference, known from an earlier "
+        "study, left out. time: as they shared the machine;"
+    )
+    assert "left out" not in told.times_note(view)
+
+
+def test_what_no_trial_reached_is_not_told_as_needed() -> None:
+    view = make_view("subset_wins")
+    own = {name: getattr(view, name) for name in StudyRecords.__dataclass_fields__}
+    low = tuple(dataclasses.replace(run, metric=0.5) if run.policy.arm == "full" else run for run in view.trials)
+    assert set(summarise(StudyRecords(**own)).needs) == {"full", "subset"}
+    assert set(summarise(StudyRecords(**{**own, "trials": low})).needs) == {"subset"}
 
 
 def test_what_holds_a_smaller_tolerance_is_read_off_the_bounds() -> None:

@@ -367,6 +367,30 @@ def test_the_page_fits_phones_and_dark_rooms(browser: Any, tmp_path: Path, width
     assert red > 128 if dark else red < 128
 
 
+def test_figures_follow_their_frame_when_the_window_says_nothing(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    html.write_report(make_view(), path)
+    look(browser, path)
+    widths = (
+        "document.body.style.width = '360px'; setTimeout(() => arguments[0]([...document.querySelectorAll('.plot')]"
+    )
+    widths += ".map((one) => [one.clientWidth, one.querySelector('.main-svg').getBoundingClientRect().width])), 1000)"
+    found = browser.execute_async_script(widths)
+    assert found
+    assert all(drawn <= frame < 360 for frame, drawn in found)
+
+
+def test_verdicts_with_long_numbers_fit_their_table(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    html.write_report(make_view("none_passed"), path)
+    page = re.sub(r"(missed by) [0-9.]+", r"\1 252013189100", path.read_text())
+    page = re.sub(r'(data-label="(?:accuracy|bound)"><span>)[-+]?[0-9.]+', r"\1-302013189100", page)
+    path.write_text(page)
+    look(browser, path)
+    room = "const one = document.querySelector('.scroll'); return one.clientWidth - one.scrollWidth"
+    assert browser.execute_script(room) == 0
+
+
 CHECKED = """
 const seen = (colour) => (colour.match(/[\\d.]+/g) || []).map(Number);
 const light = (rgb) => rgb.slice(0, 3).map((v) => v / 255)

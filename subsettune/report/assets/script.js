@@ -13,11 +13,20 @@
     for (const [name, figure] of Object.entries(figures)) {
       const {data, layout} = coloured(figure, style);
       if (matchMedia('(pointer: coarse)').matches) layout.dragmode = false;  // a finger scrolls the page
-      if (isPaper) layout.width = 660;  // pixels of a page of A4 between its margins
-      Plotly.react('figure-' + name, data, layout, {responsive: !isPaper, displayModeBar: false});
+      // on paper the pixels of a page of A4 between its margins
+      layout.width = isPaper ? 660 : document.getElementById('figure-' + name).clientWidth;
+      Plotly.react('figure-' + name, data, layout, {displayModeBar: false});
     }
   };
   draw();
+  // The window itself says nothing of a scroll bar that appears, and is slow to tell of a size.
+  const resized = new ResizeObserver((changes) => {
+    if (root.classList.contains('paper')) return;
+    for (const {target} of changes) {
+      if (target.clientWidth) Plotly.relayout(target, {width: target.clientWidth});
+    }
+  });
+  for (const name of Object.keys(figures)) resized.observe(document.getElementById('figure-' + name));
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
 
   // Paper is white, narrower than most windows, and cannot be unfolded.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from subsettune.policy import FULL, SUBSET
 from subsettune.study.results.candidate import Candidate
@@ -146,7 +146,7 @@ def _of_subsets(records: StudyRecords, summary: Summary, best: PolicyRow) -> str
         return "; no subset was tried"
     counts = f" ({per_selector(records)})" if trials else ""
     of = f"{counted(len(trials), 'trial')} of the subset arm{counts}"
-    told = ", ".join(f"{one.name} {_was(outcome_words(records, one.name))}" for one in subsets)
+    told = ", ".join(f"{records.named(one.name)} {_was(outcome_words(records, one.name))}" for one in subsets)
     return f"; a cheaper policy with a subset was sought, and none was found in {of}{f': {told}' if told else ''}"
 
 
@@ -205,14 +205,28 @@ def _lost(records: StudyRecords) -> str:
         return f"Nothing is known of any policy: all {len(records.trials)} trials failed. See their logs."
     if not records.tested:
         return f"No policy passed: {_none_found(records)}."
-    missed = [verdict for verdict in records.tested if verdict.passed is False]
-    told = [f"{verdict.name} {_was(verdict.words(records.study.task.tolerance))}" for verdict in missed]
-    left = [verdict.name for verdict in records.tested if verdict.passed is not False]  # tested beside the sequence
+    latest = [verdict for verdict in records.tested if verdict.name in _of_latest_round(records)]
+    missed = [verdict for verdict in latest if verdict.passed is False]
+    told = [_told(records, verdict) for verdict in missed]
+    left = [verdict.name for verdict in latest if verdict.passed is not False]  # tested beside the sequence
     after = (
         f"{joined(left)} {'was' if len(left) == 1 else 'were'} within the tolerance, but tested after a failure, so "
         "that nothing is claimed"
     )
-    return f"No policy passed: {'; '.join([*([', '.join(told)] if told else []), *([after] if left else [])])}."
+    parts = [*([", ".join(told)] if told else []), *([after] if left else []), *_earlier(records, missed)]
+    return f"No policy passed: {'; '.join(parts)}."
+
+
+def _told(records: StudyRecords, verdict: Verdict) -> str:
+    return f"{records.named(verdict.name)} {_was(verdict.words(records.study.task.tolerance))}"
+
+
+def _earlier(records: StudyRecords, latest: Sequence[Verdict]) -> list[str]:
+    """What an earlier round of verification came nearer with than the latest one."""
+    near = records.nearest
+    if near is None or near.name in _of_latest_round(records):
+        return []
+    return [f"{'before that, ' if latest else ''}{_told(records, near)}, which came nearest"]
 
 
 def _none_found(records: StudyRecords) -> str:
@@ -232,10 +246,17 @@ def _unfinished(records: StudyRecords, summary: Summary) -> str:
         return f"{stopped}: {of} diverged or failed, so that there is nothing to match."
     if records.target is None:
         return f"{stopped}: the reference has {len(records.reference)} of {records.study.study.seeds} runs."
-    if candidates := [one for one in records.candidates.values() if not one.is_control]:
-        return f"{stopped}: {len(records.tested)} of {len(candidates)} candidates verified."
+    if candidates := _of_latest_round(records):
+        tested = [one for one in records.tested if one.name in candidates]
+        return f"{stopped}: {len(tested)} of {len(candidates)} candidates verified."
     progress = f"{stopped}: {done} of {counted(asked, 'trial')} done"
     if summary.best is None or summary.reference is None:
         return f"{progress}; no policy has reached the target yet."
     taken = share_words(summary.best.flops / summary.reference.flops)
     return f"{progress}; the best policy so far, not verified, takes {taken} of the recipe's compute."
+
+
+def _of_latest_round(records: StudyRecords) -> list[str]:
+    """Names of the candidates that the latest round of verification tests."""
+    latest = records.manifest.rounds[-1].candidates if records.manifest.rounds else records.candidates
+    return [one.name for one in latest.values() if not one.is_control]

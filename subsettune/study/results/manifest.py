@@ -254,25 +254,24 @@ class Manifest:
         return next((one for one in self.confirmations if one.candidate == self.winner), None)
 
     @property
-    def shown_rounds(self) -> tuple[RoundState, ...]:
-        """The latest round of verification, and before it the one that the winner comes from if that is another."""
-        won = [r for r in self.rounds[:-1] if self.winner is not None and self.winner in r.candidates]
-        return (*won, *self.rounds[-1:])
-
-    @property
     def candidates(self) -> dict[str, Candidate]:
-        """Those of the rounds that are shown, in their order; names are unique across rounds."""
-        return {name: candidate for r in self.shown_rounds for name, candidate in r.candidates.items()}
+        """Those of all rounds, in their order; names are unique across rounds."""
+        return {name: candidate for r in self.rounds for name, candidate in r.candidates.items()}
 
     @property
     def verdicts(self) -> dict[str, Verdict]:
         """Likewise."""
-        return {name: verdict for r in self.shown_rounds for name, verdict in r.verdicts.items()}
+        return {name: verdict for r in self.rounds for name, verdict in r.verdicts.items()}
 
     @property
     def contrasts(self) -> dict[str, Contrast]:
         """Likewise, by name of the control."""
-        return {name: contrast for r in self.shown_rounds for name, contrast in r.contrasts.items()}
+        return {name: contrast for r in self.rounds for name, contrast in r.contrasts.items()}
+
+    def round_of(self, name: str) -> int | None:
+        """The how many-th round a candidate is of, from 1; None where there is one round alone, or none has it."""
+        rounds = self.rounds if len(self.rounds) > 1 else ()
+        return next((number for number, r in enumerate(rounds, 1) if name in r.candidates), None)
 
     @property
     def ablation_results(self) -> dict[Component, AblationResult]:

@@ -73,7 +73,7 @@ def summarise(records: StudyRecords) -> Summary:
 def _needs(records: StudyRecords) -> FrozenDict:
     """Of each arm, between which costs of the space the search saw the least that matches.
 
-    Left out where verification says otherwise, and where it lies below all that could be tried.
+    Left out where no trial reached the target or verification says otherwise, and below all that could be tried.
     """
     axis = read_space(records.study.space)["budget"] if records.manifest.needs else None
     least = 0.0 if axis is None else float(min(axis.values or (axis.lo,)))
@@ -81,8 +81,15 @@ def _needs(records: StudyRecords) -> FrozenDict:
         {
             arm: [max(least, min(ends)), max(ends)]
             for arm, ends in records.manifest.needs.items()
-            if max(ends) > least and not _is_denied(records, arm, ends)
+            if max(ends) > least and _is_reached(records, arm) and not _is_denied(records, arm, ends)
         }
+    )
+
+
+def _is_reached(records: StudyRecords, arm: str) -> bool:
+    """Whether any trial of an arm reached the target: else nothing was seen of what it takes."""
+    return any(
+        run.cause == "finished" and records.reaches(run.metric) for run in records.trials if run.policy.arm == arm
     )
 
 
@@ -133,7 +140,7 @@ def _best(records: StudyRecords, winner: str | None) -> PolicyRow | None:
 
 
 def _shorter(records: StudyRecords, winner: str | None) -> PolicyRow | None:
-    """The best of the full arm: winner, cheapest passed, last one tested, or cheapest feasible trial."""
+    """The best of the full arm: winner, cheapest passed, the one that missed by least, or cheapest feasible trial."""
     if winner is not None and records.candidates[winner].policy.arm == FULL:
         return _candidate_row(records, records.candidates[winner])
     full = [c for c in records.candidates.values() if c.policy.arm == FULL and c.may_match]
@@ -144,7 +151,14 @@ def _shorter(records: StudyRecords, winner: str | None) -> PolicyRow | None:
         return _candidate_row(records, min(passed, key=lambda c: c.cost_flops))
     ran = [c for c in full if (verdict := records.verdicts.get(c.name)) is not None and verdict.is_tested]
     named = [c for c in ran or full if c.role in ("shorter", "candidate")]
-    return _candidate_row(records, (named or ran or full)[-1])
+    return _candidate_row(records, _nearest_of(records, named or ran or full))
+
+
+def _nearest_of(records: StudyRecords, candidates: Sequence[Candidate]) -> Candidate:
+    """Of some that did not pass, the one that missed by least, in whichever round; the last one where none missed."""
+    short = {name: one.shortfall for name, one in records.verdicts.items() if one.is_tested and one.passed is False}
+    missed = [one for one in reversed(candidates) if math.isfinite(short.get(one.name, math.inf))]
+    return min(missed, key=lambda one: short[one.name], default=candidates[-1])
 
 
 def _equal(records: StudyRecords, winner: str | None) -> Candidate | None:

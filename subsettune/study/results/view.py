@@ -137,6 +137,17 @@ class StudyRecords:
         known = ((self.candidates[name], verdict) for name, verdict in self.verdicts.items())
         return tuple(verdict for candidate, verdict in known if verdict.is_tested and not candidate.is_control)
 
+    @property
+    def nearest(self) -> Verdict | None:
+        """Of the candidates that missed, in whichever round, the one whose bound did by least; None where none did."""
+        missed = [one for one in self.tested if one.passed is False and math.isfinite(one.shortfall)]
+        return min(missed, key=lambda one: one.shortfall, default=None)
+
+    def named(self, name: str) -> str:
+        """A candidate's name as it is told: `candidate-1 (round 1)` where there were several rounds."""
+        number = self.manifest.round_of(name)
+        return name if number is None else f"{name} (round {number})"
+
     def candidate_of(self, row: PolicyRow) -> Candidate | None:
         """The candidate whose policy a row of the summary holds; before verification there is none."""
         if row.name is not None:
