@@ -100,14 +100,14 @@ def _verification(study: Study, space: Space, passes: float) -> Runs:
 
     Expected are `EXPECTED_TESTS` policies at the middle of the budgets, each with half of what its last look adds to
     its first, and the first look of a plain twin where there are subsets. At most there are all candidates of the
-    search, the plain twin of one, the recipe at its last look, and a random control. A cheap policy has more runs, a
+    search, two plain controls of one, the recipe at its last look, and a random control. A cheap policy has more runs, a
     dear one dearer ones: the number is that of the cheapest, the compute that of the dearest.
     """
     settings, has_subset = study.study, SUBSET in space.arms
     low, high = budget_ends(space["budget"])
     middle, last_resort = 0.5 * (low + high), min(high, MOST_BUDGET)
     expected = EXPECTED_TESTS * 0.5 * (settings.seeds + _last_runs(study, middle)) + has_subset * settings.seeds
-    tested, control = settings.candidates + has_subset, has_subset * settings.seeds
+    tested, control = settings.candidates + 2 * has_subset, has_subset * settings.seeds
     recipe = sizes(rules_of(study), last_resort, is_last_resort=True)[-1][0]
     cost = tested * max(_last_runs(study, share) * share for share in (low, high)) + recipe * last_resort
     most = tested * max(_last_runs(study, share) for share in (low, high)) + recipe + control

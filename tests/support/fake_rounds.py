@@ -61,9 +61,14 @@ def carried_out(
     return stage
 
 
-def round_of(named: Mapping[str, Policy], gains: Mapping[str, float], round_number: int = 1) -> RoundState:
+def round_of(
+    named: Mapping[str, Policy],
+    gains: Mapping[str, float],
+    round_number: int = 1,
+    twin_recipe: FrozenDict[str, Any] | None = None,
+) -> RoundState:
     """Likewise, as the manifest holds it."""
-    return to_round(carried_out(named, gains, round_number=round_number), 10)
+    return to_round(carried_out(named, gains, round_number=round_number, twin_recipe=twin_recipe), 10)
 
 
 def _record(request: RunRequest, value: float) -> RunRecord:

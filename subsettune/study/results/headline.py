@@ -116,9 +116,19 @@ def _against_equal(records: StudyRecords, win: Win | None, best: PolicyRow) -> s
     if win.shown:
         return f", and is shown to be better than {EQUAL}, {_by(records, win)}"
     if win.shown is None:
-        return f"; whether it is better than {EQUAL} is not decided yet"
+        own = ", by its own settings," if win.lower_bound is not None and win.lower_bound > 0 else ""
+        return f"; whether it is better than {EQUAL}{own} is not decided yet"
     matches = f"that is not shown to match the recipe ({outcome_words(records, win.against)})"
-    return f"; it is not shown to differ from {EQUAL}{_apart(records, win)}, and is exported because {matches}"
+    if win.is_of_own:
+        outcome = outcome_words(records, win.against.replace("own", "equal", 1))
+        matches = f"no match is claimed of that, and with other settings it is not shown to match ({outcome})"
+    told = f"it is not shown to differ from {_plain(win)}{_apart(records, win)}"
+    return f"; {told}, and is exported because {matches}"
+
+
+def _plain(win: Win) -> str:
+    """Plain training, with whose settings where these are not what the search expects most of."""
+    return f"{EQUAL} by its own settings" if win.is_of_own else EQUAL
 
 
 def _by(records: StudyRecords, win: Win) -> str:
@@ -158,7 +168,7 @@ def _passed_too(records: StudyRecords, win: Win | None, best: PolicyRow, subset:
     because = "so that the plain schedule is what is exported"
     if win is None or win.policy != subset.name:
         return f"{told}, but was not tested against {EQUAL}, {because}"
-    return f"{told}, but is not shown to differ from {EQUAL}{_apart(records, win)}, {because}"
+    return f"{told}, but is not shown to differ from {_plain(win)}{_apart(records, win)}, {because}"
 
 
 def per_selector(records: StudyRecords) -> str:

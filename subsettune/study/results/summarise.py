@@ -10,6 +10,7 @@ from subsettune.config import FrozenDict
 from subsettune.policy import FULL, SUBSET
 from subsettune.study.results import costs
 from subsettune.study.results.candidate import Candidate, CandidateRole
+from subsettune.study.results.claim import claim_on
 from subsettune.study.results.contrast import Contrast
 from subsettune.study.results.early_stop import early_stops
 from subsettune.study.results.headline import headline
@@ -265,13 +266,13 @@ def _reason(records: StudyRecords, candidate: Candidate) -> str:
 def _win(records: StudyRecords) -> Win | None:
     """The claim on the policy that is exported, or on the one that it is exported instead of; else the latest."""
     winner = records.manifest.winner
-    claims = [contrast for contrast in records.manifest.contrasts.values() if contrast.is_claim]
-    if not claims:
+    contrasts = records.manifest.contrasts
+    twins = [one for one in contrasts.values() if one.is_claim and one.control.partition("@")[0] != "own"]
+    if not twins:
         return None
-    twin = next((one for one in claims if winner in (one.policy, one.control)), claims[-1])
-    same = [one for one in claims if one.policy == twin.policy and one.num_seeds]
-    least = min(same, key=lambda one: one.lower_bound, default=twin)  # it holds against each of them
-    return _to_win(dataclasses.replace(least, control=twin.control, shown=twin.shown))
+    twin = next((one for one in twins if winner in (one.policy, one.control)), twins[-1])
+    claim = claim_on(twin.policy, contrasts, records.candidates)
+    return _to_win(twin) if claim is None else _to_win(dataclasses.replace(claim.contrast, shown=claim.shown))
 
 
 def _to_win(contrast: Contrast) -> Win:

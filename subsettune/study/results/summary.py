@@ -169,7 +169,7 @@ class Win:
 
     Args:
         policy: name of the candidate.
-        against: name of the control, plain training of its compute.
+        against: name of the control that decides, plain training of its compute.
         shown: None while that is open.
         difference: mean over pairs with one seed, oriented: higher is better; None without runs.
         lower_bound: one-sided, at `level`; None likewise.
@@ -184,6 +184,11 @@ class Win:
     lower_bound: float | None
     seeds: int
     level: float
+
+    @property
+    def is_of_own(self) -> bool:
+        """Whether what decides is plain training by the policy's own settings."""
+        return self.against.partition("@")[0] == "own"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

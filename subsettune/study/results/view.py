@@ -46,11 +46,6 @@ def _mean(values: tuple[float, ...]) -> float | None:
     return math.fsum(values) / len(values) if values else None
 
 
-def _first(by_seed: Mapping[int, float], number: int) -> tuple[float, ...]:
-    """The first of them: verification takes seeds one after another."""
-    return tuple(by_seed[seed] for seed in sorted(by_seed)[:number])
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyRecords:
     """A study as it stands on disk, finished or not.
@@ -119,6 +114,17 @@ class StudyRecords:
         runs = (run for run in self.verification if run.candidate == name or run.policy == policy)
         return {run.seed: run.test_metric for run in runs if run.test_metric is not None}
 
+    def _first(self, name: str, number: int) -> tuple[float, ...]:
+        """Test metrics of the first runs of a candidate: verification takes seeds one after another.
+
+        A run that diverged is one of them and has none; what was made ahead of it is not taken in its place.
+        """
+        metrics = self.test_metrics(name)
+        candidate = self.candidates.get(name)
+        policy = None if candidate is None else candidate.policy
+        seeds = sorted({run.seed for run in self.verification if run.candidate == name or run.policy == policy})
+        return tuple(metrics[seed] for seed in seeds[:number] if seed in metrics)
+
     def compared(self, name: str) -> Compared:
         """What a verdict on a candidate rests on, or of a control without one its difference to the winner."""
         verdict, contrast = self.verdicts.get(name), self.manifest.contrasts.get(name)
@@ -128,8 +134,7 @@ class StudyRecords:
         else:
             sizes = (0, 0) if verdict is None else (verdict.num_seeds, verdict.num_references)
             sizes = (min(sizes), min(sizes)) if verdict is not None and verdict.is_paired else sizes
-        own, reference = self.test_metrics(name), self.test_metrics(REFERENCE)
-        return Compared(own=_first(own, sizes[0]), reference=_first(reference, sizes[1]))
+        return Compared(own=self._first(name, sizes[0]), reference=self._first(REFERENCE, sizes[1]))
 
     @property
     def tested(self) -> tuple[Verdict, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from subsettune.study.context import StudyContext
 from subsettune.study.results.sampled import SampledDifference
+from subsettune.study.results.unneeded import unneeded
 from subsettune.study.verification.sampling import difference_of
 from subsettune.study.verification.verification import REFERENCE
 
@@ -11,9 +12,12 @@ from subsettune.study.verification.verification import REFERENCE
 def sampled_differences(context: StudyContext) -> dict[str, SampledDifference]:
     """By name of the candidate or control: its difference to the reference, seeds and test examples drawn anew.
 
-    Arms are compared by all runs that each has; those that are not comparable, or were not run twice, are left out.
+    Arms are compared by all runs that each has, but for those that were made ahead and not needed; arms that are not
+    comparable, or were not run twice, are left out.
     """
-    finished = [run for run in context.folder.records("verification") if run.cause == "finished"]
+    records = context.folder.records("verification")
+    spare = {run.name for done in context.folder.manifest.rounds for run in unneeded(done, records)}
+    finished = [run for run in records if run.cause == "finished" and run.name not in spare]
     task, targets = context.task, context.data.test.targets
     found = {
         name: difference_of(

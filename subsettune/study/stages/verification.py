@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from subsettune.config import FrozenDict
@@ -17,6 +17,7 @@ from subsettune.study.preflight import budget_ends
 from subsettune.study.results.candidate import Candidate
 from subsettune.study.results.manifest import RoundState
 from subsettune.study.results.records import RunRecord
+from subsettune.study.results.unneeded import unneeded
 from subsettune.study.search.search import Search
 from subsettune.study.spec.components import randomised, selects
 from subsettune.study.stages import reference
@@ -284,15 +285,18 @@ class VerificationSource:
         return True
 
     def _next_control(self, winner: Candidate, twin: Candidate) -> Candidate | None:
-        """What a winner that is better than its twin is held against next."""
-        contrast = self.verification.contrasts.get(twin.name)
-        if contrast is None or contrast.shown is not True:
-            return None
+        """What a winner that is better than plain training, as far as that was tried, is held against next."""
+        held, twin = self.verification.contrasts, self.candidates[twin.name]  # as it was trained
         own, random = self._own_control(winner), self._random_control(winner)
-        if own.name not in self.candidates and own.policy.key != twin.policy.key:
+        needs_own = own.policy.key != twin.policy.key
+        if twin.name not in held or held[twin.name].shown is not True:
+            return None
+        if needs_own and own.name not in held:
             return own
+        if needs_own and held[own.name].shown is not True:
+            return None
         is_other = selects(winner.policy) and random.policy.key != winner.policy.key
-        return random if is_other and random.name not in self.candidates else None
+        return random if is_other and random.name not in held else None
 
     def _own_control(self, winner: Candidate) -> Candidate:
         policy = Policy(phases=(Phase(passes=winner.policy.passes),), recipe=winner.policy.recipe)
@@ -307,17 +311,6 @@ class VerificationSource:
 
 def _named(role: str, round_number: int) -> str:
     return role if round_number == 1 else f"{role}@{round_number}"
-
-
-def unneeded(done: RoundState, records: Iterable[RunRecord]) -> list[RunRecord]:
-    """Runs of a round that no verdict rests on.
-
-    Args:
-        done: the round.
-        records: of verification.
-    """
-    used = {(run["name"], run["seed"]) for run in done.state["runs"]}
-    return [run for run in records if run.candidate in done.candidates and (run.candidate, run.seed) not in used]
 
 
 def to_round(source: VerificationSource, trials_asked: int) -> RoundState:

@@ -197,7 +197,7 @@ class Verification:
         if current is not None:
             look = next(look for look in self._looks(current, 1.0) if look.num_seeds > verdicts[current].num_seeds)
             return self._missing({REFERENCE: look.num_references, current: look.num_seeds})
-        contrasts = self._each_contrast()
+        contrasts = self.contrasts
         return self._missing({name: self._pairs_wanted(name, verdicts, contrasts) for name in self.controls})
 
     def ahead(self) -> tuple[tuple[str, int], ...]:
@@ -269,21 +269,10 @@ class Verification:
 
     @property
     def contrasts(self) -> Mapping[str, Contrast]:
-        """Of the twin and the controls, by name: how the policy that they were made from differs from each.
-
-        What is said against the twin holds for both kinds of plain training: where that by the policy's own settings
-        was run too, neither may be as good. Each is a test at the level of the claim, which so errs no more often.
-        """
-        found = self._each_contrast()
-        own = next((one for name, one in found.items() if _is_own(name) and one.num_seeds), None)
-        if own is not None and self._twin is not None and found[self._twin[0]].shown:
-            found[self._twin[0]] = dataclasses.replace(found[self._twin[0]], shown=own.shown)
-        return MappingProxyType(found)
-
-    def _each_contrast(self) -> dict[str, Contrast]:
-        """The same, each by itself."""
+        """Of the twin and the controls, by name: how the policy that they were made from differs from each."""
         twin = {} if self._twin is None else {self._twin[0]: self._contrast(*self._twin, is_claim=True)}
-        return twin | {c: self._contrast(c, of, is_claim=_is_own(c)) for c, of in self._controls.items()}
+        own = {c: self._contrast(c, of, is_claim=_is_own(c)) for c, of in self._controls.items()}
+        return MappingProxyType(twin | own)
 
     @property
     def winner(self) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from subsettune.policy import FULL
 from subsettune.study.results.candidate import Candidate
+from subsettune.study.results.claim import claim_on
 from subsettune.study.results.manifest import RoundState
 
 
@@ -32,12 +33,10 @@ def exported(rounds: Iterable[RoundState]) -> str | None:
 
 def _is_shown_better(winner: Candidate, rounds: Iterable[RoundState]) -> bool:
     """Whether a subset policy is shown to be better than plain training of equal compute."""
-    return any(
-        one.shown
-        for each in rounds
-        for one in each.contrasts.values()
-        if one.policy == winner.name and each.candidates[one.control].may_match
+    claims = (
+        claim_on(winner.name, each.contrasts, each.candidates) for each in rounds if winner.name in each.candidates
     )
+    return any(claim.shown for claim in claims if claim is not None)
 
 
 def _passed(rounds: Iterable[RoundState]) -> Iterator[Candidate]:

@@ -14,7 +14,8 @@ from subsettune.policy import Phase, Policy
 from subsettune.study.execute.requests import Pause, RunRequest
 from subsettune.study.results.candidate import Candidate
 from subsettune.study.results.records import RunRecord
-from subsettune.study.stages.verification import ControlMaterial, VerificationSource, to_round, unneeded
+from subsettune.study.results.unneeded import unneeded
+from subsettune.study.stages.verification import ControlMaterial, VerificationSource, to_round
 from subsettune.study.verification.lineup import Entry
 from subsettune.study.verification.noninferiority import Rules
 from subsettune.study.verification.verification import REFERENCE, Verification

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fake_rounds import FACTS, RULES, carried_out, plain
+from fake_rounds import FACTS, RULES, carried_out, plain, round_of
 
 from subsettune.config import FrozenDict
 from subsettune.policy import Phase, Policy, Soup
 from subsettune.study.execute.requests import Pause, RunRequest
 from subsettune.study.results.candidate import Candidate
+from subsettune.study.results.claim import claim_on
 from subsettune.study.spec.components import randomised
 from subsettune.study.stages.verification import ControlMaterial, VerificationSource
 from subsettune.study.verification.lineup import Entry
@@ -64,7 +65,8 @@ def test_a_win_over_other_settings_is_none_where_plain_training_by_the_same_is_a
     assert made.controls == ("equal", "own")
     assert made.contrasts["equal"].mean_difference == pytest.approx(0.1)
     assert made.contrasts["own"].mean_difference == pytest.approx(0)
-    assert [made.contrasts[name].shown for name in made.controls] == [False, False]
+    assert [made.contrasts[name].shown for name in made.controls] == [True, False]
+    assert _claim({"candidate-1": 0, "own": 0}) == ("own", False)
 
 
 def test_a_win_over_both_kinds_of_plain_training_is_one() -> None:
@@ -75,7 +77,26 @@ def test_a_win_over_both_kinds_of_plain_training_is_one() -> None:
     assert [made.contrasts[name].shown for name in made.controls] == [True, True, None]
     again = Verification.from_mapping(made.to_mapping())
     assert again.contrasts == made.contrasts
+    assert _claim({"candidate-1": 0}) == ("equal", True)
+    assert _claim({"candidate-1": 0, "own": -0.05}) == ("own", True)
     assert again.finished
+
+
+def _claim(gains: Mapping[str, float]) -> tuple[str, bool | None]:
+    done = round_of({"candidate-1": TUNED}, gains, twin_recipe=USUAL)
+    claim = claim_on("candidate-1", done.contrasts, done.candidates)
+    return claim.contrast.control, claim.shown
+
+
+def test_without_plain_training_by_its_own_settings_nothing_is_decided() -> None:
+    """As in studies of before it was asked for, and while it is under way."""
+    done = round_of({"candidate-1": TUNED}, {"candidate-1": 0}, twin_recipe=USUAL)
+    for contrasts in (
+        {"equal": done.contrasts["equal"]},
+        {**done.contrasts, "own": replace(done.contrasts["own"], num_seeds=0, shown=None)},
+    ):
+        claim = claim_on("candidate-1", contrasts, done.candidates)
+        assert (claim.contrast.control, claim.shown) == ("equal", None)
 
 
 def test_where_the_twin_is_as_good_no_other_is_trained() -> None:
