@@ -100,8 +100,8 @@ def _verification(study: Study, space: Space, passes: float) -> Runs:
 
     Expected are `EXPECTED_TESTS` policies at the middle of the budgets, each with half of what its last look adds to
     its first, and the first look of a plain twin where there are subsets. At most there are all candidates of the
-    search, two plain controls of one, the recipe at its last look, and a random control. A cheap policy has more runs, a
-    dear one dearer ones: the number is that of the cheapest, the compute that of the dearest.
+    search, two plain controls of one, the recipe at its last look, and a random control. A cheap policy has more runs,
+    a dear one dearer ones: the number is that of the cheapest, the compute that of the dearest.
     """
     settings, has_subset = study.study, SUBSET in space.arms
     low, high = budget_ends(space["budget"])

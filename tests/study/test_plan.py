@@ -59,13 +59,13 @@ def test_runs_are_upper_bounds_and_add_up() -> None:
     assert {kind: row["runs"] for kind, row in made["runs"].items()} == {
         "reference": 3,
         "search": 6,
-        # Of a budget of 0.1, sqrt(10) times as many as 5 of the reference: of a candidate, and of its plain twin. The
+        # Of a budget of 0.1, sqrt(10) times as many as 5 of the reference: of a candidate, and of two plain controls. The
         # recipe at 0.8 has 1.118 times as many, and the random control 3.
-        "verification": 2 * 16 + 6 + 3,
+        "verification": 3 * 16 + 6 + 3,
         "more seeds of the reference": 2,
     }
     dearest = 0.8 * 6
-    verified = (2 * 6 + 6 + 3) * dearest  # 6 runs of 0.8 cost more than 16 of 0.1
+    verified = (3 * 6 + 6 + 3) * dearest  # 6 runs of 0.8 cost more than 16 of 0.1
     assert made["passes"] == pytest.approx(3 * 6 + 6 * dearest + verified + 2 * 6)
     assert made["flops"] == pytest.approx(made["passes"] * made["pass_flops"], rel=1e-9)
 
@@ -101,7 +101,7 @@ def test_the_time_of_each_stage_by_hand(monkeypatch: pytest.MonkeyPatch) -> None
     end_s, test_s = 359e-5, 539e-5  # one point on the validation split
     curve_s = 5 * end_s  # of the reference; three looks at a trial of 4.8 passes cost more than stopping it may save
     mean, middle, dearest = (6 * share for share in (0.7 / math.log(8), 0.45, 0.8))
-    verified_s = 15 * dearest * pass_s / 33  # of a run where all cost the most: 2 * 4 and 4 and 3 at the dearest budget
+    verified_s = 19 * dearest * pass_s / 46  # of a run where all cost the most: 3 * 4 and 4 and 3 at the dearest budget
     more = 1 * (6 * pass_s + end_s + test_s + overhead_s)  # one more seed of the reference; half of one is a run, too
     expected = {
         "start-up": 8.0 + 3.0,
@@ -114,7 +114,7 @@ def test_the_time_of_each_stage_by_hand(monkeypatch: pytest.MonkeyPatch) -> None
     at_most = {
         **{stage: expected[stage] for stage in ("start-up", "reference")},
         "search": 4 * (dearest * pass_s + end_s) + 7 * overhead_s,
-        "verification": 17 * (verified_s + end_s + test_s) + 33 * overhead_s + more,  # 2 * 13 + 4 + 3 runs
+        "verification": 23 * (verified_s + end_s + test_s) + 46 * overhead_s + more,  # 3 * 13 + 4 + 3 runs
         "ablation": 2 * (dearest * pass_s + end_s) + 4 * overhead_s,
     }
     assert {stage: row["expected"] for stage, row in made["stages"].items()} == pytest.approx(expected)

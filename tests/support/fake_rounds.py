@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from facts import made_up_facts
 
@@ -33,7 +32,7 @@ def carried_out(
     gains: Mapping[str, float],
     rules: Rules = RULES,
     round_number: int = 1,
-    twin_recipe: FrozenDict[str, Any] | None = None,
+    twin_recipe: FrozenDict | None = None,
 ) -> VerificationSource:
     """A round, done: policies of some names differ from the reference by so much, and the others are far worse.
 
@@ -65,7 +64,7 @@ def round_of(
     named: Mapping[str, Policy],
     gains: Mapping[str, float],
     round_number: int = 1,
-    twin_recipe: FrozenDict[str, Any] | None = None,
+    twin_recipe: FrozenDict | None = None,
 ) -> RoundState:
     """Likewise, as the manifest holds it."""
     return to_round(carried_out(named, gains, round_number=round_number, twin_recipe=twin_recipe), 10)

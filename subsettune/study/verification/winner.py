@@ -33,9 +33,8 @@ def exported(rounds: Iterable[RoundState]) -> str | None:
 
 def _is_shown_better(winner: Candidate, rounds: Iterable[RoundState]) -> bool:
     """Whether a subset policy is shown to be better than plain training of equal compute."""
-    claims = (
-        claim_on(winner.name, each.contrasts, each.candidates) for each in rounds if winner.name in each.candidates
-    )
+    known = [each for each in rounds if winner.name in each.candidates]
+    claims = [claim_on(winner.name, each.contrasts, each.candidates) for each in known]
     return any(claim.shown for claim in claims if claim is not None)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from fake_rounds import FACTS, RULES, carried_out, plain, round_of
@@ -57,7 +56,7 @@ def test_the_twin_has_the_compute_of_the_winner_and_its_hyperparameters() -> Non
 
 
 TUNED = replace(CHOSEN, recipe=FrozenDict({"lr": 0.3}))
-USUAL = FrozenDict[str, Any]({"lr": 0.1})
+USUAL = FrozenDict({"lr": 0.1})
 
 
 def test_a_win_over_other_settings_is_none_where_plain_training_by_the_same_is_as_good() -> None:
