@@ -113,8 +113,9 @@ def _smaller(view: StudyView, one: AtMargin) -> str:
 
 def _at_margin(view: StudyView, one: AtMargin) -> str:
     passes = one.flops / view.facts.pass_flops if view.facts and one.flops is not None else None
+    shown = NOTHING if one.name is None else view.named(one.name)
     saved = f", {saving_words(one.saving)} saved" if one.saving is not None and one.saving > 0 else ""
-    return f"{one.name} ({passes_words(passes)} passes{saved}) has a bound that holds {_smaller(view, one)}"
+    return f"{shown} ({passes_words(passes)} passes{saved}) has a bound that holds {_smaller(view, one)}"
 
 
 def slow_sentence(view: StudyView) -> str:

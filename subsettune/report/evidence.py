@@ -118,8 +118,9 @@ def candidates_table(view: StudyView) -> Table:
         )
         for row in rows
     )
-    titles = ("candidate", "passes", "n", "difference", "bound", "level", "verdict")
-    columns = tuple(Column(title=t, align="left" if t in ("candidate", "verdict") else "right") for t in titles)
+    titles = ("passes", "n", "difference", "bound", "level", "verdict")
+    others = (Column(title=t, align="left" if t == "verdict" else "right") for t in titles)
+    columns = (Column(title="candidate", wrap=True), *others)
     told = (f"{view.named(row.name)}: {'; '.join(words)}" for row in rows if (words := _row_notes(row, tolerance)))
     title = f"Verification, at a margin of {-tolerance:g}"
     return Table(title=title, columns=columns, rows=cells, note="\n".join(told))
