@@ -135,9 +135,13 @@ class StudyRecords:
 
     def named(self, name: str) -> str:
         """A candidate's name as it is told: `candidate-1 (round 1)` where there were several, `short recipe`."""
-        number, candidate = self.manifest.round_of(name), self.candidates.get(name)
-        shown = SHORT_RECIPE if candidate is not None and candidate.role == "recipe" else name
+        number, shown = self.manifest.round_of(name), self.named_within(name)
         return shown if number is None else f"{shown} (round {number})"
+
+    def named_within(self, name: str) -> str:
+        """The same beside a column of rounds."""
+        candidate = self.candidates.get(name)
+        return SHORT_RECIPE if candidate is not None and candidate.role == "recipe" else name
 
     def candidate_of(self, row: PolicyRow) -> Candidate | None:
         """The candidate whose policy a row of the summary holds; before verification there is none."""
