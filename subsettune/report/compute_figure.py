@@ -212,7 +212,8 @@ def _candidate_traces(view: StudyView, scale: _Scale) -> list[Json]:
             continue
         mean, candidate = fmean(values), view.candidates[name]
         words = (
-            f"{name}: mean {metric_words(mean, tolerance)} of {counted(len(values), 'verified run')}, on this split",
+            f"{view.named(name)}: mean {metric_words(mean, tolerance)} of {counted(len(values), 'verified run')}, on "
+            "this split",
             f"on the test split: {outcome_words(view, name)}",
             describe(candidate.policy, view.facts),
         )

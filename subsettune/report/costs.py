@@ -120,9 +120,10 @@ def _holds(view: StudyView, same: Sequence[AtMargin]) -> str:
     """What one policy's bound holds."""
     one = same[0]
     passes = one.flops / view.facts.pass_flops if view.facts and one.flops is not None else None
+    shown = NOTHING if one.name is None else view.named(one.name)
     saved = f", {saving_words(one.saving)} saved" if one.saving is not None and one.saving > 0 else ""
     held = joined([_smaller(view, each) for each in same])
-    return f"{one.name} ({passes_words(passes)} passes{saved}) has a bound that holds {held}"
+    return f"{shown} ({passes_words(passes)} passes{saved}) has a bound that holds {held}"
 
 
 def slow_sentence(view: StudyView) -> str:

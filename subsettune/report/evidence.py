@@ -105,10 +105,11 @@ def rate_words(rate: float | None) -> str:
 
 def candidates_table(view: StudyView) -> Table:
     """One line a candidate, in the order of the line-up: what verification measured and decided."""
-    tolerance, rows = view.study.task.tolerance, evidence_rows(view)
+    tolerance, rows, several = view.study.task.tolerance, evidence_rows(view), len(view.manifest.rounds) > 1
     cells = tuple(
         (
-            view.named(row.name),
+            view.named_within(row.name),
+            *([str(view.manifest.round_of(row.name) or NOTHING)] if several else []),
             passes_words(row.passes),
             runs_words(row.num_seeds, row.num_references),
             metric_words(row.difference, tolerance, signed=True),
@@ -118,8 +119,9 @@ def candidates_table(view: StudyView) -> Table:
         )
         for row in rows
     )
-    titles = ("candidate", "passes", "n", "difference", "bound", "level", "verdict")
-    columns = tuple(Column(title=t, align="left" if t in ("candidate", "verdict") else "right") for t in titles)
+    titles = (*(["round"] if several else []), "passes", "n", "difference", "bound", "level", "verdict")
+    others = (Column(title=t, align="left" if t == "verdict" else "right") for t in titles)
+    columns = (Column(title="candidate", wrap=True), *others)
     told = (f"{view.named(row.name)}: {'; '.join(words)}" for row in rows if (words := _row_notes(row, tolerance)))
     title = f"Verification, at a margin of {-tolerance:g}"
     return Table(title=title, columns=columns, rows=cells, note="\n".join(told))

@@ -38,7 +38,10 @@ def verification_figure(view: StudyView) -> Figure | None:
     contrasts = [one for one in view.manifest.contrasts.values() if is_number(one.mean_difference)]
     if not found:
         return None
-    titles = [*map(_titled, found.values()), *(f"{one.policy}<br>minus {one.control}" for one in contrasts)]
+    titles = [
+        *(_titled(view, row) for row in found.values()),
+        *(f"{one.policy}<br>minus {one.control}" for one in contrasts),
+    ]
     places = [len(titles) - 1 - row for row in range(len(titles))]
     runs = [run_differences(view, name) for name in found] + [pair_differences(view, one) for one in contrasts]
     drawn = circles([point for at in zip(places, runs, strict=True) for point in _points(*at)], "one run")
@@ -55,10 +58,10 @@ def verification_figure(view: StudyView) -> Figure | None:
     )
 
 
-def _titled(row: EvidenceRow) -> str:
+def _titled(view: StudyView, row: EvidenceRow) -> str:
     """A row's name, and what it costs."""
     cost = "" if row.passes is None else f"<br>{passes_words(row.passes)} passes"
-    return f"{html.escape(row.name)}{cost}"
+    return f"{html.escape(view.named(row.name))}{cost}"
 
 
 def _points(place: int, by_seed: Mapping[int, float]) -> list[tuple[float, float, str]]:
@@ -132,7 +135,7 @@ def _interval_trace(view: StudyView, row: EvidenceRow, place: int) -> Json:
     """A candidate or control against the reference."""
     verdict = view.verdicts.get(row.name)
     passed = verdict.passed if verdict is not None and row.level is not None else None
-    return _trace(view, (row.difference or 0.0, row.bound), place, f"{row.name}: {row.verdict}", passed)
+    return _trace(view, (row.difference or 0.0, row.bound), place, f"{view.named(row.name)}: {row.verdict}", passed)
 
 
 def _contrast_trace(view: StudyView, one: Contrast, place: int) -> Json:

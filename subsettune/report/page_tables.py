@@ -167,7 +167,7 @@ def _seed_rows(view: StudyView) -> list[list[Cell]]:
     seeds = sorted({seed for metrics in by_name.values() for seed in metrics})
     return [
         [
-            _subject(name, title="policy"),
+            _subject(view.named(name), title="policy"),
             *(_number(f"seed {s}", metric_words(metrics.get(s), tolerance)) for s in seeds),
         ]
         for name, metrics in by_name.items()

@@ -108,15 +108,15 @@ def test_what_came_nearest_is_of_all_rounds() -> None:
     assert near is not None
     assert near.name == "candidate-1"
     text = sentences(view)
-    assert text.startswith("No policy passed: recipe@2 (round 2) missed by 0.5")
+    assert text.startswith("No policy passed: short recipe (round 2) missed by 0.5")
     missed = f"candidate-1 (round 1) missed by {near.shortfall:.4f}"
     assert f"before that, {missed}, which came nearest." in text
     assert "the mean of candidate-1 (round 1)" in text
     assert f"A tolerance of more than {0.01 + near.shortfall:.4f}" in text
     assert [row.metric for row in brief.brief_rows(view) if row.role == "nearest"] == [view.compared(near.name).metric]
     whole = render.render(tables.result_blocks(view))
-    assert all(f"{name} (round 1): " in whole for name in ("candidate-1", "candidate-2", "recipe"))
-    assert "recipe@2 (round 2)" in whole
+    assert all(f"{name} (round 1): " in whole for name in ("candidate-1", "candidate-2", "short recipe"))
+    assert re.search(r"^short recipe +2 +", whole, re.MULTILINE)
 
 
 def test_a_study_of_one_round_names_none() -> None:

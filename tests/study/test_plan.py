@@ -59,8 +59,8 @@ def test_runs_are_upper_bounds_and_add_up() -> None:
     assert {kind: row["runs"] for kind, row in made["runs"].items()} == {
         "reference": 3,
         "search": 6,
-        # Of a budget of 0.1, sqrt(10) times as many as 5 of the reference: of a candidate, and of two plain controls. The
-        # recipe at 0.8 has 1.118 times as many, and the random control 3.
+        # Of a budget of 0.1, sqrt(10) times as many as 5 of the reference: of a candidate, and of two plain controls.
+        # The recipe at 0.8 has 1.118 times as many, and the random control 3.
         "verification": 3 * 16 + 6 + 3,
         "more seeds of the reference": 2,
     }
