@@ -298,8 +298,8 @@ def _contrasts(evidence: Evidence) -> str:
 
 _CONTROLS = {
     "equal": "plain training of its compute (`equal`)",
-    "own": "the same by the policy's own settings (`own`)",
-    "random": "the policy with a random subset (`random`)",
+    "own": "such training by its own settings (`own`)",
+    "random": "the same with a random subset (`random`)",
 }
 
 

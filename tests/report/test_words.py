@@ -246,9 +246,20 @@ def test_without_a_contrast_that_is_shown_no_headline_says_better() -> None:
          "because that is not shown to match the recipe (missed by 0.0043); "),
         (None, "; whether it is better than plain training of equal compute is not decided yet; "),
     ):  # fmt: skip
-        text = _told(view, win=dataclasses.replace(win, shown=shown))
+        bound = win.lower_bound if shown is False else -0.001
+        text = _told(view, win=dataclasses.replace(win, shown=shown, lower_bound=bound))
         assert f" passes){told_of_it}with a random subset" in text
         assert "is shown" not in text
+    own = _told(view, win=dataclasses.replace(win, shown=None))  # better, and not tried by its own settings
+    assert (
+        "; whether it is better than plain training of equal compute, by its own settings, is not decided yet; " in own
+    )
+    beaten = _told(view, win=dataclasses.replace(win, shown=False, against="own"))
+    assert (
+        "it is not shown to differ from plain training of equal compute by its own settings (+0.0121, 5 seeds)"
+        in beaten
+    )
+    assert "no match is claimed of that, and with other settings it is not shown to match (missed by 0.0043)" in beaten
     untested = "; it was not tested against plain training of equal compute, so that no win of its subset is claimed; "
     assert f" passes){untested}with a random subset" in _told(view, win=None)
     assert f" passes){untested}with a random subset" in _told(view, win=dataclasses.replace(win, policy="candidate-2"))
@@ -325,7 +336,7 @@ def test_the_headline_of_a_plain_twin_names_the_subset_that_passed_too_and_says_
 
 def test_the_headline_says_when_nothing_passed_and_by_how_much() -> None:
     view = make_view("none_passed")
-    missed = ", ".join(f"{name} missed by {verdict.shortfall:.4f}" for name, verdict in view.verdicts.items())
+    missed = ", ".join(f"{view.named(name)} missed by {one.shortfall:.4f}" for name, one in view.verdicts.items())
     assert view.summary.headline == f"No policy passed: {missed}."
 
 
@@ -333,7 +344,7 @@ def test_nothing_that_passed_stands_in_a_headline_where_no_policy_passed() -> No
     view = make_view("none_passed")
     beside = dataclasses.replace(view.verdicts["recipe"], name="shorter@control", passed=None, shortfall=0.0)
     control = dataclasses.replace(view.candidates["recipe"], role="shorter", is_repeat=True)
-    missed = ", ".join(f"{name} missed by {verdict.shortfall:.4f}" for name, verdict in view.verdicts.items())
+    missed = ", ".join(f"{view.named(name)} missed by {one.shortfall:.4f}" for name, one in view.verdicts.items())
     for passed in (None, True):  # a manifest of before says that such a control passed
         verdicts = {**view.verdicts, "shorter@control": dataclasses.replace(beside, passed=passed)}
         candidates = {**view.candidates, "shorter@control": control}

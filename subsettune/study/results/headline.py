@@ -118,9 +118,9 @@ def _against_equal(records: StudyRecords, win: Win | None, best: PolicyRow) -> s
     if win.shown is None:
         own = ", by its own settings," if win.lower_bound is not None and win.lower_bound > 0 else ""
         return f"; whether it is better than {EQUAL}{own} is not decided yet"
-    matches = f"that is not shown to match the recipe ({outcome_words(records, win.against)})"
+    outcome = outcome_words(records, win.against.replace("own", "equal", 1))
+    matches = f"that is not shown to match the recipe ({outcome})"
     if win.is_of_own:
-        outcome = outcome_words(records, win.against.replace("own", "equal", 1))
         matches = f"no match is claimed of that, and with other settings it is not shown to match ({outcome})"
     told = f"it is not shown to differ from {_plain(win)}{_apart(records, win)}"
     return f"; {told}, and is exported because {matches}"
@@ -215,7 +215,8 @@ def _lost(records: StudyRecords) -> str:
         return f"Nothing is known of any policy: all {len(records.trials)} trials failed. See their logs."
     if not records.tested:
         return f"No policy passed: {_none_found(records)}."
-    latest = [verdict for verdict in records.tested if verdict.name in _of_latest_round(records)]
+    earlier = {name for each in records.manifest.rounds[:-1] for name in each.candidates}
+    latest = [verdict for verdict in records.tested if verdict.name not in earlier]
     missed = [verdict for verdict in latest if verdict.passed is False]
     told = [_told(records, verdict) for verdict in missed]
     left = [verdict.name for verdict in latest if verdict.passed is not False]  # tested beside the sequence
