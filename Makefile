@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 FAST := not slow and not ray and not gpu and not browser
-# Two processes of tests at a time, a module in one of them: modules share what takes long to set up.
-WORKERS ?= 2
+# Three processes of tests at a time, a module in one of them: modules share what takes long to set up, and tests of
+# clusters wait more than they work.
+WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo docs test test-fast test-hosts test-namespaces coverage lint types clean-venv

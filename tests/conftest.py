@@ -24,7 +24,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test that looks at pages is marked by the browser that it asks for; modules that take long come first.
 
-    Two processes take a module at a time: one that takes minutes, begun last, would leave the other idle.
+    Processes take a module at a time: one that takes minutes, begun last, would leave the others idle.
     """
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
