@@ -37,13 +37,13 @@ test-host-%: .venv-hosts/%/.installed
 
 .venv-hosts/%/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-hosts/$*
-	.venv-hosts/$*/bin/python -m pip install --quiet --editable ".[tune,$*]" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100"
+	.venv-hosts/$*/bin/python -m pip install --quiet --editable ".[tune,$*]" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100" "psutil>=5.9"
 	@touch $@
 
 # Everything of tables in one environment, with the Ray that AutoGluon asks for.
 .venv-hosts/together/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-hosts/together
-	.venv-hosts/together/bin/python -m pip install --quiet --editable ".[tune,flaml,autogluon]" "autogluon.tabular[ray]>=1.6" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100"
+	.venv-hosts/together/bin/python -m pip install --quiet --editable ".[tune,flaml,autogluon]" "autogluon.tabular[ray]>=1.6" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100" "psutil>=5.9"
 	@touch $@
 
 # Clusters of machines that are namespaces of this one: a link is lost, a folder is not shared. Takes root's rights.
