@@ -83,7 +83,7 @@ class VerifiedStudies:
         try:
             noted = json.loads(self.folder.read(name))
             at, others = noted["at"], int(noted.get("others", 0))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             return "", 0
         return (at, others) if isinstance(at, str) else ("", 0)
 

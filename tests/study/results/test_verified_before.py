@@ -58,7 +58,7 @@ def test_a_damaged_file_still_counts_before_all_others(tmp_path: Path) -> None:
     noted.note("one", "t1", at="2026-01-01T00:00:01")
     (file,) = Path(noted.folder.path).iterdir()
     noted.note("two", "t2", at="2026-01-01T00:00:02")
-    for damage in (b"", b"{", b"[]", b'{"at": 3}', b"\xff\xfe"):
+    for damage in (b"", b"{", b"[]", b'{"at": 3}', b'{"at": "2026", "others": 1e999}', b"\xff\xfe"):
         file.write_bytes(damage)
         assert noted.count() == 2
         assert noted.place("two", "t2") == 2
