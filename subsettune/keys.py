@@ -8,8 +8,9 @@ from urllib.parse import unquote
 
 from subsettune.errors import StorageError
 
-# What stands before the @ of a URI. In that of a bucket a slash of the secret ought to be %2F, and is often left.
-KEYS = re.compile(r"(\w+://)([^/@\s'\"]+|(?<=s3://)[^/:@\s'\"]+:[^@?\s'\"]+)@")
+# What stands before the @ of a URI, but for `anonymous`, which is no key. In that of a bucket a slash of the secret
+# ought to be %2F, and is often left.
+KEYS = re.compile(r"(\w+://)(?!anonymous@)([^/@\s'\"]+|(?<=s3://)[^/:@\s'\"]+:[^@?\s'\"]+)@")
 SECRETS = re.compile(r"(?i)([?&][\w.-]*(?:key|secret|token|passw|credential|signature)[\w.-]*=)([^&\s'\"]+)")
 ADVICE = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and leave them out"
 MASK = "***"

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from subsettune.keys import masked, without_keys
 from subsettune.patience import OPENING_LIMIT_S, NoAnswerError, in_thread, is_full, patiently
 
 T = TypeVar("T")
+AT_ONCE = 16  # files of a store that are read, or removed, at a time
 RETRY_LIMIT_S = 10  # of Google's client, for one call: it would try for a quarter of an hour
 OF_KEYS = (
     "ACCESS_DENIED",
@@ -104,6 +106,20 @@ class Folder:
                 return bytes(stream.read())
 
         return self._call(act, name, "read", "")
+
+    def read_all(self, names: Sequence[str]) -> list[bytes]:
+        """The content of some files, in order; read several at a time, because a store answers each after a while.
+
+        Raises:
+            StorageError: one cannot be read.
+        """
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return list(pool.map(self.read, names))
+
+    def remove_all(self, names: Sequence[str]) -> None:
+        """Remove some files, several at a time; one that is not there is no matter."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(self.remove, names))
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file whole or not at all, making its folder if need be.
@@ -214,6 +230,33 @@ class Folder:
                 advice = " Check the keys, and what they may do there."
             what = f"{self}/{name}" if name else str(self)
             raise StorageError(f"{what} cannot be {done}: {_reason(error)}.{advice}") from error
+
+
+def append(path: Path, content: bytes, size_bytes: int) -> None:
+    """Add to a file of this machine, which had so many bytes, or leave it as it was; on disk when this returns.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        patiently(lambda: _append_whole(path, content, size_bytes), str(path.parent), is_remote=False)
+    except OSError as error:
+        advice = "Make room" if is_full(error) else "Make it writable"
+        message = f"{path} cannot be written: {error}. {advice} and start the same command again."
+        raise StorageError(message) from error
+
+
+def _append_whole(path: Path, content: bytes, size_bytes: int) -> None:
+    try:
+        with path.open("ab") as stream:
+            stream.truncate(size_bytes)  # what a kill left torn goes first
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.truncate(path, size_bytes)
+        raise
 
 
 def _opened(text: str) -> tuple[Any, str]:

@@ -9,6 +9,7 @@ from subsettune import config
 from subsettune.config import NOT_NEGATIVE, POSITIVE, FrozenDict, setting
 from subsettune.errors import ConfigError
 from subsettune.policy import Policy
+from subsettune.study.results.candidate import OWN, RANDOM, role_of
 from subsettune.study.results.contrast import Contrast
 from subsettune.study.results.sampled import SampledDifference
 from subsettune.study.results.verdict import Verdict
@@ -74,7 +75,7 @@ class PolicyEvidence:
     @property
     def may_claim(self) -> bool:
         """Whether the error rate covers what is said of it: not of a random control."""
-        return self.name.partition("@")[0] not in ("own", "random")
+        return role_of(self.name) not in (OWN, RANDOM)
 
     @property
     def judgement(self) -> Verdict | None:

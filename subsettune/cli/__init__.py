@@ -48,11 +48,12 @@ def _run(given: list[str], answer: Answer) -> int:
     import shlex
     import warnings
 
-    from subsettune.cli.commands import SUBMITTED, WRONG_INPUT, unlogged
+    from subsettune.cli.commands import SUBMITTED, WRONG_INPUT
     from subsettune.cli.parser import make_parser, split_program
     from subsettune.errors import CostWarning, StorageError, SubsettuneError
     from subsettune.extras import needed_for
     from subsettune.keys import masked, without_keys
+    from subsettune.loggers import quieted
 
     if not given:
         make_parser().print_help()
@@ -68,7 +69,7 @@ def _run(given: list[str], answer: Answer) -> int:
             if isinstance(value, str) and name != "command_line" and options.command_name != "submit":  # refuses keys
                 setattr(options, name, without_keys(value))
         _check_working_folder(StorageError)
-        with needed_for(f"subsettune {options.command_name}"), warnings.catch_warnings(), unlogged("subsettune.data"):
+        with needed_for(f"subsettune {options.command_name}"), warnings.catch_warnings(), quieted("subsettune.data"):
             warnings.simplefilter("ignore", CostWarning)  # commands print it, and what is to be known of the data
             return int(options.command(options))
     except SubsettuneError as error:

@@ -7,16 +7,14 @@ torch, Ray or the rest, and an install without some package runs the commands th
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import io
 import json
-import logging
 import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +29,7 @@ from subsettune.errors import (
     TrainingFunctionError,
     did_you_mean,
 )
+from subsettune.loggers import quieted
 from subsettune.report.patience import Patience
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def _has_begun(storage: str, run_id: str) -> bool:
 
 def plan_study(options: argparse.Namespace) -> int:
     """Print what a study would do and cost."""
-    with Patience(sys.stderr, LOADING) as patience, unlogged("subsettune.own_code"):
+    with Patience(sys.stderr, LOADING) as patience, quieted("subsettune.own_code"):
         from subsettune.report import plan_tables, render
         from subsettune.study.plan import plan
 
@@ -430,18 +429,6 @@ def read_study(options: argparse.Namespace) -> Study:
         return study.with_settings({name: getattr(options, name, None) for name in names})
     except ConfigError as error:  # of a flag, which has no line in the file
         raise ConfigError(tuple(_of_flag(mistake) for mistake in error.mistakes)) from error
-
-
-@contextlib.contextmanager
-def unlogged(name: str) -> Iterator[None]:
-    """Keep a logger from warning of what a command tells by itself."""
-    log = logging.getLogger(name)
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
 
 
 def _of_flag(mistake: Mistake) -> Mistake:

@@ -6,18 +6,17 @@ As in `commands`, what a command needs is imported inside it.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import secrets
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subsettune.config import must
 from subsettune.errors import ModelError, StorageError
+from subsettune.loggers import quieted
 from subsettune.report.patience import Patience
 
 if TYPE_CHECKING:
@@ -64,18 +63,9 @@ def save(result: RunResult, task: Task, places: DataPaths, path: str) -> bool:
 
     if result.cause != "finished":
         return False
-    with _quiet():
+    with quieted("subsettune.data", "subsettune.own_code"):  # told before the training
         TrainedModel.of(result, task, places).save(path)
     return True
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Costs and the data were told before the training."""
-    from subsettune.cli.commands import unlogged
-
-    with unlogged("subsettune.data"), unlogged("subsettune.own_code"):
-        yield
 
 
 def saved_words(path: str) -> str:
@@ -142,7 +132,7 @@ def _derived(options: argparse.Namespace) -> Followed:
     """A bundle's policy for the data that were asked for; what is to be known of these is told."""
     with Patience(sys.stderr, LOADING) as patience:
         from subsettune.bundle import Bundle
-        from subsettune.cli.commands import places_of, unlogged
+        from subsettune.cli.commands import places_of
         from subsettune.cli.policy_file import refuse_without_bundle
         from subsettune.data import load
         from subsettune.data.audit import audit
@@ -154,7 +144,7 @@ def _derived(options: argparse.Namespace) -> Followed:
         bundle = Bundle.load(options.bundle)
         patience.stage("reading data")
         settings = RunOptions(device=options.device, num_threads=options.threads, places=places)
-        with unlogged("subsettune.own_code"):
+        with quieted("subsettune.own_code"):
             ready = follow_on(bundle, options.data, settings)
             data = load(ready.task, places)
             if options.save is not None:

@@ -26,6 +26,7 @@ from ray.job_submission import JobSubmissionClient
 
 from subsettune.cluster.submit import ADDRESS_VARIABLES, RUN, JobRequest
 from subsettune.errors import MissingPackageError, StudyError
+from subsettune.loggers import quieted
 from subsettune.patience import in_thread
 
 T = TypeVar("T")
@@ -141,7 +142,7 @@ class JobServer:
         until_s = monotonic() + READY_S
         while True:
             try:
-                with _unlogged():
+                with quieted(*LOGGERS):
                     in_thread(lambda: self._sent(request, folder), UPLOAD_S)
                 return
             except (OSError, RuntimeError, ValueError, AuthenticationError) as error:
@@ -245,7 +246,7 @@ def _read_log(client: JobSubmissionClient, job: str, put: Callable[[str | None],
             put(piece)
 
     try:
-        with _unlogged():
+        with quieted(*LOGGERS):
             asyncio.run(read())
     except Exception as error:  # whatever the network, aiohttp or a server that ends raise
         logging.getLogger("subsettune").debug("the log of %s broke off: %s", job, error)
@@ -292,20 +293,6 @@ def _addressed_here() -> Iterator[None]:
         yield
     finally:
         os.environ.update(before)
-
-
-@contextlib.contextmanager
-def _unlogged() -> Iterator[None]:
-    """Keep Ray's client from telling each of its steps."""
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    before = [log.level for log in loggers]
-    for log in loggers:
-        log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for log, level in zip(loggers, before, strict=True):
-            log.setLevel(level)
 
 
 def _reason(error: BaseException) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import io
 import json
-import logging
 import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,9 @@ import ray
 
 from subsettune.config import must
 from subsettune.errors import Mistake
+from subsettune.loggers import quieted
 
+LOGGER = "ray.autoscaler._private.util"
 IMAGE = re.compile(r"^rayproject/ray(?:-ml)?:(\d+\.\d+\.\d+)(?:-py(\d)(\d+))?")
 OLD_IMAGE = "latest_dlami"  # Ray's name for a machine image of 2023, with a driver of CUDA 12
 CUDA_DRIVER = 580  # the oldest of CUDA 13, which torch's wheels bring
@@ -56,17 +57,13 @@ def _of_ray(raw: Mapping[str, Any]) -> Iterator[Mistake]:
     """What Ray would stop at when the cluster is started; it prints some of that."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    said, log = io.StringIO(), logging.getLogger("ray.autoscaler._private.util")
-    before = log.level
-    log.setLevel(logging.ERROR)
+    said = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), quieted(LOGGER):
             validate_config(prepare_config(copy.deepcopy(dict(raw))))
     except (Exception, SystemExit) as error:  # Ray raises what it likes, and click's own
         words = " ".join(f"{error} {said.getvalue()}".split()).rstrip(".")
         yield Mistake((), f"Ray refuses it: {words}. Mend it, and check again.")
-    finally:
-        log.setLevel(before)
 
 
 def _of_image(raw: Mapping[str, Any]) -> Iterator[Mistake]:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from subsettune.config import must
 from subsettune.errors import ConfigError
+from subsettune.keys import masked
 
 STOP_WAIT_S = 60  # between the signal of `ray job stop` and the kill: Ray's own 3 s are over before a study is reported
 RUN = "subsettune-run"  # metadata of a job: which study it drives
-SECRET = re.compile("key|secret|token|password", re.IGNORECASE)  # in names of what a URI's query has
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # which Ray's client obeys rather than what it is given
 
 
@@ -106,9 +105,6 @@ def check_storage(storage: str) -> None:
             )
             raise ConfigError(must("--storage", "a URI or an absolute path", storage, advice))
         return
-    parts = urlsplit(storage)
-    names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True) if SECRET.search(name)]
-    if parts.username not in (None, "anonymous") or parts.password is not None or names:
-        where = f"{parts.scheme}://...{f' with {names[0]}=...' if names else ''}"
+    if masked(storage) != storage:
         advice = "Whoever sees the job would see them. Give the nodes a role, or set them where Ray is started there."
-        raise ConfigError(must("--storage", "without keys", where, advice))
+        raise ConfigError(must("--storage", "without keys", masked(storage), advice))

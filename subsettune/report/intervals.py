@@ -114,8 +114,7 @@ def run_differences(view: StudyView, name: str) -> dict[int, float]:
     """Test metric of each run that was compared minus the reference's mean, by seed, turned so that more is better."""
     sign, compared = (1 if view.study.task.higher_is_better else -1), view.compared(name)
     mean = compared.reference_metric
-    seeds = sorted(view.test_metrics(name))
-    return {} if mean is None else {s: sign * (m - mean) for s, m in zip(seeds, compared.own, strict=False)}
+    return {} if mean is None else {seed: sign * (metric - mean) for seed, metric in compared.own.items()}
 
 
 def pair_differences(view: StudyView, contrast: Contrast) -> dict[int, float]:

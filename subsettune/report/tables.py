@@ -143,16 +143,11 @@ def _reference_row(view: StudyView, reference: ReferenceRow) -> ResultRow:
         verdict="",
         num_seeds=reference.test_seeds if is_tested else reference.seeds,
         metric=reference.test_metric if is_tested else reference.metric,
-        by_seed=_first(view.test_metrics(REFERENCE), reference.test_seeds) if is_tested else validated,
+        by_seed=view.first_metrics(REFERENCE, reference.test_seeds) if is_tested else validated,
         passes=reference.passes,
         flops=reference.flops,
         seconds=reference.seconds,
     )
-
-
-def _first(by_seed: Mapping[int, float], number: int) -> dict[int, float]:
-    """Of the first seeds, as many as a mean is of."""
-    return {seed: by_seed[seed] for seed in sorted(by_seed)[:number]}
 
 
 def _policy_row(view: StudyView, role: str, row: PolicyRow) -> ResultRow:
@@ -194,7 +189,7 @@ def _verdict(view: StudyView, row: PolicyRow) -> str:
 def _metrics(view: StudyView, row: PolicyRow) -> dict[int, float]:
     """The metrics that a policy's is the mean of, by seed; none of what was not run on the split of the table."""
     if split_of(view) == "test":
-        return _first(view.test_metrics(row.name), row.seeds) if row.references else {}
+        return view.first_metrics(row.name, row.seeds) if row.references else {}
     same = [trial for trial in view.trials if trial.policy == row.policy and trial.cause == "finished"]
     found = {trial.seed: trial.metric for trial in same if trial.metric is not None}
     return {seed: metric for seed, metric in found.items() if metric == row.metric} if row.seeds == 1 else found

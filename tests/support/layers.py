@@ -21,7 +21,7 @@ LAYERS = (
                 "registry",
                 "plugins",
             ),
-            *("user_code", "ledger", "in_memory", "keys"),
+            *("user_code", "ledger", "in_memory", "keys", "loggers"),
         ),
         is_together=True,
     ),

@@ -100,7 +100,7 @@ class RayExecutor:
             the first error of a stage.
         """
         searcher = SequenceSearcher(chain, self._worker, self._facts, self._num_validation, self._clock, self._note)
-        sent("worker", self._worker)  # before anything is started
+        worker = sent("worker", self._worker)  # before anything is started
         # Ray ends the process at SIGTERM from its start on: connected, what asks to stop is heard again.
         with (
             exits_as_sigint(),
@@ -119,16 +119,16 @@ class RayExecutor:
                     folder.remove(name)
             check_nodes(self._worker, self._code, self._storage, self._note, self._resources.fit_in)
             name = f"{EXPERIMENT}{os.getpid()}-{round(self._clock() * 1000)}"
-            self._run(searcher, name, slots)
+            self._run(searcher, worker, name, slots)
             folder.remove(name)
         if chain.error is not None:
             raise chain.error
         if not chain.is_over:  # Tune swallows SIGINT: it finishes writing and returns as if all were well
             raise KeyboardInterrupt
 
-    def _run(self, searcher: SequenceSearcher, name: str, slots: int | None) -> None:
+    def _run(self, searcher: SequenceSearcher, worker: str, name: str, slots: int | None) -> None:
         """Run the experiment; with as many runs at a time as fit, of which None is all: the cluster grows for them."""
-        worker, parallel = sent("worker", self._worker), self._resources.parallel
+        parallel = self._resources.parallel
         usual = {"cpu": self._resources.cpus, "gpu": self._resources.gpus}
         now = min(parallel, slots or parallel)
         limited = ConcurrencyLimiter(searcher, max_concurrent=now)  # as Tune would, but within our reach

@@ -171,7 +171,7 @@ def _slots(resources: Resources) -> int | None:
     return slots
 
 
-def _is_client() -> bool:
+def is_client() -> bool:
     """Whether this process is connected by ray:// and so is on no node of the cluster."""
     return bool(ray.util.client.ray.is_connected())  # type: ignore[no-untyped-call]
 
@@ -190,7 +190,7 @@ def staging() -> Iterator[None]:
 
     Tune's own way with ray:// is to move the whole experiment to the cluster, which the study cannot follow.
     """
-    if not _is_client():
+    if not is_client():
         yield
         return
     name = "ray.train._internal.storage._get_ray_train_session_dir"

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from subsettune.loggers import quieted
+
 WIDGETS = "ray.widgets.util"  # in a notebook it asks, while Ray is imported, for a package that nothing here needs
 
 
@@ -16,13 +18,8 @@ WIDGETS = "ray.widgets.util"  # in a notebook it asks, while Ray is imported, fo
 def importing_ray() -> Iterator[None]:
     """Import Ray inside it: with a home folder, which containers may lack, and without a call for widgets."""
     _provide_home()
-    log = logging.getLogger(WIDGETS)
-    before = log.level
-    log.setLevel(logging.WARNING)
-    try:
+    with quieted(WIDGETS, level=logging.WARNING):
         yield
-    finally:
-        log.setLevel(before)
 
 
 def _provide_home() -> None:

@@ -24,6 +24,7 @@ from unittest import mock
 from ray._private import utils, worker
 
 from subsettune.keys import masked
+from subsettune.loggers import quieted
 
 SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our own Parquet is the log
@@ -46,20 +47,16 @@ ERRORS = 2  # the file descriptor
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep Ray's and Tune's own lines off the user's terminal; levels and environment come back as they were."""
-    levels = {name: logging.getLogger(name).level for name in LOGGERS}
     fresh = [name for name in SETTINGS if name not in os.environ]
     os.environ.update({name: SETTINGS[name] for name in fresh})
-    for name in LOGGERS:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(quieted(*LOGGERS, level=logging.CRITICAL))
             for owner, name in _printing():
                 with contextlib.suppress(AttributeError):  # another Ray
                     stack.enter_context(mock.patch.object(owner, name, _say_nothing))
             yield
     finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
         for name in fresh:
             os.environ.pop(name, None)
 

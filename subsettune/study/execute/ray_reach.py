@@ -31,6 +31,7 @@ from subsettune.study.execute.node_check import (
     why_no_gpu_on_this_node,
     why_not_on_this_node,
 )
+from subsettune.study.execute.ray_cluster import is_client
 from subsettune.study.execute.worker import Worker
 
 MARK = ".seen-"  # begins the name of a file that nodes look for
@@ -52,7 +53,7 @@ def check_nodes(
     code: Mapping[str, str],
     storage: str,
     note: Callable[[str], None],
-    num_fitting: Callable[[Mapping[str, float]], int] = len,
+    num_fitting: Callable[[Mapping[str, float]], int],
 ) -> None:
     """Ask each node that is alive and takes runs for what it lacks.
 
@@ -95,8 +96,7 @@ def check_nodes(
 
 def _is_ours(node: Mapping[str, Any]) -> bool:
     """Whether this process is on a node; by ray:// it is on none."""
-    is_client = ray.util.client.ray.is_connected()  # type: ignore[no-untyped-call]
-    return not is_client and node["NodeID"] == ray.get_runtime_context().get_node_id()
+    return not is_client() and node["NodeID"] == ray.get_runtime_context().get_node_id()
 
 
 def _odd_files() -> list[str]:

@@ -7,19 +7,14 @@ row that is missing is noticed. A last line that was torn by a kill was never ac
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from subsettune.errors import StorageError, StudyError
-from subsettune.patience import is_full, patiently
-from subsettune.storage import Folder
+from subsettune.errors import StudyError
+from subsettune.storage import Folder, append
 
-READERS = 16  # objects of a store that are read at a time
 ADVICE = "Restore it from a copy, or begin anew with another --run-id."
 
 
@@ -49,8 +44,7 @@ class AppendedRows:
             pairs = ((f"{self._name}, line {i}", line) for i, line in enumerate(whole.splitlines(), 1))
         else:
             names = [f"{self._name}/{name}" for name in self._folder.names(self._name)]
-            with ThreadPoolExecutor(READERS) as pool:
-                pairs = zip(names, list(pool.map(self._folder.read, names)), strict=True)  # type: ignore[assignment]
+            pairs = zip(names, self._folder.read_all(names), strict=True)  # type: ignore[assignment]
         return sorted((self._parsed(where, line) for where, line in pairs), key=lambda one: one[0])
 
     def _parsed(self, where: str, line: bytes) -> tuple[int, dict[str, Any]]:
@@ -70,32 +64,14 @@ class AppendedRows:
         if not self._folder.is_local:
             self._folder.write(f"{self._name}/{number:08d}.json", content)
             return
-        path = Path(self._folder.path, self._name)
-        try:
-            patiently(lambda: self._append(path, content + b"\n"), str(path.parent), is_remote=False)
-        except OSError as error:
-            advice = "Make room" if is_full(error) else "Make it writable"
-            raise StorageError(f"{path} cannot be written: {error}. {advice} and start the same command again.") from (
-                error
-            )
-
-    def _append(self, path: Path, content: bytes) -> None:
-        """Add to the file, or leave it as it was; what a kill left torn goes first."""
         if self._size_bytes is None:
             self.read()
         assert self._size_bytes is not None
+        path = Path(self._folder.path, self._name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with path.open("ab") as stream:
-                stream.truncate(self._size_bytes)
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.truncate(path, self._size_bytes)
-            raise
-        self._size_bytes += len(content)
+        line = content + b"\n"
+        append(path, line, self._size_bytes)
+        self._size_bytes += len(line)
 
     def clear(self) -> None:
         """Remove them all: the table holds them."""

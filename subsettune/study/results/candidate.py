@@ -10,7 +10,15 @@ from typing import Any, Literal, cast, get_args
 from subsettune.policy import Policy
 
 CandidateRole = Literal["candidate", "recipe", "shorter", "subset", "equal", "own", "random"]
+EQUAL: Literal["equal"] = "equal"  # roles of controls
+OWN: Literal["own"] = "own"
+RANDOM: Literal["random"] = "random"
 _NAME = re.compile(rf"({'|'.join(get_args(CandidateRole))})(?:-(\d+))?(@control)?(?:@(\d+))?")
+
+
+def role_of(name: str) -> str:
+    """The role of a control, from its name: `equal` of `equal@2`."""
+    return name.partition("@")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +56,12 @@ class Candidate:
     @property
     def is_control(self) -> bool:
         """Whether it was made from another policy, to hold that against."""
-        return self.role in ("equal", "own", "random")
+        return self.role in (EQUAL, OWN, RANDOM)
 
     @property
     def may_match(self) -> bool:
         """Whether it is tested against the reference: of other controls nothing like that is claimed."""
-        return self.role not in ("own", "random")
+        return self.role not in (OWN, RANDOM)
 
     def to_mapping(self) -> dict[str, Any]:
         """As the manifest holds it under its name."""

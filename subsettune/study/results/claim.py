@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from subsettune.study.results.candidate import Candidate
+from subsettune.study.results.candidate import EQUAL, OWN, Candidate, role_of
 from subsettune.study.results.contrast import Contrast
 
 
@@ -34,8 +34,8 @@ def claim_on(name: str, contrasts: Mapping[str, Contrast], candidates: Mapping[s
         contrasts: by name of the control.
         candidates: by name, controls among them.
     """
-    held = {one.control.partition("@")[0]: one for one in contrasts.values() if one.policy == name and one.is_claim}
-    equal, own = held.get("equal"), held.get("own")
+    held = {role_of(one.control): one for one in contrasts.values() if one.policy == name and one.is_claim}
+    equal, own = held.get(EQUAL), held.get(OWN)
     if equal is None:
         return None
     if equal.shown is not True or candidates[equal.control].policy.recipe == candidates[name].policy.recipe:

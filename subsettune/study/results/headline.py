@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from subsettune.policy import FULL, SUBSET
-from subsettune.study.results.candidate import Candidate
+from subsettune.study.results.candidate import EQUAL as EQUAL_ROLE
+from subsettune.study.results.candidate import Candidate, role_of
 from subsettune.study.results.summary import PolicyRow, Summary, Win
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.results.view import StudyRecords
@@ -118,12 +119,18 @@ def _against_equal(records: StudyRecords, win: Win | None, best: PolicyRow) -> s
     if win.shown is None:
         own = ", by its own settings," if win.lower_bound is not None and win.lower_bound > 0 else ""
         return f"; whether it is better than {EQUAL}{own} is not decided yet"
-    outcome = outcome_words(records, win.against.replace("own", "equal", 1))
+    outcome = outcome_words(records, _twin(records, win))
     matches = f"that is not shown to match the recipe ({outcome})"
     if win.is_of_own:
         matches = f"no match is claimed of that, and with other settings it is not shown to match ({outcome})"
     told = f"it is not shown to differ from {_plain(win)}{_apart(records, win)}"
     return f"; {told}, and is exported because {matches}"
+
+
+def _twin(records: StudyRecords, win: Win) -> str:
+    """Plain training of a policy's compute that was tested against the reference, too."""
+    held = (one.control for one in records.manifest.contrasts.values() if one.policy == win.policy)
+    return next(name for name in held if role_of(name) == EQUAL_ROLE)
 
 
 def _plain(win: Win) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from subsettune.config import FrozenDict
 from subsettune.policy import FULL, SUBSET
 from subsettune.study.results import costs
-from subsettune.study.results.candidate import Candidate, CandidateRole
+from subsettune.study.results.candidate import EQUAL, RANDOM, Candidate, CandidateRole, role_of
 from subsettune.study.results.claim import claim_on
 from subsettune.study.results.contrast import Contrast
 from subsettune.study.results.early_stop import early_stops
@@ -53,7 +53,7 @@ def summarise(records: StudyRecords) -> Summary:
         best=best,
         shorter=_shorter(records, winner),
         equal=_candidate_row(records, _equal(records, winner)),
-        random=_candidate_row(records, _latest(records, "random")),
+        random=_candidate_row(records, _latest(records, RANDOM)),
         trials=_counts(records),
         false_stops=_false_stops(records),
         candidates=tuple(_candidate_summary(records, candidate) for candidate in records.candidates.values()),
@@ -164,7 +164,7 @@ def _nearest_of(records: StudyRecords, candidates: Sequence[Candidate]) -> Candi
 
 def _equal(records: StudyRecords, winner: str | None) -> Candidate | None:
     """All data for the winner's compute; an earlier round may have tested that of another winner."""
-    found, best = _latest(records, "equal"), records.candidates.get(winner or "")
+    found, best = _latest(records, EQUAL), records.candidates.get(winner or "")
     if found is None or best is None or best.policy.arm == FULL:
         return None
     return found if found.policy.passes == best.policy.passes else None
@@ -267,7 +267,7 @@ def _win(records: StudyRecords) -> Win | None:
     """The claim on the policy that is exported, or on the one that it is exported instead of; else the latest."""
     winner = records.manifest.winner
     contrasts = records.manifest.contrasts
-    twins = [one for one in contrasts.values() if one.is_claim and one.control.partition("@")[0] != "own"]
+    twins = [one for one in contrasts.values() if one.is_claim and role_of(one.control) == EQUAL]
     if not twins:
         return None
     twin = next((one for one in twins if winner in (one.policy, one.control)), twins[-1])

@@ -9,6 +9,7 @@ from subsettune import config
 from subsettune.config import FrozenDict
 from subsettune.policy import Policy
 from subsettune.study.results.ablation import AblationResult
+from subsettune.study.results.candidate import OWN, role_of
 from subsettune.study.results.known_before import KnownBefore
 
 
@@ -188,7 +189,7 @@ class Win:
     @property
     def is_of_own(self) -> bool:
         """Whether what decides is plain training by the policy's own settings."""
-        return self.against.partition("@")[0] == "own"
+        return role_of(self.against) == OWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

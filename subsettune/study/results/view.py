@@ -25,12 +25,12 @@ class Compared:
     """Runs that are held against each other.
 
     Args:
-        own: test metrics of a candidate, in the order of their seeds.
+        own: test metrics of a candidate, by seed.
         reference: likewise of the reference.
     """
 
-    own: tuple[float, ...]
-    reference: tuple[float, ...]
+    own: Mapping[int, float]
+    reference: Mapping[int, float]
 
     @property
     def metric(self) -> float | None:
@@ -43,8 +43,8 @@ class Compared:
         return _mean(self.reference)
 
 
-def _mean(values: tuple[float, ...]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
+def _mean(by_seed: Mapping[int, float]) -> float | None:
+    return math.fsum(by_seed.values()) / len(by_seed) if by_seed else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,21 +110,21 @@ class StudyRecords:
 
         A policy that has two names, in two rounds or as a control, is trained once.
         """
-        candidate = self.candidates.get(name or "")
-        policy = None if candidate is None else candidate.policy
-        runs = (run for run in self.verification if run.candidate == name or run.policy == policy)
-        return {run.seed: run.test_metric for run in runs if run.test_metric is not None}
+        return {run.seed: run.test_metric for run in self._runs_of(name) if run.test_metric is not None}
 
-    def _first(self, name: str, number: int) -> tuple[float, ...]:
-        """Test metrics of the first runs of a candidate: verification takes seeds one after another.
+    def first_metrics(self, name: str | None, number: int) -> dict[int, float]:
+        """The same of the first runs: verification takes seeds one after another.
 
         A run that diverged is one of them and has none; what was made ahead of it is not taken in its place.
         """
+        first = sorted({run.seed for run in self._runs_of(name)})[:number]
         metrics = self.test_metrics(name)
-        candidate = self.candidates.get(name)
+        return {seed: metrics[seed] for seed in first if seed in metrics}
+
+    def _runs_of(self, name: str | None) -> list[RunRecord]:
+        candidate = self.candidates.get(name or "")
         policy = None if candidate is None else candidate.policy
-        seeds = sorted({run.seed for run in self.verification if run.candidate == name or run.policy == policy})
-        return tuple(metrics[seed] for seed in seeds[:number] if seed in metrics)
+        return [run for run in self.verification if run.candidate == name or run.policy == policy]
 
     def compared(self, name: str) -> Compared:
         """What a verdict on a candidate rests on, or of a control without one its difference to the winner."""
@@ -135,7 +135,7 @@ class StudyRecords:
         else:
             sizes = (0, 0) if verdict is None else (verdict.num_seeds, verdict.num_references)
             sizes = (min(sizes), min(sizes)) if verdict is not None and verdict.is_paired else sizes
-        return Compared(own=self._first(name, sizes[0]), reference=self._first(REFERENCE, sizes[1]))
+        return Compared(own=self.first_metrics(name, sizes[0]), reference=self.first_metrics(REFERENCE, sizes[1]))
 
     @property
     def tested(self) -> tuple[Verdict, ...]:

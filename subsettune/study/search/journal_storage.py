@@ -7,12 +7,10 @@ cut off when the journal is opened: it was never acted on.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +19,9 @@ from typing import Any, final
 from optuna.storages.journal import BaseJournalBackend
 
 from subsettune.errors import StorageError, StudyError
-from subsettune.patience import is_full, patiently
-from subsettune.storage import Folder
+from subsettune.storage import Folder, append
 
 JOURNAL = "optuna.journal"  # of a study, beside its tables
-READERS = 16  # objects of a store that are read at a time
 BLOCK = 256  # segments of an object store that are put into one, which takes a second
 
 
@@ -120,26 +116,8 @@ class FileJournal(OwnJournal):
 
     def _write(self, lines: list[str]) -> None:
         content = "".join(f"{line}\n" for line in lines).encode()
-        try:
-            patiently(lambda: self._append(content), str(self._path.parent), is_remote=False)
-        except OSError as error:
-            advice = "Make room" if is_full(error) else "Make it writable"
-            raise StorageError(
-                f"{self._path} cannot be written: {error}. {advice} and start the same command again."
-            ) from error
+        append(self._path, content, self._size_bytes)
         self._size_bytes += len(content)
-
-    def _append(self, content: bytes) -> None:
-        """Add to the file, or leave it as it was."""
-        try:
-            with self._path.open("ab") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.truncate(self._path, self._size_bytes)
-            raise
 
 
 @final
@@ -160,14 +138,15 @@ class SegmentJournal(OwnJournal):
         self._folder = folder
         try:
             found = _blocks_and_segments(folder)
-            contents = _read_all(folder, found.names)
+            contents = folder.read_all(found.names)
         except StorageError:  # segments that were put into a block while they were read
             found = _blocks_and_segments(folder)
-            contents = _read_all(folder, found.names)
-        lines = ((name, line) for name, content in contents for line in content.splitlines())
+            contents = folder.read_all(found.names)
+        named = zip(found.names, contents, strict=True)
+        lines = ((name, line) for name, content in named for line in content.splitlines())
         super().__init__([_parse(line, f"{folder}/{name}") for name, line in lines])
         self._num_segments, self._spent = found.num_segments, list(found.spent)
-        self._loose = [content for _, content in contents[len(contents) - found.num_loose :]]
+        self._loose = contents[len(contents) - found.num_loose :]
 
     def _write(self, lines: list[str]) -> None:
         content = "\n".join(lines).encode()
@@ -184,8 +163,7 @@ class SegmentJournal(OwnJournal):
         self._loose = []
         spent = [*self._spent, *(_segment(number) for number in range(first, last + 1))]
         self._spent = []
-        with ThreadPoolExecutor(READERS) as pool:
-            list(pool.map(self._folder.remove, spent))
+        self._folder.remove_all(spent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,12 +248,6 @@ class ReadOnlyJournal(BaseJournalBackend):
         """
         advice = "Copy it first: optuna.copy_study, or a new study and its add_trials."
         raise StudyError(f"{self._where} is only looked at: a trial added here would be none of the study. {advice}")
-
-
-def _read_all(folder: Folder, names: Sequence[str]) -> list[tuple[str, bytes]]:
-    """Files and their content, in order; read several at a time, because a store answers each after a while."""
-    with ThreadPoolExecutor(READERS) as pool:
-        return list(zip(names, pool.map(folder.read, names), strict=True))
 
 
 def _segment(number: int) -> str:

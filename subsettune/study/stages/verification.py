@@ -14,7 +14,7 @@ from subsettune.study.context import StudyContext
 from subsettune.study.execute.requests import Pause, RunRequest
 from subsettune.study.execute.sequence import RunSource
 from subsettune.study.preflight import budget_ends
-from subsettune.study.results.candidate import Candidate
+from subsettune.study.results.candidate import EQUAL, OWN, RANDOM, Candidate
 from subsettune.study.results.manifest import RoundState
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.unneeded import unneeded
@@ -25,7 +25,7 @@ from subsettune.study.stages.other_examples import sampled_differences
 from subsettune.study.verification import candidates as choosing
 from subsettune.study.verification import rules
 from subsettune.study.verification.noninferiority import Rules
-from subsettune.study.verification.verification import OWN, Verification
+from subsettune.study.verification.verification import Verification
 from subsettune.study.verification.winner import exported
 from subsettune.train.result import CurvePoint
 
@@ -58,7 +58,7 @@ class VerificationStage:
         material = ControlMaterial(
             round_number=number,
             twins={
-                name: choosing.plain_twin(one, self.search.shortlist, _named("equal", number), ground)
+                name: choosing.plain_twin(one, self.search.shortlist, _named(EQUAL, number), ground)
                 for name, one in candidates.items()
                 if name in verification.line_up and verification.line_up[name].has_twin
             },
@@ -305,7 +305,7 @@ class VerificationSource:
 
     def _random_control(self, winner: Candidate) -> Candidate:
         policy = randomised(winner.policy)
-        name = _named("random", self._material.round_number)
+        name = _named(RANDOM, self._material.round_number)
         return Candidate.named(name, policy=policy, cost_flops=policy.cost(self._material.facts))
 
 

@@ -21,6 +21,7 @@ from scipy import stats
 
 from subsettune.config import must
 from subsettune.errors import ConfigError, StudyError
+from subsettune.study.results.candidate import OWN, role_of
 from subsettune.study.results.contrast import Contrast
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.verification.lineup import Entry, Hypothesis, levels, sizes_of
@@ -43,7 +44,6 @@ from subsettune.study.verification.superiority import compare, pair_floor
 
 REFERENCE = "reference"
 FORMAT_VERSION = 2
-OWN = "own"  # name of a control, before its round
 ALONE = 0.05  # level of a bound that nothing is claimed of
 
 
@@ -492,7 +492,7 @@ class Verification:
 
 def _is_own(control: str) -> bool:
     """Whether a control is plain training by the settings of the policy that it is held against."""
-    return control.partition("@")[0] == OWN
+    return role_of(control) == OWN
 
 
 def _unmeasured(name: str, level: float, reason: str, *, passed: bool | None = None, num_seeds: int = 0) -> Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from subsettune.policy import FULL
-from subsettune.study.results.candidate import Candidate
+from subsettune.study.results.candidate import EQUAL, Candidate
 from subsettune.study.results.claim import claim_on
 from subsettune.study.results.manifest import RoundState
 
@@ -21,7 +21,7 @@ def exported(rounds: Iterable[RoundState]) -> str | None:
     """
     rounds = tuple(rounds)
     passed = [one for one in _passed(rounds) if one.may_match]
-    own = [one for one in passed if one.role != "equal"]
+    own = [one for one in passed if one.role != EQUAL]
     if not own:
         return None
     winner = min(own, key=_price)

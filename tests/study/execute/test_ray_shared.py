@@ -39,7 +39,7 @@ def test_a_node_that_does_not_share_the_folder_is_named_before_the_first_run(
         try:
             wait_until(lambda: sum(node["Alive"] for node in ray.nodes()) == 2)
             with pytest.raises(StudyError) as caught:
-                check_nodes(hands, {}, str(storage), print)
+                check_nodes(hands, {}, str(storage), print, len)
         finally:
             ray.shutdown()
     assert f"cannot train: it does not see {storage}. Give a --storage that all nodes share" in str(caught.value)
