@@ -4,7 +4,8 @@
 
 A policy of the tables of errors has its true mean exactly at the margin, or equals the reference; each pass of one at
 the margin is a mistake. The whole procedure is at work: looks, futility, alpha that moves on, the twin and the test of
-a win (`many_verifications.py`; a test holds it against the state machine). Intervals are Clopper-Pearson, 99 %. A row
+a win over it, without the second control of a policy that has settings of its own, which can only take wins away
+(`many_verifications.py`; a test holds it against the state machine). Intervals are Clopper-Pearson, 99 %. A row
 is `above` where the whole interval lies above the level of one verification, 0.8 alpha, and `over` where it lies above
 alpha; rows that no test of a mean of a few runs holds say so in the last column. The margin
 is 0.01 of accuracy on 360 test examples; a spread is in units of the margin.

@@ -41,8 +41,8 @@ class PolicyEvidence:
 
     Args:
         name: `reference`, `candidate-1`, `recipe` (the recipe at the largest budget), `equal` (all data for the
-            compute of the winner), `random` (the random control), ...; version 0.1 had `shorter` (the best of the full
-            arm), too.
+            compute of the winner), `own` (the same by the winner's own settings), `random` (the random control), ...;
+            version 0.1 had `shorter` (the best of the full arm), too.
         policy: what was trained.
         passes: compute of one training, in passes.
         flops: the same in FLOPs.
@@ -51,7 +51,7 @@ class PolicyEvidence:
         metric: mean on the test split over the runs that were compared; null without runs.
         reference_metric: mean of the reference over those that they were held against; null likewise.
         error_increase: error over the reference's, minus 1; the error of an accuracy is what it is short of 1.
-        passed: whether it matches the reference; null if it was not tested, as a random control never is.
+        passed: whether it matches the reference; null if it was not tested, as `own` and the random control never are.
         verdict: of the test, as `Verdict.to_mapping` gives it; empty for the reference, and where there is none.
         runs: in order of their seeds.
     """
@@ -74,7 +74,7 @@ class PolicyEvidence:
 
     @property
     def may_claim(self) -> bool:
-        """Whether the error rate covers what is said of it: not of a random control."""
+        """Whether the error rate covers what is said of it: not of `own` and the random control."""
         return role_of(self.name) not in (OWN, RANDOM)
 
     @property

@@ -154,7 +154,8 @@ def _add_study_commands(to: Any) -> None:
     tune.add_argument("--run-id", help="name of the study (default: a fresh one)")
     _tune_options(tune)
     where = tune.add_mutually_exclusive_group()
-    where.add_argument("--address", help="running Ray cluster: auto, or ray://HOST:10001 (default: start one here)")
+    addresses = "auto, HOST:6379 or ray://HOST:10001 (default: start one here)"
+    where.add_argument("--address", help=f"running Ray cluster: {addresses}")
     where.add_argument("--inline", action="store_true", help="without Ray: one run after the other, in this process")
     tune.add_argument("--quiet", action="store_true", help="no progress, only the result")
     _storage_option(tune)

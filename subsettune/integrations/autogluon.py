@@ -24,6 +24,8 @@ with needed_for("subsettune.integrations.autogluon", extra="autogluon"):
     from autogluon.core.utils.exceptions import TimeLimitExceeded
     from sklearn.exceptions import ConvergenceWarning
 
+__all__ = ["SubsetModel"]
+
 _LOG = logging.getLogger("autogluon.subsettune")  # below AutoGluon's own, so that its verbosity decides
 
 

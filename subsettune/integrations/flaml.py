@@ -26,6 +26,8 @@ with needed_for("subsettune.integrations.flaml", extra="flaml"):
     from flaml import tune
     from flaml.automl.model import BaseEstimator
 
+__all__ = ["SubsetLearner"]
+
 LEAST_BUDGET_S = 1e-3  # where FLAML has no time left, and wants a model all the same: one update
 LR_FACTORS = (0.25, 4.0)
 

@@ -155,7 +155,7 @@ def contrast_words(contrast: Contrast) -> str:
 
 
 def contrasts_table(view: StudyView) -> Table | None:
-    """The winner against plain training of equal compute, and against a random subset; None without any."""
+    """The winner against plain training of equal compute, by others' settings and its own, and a random subset."""
     found = view.manifest.contrasts
     if not found:
         return None
@@ -199,6 +199,6 @@ def how_tested(view: StudyView) -> str:
         "correlate in six pairs or more, a t test of these, its p-value tripled). A policy passes when its lower bound "
         f"lies above the margin of {margin}, and its runs do not scatter much more than the reference's. A subset wins "
         "where its difference to plain training of equal compute, over pairs of runs with one seed, has a lower bound "
-        "above 0, be it by the settings that the search expects most of on all data or by the policy's own: a test "
-        f"beside the others, with an error rate of its own. {caveat}"
+        "above 0, by the settings that the search expects most of on all data and, where the policy has others, by its "
+        f"own, too: tests beside the others, with an error rate of their own. {caveat}"
     )

@@ -73,7 +73,7 @@ def _reading(view: StudyView, *, has_contrasts: bool) -> str:
     turned = "" if view.study.task.higher_is_better else " The sign is turned so that more is better."
     below = (
         " The rows with two names hold the policy against its controls: each circle is a pair of runs with one seed, "
-        "and a subset wins when the line of its row against plain training lies to the right of 0."
+        "and a subset wins when the lines of its rows against plain training (equal, own) lie to the right of 0."
     )
     return (
         f"{sentence(metric_name(view.study.task.metric))} minus the reference's mean.{turned} Each circle is one run, "

@@ -340,9 +340,9 @@ def test_how_it_was_tested_is_told_of_either_version() -> None:
         "against those of the reference, n of each (Welch's t test; where runs with one seed correlate in six pairs or "
         "more, a t test of these, its p-value tripled). A policy passes when its lower bound lies above the margin of "
         "-0.01, and its runs do not scatter much more than the reference's. A subset wins where its difference to "
-        "plain training of equal compute, over pairs of runs with one seed, has a lower bound above 0, be it by the "
-        "settings that the search expects most of on all data or by the policy's own: a test beside the others, with "
-        f"an error rate of its own. {evidence.CAVEAT}"
+        "plain training of equal compute, over pairs of runs with one seed, has a lower bound above 0, by the settings "
+        "that the search expects most of on all data and, where the policy has others, by its own, too: tests beside "
+        f"the others, with an error rate of their own. {evidence.CAVEAT}"
     )
     assert evidence.how_tested(make_view("before")) == (
         "Candidates were tested dearest first until the first failure, by differences of runs with one seed. A policy "

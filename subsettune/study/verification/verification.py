@@ -204,9 +204,7 @@ class Verification:
         """Runs (name, seed) that `needed` will probably name next, for slots that would stand empty.
 
         More of the policy under test, where the look that is waited for may only end its test, and the runs so far do
-        not look like an end: the next one has as many runs of the reference. On tables of digits with 4 slots, and
-        without that care, that took a sixth off the time, and one study in five made runs that it did not need; the
-        first look of the policy that comes next if this one passes took no more off, and was not needed in two of five.
+        not look like an end: the next one has as many runs of the reference.
 
         They must not be recorded before they are needed: a verdict is that of the latest look whose runs are there.
         """
