@@ -39,7 +39,9 @@ def take(study: Study, space: Space, storage: str) -> tuple[TakenStudy, ...]:
             found.append(earlier)
         except (ConfigError, StudyError) as error:
             advice = f"{str(error).rstrip('.')}."
-            mistakes.append(Mistake(_PATH, must("warm_start", "earlier studies that can be read", masked(name), advice)))
+            mistakes.append(
+                Mistake(_PATH, must("warm_start", "earlier studies that can be read", masked(name), advice))
+            )
     if mistakes:
         raise ConfigError(tuple(mistakes))
     taken = tuple(_taken(earlier, space) for earlier in found)
