@@ -15,11 +15,12 @@ from subsettune.facts import TaskFacts
 from subsettune.report.notebook import summary_html
 from subsettune.report.plotly_figures import plotly_figures
 from subsettune.storage import Folder
+from subsettune.study.results.folder import JOURNAL
 from subsettune.study.results.records import RunRecord, to_table
 from subsettune.study.results.summary import Summary
 from subsettune.study.results.view import StudyView
 from subsettune.study.search.journal import look_at
-from subsettune.study.search.journal_storage import JOURNAL, ReadOnlyJournal
+from subsettune.study.search.journal_storage import ReadOnlyJournal
 from subsettune.study.spec.definition import Study
 from subsettune.text import counted, describe, saving_words
 

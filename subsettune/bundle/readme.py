@@ -21,7 +21,7 @@ from subsettune.study.results.sampled import these_alone
 from subsettune.train.orders.base import is_blind
 from subsettune.train.planning.phases import resolve
 
-_PATH = re.compile(r"(?<![\w./:<])~?/(?:[^\s/'\"`]+/)+([^\s/'\"`]*)")  # absolute, of two parts or more, of no URI
+_PATH = re.compile(r"(?<![\w./:<])~?/(?:[^\s/'\"`]+/)+([^\s/'\"`]+)/?")  # absolute, of two parts or more, of no URI
 
 
 def page(bundle: Bundle, place: str) -> str:

@@ -23,6 +23,8 @@ __all__ = ["main"]
 
 KEPT = {"tune": " The study is kept; see it with: subsettune show RUN_ID"}
 
+ADDRESSES = ("storage", "bundle", "policy", "directory")  # options that may be URIs, which commands print
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
@@ -65,8 +67,8 @@ def _run(given: list[str], answer: Answer) -> int:
     if options.command_name == "tune":  # what goes on with the study of a job is the command that submitted it
         options.command_line = masked(os.environ.get(SUBMITTED) or options.command_line)
     try:
-        for name, value in vars(options).items():
-            if isinstance(value, str) and name != "command_line" and options.command_name != "submit":  # refuses keys
+        for name in ADDRESSES if options.command_name != "submit" else ():  # which refuses keys
+            if isinstance(value := getattr(options, name, None), str):
                 setattr(options, name, without_keys(value))
         _check_working_folder(StorageError)
         with needed_for(f"subsettune {options.command_name}"), warnings.catch_warnings(), quieted("subsettune.data"):

@@ -445,8 +445,7 @@ def places_of(options: argparse.Namespace) -> DataPaths:
 
 def _studies(storage: str) -> list[dict[str, Any]]:
     from subsettune.storage import Folder
-    from subsettune.study.results.folder import StudyFolder
-    from subsettune.study.status import last_written
+    from subsettune.study.results.folder import StudyFolder, last_written
 
     rows = []
     for name in Folder.at(storage).names():

@@ -105,6 +105,15 @@ def check_storage(storage: str) -> None:
             )
             raise ConfigError(must("--storage", "a URI or an absolute path", storage, advice))
         return
-    if masked(storage) != storage:
+    refuse_keys("--storage", storage)
+
+
+def refuse_keys(flag: str, address: str) -> None:
+    """Refuse an address with keys in it, which would be part of a job.
+
+    Raises:
+        ConfigError: there are some; they are not repeated.
+    """
+    if masked(address) != address:
         advice = "Whoever sees the job would see them. Give the nodes a role, or set them where Ray is started there."
-        raise ConfigError(must("--storage", "without keys", masked(storage), advice))
+        raise ConfigError(must(flag, "without keys", masked(address), advice))

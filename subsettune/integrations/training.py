@@ -47,6 +47,7 @@ RECIPE: Mapping[str, Any] = {"optimizer": "adamw", "lr": 0.005, "batch_size": 32
 LOOKS = 1000  # at the clock, of a training with a budget of seconds
 LINES = 10  # of a training that tells how far it is
 KEPT = 64  # networks whose FLOPs are remembered
+MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # parameters that take whatever is given
 NO_EVIDENCE = "The policy is no bundle: nothing shows that it matches the recipe, on these rows or on others."
 _COUNTED: OrderedDict[str, TaskFacts] = OrderedDict()
 
@@ -352,9 +353,20 @@ def _built(function: Callable[..., Any], options: Mapping[str, Any], shape: tupl
     offered = {"num_features": prod(shape), "input_shape": shape, "num_outputs": outputs}
     parameters = inspect.signature(function).parameters.values()
     takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
-    if takes_any or any(one.name in offered for one in parameters):
+    if (takes_any or any(one.name in offered for one in parameters)) and not _is_in_order(function, options, offered):
         return plugins.call(function, "module", options, offered)
     return function(prod(shape), outputs, **options)
+
+
+def _is_in_order(function: Callable[..., Any], options: Mapping[str, Any], offered: Mapping[str, Any]) -> bool:
+    """Whether the first two parameters are the numbers of features and outputs, one or both by a name of its own."""
+    named = [one for one in inspect.signature(function).parameters.values() if one.kind not in MANY]
+    first = [one.name for one in named[:2]]
+    lacks = {one.name for one in named if one.default is one.empty and one.name not in {*offered, *options}}
+    fits = all(
+        a == b or a not in {*offered, *options} for a, b in zip(first, ("num_features", "num_outputs"), strict=False)
+    )
+    return bool(lacks) and lacks <= set(first) and len(first) == 2 and fits
 
 
 def _facts(task: Task, data: TaskData) -> TaskFacts:

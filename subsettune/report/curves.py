@@ -76,7 +76,7 @@ def _winner(view: StudyView) -> tuple[str, Policy, list[RunRecord]] | None:
     if best is not None:
         policy, title = best.policy, "best policy" if best.passed else "best policy so far"
     elif view.tested:
-        near = min(view.tested, key=lambda verdict: verdict.shortfall or math.inf).name
+        near = (view.nearest or view.tested[0]).name
         policy, title = view.candidates[near].policy, f"candidate that came nearest ({view.named(near)})"
     else:
         return None

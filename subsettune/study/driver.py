@@ -38,12 +38,12 @@ from subsettune.study.observer import Observer
 from subsettune.study.options import TuneOptions, check_storage, device_of
 from subsettune.study.preflight import check_here, resolve_study, user_code
 from subsettune.study.results.confirmation import SEEDS_APART
-from subsettune.study.results.folder import TABLES, StudyFolder
+from subsettune.study.results.folder import JOURNAL, TABLES, StudyFolder
 from subsettune.study.results.known_before import store, stored
 from subsettune.study.results.lock import DriverLock
 from subsettune.study.results.manifest import DataOrigin, Manifest
 from subsettune.study.results.view import StudyView
-from subsettune.study.search.journal_storage import JOURNAL, journal_at
+from subsettune.study.search.journal_storage import journal_at
 from subsettune.study.spec.definition import Study
 from subsettune.study.spec.space import Space
 from subsettune.study.stages.ablation import AblationStage, contenders

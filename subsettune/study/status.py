@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,15 +11,13 @@ from subsettune.errors import StorageError, StudyError
 from subsettune.policy import Policy
 from subsettune.storage import Folder
 from subsettune.study.results import costs
-from subsettune.study.results.folder import StudyFolder
+from subsettune.study.results.folder import JOURNAL, StudyFolder, last_written
 from subsettune.study.results.lease import Holder
 from subsettune.study.results.lock import driver_of
 from subsettune.study.results.records import count
 from subsettune.study.results.summarise import cheapest_trial
 from subsettune.study.results.summary import PolicyRow
 from subsettune.study.results.view import StudyView
-from subsettune.study.search.journal import look_at
-from subsettune.study.search.journal_storage import JOURNAL, ReadOnlyJournal
 
 State = Literal["starting", "running", "interrupted", "failed", "killed", "finished"]
 GOES_ON = ("starting", "running")
@@ -217,6 +213,9 @@ def _trials(view: StudyView, folder: Folder, state: State) -> TrialsSoFar:
 
 def _running(view: StudyView, folder: Folder) -> int | None:
     """Trials that the journal has begun and not ended; None while it is being written for the first time."""
+    from subsettune.study.search.journal import look_at
+    from subsettune.study.search.journal_storage import ReadOnlyJournal
+
     try:
         trials = look_at(ReadOnlyJournal(folder, JOURNAL), view.run_id).get_trials(deepcopy=False)
     except StorageError:
@@ -258,19 +257,3 @@ def _best_of(view: StudyView, row: PolicyRow, metric: float, reference: float) -
         error_increase=costs.error_increase(metric, reference, higher_is_better=higher) if task.has_error else None,
         is_verified=bool(row.passed),
     )
-
-
-def last_written(folder: Folder) -> str | None:
-    """When a file of the study was last changed; on an object store those that stand for rows are looked at, too."""
-    found = folder.infos()
-    if not folder.is_local:
-        rows = (info.base_name for info in found if info.base_name.endswith((".rows", JOURNAL)))
-        found += [info for name in rows for info in folder.infos(name)]
-    return _iso(info.mtime_ns for info in found if info.is_file)
-
-
-def _iso(times_ns: Iterable[int | None]) -> str | None:
-    known = [time_ns for time_ns in times_ns if time_ns]
-    if not known:
-        return None
-    return datetime.datetime.fromtimestamp(max(known) / 1e9, datetime.UTC).isoformat(timespec="seconds")

@@ -21,7 +21,7 @@ from places import ROOT, SUPPORT
 from pyarrow import fs
 
 from subsettune import bundle, config
-from subsettune.bundle import Bundle, PhaseSubset, files
+from subsettune.bundle import Bundle, PhaseSubset, files, readme
 from subsettune.bundle.export import export_policy, export_study
 from subsettune.errors import BundleError, ConfigError, StorageError
 from subsettune.policy import Phase, Policy, Soup
@@ -295,6 +295,13 @@ def test_readme_tells_the_policy_and_the_numbers(tmp_path: Path) -> None:
     assert f"subsettune follow {tmp_path.name} --data NEW.parquet --save model" in text
     assert str(tmp_path) not in text
     assert not re.search(r"[{}]|None|nan", text.split("```python")[0])
+
+
+def test_readme_names_the_last_part_of_a_folder_with_or_without_a_slash_behind_it(tmp_path: Path) -> None:
+    made, _ = export(tmp_path)
+    command = "subsettune tune a.yaml --data-root /mnt/data/ --cache /scratch/me/cache --storage s3://bucket/runs/"
+    text = readme.page(dataclasses.replace(made, evidence=dataclasses.replace(made.evidence, command=command)), "b")
+    assert "subsettune tune a.yaml --data-root data --cache cache --storage s3://bucket/runs/" in text
 
 
 def test_readme_tells_what_the_numbers_are_and_what_they_cost(tmp_path: Path) -> None:

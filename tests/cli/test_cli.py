@@ -141,6 +141,17 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     assert min(seconds) < 0.5  # the best of five: other work on the machine is no fault of ours
 
 
+def test_list_reads_studies_without_what_runs_them(studies: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom subsettune.cli import main\n"
+        f"main(['list', '--storage', {str(tmp_path / 'runs')!r}])\n"
+        "print(sorted({'torch', 'ray', 'optuna', 'plotly', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "good" in done.stdout
+    assert done.stdout.endswith("[]\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

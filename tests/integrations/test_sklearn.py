@@ -267,6 +267,11 @@ class Own(nn.Module):
         return logits
 
 
+class HalfNamed(Own):
+    def __init__(self, num_inputs: int, num_outputs: int, width: int = 8) -> None:
+        super().__init__(num_outputs, num_inputs, width)
+
+
 def test_any_network_can_be_trained(digits: tuple[Any, Any]) -> None:
     linear = nn.Linear(64, 10)
     before = weights(linear).clone()
@@ -277,6 +282,10 @@ def test_any_network_can_be_trained(digits: tuple[Any, Any]) -> None:
     assert torch.equal(weights(linear), before)  # a copy was trained
     own = classifier(module=Own, module_options={"width": 12}, lr=0.02).fit(*digits)
     assert own.facts_.num_parameters == 64 * 12 + 12 + 12 * 10 + 10
+    with pytest.raises(ConfigError, match="module"):  # the first number is not of features
+        classifier(module=lambda num_outputs, width: nn.Linear(width, num_outputs)).fit(*digits)
+    half_named = classifier(module=HalfNamed, module_options={"width": 12}, lr=0.02).fit(*digits)
+    assert half_named.facts_.num_parameters == own.facts_.num_parameters
     named = classifier(module="mlp", module_options={"hidden": [4, 4]}).fit(*digits)
     assert len(list(named.module_.parameters())) == 6
     values = SubsetRegressor(module=nn.Linear, epochs=3, random_state=0, device="cpu").fit(*digits)

@@ -476,3 +476,14 @@ def test_a_line_of_a_switch_is_where_a_policy_has_one(phases: tuple[Phase, ...],
     assert upright == lines
     assert len([shape for shape in figure.layout["shapes"] if shape["xref"] == "x"]) == len(lines)
     assert ("vertical line" in figure.reading) == bool(lines)
+
+
+def test_curves_without_a_winner_are_of_the_candidate_that_came_nearest() -> None:
+    """One that missed by nothing comes before all; one that has no verdict yet missed by nothing that counts."""
+    view = make_view("none_passed")
+    last = view.tested[-1].name
+    for changes, near in (({"shortfall": 0.0}, last), ({"passed": None, "shortfall": 0.0}, "candidate-1")):
+        verdicts = {**view.verdicts, last: dataclasses.replace(view.verdicts[last], **changes)}
+        figure = curves.curves_figure(dataclasses.replace(view, verdicts=verdicts))
+        assert figure is not None
+        assert f"candidate that came nearest ({view.named(near)})" in figure.title

@@ -13,7 +13,7 @@ import io
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from importlib import metadata
 from typing import Any
@@ -41,6 +41,7 @@ TABLES: Mapping[Role, str] = {
     "ablation": "ablation.parquet",
     "confirmation": "confirmation.parquet",
 }
+JOURNAL = "optuna.journal"  # of the search: a file, on an object store a folder
 REFERENCE_ADVICE = "Restore it from a copy, or remove it: its runs are taken from the cache, or trained again."
 LEAST_ADDED, MOST_ADDED = 64, 256  # rows beside a table until it is written whole: half as many as it has, within these
 PACKAGES = ("subsettune", "torch", "torchvision", "ray", "optuna", "pyarrow", "numpy", "scipy")
@@ -274,6 +275,22 @@ def not_there(storage: str, run_id: str) -> str:
     guess = f"{did_you_mean(run_id, names)} ".lstrip()
     shown = masked(storage)
     return f"study {run_id!r} is not in {shown}. {guess}See: subsettune list --storage {shlex.quote(shown)}"
+
+
+def last_written(folder: Folder) -> str | None:
+    """When a file of the study was last changed; on an object store those that stand for rows are looked at, too."""
+    found = folder.infos()
+    if not folder.is_local:
+        rows = (info.base_name for info in found if info.base_name.endswith((".rows", JOURNAL)))
+        found += [info for name in rows for info in folder.infos(name)]
+    return _iso(info.mtime_ns for info in found if info.is_file)
+
+
+def _iso(times_ns: Iterable[int | None]) -> str | None:
+    known = [time_ns for time_ns in times_ns if time_ns]
+    if not known:
+        return None
+    return datetime.datetime.fromtimestamp(max(known) / 1e9, datetime.UTC).isoformat(timespec="seconds")
 
 
 def now() -> str:

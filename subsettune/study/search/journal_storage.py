@@ -21,7 +21,6 @@ from optuna.storages.journal import BaseJournalBackend
 from subsettune.errors import StorageError, StudyError
 from subsettune.storage import Folder, append
 
-JOURNAL = "optuna.journal"  # of a study, beside its tables
 BLOCK = 256  # segments of an object store that are put into one, which takes a second
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from subsettune import config, former_names
 from subsettune.config import AT_LEAST_ONE, NOT_EMPTY, NOT_NEGATIVE, POSITIVE, FrozenDict, Rule, setting
-from subsettune.errors import ConfigError, Mistake
+from subsettune.errors import ConfigError, Mistake, StorageError
+from subsettune.keys import without_keys
 from subsettune.study.spec import components
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.samplers import SamplerName, sampler_of
@@ -96,6 +97,7 @@ class StudySettings:
         if self.seed_cap < self.seeds:
             message = config.must("max_seeds", f"at least seeds ({self.seeds})", self.max_seeds)
             raise ConfigError((Mistake(("max_seeds",), message),))
+        self._take_keys_out()
         self._check_warm_start()
 
     def to_mapping(self) -> dict[str, Any]:
@@ -104,6 +106,14 @@ class StudySettings:
         usual: dict[str, Any] = {"reference_looks": REFERENCE_POINTS, "soup_processes": 0, **unset}
         names = [n for n in StudySettings.__dataclass_fields__ if n not in usual or getattr(self, n) != usual[n]]
         return {name: config.to_plain(getattr(self, name)) for name in names}
+
+    def _take_keys_out(self) -> None:
+        """From here on the earlier studies are printed, and kept."""
+        try:
+            names = tuple(without_keys(name, "warm_start") for name in self.warm_start)
+        except StorageError as error:
+            raise ConfigError((Mistake(("warm_start",), str(error)),)) from error
+        object.__setattr__(self, "warm_start", names)
 
     def _check_warm_start(self) -> None:
         sampler, names = sampler_of(self.sampler, self.trials), list(self.warm_start)

@@ -13,11 +13,11 @@ from subsettune.study.context import STEMS_BYTES, StudyContext
 from subsettune.study.execute.requests import Pause, RunRequest
 from subsettune.study.execute.sequence import RunSource
 from subsettune.study.results.appended import ADVICE
-from subsettune.study.results.folder import TABLES
+from subsettune.study.results.folder import JOURNAL, TABLES
 from subsettune.study.results.known_before import TakenStudy
 from subsettune.study.results.records import RunRecord
 from subsettune.study.search.earlier import EarlierStudy, EarlierTrial
-from subsettune.study.search.journal_storage import JOURNAL, journal_at
+from subsettune.study.search.journal_storage import journal_at
 from subsettune.study.search.problem import SearchProblem, SearchSettings
 from subsettune.study.search.search import WAIT, Outcome, Proposal, Search
 from subsettune.study.spec.space import Space

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,20 @@ def test_gpus_are_shared_or_whole(gpus: float) -> None:
     assert message.startswith("study.gpus_per_trial: gpus_per_trial must be ")
     for fits in (0, 0.25, 1, 4):
         assert parse(changed({"study.gpus_per_trial": fits})).study.gpus_per_trial == fits
+
+
+# --- keys of object stores --------------------------------------------------------------------------------------------
+
+
+def test_earlier_studies_are_kept_without_their_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "")
+    uri = "s3://KEY:SECRET@bucket/runs/monday"
+    by_file = read(Path(write(tmp_path / "study.yaml", {"study.warm_start": [uri, "sunday"]})))
+    by_flag = parse(changed({})).with_settings({"warm_start": [uri, "sunday"]})
+    for study in (by_file, by_flag):
+        assert study.study.warm_start == ("s3://bucket/runs/monday", "sunday")
+        assert "SECRET" not in to_yaml(study)
+    assert (os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]) == ("KEY", "SECRET")
+    with pytest.raises(ConfigError, match=r"warm_start must be given with its keys, got 's3://\*\*\*@bucket/runs'\."):
+        parse(changed({"study.warm_start": ["s3://***@bucket/runs"]}))
