@@ -411,7 +411,7 @@ def list_names(options: argparse.Namespace) -> int:
         render.write([listings.names_table(catalog.rows(options.what), options.what)], sys.stdout)
         return 0
     told = dataclasses.asdict(catalog.explain(options.what, options.name))
-    render.write(listings.explanation_blocks(options.what, told), sys.stdout)
+    render.write(listings.explanation_blocks(told), sys.stdout)
     return 0
 
 

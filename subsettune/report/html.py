@@ -34,16 +34,15 @@ from subsettune.text import bytes_words, metric_name, sentence
 MOST_FAILURES = 8  # more of them are folded away
 
 
-def write_report(view: StudyView, target: str | Path | TextIO, command: str | None = None, usage: str = "") -> None:
+def write_report(view: StudyView, target: str | Path | TextIO, usage: str = "") -> None:
     """Write the report of a study, finished or not.
 
     Args:
         view: the study.
         target: a local path, replaced as a whole once the page is complete, or a text stream.
-        command: the exact command; default: the one in the manifest.
         usage: how the policy that was found is used, as Markdown of paragraphs and code.
     """
-    text = page(view, command, usage)
+    text = page(view, usage)
     if not isinstance(target, str | Path):
         target.write(text)
         return
@@ -59,7 +58,7 @@ def write_report(view: StudyView, target: str | Path | TextIO, command: str | No
         raise
 
 
-def page(view: StudyView, command: str | None = None, usage: str = "") -> str:
+def page(view: StudyView, usage: str = "") -> str:
     """The whole report as one text of HTML, about 1.3 MB, nearly all of it plotly.js."""
     drawn, (lead, _, rest) = figures(view), view.summary.headline.partition("; ")
     tables = page_tables(view)
@@ -89,7 +88,7 @@ def page(view: StudyView, command: str | None = None, usage: str = "") -> str:
         components_legend=components_legend(view),
         most_failures=MOST_FAILURES,
         words=glossary.words(view.unit),
-        command=command or view.manifest.command or "unknown",
+        command=view.manifest.command or "unknown",
         origin={title: _pairs(pairs) for title, pairs in view.manifest.origin.items()},
         details=_pairs(view.manifest.details),
         study=to_yaml(view.study),

@@ -40,15 +40,15 @@ def _about(row: Row) -> str:
     return f"{about.rstrip('.')}. Options: {row['options']}." if row.get("options") else about
 
 
-def explanation_blocks(what: str, told: Row) -> list[Block]:
+def explanation_blocks(told: Row) -> list[Block]:
     """One of the names explained.
 
     Args:
-        what: `selector`, `model`, `data` and so on.
-        told: `name`; `about`, paragraphs; `when`, `cost`, `source`, which may be empty; `options`, each with `name`,
-            `kind`, `default`, `rule` and `about`; `lines` of a study file.
+        told: `what`: `selector`, `model`, `data` and so on; `name`; `about`, paragraphs; `when`, `cost`, `source`,
+            which may be empty; `options`, each with `name`, `kind`, `default`, `rule` and `about`; `lines` of a study
+            file.
     """
-    blocks: list[Block] = [f"{what} {told['name']}", *told["about"]]
+    blocks: list[Block] = [f"{told['what']} {told['name']}", *told["about"]]
     labelled = {"When": told["when"], "Cost": told["cost"], "Source": told["source"]}
     blocks += [f"{label}: {words}" for label, words in labelled.items() if words]
     if told["options"]:

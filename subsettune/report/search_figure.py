@@ -9,6 +9,8 @@ from typing import Any
 
 from subsettune.report.drawing import (
     ARM_COLOUR,
+    BELOW_MARK,
+    CROSSED_MARK,
     Figure,
     Json,
     LegendRow,
@@ -89,10 +91,14 @@ def _panel_title(words: str, bottom: float, left: int) -> Json:
 
 def _legend(view: StudyView) -> tuple[LegendRow, ...]:
     legend = arm_legend(view)
-    if any(not view.reaches(run.metric) for run in view.trials if run.cause == "finished"):
-        legend.append(("hollow", "--c-ink", "below the target"))
-    if any(run.cause != "finished" for run in view.trials):
-        legend.append(("crossed", "--c-ink", "stopped, diverged or failed"))
+    finished = [run for run in view.trials if run.cause == "finished"]
+    below = {run.policy.arm for run in finished if not view.reaches(run.metric)}
+    crossed = {run.policy.arm for run in view.trials if run.cause != "finished"}
+    for arms, mark, words in (
+        (below, BELOW_MARK, "below the target"),
+        (crossed, CROSSED_MARK, "stopped, diverged or failed"),
+    ):
+        legend += [(mark[arm], colour, words) for arm, colour in ARM_COLOUR.items() if arm in arms]
     confirmed = [arm for arm in ARM_COLOUR if _bound_trace(view, arm)["x"]]
     words = {"full": "of all data", "subset": "of the subset arm"}
     marks: dict[str, Mark] = {"full": "line", "subset": "dashed"}

@@ -3,11 +3,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from expected_figures import EXPECTED
 from fake_study import FACTS, KCENTER, STATES, make_view
+from places import ROOT
 
 from subsettune import config
 from subsettune.policy import Phase, Policy, Soup
@@ -214,7 +215,8 @@ def test_the_figure_of_verification_says_how_to_read_it() -> None:
     )
     assert below.reading == (
         f"{plain.reading} The rows with two names hold the policy against its controls: each circle is a pair of runs "
-        "with one seed, and a subset wins when the line of its row against plain training lies to the right of 0."
+        "with one seed, and a subset wins when the lines of its rows against plain training (equal, own) lie to the "
+        "right of 0."
     )
 
 
@@ -487,3 +489,22 @@ def test_curves_without_a_winner_are_of_the_candidate_that_came_nearest() -> Non
         figure = curves.curves_figure(dataclasses.replace(view, verdicts=verdicts))
         assert figure is not None
         assert f"candidate that came nearest ({view.named(near)})" in figure.title
+
+
+def test_marks_of_the_search_s_legend_have_the_shapes_of_its_arms() -> None:
+    view = make_view("search")
+    subset = next(run for run in view.trials if run.policy.arm == "subset" and run.cause == "finished")
+    runs = tuple(dataclasses.replace(subset, **c) for c in ({"metric": 0.1}, {"cause": "diverged", "metric": None}))
+    figure = search_figure.search_figure(dataclasses.replace(view, trials=runs))
+    assert figure is not None
+    assert [row for row in figure.legend if "cheapest" not in row[2]] == [
+        ("square", "--c-subset", drawing.ARM_WORDS["subset"]),
+        ("hollow-square", "--c-subset", "below the target"),
+        ("crossed-square", "--c-subset", "stopped, diverged or failed"),
+    ]
+    assert {drawing.symbol(view, run) for run in runs} == {"square-open", "square-x-open"}
+
+
+def test_every_mark_of_a_legend_is_drawn() -> None:
+    page = (ROOT / "subsettune/report/assets/page.html.j2").read_text(encoding="utf-8")
+    assert [mark for mark in get_args(drawing.Mark) if f'    "{mark}": ' not in page] == []

@@ -242,9 +242,8 @@ def test_tables_have_captions_and_headers_with_a_scope() -> None:
         assert "<th>" not in table
 
 
-def test_the_command_given_wins() -> None:
+def test_the_command_is_told() -> None:
     view = make_view("search")
-    assert ">subsettune report x</pre>" in section(html.page(view, "subsettune report x"), "origin")
     assert f">{view.manifest.command}</pre>" in section(html.page(view), "origin")
 
 
