@@ -45,7 +45,7 @@ def test_the_commands_of_all_pages_exist(capsys: pytest.CaptureFixture[str]) -> 
         with pytest.raises(SystemExit) as left:
             make_parser().parse_args([command, "--help"])
         assert left.value.code == 0, command
-        assert "example:" in capsys.readouterr().out or command == "cluster"  # of which each part has one
+        assert "example:" in capsys.readouterr().out, command
 
 
 def test_the_table_beside_doing_it_by_hand_is_one_of_the_benchmark() -> None:
@@ -54,7 +54,7 @@ def test_the_table_beside_doing_it_by_hand_is_one_of_the_benchmark() -> None:
     code = (ROOT / "benchmarks" / "studies_parts" / "splits.py").read_text(encoding="utf-8")
     assert len(rows) == 5
     for name, *numbers in rows:
-        assert f'"{name.replace(", ten seeds", "").removesuffix(", 40 trials")}"' in code or name == "study", name
+        assert f'"{name.replace(", ten seeds", "").removesuffix(", 40 trials")}"' in code, name
         count, total, low, high = map(int, numbers)
         exact = binomtest(count, total).proportion_ci(method="exact")
         assert (low, high) == (round(100 * exact.low), round(100 * exact.high)), name

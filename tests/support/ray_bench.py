@@ -43,6 +43,7 @@ class Bench:
 
     def __init__(self, folder: Path, data: dict[str, str], address: str | None) -> None:
         self.folder, self.address, self.notes, self.soup_processes = folder, address, list[str](), 0
+        self.checkpoint_every_s: float | None = None
         shutil.copy(SUPPORT / "unruly.py", folder)
         self.task: Task = fakes.image_task(data, {"name": "unruly:Unruly", "folder": str(folder)})
         self.facts: TaskFacts = facts_of(self.task)
@@ -54,6 +55,7 @@ class Bench:
     def worker(self, name: str = "ray") -> Worker:
         options = fakes.options(
             checkpoints=str(self.folder / name / "checkpoints"),
+            checkpoint_every_s=self.checkpoint_every_s,
             fingerprint=load(self.task).fingerprint,
             soup_processes=self.soup_processes if name == "ray" else 0,
         )

@@ -16,7 +16,7 @@ class Unruly(nn.Module):
     """A linear model.
 
     Before each training batch it reads `order` in its folder: `raise`, `slow SECONDS`, or `kill AFTER SECONDS`: its own
-    process, after so many batches of so many seconds; `kill-once` likewise, and then it is good; `hang-once`: wait for
+    process, after so many batches of so many seconds; `kill-once` likewise, and then `slow 0`; `hang-once`: wait for
     ever, which a file `hanging` tells, and then be good; or `hasty 0`: Ray Tune shall not wait for the end of a run
     that it stopped. It writes the number of its process and the time into `log`.
     """
@@ -51,5 +51,6 @@ class Unruly(nn.Module):
         time.sleep(float(words[-1]))
         if words[0].startswith("kill") and self.batches > int(words[1]):
             if words[0] == "kill-once":
-                order.unlink()
+                (self.folder / "good").write_text("slow 0")
+                (self.folder / "good").replace(order)  # at once: others read it
             os.kill(os.getpid(), signal.SIGKILL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,11 +39,16 @@ def test_a_run_that_raises_is_tried_twice_and_recorded(bench: Bench) -> None:
 
 
 def test_a_killed_worker_goes_on_from_its_checkpoint(bench: Bench) -> None:
-    """Ray: a real SIGKILL. A mark is written every 5 s at most, so the run must live so long after its switch."""
-    bench.order("kill-once 49 0.13")
+    """Ray: a real SIGKILL. The network goes on writing down its batches: a second process has not made them all."""
+    bench.order("kill-once 40 0.02")
+    bench.checkpoint_every_s = 0.04
     asked = requests(bench, 1, fakes.two_phases(0.5, 3.5))
     (record,) = bench.execute(asked)
     (untouched,) = bench.inline(asked)
+    batches = Counter(line.split()[0] for line in (bench.folder / "log").read_text().splitlines())
+    killed, resumed, whole = batches.values()
+    assert killed > 40  # those that the price was measured with, too
+    assert 0 < resumed <= whole - 20, (killed, resumed, whole)
     assert record.cause == "finished"
     assert (record.metric, record.ledger) == (untouched.metric, untouched.ledger)
     assert [p.metric for p in record.curve] == [p.metric for p in untouched.curve]

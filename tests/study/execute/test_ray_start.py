@@ -121,4 +121,6 @@ def test_a_study_in_poor_surroundings(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     assert " is longer than the 39 bytes that its sockets allow." in done.stderr
     assert "1 run fits here at a time, not 4." in done.stderr
-    assert re.search(r"^\[ 0:0\d\] reading data$", done.stderr, re.MULTILINE), "the other stages begin within a minute"
+    assert re.search(r"^\[ 0:[0-5]\d\] reading data$", done.stderr, re.MULTILINE), (
+        "the other stages begin within a minute"
+    )

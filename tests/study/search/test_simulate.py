@@ -115,17 +115,18 @@ def test_a_step_at_the_switch() -> None:
 
 def test_raising_and_nan_are_recorded_and_never_win() -> None:
     def strange(policy: Policy, seed: int) -> float:
-        if policy.passes < 3:
+        if policy.passes < 1:
             raise RuntimeError("out of memory")
         return [math.nan, math.inf, 0.95][seed % 3]
 
     result = run(strange, trials=30)
     counts = result.counts
     assert counts.failed + counts.finished == len(result.trials) <= 30
-    assert counts.diverged > 0
-    assert result.best is None or result.best.policy.passes >= 3
+    assert min(counts.diverged, counts.finished) > 0
+    assert result.best is None or result.best.policy.passes >= 1
     failed = [t.outcome.message for t in result.trials if t.outcome is not None and t.outcome.cause == "failed"]
-    assert set(failed) <= {"RuntimeError: out of memory"}
+    assert len(failed) == counts.failed - counts.diverged > 0
+    assert set(failed) == {"RuntimeError: out of memory"}
 
 
 def test_a_runner_that_always_raises() -> None:
