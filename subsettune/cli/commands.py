@@ -36,12 +36,13 @@ if TYPE_CHECKING:
     from subsettune.data import DataPaths
     from subsettune.facts import TaskFacts
     from subsettune.policy import Policy
+    from subsettune.storage import Folder
     from subsettune.study.results.view import StudyView
     from subsettune.study.spec.definition import Study
     from subsettune.task import Task
 
 DONE, WRONG_INPUT, NOT_VERIFIED = 0, 2, 3
-REPORT = "report.html"
+REPORT, MANIFEST = "report.html", "manifest.json"
 LOADING = "loading packages"
 # Variables of a job: the command that goes on with its study, and the one that stops it, both where it was submitted.
 SUBMITTED, STOP = "SUBSETTUNE_SUBMITTED", "SUBSETTUNE_STOP"
@@ -72,7 +73,7 @@ def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) ->
         from subsettune.storage import Folder
         from subsettune.study.options import TuneOptions
 
-    options.answer.go_on = f"What is finished is kept; to go on: {again}"
+    options.answer.go_on = _on_interruption(Folder.at(options.storage), run_id, options.command_line, again)
     where = TuneOptions(
         storage=options.storage,
         places=places_of(options),
@@ -101,6 +102,17 @@ def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) ->
     confirmation = view.manifest.confirmation
     is_upheld = confirmation is None or confirmation.verdict.passed is not False
     return DONE if options.accept_no_policy or (view.summary.verified and is_upheld) else NOT_VERIFIED
+
+
+def _on_interruption(storage: Folder, run_id: str, afresh: str, again: str) -> Callable[[], str]:
+    """What Ctrl-C is answered with, by what is there by then; an object store is not asked, which may take its time."""
+
+    def words() -> str:
+        if storage.is_local and not Path(storage.path, run_id, MANIFEST).exists():
+            return f"The study has not begun: nothing of it is kept. To start it: {afresh}"
+        return f"What is finished is kept; to go on: {again}"
+
+    return words
 
 
 def _has_begun(storage: str, run_id: str) -> bool:

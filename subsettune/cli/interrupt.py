@@ -31,7 +31,7 @@ class Answer:
     def __init__(self, stream: TextIO | ForgivingStream) -> None:
         self._stream = stream
         self._display: Callable[[str], None] | None = None
-        self.go_on = ""  # a sentence: how to go on; commands set it once they know
+        self.go_on: str | Callable[[], str] = ""  # a sentence: how to go on; commands set it once they know
         self.what = "Stopping"  # what Ctrl-C does
         self._heard_s = -1.0
 
@@ -41,7 +41,8 @@ class Answer:
         if number not in (signal.SIGINT, *STOP_SIGNALS):
             return
         if self._heard_s < 0:
-            words = " ".join(f"{self.what}; Ctrl-C again ends at once. {self.go_on}".split())
+            go_on = self.go_on if isinstance(self.go_on, str) else self.go_on()
+            words = " ".join(f"{self.what}; Ctrl-C again ends at once. {go_on}".split())
             (self._display or self._say)(words)
         elif number == signal.SIGINT and now - self._heard_s > SAME_S:
             self._say("Ended.")

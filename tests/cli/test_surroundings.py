@@ -139,8 +139,8 @@ def test_ctrl_c_is_answered_at_once_and_the_second_ends_at_once(tmp_path: Path) 
         second, second_s = reading.interrupt()
         code = reading.process.wait(10)
     assert re.fullmatch(
-        r"Stopping; Ctrl-C again ends at once\. What is finished is kept; to go on: subsettune tune .* --inline "
-        r"--run-id study-1\n",
+        r"Stopping; Ctrl-C again ends at once\. The study has not begun: nothing of it is kept\. To start it: "
+        r"subsettune tune .* --inline\n",
         first,
     )
     assert first_s < 1.5, "Python itself would answer when the call into C is over"
