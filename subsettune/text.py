@@ -80,6 +80,12 @@ def share_words(share: float | None) -> str:
     return f"{100 * share:,.0f} %" if abs(share) >= 9.995 else f"{100 * share:.3g} %"
 
 
+def sure_words(confidence: float) -> str:
+    """A confidence as per cent, with three digits of what it leaves to error: `95 %`, `98.75 %`, `99.99 %`."""
+    error = float(f"{100 * (1 - confidence):.3g}")
+    return f"{100 - error:.10g} %"
+
+
 def saving_words(saving: float | None) -> str:
     """A saving as per cent with two digits; what is not quite everything never reads as everything."""
     if saving is None or not is_number(saving):
@@ -250,9 +256,17 @@ def _transition(phase: Phase) -> str:
     return " ".join([phase.transition, *shrink, *(_setting(name, value) for name, value in options.items())])
 
 
+def value_words(value: object) -> str:
+    """A setting's value: `0.412` of one that was drawn, with three digits; `0.9995` as it was written by a person."""
+    if not isinstance(value, float):
+        return str(value)
+    written = f"{value:.4g}"
+    return written if float(written) == value else f"{value:.3g}"
+
+
 def _setting(name: str, value: object) -> str:
     if isinstance(value, float):
-        return f"{name} {value:.3g}"
+        return f"{name} {value_words(value)}"
     if isinstance(value, Mapping):
         return f"{name} ({', '.join(_setting(key, inner) for key, inner in value.items())})"
     if isinstance(value, list | tuple):

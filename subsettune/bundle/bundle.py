@@ -24,6 +24,7 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
 from subsettune.storage import Folder
 from subsettune.task import Recipe, Task
+from subsettune.text import passes_words
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -121,8 +122,9 @@ class Bundle:
         evidence, n = self.evidence, self.facts.num_examples
         told = "" if evidence.best.metric is None else f", test {evidence.metric} {evidence.best.metric:.4g}"
         sizes = ", then ".join("all" if p.is_full else f"{p.pool_size(n):,}" for p in self.policy.phases)
+        passes = passes_words(self.policy.passes)
         return (
-            f"<subsettune.Bundle of {evidence.run_id}: {self.policy.passes:.3g} passes on {sizes} of {n:,} examples, "
+            f"<subsettune.Bundle of {evidence.run_id}: {passes} passes on {sizes} of {n:,} examples, "
             f"{evidence.saving_recipe:.0%} less compute than the recipe{told}>"
         )
 

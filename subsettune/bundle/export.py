@@ -236,7 +236,7 @@ def _reference(view: StudyView, winner: str) -> PolicyEvidence:
         policy=view.reference[0].policy,
         passes=view.facts.reference_passes,
         flops=view.facts.reference_flops,
-        seconds=_mean(record.seconds for record in view.reference),
+        seconds=None if view.summary.reference is None else view.summary.reference.seconds,
         saving=0.0,
         metric=view.compared(winner).reference_metric,
         runs=_runs(tested),

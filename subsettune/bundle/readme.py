@@ -118,9 +118,9 @@ def _phase_line(bundle: Bundle, number: int) -> str:
         "" if phase.transition == "keep" else f"Open with `{phase.transition}`{_options(phase.transition_options)}. "
     )
     resolved = resolve(bundle.policy, bundle.recipe, bundle.facts).phases[number]
-    passes = f"{phase.passes:.4g} pass{'es' * (phase.passes != 1)}"
+    passes = f"{text.passes_words(phase.passes)} passes"
     if resolved.flops:
-        passes += f", {resolved.flops / bundle.facts.pass_flops:.3g} of them before its first update"
+        passes += f", {text.passes_words(resolved.flops / bundle.facts.pass_flops)} of them before its first update"
     about = "" if _is_exact(bundle) else "about "
     if phase.active_soup is not None:
         who = _soup(phase.active_soup)
@@ -150,8 +150,8 @@ def _soup(soup: Soup) -> str:
 def _pool(phase: Phase, num_examples: int) -> str:
     if phase.is_full:
         return f"all {num_examples:,} training examples"
-    size = f"{phase.pool_size(num_examples):,} of {num_examples:,} examples (share {phase.share:.4g}"
-    q = "" if phase.q is None else f", Q {phase.q:.4g}"
+    size = f"{phase.pool_size(num_examples):,} of {num_examples:,} examples ({text.share_words(phase.share)}"
+    q = "" if phase.q is None else f", Q {phase.q:.3g}"
     return f"{size}{q}), chosen by `{phase.selector}`{_options(phase.selector_options)},"
 
 
@@ -174,7 +174,7 @@ def _value(value: object) -> str:
         return f"({', '.join(f'{key} {_value(inner)}' for key, inner in value.items())})"
     if isinstance(value, bool):
         return "on" if value else "off"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text.value_words(value)
 
 
 def _made_for(bundle: Bundle) -> str:
@@ -341,7 +341,7 @@ def _others(evidence: Evidence) -> str:
     if sampled is None:
         return ""
     low, high = (text.metric_words(end, evidence.margin, signed=True) for end in sampled.interval)
-    sure = text.share_words(1 - sampled.alpha)
+    sure = text.sure_words(1 - sampled.alpha)
     return f"- With other test examples in place of these, too, its difference is {low} to {high} ({sure}, two-sided)."
 
 

@@ -16,6 +16,7 @@ from subsettune.text import (
     passes_words,
     seconds_words,
     share_words,
+    sure_words,
 )
 
 NAME_WIDTH = 18  # of the longest name of our own; a user's longer one is cut in the table and whole below it
@@ -119,7 +120,7 @@ def _interval_words(view: StudyView) -> str:
     """At which levels the intervals of the ablation are, and what holds for all of its rows."""
     judged = [row for row in view.ablation.values() if row.level is not None]
     levels = sorted({row.level for row in judged if row.level is not None}) or [ABLATION_LEVEL]
-    shown = " to ".join(map(share_words, dict.fromkeys((levels[0], levels[-1]))))
+    shown = " to ".join(map(sure_words, dict.fromkeys((levels[0], levels[-1]))))
     if any(row.family_size is None for row in judged):
         return f"{shown} interval, each row a test of its own"
     return f"{shown} interval: where no component makes a difference, at most one table in ten says that one does"

@@ -11,7 +11,7 @@ from subsettune.study.results.headline import outcome_words
 from subsettune.study.results.sampled import SampledDifference
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.results.view import StudyView
-from subsettune.text import NOTHING, is_number, metric_words, passes_words, share_words
+from subsettune.text import NOTHING, is_number, metric_words, passes_words, sure_words
 
 CAVEAT = (
     "The evidence covers the noise of training (initial weights, order of examples), not the sampling of the test set: "
@@ -142,7 +142,7 @@ def interval_words(sampled: SampledDifference | None, tolerance: float) -> str:
 
 
 def _sure(sampled: SampledDifference | None) -> str:
-    return NOTHING if sampled is None else share_words(1 - sampled.alpha)
+    return NOTHING if sampled is None else sure_words(1 - sampled.alpha)
 
 
 def contrast_words(contrast: Contrast) -> str:

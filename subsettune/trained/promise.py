@@ -26,7 +26,7 @@ from subsettune.bundle import Bundle
 from subsettune.config import must
 from subsettune.errors import BundleError
 from subsettune.registry import METRICS
-from subsettune.text import metric_words, share_words
+from subsettune.text import metric_words, sure_words
 from subsettune.train.result import RunResult
 
 LEVEL = 0.99  # of the interval: of nights on which nothing is wrong, one in 100 to 200 falls below it (simulated)
@@ -121,7 +121,7 @@ class Promise:
         low, high = (self.words(end) for end in self.interval())
         return (
             f"The bundle's {len(self.values)} runs had a test {self.metric} of {self.words(self.mean)} on average; one "
-            f"more with another seed is to be expected between {low} and {high} ({share_words(LEVEL)}), and wider "
+            f"more with another seed is to be expected between {low} and {high} ({sure_words(LEVEL)}), and wider "
             "where other examples are tested on."
         )
 
@@ -218,7 +218,7 @@ class Outcome:
         said = (
             f"Test {promise.metric} {words(self.value)} on {self.num_test:,} examples that were held out. The bundle's "
             f"{len(promise.values)} runs had {words(promise.mean)} on average, and one more is to be expected between "
-            f"{low} and {high} ({share_words(LEVEL)}, by the spread of {self._over}): {verdict}."
+            f"{low} and {high} ({sure_words(LEVEL)}, by the spread of {self._over}): {verdict}."
         )
         return said, CANNOT
 

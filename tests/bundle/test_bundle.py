@@ -279,7 +279,7 @@ def test_readme_tells_the_policy_and_the_numbers(tmp_path: Path) -> None:
     made, view = export(tmp_path)
     text = (tmp_path / "README.md").read_text()
     assert text.startswith(f"# A training policy for digits\n\n**{view.summary.headline}**\n")
-    assert f"Train on {len(made.subset()):,} of 1,257 examples (share" in text
+    assert f"Train on {len(made.subset()):,} of 1,257 examples (" in text
     assert "chosen by `stratified`" in text
     assert "Train on all 1,257 training examples for" in text
     number = r"[+-]0\.\d+"
@@ -422,11 +422,11 @@ def test_readme_says_what_other_code_cannot_do_and_names_the_call(
 
 
 def test_readme_of_a_soup_says_what_it_is(tmp_path: Path) -> None:
-    soup = Phase(share=0.2, passes=1, soup=Soup(workers=4, density=0.5))
+    soup = Phase(share=0.20004, passes=1.0634, soup=Soup(workers=4, density=0.5))
     text = _page(Policy(phases=(soup, Phase(passes=2))), tmp_path)
     assert (
         "1. Make a soup (density 0.5, masks erk, uncovered init, rand_augment 0): average 4 workers that train apart "
-        "on disjoint shards of 251 of 1,257 examples (share 0.2), chosen by `random`, for 1 pass: " in text
+        "on disjoint shards of 251 of 1,257 examples (20 %), chosen by `random`, for 1.06 passes: " in text
     )
 
 
@@ -741,3 +741,13 @@ def test_an_interrupted_upload_is_noticed_and_can_be_repeated(tmp_path: Path, mo
 def test_a_uri(tmp_path: Path) -> None:
     made, _ = export(f"file://{tmp_path}/bundle")
     assert Bundle.load(tmp_path / "bundle") == made
+
+
+def test_seconds_of_the_recipe_are_those_that_the_study_tells(tmp_path: Path) -> None:
+    view = view_of("full_wins", "accuracy")
+    assert view.summary.reference is not None
+    at_our_pace = dataclasses.replace(view.summary.reference, seconds=123.0)  # others where runs are from the cache
+    view = dataclasses.replace(view, summary=dataclasses.replace(view.summary, reference=at_our_pace))
+    assert view.manifest.winner is not None
+    made = export_study(view, view.manifest.winner, [], seed=7, target=tmp_path)
+    assert made.evidence.reference.seconds == 123.0

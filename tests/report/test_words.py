@@ -536,3 +536,15 @@ def _loaded(modules: str) -> set[str]:
     code = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(("value", "told"), [(0.412169, "0.412"), (0.9995, "0.9995"), (5e-4, "0.0005"), ("sgd", "sgd")])
+def test_a_setting_is_told_as_it_was_written_and_one_that_was_drawn_with_three_digits(value: Any, told: str) -> None:
+    assert words.value_words(value) == told
+
+
+@pytest.mark.parametrize(
+    ("confidence", "told"), [(0.95, "95 %"), (0.9875, "98.75 %"), (1 - 0.1 / 6, "98.33 %"), (0.9999, "99.99 %")]
+)
+def test_a_confidence_has_the_digits_that_tell_its_error(confidence: float, told: str) -> None:
+    assert words.sure_words(confidence) == told

@@ -116,7 +116,7 @@ def sentence(place: int, alpha: float, *, is_confirmed: bool = False) -> str | N
     advice = "" if is_confirmed else f" {ADVICE}"
     return (
         f"This is the {_ordinal(place)} study on this test split on this machine: that any of {place} passes a "
-        f"policy that does not match has a probability of at most {at_most:.2g}, and of {independent:.2g} if they are "
+        f"policy that does not match has a probability of at most {at_most:.4g}, and of {independent:.3g} if they are "
         f"independent.{advice}"
     )
 
@@ -134,7 +134,7 @@ def plan_sentence(num_before: int, alpha: float) -> str | None:
     studies = "1 study was" if num_before == 1 else f"{num_before:,} studies were"
     return (
         f"{studies} verified on this test split before, on this machine: with a new one the probability that any of "
-        f"{num_before + 1} passes a policy that does not match is at most {at_most:.2g}. {ADVICE}"
+        f"{num_before + 1} passes a policy that does not match is at most {at_most:.4g}. {ADVICE}"
     )
 
 

@@ -41,6 +41,7 @@ from subsettune.study.verification.noninferiority import (
 )
 from subsettune.study.verification.power import required_seeds
 from subsettune.study.verification.superiority import compare, pair_floor
+from subsettune.text import metric_words
 
 REFERENCE = "reference"
 FORMAT_VERSION = 2
@@ -58,7 +59,8 @@ def statement(verdict: Verdict, rules: Rules) -> str:
         return f"There is no evidence for {verdict.name}: {verdict.reason}"
     worse, better = ("below", "above") if rules.higher_is_better else ("above", "below")
     bound = verdict.lower_bound
-    at_worst = f"at least {bound:.4g} {better}" if bound > 0 else f"no more than {abs(bound):.4g} {worse}"
+    far = metric_words(abs(bound), rules.margin)
+    at_worst = f"at least {far} {better}" if bound > 0 else f"no more than {far} {worse}"
     compared = f"{verdict.num_seeds} runs of {verdict.name} beside {verdict.num_references} conventional runs"
     if verdict.is_paired:
         pairs = min(verdict.num_seeds, verdict.num_references)
@@ -66,25 +68,35 @@ def statement(verdict: Verdict, rules: Rules) -> str:
     return (
         f"{compared}: its mean "
         f"test metric is {_side(verdict.mean_difference, rules)} the reference's, and at one-sided level "
-        f"{verdict.nominal:.3g} {at_worst} it; {rules.margin:g} {worse} it is tolerated. This covers the noise of "
-        "training (initial weights, order of examples, augmentation), not the sampling of the test set: all runs are "
+        f"{verdict.nominal:.3g}{_of_looks(verdict)} {at_worst} it; {rules.margin:g} {worse} it is "
+        "tolerated. This covers the noise of training (initial weights, order of examples, augmentation), not the "
+        "sampling of the test set: all runs are "
         "judged on the same test examples, and other examples may rank policy and reference otherwise. It takes the "
         "metric of a policy to be roughly symmetric over seeds: one that fails badly in a few runs of a hundred is not "
         "ruled out by so few."
     )
 
 
+def _of_looks(verdict: Verdict) -> str:
+    """That a bound is at less than the level in the tables, which all looks of the policy share."""
+    if verdict.is_paired or f"{verdict.level:.3g}" == f"{verdict.nominal:.3g}":
+        return ""
+    return f" (this look's of the {verdict.level:.3g} of all its looks)"
+
+
 def _side(difference: float, rules: Rules) -> str:
     if difference == 0:
         return "equal to"
-    return f"{abs(difference):.4g} {'above' if (difference > 0) == rules.higher_is_better else 'below'}"
+    far = metric_words(abs(difference), rules.margin)
+    return f"{far} {'above' if (difference > 0) == rules.higher_is_better else 'below'}"
 
 
-def _at_worst(bound: float) -> str:
+def _at_worst(bound: float, margin: float) -> str:
     """What an oriented lower bound says of a policy, before `the reference`."""
     if bound == 0:
         return "not worse than"
-    return f"at least {bound:.4g} better than" if bound > 0 else f"at most {-bound:.4g} worse than"
+    far = metric_words(abs(bound), margin)
+    return f"at least {far} better than" if bound > 0 else f"at most {far} worse than"
 
 
 class Verification:
@@ -354,7 +366,7 @@ class Verification:
         runs, margin = f"{look.num_seeds} seeds", self.rules.margin
         runs += f" ({min(look.size)} pairs)" if result.is_paired else ""
         if passed:
-            return f"passed with {runs}: {_at_worst(bound)} the reference, {margin:g} worse allowed"
+            return f"passed with {runs}: {_at_worst(bound, margin)} the reference, {margin:g} worse allowed"
         if look.nominal == 0 and passed is None:
             cap = f"up to {last.num_seeds} seeds may be used"
             return f"open: a look at so few seeds, {look.num_seeds}, may only end the test; {cap}"
@@ -362,7 +374,7 @@ class Verification:
             ratio = float(result.spread) / max(float(result.reference_spread), self.rules.usual_spread)
             missed = f"scatters {ratio:.2g} times as much as the reference with {runs}, and {UNSTEADY:g} are allowed"
         else:
-            missed = f"missed by {-margin - bound:.4g} with {runs}"
+            missed = f"missed by {metric_words(-margin - bound, margin)} with {runs}"
         if passed is None:
             return f"open: {missed}; up to {last.num_seeds} seeds may be used"
         more = look.size != last.size

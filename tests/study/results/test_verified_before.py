@@ -94,7 +94,7 @@ def test_sentences() -> None:
     assert sentence(1, 0.05) is None
     assert sentence(3, 0.05) == (
         "This is the third study on this test split on this machine: that any of 3 passes a policy that does "
-        "not match has a probability of at most 0.15, and of 0.14 if they are independent. Confirm what you keep with "
+        "not match has a probability of at most 0.15, and of 0.143 if they are independent. Confirm what you keep with "
         "--fresh-seeds."
     )
     for place, word in ((11, "11th"), (12, "12th"), (21, "21st"), (22, "22nd"), (23, "23rd"), (112, "112th")):
@@ -105,3 +105,9 @@ def test_sentences() -> None:
         "2 studies were verified on this test split before, on this machine: with a new one the probability that any "
         "of 3 passes a policy that does not match is at most 0.15. Confirm what you keep with --fresh-seeds."
     )
+
+
+def test_a_probability_is_never_told_as_less_than_it_is() -> None:
+    said = sentence(5, 0.0125)
+    assert said is not None
+    assert "at most 0.0625, and of 0.061 if they are independent" in said

@@ -624,7 +624,10 @@ def test_the_statement_says_what_is_covered_and_what_not() -> None:
     play(made, steady({"first": -0.002, "cheap": math.nan}))
     text = statement(made.verdicts["first"], made.rules)
     assert text.startswith("8 runs of first beside 5 conventional runs: its mean test metric is 0.00")
-    assert f"below the reference's, and at one-sided level {made.verdicts['first'].nominal:.3g} no more than " in text
+    first = made.verdicts["first"]
+    assert first.nominal < first.level
+    of_looks = f"level {first.nominal:.3g} (this look's of the {first.level:.3g} of all its looks)"
+    assert f"below the reference's, and at one-sided {of_looks} no more than " in text
     assert "covers the noise of training" in text
     assert "not the sampling of the test set" in text
     assert "one that fails badly in a few runs of a hundred is not ruled out" in text

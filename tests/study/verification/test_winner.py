@@ -112,10 +112,10 @@ def test_a_bound_that_is_better_than_the_reference_is_told_as_better(higher_is_b
         for gain in (0.03, -0.002)
     }
     side, other = ("above", "below") if higher_is_better else ("below", "above")
-    assert found[0.03].reason.startswith("passed with 12 seeds (6 pairs): at least 0.03 better")
+    assert found[0.03].reason.startswith("passed with 12 seeds (6 pairs): at least 0.0300 better")
     assert found[0.03].reason.endswith(" better than the reference, 0.01 worse allowed")
     text = statement(found[0.03], rules)
-    assert f"is 0.03 {side} the reference's, and at one-sided level 0.04 at least 0.03" in text
+    assert f"is 0.0300 {side} the reference's, and at one-sided level 0.04 at least 0.0300" in text
     assert text.startswith("6 pairs of runs with one seed, of recipe and of the reference: ")
     assert f" {side} it; 0.01 {other} it is tolerated." in text
     assert found[-0.002].reason.startswith("passed with 12 seeds (6 pairs): at most 0.002")
