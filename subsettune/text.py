@@ -93,6 +93,11 @@ def saving_words(saving: float | None) -> str:
     return ">99 %" if 0.995 <= saving < 1 else f"{_two_digits(100 * saving)} %"
 
 
+def share_saved_words(saving: float) -> str:
+    """A saving in a sentence: `61 %`, or `none`."""
+    return saving_words(saving) if saving > 0 else "none"
+
+
 def more_words(saving: float) -> str:
     """A negative saving as what it costs more: `12 % more`."""
     return f"{_two_digits(-100 * saving)} % more"

@@ -67,7 +67,7 @@ def _page(bundle: Bundle, place: str) -> str:
         metric=text.metric_name(evidence.metric),
         margin=f"{evidence.margin:g}",
         alpha=f"{evidence.alpha:.3g}",
-        saving_recipe=_saved(evidence.saving_recipe, "the compute"),
+        saving_recipe=_saved(evidence.saving_recipe, "the compute") + _seconds_saved(evidence),
         saving_shorter=_shorter_words(bundle),
         error=text.change_words(evidence.best.error_increase),
         contrasts=_contrasts(evidence),
@@ -319,6 +319,14 @@ def _saved(saving: float, compute: str) -> str:
     if saving == 0:
         return "it costs the same"
     return f"{text.saving_words(saving)} of {compute} saved" if saving > 0 else f"it costs {text.more_words(saving)}"
+
+
+def _seconds_saved(evidence: Evidence) -> str:
+    """Beside the compute: what is saved of the seconds, which another machine spends in another proportion."""
+    theirs, ours = evidence.reference.seconds, evidence.best.seconds
+    if not theirs or ours is None:
+        return ""
+    return f", and of the seconds that were measured {text.share_saved_words(1 - ours / theirs)}"
 
 
 def _break_even(evidence: Evidence, unit: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from subsettune.report.costs import slow_sentence
+from subsettune.report.costs import seconds_beside, slow_sentence
 from subsettune.report.render import Block, Column, Snippet, Table
 from subsettune.report.tables import (
     ResultRow,
@@ -155,7 +155,7 @@ def _short_verdict(verdict: str) -> str:
 def _below(view: StudyView, rows: tuple[ResultRow, ...]) -> str:
     """The policy of the table in words, and what its numbers are of."""
     told = next((row for row in rows if row.role in ("best", "nearest", "shorter")), None)
-    means = f"Means on the {split_of(view)} split; saved: compute."
+    means = f"Means on the {split_of(view)} split; saved: compute{seconds_beside(view)}."
     return means if told is None else f"{means} {sentence(told.role)}: {told.policy}."
 
 

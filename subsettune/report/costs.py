@@ -8,6 +8,7 @@ from typing import Any
 
 from subsettune.policy import FULL
 from subsettune.report.render import Column, Table
+from subsettune.study.results.costs import seconds_saved
 from subsettune.study.results.summary import AtMargin
 from subsettune.study.results.view import StudyView
 from subsettune.study.spec.space import Space
@@ -22,6 +23,7 @@ from subsettune.text import (
     passes_words,
     saving_words,
     seconds_words,
+    share_saved_words,
 )
 
 END_TOLERANCE = 0.005  # relative: a policy's compute is a whole number of updates
@@ -124,6 +126,15 @@ def _holds(view: StudyView, same: Sequence[AtMargin]) -> str:
     saved = f", {saving_words(one.saving)} saved" if one.saving is not None and one.saving > 0 else ""
     held = joined([_smaller(view, each) for each in same])
     return f"{shown} ({passes_words(passes)} passes{saved}) has a bound that holds {held}"
+
+
+def seconds_beside(view: StudyView) -> str:
+    """Behind a saving of compute, what a verified policy saves of the seconds; empty where none is, or unknown."""
+    best, reference = view.summary.best, view.summary.reference
+    if best is None or not best.passed or reference is None:
+        return ""
+    share = seconds_saved(best.seconds, reference.seconds)
+    return "" if share is None else f" (of the seconds measured here best saves {share_saved_words(share)})"
 
 
 def slow_sentence(view: StudyView) -> str:

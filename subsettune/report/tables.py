@@ -11,7 +11,7 @@ from typing import Literal
 
 from subsettune.policy import SUBSET
 from subsettune.report.components import components_table
-from subsettune.report.costs import cost_sentences, phase_costs_table
+from subsettune.report.costs import cost_sentences, phase_costs_table, seconds_beside
 from subsettune.report.data_tables import warning_blocks
 from subsettune.report.early_stop import early_stop_table
 from subsettune.report.evidence import candidates_table, contrasts_table, has_level, runs_words
@@ -240,7 +240,8 @@ def legend(view: StudyView) -> str:
     name, heading = metric_name(view.study.task.metric), short_metric(view)
     metric = f"{name}:" if name == heading else f"{heading}: {name},"
     time = (
-        "time: of one training at the pace of this study, selection included. saved: compute against the recipe; vs "
+        f"time: of one training at the pace of this study, selection included. saved: compute against the "
+        f"recipe{seconds_beside(view)}; vs "
         "short: against the best shorter schedule on all data; what missed saves nothing."
     )
     if split_of(view) == "validation":

@@ -8,6 +8,7 @@ from fake_study import FACTS, FLOPS_PER_S, SUBSET_SLOWNESS, make_view
 
 from subsettune.config import FrozenDict
 from subsettune.policy import Phase, Policy
+from subsettune.report import brief
 from subsettune.report import costs as told
 from subsettune.study.results.summarise import summarise
 from subsettune.study.results.summary import AtMargin
@@ -103,6 +104,22 @@ def test_a_policy_that_saves_much_less_time_than_compute_is_told(seconds: float 
     plain = Policy(phases=(Phase(passes=1),))  # whose FLOPs are the recipe's own
     for changes in ({"passed": None}, {"policy": plain}):
         assert told.cost_sentences(_with(slow, best=dataclasses.replace(best, **changes))) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.39, "of the seconds measured here best saves 61 %"), (1.5, "best saves none"), (None, "")]
+)
+def test_beside_a_saving_of_compute_stands_that_of_the_seconds(seconds: float | None, text: str) -> None:
+    view = make_view("subset_wins")
+    best, reference = view.summary.best, view.summary.reference
+    assert best is not None
+    assert reference is not None
+    timed = dataclasses.replace(best, seconds=seconds)
+    view = _with(view, best=timed, reference=dataclasses.replace(reference, seconds=1.0))
+    shown = told.seconds_beside(view)
+    assert text in shown if text else shown == ""
+    assert f"saved: compute{shown}." in " ".join(str(block) for block in brief.brief_blocks(view, brief.Where()))
+    assert told.seconds_beside(_with(view, best=dataclasses.replace(timed, passed=None))) == ""
 
 
 def test_seconds_per_flop_by_kind_of_phase() -> None:

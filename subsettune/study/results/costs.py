@@ -39,6 +39,11 @@ def saving(policy_flops: int, reference_flops: int) -> float:
     return 1 - policy_flops / reference_flops
 
 
+def seconds_saved(policy_s: float | None, reference_s: float | None) -> float | None:
+    """Likewise of its seconds, which depend on machine and load; None where they were not measured."""
+    return None if not reference_s or policy_s is None else 1 - policy_s / reference_s
+
+
 def break_even(tuning_flops: int, reference_flops: int, policy_flops: int) -> int | None:
     """How many future trainings repay the tuning; None if the policy saves nothing."""
     saved_flops = reference_flops - policy_flops
