@@ -433,10 +433,12 @@ def read_study(options: argparse.Namespace) -> Study:
     Raises:
         ConfigError: a mistake of the file, or of a flag.
     """
+    from subsettune.cli.set_keys import with_keys
     from subsettune.study.spec.yaml_file import read
 
     names = ("trials", "parallel", "seeds", "time_limit_s", "warm_start")
-    study = read(options.study)
+    given = getattr(options, "set", ())
+    study = read(options.study, (lambda raw: with_keys(raw, given)) if given else None)
     try:
         return study.with_settings({name: getattr(options, name, None) for name in names})
     except ConfigError as error:  # of a flag, which has no line in the file

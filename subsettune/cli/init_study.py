@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from subsettune.cli.set_keys import value_of
 from subsettune.config import must
 from subsettune.errors import ConfigError, DataError, StorageError
 from subsettune.task import Data
@@ -132,18 +133,9 @@ def _keys(given: Sequence[str]) -> dict[str, Any]:
         if not is_known or not is_given or not isinstance(place, dict):
             advice = "Write it as --set data.csv.encoding=latin-1."
             raise ConfigError(must("--set", "KEY=VALUE with a key of data", each, advice))
-        plain = _value(value)
+        plain = value_of(value)
         place[path[-1]] = [plain] if path[0] in LISTS and not isinstance(plain, list) else plain
     return found
-
-
-def _value(text: str) -> Any:
-    """What a value stands for: lists and mappings as in a study file, whole numbers, and texts as they are."""
-    from subsettune.study.spec.yaml_core import parse_yaml
-
-    if text.startswith(("[", "{")):
-        return parse_yaml(text)[0]
-    return int(text) if text.isdecimal() else text
 
 
 def _stem(source: str) -> str:

@@ -151,6 +151,7 @@ def _add_study_commands(to: Any) -> None:
         TUNE,
     )
     _study_options(tune)
+    _set_option(tune)
     tune.add_argument("--run-id", help="name of the study (default: a fresh one)")
     _tune_options(tune)
     where = tune.add_mutually_exclusive_group()
@@ -167,6 +168,7 @@ def _add_study_commands(to: Any) -> None:
         f"{INIT}\nsubsettune plan digits.yaml",
     )
     _study_options(plan)
+    _set_option(plan)
     where = plan.add_mutually_exclusive_group()
     where.add_argument("--address", help="Ray cluster that will run it, as of tune (default: this machine)")
     where.add_argument("--inline", action="store_true", help="for tune --inline: one run after the other, without Ray")
@@ -430,6 +432,18 @@ def _seconds(text: str) -> float:
 def _study_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", metavar="STUDY.yaml", help="study file")
     _place_options(parser)
+
+
+def _set_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a key in place of the study file's, as study.trials=8, task.tolerance=0.02\n"
+        "or 'space.lr={log: [0.01, 1]}'; more than once for several. It is kept with\n"
+        "the study, which goes on with the same ones",
+    )
 
 
 def _place_options(parser: argparse.ArgumentParser) -> None:

@@ -83,6 +83,15 @@ def parse_yaml(text: str) -> tuple[Any, dict[Path, int]]:
     return (None if root is None else _plain(root, (), lines)), lines
 
 
+def scalar(text: str) -> Any:
+    """What a scalar without quotes stands for; nothing at all is an empty text here.
+
+    Raises:
+        NotYamlError: it is a number that no computer holds.
+    """
+    return _resolved(text, 1) if text else text
+
+
 def _not_yaml(message: str, line: int | None) -> NotYamlError:
     return NotYamlError((Mistake((), message, line),))
 

@@ -6,7 +6,7 @@ YAML 1.2 is what people expect: `5e-4` is a number, `no` and `on` are texts.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,12 @@ from subsettune.study.spec.yaml_core import parse_yaml
 Lines = Mapping[tuple[str, ...], int]
 
 
-def read(path: str | Path) -> Study:
+def read(path: str | Path, change: Callable[[Any], Any] | None = None) -> Study:
     """Read a study file.
+
+    Args:
+        path: of the file.
+        change: gives what stands in place of what the file holds, as if it had been edited.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or has mistakes; each is named with its line.
@@ -31,10 +35,23 @@ def read(path: str | Path) -> Study:
     if raw is None:
         raise ConfigError("the file is empty. Write the keys task, space and study.", str(path))
     former_names.say(raw, str(path))
+    if change is not None:
+        raw, before = change(raw), raw
+        lines = {key: line for key, line in lines.items() if _at(raw, key) == _at(before, key)}
     try:
         return parse(raw)
     except ConfigError as error:
         raise located(error, str(path), lines) from error
+
+
+def _at(raw: Any, path: Sequence[str]) -> Any:
+    """What stands at a path of keys; None for nothing."""
+    for key in path:
+        if isinstance(raw, list):
+            raw = raw[int(key)] if int(key) < len(raw) else None
+        else:
+            raw = raw.get(key) if isinstance(raw, Mapping) else None
+    return raw
 
 
 def to_yaml(study: Study) -> str:
