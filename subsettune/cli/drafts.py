@@ -45,6 +45,7 @@ LEAST_SHARE = 0.05  # of the training examples
 SMALL = 5_000  # rows, of which larger shares are held out
 LEAST_PIXELS = 12  # of a side, for which convolutions are worth it
 OF_VARIANCE = 0.01  # that a regression may fall short by, as of r2; half of it of the deviation, its root
+LARGE = 1000  # standard deviation of labels, from which on their mean squared error has seven digits or more
 OF_LOSS = 0.02  # nats, of a loss of classes
 RATES = {"mlp": 2e-3, "cnn": 2e-3, "transformer": 1e-3}
 
@@ -181,13 +182,28 @@ def _loaded(data: dict[str, Any], asked: str | None, places: DataPaths, why: dic
     except DataError as error:
         if not str(error).startswith(("labels ", "class ")):
             raise
-        return _quantity(data, error, places, why), "mse"
+        found = _quantity(data, error, places, why)
+        return found, _metric_of_values(found, why)
     if _is_quantity(found):
-        why["metric"] = f"{found.num_classes:,} numbers are taken for a quantity; for classes write accuracy"
-        return _mended(data, "mse", places, why), "mse"
+        why["metric"] = f"{found.num_classes:,} numbers are taken for a quantity (for classes write accuracy)"
+        found = _mended(data, "mse", places, why)
+        return found, _metric_of_values(found, why)
     metric, reason = _metric_of_classes(found)
     why |= {"metric": reason} if reason else {}
     return found, metric
+
+
+def _metric_of_values(data: TaskData, why: dict[str, str]) -> str:
+    """Squared errors, but of large numbers, prices for instance, absolute ones: nobody reads ten digits."""
+    if _variance(data) < LARGE**2:
+        why["metric"] += ": mean squared error, lower is better"
+        return "mse"
+    why["metric"] += ": mean absolute error, lower is better; the mse of numbers so large has too many digits"
+    return "mae"
+
+
+def _variance(data: TaskData) -> float:
+    return float((data.train.targets.double() - data.target_mean).square().mean())
 
 
 def _metric_of_classes(data: TaskData) -> tuple[str, str]:
@@ -220,7 +236,7 @@ def _quantity(data: dict[str, Any], error: DataError, places: DataPaths, why: di
         raise DataError(f"{error} If they are a quantity, give --metric mse.") from None
     made = f"the labels are {len(values):,} different whole numbers, and are taken for a quantity"
     none = "the labels are numbers of which no classes can be made"
-    why["metric"] = f"{made if is_whole else none}: mean squared error, lower is better"
+    why["metric"] = made if is_whole else none
     return found
 
 
@@ -342,7 +358,7 @@ def _model(data: TaskData) -> tuple[dict[str, Any], str]:
 def _tolerance(made: Draft) -> tuple[float, str]:
     data, short = made.loaded, "how far short still matches"
     if data.kind == "regression":
-        variance = float((data.train.targets.double() - data.target_mean).square().mean())
+        variance = _variance(data)
         share, of, size = {
             "mse": (OF_VARIANCE, "variance", variance),
             "r2": (OF_VARIANCE, "variance", 1.0),

@@ -124,14 +124,34 @@ def test_rare_classes_of_several_are_judged_by_their_mean(init: Init) -> None:
     assert "90 % are of one class" in Path("r.yaml").read_text()
 
 
+def test_large_numbers_are_judged_by_their_absolute_error(init: Init) -> None:
+    """Nobody reads the ten digits of a price's squared error."""
+    Path("p.csv").write_text(
+        csv_text("a;price", lambda i: f"{X[i, 0]};{200_000 + 1000 * X[i, 0] + 900 * (i % 7):.2f}", N)
+    )
+    task = drafted(init, "p.csv", "--label", "price", output="p.yaml").task
+    price = [200_000 + 1000 * X[i, 0] + 900 * (i % 7) for i in range(N)]
+    assert task.metric == "mae"
+    assert task.tolerance == pytest.approx(0.005 * np.std(price), rel=0.35)
+    assert (
+        "mean absolute error, lower is better; the mse of numbers so large has too many" in Path("p.yaml").read_text()
+    )
+
+
 def test_numbers_that_are_a_quantity(init: Init) -> None:
     Path("q.csv").write_text(csv_text("a,label", lambda i: f"{X[i, 0]},{i % 50}", N))
     assert drafted(init, "q.csv", output="q.yaml").task.metric == "mse"
-    assert "50 numbers are taken for a quantity; for classes write accuracy" in Path("q.yaml").read_text()
+    assert (
+        "50 numbers are taken for a quantity (for classes write accuracy): mean squared error, lower"
+        in Path("q.yaml").read_text()
+    )
 
 
 COUNTED = {
-    "ages": (lambda i: i % 40, "40 numbers are taken for a quantity; for classes write accuracy"),
+    "ages": (
+        lambda i: i % 40,
+        "40 numbers are taken for a quantity (for classes write accuracy): mean squared error, lower",
+    ),
     "rare": (
         lambda i: 9 if i == 7 else i % 5,
         "the labels are 6 different whole numbers, and are taken for a quantity",
