@@ -53,6 +53,9 @@ COMMA = r"^[+-]?(?:\d+,\d*|,\d+)(?:[eE][+-]?\d+)?$"
 GROUPED = "^[+-]?\\d{1,3}(?:[.,' \u00a0\u202f\u2009]\\d{3})+(?:[.,]\\d+)?$"  # no-break and thin spaces, as Excel writes
 MARKED = r"^(?:[$€£¥] ?[+-]?\d[\d.,]*|[+-]?\d[\d.,]* ?[%$€£¥])$"
 THOUSANDS = r"^[+-]?[1-9]\d{0,2}(?:[.,]\d{3})+$"
+UNMARKED = r"^[+-]?\d+$"
+LARGE = r"^[+-]?\d{4,}$"  # which would have a sign of thousands where others have
+SOME = 10  # numbers with three digits after the point and none with others, from which on that is no chance
 SURE = r"^[+-]?\d*,(?:0\d+|\d+[eE][+-]?\d+)$"  # no pair and no list: neither has a number with a zero before it
 FUTURE = dt.timedelta(days=366)  # beyond today, that dates may be planned for
 BOOLEAN = r"(?i)^(?:true|false)$"
@@ -149,9 +152,17 @@ class Judge:
         if kind in ("whole", "number"):
             names = PADDED if kind == "whole" else f"{PADDED}|{LONG}"
             self.is_padded |= bool(pc.any(pc.match_substring_regex(found, names)).as_py())
-        if kind in ("number", "comma") and not pc.all(pc.match_substring_regex(found, THOUSANDS)).as_py():
+        if (
+            kind in ("number", "comma")
+            and not pc.all(pc.match_substring_regex(found, f"{UNMARKED}|{THOUSANDS}")).as_py()
+        ):
             self.counts[f"plain {kind}"] = 1  # no thousands: three digits do not stand after each mark
             self._note_marks(kind, found, column, row)
+        elif kind == "number":
+            self._count("thousands", column, _matching(found, THOUSANDS, but=UNMARKED), row)
+        if kind in ("whole", "number") and "plain number" not in self.counts:
+            self._count("below thousand", column, _matching(found, UNMARKED, but=LARGE), row)
+            self._count("large", column, _matching(found, LARGE, but=THOUSANDS), row)
         if kind == "date" and self.asked.role == "feature":
             self._add_dates(found, column, row)
 
@@ -184,6 +195,12 @@ class Judge:
     def _has_plain_commas(self) -> bool:
         """Whether there are numbers with a comma between which no thousands can stand."""
         return "plain comma" in self.counts
+
+    @property
+    def _seems_grouped(self) -> bool:
+        """Whether it reads `12`, `999`, `1.234`: who writes three decimals writes them of whole numbers, too."""
+        is_open = self.asked.decimal is None and "large" not in self.counts
+        return is_open and self._number("below thousand") > 0 and self._number("thousands") >= SOME
 
     def has_decimal_commas(self, *, is_cut_at_commas: bool) -> bool:
         """Whether it is read, and all of its values are numbers of which some have a comma before their decimals.
@@ -253,7 +270,7 @@ class Judge:
         if self.asked.decimal == "," and self._number("number"):
             odd = self.firsts.get("number", (0, "a point"))
             raise self._odd("numbers with decimal commas, as data.csv says,", odd, "Write all numbers alike.")
-        if has_commas and self._number("number") and "plain number" not in self.counts:
+        if self._number("number") and "plain number" not in self.counts and (has_commas or self._seems_grouped):
             raise self._two_ways("point")
         if self.is_padded and not self.asked.is_quantity:
             return "text"
@@ -334,7 +351,7 @@ class Judge:
 
     def _two_ways(self, mark: str) -> DataError:
         kind = "number" if mark == "point" else "comma"
-        row, text = self.firsts.get(kind, (0, "1.234"))
+        row, text = self.firsts.get("thousands", self.firsts.get(kind, (0, "1.234")))
         return DataError(
             f"column {self.name!r} must say what stands before decimals, got {text!r} in {self.place(row)}, where it "
             'may stand between thousands. Set data.csv: {decimal: "."} or {decimal: ","}, and write no thousands.'

@@ -452,3 +452,19 @@ def test_a_file_of_another_format_is_told(tmp_path: Path) -> None:
     assert (
         str(caught.value) == f"{path} must be Parquet, .csv, .tsv or .npz, got .xlsx. Save it as .csv, or as Parquet."
     )
+
+
+@pytest.mark.parametrize("separator", [";", ","])
+def test_thousands_among_numbers_below_one_are_no_decimals(tmp_path: Path, separator: str) -> None:
+    """In a file with decimal commas, and without them, too: 999 and 1.234 would be read as 999 and 1.2."""
+    small = (lambda i: f"0,{10 + i}") if separator == ";" else (lambda i: f"0.{10 + i}")
+    text = csv_text(f"a{separator}x{separator}label", lambda i: separator.join([
+        small(i), f"1.{100 + i}" if i % 3 == 0 else str(100 + i), str(i % 2)]))  # fmt: skip
+    assert "column 'x' must say what stands before decimals, got '1.100' in row 0" in refusal(tmp_path, text)
+    read = load_csv(tmp_path, text, csv={"decimal": "."}) if separator == "," else None
+    assert read is None or column(read, "x").least < 2
+
+
+def test_decimals_among_large_whole_numbers_are_decimals(tmp_path: Path) -> None:
+    text = csv_text("x,label", lambda i: f"{'1.' if i % 3 == 0 else '1'}{100 + i},{i % 2}")
+    assert column(load_csv(tmp_path, text), "x").least == 1.1
