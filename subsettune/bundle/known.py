@@ -22,11 +22,14 @@ class KnownColumn:
         name: of the column or array.
         role: what it was read as: `feature`, `categories`, `text` or `image`.
         type: in the file; empty where that has none.
+        categories: all that a column of categories has, in their order, None for what is missing; null of other
+            columns, and in a bundle of before they were noted.
     """
 
     name: str
     role: str
     type: str = ""
+    categories: tuple[str | None, ...] | None = None
 
     def __post_init__(self) -> None:
         config.check(self)
@@ -53,5 +56,17 @@ class KnownData:
     def of(cls, data: TaskData) -> KnownData:
         """Names of the data of a task; without columns where they were loaded by their fingerprint."""
         told: Sequence[Any] = () if data.facts is None else data.facts.columns
-        columns = [KnownColumn(name=c.name, role=c.role, type=c.kind) for c in told if c.role in INPUTS]
+        names = categories_of(data)
+        columns = [
+            KnownColumn(name=c.name, role=c.role, type=c.kind, categories=names.get(c.name))
+            for c in told
+            if c.role in INPUTS
+        ]
         return cls(classes=data.class_names, columns=tuple(columns), num_test=len(data.test))
+
+
+def categories_of(data: TaskData) -> dict[str, tuple[str | None, ...]]:
+    """Names of the categories of each column that has some."""
+    if data.meta is None:
+        return {}
+    return {column: names for column, names in zip(data.meta.columns, data.meta.categories, strict=False) if names}

@@ -151,7 +151,7 @@ def _derived(options: argparse.Namespace) -> Followed:
                 _refuse_file(options.save)
                 check_save(options.save, ready.task, data, places)
         patience.stage("looking at the data")
-        warnings = (*ready.facts.notes, *audit(data, ready.task.split).warnings)
+        warnings = (*ready.warnings, *ready.facts.notes, *audit(data, ready.task.split).warnings)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return ready
@@ -165,7 +165,12 @@ def _refuse_file(path: str) -> None:
 def _say_check(ready: Followed, options: argparse.Namespace) -> int:
     """What would be done, and what would be held against what."""
     if options.json:
-        plain = {"notes": list(ready.sentences), "policy": ready.policy.to_mapping(), "task": ready.task.to_mapping()}
+        plain: dict[str, Any] = {
+            "notes": list(ready.sentences),
+            "warnings": list(ready.warnings),
+            "policy": ready.policy.to_mapping(),
+            "task": ready.task.to_mapping(),
+        }
         print(json.dumps({**plain, "promise": ready.promise.sentence}, indent=2))
     else:
         print(ready.promise.sentence)
@@ -175,7 +180,12 @@ def _say_check(ready: Followed, options: argparse.Namespace) -> int:
 
 def _say_outcome(ready: Followed, result: RunResult, outcome: Any, options: argparse.Namespace) -> None:
     if options.json:
-        plain = {"notes": list(ready.sentences), "outcome": outcome.to_mapping(), "run": result.to_mapping()}
+        plain = {
+            "notes": list(ready.sentences),
+            "warnings": list(ready.warnings),
+            "outcome": outcome.to_mapping(),
+            "run": result.to_mapping(),
+        }
         print(json.dumps(plain, indent=2))
         return
     for sentence in outcome.sentences:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from subsettune.data.csv_files import Written, text_blocks
-from subsettune.data.csv_kinds import BOOLEAN, COMMA, INFINITE, MISSING, NUMBER, TYPES, Kind, converted
+from subsettune.data.csv_kinds import BOOLEAN, COMMA, INFINITE, MISSING, NUMBER, THOUSANDS, TYPES, Kind, converted
 from subsettune.data.date_texts import times_of
 from subsettune.errors import DataError
 from subsettune.trained.rows import Rows, Wanted, plain_table
@@ -80,11 +80,24 @@ def _typed(texts: pa.Array, form: Written, name: str, where: str, has_commas: bo
             f"{where}. Mend it."
         )
     if form.kind == "whole":
+        _refuse_thousands(values, name, where)
         try:
             return pc.replace_substring_regex(values, r"^\+", "").cast(TYPES["whole"])
         except pa.ArrowInvalid:
             pass  # fractions, or more digits than whole numbers hold
     return converted(texts, kind, _no_dates)
+
+
+def _refuse_thousands(values: pa.Array, name: str, where: str) -> None:
+    """Of a column that was whole numbers, 1.234 alone is more likely a thousand than a fraction."""
+    marked = pc.fill_null(pc.match_substring_regex(values, "[.,]"), False)
+    grouped = pc.fill_null(pc.match_substring_regex(values, THOUSANDS), False)
+    if pc.any(marked, min_count=0).as_py() and marked.equals(grouped):
+        row = pc.index(grouped, True).as_py()
+        raise DataError(
+            f"column {name!r} must hold whole numbers, as in training, got {values[row].as_py()!r} in row {row} of "
+            f"{where}, which may be thousands. Write them without signs of thousands, fractions with another zero."
+        )
 
 
 def dates_of(values: pa.Array, formats: tuple[str, ...], name: str, where: str) -> pa.Array:

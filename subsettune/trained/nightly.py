@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from subsettune.bundle import Bundle
-from subsettune.bundle.known import INPUTS, KnownColumn, KnownData
+from subsettune.bundle.known import INPUTS, KnownColumn, KnownData, categories_of
 from subsettune.bundle.limits import differences
 from subsettune.data import DataPaths, TaskData, load
 from subsettune.data.columns import ColumnFacts
@@ -29,6 +29,7 @@ from subsettune.trained.resampled import metric_variance
 from subsettune.trained.table import is_array_kind, time_kind
 
 MOST_TOLD = 5  # names in a sentence
+MOST_VALUES = 3  # of a column, which may be as long as texts are
 NOT_NAMED = "The bundle does not name its columns and classes: that they are the same is not checked."
 
 
@@ -45,6 +46,7 @@ class Followed:
         is_same: whether the data are those that the bundle was made for.
         sentences: what is derived anew, and what is otherwise than in the bundle.
         options: where and how it runs.
+        warnings: what is otherwise than in the bundle and may be a mistake of the data.
     """
 
     task: Task
@@ -55,6 +57,7 @@ class Followed:
     is_same: bool
     sentences: tuple[str, ...]
     options: RunOptions
+    warnings: tuple[str, ...] = ()
 
     def train(self, seed: int, report: Report | None = None) -> tuple[RunResult, Outcome]:
         """Train once, and hold the result against the promise; the result carries the model.
@@ -116,6 +119,7 @@ def follow_on(bundle: Bundle, source: str | None = None, options: RunOptions | N
         is_same=data.fingerprint == bundle.fingerprint,
         sentences=(*said, counts, *sizes, *differences(bundle, policy, known)),
         options=options,
+        warnings=() if bundle.known is None else other_categories(bundle.known, data),
     )
 
 
@@ -196,6 +200,34 @@ def _compared(known: KnownData, found: Sequence[ColumnFacts], task: Task) -> lis
                 f"({column.type}), got {now or 'numbers'} ({other.kind}). Convert it."
             )
     return [name for name in names if name not in {column.name for column in known.columns}]
+
+
+def other_categories(known: KnownData, data: TaskData) -> tuple[str, ...]:
+    """Sentences about columns whose categories are others than the bundle's; none of a bundle that names none."""
+    now, told = categories_of(data), list[str]()
+    for column in known.columns:
+        if column.categories is None or column.name not in now:
+            continue
+        there = now[column.name]
+        new = [name for name in there if name not in set(column.categories)]
+        gone = [name for name in column.categories if name not in set(there)]
+        changes = [_changed(new, "new"), _changed(gone, "gone")]
+        if new or gone:
+            told.append(f"column {column.name!r}: {', '.join(filter(None, changes))}.")
+    if len(told) <= MOST_TOLD:
+        return tuple(told)
+    return (*told[:MOST_TOLD], f"So it is with {len(told) - MOST_TOLD:,} more columns of categories.")
+
+
+def _changed(names: Sequence[str | None], how: str) -> str:
+    """`3 values are new ('Ulm', 'Hof', ...)`; empty for none."""
+    if not names:
+        return ""
+    shown = ["nothing" if name is None else repr(name) for name in names[:MOST_VALUES]]
+    more = ["..."] if len(names) > MOST_VALUES else []
+    verb = "is" if len(names) == 1 else "are"
+    which = f"({', '.join(shown + more)})"
+    return f"{len(names):,} {'value ' if len(names) == 1 else 'values '}{verb} {how} {which}"
 
 
 def _role(column: KnownColumn | ColumnFacts) -> str:

@@ -43,7 +43,8 @@ def test_names_of_the_data_come_back_and_may_be_missing(tmp_path: Path) -> None:
     bundle, _ = fake_bundle.export(tmp_path / "bundle")
     assert bundle.known is None
     assert '"known"' not in (tmp_path / "bundle" / "policy.json").read_text()
-    columns = (KnownColumn(name="age", role="feature", type="int64"),)
+    city = KnownColumn(name="city", role="categories", type="string", categories=("Kiel", "Ulm", None))
+    columns = (KnownColumn(name="age", role="feature", type="int64"), city)
     known = KnownData(classes=("no", "yes"), columns=columns, num_test=7)
     dataclasses.replace(bundle, known=known).write(tmp_path / "named")
     assert Bundle.load(tmp_path / "named").known == known

@@ -174,6 +174,14 @@ def test_follow_trains_saves_and_holds_the_result_against_the_bundle(run: Run, m
     assert run("predict", "tonight", data, "--output", "o.csv").code == 0
 
 
+def test_follow_warns_of_categories_that_are_new_or_gone(run: Run, made: Path, tmp_path: Path) -> None:
+    data = in_hand.written(tmp_path, in_hand.people(300, seed=5, cities=("Lima", "Oslo", "Ulm")), "other.parquet")
+    words = ("follow", str(made / "bundle"), "--data", data, "--check", *CPU)
+    warning = "column 'city': 1 value is new ('Ulm'), 1 value is gone ('Rome')."
+    assert f"warning: {warning}" in run(*words).err.splitlines()
+    assert json.loads(run(*words, "--json").out)["warnings"] == [warning]
+
+
 def test_the_commands_and_the_code_on_the_page_of_a_bundle_run_as_they_stand_there(
     run: Run, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,7 +225,7 @@ def test_follow_only_says_what_it_would_do(run: Run, made: Path) -> None:
     assert "one more with another seed is to be expected between" in done.out
     assert not Path("m").exists()
     plain = run("follow", str(made / "bundle"), "--data", str(made / "tonight.parquet"), "--check", "--json", *CPU)
-    assert set(json.loads(plain.out)) == {"notes", "policy", "task", "promise"}
+    assert set(json.loads(plain.out)) == {"notes", "warnings", "policy", "task", "promise"}
 
 
 def test_a_result_clearly_below_the_promise_has_an_exit_code_of_its_own(run: Run, made: Path) -> None:

@@ -147,6 +147,16 @@ def test_whole_numbers_among_decimal_commas_have_no_points(tmp_path: Path) -> No
         read_csv(path, Wanted(columns=("n",), label="y", forms=FrozenDict(n=FORMS["n"]), csv=Csv(decimal=",")))
 
 
+def test_thousands_in_a_column_of_whole_numbers_are_no_fractions(tmp_path: Path) -> None:
+    wanted = Wanted(columns=("n",), label="y", forms=FrozenDict(n=FORMS["n"]))
+    with pytest.raises(DataError) as caught:
+        read_csv(write(tmp_path / "a.csv", "n;c\n12;1\n1.234;1\n"), wanted)
+    assert "column 'n' must hold whole numbers, as in training, got '1.234' in row 1 of " in str(caught.value)
+    table = read_csv(write(tmp_path / "b.csv", "n;c\n12;1\n1.5;1\n1.234;2\n"), wanted).table
+    assert table is not None
+    assert table["n"].to_pylist() == [12.0, 1.5, 1.234]
+
+
 def test_a_file_of_one_column(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 'text\ngood\n"bad, and long"\n')
     table = read_csv(path, Wanted(columns=("text",), label="y", is_text=True)).table

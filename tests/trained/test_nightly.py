@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import in_hand
 import night
@@ -14,9 +15,11 @@ import pytest
 from PIL import Image
 
 from subsettune import Bundle, Policy
+from subsettune.bundle.known import KnownColumn, KnownData
+from subsettune.data import TaskData
 from subsettune.errors import ConfigError, DataError
 from subsettune.train import RunOptions
-from subsettune.trained.nightly import NOT_NAMED, Followed, follow_on
+from subsettune.trained.nightly import NOT_NAMED, Followed, follow_on, other_categories
 
 OPTIONS = RunOptions(device="cpu", num_threads=1, places=in_hand.PLACES)
 
@@ -76,6 +79,33 @@ def test_a_bundle_is_followed_from_any_folder(bundle: Bundle, tmp_path: Path, mo
     assert made.task.data.source == str(folder / "people.parquet")
     monkeypatch.chdir(tmp_path)
     assert follow_on(Bundle.load(tmp_path / "bundle"), options=OPTIONS).is_same
+
+
+def test_categories_that_are_new_or_gone_are_told(bundle: Bundle, tmp_path: Path) -> None:
+    assert follow(bundle, tmp_path, in_hand.people(seed=5)).warnings == ()
+    assert follow_on(bundle, options=OPTIONS).warnings == ()
+    cities = ("Lima", "Rome", "Ulm", "Hof", "Bonn", "Kiel")
+    ready = follow(bundle, tmp_path, in_hand.people(seed=5, cities=cities))
+    assert ready.warnings == (
+        "column 'city': 4 values are new ('Bonn', 'Hof', 'Kiel', ...), 1 value is gone ('Oslo').",
+    )
+    assert ready.train(0)[0].cause == "finished"
+
+
+def test_a_bundle_of_before_categories_were_noted_says_nothing_of_them(bundle: Bundle, tmp_path: Path) -> None:
+    assert bundle.known is not None
+    columns = tuple(dataclasses.replace(column, categories=None) for column in bundle.known.columns)
+    old = dataclasses.replace(bundle, known=dataclasses.replace(bundle.known, columns=columns))
+    assert follow(old, tmp_path, in_hand.people(seed=5, cities=("Ulm", "Oslo"))).warnings == ()
+
+
+def test_of_many_columns_a_few_are_told() -> None:
+    known = KnownData(columns=tuple(KnownColumn(name=f"c{i}", role="categories", categories=("a",)) for i in range(7)))
+    now = SimpleNamespace(columns=[f"c{i}" for i in range(7)], categories=[("a", None)] * 7)
+    told = other_categories(known, cast(TaskData, SimpleNamespace(meta=now)))
+    assert len(told) == 6
+    assert told[0] == "column 'c0': 1 value is new (nothing)."
+    assert told[-1] == "So it is with 2 more columns of categories."
 
 
 def test_columns_that_the_bundle_does_not_know_are_not_read(bundle: Bundle, tmp_path: Path) -> None:
