@@ -93,6 +93,11 @@ def saving_words(saving: float | None) -> str:
     return ">99 %" if 0.995 <= saving < 1 else f"{_two_digits(100 * saving)} %"
 
 
+def cost_words(share: float | None) -> str:
+    """Compute as a share of the recipe's, with the digits of the saving that it leaves: `28 %` beside `72 %`."""
+    return saving_words(share) if share is not None and share < 0.995 else share_words(share)
+
+
 def share_saved_words(saving: float) -> str:
     """A saving in a sentence: `61 %`, or `none`."""
     return saving_words(saving) if saving > 0 else "none"

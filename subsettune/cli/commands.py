@@ -373,11 +373,11 @@ def say_point(point: Any) -> bool:
 
 
 def _say_result(result: Any, known: TaskFacts, metric: str) -> None:
-    from subsettune.text import counted, flops_words, passes_words, score_words, share_words
+    from subsettune.text import cost_words, counted, flops_words, passes_words, score_words
 
     scores = ", ".join(f"{split} {score_words(value)}" for split, value in result.metrics.items())
     passes = result.ledger.spent / known.pass_flops
-    spent = share_words(result.ledger.spent / known.reference_flops)
+    spent = cost_words(result.ledger.spent / known.reference_flops)
     print(f"{metric}: {scores or '-'}")
     compute = f"{passes_words(passes)} passes ({spent} of the recipe's compute)"
     print(f"{compute}, {result.seconds:.1f} s, {counted(result.updates, 'update')}")

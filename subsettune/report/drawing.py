@@ -17,7 +17,7 @@ from typing import Any, Literal
 from subsettune.facts import TaskFacts
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import StudyView
-from subsettune.text import describe, is_number, metric_name, metric_words, passes_words, share_words
+from subsettune.text import cost_words, describe, is_number, metric_name, metric_words, passes_words
 
 Json = dict[str, Any]
 Mark = Literal[
@@ -109,7 +109,7 @@ def known_facts(view: StudyView) -> TaskFacts:
 def hover(view: StudyView, run: RunRecord) -> str:
     """A run in a few lines, escaped."""
     facts, metric = known_facts(view), metric_name(view.study.task.metric)
-    share = share_words(run.cost_flops / facts.reference_flops)
+    share = cost_words(run.cost_flops / facts.reference_flops)
     lines = [
         f"{run.name}, seed {run.seed}: {run.cause}",
         f"{metric} {metric_words(run.metric, view.study.task.tolerance)}" if is_number(run.metric) else "no result",

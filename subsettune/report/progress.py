@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO, cast, final
 from subsettune.report.render import is_terminal
 from subsettune.report.streams import ForgivingStream
 from subsettune.report.tally import Clock, Tally
-from subsettune.text import describe, seconds_words, share_words
+from subsettune.text import cost_words, describe, seconds_words, share_words
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -304,7 +304,7 @@ def _labelled(rows: Mapping[str, str]) -> RichTable:
 
 def _best_words(cost_share: float, gap: float) -> str:
     against = "equal to its" if gap == 0 else f"{abs(gap):.4g} {'better' if gap > 0 else 'worse'} than its"
-    return f"{share_words(cost_share)} of the reference's compute, metric {against}"
+    return f"{cost_words(cost_share)} of the reference's compute, metric {against}"
 
 
 def _failed_words(record: RunRecord) -> str:

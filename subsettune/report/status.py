@@ -8,13 +8,13 @@ from subsettune.report.render import Block, Column, Table
 from subsettune.study.status import BestSoFar, StudyStatus, TrialsSoFar
 from subsettune.text import (
     change_words,
+    cost_words,
     counted,
     describe,
     joined,
     metric_name,
     metric_words,
     seconds_words,
-    share_words,
 )
 
 STATES = {
@@ -104,7 +104,7 @@ def _best(status: StudyStatus, best: BestSoFar) -> str:
     )
     error = "" if best.error_increase is None else f", its error {change_words(best.error_increase)}"
     how = "verified" if best.is_verified else "one seed, not verified yet"
-    cost = f"{share_words(best.compute_share)} of the recipe's compute"
+    cost = f"{cost_words(best.compute_share)} of the recipe's compute"
     return f"{cost}: {metric_name(status.metric_name)} {metric}, {against}{error} ({how}); {describe(best.policy)}"
 
 

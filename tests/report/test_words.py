@@ -548,3 +548,12 @@ def test_a_setting_is_told_as_it_was_written_and_one_that_was_drawn_with_three_d
 )
 def test_a_confidence_has_the_digits_that_tell_its_error(confidence: float, told: str) -> None:
     assert words.sure_words(confidence) == told
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.2784, "28 %"), (0.0612, "6.1 %"), (1.0, "100 %"), (1.031, "103 %")])
+def test_a_cost_has_the_digits_of_its_saving(share: float, told: str) -> None:
+    assert words.cost_words(share) == told
+    if share < 0.5:
+        assert float(told.removesuffix(" %")) + float(words.saving_words(1 - share).removesuffix(" %")) == (
+            pytest.approx(100, abs=0.5)
+        )

@@ -14,6 +14,7 @@ from subsettune.study.results.view import StudyRecords
 from subsettune.study.spec.components import name_in
 from subsettune.text import (
     change_words,
+    cost_words,
     counted,
     is_number,
     joined,
@@ -23,7 +24,6 @@ from subsettune.text import (
     passes_words,
     saving_words,
     sentence,
-    share_words,
 )
 
 MOST_NAMED = 4  # selectors whose trials are counted one by one in a sentence
@@ -270,7 +270,7 @@ def _unfinished(records: StudyRecords, summary: Summary) -> str:
     progress = f"{stopped}: {done} of {counted(asked, 'trial')} done"
     if summary.best is None or summary.reference is None:
         return f"{progress}; no policy has reached the target yet."
-    taken = share_words(summary.best.flops / summary.reference.flops)
+    taken = cost_words(summary.best.flops / summary.reference.flops)
     return f"{progress}; the best policy so far, not verified, takes {taken} of the recipe's compute."
 
 
