@@ -120,7 +120,10 @@ def _add_init(to: Any) -> None:
     init.add_argument("source", nargs="?", metavar="FILE_OR_FOLDER", help="Parquet, .csv, .tsv, .npz, or pictures")
     init.add_argument("--label", metavar="NAME", help="column of the label (default: the one that is called like one)")
     init.add_argument(
-        "--metric", choices=METRICS, metavar="NAME", help="(default: what the labels suit; mse for numbers)"
+        "--metric",
+        choices=METRICS,
+        metavar="NAME",
+        help="(default: what the labels suit; mse for numbers,\nmae for large ones)",
     )
     init.add_argument(
         "--set",
