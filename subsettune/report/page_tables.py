@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from subsettune.report import early_stop
 from subsettune.report.components import cheapest_passes, component_text, component_title
-from subsettune.report.costs import phase_costs_table
+from subsettune.report.costs import phase_costs_table, stage_costs_table
 from subsettune.report.evidence import (
     EvidenceRow,
     contrast_words,
@@ -78,7 +78,8 @@ def page_tables(view: StudyView) -> dict[str, list[list[Cell]]]:
         "evidence": _evidence(view),
         "seeds": _seed_rows(view),
         "components": [_component_cells(view, row) for row in view.summary.components] if view.trials else [],
-        "costs": _cost_rows(view),
+        "stages": _table_cells(stage_costs_table(view)),
+        "costs": _table_cells(phase_costs_table(view)),
         "early_stops": _table_cells(early_stop.early_stop_table(view)),
         "failures": _failures(view),
     }
@@ -173,11 +174,6 @@ def _seed_rows(view: StudyView) -> list[list[Cell]]:
         for name, metrics in by_name.items()
         if metrics
     ]
-
-
-def _cost_rows(view: StudyView) -> list[list[Cell]]:
-    """Seconds per FLOP by kind of phase."""
-    return _table_cells(phase_costs_table(view))
 
 
 def _table_cells(table: Table | None) -> list[list[Cell]]:
