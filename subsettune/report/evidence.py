@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from subsettune.report.render import Column, Table
-from subsettune.study.results.candidate import Candidate
+from subsettune.study.results.candidate import Candidate, told_name
 from subsettune.study.results.contrast import Contrast
 from subsettune.study.results.headline import outcome_words
 from subsettune.study.results.sampled import SampledDifference
@@ -108,7 +108,7 @@ def candidates_table(view: StudyView) -> Table:
     tolerance, rows, several = view.study.task.tolerance, evidence_rows(view), len(view.manifest.rounds) > 1
     cells = tuple(
         (
-            view.named_within(row.name),
+            told_name(row.name),
             *([str(view.manifest.round_of(row.name) or NOTHING)] if several else []),
             passes_words(row.passes),
             runs_words(row.num_seeds, row.num_references),
