@@ -166,8 +166,8 @@ def contrasts_table(view: StudyView) -> Table | None:
             one.control,
             str(one.num_seeds or NOTHING),
             metric_words(one.mean_difference, tolerance, signed=True),
-            metric_words(one.lower_bound if one.is_claim else None, tolerance, signed=True),
-            rate_words(one.level if one.is_claim else None),
+            metric_words(one.claimed_bound, tolerance, signed=True),
+            rate_words(one.claimed_level),
             contrast_words(one),
         )
         for one in found.values()

@@ -140,8 +140,7 @@ def _interval_trace(view: StudyView, row: EvidenceRow, place: int) -> Json:
 def _contrast_trace(view: StudyView, one: Contrast, place: int) -> Json:
     """The winner against a control; where nothing is claimed, without a bound."""
     words = f"{one.policy} against {one.control}: {contrast_words(one)}"
-    bound = one.lower_bound if one.is_claim else None
-    return _trace(view, (one.mean_difference, bound), place, words, True if one.shown else None)
+    return _trace(view, (one.mean_difference, one.claimed_bound), place, words, True if one.shown else None)
 
 
 def _trace(view: StudyView, ends: tuple[float, float | None], place: int, title: str, passed: bool | None) -> Json:
