@@ -12,6 +12,7 @@ from subsettune.cli import cluster_commands, commands, init_study, model_command
 from subsettune.errors import did_you_mean
 from subsettune.keys import masked
 from subsettune.registry import METRICS
+from subsettune.study import DEFAULT_STORAGE
 
 FEW = 3  # choices that are read at a glance: of auto, cpu and cuda, who writes gpu does not mean what is most like it
 PARTS = ("trials", "verification", "ablation", "costs", "curves")  # of what a study found, as `show` prints them
@@ -442,7 +443,10 @@ def _place_options(parser: argparse.ArgumentParser) -> None:
 
 def _storage_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--storage", metavar="DIR", default="runs", help="folder or URI that holds studies (default: runs)"
+        "--storage",
+        metavar="DIR",
+        default=DEFAULT_STORAGE,
+        help=f"folder or URI that holds studies (default: {DEFAULT_STORAGE})",
     )
 
 
