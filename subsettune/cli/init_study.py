@@ -70,10 +70,10 @@ def _write_example(options: argparse.Namespace) -> int:
     target = _target(options.output or f"{options.example}.yaml")
     content = (FOLDER / f"{options.example}.yaml").read_text(encoding="utf-8")
     task = parse(parse_yaml(content)[0]).task
-    if task.is_own:
-        program = FOLDER / f"{options.example}.py"
-        _write(_target(program.name), program.read_text(encoding="utf-8"))
-    _write(target, content.replace(f"{HERE}{options.example}.yaml", str(target)).replace(HERE, ""))
+    program = _target(f"{options.example}.py") if task.is_own else None
+    _write(target, content.replace(f"{HERE}{options.example}.yaml", shlex.quote(str(target))).replace(HERE, ""))
+    if program is not None:
+        _write(program, (FOLDER / program.name).read_text(encoding="utf-8"))
     needs_files = not task.is_own and is_path(task.data.source) and options.data_root is None
     if needs_files:
         print("Its first lines say where the data come from; DIR is the folder that you keep them in.")
