@@ -277,6 +277,10 @@ REFUSED = {
         "the last one? Give --label NAME.",
     ),
     "mistyped": (("houses.csv", "--label", "prise"), "houses.csv has no column 'prise'. Did you mean 'price'? Its col"),
+    "metric": (
+        ("house.csv", "--metric", "acuracy"),
+        "r2, got 'acuracy'. Did you mean 'accuracy'?",
+    ),
     "absent": (
         ("house.csv",),
         "house.csv' are not there. Did you mean 'houses.csv'? Give the path of a file or folder",
