@@ -151,12 +151,10 @@ def _contrast_cells(view: StudyView, contrast: Contrast) -> list[Cell]:
         _subject(f"{contrast.policy} against {contrast.control}", pairs, title="candidate"),
         _number("n", str(contrast.num_seeds or NOTHING)),
         _number("mean difference", metric_words(contrast.mean_difference, tolerance, signed=True)),
-        _number(
-            "lower bound", metric_words(contrast.lower_bound if contrast.is_claim else None, tolerance, signed=True)
-        ),
+        _number("lower bound", metric_words(contrast.claimed_bound, tolerance, signed=True)),
         _number("above", "0" if contrast.is_claim else NOTHING),
         *_other_examples(view, None),
-        _number("level", rate_words(contrast.level if contrast.is_claim else None)),
+        _number("level", rate_words(contrast.claimed_level)),
         _number("p-value", NOTHING),
         _verdict_cell(contrast_words(contrast)),
     ]
