@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +84,8 @@ class Folder:
         return Folder(self.filesystem, self.path, guard)
 
     def __str__(self) -> str:
-        return self.path if self.is_local else f"{self.filesystem.type_name}://{self.path}"
+        scheme = {"gcs": "gs"}.get(self.filesystem.type_name, self.filesystem.type_name)
+        return self.path if self.is_local else f"{scheme}://{self.path}"
 
     def exists(self, name: str = "") -> bool:
         """Whether a file or folder of that name is there."""
@@ -164,11 +165,13 @@ class Folder:
 
     def infos(self, name: str = "") -> list[Any]:
         """Arrow's `FileInfo` of the files and folders in a folder, by name; empty if it is not there."""
-        selector = fs.FileSelector(self._join(name), allow_not_found=True)
+        path, is_google = self._join(name), self.filesystem.type_name == "gcs"
+        selector = fs.FileSelector(path, allow_not_found=True, recursive=is_google)
 
         def act() -> list[Any]:
             try:
-                return sorted(self.filesystem.get_file_info(selector), key=lambda info: info.base_name)
+                found = self.filesystem.get_file_info(selector)
+                return sorted(_children(path, found) if is_google else found, key=lambda info: info.base_name)
             except FileNotFoundError:  # it is made, or removed, at this very moment
                 return []
 
@@ -195,11 +198,19 @@ class Folder:
         def act() -> None:
             info = self.filesystem.get_file_info(self._join(name))
             if info.type == fs.FileType.Directory:
-                self.filesystem.delete_dir(info.path)
+                self._remove_dir(info.path)
             elif info.type != fs.FileType.NotFound:
                 self.filesystem.delete_file(info.path)
 
         self._change(act, name, "removed", "")
+
+    def _remove_dir(self, path: str) -> None:
+        """Google's store has no folders, so that what stands for one is mostly not there to be removed last."""
+        try:
+            self.filesystem.delete_dir(path)
+        except FileNotFoundError:
+            if self.filesystem.get_file_info(path).type != fs.FileType.NotFound:
+                raise
 
     def _join(self, name: str) -> str:
         return f"{self.path}/{name}" if name else self.path
@@ -229,7 +240,20 @@ class Folder:
             elif any(word in str(error) for word in OF_KEYS):
                 advice = " Check the keys, and what they may do there."
             what = f"{self}/{name}" if name else str(self)
-            raise StorageError(f"{what} cannot be {done}: {_reason(error)}.{advice}") from error
+            has_no_bucket = not self.is_local and done == "written" and isinstance(error, FileNotFoundError)
+            why = "there is no such bucket" if has_no_bucket else _reason(error)  # as Google's client has it
+            raise StorageError(f"{what} cannot be {done}: {why}.{advice}") from error
+
+
+def _children(path: str, found: Iterable[Any]) -> Iterable[Any]:
+    """What lies in a folder, of all that lies under it: Google's client lists files, and no folders that they make."""
+    children: dict[str, Any] = {}
+    for info in found:
+        name, slash, _ = info.path.removeprefix(f"{path}/").partition("/")
+        if not slash:
+            children[name] = info
+        children.setdefault(name, fs.FileInfo(f"{path}/{name}", type=fs.FileType.Directory))
+    return children.values()
 
 
 def append(path: Path, content: bytes, size_bytes: int) -> None:

@@ -72,6 +72,7 @@ def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) ->
         from subsettune.report import brief, progress, render
         from subsettune.storage import Folder
         from subsettune.study.options import TuneOptions
+        from subsettune.study.results.folder import StudyFolder
 
     options.answer.go_on = _on_interruption(Folder.at(options.storage), run_id, options.command_line, again)
     where = TuneOptions(
@@ -96,8 +97,7 @@ def _tune(study: Study, options: argparse.Namespace, run_id: str, again: str) ->
             raise KeyboardInterrupt(f"\n{words}: {options.command_line}") from None
         print(f"\nInterrupted; what is finished is kept. Go on with: {again}", file=sys.stderr)
         return INTERRUPTED
-    is_written = Folder.at(options.storage).exists(f"{view.run_id}/{REPORT}")  # a full disk may not have had room
-    seen = brief.Where(storage=options.storage, report=_report_of(view) if is_written else None)
+    seen = brief.Where(storage=options.storage, report=_report_in(StudyFolder(options.storage, run_id).folder))
     render.write(brief.brief_blocks(view, seen), sys.stdout)
     confirmation = view.manifest.confirmation
     is_upheld = confirmation is None or confirmation.verdict.passed is not False
@@ -154,7 +154,7 @@ def show_study(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(view.summary.to_mapping(), indent=2))
         return 0
-    report = _report_of(view) if study.folder.exists(REPORT) else None
+    report = _report_in(study.folder)
     if options.all:
         blocks = tables.result_blocks(view, report=report)
     elif options.part:
@@ -165,8 +165,9 @@ def show_study(options: argparse.Namespace) -> int:
     return 0
 
 
-def _report_of(view: StudyView) -> str:
-    return f"{view.folder}/{REPORT}"
+def _report_in(folder: Folder) -> str | None:
+    """The page of a study; None where a full disk had no room for it."""
+    return f"{folder}/{REPORT}" if folder.exists(REPORT) else None
 
 
 def list_studies(options: argparse.Namespace) -> int:
@@ -187,9 +188,8 @@ def write_report(options: argparse.Namespace) -> int:
     from subsettune.study.results.folder import StudyFolder
 
     study = StudyFolder(options.storage, options.run).open()
-    view = study.view()
-    study.folder.write(REPORT, report_page(view).encode())
-    print(_report_of(view))
+    study.folder.write(REPORT, report_page(study.view()).encode())
+    print(f"{study.folder}/{REPORT}")
     return 0
 
 

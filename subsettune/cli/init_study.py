@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from subsettune.cli.set_keys import value_of
 from subsettune.config import must
-from subsettune.errors import ConfigError, DataError, StorageError
-from subsettune.task import Data
+from subsettune.errors import ConfigError, DataError, StorageError, did_you_mean
 
 if TYPE_CHECKING:
     from subsettune.cli import drafts
@@ -25,12 +24,14 @@ def init_study(options: argparse.Namespace) -> int:
     """Write a study file that runs as it is, and say what to do next.
 
     Raises:
-        ConfigError: neither data nor an example is named, or both are; or the file is there already.
+        ConfigError: neither data nor an example is named, or both are; the metric is none of ours; or the file is
+            there already.
         DataError: the data cannot be read, or it is not clear which column is the label.
         StorageError: the file cannot be written.
     """
     from subsettune.cli import drafts
     from subsettune.data import DataPaths
+    from subsettune.registry import METRICS
     from subsettune.report.patience import Patience
     from subsettune.study.preflight import resolve_study
     from subsettune.study.spec.definition import parse
@@ -40,6 +41,9 @@ def init_study(options: argparse.Namespace) -> int:
         raise ConfigError("init needs a file or folder of data, or --example digits. Give one of them.")
     if options.example is not None:
         return _write_example(options)
+    if options.metric not in (None, *METRICS):
+        guess = did_you_mean(options.metric, METRICS)
+        raise ConfigError(must("--metric", f"one of {', '.join(METRICS)}", options.metric, guess))
     target = _target(options.output or f"{_stem(options.source)}.yaml")
     places = DataPaths(data_root=options.data_root, cache=options.cache, download=not options.no_download)
     with Patience(sys.stderr, "reading data"):
@@ -71,10 +75,10 @@ def _write_example(options: argparse.Namespace) -> int:
     target = _target(options.output or f"{options.example}.yaml")
     content = (FOLDER / f"{options.example}.yaml").read_text(encoding="utf-8")
     task = parse(parse_yaml(content)[0]).task
-    if task.is_own:
-        program = FOLDER / f"{options.example}.py"
-        _write(_target(program.name), program.read_text(encoding="utf-8"))
-    _write(target, content.replace(f"{HERE}{options.example}.yaml", str(target)).replace(HERE, ""))
+    program = _target(f"{options.example}.py") if task.is_own else None
+    _write(target, content.replace(f"{HERE}{options.example}.yaml", shlex.quote(str(target))).replace(HERE, ""))
+    if program is not None:
+        _write(program, (FOLDER / program.name).read_text(encoding="utf-8"))
     needs_files = not task.is_own and is_path(task.data.source) and options.data_root is None
     if needs_files:
         print("Its first lines say where the data come from; DIR is the folder that you keep them in.")
@@ -91,6 +95,7 @@ def _drafted(source: str, asked: drafts.Asked, places: DataPaths) -> drafts.Draf
     """A draft; a refusal that names a key of a study says how it is given here, where there is no study yet."""
     from subsettune.cli import drafts
     from subsettune.data.columns import listed
+    from subsettune.task import Data
 
     try:
         return drafts.draft(source, asked, places)
@@ -122,6 +127,8 @@ def _keys(given: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: one is no key of `data`, or has no value.
     """
+    from subsettune.task import Data
+
     found: dict[str, Any] = {}
     for each in given:
         key, is_given, value = each.partition("=")

@@ -11,7 +11,7 @@ from subsettune import __version__
 from subsettune.cli import cluster_commands, commands, init_study, model_commands, status_command
 from subsettune.errors import did_you_mean
 from subsettune.keys import masked
-from subsettune.registry import METRICS
+from subsettune.study import DEFAULT_STORAGE
 
 FEW = 3  # choices that are read at a glance: of auto, cpu and cuda, who writes gpu does not mean what is most like it
 PARTS = ("trials", "verification", "ablation", "costs", "curves")  # of what a study found, as `show` prints them
@@ -120,10 +120,7 @@ def _add_init(to: Any) -> None:
     init.add_argument("source", nargs="?", metavar="FILE_OR_FOLDER", help="Parquet, .csv, .tsv, .npz, or pictures")
     init.add_argument("--label", metavar="NAME", help="column of the label (default: the one that is called like one)")
     init.add_argument(
-        "--metric",
-        choices=METRICS,
-        metavar="NAME",
-        help="(default: what the labels suit; mse for numbers,\nmae for large ones)",
+        "--metric", metavar="NAME", help="(default: what the labels suit; mse for numbers,\nmae for large ones)"
     )
     init.add_argument(
         "--set",
@@ -459,7 +456,10 @@ def _place_options(parser: argparse.ArgumentParser) -> None:
 
 def _storage_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--storage", metavar="DIR", default="runs", help="folder or URI that holds studies (default: runs)"
+        "--storage",
+        metavar="DIR",
+        default=DEFAULT_STORAGE,
+        help=f"folder or URI that holds studies (default: {DEFAULT_STORAGE})",
     )
 
 

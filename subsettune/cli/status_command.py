@@ -21,9 +21,10 @@ def show_status(options: argparse.Namespace) -> int:
     from subsettune.study.results.folder import not_there
     from subsettune.study.status import has_begun, read_status
 
-    is_told = False
+    is_told, is_there = False, options.watch is None
     while True:
-        if options.watch is None or has_begun(options.storage, options.run):
+        is_there = is_there or has_begun(options.storage, options.run)
+        if is_there:
             status = read_status(options.storage, options.run)
             _print(status, options)
             if options.watch is None or not status.goes_on:

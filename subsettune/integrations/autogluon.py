@@ -12,11 +12,10 @@ import time
 import warnings
 from typing import Any, ClassVar
 
-from subsettune.config import must
-from subsettune.errors import ConfigError
 from subsettune.extras import needed_for
 from subsettune.integrations.frames import with_encoder
 from subsettune.integrations.sklearn import SubsetClassifier, SubsetRegressor
+from subsettune.integrations.training import refuse_weights
 
 with needed_for("subsettune.integrations.autogluon", extra="autogluon"):
     from autogluon.common.features.types import R_BOOL, R_CATEGORY, R_FLOAT, R_INT, S_TEXT_AS_CATEGORY, S_TEXT_NGRAM
@@ -59,9 +58,7 @@ class SubsetModel(AbstractModel):  # type: ignore[misc]  # AutoGluon has no type
         **kwargs: Any,
     ) -> None:
         start = time.time()
-        if sample_weight is not None:
-            advice = 'Leave it out; recipe={"class_weights": "balanced"} weighs classes.'
-            raise ConfigError(must("sample_weight", "left out", type(sample_weight).__name__, advice))
+        refuse_weights(sample_weight)
         rows = self.preprocess(X, y=y, is_train=True)
         left = None if time_limit is None else time_limit - (time.time() - start)
         if left is not None and left <= 0:

@@ -16,11 +16,10 @@ import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from subsettune.config import must
-from subsettune.errors import ConfigError
 from subsettune.extras import needed_for
 from subsettune.integrations.frames import with_encoder
 from subsettune.integrations.sklearn import SubsetClassifier, SubsetRegressor
+from subsettune.integrations.training import refuse_weights
 
 with needed_for("subsettune.integrations.flaml", extra="flaml"):
     from flaml import tune
@@ -68,9 +67,7 @@ class SubsetLearner(BaseEstimator):  # type: ignore[misc]  # FLAML has no types
             ConfigError: there are weights of rows.
         """
         start = time.time()
-        if kwargs.get("sample_weight") is not None:
-            advice = 'Leave it out; recipe={"class_weights": "balanced"} weighs classes.'
-            raise ConfigError(must("sample_weight", "left out", type(kwargs["sample_weight"]).__name__, advice))
+        refuse_weights(kwargs.get("sample_weight"))
         settings = dict(self.params)
         factor = settings.pop("lr_factor", 1.0)
         kind = SubsetClassifier if self._task.is_classification() else SubsetRegressor

@@ -206,6 +206,17 @@ def train(request: Request, x: NDArray[Any], labels: NDArray[Any], class_names: 
     )
 
 
+def refuse_weights(sample_weight: Any) -> None:
+    """Refuse weights of rows, which a host may hand on.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    if sample_weight is not None:
+        advice = 'Leave it out; recipe={"class_weights": "balanced"} weighs classes.'
+        raise ConfigError(config.must("sample_weight", "left out", type(sample_weight).__name__, advice))
+
+
 class _Watch:
     """Looks at the clock while a run goes on, and tells how far it is."""
 

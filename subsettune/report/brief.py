@@ -23,6 +23,7 @@ from subsettune.report.tables import (
     short_metric,
     split_of,
 )
+from subsettune.study import DEFAULT_STORAGE
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.results.view import StudyView
 from subsettune.study.spec.space_check import read_space
@@ -44,7 +45,6 @@ WIDTH = 60  # that the table takes at most
 MOST_WARNINGS = 3  # of the data; the others are counted
 SMALL_BUDGET = 0.8  # of the recipe's compute: a space that ends below it may end too early
 MORE_TRIALS = 2  # times as many
-DEFAULT_STORAGE = "runs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

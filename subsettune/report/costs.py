@@ -159,6 +159,38 @@ def _rate_words(seconds: float) -> str:
     return f"{seconds:.3g}" if seconds < 999.5 else f"{float(f'{seconds:.3g}'):,.0f}"
 
 
+def stages_note(view: StudyView) -> str:
+    """What the rows of that table are."""
+    stages = {one.stage: one for one in view.summary.tuning.stages}
+    cached = sum(run.cached for run in view.reference)
+    told = ["trainings: compute over that of the recipe, evaluation and repeated work included"]
+    if cached:
+        told.append(f"reference: {cached} of its runs are known from an earlier study, and charged as if made here")
+    if "not needed" in stages:
+        told.append("not needed: runs of verification made while others were under way, on which nothing rests")
+    return ". ".join([*told, ""]).rstrip()
+
+
+def stage_costs_table(view: StudyView) -> Table | None:
+    """What each stage cost; None before the first run has finished."""
+    reference, stages = view.summary.reference, view.summary.tuning.stages
+    if reference is None or not stages:
+        return None
+    rows = tuple(
+        (
+            one.stage,
+            str(one.runs),
+            flops_words(one.flops, view.unit),
+            f"{one.flops / reference.flops:.1f}",
+            seconds_words(one.seconds),
+        )
+        for one in stages
+    )
+    titles = ("stage", "runs", "compute", "trainings", "time")
+    columns = tuple(Column(title=title, align="right" if i else "left") for i, title in enumerate(titles))
+    return Table(title="What tuning cost, by stage", columns=columns, rows=rows, note=stages_note(view))
+
+
 def times_note(view: StudyView) -> str:
     """What the runs, compute and time of that table are of."""
     cached = sum(run.cached for run in view.reference)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from subsettune.report.render import Column, Table
-from subsettune.study.results.candidate import Candidate
+from subsettune.study.results.candidate import Candidate, told_name
 from subsettune.study.results.contrast import Contrast
 from subsettune.study.results.headline import outcome_words
 from subsettune.study.results.sampled import SampledDifference
@@ -108,7 +108,7 @@ def candidates_table(view: StudyView) -> Table:
     tolerance, rows, several = view.study.task.tolerance, evidence_rows(view), len(view.manifest.rounds) > 1
     cells = tuple(
         (
-            view.named_within(row.name),
+            told_name(row.name),
             *([str(view.manifest.round_of(row.name) or NOTHING)] if several else []),
             passes_words(row.passes),
             runs_words(row.num_seeds, row.num_references),
@@ -166,8 +166,8 @@ def contrasts_table(view: StudyView) -> Table | None:
             one.control,
             str(one.num_seeds or NOTHING),
             metric_words(one.mean_difference, tolerance, signed=True),
-            metric_words(one.lower_bound if one.is_claim else None, tolerance, signed=True),
-            rate_words(one.level if one.is_claim else None),
+            metric_words(one.claimed_bound, tolerance, signed=True),
+            rate_words(one.claimed_level),
             contrast_words(one),
         )
         for one in found.values()

@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 
 from subsettune.report import early_stop, glossary
 from subsettune.report.components import components_legend
-from subsettune.report.costs import cost_sentences, times_note
+from subsettune.report.costs import cost_sentences, stages_note, times_note
 from subsettune.report.drawing import Figure
 from subsettune.report.evidence import how_tested
 from subsettune.report.figures import figures
@@ -81,6 +81,7 @@ def page(view: StudyView, usage: str = "") -> str:
         figures={figure.name: figure for figure in drawn},
         figures_json=figures_json(drawn),
         evidence_intro=how_tested(view),
+        stages_legend=stages_note(view),
         costs_legend=times_note(view),
         cost_sentences=cost_sentences(view),
         early_stops_legend=early_stop.note(view),
@@ -106,6 +107,7 @@ def _sections(view: StudyView, drawn: Sequence[Figure], contents: Mapping[str, o
         "search": ("What the search tried", "search" in titles or "compute" in titles),
         "curves": ("Learning curves", "curves" in titles),
         "components": ("Which components paid for themselves?", contents["components"]),
+        "price": ("What tuning cost, by stage", contents["stages"]),
         "time": ("How long compute takes", contents["costs"]),
         "early": (early_stop.TITLE, contents["early_stops"]),
         "failures": ("Runs without a result", contents["failures"]),

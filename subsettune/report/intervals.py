@@ -26,6 +26,8 @@ from subsettune.study.spec.kinds import KINDS
 from subsettune.text import is_number, metric_name, metric_words, passes_words, sentence
 
 _PAID = {"paid": GOOD, "not_paid": BAD, "no_difference": OPEN}
+_Line = tuple[float, str, str, str]  # across all rows: where, its words, its colour, the side of it that they begin at
+_EQUAL: _Line = (0.0, "equal", "--c-muted", "left")
 _SEEDS_BELOW = 0.26  # of a row: the circles of the seeds lie below the interval, not under it
 
 
@@ -47,14 +49,16 @@ def verification_figure(view: StudyView) -> Figure | None:
     drawn = circles([point for at in zip(places, runs, strict=True) for point in _points(*at)], "one run")
     intervals = [_interval_trace(view, row, place) for row, place in zip(found.values(), places, strict=False)]
     intervals += [_contrast_trace(view, *at) for at in zip(contrasts, places[len(found) :], strict=True)]
-    rows = dict(zip(titles, places, strict=True))
+    margin = -view.study.task.tolerance
+    lines = (_EQUAL, (margin, f"margin {margin:g}", "--c-target", "right"))
+    axis = f"difference in test {metric_name(view.study.task.metric)}"
     return Figure(
         name="verification",
         title="What verification measured, on the test split",
         reading=_reading(view, has_contrasts=bool(contrasts)),
         legend=(("hollow", "--c-muted", "one run"), *_interval_legend(intervals)),
         data=(drawn, *intervals),
-        layout=_verification_layout(view, rows, [x for trace in (drawn, *intervals) for x in trace["x"]]),
+        layout=_layout(axis, titles, (drawn, *intervals), lines),
     )
 
 
@@ -89,19 +93,25 @@ def _interval_legend(intervals: Sequence[Json]) -> list[LegendRow]:
     return [(one.mark, one.colour, word) for one, word in words.items() if one.colour in colours]
 
 
-def _verification_layout(view: StudyView, rows: Mapping[str, int], drawn: Sequence[float]) -> Json:
-    margin = -view.study.task.tolerance
-    low, high = min(*drawn, margin, 0.0), max(*drawn, margin, 0.0)
-    pad = 0.06 * (high - low)
-    lines = ((0.0, "equal", "--c-muted", "left"), (margin, f"margin {margin:g}", "--c-target", "right"))
+def _layout(title: str, names: Sequence[str], traces: Sequence[Json], lines: Sequence[_Line] = (_EQUAL,)) -> Json:
+    """Rows of intervals from top to bottom, and lines across them.
+
+    Args:
+        title: of the axis.
+        names: of the rows.
+        traces: that are drawn; all of them is within the axis.
+        lines: likewise.
+    """
+    ends = [*(x for trace in traces for x in trace["x"]), *(x for x, *_ in lines)]
+    low, high = min(ends), max(ends)
+    pad = 0.06 * (high - low) or 1e-3  # all differences may be 0
     up = {"type": "line", "xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "between"}
     over = {"xref": "x", "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False}
-    names = {"tickvals": list(rows.values()), "ticktext": list(rows)}
-    name = metric_name(view.study.task.metric)
+    ticks = {"tickvals": list(reversed(range(len(names)))), "ticktext": list(names)}
     return layout_of(
-        130 + 56 * len(rows),
-        xaxis=axis_of(f"difference in test {name}", range=[low - pad, high + pad], nticks=6),
-        yaxis=axis_of("", range=[-0.75, len(rows) - 0.5], showgrid=False, **names),
+        130 + 56 * len(names),
+        xaxis=axis_of(title, range=[low - pad, high + pad], nticks=6),
+        yaxis=axis_of("", range=[-0.75, len(names) - 0.5], showgrid=False, **ticks),
         shapes=[{**up, "x0": x, "x1": x, "line": {"color": c, "width": 1.5, "dash": "dash"}} for x, _, c, _ in lines],
         annotations=[
             {**over, "x": x, "text": words, "xanchor": anchor, "font": {"size": 12, "color": colour}}
@@ -140,8 +150,7 @@ def _interval_trace(view: StudyView, row: EvidenceRow, place: int) -> Json:
 def _contrast_trace(view: StudyView, one: Contrast, place: int) -> Json:
     """The winner against a control; where nothing is claimed, without a bound."""
     words = f"{one.policy} against {one.control}: {contrast_words(one)}"
-    bound = one.lower_bound if one.is_claim else None
-    return _trace(view, (one.mean_difference, bound), place, words, True if one.shown else None)
+    return _trace(view, (one.mean_difference, one.claimed_bound), place, words, True if one.shown else None)
 
 
 def _trace(view: StudyView, ends: tuple[float, float | None], place: int, title: str, passed: bool | None) -> Json:
@@ -166,6 +175,7 @@ def components_figure(view: StudyView) -> Figure | None:
     words = {_PAID[row.verdict]: row.words for row in rows}
     against = ", ".join(kind.compared_with for kind in KINDS.values())
     turned = "" if view.study.task.higher_is_better else " The sign is turned so that more is better."
+    axis = f"difference in validation {metric_name(view.study.task.metric)}"
     return Figure(
         name="components",
         title="What each component is worth at the same cost, on the validation split",
@@ -179,7 +189,7 @@ def components_figure(view: StudyView) -> Figure | None:
             *((one.mark, one.colour, words[one]) for one in _PAID.values() if one in words),
         ),
         data=(drawn, *intervals),
-        layout=_components_layout(view, places, [x for trace in (drawn, *intervals) for x in trace["x"]]),
+        layout=_layout(axis, [html.escape(row.name) for row in rows], (drawn, *intervals)),
     )
 
 
@@ -199,21 +209,3 @@ def _ablation_trace(view: StudyView, place: int, row: AblationResult) -> Json:
     words = (f"{row.name}: {row.words}", f"mean {mean}", f"interval {ends[0]} to {ends[1]}")
     x = [value for value in (row.difference, row.lower, row.upper) if value is not None]
     return interval_trace(x, place, _PAID[row.verdict], words)
-
-
-def _components_layout(view: StudyView, places: Sequence[tuple[int, AblationResult]], drawn: Sequence[float]) -> Json:
-    name = metric_name(view.study.task.metric)
-    low, high = min(*drawn, 0.0), max(*drawn, 0.0)
-    pad = 0.06 * (high - low) or 1e-3  # all differences may be 0
-    names = {"tickvals": [p for p, _ in places], "ticktext": [html.escape(row.name) for _, row in places]}
-    zero = {"type": "line", "xref": "x", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1, "layer": "between"}
-    return layout_of(
-        130 + 56 * len(places),
-        xaxis=axis_of(f"difference in validation {name}", range=[low - pad, high + pad], nticks=6),
-        yaxis=axis_of("", range=[-0.75, len(places) - 0.5], showgrid=False, **names),
-        shapes=[{**zero, "line": {"color": "--c-muted", "width": 1.5, "dash": "dash"}}],
-        annotations=[
-            {"xref": "x", "x": 0, "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False, "text": "equal"}
-            | {"xanchor": "left", "font": {"size": 12, "color": "--c-muted"}}
-        ],
-    )

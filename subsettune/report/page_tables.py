@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from subsettune.report import early_stop
 from subsettune.report.components import cheapest_passes, component_text, component_title
-from subsettune.report.costs import phase_costs_table
+from subsettune.report.costs import phase_costs_table, stage_costs_table
 from subsettune.report.evidence import (
     EvidenceRow,
     contrast_words,
@@ -78,7 +78,8 @@ def page_tables(view: StudyView) -> dict[str, list[list[Cell]]]:
         "evidence": _evidence(view),
         "seeds": _seed_rows(view),
         "components": [_component_cells(view, row) for row in view.summary.components] if view.trials else [],
-        "costs": _cost_rows(view),
+        "stages": _table_cells(stage_costs_table(view)),
+        "costs": _table_cells(phase_costs_table(view)),
         "early_stops": _table_cells(early_stop.early_stop_table(view)),
         "failures": _failures(view),
     }
@@ -150,12 +151,10 @@ def _contrast_cells(view: StudyView, contrast: Contrast) -> list[Cell]:
         _subject(f"{contrast.policy} against {contrast.control}", pairs, title="candidate"),
         _number("n", str(contrast.num_seeds or NOTHING)),
         _number("mean difference", metric_words(contrast.mean_difference, tolerance, signed=True)),
-        _number(
-            "lower bound", metric_words(contrast.lower_bound if contrast.is_claim else None, tolerance, signed=True)
-        ),
+        _number("lower bound", metric_words(contrast.claimed_bound, tolerance, signed=True)),
         _number("above", "0" if contrast.is_claim else NOTHING),
         *_other_examples(view, None),
-        _number("level", rate_words(contrast.level if contrast.is_claim else None)),
+        _number("level", rate_words(contrast.claimed_level)),
         _number("p-value", NOTHING),
         _verdict_cell(contrast_words(contrast)),
     ]
@@ -173,11 +172,6 @@ def _seed_rows(view: StudyView) -> list[list[Cell]]:
         for name, metrics in by_name.items()
         if metrics
     ]
-
-
-def _cost_rows(view: StudyView) -> list[list[Cell]]:
-    """Seconds per FLOP by kind of phase."""
-    return _table_cells(phase_costs_table(view))
 
 
 def _table_cells(table: Table | None) -> list[list[Cell]]:

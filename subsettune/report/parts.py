@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from subsettune.report.components import components_table
-from subsettune.report.costs import cost_sentences, phase_costs_table
+from subsettune.report.costs import cost_sentences, phase_costs_table, stage_costs_table
 from subsettune.report.early_stop import early_stop_table
 from subsettune.report.evidence import candidates_table, contrasts_table, how_tested
 from subsettune.report.render import Block, Column, Table
@@ -98,7 +98,8 @@ def _costs(view: StudyView) -> list[Block]:
     found: list[Block] = []
     if result_rows(view):
         found += [result_table(view), legend(view)]
-    found += [table for table in (early_stop_table(view), phase_costs_table(view)) if table is not None]
+    tables = (stage_costs_table(view), early_stop_table(view), phase_costs_table(view))
+    found += [table for table in tables if table is not None]
     return [*found, "\n".join([tuning_text(view), *known_before_sentences(view), *cost_sentences(view)])]
 
 

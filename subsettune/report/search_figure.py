@@ -94,11 +94,11 @@ def _legend(view: StudyView) -> tuple[LegendRow, ...]:
     finished = [run for run in view.trials if run.cause == "finished"]
     below = {run.policy.arm for run in finished if not view.reaches(run.metric)}
     crossed = {run.policy.arm for run in view.trials if run.cause != "finished"}
-    for arms, mark, words in (
+    for arms, mark, why in (
         (below, BELOW_MARK, "below the target"),
         (crossed, CROSSED_MARK, "stopped, diverged or failed"),
     ):
-        legend += [(mark[arm], colour, words) for arm, colour in ARM_COLOUR.items() if arm in arms]
+        legend += [(mark[arm], colour, why) for arm, colour in ARM_COLOUR.items() if arm in arms]
     confirmed = [arm for arm in ARM_COLOUR if _bound_trace(view, arm)["x"]]
     words = {"full": "of all data", "subset": "of the subset arm"}
     marks: dict[str, Mark] = {"full": "line", "subset": "dashed"}

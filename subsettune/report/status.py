@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 
 from subsettune.report.render import Block, Column, Table
+from subsettune.study.results.candidate import told_name
 from subsettune.study.status import BestSoFar, StudyStatus, TrialsSoFar
 from subsettune.text import (
     change_words,
@@ -41,7 +42,9 @@ def status_blocks(status: StudyStatus, now: datetime.datetime) -> list[Block]:
         "last record": _ago(status.written, now),
         "reference": _reference(status),
         "trials": "" if status.trials is None else _trials(status.trials),
-        "verification": joined([f"{name} {counted(runs, 'run')}" for name, runs in status.verification.items()]),
+        "verification": joined(
+            [f"{told_name(name)} {counted(runs, 'run')}" for name, runs in status.verification.items()]
+        ),
         "spent": _spent(status),
         "best so far": "" if status.best is None else _best(status, status.best),
     }

@@ -11,7 +11,7 @@ from typing import Literal
 
 from subsettune.policy import SUBSET
 from subsettune.report.components import components_table
-from subsettune.report.costs import cost_sentences, phase_costs_table, seconds_beside
+from subsettune.report.costs import cost_sentences, phase_costs_table, seconds_beside, stage_costs_table
 from subsettune.report.data_tables import warning_blocks
 from subsettune.report.early_stop import early_stop_table
 from subsettune.report.evidence import candidates_table, contrasts_table, has_level, runs_words
@@ -336,7 +336,8 @@ def result_blocks(view: StudyView, report: str | None = None) -> list[Block]:
         blocks += [table] if (table := early_stop_table(view)) is not None else []
     if view.candidates:
         blocks.append(candidates_table(view))
-    blocks += [table for table in (contrasts_table(view), phase_costs_table(view)) if table is not None]
+    tables = (contrasts_table(view), stage_costs_table(view), phase_costs_table(view))
+    blocks += [table for table in tables if table is not None]
     blocks += ["\n".join(sentences)] if (sentences := cost_sentences(view)) else []
     if view.trials and view.summary.components:
         blocks.append(components_table(view))

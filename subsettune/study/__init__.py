@@ -1,1 +1,3 @@
 """Studies: what is searched, the search itself, the test of what it found, and their records."""
+
+DEFAULT_STORAGE = "runs"  # folder that holds studies where none is named

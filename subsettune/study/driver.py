@@ -29,6 +29,7 @@ from subsettune.policy import BATCHING
 from subsettune.study.context import StudyContext
 from subsettune.study.execute.inline import InlineExecutor
 from subsettune.study.execute.looks import Looks
+from subsettune.study.execute.node_check import versions_here
 from subsettune.study.execute.ray_import import importing_ray
 from subsettune.study.execute.sequence import ObservedSource, RunSource, StageSequence, stopwatch
 from subsettune.study.execute.signals import stops_as_sigint
@@ -279,6 +280,7 @@ class StudyDriver:
             logs=context.uri("tune/logs"),
             alone=self._alone(options),
             code=context.folder.manifest.code,
+            versions=FrozenDict(versions_here()),
             shared=context.uri("study.yaml") if context.options.executor == "ray" else None,
             looks=Looks(
                 facts=context.facts,

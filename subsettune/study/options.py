@@ -17,6 +17,7 @@ from subsettune.data import DataPaths
 from subsettune.errors import StorageError
 from subsettune.keys import masked, without_keys
 from subsettune.storage import Folder
+from subsettune.study import DEFAULT_STORAGE
 from subsettune.study.spec.definition import Study
 
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the command of a job
@@ -39,7 +40,7 @@ class TuneOptions:
             looked at, instead of going on with the study.
     """
 
-    storage: str = "runs"
+    storage: str = DEFAULT_STORAGE
     places: DataPaths = setting(DataPaths())
     address: str | None = None
     executor: Literal["ray", "inline"] = "ray"

@@ -18,6 +18,8 @@ from subsettune.study.results.records import count
 from subsettune.study.results.summarise import cheapest_trial
 from subsettune.study.results.summary import PolicyRow
 from subsettune.study.results.view import StudyView
+from subsettune.study.search.journal import look_at
+from subsettune.study.search.journal_storage import ReadOnlyJournal
 
 State = Literal["starting", "running", "interrupted", "failed", "killed", "finished"]
 GOES_ON = ("starting", "running")
@@ -213,9 +215,6 @@ def _trials(view: StudyView, folder: Folder, state: State) -> TrialsSoFar:
 
 def _running(view: StudyView, folder: Folder) -> int | None:
     """Trials that the journal has begun and not ended; None while it is being written for the first time."""
-    from subsettune.study.search.journal import look_at
-    from subsettune.study.search.journal_storage import ReadOnlyJournal
-
     try:
         trials = look_at(ReadOnlyJournal(folder, JOURNAL), view.run_id).get_trials(deepcopy=False)
     except StorageError:

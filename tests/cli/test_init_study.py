@@ -263,6 +263,20 @@ def test_every_study_that_is_shipped_can_be_written(init: Init) -> None:
     assert Path("program.py").read_text() == (ROOT / "search_spaces/program.py").read_text()
 
 
+def test_an_example_that_cannot_be_written_leaves_nothing_behind(init: Init) -> None:
+    before = sorted(Path().iterdir())
+    assert init("--example", "program", "--output", "no/where.yaml")[0] == 2
+    assert sorted(Path().iterdir()) == before
+    Path("program.py").touch()
+    assert init("--example", "program")[0] == 2
+    assert not Path("program.yaml").exists()
+
+
+def test_commands_in_an_example_can_be_pasted(init: Init) -> None:
+    assert init("--example", "program", "--output", "my own.yaml")[0] == 0
+    assert "# subsettune run 'my own.yaml' -- python program.py " in Path("my own.yaml").read_text()
+
+
 def test_what_to_do_next_is_told_of_an_example(init: Init) -> None:
     _, told, _ = init("--example", "digits", "--output", "mine.yaml")
     assert (
@@ -283,6 +297,10 @@ REFUSED = {
         "the last one? Give --label NAME.",
     ),
     "mistyped": (("houses.csv", "--label", "prise"), "houses.csv has no column 'prise'. Did you mean 'price'? Its col"),
+    "metric": (
+        ("house.csv", "--metric", "acuracy"),
+        "r2, got 'acuracy'. Did you mean 'accuracy'?",
+    ),
     "absent": (
         ("house.csv",),
         "house.csv' are not there. Did you mean 'houses.csv'? Give the path of a file or folder",

@@ -141,6 +141,26 @@ def test_seconds_per_flop_by_kind_of_phase() -> None:
     assert told.phase_costs_table(make_view("empty")) is None
 
 
+def test_what_each_stage_cost() -> None:
+    view = make_view("subset_wins")
+    table, reference = told.stage_costs_table(view), view.summary.reference
+    assert table is not None
+    assert reference is not None
+    assert [column.title for column in table.columns] == ["stage", "runs", "compute", "trainings", "time"]
+    first = view.summary.tuning.stages[0]
+    assert table.rows[0][:2] == ("reference", str(len(view.reference)))
+    assert table.rows[0][3] == f"{first.flops / reference.flops:.1f}"
+    assert table.note == "trainings: compute over that of the recipe, evaluation and repeated work included."
+    spare = dataclasses.replace(first, stage="not needed")
+    more = _with(view, tuning=dataclasses.replace(view.summary.tuning, stages=(first, spare)))
+    known = dataclasses.replace(more, reference=tuple(dataclasses.replace(r, cached=True) for r in more.reference))
+    assert told.stages_note(known) == (
+        f"{table.note} reference: {len(view.reference)} of its runs are known from an earlier study, and charged as if "
+        "made here. not needed: runs of verification made while others were under way, on which nothing rests."
+    )
+    assert told.stage_costs_table(make_view("empty")) is None
+
+
 def test_a_policy_at_an_end_of_the_space_is_told() -> None:
     view = make_view("subset_wins")
     best, space = view.summary.best, dict(view.study.space)

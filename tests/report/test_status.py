@@ -32,3 +32,11 @@ def test_the_best_so_far_is_better_or_worse_whatever_the_direction(gap: float, w
     assert isinstance(table, Table)
     (told,) = [row[1] for row in table.rows if row[0] == "best so far"]
     assert told.startswith(f"30 % of the recipe's compute: MSE 2.5000, {words} (")
+
+
+def test_candidates_are_named_as_show_names_them() -> None:
+    runs = {"reference": 5, "candidate-1@2": 5, "recipe@2": 0}
+    status = StudyStatus(run_id="a", folder="runs/a", state="running", verification=runs)
+    table = status_blocks(status, datetime.datetime.now(datetime.UTC))[1]
+    assert isinstance(table, Table)
+    assert dict(table.rows)["verification"] == "reference 5 runs, candidate-1@2 5 runs and short recipe 0 runs"

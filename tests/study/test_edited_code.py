@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from subsettune import DataPaths, TuneOptions, tune
 from subsettune.config import FrozenDict
 from subsettune.errors import StudyError
 from subsettune.policy import Phase, Policy
+from subsettune.study.execute.node_check import versions_here
 from subsettune.study.execute.requests import Failure, RunRequest
 from subsettune.study.execute.worker import Worker
 from subsettune.study.results.folder import StudyFolder
@@ -124,6 +126,35 @@ def test_a_mistake_may_be_mended_as_long_as_no_run_has_trained(
     assert len(reference_of("a", options, monkeypatch)) == 2
     (code,) = StudyFolder(options.storage, "a").open().manifest.code.values()
     assert code != "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("has", "told"),
+    [
+        (
+            {"versions": FrozenDict({"torch": "1.0.0"})},
+            " has torch {torch} where the driver has 1.0.0. Install the same",
+        ),
+        (
+            {"task.model": {"name": "nowhere_at_all:net"}},
+            " lacks code of the study: model 'nowhere_at_all:net' cannot be ",
+        ),
+    ],
+)
+def test_a_node_that_came_later_and_lacks_something_ends_the_study_and_nothing_is_on_record(
+    has: dict[str, Any], told: str, folder: Path, tmp_path: Path
+) -> None:
+    edit(folder, 4)
+    task = parse(changed({**EDITED, **{key: value for key, value in has.items() if "." in key}})).task
+    options = RunOptions(device="cpu", places=DataPaths(cache=str(folder / "cache")))
+    given = {key: value for key, value in has.items() if "." not in key}
+    worker = Worker(task=task, options=options, logs=str(tmp_path), **given)
+    request = RunRequest(name="trial-0001", role="trial", policy=Policy(phases=(Phase(passes=1),)), seed=0)
+    outcome = worker.train(request, lambda _: False)
+    assert isinstance(outcome, Failure)
+    assert outcome.ends_study == "StudyError"
+    torch = versions_here()["torch"]
+    assert outcome.message.startswith(f"trial-0001 cannot go on: node {platform.node()}{told.format(torch=torch)}")
 
 
 def test_a_process_with_other_code_does_not_train(folder: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from subsettune.errors import StudyError
 from subsettune.storage import Folder
 from subsettune.study.options import TuneOptions
 from subsettune.study.stages.search import SearchStage
-from subsettune.study.status import StudyStatus, read_status
+from subsettune.study.status import State, StudyStatus, read_status
 
 pytestmark = s3_server.MARKS
 COMMAND = "subsettune tune s.yaml --run-id one"
@@ -205,3 +205,16 @@ def test_a_study_that_is_watched_is_waited_for(
     assert "study 'six' is not in" in told.err
     assert "Waiting for it." in told.err
     assert "Study six: finished." in told.out
+
+
+def test_a_watched_study_that_has_begun_is_read_once_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    states: list[State] = ["running", "running", "finished"]
+    begun = [False, True]
+    monkeypatch.setattr("subsettune.study.status.has_begun", lambda *_: begun.pop(0))
+    monkeypatch.setattr(
+        "subsettune.study.status.read_status",
+        lambda storage, run_id: StudyStatus(run_id=run_id, folder=storage, state=states.pop(0)),
+    )
+    monkeypatch.setattr("subsettune.cli.status_command.sleep", lambda _: None)
+    assert cli.main(["status", "seven", "--storage", "no_such_folder", "--watch", "7"]) == 0
+    assert (states, begun) == ([], [])

@@ -1,4 +1,4 @@
-"""A study whose storage is an object store: a real server that speaks S3, on this machine."""
+"""A study whose storage is an object store: a real server that speaks S3, or Google's storage, on this machine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import fakes
+import gs_server
 import pytest
 import s3_server
 from proxy import Proxy
@@ -26,7 +27,7 @@ from subsettune.study.results import lease
 from subsettune.study.results.folder import StudyFolder
 from subsettune.study.results.lease import Lease, LeaseTimes
 
-pytestmark = s3_server.MARKS
+pytestmark = s3_server.MARKS  # and Google's
 
 PROXIES: list[Proxy] = []  # the one before the server
 
@@ -38,6 +39,16 @@ def bucket() -> Iterator[str]:
         PROXIES.append(proxy)
         yield uri
         PROXIES.remove(proxy)
+
+
+@pytest.fixture(scope="module", params=["s3", "gs"])
+def store(request: pytest.FixtureRequest) -> Iterator[str]:
+    """URI of a folder in a fresh bucket of either kind."""
+    if request.param == "s3":
+        yield request.getfixturevalue("bucket")
+        return
+    with gs_server.bucket() as uri:
+        yield uri
 
 
 def mapping(data: dict[str, str], **settings: Any) -> dict[str, Any]:
@@ -58,35 +69,43 @@ def test_a_name_goes_before_the_query() -> None:
 
 @pytest.mark.slow
 def test_a_study_lives_on_an_object_store(
-    bucket: str, tiny_data: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: str, tiny_data: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = TuneOptions(storage=bucket, executor="inline", command="subsettune tune x.yaml")
+    options = TuneOptions(storage=store, executor="inline", command="subsettune tune x.yaml")
     view = tune(mapping(tiny_data), run_id="one", options=options).view
-    names = (Folder.at(bucket) / "one").names()
+    names = (Folder.at(store) / "one").names()
     assert {"manifest.json", "study.yaml", "report.html", "bundle", "optuna.journal", "trials.parquet"} <= set(names)
-    segments = (Folder.at(bucket) / "one" / "optuna.journal").names()
+    segments = (Folder.at(store) / "one" / "optuna.journal").names()
     assert segments[0] == "00000000.jsonl"
     assert segments == sorted(segments)
     assert view.summary.verified
 
-    assert cli.main(["show", "one", "--storage", bucket, "--json"]) == 0
+    assert cli.main(["show", "one", "--storage", store, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["bundle"] == inside(bucket, "one/bundle")
-    assert cli.main(["export", "one", str(tmp_path / "bundle"), "--storage", bucket]) == 0
+    assert shown["bundle"] == inside(store, "one/bundle")
+    assert cli.main(["export", "one", str(tmp_path / "bundle"), "--storage", store]) == 0
     assert Bundle.load(str(tmp_path / "bundle")).policy == Bundle.load(shown["bundle"]).policy
+
+    assert cli.main(["list", "--storage", store]) == 0
+    assert ["one", "finished"] in [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    (Folder.at(store) / "one").remove("report.html")
+    assert cli.main(["report", "one", "--storage", store]) == 0
+    assert (Folder.at(store) / "one").read("report.html").startswith(b"<!doctype html>")
 
     more = tune(mapping(tiny_data, trials=5), run_id="one", options=options).view
     assert [t.name for t in more.trials] == [f"trial-{i:04d}" for i in range(5)]
     assert more.trials[:3] == view.trials
     assert more.reference == view.reference
+    assert cli.main(["clean", "--runs", "one", "--keep-caches", "--yes", "--storage", store]) == 0
+    assert not (Folder.at(store) / "one").exists()
 
 
-def test_an_interrupted_run_goes_on_from_its_checkpoint_there(bucket: str, tiny_data: dict[str, str]) -> None:
+def test_an_interrupted_run_goes_on_from_its_checkpoint_there(store: str, tiny_data: dict[str, str]) -> None:
     from subsettune.train import run
 
     task = fakes.image_task(tiny_data)
     policy = fakes.two_phases(1.0, 2.0)
-    options = fakes.options(checkpoints=inside(bucket, "two/tune/checkpoints"))
+    options = fakes.options(checkpoints=inside(store, "two/tune/checkpoints"))
 
     def interrupt(point: Any) -> bool:
         if point.share > 0.5:
@@ -95,7 +114,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint_there(bucket: str, tiny_
 
     with pytest.raises(KeyboardInterrupt):
         run(task, policy, 0, report=interrupt, options=options)
-    names = Folder.at(inside(bucket, "two/tune/checkpoints")).names()
+    names = Folder.at(inside(store, "two/tune/checkpoints")).names()
     assert sorted(Path(name).suffix for name in names) == [".checkpoint", ".mark"]
     resumed, whole = run(task, policy, 0, options=options), run(task, policy, 0, options=fakes.options())
     assert (resumed.metrics, resumed.ledger) == (whole.metrics, whole.ledger)
@@ -103,36 +122,36 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint_there(bucket: str, tiny_
 
 
 @pytest.mark.slow
-def test_a_missing_segment_of_the_journal_is_told_and_nothing_is_lost(bucket: str, tiny_data: dict[str, str]) -> None:
-    options = TuneOptions(storage=bucket, executor="inline")
+def test_a_missing_segment_of_the_journal_is_told_and_nothing_is_lost(store: str, tiny_data: dict[str, str]) -> None:
+    options = TuneOptions(storage=store, executor="inline")
     tune(mapping(tiny_data), run_id="three", options=options)
-    folder = Folder.at(bucket) / "three"
+    folder = Folder.at(store) / "three"
     content = folder.read("optuna.journal/00000001.jsonl")
     folder.remove("optuna.journal/00000001.jsonl")
-    with pytest.raises(StudyError, match=r"the journal s3://bucket/runs/three/optuna.journal lacks a segment"):
+    with pytest.raises(StudyError, match=r"the journal (s3|gs)://bucket/runs/three/optuna.journal lacks a segment"):
         tune(mapping(tiny_data, trials=4), run_id="three", options=options)
     folder.write("optuna.journal/00000001.jsonl", content)
     assert len(tune(mapping(tiny_data, trials=4), run_id="three", options=options).view.trials) == 4
-    assert len(StudyFolder(bucket, "three").open().records("trial")) == 4
+    assert len(StudyFolder(store, "three").open().records("trial")) == 4
 
 
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*", "ignore::FutureWarning:ray.*")
-def test_runs_of_a_cluster_write_there_too(bucket: str, tiny_data: dict[str, str]) -> None:
+def test_runs_of_a_cluster_write_there_too(store: str, tiny_data: dict[str, str]) -> None:
     """Ray: Tune and the workers open the store themselves."""
     study = mapping(tiny_data)
-    there = tune(study, run_id="four", options=TuneOptions(storage=bucket)).view
-    here = tune(study, run_id="five", options=TuneOptions(storage=bucket, executor="inline")).view
+    there = tune(study, run_id="four", options=TuneOptions(storage=store)).view
+    here = tune(study, run_id="five", options=TuneOptions(storage=store, executor="inline")).view
     assert [(t.metric, t.cause) for t in there.trials] == [(t.metric, t.cause) for t in here.trials]
-    assert (Folder.at(bucket) / "four" / "tune").names() == []
+    assert (Folder.at(store) / "four" / "tune").names() == []
 
 
-def test_a_second_driver_is_refused_there_and_changes_nothing(bucket: str, tiny_data: dict[str, str]) -> None:
-    folder = Folder.at(bucket) / "six"
+def test_a_second_driver_is_refused_there_and_changes_nothing(store: str, tiny_data: dict[str, str]) -> None:
+    folder = Folder.at(store) / "six"
     first = Lease(folder, "six", LeaseTimes())
     with pytest.raises(StudyError, match=r"study 'six' is being driven already, by process \d+ on .*Wait for it or"):
-        tune(mapping(tiny_data), run_id="six", options=TuneOptions(storage=bucket, executor="inline"), quiet=True)
+        tune(mapping(tiny_data), run_id="six", options=TuneOptions(storage=store, executor="inline"), quiet=True)
     assert folder.names() == [lease.PLACE]
     first.check()
     first.release()
@@ -204,6 +223,14 @@ def test_a_bucket_that_is_not_there_is_told_at_once(bucket: str) -> None:
     with pytest.raises(StorageError, match=r"cannot be written: .*NO_SUCH_BUCKET.*Give a --storage folder that can be"):
         (Folder.at(bucket.replace("//bucket", "//nowhere")) / "a").write("b", b"1")
     assert time.monotonic() - started < patience.TOLD_AFTER_S
+
+
+def test_a_bucket_of_google_s_that_is_not_there_is_told_in_words() -> None:
+    with (
+        gs_server.bucket() as uri,
+        pytest.raises(StorageError, match=r"^gs://nowhere/.*there is no such bucket\. Give"),
+    ):
+        (Folder.at(uri.replace("@bucket", "@nowhere")) / "a").write("b", b"1")
 
 
 def test_keys_in_the_address_are_in_no_file_and_on_no_terminal(

@@ -498,12 +498,19 @@ class _Maker:
 
     def _round(self) -> RoundState:
         """Of verification; its state holds no more than is read of it."""
+        runs = [{"name": run.candidate, "seed": run.seed} for run in self.verification]
         if self.state == "before":
             passed = [n for n, one in self.candidates.items() if not one.is_control and self.verdicts[n].passed]
             winner = min(passed, key=lambda name: self.candidates[name].cost_flops)
-            old = {"version": PAIRED_VERSION, "winner": winner, "alpha_spent": 0.04, "controls": ["random"]}
+            old = {
+                "version": PAIRED_VERSION,
+                "winner": winner,
+                "alpha_spent": 0.04,
+                "controls": ["random"],
+                "runs": runs,
+            }
             return RoundState(candidates=self.candidates, verdicts=self.verdicts, state=old)
-        state = {"version": FORMAT_VERSION, "winner": self.winner, "alpha_spent": 0.04}
+        state = {"version": FORMAT_VERSION, "winner": self.winner, "alpha_spent": 0.04, "runs": runs}
         return RoundState(candidates=self.candidates, verdicts=self.verdicts, state=state, contrasts=self.contrasts)
 
     def _manifest(self) -> Manifest:

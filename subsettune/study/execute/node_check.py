@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import json
 import os
@@ -48,7 +49,8 @@ class NodeQuestion:
     settings: dict[str, str]
 
 
-def versions_here() -> dict[str, str]:
+@functools.cache
+def versions_here() -> Mapping[str, str]:
     """Versions that must agree on all nodes: of Python without its patches, of torch without its build."""
     found = {"Python": ".".join(platform.python_version_tuple()[:2]), "subsettune": subsettune.__version__}
     for name in ("torch", "ray"):

@@ -79,7 +79,7 @@ def check_nodes(
         storage=storage,
         mark=mark,
         home=str(Path.cwd()),
-        versions=versions_here(),
+        versions=dict(versions_here()),
         settings=settings_of_stores(),
     )
     try:

@@ -13,11 +13,12 @@ from typing import TypeVar
 
 from subsettune import config
 from subsettune.config import FrozenDict, setting
-from subsettune.errors import CheckpointError, StorageError, StudyError
+from subsettune.errors import CheckpointError, ConfigError, StorageError, StudyError
 from subsettune.registry import OPTIMIZERS, ORDERS, SELECTORS, TRANSITIONS
 from subsettune.storage import Folder, inside, not_shared
 from subsettune.study.execute.gpus import why_without_gpu
 from subsettune.study.execute.looks import Looks
+from subsettune.study.execute.node_check import other_versions, versions_here
 from subsettune.study.execute.outcomes import PartialRun
 from subsettune.study.execute.requests import INFRASTRUCTURE_ERRORS, Failure, RunRequest
 from subsettune.task import Task
@@ -40,6 +41,7 @@ class Worker:
         alone: words of the command that trains the task by itself; policy and seed are added to them.
         code: content hashes of the user's own code as the study's driver has it, by name; a process that has other code
             does not train with it.
+        versions: of what computes, as the driver has them, by name; a process that has others does not train.
         looks: say how often a run is evaluated; null for what `options` say.
         gpus: that a run is given; with any, it does not train without one, unless its device is `cpu`.
         shared: path or URI of a file of the study that every process sees if storage is shared; null to ask no more.
@@ -50,6 +52,7 @@ class Worker:
     logs: str
     alone: tuple[str, ...] = ("subsettune", "train", "STUDY.yaml")
     code: FrozenDict = setting(FrozenDict())
+    versions: FrozenDict = setting(FrozenDict())
     looks: Looks | None = None
     gpus: float = 0.0
     shared: str | None = None
@@ -72,6 +75,7 @@ class Worker:
         points = self._num_points(request)
         options = dataclasses.replace(self.options, splits=request.splits, evaluations=points, stems=stems)
         try:
+            self._check_versions()
             self._check_gpu()
             self._check_storage()
             self._check_code(request)
@@ -114,6 +118,12 @@ class Worker:
     def _num_points(self, request: RunRequest) -> int:
         return self.options.evaluations if self.looks is None else self.looks.num_points(request)
 
+    def _check_versions(self) -> None:
+        """A node that came after the start was not asked for them, and another torch gives other numbers."""
+        why = other_versions({str(name): str(version) for name, version in self.versions.items()}, versions_here())
+        if why is not None:
+            raise StudyError(f"node {platform.node()} {why.removeprefix('it ')}")
+
     def _check_gpu(self) -> None:
         why = why_without_gpu(self.gpus) if self.needs_gpu else None
         if why is not None:
@@ -130,7 +140,10 @@ class Worker:
         phases, optimizer = request.policy.phases, request.policy.recipe.get("optimizer")
         named = [(OPTIMIZERS, str(optimizer))] if optimizer is not None else []
         named += [(SELECTORS, phase.selector) for phase in phases] + [(ORDERS, phase.order) for phase in phases]
-        here = study_code(self.task, [*named, *((TRANSITIONS, phase.transition) for phase in phases)])
+        try:
+            here = study_code(self.task, [*named, *((TRANSITIONS, phase.transition) for phase in phases)])
+        except ConfigError as error:  # the driver has imported it
+            raise StudyError(f"node {platform.node()} lacks code of the study: {error}") from error
         changed = [name for name in sorted(here) if self._is_other(name, here[name])]
         if changed:
             raise StudyError(

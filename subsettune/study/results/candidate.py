@@ -17,8 +17,13 @@ _NAME = re.compile(rf"({'|'.join(get_args(CandidateRole))})(?:-(\d+))?(@control)
 
 
 def role_of(name: str) -> str:
-    """The role of a control, from its name: `equal` of `equal@2`."""
+    """The role of a candidate without a number, from its name: `equal` of `equal@2`."""
     return name.partition("@")[0]
+
+
+def told_name(name: str) -> str:
+    """A candidate's name as it is told where its round is known: `short recipe` of `recipe@2`."""
+    return "short recipe" if role_of(name) == "recipe" else name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

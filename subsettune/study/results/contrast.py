@@ -37,6 +37,16 @@ class Contrast:
     is_claim: bool
     shown: bool | None
 
+    @property
+    def claimed_bound(self) -> float | None:
+        """The lower bound; None where nothing is claimed."""
+        return self.lower_bound if self.is_claim else None
+
+    @property
+    def claimed_level(self) -> float | None:
+        """The level, likewise."""
+        return self.level if self.is_claim else None
+
     def words(self, tolerance: float) -> str:
         """`better by 0.0042 (at least 0.0011)`, `not shown to differ (+0.0012)`, `not compared`."""
         if not is_number(self.mean_difference):

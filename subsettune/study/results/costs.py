@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 
 from subsettune.policy import PRUNE, Policy
 from subsettune.study.results.records import RunRecord
-from subsettune.study.results.summary import AtMargin, PhaseCost
+from subsettune.study.results.summary import AtMargin, PhaseCost, StageCost
+from subsettune.study.results.unneeded import unneeded
 from subsettune.study.results.view import StudyRecords
 from subsettune.train.result import PhaseSpent
 
@@ -94,6 +95,35 @@ def phase_costs(runs: Iterable[RunRecord]) -> tuple[PhaseCost, ...]:
             relative=None if usual is None else seconds[kind] / flops[kind] / usual,
         )
         for kind in sorted(flops, key=lambda kind: (kind != ALL_DATA, kind == SELECTION, kind))
+    )
+
+
+def stage_costs(records: StudyRecords, pace: float) -> tuple[StageCost, ...]:
+    """What each stage cost, in the order in which they run; the sum is what tuning cost.
+
+    Args:
+        records: of the study.
+        pace: `pace_of_cached`.
+    """
+    over = [done for done in records.manifest.rounds if done.is_over]
+    spare = {run.name for run in unneeded(over, records.verification)}
+    stages = {
+        "reference": records.reference,
+        "search": records.trials,
+        "verification": [run for run in records.verification if run.name not in spare],
+        "not needed": [run for run in records.verification if run.name in spare],
+        "ablation": records.ablation_runs,
+        "confirmation": records.confirmation_runs,
+    }
+    return tuple(
+        StageCost(
+            stage=stage,
+            runs=len(runs),
+            flops=sum(run.study_flops for run in runs),
+            seconds=math.fsum(run.study_s * (pace if run.cached else 1.0) for run in runs),
+        )
+        for stage, runs in stages.items()
+        if runs
     )
 
 

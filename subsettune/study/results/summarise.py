@@ -314,14 +314,15 @@ def _runs(records: StudyRecords) -> tuple[RunRecord, ...]:
 
 
 def _tuning(records: StudyRecords, best: PolicyRow | None, reference: ReferenceRow | None, pace: float) -> Tuning:
-    runs, facts = _runs(records), records.facts
-    flops = sum(r.study_flops for r in runs)
+    stages, facts = costs.stage_costs(records, pace), records.facts
+    flops = sum(one.flops for one in stages)
     tuning = Tuning(
         passes=flops / facts.pass_flops if facts is not None else None,
         flops=flops,
-        seconds=sum(r.study_s * (pace if r.cached else 1.0) for r in runs),
-        shared_flops=sum(r.shared_flops for r in runs),
+        seconds=math.fsum(one.seconds for one in stages),
+        shared_flops=sum(r.shared_flops for r in records.trials),
         break_even=None,
+        stages=stages,
     )
     if best is None or not best.passed or reference is None:
         return tuning

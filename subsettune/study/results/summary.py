@@ -261,6 +261,24 @@ class PhaseCost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageCost:
+    """What the runs of one stage cost, evaluations and repeated work included.
+
+    Args:
+        stage: `reference`, `search`, `verification`, `not needed` (runs of verification that were made ahead and that
+            nothing rests on), `ablation` or `confirmation`.
+        runs: of it, those from the cache included.
+        flops: of them, from the cache in full.
+        seconds: of training, selection and evaluation; runs from the cache at the pace of this study.
+    """
+
+    stage: str
+    runs: int
+    flops: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
     """What tuning cost: every run, evaluations and repeated work included, a cached reference in full, a stem once.
 
@@ -272,6 +290,7 @@ class Tuning:
         break_even: future trainings whose saved compute repays it; None without a verified saving.
         break_even_seconds: future trainings whose saved seconds repay its seconds; None likewise, and where none are
             saved.
+        stages: the same by stage, in the order in which they run; those without a run left out.
     """
 
     passes: float | None
@@ -280,6 +299,7 @@ class Tuning:
     break_even: int | None
     break_even_seconds: int | None = None
     shared_flops: int = 0
+    stages: tuple[StageCost, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from subsettune.facts import TaskFacts
 from subsettune.study.results.ablation import AblationResult
-from subsettune.study.results.candidate import Candidate
+from subsettune.study.results.candidate import Candidate, told_name
 from subsettune.study.results.manifest import Manifest
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.summary import PolicyRow, Summary
@@ -17,7 +17,6 @@ from subsettune.study.spec.components import Component
 from subsettune.study.spec.definition import Study
 
 REFERENCE = "reference"  # the name under which verification repeats the recipe
-SHORT_RECIPE = "short recipe"  # how the candidate `recipe` is told: the recipe as it is, for less compute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,13 +150,8 @@ class StudyRecords:
 
     def named(self, name: str) -> str:
         """A candidate's name as it is told: `candidate-1 (round 1)` where there were several, `short recipe`."""
-        number, shown = self.manifest.round_of(name), self.named_within(name)
+        number, shown = self.manifest.round_of(name), told_name(name)
         return shown if number is None else f"{shown} (round {number})"
-
-    def named_within(self, name: str) -> str:
-        """The same beside a column of rounds."""
-        candidate = self.candidates.get(name)
-        return SHORT_RECIPE if candidate is not None and candidate.role == "recipe" else name
 
     def candidate_of(self, row: PolicyRow) -> Candidate | None:
         """The candidate whose policy a row of the summary holds; before verification there is none."""

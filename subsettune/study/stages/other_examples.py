@@ -16,7 +16,7 @@ def sampled_differences(context: StudyContext) -> dict[str, SampledDifference]:
     comparable, or were not run twice, are left out.
     """
     records = context.folder.records("verification")
-    spare = {run.name for done in context.folder.manifest.rounds for run in unneeded(done, records)}
+    spare = {run.name for run in unneeded(context.folder.manifest.rounds, records)}
     finished = [run for run in records if run.cause == "finished" and run.name not in spare]
     task, targets = context.task, context.data.test.targets
     found = {

@@ -74,7 +74,7 @@ class VerificationStage:
     def finish(self) -> None:
         """Note which policy is exported, of all rounds, and what their runs say of other test examples."""
         rounds = self.context.folder.manifest.rounds
-        winner, spare = exported(rounds), unneeded(rounds[-1], self.context.folder.records("verification"))
+        winner, spare = exported(rounds), unneeded(rounds[-1:], self.context.folder.records("verification"))
         if spare:
             cost = sum(run.study_flops for run in spare) / self.context.facts.reference_flops
             told = f"{len(spare)} runs of verification, made while others were under way, were not needed after all"

@@ -29,7 +29,7 @@ def question(folder: Path, data: dict[str, str], **changes: Any) -> NodeQuestion
         storage=str(folder / "runs"),
         mark=MARK,
         home=str(Path.cwd()),
-        versions=versions_here(),
+        versions=dict(versions_here()),
         settings={},
     )
     return replace(asked, **changes)
@@ -41,7 +41,7 @@ def test_a_node_that_has_everything_is_left_as_it_was(tmp_path: Path, tiny_data:
 
 
 def test_other_versions_are_named(tmp_path: Path, tiny_data: dict[str, str]) -> None:
-    here = versions_here()
+    here = dict(versions_here())
     asked = question(tmp_path, tiny_data, versions={**here, "torch": "1.0.0", "ray": "1.0"})
     assert why_not_on_this_node(asked) == (
         f"it has torch {here['torch']} where the driver has 1.0.0 and ray {here['ray']} where the driver has 1.0. "

@@ -192,6 +192,24 @@ def test_the_win_is_that_of_the_policy_that_is_exported_else_the_latest(winner: 
     assert win.against == against
 
 
+def test_the_stages_add_up_to_what_tuning_cost_and_name_what_was_not_needed() -> None:
+    view = make_view("subset_wins")
+    tuning, (done,) = view.summary.tuning, view.manifest.rounds
+    assert [one.stage for one in tuning.stages] == ["reference", "search", "verification", "ablation"]
+    assert sum(one.flops for one in tuning.stages) == tuning.flops
+    assert sum(one.seconds for one in tuning.stages) == pytest.approx(tuning.seconds)
+    spare = next(run for run in view.verification if run.candidate == "candidate-1")
+    runs = [run for run in done.state["runs"] if (run["name"], run["seed"]) != (spare.candidate, spare.seed)]
+    rounds = (dataclasses.replace(done, state={**done.state, "runs": runs}),)
+    with_spare = dataclasses.replace(view, manifest=dataclasses.replace(view.manifest, rounds=rounds))
+    found = {one.stage: one for one in summarise(with_spare).tuning.stages}
+    assert (found["not needed"].runs, found["not needed"].flops) == (1, spare.study_flops)
+    assert sum(one.flops for one in found.values()) == tuning.flops
+    open_round = dataclasses.replace(rounds[0], is_over=False)
+    still = dataclasses.replace(view, manifest=dataclasses.replace(view.manifest, rounds=(open_round,)))
+    assert "not needed" not in {one.stage for one in summarise(still).tuning.stages}
+
+
 def test_the_summary_is_plain_json_with_every_cost() -> None:
     view = make_view("subset_wins")
     plain = json.loads(json.dumps(view.summary.to_mapping(), allow_nan=False))

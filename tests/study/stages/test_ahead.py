@@ -143,17 +143,21 @@ def test_what_was_run_ahead_and_is_not_needed_is_on_record_and_told() -> None:
     surprise = Round({}, sigma=0.002, diverges=("candidate-1", RULES.seeds - 1))
     wide, alone = replace(surprise), replace(surprise)
     wide.carry_out(4)
-    spare = unneeded(to_round(wide.source, 10), wide.rows)
+    spare = unneeded([to_round(wide.source, 10)], wide.rows)
     assert {run.candidate for run in spare} == {"candidate-1"}
     assert all(run.seed >= RULES.seeds for run in spare)
+    done = to_round(wide.source, 10)  # another round that rests on one of them, by another name
+    runs = [{"name": "candidate-1@2", "seed": spare[0].seed}]
+    later = replace(done, candidates={"candidate-1@2": done.candidates["candidate-1"]}, state={"runs": runs})
+    assert unneeded([done, later], wide.rows) == spare[1:]
     alone.carry_out(1)
-    assert unneeded(to_round(alone.source, 10), alone.rows) == []
+    assert unneeded([to_round(alone.source, 10)], alone.rows) == []
 
 
 def test_nothing_is_run_ahead_of_a_policy_that_looks_hopeless() -> None:
     hopeless = Round({"candidate-1": -0.05})
     hopeless.carry_out(4)
-    assert unneeded(to_round(hopeless.source, 10), hopeless.rows) == []
+    assert unneeded([to_round(hopeless.source, 10)], hopeless.rows) == []
 
 
 def test_a_driver_that_comes_back_takes_what_was_run_ahead() -> None:
