@@ -35,9 +35,11 @@ test-host-%: .venv-hosts/%/.installed
 	SUBSETTUNE_HOSTS=1 .venv-hosts/$*/bin/python -m pytest tests/hosts/test_$(subst -,_,$*).py
 	$(if $(KEEP),,rm -rf .venv-hosts/$*)
 
+# A job's study may lie on a store.
+.venv-hosts/jobs/.installed: MORE := "moto[s3]>=5.1" "flask>=3" "flask-cors>=5"
 .venv-hosts/%/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-hosts/$*
-	.venv-hosts/$*/bin/python -m pip install --quiet --editable ".[tune,$*]" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100" "psutil>=5.9"
+	.venv-hosts/$*/bin/python -m pip install --quiet --editable ".[tune,$*]" "pytest>=8" "pytest-timeout>=2.3" "hypothesis>=6.100" "psutil>=5.9" $(MORE)
 	@touch $@
 
 # Everything of tables in one environment, with the Ray that AutoGluon asks for.

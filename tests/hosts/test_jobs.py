@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import s3_server
 
 if "SUBSETTUNE_HOSTS" not in os.environ:
     pytest.skip("needs ray[default], and runs by `make test-hosts`", allow_module_level=True)
@@ -149,6 +150,7 @@ def job_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobCluster
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where a job finds `python`
     cache = str(tmp_path_factory.mktemp("cache"))
     variables = {"RAY_AUTH_MODE": "token", "PATH": path, "PYTHONPATH": str(ROOT), "SUBSETTUNE_CACHE": cache}
+    variables |= s3_server.KEYS
     with head(home, *flags, num_cpus=1, **variables), pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
         address, until = f"http://127.0.0.1:{port}", time.monotonic() + 60
@@ -169,18 +171,29 @@ def _wait_for(path: Path) -> None:
         time.sleep(0.2)
 
 
+@pytest.fixture(params=["folder", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A folder, or the URI of one in a bucket, whose keys are the cluster's own."""
+    if request.param == "folder":
+        yield str(tmp_path / "runs")
+        return
+    with s3_server.bucket() as (uri, _):
+        yield uri
+
+
 def test_a_job_is_left_stopped_and_gone_on_with(
-    job_cluster: JobCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    job_cluster: JobCluster, storage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """Ray: one study by two jobs, the first of which is stopped while its reference trains."""
-    work, storage = tmp_path / "work", tmp_path / "runs"
+    work = tmp_path / "work"
     work.mkdir()
     (work / "mine.py").write_text(TRAIN)
     (work / "study.yaml").write_text(STUDY.replace("PLACE", str(tmp_path)))
     monkeypatch.chdir(work)
     monkeypatch.setenv("HOME", str(job_cluster.home))
     command = ["submit", "study.yaml", "--address", job_cluster.address]
-    command += ["--storage", str(storage), "--run-id", "one"]
+    command += ["--storage", storage, "--run-id", "one"]
 
     assert cli.main(command) == 0
     told = capsys.readouterr()
@@ -197,7 +210,7 @@ def test_a_job_is_left_stopped_and_gone_on_with(
     assert f"Job {job} drives study one already: nothing was submitted." in told.err
 
     _wait_for(tmp_path / "begun")
-    status = read_status(str(storage), "one")
+    status = read_status(storage, "one")
     assert (status.state, status.references) == ("running", 0)
 
     def interrupt(_: str) -> None:
@@ -217,7 +230,7 @@ def test_a_job_is_left_stopped_and_gone_on_with(
     end = server.follow(job, log.append, lambda _: None)
     assert (end.code, end.words) == (130, f"Job {job} was stopped; what is finished is kept.")
     assert time.monotonic() - started < 45
-    assert read_status(str(storage), "one").state == "interrupted", "".join(log)
+    assert read_status(storage, "one").state == "interrupted", "".join(log)
     assert server.running(f"{storage} one") is None
 
     (tmp_path / "go").touch()
@@ -228,6 +241,6 @@ def test_a_job_is_left_stopped_and_gone_on_with(
     assert f"; to go on: {again}" in told.out
     assert "No policy passed" in told.out
     assert "ended with exit code 3." in told.err
-    status = read_status(str(storage), "one")
+    status = read_status(storage, "one")
     assert (status.state, status.references, status.num_starts) == ("finished", 2, 2)
     assert TOKEN not in told.out + told.err

@@ -9,8 +9,9 @@ measures how often the rule is wrong; what they gain counts from then on, so the
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_right
 from collections.abc import Sequence
+
+import numpy as np
 
 Curve = Sequence[tuple[float, float]]
 
@@ -27,17 +28,33 @@ class GainRule:
 
     def __init__(self, target: float) -> None:
         self._target = target
-        self._finished: list[tuple[Curve, float]] = []
+        self._num = 0
+        self._shares = np.full((1, 1), np.inf)  # a row for each finished trial, with room for more; behind its end inf
+        self._scores = np.zeros((1, 1))
+        self._finals = np.zeros(1)
 
     def add(self, curve: Curve, final: float) -> None:
         """A trial finished: its curve and where it ended."""
-        if curve:
-            self._finished.append((tuple(curve), final))
+        if not curve:
+            return
+        rows, columns = self._shares.shape
+        if self._num == rows or len(curve) > columns:
+            self._make_room(rows if self._num == rows else 0, max(0, len(curve) - columns))
+        self._shares[self._num, : len(curve)] = [share for share, _ in curve]
+        self._scores[self._num, : len(curve)] = [score for _, score in curve]
+        self._finals[self._num] = final
+        self._num += 1
+
+    def _make_room(self, rows: int, columns: int) -> None:
+        """For so many more trials, and looks at each."""
+        more = ((0, rows), (0, columns))
+        self._shares = np.pad(self._shares, more, constant_values=np.inf)
+        self._scores, self._finals = np.pad(self._scores, more), np.pad(self._finals, (0, rows))
 
     @property
     def num_finished(self) -> int:
         """Trials that it knows."""
-        return len(self._finished)
+        return self._num
 
     def projection(self, share_used: float, score: float, noise: float, num_known: int | None = None) -> float | None:
         """The most that a trial can be expected to reach; None while too little is known.
@@ -48,22 +65,18 @@ class GainRule:
             noise: standard deviation of a score.
             num_known: how many of the finished trials, in the order in which they were added, may be used; None is all.
         """
-        finished = self._finished[:num_known]
-        gains = [final - seen for curve, final in finished if (seen := _at(curve, share_used)) is not None]
-        if len(gains) < NUM_FINISHED:
+        known = self._num if num_known is None else min(num_known, self._num)
+        looks = np.count_nonzero(self._shares[:known] <= share_used, axis=1)  # of each trial's curve, in order
+        (rows,) = np.nonzero(looks)
+        if len(rows) < NUM_FINISHED:
             return None
-        return score + max(0.0, *gains) + _NOISE_WIDTH * noise
+        gains = self._finals[rows] - self._scores[rows, looks[rows] - 1]
+        return score + max(0.0, float(gains.max())) + _NOISE_WIDTH * noise
 
     def is_hopeless(self, share_used: float, score: float, noise: float) -> bool:
         """Whether the trial would miss the target even with the best gain seen so far."""
         best = self.projection(share_used, score, noise)
         return best is not None and best < self._target
-
-
-def _at(curve: Curve, share: float) -> float | None:
-    """Score of a curve at a share of its budget: the last one seen by then; None before the first."""
-    place = bisect_right([used for used, _ in curve], share)
-    return curve[place - 1][1] if place else None
 
 
 def is_stop_audit(seed: int, number: int, share: float) -> bool:
