@@ -14,6 +14,7 @@ import pytest
 import s3_server
 from proxy import Proxy
 from pyarrow import fs
+from ray_marks import starts_ray
 
 from subsettune import Callback, cli, config, patience
 from subsettune.api import tune
@@ -117,8 +118,7 @@ def test_a_missing_segment_of_the_journal_is_told_and_nothing_is_lost(bucket: st
 
 
 @pytest.mark.slow
-@pytest.mark.ray
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*", "ignore::FutureWarning:ray.*")
+@starts_ray
 def test_runs_of_a_cluster_write_there_too(bucket: str, tiny_data: dict[str, str]) -> None:
     """Ray: Tune and the workers open the store themselves."""
     study = mapping(tiny_data)

@@ -13,7 +13,8 @@ from typing import Any
 import fakes
 import pytest
 from ray.cluster_utils import Cluster
-from ray_bench import RAY_MARKS, Bench, requests
+from ray_bench import Bench, requests
+from ray_marks import RAY_MARKS
 
 from subsettune.data import load
 from subsettune.errors import StudyError

@@ -18,7 +18,8 @@ from typing import Any
 import fakes
 import pytest
 from places import SUPPORT
-from ray_bench import CLIENT_PORT, RAY_MARKS, Bench
+from ray_bench import CLIENT_PORT, Bench
+from ray_marks import RAY_MARKS
 
 from subsettune import config
 from subsettune.api import tune
