@@ -277,7 +277,7 @@ def test_killed_and_resumed_on_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         train_options={"folder": str(tmp_path), "dies_at": 12, "is_killed": True},
         flops_per_example={"forward": 100, "backward": 200},
     )
-    study["study"] |= {"trials": 2, "seeds": 2}
+    study["study"] |= {"trials": 2, "seeds": 2, "max_seeds": 2, "candidates": 1}
     study["task"]["tolerance"] = 0.3
     options = TuneOptions(storage=str(tmp_path / "runs"), places=DataPaths(cache=str(tmp_path / "cache")))
     found = tune(study, run_id="killed", options=options)

@@ -121,7 +121,7 @@ def test_a_missing_segment_of_the_journal_is_told_and_nothing_is_lost(bucket: st
 @starts_ray
 def test_runs_of_a_cluster_write_there_too(bucket: str, tiny_data: dict[str, str]) -> None:
     """Ray: Tune and the workers open the store themselves."""
-    study = mapping(tiny_data)
+    study = mapping(tiny_data, trials=2, seeds=2, max_seeds=2)
     there = tune(study, run_id="four", options=TuneOptions(storage=bucket)).view
     here = tune(study, run_id="five", options=TuneOptions(storage=bucket, executor="inline")).view
     assert [(t.metric, t.cause) for t in there.trials] == [(t.metric, t.cause) for t in here.trials]
