@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from contracts import untouched_random_state  # noqa: F401 (a fixture)
@@ -52,3 +53,22 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
     folder: Path = tmp_path_factory.mktemp("data")
     return {"images": fakes.write_images(folder / "images.npz"), "values": fakes.write_values(folder / "values.npz")}
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Any, Any]:
+    """500 rows of scikit-learn's digits, and their classes."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    return x[:500], y[:500]
+
+
+@pytest.fixture(scope="module")
+def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The bundle of a made-up study, on disk."""
+    from fake_bundle import export
+
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    export(str(folder))
+    return str(folder)

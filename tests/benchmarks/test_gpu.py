@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -130,19 +132,27 @@ def test_one_part_alone(script: Path) -> None:
     assert "| memory | measured | needs a GPU |" in done.stdout
 
 
-def test_wrong_input_is_told(script: Path) -> None:
-    done = command(script, "--only", "nothing")
-    assert done.returncode == 2
-    assert "invalid choice: 'nothing'" in done.stderr
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The command in this process."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("gpu")
+
+
+def test_wrong_input_is_told(gpu: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        gpu.main(["--only", "nothing"])
+    assert ended.value.code == 2
+    assert "invalid choice: 'nothing'" in capsys.readouterr().err
 
 
 def test_the_help_has_an_example_and_the_budgets_are_under_eight_minutes(
-    script: Path, monkeypatch: pytest.MonkeyPatch
+    gpu: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    help_text = command(script, "--help").stdout
+    with pytest.raises(SystemExit) as ended:
+        gpu.main(["--help"])
+    assert ended.value.code == 0
+    help_text = capsys.readouterr().out
     assert "example:\n    PYTHONPATH=. python benchmarks/gpu.py --out gpu.json" in help_text
     assert "--rows" not in help_text
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    from gpu_parts import PARTS  # type: ignore[import-not-found,unused-ignore]
-
-    assert sum(part.budget_s for part in PARTS.values()) < 8 * 60
+    assert sum(part.budget_s for part in gpu.PARTS.values()) < 8 * 60

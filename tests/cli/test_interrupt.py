@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import signal
 
+from terminal import Terminal
+
 from subsettune.cli.interrupt import Answer
 from subsettune.report.progress import LiveProgress
 
@@ -18,11 +20,6 @@ def test_it_is_said_at_once_with_how_to_go_on() -> None:
     answer.hear(signal.SIGINT)
     answer.hear(signal.SIGINT)  # of the same Ctrl-C: a program and its group are both told
     assert stream.getvalue() == "\nStopping; Ctrl-C again ends at once. To go on: subsettune tune x.yaml\n"
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_a_display_that_redraws_itself_does_not_wipe_it_out() -> None:

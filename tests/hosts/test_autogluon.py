@@ -16,7 +16,6 @@ import pytest
 from autogluon.core.utils.exceptions import TimeLimitExceeded
 from autogluon.tabular import TabularPredictor
 from autogluon.tabular.testing import FitHelper
-from fake_bundle import export
 from places import ROOT
 from sklearn.datasets import load_digits
 
@@ -32,13 +31,6 @@ ONE_CPU = {"ag_args_fit": {"num_cpus": 1}}
 def digits() -> pd.DataFrame:
     table: pd.DataFrame = load_digits(as_frame=True).frame[:500]
     return table
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("bundle") / "bundle"
-    export(str(folder))
-    return str(folder)
 
 
 def fitted(folder: Path, table: pd.DataFrame, label: str = "target", **settings: Any) -> tuple[TabularPredictor, Any]:
@@ -58,9 +50,9 @@ def test_it_passes_the_verification_of_autogluon(
     FitHelper.verify_model(SubsetModel, {"policy": policy, "epochs": 4, **ONE_CPU}, bag=True, refit_full=True)
 
 
-def test_hyperparameters_are_those_of_the_estimator(tmp_path: Path, digits: pd.DataFrame, bundle: str) -> None:
-    predictor, trained = fitted(tmp_path, digits, policy=bundle, module_options={"hidden": [32]}, random_state=4)
-    found = Bundle.load(bundle)
+def test_hyperparameters_are_those_of_the_estimator(tmp_path: Path, digits: pd.DataFrame, bundle_folder: str) -> None:
+    predictor, trained = fitted(tmp_path, digits, policy=bundle_folder, module_options={"hidden": [32]}, random_state=4)
+    found = Bundle.load(bundle_folder)
     assert trained.policy_ == found.derive(trained.facts_)[0]
     assert trained.recipe_ == found.recipe
     assert trained.random_state == 4
@@ -110,10 +102,10 @@ def test_weights_of_rows_are_refused(tmp_path: Path, digits: pd.DataFrame) -> No
 
 @pytest.mark.parametrize("with_bundle", [False, True])
 def test_the_example_runs(
-    with_bundle: bool, bundle: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    with_bundle: bool, bundle_folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = ROOT / "examples" / "autogluon_tabular.py"
-    monkeypatch.setattr(sys, "argv", [path.name, *([bundle] if with_bundle else [])])
+    monkeypatch.setattr(sys, "argv", [path.name, *([bundle_folder] if with_bundle else [])])
     runpy.run_path(str(path), run_name="__main__")
     said = capsys.readouterr().out
     assert re.search(r", [34]% of the recipe's compute" if with_bundle else r", 40% of the recipe's compute", said)

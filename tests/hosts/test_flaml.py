@@ -14,11 +14,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import pytest
-from fake_bundle import export
 from flaml import AutoML
 from flaml.automl.task.factory import task_factory
 from places import ROOT
-from sklearn.datasets import load_diabetes, load_digits
+from sklearn.datasets import load_diabetes
 from sklearn.pipeline import Pipeline
 
 from subsettune.bundle import Bundle
@@ -28,19 +27,6 @@ from subsettune.policy import Phase, Policy
 
 pytestmark = pytest.mark.filterwarnings("default")  # FLAML's own are not ours to mend
 POLICY = Policy(phases=(Phase(share=0.4, passes=2), Phase(passes=3)))
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[Any, Any]:
-    x, y = load_digits(return_X_y=True)
-    return x[:500], y[:500]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("bundle") / "bundle"
-    export(str(folder))
-    return str(folder)
 
 
 class Learner(SubsetLearner):
@@ -69,10 +55,10 @@ def test_it_searches_around_the_recipe_and_trains_the_best_by_the_policy(digits:
     assert np.array_equal(again.predict(digits[0]), automl.predict(digits[0]))
 
 
-def test_a_bundle_is_given_by_custom_hp(digits: tuple[Any, Any], bundle: str) -> None:
-    custom = {"subset": {"policy": {"domain": bundle, "init_value": bundle}}}
+def test_a_bundle_is_given_by_custom_hp(digits: tuple[Any, Any], bundle_folder: str) -> None:
+    custom = {"subset": {"policy": {"domain": bundle_folder, "init_value": bundle_folder}}}
     automl = fitted(SubsetLearner, *digits, custom_hp=custom, max_iter=1)
-    trained, found = automl.model.estimator, Bundle.load(bundle)
+    trained, found = automl.model.estimator, Bundle.load(bundle_folder)
     assert automl.best_config["lr_factor"] == 1
     assert trained.recipe_ == found.recipe
     assert trained.policy_ == found.derive(trained.facts_)[0]
@@ -120,10 +106,10 @@ def test_weights_of_rows_are_refused(digits: tuple[Any, Any]) -> None:
 
 @pytest.mark.parametrize("with_bundle", [False, True])
 def test_the_example_runs(
-    with_bundle: bool, bundle: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    with_bundle: bool, bundle_folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = ROOT / "examples" / "flaml_automl.py"
-    monkeypatch.setattr(sys, "argv", [path.name, *([bundle] if with_bundle else [])])
+    monkeypatch.setattr(sys, "argv", [path.name, *([bundle_folder] if with_bundle else [])])
     runpy.run_path(str(path), run_name="__main__")
     said = capsys.readouterr().out
     assert re.search(r", [34]% of the recipe's compute" if with_bundle else r", 40% of the recipe's compute", said)

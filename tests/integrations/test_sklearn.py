@@ -17,11 +17,10 @@ import numpy as np
 import pytest
 import torch
 from bare import bare_packages
-from fake_bundle import export
 from fakes import options, two_phases, value_task
 from places import ROOT
 from sklearn.base import clone
-from sklearn.datasets import load_digits, load_iris, make_friedman1
+from sklearn.datasets import load_iris, make_friedman1
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401 (makes the next import work)
 from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, cross_val_score
@@ -49,19 +48,6 @@ def _one_thread() -> Iterator[None]:
 
 
 HALF = Policy(phases=(Phase(share=0.4, passes=2), Phase(passes=3)))
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[Any, Any]:
-    x, y = load_digits(return_X_y=True)
-    return x[:500], y[:500]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("bundle") / "bundle"
-    export(str(folder))
-    return str(folder)
 
 
 def classifier(policy: Any = None, **changes: Any) -> SubsetClassifier:
@@ -100,11 +86,11 @@ def test_they_go_where_its_own_go(digits: tuple[Any, Any], tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", ["folder", "bundle", "policy", "mapping", "json", "module", "function"])
-def test_clones_train_the_same(kind: str, digits: tuple[Any, Any], bundle: str, tmp_path: Path) -> None:
+def test_clones_train_the_same(kind: str, digits: tuple[Any, Any], bundle_folder: str, tmp_path: Path) -> None:
     (tmp_path / "policy.json").write_text('{"phases": [{"share": 0.4, "passes": 2}, {"passes": 3}]}')
     given: dict[str, Any] = {
-        "folder": {"policy": bundle},
-        "bundle": {"policy": Bundle.load(bundle)},
+        "folder": {"policy": bundle_folder},
+        "bundle": {"policy": Bundle.load(bundle_folder)},
         "policy": {"policy": HALF},
         "mapping": {"policy": HALF.to_mapping()},
         "json": {"policy": str(tmp_path / "policy.json")},
@@ -118,7 +104,7 @@ def test_clones_train_the_same(kind: str, digits: tuple[Any, Any], bundle: str, 
         assert estimator.policy_ == HALF
 
 
-def test_it_needs_scikit_learn_and_nothing_of_a_study(tmp_path: Path, bundle: str) -> None:
+def test_it_needs_scikit_learn_and_nothing_of_a_study(tmp_path: Path, bundle_folder: str) -> None:
     code = (
         "import sys\nsys.path[:0] = sys.argv[1:3]\nimport numpy as np\n"
         "from subsettune.integrations.sklearn import SubsetClassifier\n"
@@ -127,7 +113,7 @@ def test_it_needs_scikit_learn_and_nothing_of_a_study(tmp_path: Path, bundle: st
         "print(sorted({'ray', 'optuna', 'pandas', 'plotly', 'jinja2', 'filelock'} & set(sys.modules)))"
     )
     bare = bare_packages(tmp_path / "bare", "scikit-learn")
-    command = [sys.executable, "-S", "-c", code, str(bare), str(ROOT), bundle]
+    command = [sys.executable, "-S", "-c", code, str(bare), str(ROOT), bundle_folder]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.stdout == "[]\n", done.stderr
 
@@ -200,9 +186,9 @@ def test_flops_that_are_remembered_are_those_that_are_counted(monkeypatch: pytes
 # --- bundles ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_bundle_is_derived_for_the_rows_at_hand(digits: tuple[Any, Any], bundle: str) -> None:
-    found = Bundle.load(bundle)
-    made = classifier(bundle).fit(*digits)
+def test_a_bundle_is_derived_for_the_rows_at_hand(digits: tuple[Any, Any], bundle_folder: str) -> None:
+    found = Bundle.load(bundle_folder)
+    made = classifier(bundle_folder).fit(*digits)
     assert made.policy_ == found.derive(made.facts_)[0]
     assert made.policy_.phases[0].pool_size(500) == 58
     assert made.recipe_ == found.recipe
@@ -212,13 +198,13 @@ def test_a_bundle_is_derived_for_the_rows_at_hand(digits: tuple[Any, Any], bundl
     assert made.ledger_.spent / made.plain_flops_ == pytest.approx(found.policy.passes / 30, rel=0.05)
 
 
-def test_settings_of_the_user_stand_before_those_of_the_bundle(digits: tuple[Any, Any], bundle: str) -> None:
-    made = classifier(bundle, lr=0.02, module_options={"hidden": [16]}).fit(*digits)
+def test_settings_of_the_user_stand_before_those_of_the_bundle(digits: tuple[Any, Any], bundle_folder: str) -> None:
+    made = classifier(bundle_folder, lr=0.02, module_options={"hidden": [16]}).fit(*digits)
     assert made.recipe_.lr == 0.02
     assert made.policy_.recipe == {}
     assert any(line.startswith("lr is 0.02, and was 0.1033") for line in made.limits_)
     assert any("which has 1,210 parameters (4,810)" in line for line in made.limits_)
-    other = classifier(bundle, optimizer="adamw", lr=0.005).fit(*digits)
+    other = classifier(bundle_folder, optimizer="adamw", lr=0.005).fit(*digits)
     assert (other.recipe_.optimizer, other.recipe_.momentum) == ("adamw", None)
 
 
@@ -320,11 +306,11 @@ def test_what_does_not_fit_is_told(
     assert isinstance(caught.value, ValueError)
 
 
-def test_a_bundle_of_something_else_is_refused(digits: tuple[Any, Any], bundle: str) -> None:
+def test_a_bundle_of_something_else_is_refused(digits: tuple[Any, Any], bundle_folder: str) -> None:
     with pytest.raises(BundleError, match=r"^the bundle must be one of a regression, got one of a classification. "):
-        SubsetRegressor(bundle).fit(*digits)
+        SubsetRegressor(bundle_folder).fit(*digits)
     with pytest.raises(ConfigError, match=r"^epochs must be 30 with this bundle, or None, got 3. The length of a "):
-        classifier(bundle, epochs=3).fit(*digits)
+        classifier(bundle_folder, epochs=3).fit(*digits)
 
 
 # --- rows and values --------------------------------------------------------------------------------------------------
@@ -373,9 +359,9 @@ def test_a_seed_is_what_scikit_learn_takes_for_one(digits: tuple[Any, Any]) -> N
 
 @pytest.mark.parametrize("with_bundle", [False, True])
 def test_the_example_runs(
-    with_bundle: bool, bundle: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    with_bundle: bool, bundle_folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["sklearn_pipeline.py", *([bundle] if with_bundle else [])])
+    monkeypatch.setattr(sys, "argv", ["sklearn_pipeline.py", *([bundle_folder] if with_bundle else [])])
     path = ROOT / "examples" / "sklearn_pipeline.py"
     runpy.run_path(str(path), run_name="__main__")
     said = capsys.readouterr().out

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from fake_study import STATES, make_view
+from terminal import Terminal
 
 from subsettune.report import notebook
 from subsettune.report.notebook import NotebookProgress, default_progress, publisher, summary_html
@@ -91,10 +92,6 @@ def test_an_interrupted_study_leaves_what_was_told_and_the_thread_ends() -> None
 
 
 def test_the_display_fits_where_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     def ipython(shell: object) -> None:
         monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
 

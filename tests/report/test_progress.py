@@ -7,6 +7,7 @@ import time
 
 import pytest
 from fake_study import make_view
+from terminal import Terminal
 
 from subsettune.report.progress import (
     Display,
@@ -28,11 +29,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now_s
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 class ClosedPipe(io.StringIO):

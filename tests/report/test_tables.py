@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fake_study import FACTS, KCENTER, STATES, make_view
+from terminal import Terminal
 
 from subsettune import text
 from subsettune.report import components, evidence, listings, plan_tables, render, tables
@@ -40,11 +41,6 @@ PLAN: dict[str, Any] = {
     "seconds": None,
     "expectations": ["Expected: under 3 minutes on 2 cores."],
 }
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_plain_tables_are_aligned_without_boxes_or_trailing_spaces() -> None:

@@ -65,7 +65,7 @@ def test_a_killed_study_is_the_undisturbed_one(tmp_path: Path) -> None:
     places = DataPaths(cache=str(tmp_path / "cache"))
     options = TuneOptions(storage=str(tmp_path / "whole"), places=places, executor="inline", device="cpu")
     whole = tune(study, run_id="whole", options=options).view
-    words = [str(tmp_path / "runs"), str(tmp_path / "cache2"), json.dumps(study), "12", "0"]
+    words = [str(tmp_path / "runs"), str(tmp_path / "cache2"), json.dumps(study), "6", "0"]
     done = subprocess.run([sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 3

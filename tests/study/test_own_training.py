@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from places import ROOT, SUPPORT
+from ray_marks import starts_ray
 
 from subsettune import Bundle, TrainedModel, TuneOptions, load_study, train, tune
 from subsettune.cli import main
@@ -267,10 +268,7 @@ def test_q_needs_what_it_is_made_of(tmp_path: Path) -> None:
     assert known.facts.q() == 4
 
 
-@pytest.mark.ray
-@pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning:ray.*", "ignore::FutureWarning:ray.*", "ignore::ResourceWarning"
-)
+@starts_ray
 def test_killed_and_resumed_on_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real cluster, for a killed process is Ray's to notice; the run goes on from what the function kept."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (SUPPORT, ROOT))))
@@ -279,7 +277,7 @@ def test_killed_and_resumed_on_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         train_options={"folder": str(tmp_path), "dies_at": 12, "is_killed": True},
         flops_per_example={"forward": 100, "backward": 200},
     )
-    study["study"] |= {"trials": 2, "seeds": 2}
+    study["study"] |= {"trials": 2, "seeds": 2, "max_seeds": 2, "candidates": 1}
     study["task"]["tolerance"] = 0.3
     options = TuneOptions(storage=str(tmp_path / "runs"), places=DataPaths(cache=str(tmp_path / "cache")))
     found = tune(study, run_id="killed", options=options)

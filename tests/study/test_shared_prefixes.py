@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fake_inputs import REMOVED, changed
 from interrupts import count_updates
+from ray_marks import starts_ray
 
 from subsettune import DataPaths, TuneOptions, train, tune
 from subsettune.errors import ConfigError
@@ -149,12 +150,8 @@ def test_the_plan_says_what_may_be_shared() -> None:
     assert not any("begin alike" in said for said in plan(parse(changed({})), is_inline=True)["expectations"])
 
 
-@pytest.mark.ray
+@starts_ray
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*")
-@pytest.mark.filterwarnings("ignore::FutureWarning:ray.*")
 def test_two_trials_at_a_time_on_a_cluster(tmp_path: Path) -> None:
     """Ray: processes that leave and read stems at once."""
     places = DataPaths(cache=str(tmp_path / "cache"))

@@ -15,6 +15,7 @@ import pytest
 import s3_server
 from proxy import Proxy
 from pyarrow import fs
+from ray_marks import starts_ray
 
 from subsettune import Callback, cli, config, patience
 from subsettune.api import tune
@@ -136,11 +137,10 @@ def test_a_missing_segment_of_the_journal_is_told_and_nothing_is_lost(store: str
 
 
 @pytest.mark.slow
-@pytest.mark.ray
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*", "ignore::FutureWarning:ray.*")
+@starts_ray
 def test_runs_of_a_cluster_write_there_too(store: str, tiny_data: dict[str, str]) -> None:
     """Ray: Tune and the workers open the store themselves."""
-    study = mapping(tiny_data)
+    study = mapping(tiny_data, trials=2, seeds=2, max_seeds=2)
     there = tune(study, run_id="four", options=TuneOptions(storage=store)).view
     here = tune(study, run_id="five", options=TuneOptions(storage=store, executor="inline")).view
     assert [(t.metric, t.cause) for t in there.trials] == [(t.metric, t.cause) for t in here.trials]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import fakes
-import pytest
 import ray
 from places import SUPPORT
 
@@ -27,14 +26,6 @@ from subsettune.study.results.records import RunRecord
 from subsettune.task import Task
 from subsettune.train.loop import facts as facts_of
 
-RAY_MARKS = [
-    pytest.mark.ray,
-    # Ray leaves the sockets and logs of the processes that it stops to the garbage collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray.*"),
-]
 CLIENT_PORT = 20000 + os.getpid() % 10000
 
 
@@ -62,8 +53,13 @@ class Bench:
         return Worker(task=self.task, options=options, logs=str(self.folder / name / "logs"))
 
     def execute(
-        self, requests: list[RunRequest], code: Mapping[str, str] = FrozenDict(), **resources: Any
+        self,
+        requests: list[RunRequest],
+        code: Mapping[str, str] = FrozenDict(),
+        source: Callable[[FixedRuns], Any] = lambda runs: runs,
+        **resources: Any,
     ) -> list[RunRecord]:
+        """Train on the cluster, by the source that one of fixed runs is made into."""
         executor = RayExecutor(
             self.worker(),
             self.facts,
@@ -74,7 +70,7 @@ class Bench:
             note=self.notes.append,
             code=code,
         )
-        executor.execute(StageSequence(iter([FixedRuns(requests, self.records.append)])))
+        executor.execute(StageSequence(iter([source(FixedRuns(requests, self.records.append))])))
         return self.records
 
     def inline(self, requests: list[RunRequest]) -> list[RunRecord]:

@@ -16,19 +16,18 @@ import fakes
 import pytest
 import ray
 from ray.cluster_utils import Cluster
-from ray_bench import RAY_MARKS, Bench, StopAt, requests
+from ray_bench import Bench, StopAt, requests
+from ray_marks import RAY_MARKS
 
-from subsettune.data import load
 from subsettune.errors import ConfigError, StudyError
 from subsettune.policy import Phase, Policy, Soup, conventional
 from subsettune.storage import Folder
 from subsettune.study.execute import ray as ray_executor
 from subsettune.study.execute import ray_reach, ray_start
 from subsettune.study.execute.node_check import versions_here
-from subsettune.study.execute.ray import RayExecutor
 from subsettune.study.execute.ray_cluster import Resources, cluster
 from subsettune.study.execute.requests import RunRequest
-from subsettune.study.execute.sequence import FixedRuns, StageSequence, stopwatch
+from subsettune.study.execute.sequence import FixedRuns
 from subsettune.train.loop import run
 
 pytestmark = RAY_MARKS
@@ -81,12 +80,7 @@ def test_tune_leaves_nothing_behind(bench: Bench) -> None:
 def test_a_stopped_run_has_the_ledger_it_had_at_that_point(bench: Bench) -> None:
     """Ray: the run is cut off there, and its account is made here."""
     (asked,) = requests(bench, 1, fakes.two_phases(1.0, 2.0, share=0.02, selector="kcenter"))
-    executor = RayExecutor(
-        bench.worker(), bench.facts, len(load(bench.task).validation), stopwatch(),
-        resources=Resources(address=bench.address), storage=str(bench.folder / "ray"), note=bench.notes.append,
-    )  # fmt: skip
-    executor.execute(StageSequence(iter([StopAt(FixedRuns([asked], bench.records.append), 0.5)])))
-    (stopped,) = bench.records
+    (stopped,) = bench.execute([asked], source=lambda runs: StopAt(runs, 0.5))
     same = run(bench.task, asked.policy, asked.seed, report=lambda p: p.share >= 0.5, options=fakes.options())
     assert stopped.cause == "stopped"
     assert stopped.ledger == same.ledger
@@ -117,10 +111,12 @@ class JoinAt:
     """A source at whose first point another node joins the cluster; in this thread, where Ray sets its handlers."""
 
     def __init__(self, inner: FixedRuns, join: Callable[[], Any]) -> None:
-        self.next, self.finished, self.join, self.joined = inner.next, inner.finished, join, list[Any]()
+        self.next, self.finished, self.join, self.has_joined = inner.next, inner.finished, join, False
 
     def progress(self, request: RunRequest, point: Any) -> bool:
-        self.joined = self.joined or [self.join()]
+        if not self.has_joined:
+            self.join()
+            self.has_joined = True
         return False
 
 
@@ -128,17 +124,16 @@ def test_a_node_that_joins_later_is_used(bench: Bench, nodes: Cluster, monkeypat
     """Ray: a real node. Two runs share the only GPU until there is another one."""
     monkeypatch.setattr(ray_executor, "COUNT_NODES_S", 0.5)
     bench.order("slow 0.03")
-    runs = FixedRuns(requests(bench, 5), bench.records.append)
-    source = JoinAt(runs, lambda: nodes.add_node(num_cpus=2, num_gpus=1))
-    executor = RayExecutor(
-        bench.worker(), bench.facts, len(load(bench.task).validation), stopwatch(),
-        resources=Resources(address=bench.address, parallel=4, gpus=0.5), storage=str(bench.folder / "ray"),
-        note=bench.notes.append,
-    )  # fmt: skip
+    joined: list[Any] = []
     try:
-        executor.execute(StageSequence(iter([source])))
+        bench.execute(
+            requests(bench, 5),
+            source=lambda runs: JoinAt(runs, lambda: joined.append(nodes.add_node(num_cpus=2, num_gpus=1))),
+            parallel=4,
+            gpus=0.5,
+        )
     finally:
-        for node in source.joined:
+        for node in joined:
             nodes.remove_node(node)
     first_end_s = min(record.finished_s for record in bench.records)
     assert sum(record.started_s < first_end_s for record in bench.records) == 4  # workers for them start meanwhile
@@ -170,13 +165,8 @@ def test_a_share_of_a_gpu_is_counted_per_gpu() -> None:
 def test_a_run_that_gets_no_worker_is_tried_again(bench: Bench) -> None:
     """Ray: a worker that is still busy with a stopped run is given up by Tune, and the next run with it."""
     bench.order("hasty 0")
-    source = StopAt(FixedRuns(requests(bench, 2), bench.records.append), 0.3)
-    executor = RayExecutor(
-        bench.worker(), bench.facts, len(load(bench.task).validation), stopwatch(),
-        resources=Resources(address=bench.address), storage=str(bench.folder / "ray"), note=bench.notes.append,
-    )  # fmt: skip
-    executor.execute(StageSequence(iter([source])))
-    assert [(record.name, record.cause) for record in bench.records] == [("run-0", "stopped"), ("run-1", "stopped")]
+    records = bench.execute(requests(bench, 2), source=lambda runs: StopAt(runs, 0.3))
+    assert [(record.name, record.cause) for record in records] == [("run-0", "stopped"), ("run-1", "stopped")]
     (note,) = bench.notes
     assert note.startswith("run-1 failed: Ray Tune could not use its worker process again. Log: ")
     assert note.endswith("Trying once more.")

@@ -11,15 +11,13 @@ from typing import Any
 import pytest
 import ray
 from ray_heads import head
+from ray_marks import WARNINGS
 
 from subsettune.errors import StudyError
 from subsettune.study.execute.ray_cluster import Resources, cluster
 from subsettune.study.execute.ray_growth import UNKNOWN, addable_here, config_files, types_of
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = WARNINGS
 HEAD = "ray.head.default"  # as Ray's provider for tests calls it
 COMMANDS = [f"{which}_commands" for which in ("initialization", "setup", "head_setup", "worker_setup")]
 LISTS = [*COMMANDS, "head_start_ray_commands", "worker_start_ray_commands", "rsync_exclude", "rsync_filter"]

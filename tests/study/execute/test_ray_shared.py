@@ -10,6 +10,7 @@ import pytest
 import ray
 from namespaces import skip_without_namespaces
 from ray_heads import head, wait_until, worker
+from ray_marks import starts_ray
 
 from subsettune.errors import StudyError
 from subsettune.policy import conventional
@@ -20,9 +21,7 @@ from subsettune.study.execute.worker import Worker
 from subsettune.train.loop import facts
 
 
-@pytest.mark.ray
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@starts_ray
 @pytest.mark.slow
 def test_a_node_that_does_not_share_the_folder_is_named_before_the_first_run(
     tmp_path: Path, tiny_data: dict[str, str], monkeypatch: pytest.MonkeyPatch

@@ -93,7 +93,8 @@ def test_a_limit_is_raised_as_far_as_may_be(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.ray
 def test_a_study_in_poor_surroundings(tmp_path: Path) -> None:
     """Ray: whether it comes up is the question. All at once, so that one cluster will do."""
-    path = write(tmp_path / "study.yaml", {"study.trials": 2, "study.parallel": 4, "task.tolerance": 0.5})
+    short = {"study.trials": 2, "study.seeds": 2, "study.max_seeds": 2, "task.tolerance": 0.5}
+    path = write(tmp_path / "study.yaml", {**short, "study.parallel": 4})
     (tmp_path / LONG).mkdir()
     for name in ("random", "types", "ray"):  # each would end whatever imports it
         (tmp_path / f"{name}.py").write_text("raise RuntimeError")

@@ -18,7 +18,9 @@ from typing import Any
 import fakes
 import pytest
 from places import SUPPORT
-from ray_bench import CLIENT_PORT, RAY_MARKS, Bench
+from ray.cluster_utils import Cluster
+from ray_bench import CLIENT_PORT, Bench
+from ray_marks import RAY_MARKS
 
 from subsettune import config
 from subsettune.api import tune
@@ -46,7 +48,7 @@ def study_mapping(data: dict[str, str], **settings: Any) -> dict[str, Any]:
         "task": config.to_plain(fakes.image_task(data)),
         "space": {**space, "subset_share": {"log": [0.2, 0.8]}, "selector": {"choice": ["random", "stratified"]}},
         "study": {
-            "trials": 5,
+            "trials": 3,
             "seeds": 2,
             "max_seeds": 2,
             "candidates": 1,
@@ -138,7 +140,7 @@ def wait_for_trials(study: Path, count: int, process: subprocess.Popen[str]) -> 
 
 
 @pytest.mark.timeout(900)
-def test_interrupted_and_killed_the_same_command_goes_on(study_file: Path) -> None:
+def test_interrupted_and_killed_the_same_command_goes_on(study_file: Path, nodes: Cluster) -> None:
     """Ray: signals reach real processes, Ctrl-C those of the workers too. The terminal sees none but our lines."""
     (study_file.parent / "order").write_text("slow 0.02")
     first = start(study_file)
@@ -159,7 +161,7 @@ def test_interrupted_and_killed_the_same_command_goes_on(study_file: Path) -> No
     assert [r for r in more if r.name in {k.name for k in kept}] == kept
 
     (study_file.parent / "order").unlink()
-    third = start(study_file)
+    third = start(study_file, "--address", nodes.address)  # it is up: a cluster more would show nothing more
     output, errors = third.communicate(timeout=240)
     assert third.returncode in (0, 3), errors
     assert [line for line in errors.splitlines() if not OURS.fullmatch(line)] == []
@@ -171,15 +173,15 @@ def test_interrupted_and_killed_the_same_command_goes_on(study_file: Path) -> No
 
 
 def test_what_fails_every_run_is_on_no_record_and_says_how_to_run_one_alone(
-    study_file: Path, monkeypatch: pytest.MonkeyPatch
+    study_file: Path, nodes: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray: one local cluster. The reference is cached by the first study; the trials of the others all raise."""
+    """Ray: as much on a cluster. The reference is cached by the first study; the trials of the others all raise."""
     monkeypatch.chdir(study_file.parent)
     here = TuneOptions(storage=str(study_file.parent / "runs"), executor="inline")
     tune(study_file, run_id="fine", options=here)
     (study_file.parent / "order").write_text("raise")
     words = r"^trial-\d+ failed: out of luck. Log: .* So did trial-\d+, trial-\d+, and no run has trained "
-    for options, settings in [(replace(here, executor="ray"), {}), (here, {"parallel": 1})]:
+    for options, settings in [(replace(here, executor="ray", address=nodes.address), {}), (here, {"parallel": 1})]:
         study = yaml_file.read(study_file).with_settings(settings)
         with pytest.raises(StudyError, match=words) as caught:
             tune(study, run_id="one", options=options)

@@ -13,17 +13,14 @@ import pytest
 import ray
 from ray._private.authentication import authentication_token_setup
 from ray_heads import free_port, head
+from ray_marks import RAY_MARKS
 
 from subsettune.errors import StudyError
 from subsettune.study.execute import ray_start
 from subsettune.study.execute.ray_cluster import Resources, cluster
 from subsettune.study.execute.ray_tokens import settings_restored
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = RAY_MARKS
 CLIENT_PORTS = {"closed": free_port(), "free": free_port()}
 TOKENS = {"theirs": "a" * 40, "other": "b" * 40}
 

@@ -82,12 +82,14 @@ def test_noise_costs_something_but_finds_are_feasible_to_a_fraction_of_it(seed: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["auto", "tpe", "random"])
-@pytest.mark.parametrize("below", [0.0005, 0.003, 0.1])
-def test_nothing_feasible_is_answered_by_none_however_lucky_a_seed_was(sampler: str, below: float) -> None:
+@pytest.mark.parametrize(("below", "num_seeds"), [(0.0005, 4), (0.003, 4), (0.1, 1)])  # 0.1: no luck is that good
+def test_nothing_feasible_is_answered_by_none_however_lucky_a_seed_was(
+    sampler: str, below: float, num_seeds: int
+) -> None:
     def flat(policy: Policy, seed: int) -> float:
         return TARGET - below + 0.002 * float(np.random.default_rng(seed).standard_normal())
 
-    found = [run(flat, trials=60, seed=seed, sampler=sampler).best for seed in range(4)]
+    found = [run(flat, trials=60, seed=seed, sampler=sampler).best for seed in range(num_seeds)]
     assert sum(best is not None for best in found) <= (2 if below == 0.0005 else 0)
 
 

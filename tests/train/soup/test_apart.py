@@ -11,6 +11,7 @@ import pytest
 import ray
 from fakes import image_task, options, same_bits
 from ray.cluster_utils import Cluster
+from ray_marks import RAY_MARKS
 
 from subsettune import train
 from subsettune.errors import ConfigError, SubsettuneError
@@ -19,14 +20,7 @@ from subsettune.task import Task
 from subsettune.train import RunResult
 from subsettune.train.soup import apart
 
-pytestmark = [
-    pytest.mark.ray,
-    # Ray leaves the sockets and logs of the processes that it stops to the garbage collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray.*"),
-]
+pytestmark = RAY_MARKS
 Data = dict[str, str]
 SOUP = Soup(workers=3, density=0.3, masks="data", rand_augment=9)
 POLICY = Policy(phases=(Phase(share=0.5, passes=1.5, soup=SOUP), Phase(passes=1.0)))
