@@ -165,13 +165,19 @@ def _add_study_commands(to: Any) -> None:
         "plan",
         commands.plan_study,
         "Check a study and project its cost; nothing is trained.",
-        f"{INIT}\nsubsettune plan digits.yaml",
+        f"{INIT}\nsubsettune plan digits.yaml --price-per-hour 0.40",
     )
     _study_options(plan)
     _set_option(plan)
     where = plan.add_mutually_exclusive_group()
     where.add_argument("--address", help="Ray cluster that will run it, as of tune (default: this machine)")
     where.add_argument("--inline", action="store_true", help="for tune --inline: one run after the other, without Ray")
+    plan.add_argument(
+        "--price-per-hour",
+        type=float,
+        metavar="PRICE",
+        help="of all machines that carry the study out, in any currency: tells what it costs",
+    )
     plan.add_argument("--json", action="store_true", help="one JSON object")
     _warm_start_option(plan)
     _storage_option(plan)

@@ -25,6 +25,7 @@ def plan_blocks(plan: Mapping[str, Any]) -> list[Block]:
             takes at most, `passes` and `flops` in all, `stages`: by name, the projected wall-clock seconds `{expected,
             at_most}`, `expected_seconds` and `seconds` of all of them or null, `parallel`, `expectations`: sentences.
             `test_notes`: sentences about what the test split can show.
+            `price`, what that costs: `per_hour`, `expected` and `at_most`.
             `data`, of which `data_blocks` tells more, and `warnings` about it: sentences. What is absent is left out.
     """
     blocks: list[Block] = [str(plan["task"])] if plan.get("task") else []
@@ -37,7 +38,7 @@ def plan_blocks(plan: Mapping[str, Any]) -> list[Block]:
         blocks.append(_runs_table(plan))
     if plan.get("stages"):
         blocks.append(_time_table(plan))
-    blocks.append(_projection(plan))
+    blocks.append(" ".join([_projection(plan), *_price(plan)]))
     expectations = plan.get("expectations") or ()
     sentences = [expectations] if isinstance(expectations, str) else list(expectations)
     blocks += ["\n".join(sentences)] if sentences else []
@@ -105,3 +106,12 @@ def _projection(plan: Mapping[str, Any]) -> str:
     expected = plan.get("expected_seconds")
     about = f"about {seconds_words(expected)}, " if is_number(expected) else ""
     return f"Time{at_a_time}: {about}{seconds_words(seconds)} at most, projected."
+
+
+def _price(plan: Mapping[str, Any]) -> list[str]:
+    """What the projected time costs, where a price was given."""
+    found = plan.get("price")
+    if found is None or found["at_most"] is None:
+        return []
+    about, most = (f"{each:.2f}" if each >= 1 else f"{each:.2g}" for each in (found["expected"], found["at_most"]))
+    return [f"At {found['per_hour']:g} an hour: about {about}, {most} at most."]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from subsettune import config
+from subsettune.config import must
 from subsettune.data import DataPaths, TaskData
 from subsettune.data.audit import audit
 from subsettune.data.example import describe_example
@@ -180,6 +182,23 @@ def _of_own_code(study: Study, admitted: Admitted) -> list[str]:
 
 def _parts(data: TaskData) -> dict[str, int]:
     return {"validation": len(data.validation), "test": len(data.test)}
+
+
+def price(planned: Mapping[str, Any], per_hour: float) -> dict[str, Any]:
+    """What a study costs in money: `expected` and `at_most`, null where nothing was timed, and the `per_hour` given.
+
+    Args:
+        planned: as `plan` gives it.
+        per_hour: of all machines that carry the study out, in whatever currency.
+
+    Raises:
+        ConfigError: it is no price.
+    """
+    if not 0 < per_hour < math.inf:
+        advice = "Give what the machines of the study cost together for an hour."
+        raise ConfigError(must("--price-per-hour", "above 0", per_hour, advice))
+    seconds = {"expected": planned["expected_seconds"], "at_most": planned["seconds"]}
+    return {"per_hour": per_hour, **{key: None if s is None else s / 3600 * per_hour for key, s in seconds.items()}}
 
 
 def _total(stages: dict[str, Seconds], which: str) -> float | None:

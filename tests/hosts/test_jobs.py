@@ -26,6 +26,7 @@ from subsettune import cli
 from subsettune.cli import cluster_commands
 from subsettune.cluster import job_server
 from subsettune.cluster.job_server import JobServer
+from subsettune.cluster.submit import run_name
 from subsettune.errors import StudyError
 from subsettune.study.status import read_status
 
@@ -223,7 +224,7 @@ def test_a_job_is_left_stopped_and_gone_on_with(
 
     server = JobServer(job_cluster.address)
     assert server.has_token
-    assert server.running(f"{storage} one") == job
+    assert server.running(run_name(storage, "one")) == job
     started = time.monotonic()
     assert server._client.stop_job(job)
     log: list[str] = []
@@ -231,7 +232,7 @@ def test_a_job_is_left_stopped_and_gone_on_with(
     assert (end.code, end.words) == (130, f"Job {job} was stopped; what is finished is kept.")
     assert time.monotonic() - started < 45
     assert read_status(storage, "one").state == "interrupted", "".join(log)
-    assert server.running(f"{storage} one") is None
+    assert server.running(run_name(storage, "one")) is None
 
     (tmp_path / "go").touch()
     assert cli.main([*command, "--follow"]) == 3  # as `tune`: no policy passed

@@ -19,7 +19,7 @@ from subsettune.facts import TaskFacts
 from subsettune.report.plan_tables import plan_text
 from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.study import machine, timing
-from subsettune.study.plan import plan
+from subsettune.study.plan import plan, price
 from subsettune.study.preflight import check_here, resolve_study
 from subsettune.study.results.verified_before import VerifiedStudies
 from subsettune.study.spec.definition import Study, parse
@@ -686,3 +686,16 @@ def test_studies_that_were_verified_on_the_same_test_split_are_told(tmp_path: Pa
     assert [note[:54] for note in made["test_notes"]] == ["2 studies were verified on this test split before, on "]
     other = plan(_study({"task.split.seed": 1}), places)  # other test examples
     assert other["verified_before"] == 0
+
+
+def test_a_price_is_that_of_the_projected_hours() -> None:
+    planned = {"expected_seconds": 900.0, "seconds": 7200.0, "parallel": 2}
+    assert price(planned, 4.8) == {"per_hour": 4.8, "expected": 1.2, "at_most": 9.6}
+    text = plan_text({**planned, "price": price(planned, 4.8)})
+    assert " ".join(text.split()).endswith("at most, projected. At 4.8 an hour: about 1.20, 9.60 at most.")
+    untimed = {"expected_seconds": None, "seconds": None}
+    assert price(untimed, 1.0) == {"per_hour": 1.0, "expected": None, "at_most": None}
+    assert " an hour" not in plan_text({**untimed, "price": price(untimed, 1.0)})
+    for wrong in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ConfigError, match=f"--price-per-hour must be above 0, got {wrong}. Give what the machines"):
+            price(planned, wrong)
