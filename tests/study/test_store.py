@@ -23,7 +23,7 @@ from subsettune.bundle import Bundle
 from subsettune.errors import StorageError, StudyError
 from subsettune.report.progress import SilentProgress
 from subsettune.storage import Folder, inside
-from subsettune.study.options import TuneOptions
+from subsettune.study.options import TuneOptions, fresh_run_id
 from subsettune.study.results import lease
 from subsettune.study.results.folder import StudyFolder
 from subsettune.study.results.lease import Lease, LeaseTimes
@@ -97,6 +97,10 @@ def test_a_study_lives_on_an_object_store(
     assert [t.name for t in more.trials] == [f"trial-{i:04d}" for i in range(5)]
     assert more.trials[:3] == view.trials
     assert more.reference == view.reference
+    with fresh_run_id(store, "x") as first:
+        (Folder.at(store) / first).write("study.yaml", b"")
+    with fresh_run_id(store, "x") as second:
+        assert (first.rpartition("-")[0], second.rpartition("-")[0]) == ("x-1", "x-2")
     assert cli.main(["clean", "--runs", "one", "--keep-caches", "--yes", "--storage", store]) == 0
     assert not (Folder.at(store) / "one").exists()
 
