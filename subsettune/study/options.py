@@ -71,8 +71,8 @@ def fresh_run_id(storage: str, name: str) -> Iterator[str]:
     """
     folder = Folder.at(storage)
     if not folder.is_local:
-        numbered = (taken.rpartition("-")[0] for taken in folder.names())
-        yield f"{_numbered(name, numbered)}-{secrets.token_hex(3)}"
+        names = folder.names()
+        yield f"{_numbered(name, [*names, *(each.rpartition('-')[0] for each in names)])}-{secrets.token_hex(3)}"
         return
     run_id = _numbered(name, folder.names())
     while not folder.claim(run_id):

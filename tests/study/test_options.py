@@ -96,7 +96,7 @@ def test_an_object_store_gives_something_drawn(monkeypatch: pytest.MonkeyPatch) 
         with fresh_run_id("s3://bucket/runs", "a") as run_id:
             found.add(run_id)
     assert len(found) == 20
-    assert {run_id[:4] for run_id in found} == {"a-2-"}
+    assert {run_id[:4] for run_id in found} == {"a-3-"}
 
 
 @pytest.mark.parametrize("storage", ["runs", "./runs", "/tmp/ray/session/runtime_resources/working_dir_files/a/runs"])
