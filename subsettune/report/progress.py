@@ -303,7 +303,8 @@ def _labelled(rows: Mapping[str, str]) -> RichTable:
 
 
 def _best_words(cost_share: float, gap: float) -> str:
-    against = "equal to its" if gap == 0 else f"{abs(gap):.4g} {'better' if gap > 0 else 'worse'} than its"
+    distance = f"{abs(gap):,.0f}" if abs(gap) >= 100 else f"{abs(gap):.2g}"
+    against = "equal to its" if gap == 0 else f"{distance} {'better' if gap > 0 else 'worse'} than its"
     return f"{cost_words(cost_share)} of the reference's compute, metric {against}"
 
 
