@@ -23,12 +23,16 @@ def masked(text: str) -> str:
     return SECRETS.sub(rf"\1{MASK}", KEYS.sub(rf"\1{MASK}@", text))
 
 
-def without_keys(uri: str, name: str = "storage") -> str:
+def has_keys(uri: str) -> bool:
+    """Whether keys or other secrets stand in an address, masked ones included."""
+    return bool(SECRETS.search(uri) or KEYS.match(uri))
+
+
+def without_keys(uri: str) -> str:
     """The URI without its keys (`s3://KEY:SECRET@bucket`), which go where clients of S3 look: into the environment.
 
     Args:
         uri: a URI, or a path, which stays as it is.
-        name: of the setting that it is, for the message.
 
     Raises:
         StorageError: they are masked, as in a command of ours that was copied, or stand where no client looks for them.
@@ -38,12 +42,12 @@ def without_keys(uri: str, name: str = "storage") -> str:
     secret = SECRETS.search(uri)
     if secret is not None:
         key = secret[1].strip("?&=")
-        raise StorageError(f"{name} must have no {key} in its query, got {masked(uri)!r}. {ADVICE}.")
+        raise StorageError(f"storage must have no {key} in its query, got {masked(uri)!r}. {ADVICE}.")
     found = KEYS.match(uri)
     if found is None:
         return uri
     if found[2] == MASK:
-        raise StorageError(f"{name} must be given with its keys, got {uri!r}. Write them again. Or: {ADVICE}.")
+        raise StorageError(f"storage must be given with its keys, got {uri!r}. Write them again. Or: {ADVICE}.")
     key, colon, word = (unquote(part) for part in found[2].partition(":"))
     if colon:
         os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"] = key, word

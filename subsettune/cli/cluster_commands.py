@@ -47,8 +47,6 @@ def submit_study(options: argparse.Namespace) -> int:
 
     check_run_id(options.run_id)
     submit.check_storage(options.storage)
-    for name in options.warm_start or ():
-        submit.refuse_keys("--warm-start", name)
     address = submit.job_server_address(options.address)
     folder, notes = _packed(options)
     server = job_server.JobServer(address)

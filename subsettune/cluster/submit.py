@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from subsettune.config import must
 from subsettune.errors import ConfigError
-from subsettune.keys import masked
+from subsettune.keys import has_keys, masked
 
 STOP_WAIT_S = 60  # between the signal of `ray job stop` and the kill: Ray's own 3 s are over before a study is reported
 RUN = "subsettune-run"  # metadata of a job: which study it drives
@@ -105,15 +105,6 @@ def check_storage(storage: str) -> None:
             )
             raise ConfigError(must("--storage", "a URI or an absolute path", storage, advice))
         return
-    refuse_keys("--storage", storage)
-
-
-def refuse_keys(flag: str, address: str) -> None:
-    """Refuse an address with keys in it, which would be part of a job.
-
-    Raises:
-        ConfigError: there are some; they are not repeated.
-    """
-    if masked(address) != address:
+    if has_keys(storage):
         advice = "Whoever sees the job would see them. Give the nodes a role, or set them where Ray is started there."
-        raise ConfigError(must(flag, "without keys", masked(address), advice))
+        raise ConfigError(must("--storage", "without keys", masked(storage), advice))

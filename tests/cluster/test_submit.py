@@ -16,7 +16,7 @@ from subsettune import config
 from subsettune.cluster import job_server, package
 from subsettune.cluster.job_server import JobEnd, JobServer
 from subsettune.cluster.package import check_package, weigh
-from subsettune.cluster.submit import JobRequest, check_storage, job_server_address, refuse_keys, run_name
+from subsettune.cluster.submit import JobRequest, check_storage, job_server_address, run_name
 from subsettune.errors import ConfigError, MissingPackageError, StudyError
 from subsettune.study.spec.definition import Study
 
@@ -196,8 +196,6 @@ def test_nothing_secret_becomes_part_of_a_job() -> None:
         with pytest.raises(ConfigError, match="--storage must be without keys") as caught:
             check_storage(storage)
         assert "SECRET" not in str(caught.value)
-        with pytest.raises(ConfigError, match="--warm-start must be without keys"):
-            refuse_keys("--warm-start", storage)
     for storage in ("s3://b/runs?region=us-west-2", "gs://anonymous@b/runs", "/shared/runs"):
         check_storage(storage)
     with pytest.raises(ConfigError, match=r"--storage must be a URI or an absolute path, got 'runs'\. In a job"):

@@ -12,8 +12,8 @@ from typing import Any
 
 from subsettune import config, former_names
 from subsettune.config import AT_LEAST_ONE, NOT_EMPTY, NOT_NEGATIVE, POSITIVE, FrozenDict, Rule, setting
-from subsettune.errors import ConfigError, Mistake, StorageError
-from subsettune.keys import without_keys
+from subsettune.errors import ConfigError, Mistake
+from subsettune.keys import ADVICE, has_keys, masked
 from subsettune.study.spec import components
 from subsettune.study.spec.components import Component
 from subsettune.study.spec.samplers import SamplerName, sampler_of
@@ -97,7 +97,6 @@ class StudySettings:
         if self.seed_cap < self.seeds:
             message = config.must("max_seeds", f"at least seeds ({self.seeds})", self.max_seeds)
             raise ConfigError((Mistake(("max_seeds",), message),))
-        self._take_keys_out()
         self._check_warm_start()
 
     def to_mapping(self) -> dict[str, Any]:
@@ -107,22 +106,16 @@ class StudySettings:
         names = [n for n in StudySettings.__dataclass_fields__ if n not in usual or getattr(self, n) != usual[n]]
         return {name: config.to_plain(getattr(self, name)) for name in names}
 
-    def _take_keys_out(self) -> None:
-        """From here on the earlier studies are printed, and kept."""
-        try:
-            names = tuple(without_keys(name, "warm_start") for name in self.warm_start)
-        except StorageError as error:
-            raise ConfigError((Mistake(("warm_start",), str(error)),)) from error
-        object.__setattr__(self, "warm_start", names)
-
     def _check_warm_start(self) -> None:
         sampler, names = sampler_of(self.sampler, self.trials), list(self.warm_start)
         message = None
         if names and sampler != "frontier":
             advice = f"The sampler {sampler} learns nothing from other studies: set sampler to frontier, or remove it."
-            message = config.must("warm_start", "empty", names, advice)
+            message = config.must("warm_start", "empty", [masked(name) for name in names], advice)
         elif len(set(names)) < len(names) or "" in names:
-            message = config.must("warm_start", "a list of different studies", names)
+            message = config.must("warm_start", "a list of different studies", [masked(name) for name in names])
+        elif any(map(has_keys, names)):  # it is printed, and kept
+            message = config.must("warm_start", "without keys", [masked(name) for name in names], f"{ADVICE}.")
         if message is not None:
             raise ConfigError((Mistake(("warm_start",), message),))
 
