@@ -24,6 +24,7 @@ from subsettune.report import html
 from subsettune.report.notebook import default_progress
 from subsettune.report.progress import SilentProgress
 from subsettune.storage import Folder
+from subsettune.study import DEFAULT_STORAGE
 from subsettune.study.context import StudyContext
 from subsettune.study.driver import Delivery, StudyDriver
 from subsettune.study.observer import Observer
@@ -101,7 +102,7 @@ def _driven(driver: StudyDriver, observer: ToldObserver) -> Found:
         driver.lock.release()
 
 
-def load_study(run_id: str, *, storage: str | Path = "runs") -> Found:
+def load_study(run_id: str, *, storage: str | Path = DEFAULT_STORAGE) -> Found:
     """A study that lies on disk, finished or not; one that runs may be looked at, too.
 
     Args:

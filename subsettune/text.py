@@ -94,13 +94,17 @@ def saving_words(saving: float | None) -> str:
 
 
 def cost_words(share: float | None) -> str:
-    """Compute as a share of the recipe's, with the digits of the saving that it leaves: `28 %` beside `72 %`."""
-    return saving_words(share) if share is not None and share < 0.995 else share_words(share)
+    """Compute as a share of the recipe's, to stand beside what it saves: `28 %` and `72 %`, `98.5 %` and `1.5 %`."""
+    if share is None or not is_number(share) or not 0 < share < 1:
+        return share_words(share)
+    return f"{100 * share:.{max(_decimals(100 * share), _decimals(100 - 100 * share))}f} %"
 
 
 def share_saved_words(saving: float) -> str:
-    """A saving in a sentence: `61 %`, or `none`."""
-    return saving_words(saving) if saving > 0 else "none"
+    """A saving in a sentence: `61 %`, `none`, or `none (12 % more)`."""
+    if saving > 0:
+        return saving_words(saving)
+    return "none" if saving == 0 else f"none ({more_words(saving)})"
 
 
 def more_words(saving: float) -> str:
@@ -123,9 +127,13 @@ def fraction_words(fraction: float | None) -> str:
 def _two_digits(value: float) -> str:
     """`71`, `5.3`, `0.25`, `-1,200`, `0`."""
     rounded = float(f"{value:.1e}")
-    if rounded == 0:
-        return "0"
-    return f"{rounded:,.{max(0, 1 - math.floor(math.log10(abs(rounded))))}f}"
+    return f"{rounded:,.{_decimals(rounded)}f}" if rounded else "0"
+
+
+def _decimals(value: float) -> int:
+    """Places behind the point of a number with two digits; none of 0."""
+    rounded = float(f"{value:.1e}")
+    return max(0, 1 - math.floor(math.log10(abs(rounded)))) if rounded else 0
 
 
 def metric_words(value: float | None, tolerance: float, *, signed: bool = False) -> str:
@@ -270,7 +278,7 @@ def value_words(value: object) -> str:
     """A setting's value: `0.412` of one that was drawn, with three digits; `0.9995` as it was written by a person."""
     if not isinstance(value, float):
         return str(value)
-    written = f"{value:.4g}"
+    written = f"{value:.5g}"
     return written if float(written) == value else f"{value:.3g}"
 
 

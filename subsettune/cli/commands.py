@@ -31,6 +31,7 @@ from subsettune.errors import (
 )
 from subsettune.loggers import quieted
 from subsettune.report.patience import Patience
+from subsettune.study import MANIFEST
 
 if TYPE_CHECKING:
     from subsettune.data import DataPaths
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from subsettune.task import Task
 
 DONE, WRONG_INPUT, NOT_VERIFIED = 0, 2, 3
-REPORT, MANIFEST = "report.html", "manifest.json"
+REPORT = "report.html"
 LOADING = "loading packages"
 # Variables of a job: the command that goes on with its study, and the one that stops it, both where it was submitted.
 SUBMITTED, STOP = "SUBSETTUNE_SUBMITTED", "SUBSETTUNE_STOP"

@@ -48,6 +48,8 @@ LOOKS = 1000  # at the clock, of a training with a budget of seconds
 LINES = 10  # of a training that tells how far it is
 KEPT = 64  # networks whose FLOPs are remembered
 MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # parameters that take whatever is given
+OF_FEATURES = {"in", "input", "inputs", "feature", "features"}  # words of names, as `in_features` has
+OF_OUTPUTS = {"out", "output", "outputs", "class", "classes", "labels", "targets"}
 NO_EVIDENCE = "The policy is no bundle: nothing shows that it matches the recipe, on these rows or on others."
 _COUNTED: OrderedDict[str, TaskFacts] = OrderedDict()
 
@@ -370,13 +372,12 @@ def _built(function: Callable[..., Any], options: Mapping[str, Any], shape: tupl
 
 
 def _is_in_order(function: Callable[..., Any], options: Mapping[str, Any], offered: Mapping[str, Any]) -> bool:
-    """Whether the first two parameters are the numbers of features and outputs, one or both by a name of its own."""
+    """Whether the first two parameters are, by names of its own, the numbers of features and outputs; no more lacks."""
     named = [one for one in inspect.signature(function).parameters.values() if one.kind not in MANY]
-    first = [one.name for one in named[:2]]
     lacks = {one.name for one in named if one.default is one.empty and one.name not in {*offered, *options}}
-    fits = all(
-        a == b or a not in {*offered, *options} for a, b in zip(first, ("num_features", "num_outputs"), strict=False)
-    )
+    first = [one.name for one in named[:2]]
+    known = zip(first, ("num_features", "num_outputs"), (OF_FEATURES, OF_OUTPUTS), strict=False)
+    fits = all(name == ours or (name in lacks and words & set(name.split("_"))) for name, ours, words in known)
     return bool(lacks) and lacks <= set(first) and len(first) == 2 and fits
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from subsettune.config import must
 from subsettune.errors import ConfigError, Mistake, StudyError
-from subsettune.keys import masked
 from subsettune.policy import BATCHING
 from subsettune.study.results.folder import StudyFolder
 from subsettune.study.results.known_before import KnownBefore, TakenStudy, TakenTrial
@@ -39,9 +38,7 @@ def take(study: Study, space: Space, storage: str) -> tuple[TakenStudy, ...]:
             found.append(earlier)
         except (ConfigError, StudyError) as error:
             advice = f"{str(error).rstrip('.')}."
-            mistakes.append(
-                Mistake(_PATH, must("warm_start", "earlier studies that can be read", masked(name), advice))
-            )
+            mistakes.append(Mistake(_PATH, must("warm_start", "earlier studies that can be read", name, advice)))
     if mistakes:
         raise ConfigError(tuple(mistakes))
     taken = tuple(_taken(earlier, space) for earlier in found)

@@ -161,7 +161,8 @@ def test_list_reads_studies_without_what_runs_them(studies: Path, tmp_path: Path
         (
             ["plan", "x.yaml", "--jsn"],
             "unrecognized arguments: --jsn. Did you mean '--json'? Known: --address, --cache, --data-root, --help, "
-            "--inline, --json, --no-download, --set, --storage, --warm-start. See: subsettune plan --help",
+            "--inline, --json, --no-download, --price-per-hour, --set, --storage, --warm-start. See: subsettune "
+            "plan --help",
         ),
         (
             ["tune", "x.yaml", "--trials", "many"],

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from fake_inputs import write
+from fake_inputs import changed, write
 from places import ROOT
 
-from subsettune.cli import main
+from subsettune.cli import commands, main
+from subsettune.storage import Folder
+from subsettune.study.results.folder import StudyFolder
+from subsettune.study.spec.definition import parse
 
 SUBSETTUNE = f'"{sys.executable}" -m subsettune.cli'
 SLOW_DATA = """
@@ -130,6 +133,15 @@ class Reading:
         while not (line := self.process.stderr.readline()).startswith(("Stopping", "Ended", "Interrupted")):
             assert line, "the process ended without a word"
         return line, time.monotonic() - sent
+
+
+def test_ctrl_c_says_what_is_kept_once_the_study_has_begun(tmp_path: Path) -> None:
+    study = StudyFolder(str(tmp_path), "one")
+    words = commands._on_interruption(Folder.at(tmp_path), "one", "AFRESH", "AGAIN")
+    assert words() == "The study has not begun: nothing of it is kept. To start it: AFRESH"
+    study.begin(parse(changed({})))
+    study.save()
+    assert words() == "What is finished is kept; to go on: AGAIN"
 
 
 def test_ctrl_c_is_answered_at_once_and_the_second_ends_at_once(tmp_path: Path) -> None:

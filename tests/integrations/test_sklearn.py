@@ -270,6 +270,8 @@ def test_any_network_can_be_trained(digits: tuple[Any, Any]) -> None:
     assert own.facts_.num_parameters == 64 * 12 + 12 + 12 * 10 + 10
     with pytest.raises(ConfigError, match="module"):  # the first number is not of features
         classifier(module=lambda num_outputs, width: nn.Linear(width, num_outputs)).fit(*digits)
+    with pytest.raises(ConfigError, match="width"):  # an option was forgotten
+        classifier(module=lambda width, num_outputs, depth=2: nn.Linear(width, num_outputs)).fit(*digits)
     half_named = classifier(module=HalfNamed, module_options={"width": 12}, lr=0.02).fit(*digits)
     assert half_named.facts_.num_parameters == own.facts_.num_parameters
     named = classifier(module="mlp", module_options={"hidden": [4, 4]}).fit(*digits)

@@ -201,12 +201,6 @@ def test_a_study_that_is_not_there_is_told_with_all_other_mistakes(home: Path) -
     assert "Did you mean 'monday'?" in said[0]
 
 
-def test_a_study_that_is_not_there_is_told_without_the_keys_in_its_address(home: Path) -> None:
-    said = refusal(home, {}, ("ftp://me:SECRET@host/runs/monday",))
-    assert "ftp://***@host/runs/monday" in said
-    assert "SECRET" not in said
-
-
 def test_other_samplers_take_no_warm_start() -> None:
     with pytest.raises(ConfigError) as caught:
         StudySettings(warm_start=("monday",), sampler="tpe")

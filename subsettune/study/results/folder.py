@@ -26,6 +26,7 @@ from subsettune.config import FrozenDict
 from subsettune.errors import ConfigError, StorageError, StudyError, did_you_mean
 from subsettune.keys import masked, without_keys
 from subsettune.storage import Folder, parsed
+from subsettune.study import MANIFEST
 from subsettune.study.results.appended import ADVICE, AppendedRows
 from subsettune.study.results.manifest import Manifest, OtherSchemaError, Start
 from subsettune.study.results.records import Role, RunRecord, from_row, from_table, num_added, to_row, to_table
@@ -87,7 +88,7 @@ class StudyFolder:
     @property
     def exists(self) -> bool:
         """Whether a study of that name has begun."""
-        return self.folder.exists("manifest.json")
+        return self.folder.exists(MANIFEST)
 
     def begin(self, study: Study) -> None:
         """Start a new study: write the resolved input and an empty manifest.
@@ -114,20 +115,20 @@ class StudyFolder:
         if not self.exists:
             raise StudyError(not_there(self.storage, self.run_id))
         try:
-            self._manifest = Manifest.from_json(self.folder.read("manifest.json"))
+            self._manifest = Manifest.from_json(self.folder.read(MANIFEST))
         except OtherSchemaError as error:
             advice = "Use the version of subsettune that wrote it."
-            raise StudyError(f"{self.folder}/manifest.json has schema {error.schema!r}. {advice}") from error
+            raise StudyError(f"{self.folder}/{MANIFEST} has schema {error.schema!r}. {advice}") from error
         except (ValueError, KeyError, TypeError) as error:
             why = " ".join(str(error).split()).rstrip(".") if not isinstance(error, KeyError) else f"it lacks {error}"
-            raise StudyError(f"{self.folder}/manifest.json is damaged: {why}. Restore it from a copy.") from error
+            raise StudyError(f"{self.folder}/{MANIFEST} is damaged: {why}. Restore it from a copy.") from error
         for table in self._tables.values():
             table.read()
         return self
 
     def save(self) -> None:
         """Write the manifest."""
-        self.folder.write("manifest.json", self.manifest.to_json())
+        self.folder.write(MANIFEST, self.manifest.to_json())
 
     def records(self, role: Role) -> tuple[RunRecord, ...]:
         """All rows of a role, trials by number."""

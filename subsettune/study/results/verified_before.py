@@ -12,6 +12,7 @@ the same study is noted once however often it starts, and a file that is damaged
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 
 from subsettune import config
@@ -116,8 +117,8 @@ def sentence(place: int, alpha: float, *, is_confirmed: bool = False) -> str | N
     advice = "" if is_confirmed else f" {ADVICE}"
     return (
         f"This is the {_ordinal(place)} study on this test split on this machine: that any of {place} passes a "
-        f"policy that does not match has a probability of at most {at_most:.4g}, and of {independent:.3g} if they are "
-        f"independent.{advice}"
+        f"policy that does not match has a probability of at most {_rounded_up(at_most)}, and of {independent:.3g} if "
+        f"they are independent.{advice}"
     )
 
 
@@ -134,8 +135,14 @@ def plan_sentence(num_before: int, alpha: float) -> str | None:
     studies = "1 study was" if num_before == 1 else f"{num_before:,} studies were"
     return (
         f"{studies} verified on this test split before, on this machine: with a new one the probability that any of "
-        f"{num_before + 1} passes a policy that does not match is at most {at_most:.4g}. {ADVICE}"
+        f"{num_before + 1} passes a policy that does not match is at most {_rounded_up(at_most)}. {ADVICE}"
     )
+
+
+def _rounded_up(probability: float) -> str:
+    """Four digits, and never less than it is."""
+    scale = 10.0 ** (3 - math.floor(math.log10(probability)))
+    return f"{math.ceil(round(probability * scale, 6)) / scale:.4g}"
 
 
 def _ordinal(place: int) -> str:

@@ -111,3 +111,6 @@ def test_a_probability_is_never_told_as_less_than_it_is() -> None:
     said = sentence(5, 0.0125)
     assert said is not None
     assert "at most 0.0625, and of 0.061 if they are independent" in said
+    thirtieth = sentence(2, 1 / 60)
+    assert thirtieth is not None
+    assert "at most 0.03334, and of " in thirtieth
