@@ -55,6 +55,18 @@ def test_what_is_refused(given: str, message: str) -> None:
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("given", ["space.lr=[0.1, 0.2]", "task.model=[1, 2]"])
+def test_a_list_may_stand_where_the_file_has_a_mapping(tmp_path: Path, given: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "task:\n  data: digits\n  model:\n    name: mlp\nspace:\n  lr:\n    log: [0.1, 1]\nstudy:\n  trails: 3\n"
+    )
+    with pytest.raises(ConfigError) as error:  # of what else is wrong, with its line
+        read(path, lambda raw: with_keys(raw, [given]))
+    assert "trails" in str(error.value)
+    assert "line 9" in str(error.value)
+
+
 def test_a_study_keeps_them_and_does_not_go_on_with_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
