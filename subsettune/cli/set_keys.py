@@ -15,11 +15,11 @@ def value_of(text: str) -> Any:
     """What a value stands for: as it would in a study file; nothing at all is an empty text.
 
     Raises:
-        ConfigError: a list or mapping that is no YAML.
+        ConfigError: a list, a mapping or a text in quotes that is no YAML.
     """
     from subsettune.study.spec.yaml_core import parse_yaml, scalar
 
-    return parse_yaml(text)[0] if text.startswith(("[", "{")) else scalar(text)
+    return parse_yaml(text)[0] if text.startswith(("[", "{", '"', "'")) else scalar(text)
 
 
 def with_keys(raw: Any, given: Sequence[str]) -> Any:

@@ -33,8 +33,9 @@ def test_keys_take_the_place_of_those_of_the_file_and_leave_the_others() -> None
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("8", 8), ("0.02", 0.02), ("true", True), ("null", None), ("", ""), ("latin-1", "latin-1"), ("{a: 1}", {"a": 1})],
-)
+    [("8", 8), ("0.02", 0.02), ("true", True), ("null", None), ("", ""), ("latin-1", "latin-1"), ("{a: 1}", {"a": 1}),
+     ('"8"', "8"), ("'true'", "true"), ('"null"', "null"), ("don't", "don't")],
+)  # fmt: skip
 def test_values_are_those_of_a_study_file(text: str, value: Any) -> None:
     assert value_of(text) == value
 
