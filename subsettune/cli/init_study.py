@@ -141,7 +141,8 @@ def _keys(given: Sequence[str]) -> dict[str, Any]:
             advice = "Write it as --set data.csv.encoding=latin-1."
             raise ConfigError(must("--set", "KEY=VALUE with a key of data", each, advice))
         plain = value_of(value)
-        place[path[-1]] = [plain] if path[0] in LISTS and not isinstance(plain, list) else plain
+        is_name = path[0] in LISTS and not isinstance(plain, list)
+        place[path[-1]] = [plain if isinstance(plain, str) else value] if is_name else plain
     return found
 
 
