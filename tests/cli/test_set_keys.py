@@ -56,6 +56,20 @@ def test_what_is_refused(given: str, message: str) -> None:
     assert message in str(error.value)
 
 
+def test_a_key_with_nothing_after_it_is_filled() -> None:
+    given = ["study.trials=8", "task.metric.name=f1"]
+    found = with_keys({"task": {"metric": None}, "study": None}, given)
+    assert found == {"task": {"metric": {"name": "f1"}}, "study": {"trials": 8}}
+
+
+def test_a_file_without_keys_is_refused_as_without_them(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("- task\n")
+    with pytest.raises(ConfigError) as error:
+        read(path, lambda raw: with_keys(raw, ["study.trials=8"]))
+    assert str(error.value) == f"{path}: the input must be a mapping of keys to values, got ['task']."
+
+
 @pytest.mark.parametrize("given", ["space.lr=[0.1, 0.2]", "task.model=[1, 2]"])
 def test_a_list_may_stand_where_the_file_has_a_mapping(tmp_path: Path, given: str) -> None:
     path = tmp_path / "study.yaml"
