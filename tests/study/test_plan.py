@@ -19,7 +19,7 @@ from subsettune.facts import TaskFacts
 from subsettune.report.plan_tables import plan_text
 from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.study import machine, timing
-from subsettune.study.plan import plan, price
+from subsettune.study.plan import check_price, plan, price
 from subsettune.study.preflight import check_here, resolve_study
 from subsettune.study.results.verified_before import VerifiedStudies
 from subsettune.study.spec.definition import Study, parse
@@ -698,4 +698,4 @@ def test_a_price_is_that_of_the_projected_hours() -> None:
     assert " an hour" not in plan_text({**untimed, "price": price(untimed, 1.0)})
     for wrong in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ConfigError, match=f"--price-per-hour must be above 0, got {wrong}. Give what the machines"):
-            price(planned, wrong)
+            check_price(wrong)
