@@ -308,6 +308,7 @@ REFUSED = {
         ("house.csv", "--metric", "acuracy"),
         "r2, got 'acuracy'. Did you mean 'accuracy'?",
     ),
+    "metric_of_an_example": (("--example", "digits", "--metric", "acuracy"), "Did you mean 'accuracy'?"),
     "absent": (
         ("house.csv",),
         "house.csv' are not there. Did you mean 'houses.csv'? Give the path of a file or folder",
