@@ -132,8 +132,10 @@ def plan_study(options: argparse.Namespace) -> int:
     """Print what a study would do and cost."""
     with Patience(sys.stderr, LOADING) as patience, quieted("subsettune.own_code"):
         from subsettune.report import plan_tables, render
-        from subsettune.study.plan import plan, price
+        from subsettune.study.plan import check_price, plan, price
 
+        if options.price_per_hour is not None:
+            check_price(options.price_per_hour)
         study, where = read_study(options), {"address": options.address, "is_inline": options.inline}
         made = plan(study, places_of(options), **where, storage=options.storage, stage=patience.stage)
         made |= {} if options.price_per_hour is None else {"price": price(made, options.price_per_hour)}

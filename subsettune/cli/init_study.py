@@ -39,11 +39,11 @@ def init_study(options: argparse.Namespace) -> int:
 
     if (options.source is None) == (options.example is None):
         raise ConfigError("init needs a file or folder of data, or --example digits. Give one of them.")
-    if options.example is not None:
-        return _write_example(options)
     if options.metric not in (None, *METRICS):
         guess = did_you_mean(options.metric, METRICS)
         raise ConfigError(must("--metric", f"one of {', '.join(METRICS)}", options.metric, guess))
+    if options.example is not None:
+        return _write_example(options)
     target = _target(options.output or f"{_stem(options.source)}.yaml")
     places = DataPaths(data_root=options.data_root, cache=options.cache, download=not options.no_download)
     with Patience(sys.stderr, "reading data"):
@@ -141,7 +141,8 @@ def _keys(given: Sequence[str]) -> dict[str, Any]:
             advice = "Write it as --set data.csv.encoding=latin-1."
             raise ConfigError(must("--set", "KEY=VALUE with a key of data", each, advice))
         plain = value_of(value)
-        place[path[-1]] = [plain] if path[0] in LISTS and not isinstance(plain, list) else plain
+        is_name = path[0] in LISTS and not isinstance(plain, list)
+        place[path[-1]] = [plain if isinstance(plain, str) else value] if is_name else plain
     return found
 
 

@@ -15,11 +15,11 @@ def value_of(text: str) -> Any:
     """What a value stands for: as it would in a study file; nothing at all is an empty text.
 
     Raises:
-        ConfigError: a list or mapping that is no YAML.
+        ConfigError: a list, a mapping or a text in quotes that is no YAML.
     """
     from subsettune.study.spec.yaml_core import parse_yaml, scalar
 
-    return parse_yaml(text)[0] if text.startswith(("[", "{")) else scalar(text)
+    return parse_yaml(text)[0] if text.startswith(("[", "{", '"', "'")) else scalar(text)
 
 
 def with_keys(raw: Any, given: Sequence[str]) -> Any:
@@ -37,12 +37,17 @@ def with_keys(raw: Any, given: Sequence[str]) -> Any:
         if not is_given or key.partition(".")[0] not in PARTS:
             advice = "Write it as --set study.trials=8."
             raise ConfigError(must("--set", f"KEY=VALUE with a key below {', '.join(PARTS)}", each, advice))
-        raw = _placed(raw, key, value_of(value), each)
+        if isinstance(raw, Mapping):  # else the file is refused, whatever is set
+            raw = _placed(raw, key, value_of(value), each)
     return raw
 
 
 def _placed(place: Any, key: str, value: Any, each: str) -> Any:
-    """A copy of a mapping with a key set, of which the first part may be a name with dots that is there."""
+    """A copy of a mapping with a key set, of which the first part may be a name with dots that is there.
+
+    A key with nothing after it, as `study:`, is an empty mapping.
+    """
+    place = {} if place is None else place
     if not isinstance(place, Mapping):
         inner = each.partition("=")[0].removesuffix(f".{key}")
         advice = f"It holds no keys in the file: give it whole, as --set '{inner}={{name: VALUE}}'."
@@ -51,5 +56,5 @@ def _placed(place: Any, key: str, value: Any, each: str) -> Any:
     names = [".".join(words[:length]) for length in range(len(words), 0, -1)]
     name = next((one for one in names if one in place), words[0])
     rest = key.removeprefix(name).removeprefix(".")
-    inner = value if not rest else _placed(place.get(name, {}), rest, value, each)
+    inner = value if not rest else _placed(place.get(name), rest, value, each)
     return {**place, name: inner}

@@ -267,10 +267,10 @@ class Judge:
                 raise self._odd("plain numbers", self.firsts[kind], advice)
         if commas:
             return self._commas(has_commas)
-        if self.asked.decimal == "," and self._number("number"):
+        if self.asked.decimal == "," and ("thousands" in self.counts or "plain number" in self.counts):
             odd = self.firsts.get("number", (0, "a point"))
             raise self._odd("numbers with decimal commas, as data.csv says,", odd, "Write all numbers alike.")
-        if self._number("number") and "plain number" not in self.counts and (has_commas or self._seems_grouped):
+        if "thousands" in self.counts and "plain number" not in self.counts and (has_commas or self._seems_grouped):
             raise self._two_ways("point")
         if self.is_padded and not self.asked.is_quantity:
             return "text"

@@ -9,6 +9,8 @@ from subsettune.report.data_tables import data_blocks, warning_blocks
 from subsettune.report.render import WIDTH, Block, Column, Table, render
 from subsettune.text import NOTHING, flops_words, is_number, passes_words, seconds_words
 
+UNDER = "under 0.01"  # a price that nobody compares
+
 
 def plan_text(plan: Mapping[str, Any], width: int = WIDTH) -> str:
     """What a study will cost, as plain text; the keys are those of `plan_blocks`."""
@@ -113,5 +115,11 @@ def _price(plan: Mapping[str, Any]) -> list[str]:
     found = plan.get("price")
     if found is None or found["at_most"] is None:
         return []
-    about, most = (f"{each:.2f}" if each >= 1 else f"{each:.2g}" for each in (found["expected"], found["at_most"]))
-    return [f"At {found['per_hour']:g} an hour: about {about}, {most} at most."]
+    expected, most, per_hour = (_money(found[key]) for key in ("expected", "at_most", "per_hour"))
+    about = "" if expected == UNDER else "about "
+    return [f"At {per_hour} an hour: {about}{expected}, {most} at most."]
+
+
+def _money(amount: float) -> str:
+    """Cents, or two digits of what is less than one: `1,234.50`, `0.40`, `0.012`."""
+    return f"{amount:,.2f}" if amount >= 0.995 else f"{amount:#.2g}" if amount >= 0.01 else UNDER

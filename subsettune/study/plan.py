@@ -184,19 +184,24 @@ def _parts(data: TaskData) -> dict[str, int]:
     return {"validation": len(data.validation), "test": len(data.test)}
 
 
+def check_price(per_hour: float) -> None:
+    """Refuse what is no price, before anything is read or timed for it.
+
+    Raises:
+        ConfigError: it is not above 0, or not finite.
+    """
+    if not 0 < per_hour < math.inf:
+        advice = "Give what the machines of the study cost together for an hour."
+        raise ConfigError(must("--price-per-hour", "above 0", per_hour, advice))
+
+
 def price(planned: Mapping[str, Any], per_hour: float) -> dict[str, Any]:
     """What a study costs in money: `expected` and `at_most`, null where nothing was timed, and the `per_hour` given.
 
     Args:
         planned: as `plan` gives it.
-        per_hour: of all machines that carry the study out, in whatever currency.
-
-    Raises:
-        ConfigError: it is no price.
+        per_hour: of all machines that carry the study out, in whatever currency; see `check_price`.
     """
-    if not 0 < per_hour < math.inf:
-        advice = "Give what the machines of the study cost together for an hour."
-        raise ConfigError(must("--price-per-hour", "above 0", per_hour, advice))
     seconds = {"expected": planned["expected_seconds"], "at_most": planned["seconds"]}
     return {"per_hour": per_hour, **{key: None if s is None else s / 3600 * per_hour for key, s in seconds.items()}}
 

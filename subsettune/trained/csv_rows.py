@@ -47,10 +47,7 @@ def read_csv(path: Path, wanted: Wanted, limit: int | None = None) -> Rows:
     chosen = [name for name in names if name in (*wanted.columns, wanted.label)] or list(names[:1])
     texts = pa.Table.from_batches(_first(blocks, limit), pa.schema([(name, pa.string()) for name in names]))
     has_commas = wanted.csv.decimal == "," or any(form.kind == "comma" for form in wanted.forms.values())
-    columns = {
-        name: _typed(texts[name].combine_chunks(), wanted.forms.get(name, UNTOLD), name, str(path), has_commas)
-        for name in chosen
-    }
+    columns = {name: _typed(texts[name].combine_chunks(), name, str(path), wanted, has_commas) for name in chosen}
     return Rows(table=plain_table(pa.table(columns)), where=str(path))
 
 
@@ -64,8 +61,9 @@ def _first(blocks: Iterator[pa.RecordBatch], limit: int | None) -> list[pa.Recor
     return found
 
 
-def _typed(texts: pa.Array, form: Written, name: str, where: str, has_commas: bool) -> pa.Array:
+def _typed(texts: pa.Array, name: str, where: str, wanted: Wanted, has_commas: bool) -> pa.Array:
     """A column as what it stands for, null where a value is missing."""
+    form = wanted.forms.get(name, UNTOLD)
     if form.kind == "text":
         return converted(texts, "text", _no_dates)
     values = pc.if_else(pc.is_in(texts, value_set=MISSING), None, texts)
@@ -80,7 +78,8 @@ def _typed(texts: pa.Array, form: Written, name: str, where: str, has_commas: bo
             f"{where}. Mend it."
         )
     if form.kind == "whole":
-        _refuse_thousands(values, name, where)
+        if wanted.csv.decimal is None:
+            _refuse_thousands(values, name, where)
         try:
             return pc.replace_substring_regex(values, r"^\+", "").cast(TYPES["whole"])
         except pa.ArrowInvalid:

@@ -209,8 +209,9 @@ def other_categories(known: KnownData, data: TaskData) -> tuple[str, ...]:
         if column.categories is None or column.name not in now:
             continue
         there = now[column.name]
-        new = [name for name in there if name not in set(column.categories)]
-        gone = [name for name in column.categories if name not in set(there)]
+        before, after = set(column.categories), set(there)
+        new = [name for name in there if name not in before]
+        gone = [name for name in column.categories if name not in after]
         changes = [_changed(new, "new"), _changed(gone, "gone")]
         if new or gone:
             told.append(f"column {column.name!r}: {', '.join(filter(None, changes))}.")

@@ -530,6 +530,12 @@ def test_a_mistake_that_shows_only_in_the_data_has_its_line_too(run: Run) -> Non
     assert re.match(r"s\.yaml: line \d+, space\.q: q must be at most 7\.43, got 1000\.0\. ", error)
 
 
+def test_a_wrong_price_is_refused_before_data_are_read(run: Run) -> None:
+    path = write(Path("s.yaml"), {"task.data.source": "nowhere.csv"})
+    (error,) = _errors(run("plan", path, "--price-per-hour", "0"))
+    assert error.startswith("--price-per-hour must be above 0, got 0.0. Give what the machines")
+
+
 def _table(**columns: Any) -> pa.Table:
     x = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
     return pa.table({"a": x[:, 0], "b": x[:, 1], "label": np.arange(60) % 2, **columns})

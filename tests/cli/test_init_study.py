@@ -206,6 +206,13 @@ def test_keys_that_are_given(init: Init) -> None:
     assert drafted(init, "d.csv", *given, "--output", "e.yaml", output="e.yaml").task.data == data
 
 
+@pytest.mark.parametrize("name", ["true", "null"])
+def test_a_column_may_be_called_like_a_value(init: Init, name: str) -> None:
+    Path("d.csv").write_text(csv_text(f"a,{name},label", lambda i: f"{X[i, 0]},{i},{i % 2}", N))
+    data = drafted(init, "d.csv", "--set", f"data.exclude={name}", output="d.yaml").task.data
+    assert data.exclude == (name,)
+
+
 def test_the_text_of_a_tsv_file_is_the_column_beside_the_label(init: Init) -> None:
     Path("t.tsv").write_text(csv_text("label\tsentence", lambda i: f"{i % 2}\tgood film {i % 9}", N))
     data = drafted(init, "t.tsv", output="t.yaml").task.data
@@ -301,6 +308,7 @@ REFUSED = {
         ("house.csv", "--metric", "acuracy"),
         "r2, got 'acuracy'. Did you mean 'accuracy'?",
     ),
+    "metric_of_an_example": (("--example", "digits", "--metric", "acuracy"), "Did you mean 'accuracy'?"),
     "absent": (
         ("house.csv",),
         "house.csv' are not there. Did you mean 'houses.csv'? Give the path of a file or folder",

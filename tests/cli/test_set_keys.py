@@ -33,8 +33,9 @@ def test_keys_take_the_place_of_those_of_the_file_and_leave_the_others() -> None
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("8", 8), ("0.02", 0.02), ("true", True), ("null", None), ("", ""), ("latin-1", "latin-1"), ("{a: 1}", {"a": 1})],
-)
+    [("8", 8), ("0.02", 0.02), ("true", True), ("null", None), ("", ""), ("latin-1", "latin-1"), ("{a: 1}", {"a": 1}),
+     ('"8"', "8"), ("'true'", "true"), ('"null"', "null"), ("don't", "don't")],
+)  # fmt: skip
 def test_values_are_those_of_a_study_file(text: str, value: Any) -> None:
     assert value_of(text) == value
 
@@ -53,6 +54,32 @@ def test_what_is_refused(given: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         with_keys(FILE, [given])
     assert message in str(error.value)
+
+
+def test_a_key_with_nothing_after_it_is_filled() -> None:
+    given = ["study.trials=8", "task.metric.name=f1"]
+    found = with_keys({"task": {"metric": None}, "study": None}, given)
+    assert found == {"task": {"metric": {"name": "f1"}}, "study": {"trials": 8}}
+
+
+def test_a_file_without_keys_is_refused_as_without_them(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("- task\n")
+    with pytest.raises(ConfigError) as error:
+        read(path, lambda raw: with_keys(raw, ["study.trials=8"]))
+    assert str(error.value) == f"{path}: the input must be a mapping of keys to values, got ['task']."
+
+
+@pytest.mark.parametrize("given", ["space.lr=[0.1, 0.2]", "task.model=[1, 2]"])
+def test_a_list_may_stand_where_the_file_has_a_mapping(tmp_path: Path, given: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "task:\n  data: digits\n  model:\n    name: mlp\nspace:\n  lr:\n    log: [0.1, 1]\nstudy:\n  trails: 3\n"
+    )
+    with pytest.raises(ConfigError) as error:  # of what else is wrong, with its line
+        read(path, lambda raw: with_keys(raw, [given]))
+    assert "trails" in str(error.value)
+    assert "line 9" in str(error.value)
 
 
 def test_a_study_keeps_them_and_does_not_go_on_with_others(

@@ -465,6 +465,15 @@ def test_thousands_among_numbers_below_one_are_no_decimals(tmp_path: Path, separ
     assert read is None or column(read, "x").least < 2
 
 
+@pytest.mark.parametrize("given", [{}, {"csv": {"decimal": ","}}], ids=["found", "said"])
+@pytest.mark.parametrize("num_long", [1, 20], ids=["one", "all"])
+def test_whole_numbers_that_are_too_long_have_no_mark(tmp_path: Path, num_long: int, given: dict[str, Any]) -> None:
+    """Beside decimal commas, too: nothing in them may stand between thousands."""
+    ids = [str(12345678901234567890 + i if i < num_long else i) for i in range(20)]
+    text = csv_text("a;id;label", lambda i: f"0,{10 + i};{ids[i % 20]};{i % 2}")
+    assert [one.role for one in load_csv(tmp_path, text, **given).facts.columns][:2] == ["feature", "categories"]
+
+
 def test_decimals_among_large_whole_numbers_are_decimals(tmp_path: Path) -> None:
     text = csv_text("x,label", lambda i: f"{'1.' if i % 3 == 0 else '1'}{100 + i},{i % 2}")
     assert column(load_csv(tmp_path, text), "x").least == 1.1

@@ -19,7 +19,7 @@ from subsettune.facts import TaskFacts
 from subsettune.report.plan_tables import plan_text
 from subsettune.select import SelectionContext, Selector, Subset
 from subsettune.study import machine, timing
-from subsettune.study.plan import plan, price
+from subsettune.study.plan import check_price, plan, price
 from subsettune.study.preflight import check_here, resolve_study
 from subsettune.study.results.verified_before import VerifiedStudies
 from subsettune.study.spec.definition import Study, parse
@@ -688,14 +688,28 @@ def test_studies_that_were_verified_on_the_same_test_split_are_told(tmp_path: Pa
     assert other["verified_before"] == 0
 
 
+@pytest.mark.parametrize(
+    ("amounts", "words"),
+    [
+        ((1_234_567.0, 1_234_567.891, 2e6), "At 1,234,567.00 an hour: about 1,234,567.89, 2,000,000.00 at most."),
+        ((0.4, 0.0123, 0.999), "At 0.40 an hour: about 0.012, 1.00 at most."),
+        ((0.4, 1e-7, 1e-6), "At 0.40 an hour: under 0.01, under 0.01 at most."),
+    ],
+)
+def test_prices_are_written_without_exponents(amounts: tuple[float, float, float], words: str) -> None:
+    price = dict(zip(("per_hour", "expected", "at_most"), amounts, strict=True))
+    text = plan_text({"expected_seconds": 900.0, "seconds": 7200.0, "price": price})
+    assert " ".join(text.split()).endswith(words)
+
+
 def test_a_price_is_that_of_the_projected_hours() -> None:
     planned = {"expected_seconds": 900.0, "seconds": 7200.0, "parallel": 2}
     assert price(planned, 4.8) == {"per_hour": 4.8, "expected": 1.2, "at_most": 9.6}
     text = plan_text({**planned, "price": price(planned, 4.8)})
-    assert " ".join(text.split()).endswith("at most, projected. At 4.8 an hour: about 1.20, 9.60 at most.")
+    assert " ".join(text.split()).endswith("at most, projected. At 4.80 an hour: about 1.20, 9.60 at most.")
     untimed = {"expected_seconds": None, "seconds": None}
     assert price(untimed, 1.0) == {"per_hour": 1.0, "expected": None, "at_most": None}
     assert " an hour" not in plan_text({**untimed, "price": price(untimed, 1.0)})
     for wrong in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ConfigError, match=f"--price-per-hour must be above 0, got {wrong}. Give what the machines"):
-            price(planned, wrong)
+            check_price(wrong)

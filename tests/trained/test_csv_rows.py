@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Literal
 
 import in_hand
 import numpy as np
@@ -155,6 +156,14 @@ def test_thousands_in_a_column_of_whole_numbers_are_no_fractions(tmp_path: Path)
     table = read_csv(write(tmp_path / "b.csv", "n;c\n12;1\n1.5;1\n1.234;2\n"), wanted).table
     assert table is not None
     assert table["n"].to_pylist() == [12.0, 1.5, 1.234]
+
+
+@pytest.mark.parametrize("mark", [".", ","])
+def test_what_stands_before_decimals_is_as_the_task_said(tmp_path: Path, mark: Literal[".", ","]) -> None:
+    wanted = Wanted(columns=("n",), label="y", forms=FrozenDict(n=FORMS["n"]), csv=Csv(decimal=mark))
+    table = read_csv(write(tmp_path / "a.csv", f"n;c\n12;1\n1{mark}234;1\n"), wanted).table
+    assert table is not None
+    assert table["n"].to_pylist() == [12.0, 1.234]
 
 
 def test_a_file_of_one_column(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -106,6 +107,22 @@ def test_of_many_columns_a_few_are_told() -> None:
     assert len(told) == 6
     assert told[0] == "column 'c0': 1 value is new (nothing)."
     assert told[-1] == "So it is with 2 more columns of categories."
+
+
+def test_many_categories_are_compared_at_once() -> None:
+    class Counted(tuple[str, ...]):
+        walks = 0
+
+        def __iter__(self) -> Iterator[str]:
+            Counted.walks += 1
+            return super().__iter__()
+
+    before, after = (Counted(f"{i}" for i in range(first, first + 100)) for first in (0, 1))
+    known = KnownData(columns=(KnownColumn(name="c", role="categories", categories=before),))
+    now = SimpleNamespace(columns=["c"], categories=[after])
+    told = other_categories(known, cast(TaskData, SimpleNamespace(meta=now)))
+    assert told == ("column 'c': 1 value is new ('100'), 1 value is gone ('0').",)
+    assert Counted.walks <= 4
 
 
 def test_columns_that_the_bundle_does_not_know_are_not_read(bundle: Bundle, tmp_path: Path) -> None:

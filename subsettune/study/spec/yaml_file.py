@@ -48,7 +48,7 @@ def _at(raw: Any, path: Sequence[str]) -> Any:
     """What stands at a path of keys; None for nothing."""
     for key in path:
         if isinstance(raw, list):
-            raw = raw[int(key)] if int(key) < len(raw) else None
+            raw = raw[int(key)] if key.isdecimal() and int(key) < len(raw) else None
         else:
             raw = raw.get(key) if isinstance(raw, Mapping) else None
     return raw
