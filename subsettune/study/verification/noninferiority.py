@@ -406,8 +406,11 @@ def degrees(s2: Array, u2: Array, size: Size, few: int = FEW) -> Array:
         size: runs of both.
         few: see `Rules.few`.
     """
-    if min(size) < few:
-        return np.full(np.shape(s2 + u2), min(size) - 1.0)
+    return np.full(np.shape(s2 + u2), min(size) - 1.0) if min(size) < few else satterthwaite(s2, u2, size)
+
+
+def satterthwaite(s2: Array, u2: Array, size: Size) -> Array:
+    """nu as Satterthwaite has it; arguments as above."""
     own, reference = s2 / size[0], u2 / size[1]
     return np.asarray((own + reference) ** 2 / (own**2 / (size[0] - 1) + reference**2 / (size[1] - 1)))
 
