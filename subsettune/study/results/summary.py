@@ -372,7 +372,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, PhaseCost):
         return {**asdict(value), "seconds_per_tflop": value.seconds_per_tflop}
     if isinstance(value, ReferenceRow | TrialCounts | FalseStops | Tuning | Win | AtMargin | KnownBefore | EarlyStop):
-        return asdict(value)
+        return {name: _plain(inner) for name, inner in asdict(value).items()}
     if isinstance(value, FrozenDict):
         return config.to_plain(value) or None
     return [_plain(inner) for inner in value] if isinstance(value, tuple) else value
