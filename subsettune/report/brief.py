@@ -189,9 +189,12 @@ def _early_stop(view: StudyView) -> str:
     best = view.summary.best.saving if view.summary.best is not None and view.summary.verified else None
     if most is None or most.saving is None or most.saving < max(best or 0, 0.01):
         return ""
+    how = f"truncated at look {most.look} of {most.looks}, its schedule unchanged"
+    if most.patience is not None:
+        how = f"stopped after {counted(most.patience, 'look')} without a better one"
     return (
-        f"The recipe, stopped after {counted(most.patience, 'look')} without a better one, would have saved "
-        f"{saving_words(most.saving)}: on the validation split, which flatters; it was not tested."
+        f"The recipe, {how}, would have saved {saving_words(most.saving)}: chosen in hindsight on the validation "
+        "split, which flatters; it was not tested."
     )
 
 

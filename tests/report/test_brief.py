@@ -226,6 +226,11 @@ def test_an_early_stop_that_saves_as_much_is_told() -> None:
     line = "The recipe, stopped after 1 look without a better one, would have saved 50 %"
     assert line in sentences(_with(make_view("none_passed"), early_stops=(stop,)))
     assert line not in sentences(_with(make_view("subset_wins"), early_stops=(stop,)))  # it saves 96 %
+    cut = dataclasses.replace(stop, patience=None, look=2, saving=0.6)
+    line_of_cut = (
+        "The recipe, truncated at look 2 of 5, its schedule unchanged, would have saved 60 %: chosen in hindsight"
+    )
+    assert line_of_cut in sentences(_with(make_view("none_passed"), early_stops=(stop, cut)))
     outside = dataclasses.replace(stop, is_within=False)
     assert line not in sentences(_with(make_view("none_passed"), early_stops=(outside,)))
     assert line not in sentences(_with(make_view("search"), early_stops=(stop,)))

@@ -214,18 +214,21 @@ class EarlyStop:
     """The recipe with an early stop, over the reference's seeds, on the validation split.
 
     Args:
-        patience: looks without an improvement after which a run stops.
+        patience: looks without an improvement after which a run stops; None where all are truncated at `look`.
+        look: at which all runs are truncated: the earliest from which on their mean is within the tolerance, found in
+            hindsight; None with a patience.
         looks: at a whole run, at equal shares of its compute.
         seeds: runs of the reference.
         stopped: of them, those that it would have stopped before their end.
-        metric: mean of the best look of each run up to its stop.
+        metric: mean of the best look of each run up to its stop; truncated, of their last.
         reference_metric: mean of the same runs at their end.
         flops: mean compute of a run up to its stop, looks included.
         saving: share of the recipe's compute that is saved; None where it does not match: that saves nothing.
         is_within: whether the mean is within the tolerance of the reference's; nothing was tested for it.
     """
 
-    patience: int
+    patience: int | None = None
+    look: int | None = None
     looks: int
     seeds: int
     stopped: int
@@ -329,7 +332,7 @@ class Summary:
         needs: by arm, between which shares of the reference's compute the least that matches lies, as the search sees
             it; empty where it gave none.
         phase_costs: seconds per FLOP, by kind of phase.
-        early_stops: the recipe with an early stop, for some patiences, on the validation split.
+        early_stops: the recipe with an early stop, for some patiences and truncated, on the validation split.
         verified: whether a policy passed.
         bundle: where it lies, or None.
         tuning: what the study cost; not what earlier ones did that it was begun with.
