@@ -297,7 +297,7 @@ def _contrasts(evidence: Evidence) -> str:
 
 
 _CONTROLS = {
-    "equal": "plain training of its compute (`equal`)",
+    "equal": "plain training of its compute by the settings that the search found (`equal`)",
     "own": "such training by its own settings (`own`)",
     "random": "the same with a random subset (`random`)",
 }

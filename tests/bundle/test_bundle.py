@@ -318,8 +318,8 @@ def test_readme_tells_what_the_numbers_are_and_what_they_cost(tmp_path: Path) ->
         "is compute against the reference. "
         "- Against the conventional recipe: 96 % of the compute saved, and of the seconds that were measured 95 %; its "
         "error differs by -6.9 %. "
-        "- candidate-1 against plain training of its compute (`equal`): better by "
-        f"{equal.mean_difference:.4f} (at least {equal.lower_bound:.4f}), 5 pairs of runs with one seed. "
+        "- candidate-1 against plain training of its compute by the settings that the search found (`equal`): better "
+        f"by {equal.mean_difference:.4f} (at least {equal.lower_bound:.4f}), 5 pairs of runs with one seed. "
         "- candidate-1 against the same with a random subset (`random`): "
         f"{random.mean_difference:+.4f} apart, 5 pairs of runs with one seed. "
         "- With other test examples in place of these, too, its difference is -0.0079 to +0.0129 (95 %, two-sided). "
@@ -357,7 +357,9 @@ def test_readme_of_other_winners(tmp_path: Path, state: str) -> None:
     is_plain = state in ("full_wins", "equal_wins")
     assert ("- Against the best shorter schedule on all data: this policy is one.\n" in text) == is_plain
     assert ("the table of rows is empty" in text) == is_plain
-    assert (" against plain training of its compute (`equal`): " in text) == (state in ("random_wins", "equal_wins"))
+    assert (" against plain training of its compute by the settings that the search found (`equal`): " in text) == (
+        state in ("random_wins", "equal_wins")
+    )
     assert made.evidence.needs == {}
     assert "as the search saw it" not in text
 
@@ -368,7 +370,10 @@ def test_an_exported_twin_says_that_the_subset_is_not_shown_to_differ(tmp_path: 
     contrast = view.manifest.contrasts["equal"]
     assert (made.evidence.winner, made.policy.arm) == ("equal", "full")
     told = f"not shown to differ ({contrast.mean_difference:+.4f}), 5 pairs of runs with one seed."
-    assert f"- candidate-1 against plain training of its compute (`equal`): {told}\n" in text
+    assert (
+        f"- candidate-1 against plain training of its compute by the settings that the search found (`equal`): {told}\n"
+        in text
+    )
     assert "| candidate-1 | 20 | 5 | 0.9" in text
     assert "5 runs of equal beside 5 conventional runs: its mean test metric is" in text
 

@@ -230,10 +230,24 @@ def test_the_headline_of_a_subset_that_is_shown_to_win_rests_on_its_contrast() -
     random = view.manifest.contrasts["random"].mean_difference
     assert view.summary.headline == (
         f"Matches the recipe {pair} with {100 * best.saving:.0f} % less training compute (1.07 of 30.0 passes), and is "
-        f"shown to be better than plain training of equal compute, by {contrast.mean_difference:.4f} (at least "
-        f"{contrast.lower_bound:.4f}, 5 seeds); with a random subset of the same size it is outside the margin, "
+        f"shown to be better, by {contrast.mean_difference:.4f} (at least {contrast.lower_bound:.4f}, 5 seeds), than "
+        "plain training of equal compute, by the settings that 12 trials found, which are its own; with a random subset "
+        "of the same size it is outside the margin, "
         f"{random:.4f} worse than the policy."
     )
+
+
+def test_a_win_says_by_which_settings_plain_training_was_beaten() -> None:
+    view = make_view("subset_wins")
+    own = dataclasses.replace(view.manifest.contrasts["equal"], control="own")
+    first = view.manifest.rounds[0]
+    rounds = (dataclasses.replace(first, contrasts={**first.contrasts, "own": own}),)
+    both = dataclasses.replace(view, manifest=dataclasses.replace(view.manifest, rounds=rounds))
+    assert ", than plain training of equal compute, by the settings that 12 trials found and by its own; " in _told(
+        both
+    )
+    failed = tuple(dataclasses.replace(run, cause="failed") for run in view.trials)
+    assert ", by the settings that 0 trials found and by its own; " in _told(dataclasses.replace(both, trials=failed))
 
 
 def test_without_a_contrast_that_is_shown_no_headline_says_better() -> None:
@@ -437,7 +451,7 @@ def test_the_headline_says_when_there_is_no_subset_to_draw_at_random() -> None:
     policy = Policy(phases=(Phase(passes=1, order="sift"), Phase(passes=2, order="sift")))
     assert view.summary.best is not None
     text = _told(view, best=dataclasses.replace(view.summary.best, policy=policy), random=None)
-    assert text.endswith(" 5 seeds); it chooses no subset, so that a random one is no control of it.")
+    assert text.endswith(", which are its own; it chooses no subset, so that a random one is no control of it.")
 
 
 @pytest.mark.parametrize(

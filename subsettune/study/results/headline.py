@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from subsettune.policy import FULL, SUBSET
 from subsettune.study.results.candidate import EQUAL as EQUAL_ROLE
-from subsettune.study.results.candidate import Candidate, role_of
+from subsettune.study.results.candidate import OWN, Candidate, role_of
 from subsettune.study.results.summary import PolicyRow, Summary, Win
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.results.view import StudyRecords
@@ -115,7 +115,7 @@ def _against_equal(records: StudyRecords, win: Win | None, best: PolicyRow) -> s
     if win is None or win.policy != best.name:
         return f"; it was not tested against {EQUAL}, so that no win of its subset is claimed"
     if win.shown:
-        return f", and is shown to be better than {EQUAL}, {_by(records, win)}"
+        return f", and is shown to be better, {_by(records, win)}, than {EQUAL}, {_settings(records, win)}"
     if win.shown is None:
         own = ", by its own settings," if win.lower_bound is not None and win.lower_bound > 0 else ""
         return f"; whether it is better than {EQUAL}{own} is not decided yet"
@@ -136,6 +136,14 @@ def _twin(records: StudyRecords, win: Win) -> str:
 def _plain(win: Win) -> str:
     """Plain training, with whose settings where these are not what the search expects most of."""
     return f"{EQUAL} by its own settings" if win.is_of_own else EQUAL
+
+
+def _settings(records: StudyRecords, win: Win) -> str:
+    """With which settings plain training was beaten: no others were tried, and some may do better."""
+    tried = sum(run.policy.arm == FULL and run.cause != "failed" for run in records.trials)
+    held = (one for one in records.manifest.contrasts.values() if one.policy == win.policy and one.num_seeds)
+    own = " and by its own" if any(role_of(one.control) == OWN for one in held) else ", which are its own"
+    return f"by the settings that {counted(tried, 'trial')} found{own}"
 
 
 def _by(records: StudyRecords, win: Win) -> str:
