@@ -32,6 +32,7 @@ from subsettune.text import (
     counted,
     describe,
     flops_words,
+    joined,
     metric_words,
     passes_words,
     saving_words,
@@ -156,6 +157,10 @@ def _below(view: StudyView, rows: tuple[ResultRow, ...]) -> str:
     """The policy of the table in words, and what its numbers are of."""
     told = next((row for row in rows if row.role in ("best", "nearest", "shorter")), None)
     means = f"Means on the {split_of(view)} split; saved: compute{seconds_beside(view)}."
+    known = {row.role for row in rows}
+    by_search = joined([role for role in ("shorter", "equal") if role in known])
+    if "own" in known:
+        means += f" All data: {by_search} by the search's settings, own by a subset policy's, not tested for a match."
     return means if told is None else f"{means} {sentence(told.role)}: {told.policy}."
 
 

@@ -31,8 +31,9 @@ BAR, MARK, RUNS = -0.18, -0.15, -0.38  # where in a row: the middle of a bar, th
 NAMES = {
     "reference": "recipe",
     "best": "best policy",
-    "shorter": "best shorter schedule",
+    "shorter": "shorter schedule, the search's settings",
     "equal": "all data, equal compute",
+    "own": "all data, a subset policy's settings",
     "random": "random subset",
 }
 

@@ -43,7 +43,7 @@ WORDS = {
     "p-value": "How often a policy that is worse than the reference by all of the tolerance would give such runs.",
     "n": "Runs behind a mean. 9|5 are 9 runs of the policy, held against 5 of the reference.",
     "saved": "The share of the recipe's compute that a policy does not need; what missed saves nothing.",
-    "vs short": "The same against the best shorter schedule on all data: what a subset saves beyond training less.",
+    "vs short": "The same against the cheapest schedule on all data that matches: what is saved beyond training less.",
     "error": "How much the error (1 - accuracy, say) grows, as a share of the reference's.",
     "other examples": "Where the difference lies when test examples are drawn anew, too: two-sided.",
     "bundle": (

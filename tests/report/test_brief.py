@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_study import FACTS, STATES, make_study, make_view
+from fake_study import FACTS, STATES, make_study, make_view, with_own
 
 from subsettune import config
 from subsettune.cli.parser import make_parser
@@ -63,7 +63,7 @@ def test_the_widest_table_fits_60_columns() -> None:
     assert best is not None
     assert reference is not None
     wide = {"saving": -9.5, "seconds": 123456.0, "passes": 1234.5}
-    roles = ("best", "shorter", "equal", "random")
+    roles = ("best", "shorter", "equal", "own", "random")
     rows = {role: dataclasses.replace(getattr(view.summary, role) or best, **wide) for role in roles}
     dear = dataclasses.replace(reference, passes=1234.5, seconds=360_000.0)
     text = render.render([brief.brief_table(view, brief.brief_rows(_with(view, **rows, reference=dear)))])
@@ -87,6 +87,24 @@ def test_the_numbers_are_those_of_the_whole_table() -> None:
     assert "Means on the test split" in told(view)
     assert "Means on the validation split" in told(make_view("search"))
     assert rows["best"].policy in sentences(view)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "mse"])
+def test_plain_training_by_the_policys_own_settings_stands_beside_the_shorter_schedule(metric: str) -> None:
+    view = with_own(make_view("subset_wins", metric=metric))
+    rows = {row[0]: row for row in brief.brief_table(view, brief.brief_rows(view)).rows}
+    assert list(rows) == ["reference", "best", "shorter", "own", "random"]
+    assert rows["own"][-2:] == ("-", "within")
+    assert rows["own"][1] == f"{view.summary.reference.test_metric - (0.004 if metric == 'accuracy' else -0.004):.4f}"
+    assert rows["own"][2] == rows["best"][2]
+    assert "All data: shorter by the search's settings, own by a subset policy's, not tested" in sentences(view)
+    assert "own by a" not in told(make_view("subset_wins", metric=metric))
+    table = tables.result_rows(view)
+    assert [row.title for row in table if row.role in ("shorter", "own")] == [
+        "a shorter schedule on all data, by the search's settings",
+        "all data for the compute of a subset policy, by its own settings",
+    ]
+    assert "Of own and random nothing is claimed." in tables.legend(view)
 
 
 def test_what_came_nearest_stands_where_none_passed() -> None:

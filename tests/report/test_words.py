@@ -231,8 +231,8 @@ def test_the_headline_of_a_subset_that_is_shown_to_win_rests_on_its_contrast() -
     assert view.summary.headline == (
         f"Matches the recipe {pair} with {100 * best.saving:.0f} % less training compute (1.07 of 30.0 passes), and is "
         f"shown to be better, by {contrast.mean_difference:.4f} (at least {contrast.lower_bound:.4f}, 5 seeds), than "
-        "plain training of equal compute, by the settings that 12 trials found, which are its own; with a random subset "
-        "of the same size it is outside the margin, "
+        "plain training of equal compute, by the settings that 12 trials found, which are its own; with a random "
+        "subset of the same size it is outside the margin, "
         f"{random:.4f} worse than the policy."
     )
 
