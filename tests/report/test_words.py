@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from fake_study import FACTS, STATES, make_view, not_tested
+from fake_study import FACTS, STATES, make_view, not_tested, with_own
 
 from subsettune import text as words
 from subsettune.config import FrozenDict
@@ -257,7 +257,8 @@ def test_without_a_contrast_that_is_shown_no_headline_says_better() -> None:
     assert win is not None
     for shown, told_of_it in (
         (False, "; it is not shown to differ from plain training of equal compute (+0.0121, 5 seeds), and is exported "
-         "because that is not shown to match the recipe (missed by 0.0043); "),
+         "because that is not shown to match the recipe (missed by 0.0043, tested at level 0.008, the policy at "
+         "0.016); "),
         (None, "; whether it is better than plain training of equal compute is not decided yet; "),
     ):  # fmt: skip
         bound = win.lower_bound if shown is False else -0.001
@@ -268,12 +269,15 @@ def test_without_a_contrast_that_is_shown_no_headline_says_better() -> None:
     assert (
         "; whether it is better than plain training of equal compute, by its own settings, is not decided yet; " in own
     )
-    beaten = _told(view, win=dataclasses.replace(win, shown=False, against="own"))
-    assert (
-        "it is not shown to differ from plain training of equal compute by its own settings (+0.0121, 5 seeds)"
-        in beaten
-    )
-    assert "no match is claimed of that, and with other settings it is not shown to match (missed by 0.0043)" in beaten
+    tested = "(missed by 0.0043, tested at level 0.008, the policy at 0.016)"
+    other = f"it is exported because such training with other settings is not shown to match {tested}; "
+    good, bad = (with_own(view, difference).summary.headline for difference in (-0.004, -0.02))
+    by_own = "it is not shown to differ from plain training of equal compute by its own settings ("
+    assert f"{by_own}+0.0050, 5 seeds), which looked as good but was not tested for a match; {other}" in good
+    assert f"{by_own}+0.0210, 5 seeds), which was not tested for a match; {other}" in bad
+    verdicts = {**view.verdicts, "equal": dataclasses.replace(view.verdicts["equal"], level=0.016)}
+    alike = dataclasses.replace(view, verdicts=verdicts)
+    assert "tested at level 0.016, like the policy); " in _told(alike, win=dataclasses.replace(win, shown=False))
     untested = "; it was not tested against plain training of equal compute, so that no win of its subset is claimed; "
     assert f" passes){untested}with a random subset" in _told(view, win=None)
     assert f" passes){untested}with a random subset" in _told(view, win=dataclasses.replace(win, policy="candidate-2"))
@@ -287,7 +291,8 @@ def test_the_headline_of_a_subset_that_is_not_shown_to_differ_says_why_it_is_exp
     missed = view.verdicts["equal"].shortfall
     assert view.summary.headline.endswith(
         f" passes); it is not shown to differ from plain training of equal compute ({contrast.mean_difference:+.4f}, 5 "
-        f"seeds), and is exported because that is not shown to match the recipe (missed by {missed:.4f})."
+        f"seeds), and is exported because that is not shown to match the recipe (missed by {missed:.4f}, tested at "
+        "level 0.008, the policy at 0.016)."
     )
 
 
