@@ -26,6 +26,7 @@ from subsettune.bundle.export import export_policy, export_study
 from subsettune.errors import BundleError, ConfigError, StorageError
 from subsettune.policy import Phase, Policy, Soup
 from subsettune.storage import Folder
+from subsettune.text import side_words
 
 
 @pytest.mark.parametrize("state", ["subset_wins", "random_wins", "full_wins"])
@@ -321,7 +322,7 @@ def test_readme_tells_what_the_numbers_are_and_what_they_cost(tmp_path: Path) ->
         "- candidate-1 against plain training of its compute by the settings that the search found (`equal`): better "
         f"by {equal.mean_difference:.4f} (at least {equal.lower_bound:.4f}), 5 pairs of runs with one seed. "
         "- candidate-1 against the same with a random subset (`random`): "
-        f"{random.mean_difference:+.4f} apart, 5 pairs of runs with one seed. "
+        f"better by {random.mean_difference:.4f}, nothing is claimed, 5 pairs of runs with one seed. "
         "- With other test examples in place of these, too, its difference is -0.0079 to +0.0129 (95 %, two-sided). "
         "- Plain training needs 0.18 to 0.31 of the recipe's compute to match on the validation split, as the search "
         "saw it; other examples may ask for more or less. "
@@ -381,7 +382,7 @@ def test_an_exported_twin_says_that_the_subset_is_not_shown_to_differ(tmp_path: 
     text = (tmp_path / "README.md").read_text()
     contrast = view.manifest.contrasts["equal"]
     assert (made.evidence.winner, made.policy.arm) == ("equal", "full")
-    told = f"not shown to differ ({contrast.mean_difference:+.4f}), 5 pairs of runs with one seed."
+    told = f"not shown to differ ({side_words(contrast.mean_difference, 0.01)}), 5 pairs of runs with one seed."
     assert (
         f"- candidate-1 against plain training of its compute by the settings that the search found (`equal`): {told}\n"
         in text

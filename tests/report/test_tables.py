@@ -315,6 +315,16 @@ def test_the_winner_against_its_controls() -> None:
         assert evidence.contrast_words(dataclasses.replace(equal, **changes)) == words
 
 
+def test_the_tables_say_what_a_sign_means_where_lower_is_better() -> None:
+    told = "difference, bound: the sign is turned so that more is better; where it is above 0, MSE is lower."
+    view = make_view("subset_wins", metric="mse")
+    against = evidence.contrasts_table(view)
+    assert against is not None
+    assert evidence.candidates_table(view).note.splitlines()[0] == told
+    assert against.note.startswith(f"{told} n: pairs of runs with one seed.")
+    assert "sign" not in evidence.candidates_table(make_view("subset_wins")).note
+
+
 def test_what_other_test_examples_would_say_stands_beside_the_verdict() -> None:
     view = make_view("subset_wins")
     rows = {row.name: row for row in evidence.evidence_rows(view)}

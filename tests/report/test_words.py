@@ -112,6 +112,14 @@ def test_a_difference_is_signed_and_nan_is_a_dash() -> None:
     assert words.metric_words(None, 0.01) == "-"
 
 
+def test_a_difference_in_a_sentence_says_which_side_is_better() -> None:
+    assert [words.side_words(value, 0.01) for value in (0.0012, -0.0113, 0.0, -1.9e-17)] == [
+        *("better by 0.0012", "worse by 0.0113", "the same", "the same"),
+    ]
+    told_of_it = with_own(make_view("subset_wins", metric="mse"), 0.02).summary.headline  # of a cost, lower is better
+    assert "of equal compute by its own settings (worse by 0.0190, 5 seeds), which looked as good" in told_of_it
+
+
 def test_policies_are_described_as_people_say_them() -> None:
     subset = from_coordinates(
         {
@@ -256,9 +264,9 @@ def test_without_a_contrast_that_is_shown_no_headline_says_better() -> None:
     assert best is not None
     assert win is not None
     for shown, told_of_it in (
-        (False, "; it is not shown to differ from plain training of equal compute (+0.0121, 5 seeds), and is exported "
-         "because that is not shown to match the recipe (missed by 0.0043, tested at level 0.008, the policy at "
-         "0.016); "),
+        (False, "; it is not shown to differ from plain training of equal compute (better by 0.0121, 5 seeds), and is "
+         "exported because that is not shown to match the recipe (missed by 0.0043, tested at level 0.008, the "
+         "policy at 0.016); "),
         (None, "; whether it is better than plain training of equal compute is not decided yet; "),
     ):  # fmt: skip
         bound = win.lower_bound if shown is False else -0.001
@@ -273,8 +281,8 @@ def test_without_a_contrast_that_is_shown_no_headline_says_better() -> None:
     other = f"it is exported because such training with other settings is not shown to match {tested}; "
     good, bad = (with_own(view, difference).summary.headline for difference in (-0.004, -0.02))
     by_own = "it is not shown to differ from plain training of equal compute by its own settings ("
-    assert f"{by_own}+0.0050, 5 seeds), which looked as good but was not tested for a match; {other}" in good
-    assert f"{by_own}+0.0210, 5 seeds), which was not tested for a match; {other}" in bad
+    assert f"{by_own}better by 0.0050, 5 seeds), which looked as good but was not tested for a match; {other}" in good
+    assert f"{by_own}better by 0.0210, 5 seeds), which was not tested for a match; {other}" in bad
     verdicts = {**view.verdicts, "equal": dataclasses.replace(view.verdicts["equal"], level=0.016)}
     alike = dataclasses.replace(view, verdicts=verdicts)
     assert "tested at level 0.016, like the policy); " in _told(alike, win=dataclasses.replace(win, shown=False))
@@ -290,9 +298,9 @@ def test_the_headline_of_a_subset_that_is_not_shown_to_differ_says_why_it_is_exp
     assert view.manifest.winner == "candidate-1"
     missed = view.verdicts["equal"].shortfall
     assert view.summary.headline.endswith(
-        f" passes); it is not shown to differ from plain training of equal compute ({contrast.mean_difference:+.4f}, 5 "
-        f"seeds), and is exported because that is not shown to match the recipe (missed by {missed:.4f}, tested at "
-        "level 0.008, the policy at 0.016)."
+        f" passes); it is not shown to differ from plain training of equal compute (better by "
+        f"{contrast.mean_difference:.4f}, 5 seeds), and is exported because that is not shown to match the recipe "
+        f"(missed by {missed:.4f}, tested at level 0.008, the policy at 0.016)."
     )
 
 
@@ -342,9 +350,9 @@ def test_the_headline_of_a_plain_twin_names_the_subset_that_passed_too_and_says_
     assert view.summary.headline.startswith("A shorter schedule on all data matches the recipe (test accuracy 0.9")
     passed = "; candidate-1, of the subset arm, passed too, for 1.07 passes"
     exported = "so that the plain schedule is what is exported."
+    apart = words.side_words(difference, 0.01)
     assert view.summary.headline.endswith(
-        f"{passed}, but is not shown to differ from plain training of equal compute ({difference:+.4f}, 5 seeds), "
-        f"{exported}"
+        f"{passed}, but is not shown to differ from plain training of equal compute ({apart}, 5 seeds), {exported}"
     )
     text = _told(view, win=None)
     assert text.endswith(f"{passed}, but was not tested against plain training of equal compute, {exported}")

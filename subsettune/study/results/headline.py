@@ -24,6 +24,7 @@ from subsettune.text import (
     passes_words,
     saving_words,
     sentence,
+    side_words,
 )
 
 MOST_NAMED = 4  # selectors whose trials are counted one by one in a sentence
@@ -166,11 +167,10 @@ def _by(records: StudyRecords, win: Win) -> str:
 
 
 def _apart(records: StudyRecords, win: Win) -> str:
-    """` (+0.0012, 8 seeds)`."""
+    """` (better by 0.0012, 8 seeds)`."""
     if not is_number(win.difference):
         return ""
-    difference = metric_words(win.difference, records.study.task.tolerance, signed=True)
-    return f" ({difference}, {counted(win.seeds, 'seed')})"
+    return f" ({side_words(win.difference, records.study.task.tolerance)}, {counted(win.seeds, 'seed')})"
 
 
 def _of_subsets(records: StudyRecords, summary: Summary, best: PolicyRow) -> str:
