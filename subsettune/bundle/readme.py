@@ -17,6 +17,7 @@ from subsettune.data.split import DEFAULT_TEST
 from subsettune.policy import FULL, Phase, Soup
 from subsettune.study.results import verified_before
 from subsettune.study.results.candidate import OWN, role_of
+from subsettune.study.results.costs import ROUGH
 from subsettune.study.results.headline import verdict_words
 from subsettune.study.results.sampled import these_alone
 from subsettune.train.orders.base import is_blind
@@ -371,7 +372,7 @@ def _needs(evidence: Evidence) -> str:
     low, high = (text.fraction_words(end) for end in evidence.needs[FULL])
     return (
         f"- Plain training needs {low} to {high} of the recipe's compute to match on the validation split, as the "
-        "search saw it; other examples may ask for more or less."
+        f"search saw it. {ROUGH} Other examples may ask for more or less."
     )
 
 
