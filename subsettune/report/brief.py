@@ -46,6 +46,7 @@ WIDTH = 60  # that the table takes at most
 MOST_WARNINGS = 3  # of the data; the others are counted
 SMALL_BUDGET = 0.8  # of the recipe's compute: a space that ends below it may end too early
 MORE_TRIALS = 2  # times as many
+MOST_TOLERANCE = 3  # times the study's: a larger one is none that anybody would take for matched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,10 +243,14 @@ def _of_nearest(view: StudyView) -> Iterator[str]:
         below = metric_words(-tolerance - near.mean_difference, tolerance)
         which = f"{view.named(near.name)}, which came nearest,"
         yield f"More compute: the mean of {which} is {below} beyond the {tolerance:g} allowed."
-    yield (
-        f"A tolerance of more than {metric_words(tolerance + near.shortfall, tolerance)}, if that is good enough for "
-        "you: in a study of a new name."
-    )
+    if tolerance + near.shortfall <= MOST_TOLERANCE * tolerance:
+        yield (
+            f"A tolerance of more than {metric_words(tolerance + near.shortfall, tolerance)}, if that is good enough "
+            "for you: in a study of a new name."
+        )
+    elif -MOST_TOLERANCE * tolerance < near.mean_difference <= -tolerance:
+        lowest = metric_words(-near.lower_bound, tolerance)
+        yield f"More runs: {near.num_seeds} scatter so much that it may be worse by {lowest}.{_seeds(near)}"
 
 
 def _seeds(near: Verdict) -> str:

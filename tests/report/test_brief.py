@@ -183,6 +183,27 @@ def test_what_to_try_depends_on_how_it_missed() -> None:
     assert first.endswith("show too little. Set study.seeds, in a study of a new name.")
 
 
+def test_no_tolerance_is_proposed_that_nobody_would_take() -> None:
+    view = make_view("none_passed")
+    near = brief.nearest(view)
+    assert near is not None
+    for shortfall, mean, is_told in ((0.019, -0.0135, True), (0.25, -0.0135, False), (0.25, -0.002, False)):
+        one = dataclasses.replace(near, shortfall=shortfall, lower_bound=-0.01 - shortfall, mean_difference=mean)
+        others = {n: dataclasses.replace(v, shortfall=1.0) for n, v in view.verdicts.items()}
+        tips = brief.to_try(dataclasses.replace(view, verdicts={**others, near.name: one}))
+        assert any(tip.startswith("A tolerance of more than") for tip in tips) == is_told
+        assert any(tip.startswith("More runs: ") for tip in tips) != is_told
+    far = dataclasses.replace(near, shortfall=0.25, mean_difference=-0.2)  # more runs would only show that
+    tips = brief.to_try(dataclasses.replace(view, verdicts={**others, near.name: far}))
+    assert not any(tip.startswith(("A tolerance", "More runs")) for tip in tips)
+    beyond = dataclasses.replace(near, shortfall=0.25, lower_bound=-0.26, mean_difference=-0.0135)
+    assert brief.to_try(dataclasses.replace(view, verdicts={**others, near.name: beyond}))[:2] == [
+        f"More compute: the mean of {near.name}, which came nearest, is 0.0035 beyond the 0.01 allowed.",
+        "More runs: 5 scatter so much that it may be worse by 0.2600. With study.seeds 24 one that equals the recipe "
+        "passes in four cases of five.",
+    ]
+
+
 def test_where_no_trial_reached_the_target_the_recipe_may_have_nothing_to_spare() -> None:
     view = make_view("none_passed")
     low = tuple(dataclasses.replace(run, metric=0.5) for run in view.trials)
