@@ -20,6 +20,7 @@ from subsettune.report.tables import (
     ended_by_itself,
     known_before_sentences,
     result_rows,
+    rounds_words,
     short_metric,
     split_of,
 )
@@ -117,6 +118,7 @@ def _nearest_row(view: StudyView, near: Verdict) -> ResultRow:
         verdict="missed",
         metric=view.compared(near.name).metric,
         passes=candidate.policy.passes,
+        round=view.manifest.round_of(near.name),
         seconds=None if rate is None else candidate.cost_flops / rate,
     )
 
@@ -162,6 +164,7 @@ def _below(view: StudyView, rows: tuple[ResultRow, ...]) -> str:
     by_search = joined([role for role in ("shorter", "equal") if role in known])
     if "own" in known:
         means += f" All data: {by_search} by the search's settings, own by a subset policy's, not tested for a match."
+    means += rounds_words(rows)
     return means if told is None else f"{means} {sentence(told.role)}: {told.policy}."
 
 

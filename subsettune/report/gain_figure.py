@@ -110,7 +110,7 @@ def _bars(rows: Sequence[ResultRow], places: dict[str, int]) -> Json:
 
 def _name(row: ResultRow) -> str:
     name = "best policy so far" if row.role == "best" and not row.num_references else NAMES[row.role]
-    return f"{name}, all data" if row.is_both else name
+    return f"{name}, all data{row.of_round}" if row.is_both else f"{name}{row.of_round}"
 
 
 def _cost(row: ResultRow) -> str:

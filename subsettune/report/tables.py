@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -33,6 +33,7 @@ from subsettune.text import (
     passes_words,
     saving_words,
     seconds_words,
+    sentence,
     short_seconds_words,
 )
 
@@ -58,6 +59,7 @@ class ResultRow:
         seconds: likewise, selection included.
         saving: against the recipe.
         saving_shorter: against the shorter schedule, where that matches.
+        round: of verification, where there were several.
     """
 
     role: str
@@ -76,11 +78,17 @@ class ResultRow:
     seconds: float | None = None
     saving: float | None = None
     saving_shorter: float | None = None
+    round: int | None = None
 
     @property
     def is_both(self) -> bool:
         """Whether the best policy is itself a shorter schedule on all data."""
         return self.title == TITLES["both"]
+
+    @property
+    def of_round(self) -> str:
+        """Behind its name: ` (round 2)`; empty where there was one round."""
+        return "" if self.round is None else f" (round {self.round})"
 
     @property
     def runs(self) -> str:
@@ -172,6 +180,7 @@ def _policy_row(view: StudyView, role: str, row: PolicyRow) -> ResultRow:
         seconds=row.seconds,
         saving=row.saving,
         saving_shorter=_saving_shorter(view, role, row),
+        round=None if row.name is None else view.manifest.round_of(row.name),
     )
 
 
@@ -233,9 +242,22 @@ def policy_table(view: StudyView) -> Table:
     found = result_rows(view)
     both = {row.role for row in found if row.is_both}
     words = {row.role: f"{row.policy} (a shorter schedule)" if row.role in both else row.policy for row in found}
-    rows = [(row.role, row.verdict or NOTHING, change_words(row.error_increase), words[row.role]) for row in found]
+    rows = [
+        (row.role, row.verdict or NOTHING, change_words(row.error_increase), f"{words[row.role]}{row.of_round}")
+        for row in found
+    ]
     columns = (Column(title=""), Column(title="verdict"), Column(title="error", align="right"))
     return Table(columns=(*columns, Column(title="policy", wrap=True)), rows=tuple(rows))
+
+
+def rounds_words(rows: Sequence[ResultRow]) -> str:
+    """` Of round 2: best and equal; of round 1: shorter.`; empty where there was one round of verification."""
+    by_round: dict[int, list[str]] = {}
+    for row in rows:
+        if row.round is not None:
+            by_round.setdefault(row.round, []).append(row.role)
+    told = "; ".join(f"of round {number}: {joined(by_round[number])}" for number in sorted(by_round, reverse=True))
+    return f" {sentence(told)}." if told else ""
 
 
 def legend(view: StudyView) -> str:
@@ -254,7 +276,7 @@ def legend(view: StudyView) -> str:
         f"{metric} mean on the test split over n runs; 9|5 are 9 of the policy, held against 5 of the reference. "
         f"bound: one-sided lower bound on the difference of the two{direction}; a policy passes when it is above "
         f"{-view.study.task.tolerance:g}. {_level_words(view)} error: change of the error against the reference's. "
-        f"{time}"
+        f"{time}{rounds_words(result_rows(view))}"
     )
 
 

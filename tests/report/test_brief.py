@@ -12,7 +12,7 @@ from fake_study import FACTS, STATES, make_study, make_view, with_own
 from subsettune import config
 from subsettune.cli.parser import make_parser
 from subsettune.policy import Phase, Policy
-from subsettune.report import brief, render, tables
+from subsettune.report import brief, gain_figure, page_tables, render, tables
 from subsettune.report.brief import Where
 from subsettune.report.render import Snippet, Table
 from subsettune.study.results.candidate import Candidate
@@ -135,6 +135,25 @@ def test_what_came_nearest_is_of_all_rounds() -> None:
     whole = render.render(tables.result_blocks(view))
     assert all(f"{name} (round 1): " in whole for name in ("candidate-1", "candidate-2", "short recipe"))
     assert re.search(r"^short recipe +2 +", whole, re.MULTILINE)
+
+
+def test_the_round_of_each_line_is_named() -> None:
+    view = _extended(with_own(make_view("subset_wins")))
+    rows = tables.result_rows(view)
+    assert {row.role: row.round for row in rows} == {
+        **{"reference": None, "best": 1, "shorter": 2, "equal": 1, "own": 1, "random": 1},
+    }
+    told_of_it = "Of round 2: shorter; of round 1: best, equal, own and random."
+    assert told_of_it in sentences(view)
+    assert tables.legend(view).endswith(told_of_it)
+    assert [" (round " in row[3] for row in tables.policy_table(view).rows] == [False, *[True] * 5]
+    page = page_tables.page_tables(view)["result"]
+    assert page[4][0].text == "all data for the compute of a subset policy, by its own settings (round 1)"
+    drawn = gain_figure.gain_figure(view)
+    assert drawn is not None
+    assert "<b>random subset (round 1)</b>: 1.07 passes" in [one["text"] for one in drawn.layout["annotations"]]
+    assert "round" not in told(make_view("subset_wins"))
+    assert "round" not in tables.legend(make_view("subset_wins"))
 
 
 def test_a_study_of_one_round_names_none() -> None:
