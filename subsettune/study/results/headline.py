@@ -168,7 +168,7 @@ def _by(records: StudyRecords, win: Win) -> str:
 
 def _apart(records: StudyRecords, win: Win) -> str:
     """` (better by 0.0012, 8 seeds)`."""
-    if not is_number(win.difference):
+    if win.difference is None:
         return ""
     return f" ({side_words(win.difference, records.study.task.tolerance)}, {counted(win.seeds, 'seed')})"
 
