@@ -323,7 +323,7 @@ def _near_own(evidence: Evidence) -> str:
         for one in evidence.candidates
         if role_of(one.name) == OWN and _outcome(one, evidence).startswith("within")
     ]
-    return f"; {text.joined(near)} looked as good, and was not tested for that" if near else ""
+    return f"; {text.joined(near)} looked as good, without a test for a match" if near else ""
 
 
 def _saved(saving: float, compute: str) -> str:

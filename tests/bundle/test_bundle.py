@@ -374,7 +374,7 @@ def test_readme_says_where_plain_training_by_the_policys_own_settings_looked_as_
     subsets = [phase_subset(view.candidates["candidate-1"].policy)]
     export_study(view, "candidate-1", subsets, seed=7, target=tmp_path)
     line = "- Against a shorter schedule on all data: none is shown to match"
-    near = "; `own` (1.07 passes) looked as good, and was not tested for that" if is_told else ""
+    near = "; `own` (1.07 passes) looked as good, without a test for a match" if is_told else ""
     assert f"{line}{near}.\n" in (tmp_path / "README.md").read_text()
 
 
