@@ -319,9 +319,11 @@ class Summary:
         target: validation metric that counts as matched, once it is known.
         reference: the conventional recipe, once it has run.
         best: the cheapest policy that passed, or before verification the cheapest trial at the target.
-        shorter: the best shorter schedule on all data.
+        shorter: a shorter schedule on all data, by the settings of the search: of those that were tested for a match
+            the cheapest that passed, or what missed by least.
         equal: all data for the compute of the best policy; there where that has a subset and was verified, and no
             candidate was the same.
+        own: all data for the compute of a subset policy, by its own settings; None where that was not run.
         random: the random control.
         trials: counts by what became of them.
         false_stops: of the trials that ran on to measure them.
@@ -348,6 +350,7 @@ class Summary:
     best: PolicyRow | None
     shorter: PolicyRow | None
     equal: PolicyRow | None
+    own: PolicyRow | None = None
     random: PolicyRow | None
     trials: TrialCounts
     false_stops: FalseStops
