@@ -325,7 +325,7 @@ def test_readme_tells_what_the_numbers_are_and_what_they_cost(tmp_path: Path) ->
         f"better by {random.mean_difference:.4f}, nothing is claimed, 5 pairs of runs with one seed. "
         "- With other test examples in place of these, too, its difference is -0.0079 to +0.0129 (95 %, two-sided). "
         "- Plain training needs 0.18 to 0.31 of the recipe's compute to match on the validation split, as the search "
-        "saw it. A rough guess: in simulations about half of such intervals held the truth. Other "
+        "saw it. A rough guess of its model, which no test stands behind. Other "
         "examples may ask for more or less. "
         "- Against a shorter schedule on all data: none is shown to match. "
         f"- The study itself spent 12.1 GFLOP, which {tuning.break_even} future trainings with this policy repay; its "

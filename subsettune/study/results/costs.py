@@ -14,7 +14,7 @@ from subsettune.study.results.view import StudyRecords
 from subsettune.train.result import PhaseSpent
 
 ALL_DATA, SOME_DATA, SOUP, PRUNED, SELECTION = "full", "subset", "soup", "pruned", "selection"
-ROUGH = "A rough guess: in simulations about half of such intervals held the truth."  # 128 of 245, of 20 and 30 trials
+ROUGH = "A rough guess of its model, which no test stands behind."
 
 
 def error_increase(metric: float | None, reference: float | None, *, higher_is_better: bool) -> float | None:
