@@ -108,10 +108,13 @@ def measure_nodes(counts: Sequence[int], seconds: float, each: int) -> None:
             for line in log.read_text().splitlines():
                 process, end = line.split()
                 ends[process].append(float(end))
-        full, last = max(of_one[0] for of_one in ends.values()), min(of_one[-1] for of_one in ends.values())
+        full, last = (  # a worker that ended early was another's beginning: of each the `nodes` latest, and longest
+            sorted(of_one[0] for of_one in ends.values())[nodes - 1],
+            sorted(of_one[-1] for of_one in ends.values())[-nodes],
+        )
         counted = sum(full < end <= last for of_one in ends.values() for end in of_one)
-        if not counted:
-            print(f"{len(ends)} nodes were never all at work: give --each more trials than {each}")
+        if not counted or last <= full:
+            print(f"{nodes} nodes were never all at work: give --each more trials than {each}")
             continue
         rate, ideal = 60 * counted / (last - full), 60 * nodes / seconds
         told = (
@@ -120,7 +123,7 @@ def measure_nodes(counts: Sequence[int], seconds: float, each: int) -> None:
             f"{100 * rate / ideal:.1f} %",
             f"{1e3 * (60 * nodes / rate - seconds):.0f}",
         )
-        cells = (str(len(ends)), *told, str(counted), f"{full - begun_s:.0f}")
+        cells = (str(nodes), *told, str(counted), f"{full - begun_s:.0f}")
         print("  ".join(f"{cell:>{len(name)}}" for cell, name in zip(cells, columns, strict=True)), flush=True)
 
 
