@@ -386,6 +386,18 @@ def test_a_bundle_moves_to_other_data_only_when_asked_to(run: Run, studies: Path
     assert moved.err.startswith("Sizes were derived anew: ")
 
 
+def test_train_warns_of_settings_that_are_not_those_of_the_evidence(run: Run, studies: Path) -> None:
+    words = ["train", str(studies), "--policy", "runs/good/bundle", "--device", "cpu"]
+    assert "evidence" not in run(*words).err
+    changed = run(*words, "--set", "task.recipe.batch_size=7", "--set", "task.metric=macro_f1")
+    assert changed.code == 0
+    found = [line for line in changed.err.splitlines() if "evidence" in line]
+    assert found == [
+        "warning: task.recipe.batch_size is 7, and was 64 for the bundle's evidence.",
+        "warning: task.metric is 'macro_f1', and was 'accuracy' for the bundle's evidence.",
+    ]
+
+
 @pytest.mark.slow
 def test_tune_goes_on_extends_and_ends_with_3_when_none_passes(run: Run) -> None:
     path = write(Path("study.yaml"), {"task.tolerance": 1e-6})
