@@ -693,7 +693,10 @@ def test_a_run_id_of_another_task(run: Run, studies: Path) -> None:
     before = Path("runs/good/manifest.json").read_bytes()
     path = write(Path("s.yaml"), {"task.tolerance": 0.4})
     (error,) = _errors(run("tune", path, "--inline", "--quiet", "--run-id", "good"))
-    assert error.startswith("run id 'good' belongs to another task. Choose another --run-id, or remove ")
+    told = r"run id 'good' belongs to another task: (.*)\. To go on with it: subsettune tune .* ; or choose another "
+    found = re.match(told, error)
+    assert found
+    assert "task.tolerance was 0.5, and is 0.4" in found[1]
     assert Path("runs/good/manifest.json").read_bytes() == before
 
 
