@@ -1,4 +1,4 @@
-"""Refusals that one key of `data` mends: whoever drafts a study sets it, and says so."""
+"""Refusals that tell whoever drafts a study more than their sentence: what mends them, and what labels are."""
 
 from __future__ import annotations
 
@@ -22,3 +22,7 @@ class MendableDataError(DataError):
 
     def __reduce__(self) -> tuple[type[MendableDataError], tuple[str, dict[str, Any]]]:
         return type(self), (str(self), self.changes)
+
+
+class MixedLabelsError(DataError):
+    """Labels that are numbers in most rows, and something else in one that the sentence names."""

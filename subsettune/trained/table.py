@@ -126,7 +126,7 @@ class Column:
 
     def _dated(self, column: pa.ChunkedArray, field: pa.Field, rows: Rows) -> tuple[pa.ChunkedArray, pa.Field]:
         """Texts as the dates that they are, in seconds."""
-        times = dates_of(column.combine_chunks().cast(pa.string()), self.formats, self.name, rows.where)
+        times = dates_of(column.combine_chunks().cast(pa.string()), self.formats, self.name, rows.place)
         dated = field.with_type(pa.float64()).with_metadata({DATE: str(times.type).encode()})
         return pa.chunked_array([seconds(times)]), dated
 

@@ -122,13 +122,17 @@ def test_columns_are_typed_by_what_training_found(tmp_path: Path) -> None:
         (
             "x",
             "1,5",
-            "column 'x' must hold numbers with a point before decimals, as in training, got '1,5' in row",
+            "column 'x' must hold numbers with a point before decimals, as in training, got '1,5' in line",
         ),
-        ("x", "0x1F", "column 'x' must hold numbers with a point before decimals, as in training, got '0x1F' in row"),
-        ("c", "1.234", "column 'c' must hold numbers with a comma before decimals, as in training, got '1.234' in ro"),
-        ("b", "yes", "column 'b' must hold true or false, as in training, got 'yes' in row 1 of"),
-        ("d", "2021-04-03", "column 'd' must hold dates as '%d.%m.%Y', as in training, got '2021-04-03' in row 1 of"),
-        ("d", "31.02.2021", "column 'd' must hold dates as '%d.%m.%Y', as in training, got '31.02.2021' in row 1 of"),
+        ("x", "0x1F", "column 'x' must hold numbers with a point before decimals, as in training, got '0x1F' in line"),
+        (
+            "c",
+            "1.234",
+            "column 'c' must hold numbers with a comma before decimals, as in training, got '1.234' in line 3",
+        ),
+        ("b", "yes", "column 'b' must hold true or false, as in training, got 'yes' in line 3 of"),
+        ("d", "2021-04-03", "column 'd' must hold dates as '%d.%m.%Y', as in training, got '2021-04-03' in line 3 of"),
+        ("d", "31.02.2021", "column 'd' must hold dates as '%d.%m.%Y', as in training, got '31.02.2021' in line 3 of"),
     ],
 )
 def test_what_training_could_not_have_read_is_refused_with_its_row(
@@ -152,7 +156,7 @@ def test_thousands_in_a_column_of_whole_numbers_are_no_fractions(tmp_path: Path)
     wanted = Wanted(columns=("n",), label="y", forms=FrozenDict(n=FORMS["n"]))
     with pytest.raises(DataError) as caught:
         read_csv(write(tmp_path / "a.csv", "n;c\n12;1\n1.234;1\n"), wanted)
-    assert "column 'n' must hold whole numbers, as in training, got '1.234' in row 1 of " in str(caught.value)
+    assert "column 'n' must hold whole numbers, as in training, got '1.234' in line 3 of " in str(caught.value)
     table = read_csv(write(tmp_path / "b.csv", "n;c\n12;1\n1.5;1\n1.234;2\n"), wanted).table
     assert table is not None
     assert table["n"].to_pylist() == [12.0, 1.5, 1.234]
