@@ -230,7 +230,7 @@ def _typed(file: _Csv, kinds: dict[str, Kind], judges: dict[str, Judge], target:
             f"cache {target.parent.parent} cannot be written: {error}. Give --cache a folder with room."
         ) from error
     made = open_file(target)
-    return File(file.path, made.content, made.schema)
+    return File(file.path, made.content, made.schema, line_of=partial(line_of, file.path, file.dialect))
 
 
 def _field(name: str, kind: Kind, judge: Judge) -> pa.Field:

@@ -26,3 +26,19 @@ class MendableDataError(DataError):
 
 class MixedLabelsError(DataError):
     """Labels that are numbers in most rows, and something else in one that the sentence names."""
+
+
+class OtherDataError(DataError):
+    """Data that lack a column which a key of a task names, or mean nothing to a key.
+
+    Args:
+        message: the sentences, with advice for who can change the keys.
+        brief: what is so, in a sentence for who cannot: who follows a bundle has its keys.
+    """
+
+    def __init__(self, message: str, brief: str) -> None:
+        super().__init__(message)
+        self.brief = brief
+
+    def __reduce__(self) -> tuple[type[OtherDataError], tuple[str, str]]:
+        return type(self), (str(self), self.brief)

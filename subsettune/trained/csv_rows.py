@@ -53,7 +53,7 @@ def read_csv(path: Path, wanted: Wanted, limit: int | None = None) -> Rows:
     has_commas = wanted.csv.decimal == "," or any(form.kind == "comma" for form in wanted.forms.values())
     place = partial(_place, path, wanted.csv)
     columns = {name: _typed(texts[name].combine_chunks(), name, place, wanted, has_commas) for name in chosen}
-    return Rows(table=plain_table(pa.table(columns)), where=str(path))
+    return Rows(table=plain_table(pa.table(columns)), where=str(path), all_names=names, place_of=place)
 
 
 def _first(blocks: Iterator[pa.RecordBatch], limit: int | None) -> list[pa.RecordBatch]:

@@ -22,7 +22,7 @@ from subsettune.task import Csv
 from subsettune.trained.csv_rows import read_csv
 from subsettune.trained.encoding import Encoding
 from subsettune.trained.rows import Wanted
-from subsettune.trained.table import Table
+from subsettune.trained.table import Table, found_in
 
 VISITS = {"label": "came", "impute": "median", "dates": "cyclic"}
 FORMS = {
@@ -142,6 +142,16 @@ def test_what_training_could_not_have_read_is_refused_with_its_row(
     with pytest.raises(DataError) as caught:
         read_csv(path, Wanted(columns=(name, "t"), label="y", forms=FrozenDict({name: FORMS[name]})))
     assert str(caught.value).startswith(message)
+
+
+def test_a_line_is_that_of_the_file_and_a_missing_column_is_told_with_all_others(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", 't;x;z\n"a\nb";1.5;0\nc;oops;0\n')
+    with pytest.raises(DataError, match=r"got 'oops' in line 4 of .*a\.csv\. Mend it\."):
+        read_csv(path, Wanted(columns=("t", "x"), label="y", forms=FrozenDict(x=FORMS["x"])))
+    rows = read_csv(path, Wanted(columns=("q",), label="y", forms=FrozenDict()))
+    assert rows.place(1) == f"line 4 of {path}"
+    with pytest.raises(DataError, match=r"a\.csv must have the column 'q', .* Known columns: t, x, z\."):
+        found_in(rows, "q")
 
 
 def test_whole_numbers_among_decimal_commas_have_no_points(tmp_path: Path) -> None:
