@@ -35,6 +35,7 @@ def test_a_line_for_each_patience_and_what_misses_saves_nothing() -> None:
     text, page = " ".join(tables.result_text(view).split()), html.page(view)
     for told in (text, " ".join(unlinked(page).split())):
         assert "The recipe stopped early, on the validation split" in told
+        told = told.replace("<code>", "`").replace("</code>", "`")
         assert "has not improved for `patience` of 20 looks, the best weights kept, looks charged." in told
         assert "which flatters, and was not tested on the test split; what is not within saves nothing." in told
     assert view.summary.to_mapping()["early_stops"][1]["saving"] == 0.345
