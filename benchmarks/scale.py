@@ -110,6 +110,9 @@ def measure_nodes(counts: Sequence[int], seconds: float, each: int) -> None:
                 ends[process].append(float(end))
         full, last = max(of_one[0] for of_one in ends.values()), min(of_one[-1] for of_one in ends.values())
         counted = sum(full < end <= last for of_one in ends.values() for end in of_one)
+        if not counted:
+            print(f"{len(ends)} nodes were never all at work: give --each more trials than {each}")
+            continue
         rate, ideal = 60 * counted / (last - full), 60 * nodes / seconds
         told = (
             f"{rate:.1f}",

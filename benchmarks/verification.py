@@ -14,6 +14,7 @@ is 0.01 of accuracy on 360 test examples; a spread is in units of the margin.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -196,6 +197,7 @@ def alone(cost: float) -> dict[str, Entry]:
 
 
 ALL = frozenset(line_up())
+FEW_MOST = 3  # times as many at most
 CHEAP = (0.04, 0.19, 0.087, 0.025)  # where few runs of the reference stand beside many of the candidate
 
 
@@ -452,6 +454,21 @@ def shares_table(alpha: float, repeats: int, rng: np.random.Generator) -> None:
         print(f"  {size[0]:>2} beside {size[1]:<9}" + "".join(f"{ratio:10.2f}" for ratio in found))
 
 
+def few_table(alpha: float, repeats: int, rng: np.random.Generator) -> None:
+    """P(a policy at the margin passes) with few seeds, where it scatters less than the reference; small alpha, too."""
+    print(f"\nOne cheap policy at the margin, few seeds, normal noise of 0.6 margins; n = {repeats}")
+    for level in (alpha, alpha / 5):
+        print(f"  alpha {level:g}")
+        for seeds, cost, ratio in itertools.product((2, 3, 5), (0.05, 0.2), (0.3, 0.5, 1.0)):
+            entries = alone(cost)
+            design = Design(
+                name="", entries=entries, at_margin=frozenset(entries), seeds=seeds, max_seeds=FEW_MOST * seeds
+            )
+            noise = Noise(name="", draw=normal(0.6, ratio), spread=0.6)
+            passes, _ = wrong(design, noise, level, repeats, rng)
+            print(row(f"seeds {seeds}, cost {cost:g}, spread x{ratio:g}", passes, level))
+
+
 def _passes(own: Array, reference: Array, size: tuple[int, int], level: float, rules: Rules) -> float:
     (look,) = plan(level, (size,))
     return float(judge(own, reference, look, look, rules, floor=1e-12).passed.mean())
@@ -482,6 +499,7 @@ TABLES: Mapping[str, Callable[[float, int, np.random.Generator], None]] = {
     "study": study_table,
     "futility": futility_table,
     "shares": shares_table,
+    "few": few_table,
 }
 
 

@@ -147,6 +147,17 @@ def metric_words(value: float | None, tolerance: float, *, signed: bool = False)
     return format(value, f"+z{form}" if signed else form)  # z: a mean that rounding left below zero is no loss
 
 
+def side_words(difference: float, tolerance: float) -> str:
+    """A difference of two metrics in a sentence, whether more or less is better: `better by 0.0012`, `the same`.
+
+    Args:
+        difference: oriented: more is better.
+        tolerance: as of `metric_words`.
+    """
+    shown = metric_words(abs(difference), tolerance)
+    return f"{'better' if difference > 0 else 'worse'} by {shown}" if float(shown) else "the same"
+
+
 def score_words(value: float | None) -> str:
     """A metric or a loss where no tolerance is at hand: four digits behind the point, or four in all far from 1."""
     if value is None:

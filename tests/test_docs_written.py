@@ -88,8 +88,13 @@ def test_the_readme_says_what_the_demo_gave() -> None:
     assert runs in text
     spent = KEPT["tuning_flops"] / reference["flops"]
     assert f"cost {spent:.1f} conventional trainings and is repaid after {KEPT['break_even']}" in text
-    early, saved = (round(100 * KEPT[key]) for key in ("saving_early_stop", "saving_recipe"))
-    assert f"in the demo {early} %, where the policy saves {saved} %" in text
+    cut = KEPT["truncated"]
+    early, saved, truncated = (
+        round(100 * one) for one in (KEPT["saving_early_stop"], KEPT["saving_recipe"], cut["saving"])
+    )
+    assert f"In the demo the policy saves {saved} %" in text
+    assert f"from {reference['passes'] * cut['flops'] / reference['flops']:.2f} passes on ({truncated} % saved)" in text
+    assert f"would have saved {early} % (" in text
     assert f"an error rate of {100 * KEPT['alpha']:.0f} %" in text
     versions = KEPT["versions"]
     assert "with torch {torch}, ray {ray} and optuna {optuna}.".format(**versions) in text

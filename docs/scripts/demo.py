@@ -75,8 +75,10 @@ def numbers(run: Path) -> dict[str, Any]:
     evidence = json.loads((run / "bundle" / "evidence.json").read_text(encoding="utf-8"))
     kept = {key: evidence[key] for key in KEPT}
     rows = [_policy_row(row) for row in evidence["candidates"] if row["runs"]]
-    stops = [stop.saving for stop in load_study(run.name, storage=run.parent).summary.early_stops if stop.is_within]
-    kept["saving_early_stop"] = max(saving for saving in stops if saving is not None)
+    stops = [stop for stop in load_study(run.name, storage=run.parent).summary.early_stops if stop.is_within]
+    kept["saving_early_stop"] = max(stop.saving for stop in stops if stop.patience is not None and stop.saving)
+    cut = next(stop for stop in stops if stop.look is not None)
+    kept["truncated"] = {"look": cut.look, "looks": cut.looks, "flops": cut.flops, "saving": cut.saving}
     kept["num_test"] = evidence["sampled"]["num_examples"]
     return {**kept, "reference": _policy_row(evidence["reference"]), "candidates": rows}
 

@@ -123,7 +123,7 @@ class Evidence:
         candidates: in the order of the line-up, controls last.
         contrasts: the winner against its controls, as `Contrast.to_mapping` gives them.
         saving_recipe: compute saved against the recipe, a share of it.
-        saving_shorter: compute saved against the best shorter schedule that passed, a share of it; null without one.
+        saving_shorter: compute saved against the cheapest schedule on all data that passed, a share; null without.
         tuning_flops: everything that the study spent.
         break_even: future trainings whose saved compute repays the tuning; null if none do.
         tuning_seconds: of training, selection and evaluation, of everything that the study ran; null where not noted.

@@ -16,6 +16,8 @@ from subsettune.config import FrozenDict
 from subsettune.data.split import DEFAULT_TEST
 from subsettune.policy import FULL, Phase, Soup
 from subsettune.study.results import verified_before
+from subsettune.study.results.candidate import OWN, role_of
+from subsettune.study.results.costs import ROUGH
 from subsettune.study.results.headline import verdict_words
 from subsettune.study.results.sampled import these_alone
 from subsettune.train.orders.base import is_blind
@@ -297,7 +299,7 @@ def _contrasts(evidence: Evidence) -> str:
 
 
 _CONTROLS = {
-    "equal": "plain training of its compute (`equal`)",
+    "equal": "plain training of its compute by the settings that the search found (`equal`)",
     "own": "such training by its own settings (`own`)",
     "random": "the same with a random subset (`random`)",
 }
@@ -308,10 +310,20 @@ def _shorter_words(bundle: Bundle) -> str:
         return "this policy is one"
     saving = bundle.evidence.saving_shorter
     if saving is None:
-        return "none passed, so there is nothing to compare with"
+        return f"none is shown to match{_near_own(bundle.evidence)}"
     if saving == 0:
         return "one of the same compute passed too"
-    return _saved(saving, "its compute")
+    return _saved(saving, "the compute of the cheapest that passed")
+
+
+def _near_own(evidence: Evidence) -> str:
+    """That plain training by a policy's own settings looked as good: it is not tested for a match."""
+    near = [
+        f"`{one.name}` ({text.passes_words(one.passes)} passes)"
+        for one in evidence.candidates
+        if role_of(one.name) == OWN and _outcome(one, evidence).startswith("within")
+    ]
+    return f"; {text.joined(near)} looked as good, without a test for a match" if near else ""
 
 
 def _saved(saving: float, compute: str) -> str:
@@ -360,7 +372,7 @@ def _needs(evidence: Evidence) -> str:
     low, high = (text.fraction_words(end) for end in evidence.needs[FULL])
     return (
         f"- Plain training needs {low} to {high} of the recipe's compute to match on the validation split, as the "
-        "search saw it; other examples may ask for more or less."
+        f"search saw it. {ROUGH} Other examples may ask for more or less."
     )
 
 

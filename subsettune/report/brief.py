@@ -20,6 +20,7 @@ from subsettune.report.tables import (
     ended_by_itself,
     known_before_sentences,
     result_rows,
+    rounds_words,
     short_metric,
     split_of,
 )
@@ -32,6 +33,7 @@ from subsettune.text import (
     counted,
     describe,
     flops_words,
+    joined,
     metric_words,
     passes_words,
     saving_words,
@@ -45,6 +47,7 @@ WIDTH = 60  # that the table takes at most
 MOST_WARNINGS = 3  # of the data; the others are counted
 SMALL_BUDGET = 0.8  # of the recipe's compute: a space that ends below it may end too early
 MORE_TRIALS = 2  # times as many
+MOST_TOLERANCE = 3  # times the study's: a larger one is none that anybody would take for matched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +118,7 @@ def _nearest_row(view: StudyView, near: Verdict) -> ResultRow:
         verdict="missed",
         metric=view.compared(near.name).metric,
         passes=candidate.policy.passes,
+        round=view.manifest.round_of(near.name),
         seconds=None if rate is None else candidate.cost_flops / rate,
     )
 
@@ -156,6 +160,11 @@ def _below(view: StudyView, rows: tuple[ResultRow, ...]) -> str:
     """The policy of the table in words, and what its numbers are of."""
     told = next((row for row in rows if row.role in ("best", "nearest", "shorter")), None)
     means = f"Means on the {split_of(view)} split; saved: compute{seconds_beside(view)}."
+    known = {row.role for row in rows}
+    by_search = joined([role for role in ("shorter", "equal") if role in known])
+    if "own" in known:
+        means += f" All data: {by_search} by the search's settings, own by a subset policy's, not tested for a match."
+    means += rounds_words(rows)
     return means if told is None else f"{means} {sentence(told.role)}: {told.policy}."
 
 
@@ -189,9 +198,12 @@ def _early_stop(view: StudyView) -> str:
     best = view.summary.best.saving if view.summary.best is not None and view.summary.verified else None
     if most is None or most.saving is None or most.saving < max(best or 0, 0.01):
         return ""
+    how = f"truncated at look {most.look} of {most.looks}, its schedule unchanged"
+    if most.patience is not None:
+        how = f"stopped after {counted(most.patience, 'look')} without a better one"
     return (
-        f"The recipe, stopped after {counted(most.patience, 'look')} without a better one, would have saved "
-        f"{saving_words(most.saving)}: on the validation split, which flatters; it was not tested."
+        f"The recipe, {how}, would have saved {saving_words(most.saving)}: chosen in hindsight on the validation "
+        "split, which flatters; it was not tested."
     )
 
 
@@ -237,10 +249,14 @@ def _of_nearest(view: StudyView) -> Iterator[str]:
         below = metric_words(-tolerance - near.mean_difference, tolerance)
         which = f"{view.named(near.name)}, which came nearest,"
         yield f"More compute: the mean of {which} is {below} beyond the {tolerance:g} allowed."
-    yield (
-        f"A tolerance of more than {metric_words(tolerance + near.shortfall, tolerance)}, if that is good enough for "
-        "you: in a study of a new name."
-    )
+    if tolerance + near.shortfall <= MOST_TOLERANCE * tolerance:
+        yield (
+            f"A tolerance of more than {metric_words(tolerance + near.shortfall, tolerance)}, if that is good enough "
+            "for you: in a study of a new name."
+        )
+    elif -MOST_TOLERANCE * tolerance < near.mean_difference <= -tolerance:
+        lowest = metric_words(-near.lower_bound, tolerance)
+        yield f"More runs: {near.num_seeds} scatter so much that it may be worse by {lowest}.{_seeds(near)}"
 
 
 def _seeds(near: Verdict) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from subsettune.policy import FULL
 from subsettune.report.render import Column, Table
-from subsettune.study.results.costs import seconds_saved
+from subsettune.study.results.costs import ROUGH, seconds_saved
 from subsettune.study.results.summary import AtMargin
 from subsettune.study.results.view import StudyView
 from subsettune.study.spec.space import Space
@@ -49,8 +49,8 @@ def _needs(view: StudyView) -> str:
     if not told:
         return ""
     return (
-        f"What it takes to match on the validation split, as the search sees it: {joined(told)}. Other examples may "
-        f"ask for more or less.{_beyond(view)}"
+        f"What it takes to match on the validation split, as the search sees it: {joined(told)}. {ROUGH} Other "
+        f"examples may ask for more or less.{_beyond(view)}"
     )
 
 

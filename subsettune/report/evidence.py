@@ -11,7 +11,7 @@ from subsettune.study.results.headline import outcome_words
 from subsettune.study.results.sampled import SampledDifference
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.results.view import StudyView
-from subsettune.text import NOTHING, is_number, metric_words, passes_words, sure_words
+from subsettune.text import NOTHING, is_number, metric_name, metric_words, passes_words, sure_words
 
 CAVEAT = (
     "The evidence covers the noise of training (initial weights, order of examples), not the sampling of the test set: "
@@ -124,7 +124,15 @@ def candidates_table(view: StudyView) -> Table:
     columns = (Column(title="candidate", wrap=True), *others)
     told = (f"{view.named(row.name)}: {'; '.join(words)}" for row in rows if (words := _row_notes(row, tolerance)))
     title = f"Verification, at a margin of {-tolerance:g}"
-    return Table(title=title, columns=columns, rows=cells, note="\n".join(told))
+    return Table(title=title, columns=columns, rows=cells, note="\n".join([*_turned(view), *told]))
+
+
+def _turned(view: StudyView) -> list[str]:
+    """What a sign means where a lower metric is better."""
+    if view.study.task.higher_is_better:
+        return []
+    name = metric_name(view.study.task.metric)
+    return [f"difference, bound: the sign is turned so that more is better; where it is above 0, {name} is lower."]
 
 
 def _row_notes(row: EvidenceRow, tolerance: float) -> list[str]:
@@ -176,8 +184,10 @@ def contrasts_table(view: StudyView) -> Table | None:
     columns = tuple(Column(title=t, align="left" if t in ("policy", "against", "verdict") else "right") for t in titles)
     note = (
         "n: pairs of runs with one seed. A subset wins where its bounds against plain training are above 0, by the "
-        "settings that the search expects most of on all data (equal) and by its own (own)."
+        "settings that the search expects most of on all data (equal) and by its own (own). No other settings are "
+        "tried: where all of these are far from the best ones, plain training may do better."
     )
+    note = " ".join([*_turned(view), note])
     return Table(title="Against controls of equal compute", columns=columns, rows=cells, note=note)
 
 

@@ -31,8 +31,9 @@ BAR, MARK, RUNS = -0.18, -0.15, -0.38  # where in a row: the middle of a bar, th
 NAMES = {
     "reference": "recipe",
     "best": "best policy",
-    "shorter": "best shorter schedule",
+    "shorter": "shorter schedule, the search's settings",
     "equal": "all data, equal compute",
+    "own": "all data, a subset policy's settings",
     "random": "random subset",
 }
 
@@ -109,7 +110,7 @@ def _bars(rows: Sequence[ResultRow], places: dict[str, int]) -> Json:
 
 def _name(row: ResultRow) -> str:
     name = "best policy so far" if row.role == "best" and not row.num_references else NAMES[row.role]
-    return f"{name}, all data" if row.is_both else name
+    return f"{name}, all data{row.of_round}" if row.is_both else f"{name}{row.of_round}"
 
 
 def _cost(row: ResultRow) -> str:

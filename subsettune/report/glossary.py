@@ -34,13 +34,16 @@ WORDS = {
     "soup": "A phase in which workers train apart, each on a shard of the pool with a sparse mask, and are averaged.",
     "candidate": "A policy of the search that verification trains again, with several seeds, for the test split.",
     "short recipe": "The recipe as it is for fewer passes, which verification tests last; `recipe` in files.",
-    "control": "What the winner is held against at equal compute: all data (`equal`, `own`) or a random subset.",
+    "control": (
+        "What the winner is held against at equal compute: all data by the settings that the search found (`equal`) or "
+        "by its own (`own`), or a random subset."
+    ),
     "bound": "The policy is at most so far below the reference, but for the error rate that is its level.",
     "level": "What the tests of one candidate have of the study's error rate; one that passes leaves it to the others.",
     "p-value": "How often a policy that is worse than the reference by all of the tolerance would give such runs.",
     "n": "Runs behind a mean. 9|5 are 9 runs of the policy, held against 5 of the reference.",
     "saved": "The share of the recipe's compute that a policy does not need; what missed saves nothing.",
-    "vs short": "The same against the best shorter schedule on all data: what a subset saves beyond training less.",
+    "vs short": "The same against the cheapest schedule on all data that matches: what is saved beyond training less.",
     "error": "How much the error (1 - accuracy, say) grows, as a share of the reference's.",
     "other examples": "Where the difference lies when test examples are drawn anew, too: two-sided.",
     "bundle": (

@@ -101,7 +101,7 @@ def _verdict_cell(words: str) -> Cell:
 def _result_cells(view: StudyView, row: ResultRow) -> list[Cell]:
     tolerance, seeds = view.study.task.tolerance, f"n={row.runs}" if row.num_seeds else ""
     return [
-        _subject(row.title, row.policy, title="policy"),
+        _subject(f"{row.title}{row.of_round}", row.policy, title="policy"),
         _number(metric_name(view.study.task.metric), metric_words(row.metric, tolerance), small=seeds),
         _number("bound", metric_words(row.bound, tolerance, signed=True)),
         _number("error", change_words(row.error_increase)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -33,6 +33,7 @@ from subsettune.text import (
     passes_words,
     saving_words,
     seconds_words,
+    sentence,
     short_seconds_words,
 )
 
@@ -42,7 +43,7 @@ class ResultRow:
     """One line of the result: the reference, the best policy, or a control.
 
     Args:
-        role: `reference`, `best`, `shorter`, `equal` or `random`.
+        role: `reference`, `best`, `shorter`, `equal`, `own` or `random`.
         title: the role in words.
         policy: in words.
         verdict: in words.
@@ -57,7 +58,8 @@ class ResultRow:
         flops: likewise.
         seconds: likewise, selection included.
         saving: against the recipe.
-        saving_shorter: against the best shorter schedule.
+        saving_shorter: against the shorter schedule, where that matches.
+        round: of verification, where there were several.
     """
 
     role: str
@@ -76,11 +78,17 @@ class ResultRow:
     seconds: float | None = None
     saving: float | None = None
     saving_shorter: float | None = None
+    round: int | None = None
 
     @property
     def is_both(self) -> bool:
-        """Whether the best policy is itself the best shorter schedule on all data."""
+        """Whether the best policy is itself a shorter schedule on all data."""
         return self.title == TITLES["both"]
+
+    @property
+    def of_round(self) -> str:
+        """Behind its name: ` (round 2)`; empty where there was one round."""
+        return "" if self.round is None else f" (round {self.round})"
 
     @property
     def runs(self) -> str:
@@ -92,10 +100,11 @@ MOST_OF_A_REASON = 300  # characters of why trials failed
 TITLES = {
     "reference": "reference (the recipe as it is)",
     "best": "best policy",
-    "shorter": "best shorter schedule on all data",
-    "equal": "all data for the compute of the best policy",
+    "shorter": "a shorter schedule on all data, by the search's settings",
+    "equal": "all data for the compute of the best policy, by the search's settings",
+    "own": "all data for the compute of a subset policy, by its own settings",
     "random": "random control",
-    "both": "best policy: the best shorter schedule on all data",
+    "both": "best policy: a shorter schedule on all data",
 }
 
 
@@ -119,17 +128,19 @@ def _policy_rows(view: StudyView) -> dict[str, PolicyRow]:
     best, shorter, equal = summary.best, summary.shorter, summary.equal
     is_best = best is not None and shorter is not None and best.policy.key == shorter.policy.key
     again = equal is not None and shorter is not None and equal.name == shorter.name and not is_best
-    known = {
+    known = {row.policy.key for row in (best, shorter, equal) if row is not None}
+    rows = {
         "best": best,
         "shorter": None if is_best else shorter,
         "equal": None if again else equal,
+        "own": None if summary.own is None or summary.own.policy.key in known else summary.own,
         "random": summary.random,
     }
-    return {role: row for role, row in known.items() if row is not None}
+    return {role: row for role, row in rows.items() if row is not None}
 
 
 def _as_both(row: ResultRow) -> ResultRow:
-    """The line of a best policy that is itself the best shorter schedule: it is not compared with itself."""
+    """The line of a best policy that is itself a shorter schedule: it is not compared with itself."""
     return dataclasses.replace(row, title=TITLES["both"], saving_shorter=None)
 
 
@@ -169,11 +180,12 @@ def _policy_row(view: StudyView, role: str, row: PolicyRow) -> ResultRow:
         seconds=row.seconds,
         saving=row.saving,
         saving_shorter=_saving_shorter(view, role, row),
+        round=None if row.name is None else view.manifest.round_of(row.name),
     )
 
 
 def _saving_shorter(view: StudyView, role: str, row: PolicyRow) -> float | None:
-    """Against the best shorter schedule: neither what did not match saves anything, nor is that one to compare with."""
+    """Against the shorter schedule: neither what did not match saves anything, nor is that one to compare with."""
     shorter = view.summary.shorter
     if role == "shorter" or shorter is None or shorter.saving is None or row.saving is None:
         return None
@@ -196,7 +208,7 @@ def _metrics(view: StudyView, row: PolicyRow) -> dict[int, float]:
 
 
 def result_table(view: StudyView) -> Table:
-    """Reference, best policy, best shorter schedule and random control in numbers, fit for 80 columns."""
+    """Reference, best policy, shorter schedule and controls in numbers, fit for 80 columns."""
     tolerance = view.study.task.tolerance
     titles = ("", "n", short_metric(view), "bound", "passes", "compute", "time", "saved", "vs short")
     rows = [
@@ -229,10 +241,23 @@ def policy_table(view: StudyView) -> Table:
     """The verdict, the change of the error and the policy in words for each line of the result table."""
     found = result_rows(view)
     both = {row.role for row in found if row.is_both}
-    words = {row.role: f"{row.policy} (the best shorter schedule)" if row.role in both else row.policy for row in found}
-    rows = [(row.role, row.verdict or NOTHING, change_words(row.error_increase), words[row.role]) for row in found]
+    words = {row.role: f"{row.policy} (a shorter schedule)" if row.role in both else row.policy for row in found}
+    rows = [
+        (row.role, row.verdict or NOTHING, change_words(row.error_increase), f"{words[row.role]}{row.of_round}")
+        for row in found
+    ]
     columns = (Column(title=""), Column(title="verdict"), Column(title="error", align="right"))
     return Table(columns=(*columns, Column(title="policy", wrap=True)), rows=tuple(rows))
+
+
+def rounds_words(rows: Sequence[ResultRow]) -> str:
+    """` Of round 2: best and equal; of round 1: shorter.`; empty where there was one round of verification."""
+    by_round: dict[int, list[str]] = {}
+    for row in rows:
+        if row.round is not None:
+            by_round.setdefault(row.round, []).append(row.role)
+    told = "; ".join(f"of round {number}: {joined(by_round[number])}" for number in sorted(by_round, reverse=True))
+    return f" {sentence(told)}." if told else ""
 
 
 def legend(view: StudyView) -> str:
@@ -242,7 +267,7 @@ def legend(view: StudyView) -> str:
     time = (
         f"time: of one training at the pace of this study, selection included. saved: compute against the "
         f"recipe{seconds_beside(view)}; vs "
-        "short: against the best shorter schedule on all data; what missed saves nothing."
+        "short: against the cheapest schedule on all data that matches; what missed saves nothing."
     )
     if split_of(view) == "validation":
         return f"{metric} mean of n seeds on the validation split. {time}"
@@ -251,7 +276,7 @@ def legend(view: StudyView) -> str:
         f"{metric} mean on the test split over n runs; 9|5 are 9 of the policy, held against 5 of the reference. "
         f"bound: one-sided lower bound on the difference of the two{direction}; a policy passes when it is above "
         f"{-view.study.task.tolerance:g}. {_level_words(view)} error: change of the error against the reference's. "
-        f"{time}"
+        f"{time}{rounds_words(result_rows(view))}"
     )
 
 

@@ -29,7 +29,7 @@ from subsettune.registry import METRICS
 from subsettune.text import metric_words, sure_words
 from subsettune.train.result import RunResult
 
-LEVEL = 0.99  # of the interval: of nights on which nothing is wrong, one in 100 to 200 falls below it (simulated)
+LEVEL = 0.99  # of the interval: nights without a fault fall below it once in 100 to 200, if the runs were not picked
 BY_EXAMPLE = tuple(name for name, known in METRICS.items() if known.mean_of == "examples")
 LEAST = {name: 0.0 for name in METRICS if name != "r2"}
 MOST = {name: 1.0 for name, known in METRICS.items() if known.higher_is_better}

@@ -33,6 +33,7 @@ from subsettune.trained.rows import Rows, Wanted
 
 MOST_TOLD = 3  # categories that a warning names
 COLUMNS_TOLD = 20  # in a message
+FAR = 10.0  # standard deviations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +123,7 @@ class Column:
         parts = [self._filled(chunk) for chunk in column.chunks]
         stored = np.concatenate(parts) if parts else np.empty((0, self.num_stored), np.float32)
         self._refuse_not_finite(stored, rows)
-        return stored, ""
+        return stored, self._far(stored[:, : self.num_own])
 
     def _dated(self, column: pa.ChunkedArray, field: pa.Field, rows: Rows) -> tuple[pa.ChunkedArray, pa.Field]:
         """Texts as the dates that they are, in seconds."""
@@ -154,6 +155,23 @@ class Column:
                 return np.asarray(values.astype(np.float32))
             less = precision.less(values, self.shift)
             return np.asarray(np.ldexp(less, -np.array(self.exponent))).astype(np.float32)
+
+    def _far(self, stored: Array) -> str:
+        """That most rows lie where no more than one in `FAR`^2 of the training part does (Chebyshev): another unit?"""
+        mean, scale = (np.array(each[: self.num_own]) for each in (self.mean, self.scale))
+        if not len(mean) or time_kind(self.type):
+            return ""
+        count = int((np.abs(stored - mean) * scale > FAR).any(axis=1).sum())
+        if count <= len(stored) / 2:
+            return ""
+        place = ""
+        if self.num_own == 1 and scale[0] > 0:
+            unit, least = 2.0 ** (self.exponent[0] if self.exponent else 0), float(self.shift[0]) if self.shift else 0.0
+            place = f" ({mean[0] * unit + least:.4g}, spread {unit / scale[0]:.4g})"
+        return (
+            f"column {self.name!r} has in {count:,} of {len(stored):,} rows numbers more than {FAR:g} standard "
+            f"deviations from the mean of the training part{place}. Is it in another unit?"
+        )
 
     def _refuse_not_finite(self, stored: Array, rows: Rows) -> None:
         finite = np.isfinite(stored).all(axis=1)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from fake_bundle import FINGERPRINT, Part, export, phase_subset, view_of
-from fake_study import FACTS
+from fake_study import FACTS, with_own
 from places import ROOT, SUPPORT
 from pyarrow import fs
 
@@ -26,6 +26,7 @@ from subsettune.bundle.export import export_policy, export_study
 from subsettune.errors import BundleError, ConfigError, StorageError
 from subsettune.policy import Phase, Policy, Soup
 from subsettune.storage import Folder
+from subsettune.text import side_words
 
 
 @pytest.mark.parametrize("state", ["subset_wins", "random_wins", "full_wins"])
@@ -318,14 +319,15 @@ def test_readme_tells_what_the_numbers_are_and_what_they_cost(tmp_path: Path) ->
         "is compute against the reference. "
         "- Against the conventional recipe: 96 % of the compute saved, and of the seconds that were measured 95 %; its "
         "error differs by -6.9 %. "
-        "- candidate-1 against plain training of its compute (`equal`): better by "
-        f"{equal.mean_difference:.4f} (at least {equal.lower_bound:.4f}), 5 pairs of runs with one seed. "
+        "- candidate-1 against plain training of its compute by the settings that the search found (`equal`): better "
+        f"by {equal.mean_difference:.4f} (at least {equal.lower_bound:.4f}), 5 pairs of runs with one seed. "
         "- candidate-1 against the same with a random subset (`random`): "
-        f"{random.mean_difference:+.4f} apart, 5 pairs of runs with one seed. "
+        f"better by {random.mean_difference:.4f}, nothing is claimed, 5 pairs of runs with one seed. "
         "- With other test examples in place of these, too, its difference is -0.0079 to +0.0129 (95 %, two-sided). "
         "- Plain training needs 0.18 to 0.31 of the recipe's compute to match on the validation split, as the search "
-        "saw it; other examples may ask for more or less. "
-        "- Against the best shorter schedule on all data: none passed, so there is nothing to compare with. "
+        "saw it. A rough guess of its model, which no test stands behind. Other "
+        "examples may ask for more or less. "
+        "- Against a shorter schedule on all data: none is shown to match. "
         f"- The study itself spent 12.1 GFLOP, which {tuning.break_even} future trainings with this policy repay; its "
         f"runs took 3.33 s, which {tuning.break_even_seconds} repay. ## How"
     ) in text
@@ -355,11 +357,25 @@ def test_readme_of_other_winners(tmp_path: Path, state: str) -> None:
     made, _ = export(tmp_path, state)
     text = (tmp_path / "README.md").read_text()
     is_plain = state in ("full_wins", "equal_wins")
-    assert ("- Against the best shorter schedule on all data: this policy is one.\n" in text) == is_plain
+    assert ("- Against a shorter schedule on all data: this policy is one.\n" in text) == is_plain
     assert ("the table of rows is empty" in text) == is_plain
-    assert (" against plain training of its compute (`equal`): " in text) == (state in ("random_wins", "equal_wins"))
+    assert (" against plain training of its compute by the settings that the search found (`equal`): " in text) == (
+        state in ("random_wins", "equal_wins")
+    )
     assert made.evidence.needs == {}
     assert "as the search saw it" not in text
+
+
+@pytest.mark.parametrize(("difference", "is_told"), [(-0.004, True), (-0.02, False)])
+def test_readme_says_where_plain_training_by_the_policys_own_settings_looked_as_good(
+    difference: float, is_told: bool, tmp_path: Path
+) -> None:
+    view = with_own(view_of("subset_wins", "accuracy"), difference)
+    subsets = [phase_subset(view.candidates["candidate-1"].policy)]
+    export_study(view, "candidate-1", subsets, seed=7, target=tmp_path)
+    line = "- Against a shorter schedule on all data: none is shown to match"
+    near = "; `own` (1.07 passes) looked as good, without a test for a match" if is_told else ""
+    assert f"{line}{near}.\n" in (tmp_path / "README.md").read_text()
 
 
 def test_an_exported_twin_says_that_the_subset_is_not_shown_to_differ(tmp_path: Path) -> None:
@@ -367,8 +383,11 @@ def test_an_exported_twin_says_that_the_subset_is_not_shown_to_differ(tmp_path: 
     text = (tmp_path / "README.md").read_text()
     contrast = view.manifest.contrasts["equal"]
     assert (made.evidence.winner, made.policy.arm) == ("equal", "full")
-    told = f"not shown to differ ({contrast.mean_difference:+.4f}), 5 pairs of runs with one seed."
-    assert f"- candidate-1 against plain training of its compute (`equal`): {told}\n" in text
+    told = f"not shown to differ ({side_words(contrast.mean_difference, 0.01)}), 5 pairs of runs with one seed."
+    assert (
+        f"- candidate-1 against plain training of its compute by the settings that the search found (`equal`): {told}\n"
+        in text
+    )
     assert "| candidate-1 | 20 | 5 | 0.9" in text
     assert "5 runs of equal beside 5 conventional runs: its mean test metric is" in text
 

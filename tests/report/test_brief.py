@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_study import FACTS, STATES, make_study, make_view
+from fake_study import FACTS, STATES, make_study, make_view, with_own
 
 from subsettune import config
 from subsettune.cli.parser import make_parser
 from subsettune.policy import Phase, Policy
-from subsettune.report import brief, render, tables
+from subsettune.report import brief, gain_figure, page_tables, render, tables
 from subsettune.report.brief import Where
 from subsettune.report.render import Snippet, Table
 from subsettune.study.results.candidate import Candidate
@@ -63,7 +63,7 @@ def test_the_widest_table_fits_60_columns() -> None:
     assert best is not None
     assert reference is not None
     wide = {"saving": -9.5, "seconds": 123456.0, "passes": 1234.5}
-    roles = ("best", "shorter", "equal", "random")
+    roles = ("best", "shorter", "equal", "own", "random")
     rows = {role: dataclasses.replace(getattr(view.summary, role) or best, **wide) for role in roles}
     dear = dataclasses.replace(reference, passes=1234.5, seconds=360_000.0)
     text = render.render([brief.brief_table(view, brief.brief_rows(_with(view, **rows, reference=dear)))])
@@ -87,6 +87,24 @@ def test_the_numbers_are_those_of_the_whole_table() -> None:
     assert "Means on the test split" in told(view)
     assert "Means on the validation split" in told(make_view("search"))
     assert rows["best"].policy in sentences(view)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "mse"])
+def test_plain_training_by_the_policys_own_settings_stands_beside_the_shorter_schedule(metric: str) -> None:
+    view = with_own(make_view("subset_wins", metric=metric))
+    rows = {row[0]: row for row in brief.brief_table(view, brief.brief_rows(view)).rows}
+    assert list(rows) == ["reference", "best", "shorter", "own", "random"]
+    assert rows["own"][-2:] == ("-", "within")
+    assert rows["own"][1] == f"{view.summary.reference.test_metric - (0.004 if metric == 'accuracy' else -0.004):.4f}"
+    assert rows["own"][2] == rows["best"][2]
+    assert "All data: shorter by the search's settings, own by a subset policy's, not tested" in sentences(view)
+    assert "own by a" not in told(make_view("subset_wins", metric=metric))
+    table = tables.result_rows(view)
+    assert [row.title for row in table if row.role in ("shorter", "own")] == [
+        "a shorter schedule on all data, by the search's settings",
+        "all data for the compute of a subset policy, by its own settings",
+    ]
+    assert "Of own and random nothing is claimed." in tables.legend(view)
 
 
 def test_what_came_nearest_stands_where_none_passed() -> None:
@@ -117,6 +135,25 @@ def test_what_came_nearest_is_of_all_rounds() -> None:
     whole = render.render(tables.result_blocks(view))
     assert all(f"{name} (round 1): " in whole for name in ("candidate-1", "candidate-2", "short recipe"))
     assert re.search(r"^short recipe +2 +", whole, re.MULTILINE)
+
+
+def test_the_round_of_each_line_is_named() -> None:
+    view = _extended(with_own(make_view("subset_wins")))
+    rows = tables.result_rows(view)
+    assert {row.role: row.round for row in rows} == {
+        **{"reference": None, "best": 1, "shorter": 2, "equal": 1, "own": 1, "random": 1},
+    }
+    told_of_it = "Of round 2: shorter; of round 1: best, equal, own and random."
+    assert told_of_it in sentences(view)
+    assert tables.legend(view).endswith(told_of_it)
+    assert [" (round " in row[3] for row in tables.policy_table(view).rows] == [False, *[True] * 5]
+    page = page_tables.page_tables(view)["result"]
+    assert page[4][0].text == "all data for the compute of a subset policy, by its own settings (round 1)"
+    drawn = gain_figure.gain_figure(view)
+    assert drawn is not None
+    assert "<b>random subset (round 1)</b>: 1.07 passes" in [one["text"] for one in drawn.layout["annotations"]]
+    assert "round" not in told(make_view("subset_wins"))
+    assert "round" not in tables.legend(make_view("subset_wins"))
 
 
 def test_a_study_of_one_round_names_none() -> None:
@@ -163,6 +200,27 @@ def test_what_to_try_depends_on_how_it_missed() -> None:
     unknown = dataclasses.replace(noisy, seeds_needed=None)
     first = brief.to_try(dataclasses.replace(view, verdicts={**view.verdicts, near.name: unknown}))[0]
     assert first.endswith("show too little. Set study.seeds, in a study of a new name.")
+
+
+def test_no_tolerance_is_proposed_that_nobody_would_take() -> None:
+    view = make_view("none_passed")
+    near = brief.nearest(view)
+    assert near is not None
+    for shortfall, mean, is_told in ((0.019, -0.0135, True), (0.25, -0.0135, False), (0.25, -0.002, False)):
+        one = dataclasses.replace(near, shortfall=shortfall, lower_bound=-0.01 - shortfall, mean_difference=mean)
+        others = {n: dataclasses.replace(v, shortfall=1.0) for n, v in view.verdicts.items()}
+        tips = brief.to_try(dataclasses.replace(view, verdicts={**others, near.name: one}))
+        assert any(tip.startswith("A tolerance of more than") for tip in tips) == is_told
+        assert any(tip.startswith("More runs: ") for tip in tips) != is_told
+    far = dataclasses.replace(near, shortfall=0.25, mean_difference=-0.2)  # more runs would only show that
+    tips = brief.to_try(dataclasses.replace(view, verdicts={**others, near.name: far}))
+    assert not any(tip.startswith(("A tolerance", "More runs")) for tip in tips)
+    beyond = dataclasses.replace(near, shortfall=0.25, lower_bound=-0.26, mean_difference=-0.0135)
+    assert brief.to_try(dataclasses.replace(view, verdicts={**others, near.name: beyond}))[:2] == [
+        f"More compute: the mean of {near.name}, which came nearest, is 0.0035 beyond the 0.01 allowed.",
+        "More runs: 5 scatter so much that it may be worse by 0.2600. With study.seeds 24 one that equals the recipe "
+        "passes in four cases of five.",
+    ]
 
 
 def test_where_no_trial_reached_the_target_the_recipe_may_have_nothing_to_spare() -> None:
@@ -226,6 +284,11 @@ def test_an_early_stop_that_saves_as_much_is_told() -> None:
     line = "The recipe, stopped after 1 look without a better one, would have saved 50 %"
     assert line in sentences(_with(make_view("none_passed"), early_stops=(stop,)))
     assert line not in sentences(_with(make_view("subset_wins"), early_stops=(stop,)))  # it saves 96 %
+    cut = dataclasses.replace(stop, patience=None, look=2, saving=0.6)
+    line_of_cut = (
+        "The recipe, truncated at look 2 of 5, its schedule unchanged, would have saved 60 %: chosen in hindsight"
+    )
+    assert line_of_cut in sentences(_with(make_view("none_passed"), early_stops=(stop, cut)))
     outside = dataclasses.replace(stop, is_within=False)
     assert line not in sentences(_with(make_view("none_passed"), early_stops=(outside,)))
     assert line not in sentences(_with(make_view("search"), early_stops=(stop,)))

@@ -26,12 +26,15 @@ def test_what_it_takes_to_match_is_told_as_an_interval_of_compute_and_of_saving(
     assert needs == (
         "What it takes to match on the validation split, as the search sees it: plain training needs 0.18 to 0.31 of "
         "the recipe's compute (69 to 82 % saved) and a subset first needs 0.030 to 0.050 of the recipe's compute (95 "
-        "to 97 % saved). Other examples may ask for more or less."
+        "to 97 % saved). A rough guess of its model, which no test stands behind. Other "
+        "examples may ask for more or less."
     )
     needs, *_ = told.cost_sentences(_with(view, needs=FrozenDict({"full": (0.4, 1.1)})))
     assert needs == (
         "What it takes to match on the validation split, as the search sees it: plain training needs 0.40 to 1.1 of "
-        "the recipe's compute (-10 to 60 % saved). Other examples may ask for more or less. What lies beyond what was "
+        "the recipe's compute (-10 to 60 % saved). "
+        "A rough guess of its model, which no test stands behind. "
+        "Other examples may ask for more or less. What lies beyond what was "
         "tried is an extrapolation: plain training was tried up to 0.34."
     )
     assert not any("as the search sees it" in text for text in told.cost_sentences(make_view("full_wins")))

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 from expected_figures import EXPECTED
-from fake_study import FACTS, KCENTER, STATES, make_view
+from fake_study import FACTS, KCENTER, STATES, make_view, with_own
 from places import ROOT
 
 from subsettune import config
@@ -405,6 +405,14 @@ def test_what_was_gained_is_what_the_result_says(state: str, metric: str) -> Non
     low, high = figure.layout["xaxis2"]["range"]
     assert (low < high) == (metric == "accuracy")  # right is better
     assert all(min(low, high) < x < max(low, high) for trace in figure.data[1:] for x in trace["x"])
+
+
+def test_what_was_gained_shows_plain_training_by_the_policys_own_settings() -> None:
+    figure = gain_figure.gain_figure(with_own(make_view("subset_wins")))
+    assert figure is not None
+    names = [one["text"] for one in figure.layout["annotations"]]
+    assert "<b>all data, a subset policy&#x27;s settings</b>: 1.07 passes" in names
+    assert "<b>shorter schedule, the search&#x27;s settings</b>: 1.07 passes" in names
 
 
 def test_what_was_gained_says_what_the_headline_says() -> None:

@@ -174,7 +174,7 @@ def test_one_line_when_the_best_policy_is_the_shorter_schedule() -> None:
     rows = tables.result_rows(make_view("full_wins"))
     assert [row.role for row in rows] == ["reference", "best"]
     assert rows[1].saving_shorter is None
-    assert rows[1].title == "best policy: the best shorter schedule on all data"
+    assert rows[1].title == "best policy: a shorter schedule on all data"
 
 
 def test_before_verification_nothing_has_a_verdict() -> None:
@@ -199,7 +199,7 @@ def test_the_legend_claims_a_level_for_the_lines_that_have_one() -> None:
 def test_the_legend_is_exact() -> None:
     time, seconds = (
         "time: of one training at the pace of this study, selection included. saved: compute against the recipe{}; vs "
-        "short: against the best shorter schedule on all data; what missed saves nothing.",
+        "short: against the cheapest schedule on all data that matches; what missed saves nothing.",
         " (of the seconds measured here best saves 89 %)",
     )
     assert tables.legend(make_view("search")) == f"accuracy: mean of n seeds on the validation split. {time.format('')}"
@@ -313,6 +313,16 @@ def test_the_winner_against_its_controls() -> None:
         ({"shown": None, "num_seeds": 0}, "not compared"),
     ):
         assert evidence.contrast_words(dataclasses.replace(equal, **changes)) == words
+
+
+def test_the_tables_say_what_a_sign_means_where_lower_is_better() -> None:
+    told = "difference, bound: the sign is turned so that more is better; where it is above 0, MSE is lower."
+    view = make_view("subset_wins", metric="mse")
+    against = evidence.contrasts_table(view)
+    assert against is not None
+    assert evidence.candidates_table(view).note.splitlines()[0] == told
+    assert against.note.startswith(f"{told} n: pairs of runs with one seed.")
+    assert "sign" not in evidence.candidates_table(make_view("subset_wins")).note
 
 
 def test_what_other_test_examples_would_say_stands_beside_the_verdict() -> None:

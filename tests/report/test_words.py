@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from fake_study import FACTS, STATES, make_view, not_tested
+from fake_study import FACTS, STATES, make_view, not_tested, with_own
 
 from subsettune import text as words
 from subsettune.config import FrozenDict
@@ -110,6 +110,14 @@ def test_a_difference_is_signed_and_nan_is_a_dash() -> None:
     assert words.metric_words(-1.9e-17, 0.01, signed=True) == "+0.0000"
     assert words.metric_words(math.nan, 0.01) == "-"
     assert words.metric_words(None, 0.01) == "-"
+
+
+def test_a_difference_in_a_sentence_says_which_side_is_better() -> None:
+    assert [words.side_words(value, 0.01) for value in (0.0012, -0.0113, 0.0, -1.9e-17)] == [
+        *("better by 0.0012", "worse by 0.0113", "the same", "the same"),
+    ]
+    told_of_it = with_own(make_view("subset_wins", metric="mse"), 0.02).summary.headline  # of a cost, lower is better
+    assert "of equal compute by its own settings (worse by 0.0190, 5 seeds), which looked as good" in told_of_it
 
 
 def test_policies_are_described_as_people_say_them() -> None:
@@ -230,10 +238,24 @@ def test_the_headline_of_a_subset_that_is_shown_to_win_rests_on_its_contrast() -
     random = view.manifest.contrasts["random"].mean_difference
     assert view.summary.headline == (
         f"Matches the recipe {pair} with {100 * best.saving:.0f} % less training compute (1.07 of 30.0 passes), and is "
-        f"shown to be better than plain training of equal compute, by {contrast.mean_difference:.4f} (at least "
-        f"{contrast.lower_bound:.4f}, 5 seeds); with a random subset of the same size it is outside the margin, "
+        f"shown to be better, by {contrast.mean_difference:.4f} (at least {contrast.lower_bound:.4f}, 5 seeds), than "
+        "plain training of equal compute, by the settings that 12 trials found, which are its own; with a random "
+        "subset of the same size it is outside the margin, "
         f"{random:.4f} worse than the policy."
     )
+
+
+def test_a_win_says_by_which_settings_plain_training_was_beaten() -> None:
+    view = make_view("subset_wins")
+    own = dataclasses.replace(view.manifest.contrasts["equal"], control="own")
+    first = view.manifest.rounds[0]
+    rounds = (dataclasses.replace(first, contrasts={**first.contrasts, "own": own}),)
+    both = dataclasses.replace(view, manifest=dataclasses.replace(view.manifest, rounds=rounds))
+    assert ", than plain training of equal compute, by the settings that 12 trials found and by its own; " in _told(
+        both
+    )
+    failed = tuple(dataclasses.replace(run, cause="failed") for run in view.trials)
+    assert ", by the settings that 0 trials found and by its own; " in _told(dataclasses.replace(both, trials=failed))
 
 
 def test_without_a_contrast_that_is_shown_no_headline_says_better() -> None:
@@ -242,8 +264,9 @@ def test_without_a_contrast_that_is_shown_no_headline_says_better() -> None:
     assert best is not None
     assert win is not None
     for shown, told_of_it in (
-        (False, "; it is not shown to differ from plain training of equal compute (+0.0121, 5 seeds), and is exported "
-         "because that is not shown to match the recipe (missed by 0.0043); "),
+        (False, "; it is not shown to differ from plain training of equal compute (better by 0.0121, 5 seeds), and is "
+         "exported because that is not shown to match the recipe (missed by 0.0043, tested at level 0.008, the "
+         "policy at 0.016); "),
         (None, "; whether it is better than plain training of equal compute is not decided yet; "),
     ):  # fmt: skip
         bound = win.lower_bound if shown is False else -0.001
@@ -254,12 +277,15 @@ def test_without_a_contrast_that_is_shown_no_headline_says_better() -> None:
     assert (
         "; whether it is better than plain training of equal compute, by its own settings, is not decided yet; " in own
     )
-    beaten = _told(view, win=dataclasses.replace(win, shown=False, against="own"))
-    assert (
-        "it is not shown to differ from plain training of equal compute by its own settings (+0.0121, 5 seeds)"
-        in beaten
-    )
-    assert "no match is claimed of that, and with other settings it is not shown to match (missed by 0.0043)" in beaten
+    tested = "(missed by 0.0043, tested at level 0.008, the policy at 0.016)"
+    other = f"it is exported because such training with other settings is not shown to match {tested}; "
+    good, bad = (with_own(view, difference).summary.headline for difference in (-0.004, -0.02))
+    by_own = "it is not shown to differ from plain training of equal compute by its own settings ("
+    assert f"{by_own}better by 0.0050, 5 seeds), which looked as good but was not tested for a match; {other}" in good
+    assert f"{by_own}better by 0.0210, 5 seeds), which was not tested for a match; {other}" in bad
+    verdicts = {**view.verdicts, "equal": dataclasses.replace(view.verdicts["equal"], level=0.016)}
+    alike = dataclasses.replace(view, verdicts=verdicts)
+    assert "tested at level 0.016, like the policy); " in _told(alike, win=dataclasses.replace(win, shown=False))
     untested = "; it was not tested against plain training of equal compute, so that no win of its subset is claimed; "
     assert f" passes){untested}with a random subset" in _told(view, win=None)
     assert f" passes){untested}with a random subset" in _told(view, win=dataclasses.replace(win, policy="candidate-2"))
@@ -272,8 +298,9 @@ def test_the_headline_of_a_subset_that_is_not_shown_to_differ_says_why_it_is_exp
     assert view.manifest.winner == "candidate-1"
     missed = view.verdicts["equal"].shortfall
     assert view.summary.headline.endswith(
-        f" passes); it is not shown to differ from plain training of equal compute ({contrast.mean_difference:+.4f}, 5 "
-        f"seeds), and is exported because that is not shown to match the recipe (missed by {missed:.4f})."
+        f" passes); it is not shown to differ from plain training of equal compute (better by "
+        f"{contrast.mean_difference:.4f}, 5 seeds), and is exported because that is not shown to match the recipe "
+        f"(missed by {missed:.4f}, tested at level 0.008, the policy at 0.016)."
     )
 
 
@@ -323,9 +350,9 @@ def test_the_headline_of_a_plain_twin_names_the_subset_that_passed_too_and_says_
     assert view.summary.headline.startswith("A shorter schedule on all data matches the recipe (test accuracy 0.9")
     passed = "; candidate-1, of the subset arm, passed too, for 1.07 passes"
     exported = "so that the plain schedule is what is exported."
+    apart = words.side_words(difference, 0.01)
     assert view.summary.headline.endswith(
-        f"{passed}, but is not shown to differ from plain training of equal compute ({difference:+.4f}, 5 seeds), "
-        f"{exported}"
+        f"{passed}, but is not shown to differ from plain training of equal compute ({apart}, 5 seeds), {exported}"
     )
     text = _told(view, win=None)
     assert text.endswith(f"{passed}, but was not tested against plain training of equal compute, {exported}")
@@ -437,7 +464,7 @@ def test_the_headline_says_when_there_is_no_subset_to_draw_at_random() -> None:
     policy = Policy(phases=(Phase(passes=1, order="sift"), Phase(passes=2, order="sift")))
     assert view.summary.best is not None
     text = _told(view, best=dataclasses.replace(view.summary.best, policy=policy), random=None)
-    assert text.endswith(" 5 seeds); it chooses no subset, so that a random one is no control of it.")
+    assert text.endswith(", which are its own; it chooses no subset, so that a random one is no control of it.")
 
 
 @pytest.mark.parametrize(

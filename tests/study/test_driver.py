@@ -98,7 +98,7 @@ def test_a_summary_has_the_keys_that_show_promises(passed: StudyView) -> None:
     for name in ("best", "shorter", "equal", "random"):
         assert summary[name] is None or row <= set(summary[name])
     assert set(summary["trials"]) == {"finished", "stopped", "skipped", "failed"}
-    keys = {"passes", "flops", "seconds", "break_even", "break_even_seconds", "shared_flops"}
+    keys = {"passes", "flops", "seconds", "break_even", "break_even_seconds", "shared_flops", "stages"}
     assert set(summary["tuning"]) == keys
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 

@@ -108,6 +108,37 @@ def make_view(state: str = "subset_wins", *, metric: str = "accuracy", seed: int
     return _Maker(state, metric, random.Random(seed), trials).view()
 
 
+def with_own(view: StudyView, difference: float = -0.004, *, shown: bool = False) -> StudyView:
+    """`subset_wins` in which plain training was beaten by other settings, and then tried by the winner's own.
+
+    Args:
+        view: of that state.
+        difference: of its means to the reference's, higher is better.
+        shown: whether the winner is better than that, too.
+    """
+    sign, winner = 1 if view.study.task.higher_is_better else -1, view.candidates["candidate-1"].policy
+    plain, metrics = Policy(phases=(Phase(passes=winner.passes),), recipe=winner.recipe), view.test_metrics("reference")
+    other = Policy(phases=plain.phases, recipe=FrozenDict({**plain.recipe, "lr": 0.3}))
+    first = view.manifest.rounds[0]
+    contrast = dataclasses.replace(
+        first.contrasts["equal"], control="own", mean_difference=0.001 - difference, lower_bound=-0.002, shown=shown
+    )
+    own = Candidate.named("own", policy=plain, cost_flops=plain.cost(FACTS))
+    equal = dataclasses.replace(first.candidates["equal"], policy=other)
+    runs = [dataclasses.replace(r, policy=other) if r.candidate == "equal" else r for r in view.verification]
+    runs += [
+        dataclasses.replace(run, policy=plain, candidate="own", test_metric=metrics[run.seed] + sign * difference)
+        for run in runs
+        if run.candidate == "equal"
+    ]
+    candidates = {**first.candidates, "equal": equal, "own": own}
+    one = dataclasses.replace(first, candidates=candidates, contrasts={**first.contrasts, "own": contrast})
+    manifest = dataclasses.replace(view.manifest, rounds=(one, *view.manifest.rounds[1:]))
+    return summarised(
+        dataclasses.replace(view, manifest=manifest, candidates=manifest.candidates, verification=tuple(runs))
+    )
+
+
 def make_study(metric: str = "accuracy", trials: int = 30) -> Study:
     """The input of the made-up study."""
     recipe = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 64, "epochs": 30}

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,25 @@ def test_the_network_is_ready_to_be_used(made: TrainedModel, folder: Path) -> No
     assert re.fullmatch(
         r"TrainedModel\(mlp, 2 classes of 'label', accuracy: validation [\d.]+, test [\d.]+\)", repr(model)
     )
+
+
+def test_numbers_of_another_unit_are_warned_of(made: TrainedModel) -> None:
+    rows = in_hand.people().drop_columns(["label"])
+    place = rows.schema.get_field_index("age")
+    age = np.array(rows["age"].to_pylist(), dtype=np.float64)
+    months = rows.set_column(place, "age", pa.array(1000 * age))
+    with pytest.warns(
+        UserWarning, match=r"column 'age' has in [\d,]+ of [\d,]+ rows numbers more than 10 standard dev"
+    ) as told:
+        made.predict(months)
+    mean, spread = (
+        float(number) for number in re.findall(r"part \(([\d.e+]+), spread ([\d.e+]+)\)", str(told[0].message))[0]
+    )
+    assert mean == pytest.approx(np.nanmean(age), rel=0.1)
+    assert spread == pytest.approx(np.nanstd(age), rel=0.2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made.predict(rows.set_column(place, "age", pa.array(2 * age)))  # unusual, and no more
 
 
 def test_unseen_categories_are_warned_of(made: TrainedModel) -> None:

@@ -12,12 +12,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from subsettune import config
 from subsettune.config import must
 from subsettune.errors import StudyError
 from subsettune.study.results.verdict import Verdict
 from subsettune.text import metric_words
 
 SEEDS_APART = 100_000  # seeds of the reference start at so many times the study's seed; trials have their own
+KEPT_FREE = 10_000  # of these, at the end: room for the last that begins
 FRESH = SEEDS_APART // 2  # seeds of a study that its confirmations have; those below are of the rest
 
 
@@ -83,18 +85,23 @@ class Confirmation:
         return cls(**{**raw, "verdict": Verdict.from_mapping(raw["verdict"])})
 
 
-def fresh_seeds(first: int, used: Iterable[int], number: int) -> range:
-    """Seeds that no run of a study has: in the upper half of the study's own, after those of earlier confirmations.
+def fresh_seeds(first: int, study: str, used: Iterable[int], number: int) -> range:
+    """Seeds that no run of a study has: in the upper half of its own, after those of earlier confirmations.
+
+    Where they begin there is drawn for each study: studies of one seed would else be confirmed with the same runs of
+    the recipe, which the second of them has seen.
 
     Args:
         first: seed of the study's first reference run.
+        study: what tells the study from others: its run id, and when it was created.
         used: seeds of the confirmations so far.
         number: how many are needed.
 
     Raises:
         StudyError: there are no more.
     """
-    start = max([first + FRESH - 1, *used]) + 1
+    drawn = int(config.digest(study), 16) % (FRESH - KEPT_FREE)
+    start = max([first + FRESH + drawn - 1, *used]) + 1
     last = first + SEEDS_APART - 1
     if start + number - 1 > last:
         raise StudyError(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from subsettune.text import is_number, metric_words
+from subsettune.text import is_number, metric_words, side_words
 from subsettune.train.result import finite_or_none
 
 
@@ -48,14 +48,13 @@ class Contrast:
         return self.level if self.is_claim else None
 
     def words(self, tolerance: float) -> str:
-        """`better by 0.0042 (at least 0.0011)`, `not shown to differ (+0.0012)`, `not compared`."""
+        """`better by 0.0042 (at least 0.0011)`, `not shown to differ (worse by 0.0012)`, `not compared`."""
         if not is_number(self.mean_difference):
             return "not compared" if self.num_seeds == 0 else "diverged"
-        difference = metric_words(self.mean_difference, tolerance, signed=True)
+        difference = side_words(self.mean_difference, tolerance)
         if self.shown:
-            bound = metric_words(self.lower_bound, tolerance)
-            return f"better by {metric_words(self.mean_difference, tolerance)} (at least {bound})"
-        return f"not shown to differ ({difference})" if self.is_claim else f"{difference} apart"
+            return f"{difference} (at least {metric_words(self.lower_bound, tolerance)})"
+        return f"not shown to differ ({difference})" if self.is_claim else f"{difference}, nothing is claimed"
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON; null stands for what is not finite."""

@@ -14,6 +14,7 @@ from subsettune.study.results.view import StudyRecords
 from subsettune.train.result import PhaseSpent
 
 ALL_DATA, SOME_DATA, SOUP, PRUNED, SELECTION = "full", "subset", "soup", "pruned", "selection"
+ROUGH = "A rough guess of its model, which no test stands behind."
 
 
 def error_increase(metric: float | None, reference: float | None, *, higher_is_better: bool) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from subsettune.policy import FULL, SUBSET
 from subsettune.study.results.candidate import EQUAL as EQUAL_ROLE
-from subsettune.study.results.candidate import Candidate, role_of
+from subsettune.study.results.candidate import OWN, Candidate, role_of
 from subsettune.study.results.summary import PolicyRow, Summary, Win
 from subsettune.study.results.verdict import Verdict
 from subsettune.study.results.view import StudyRecords
@@ -24,6 +24,7 @@ from subsettune.text import (
     passes_words,
     saving_words,
     sentence,
+    side_words,
 )
 
 MOST_NAMED = 4  # selectors whose trials are counted one by one in a sentence
@@ -115,16 +116,29 @@ def _against_equal(records: StudyRecords, win: Win | None, best: PolicyRow) -> s
     if win is None or win.policy != best.name:
         return f"; it was not tested against {EQUAL}, so that no win of its subset is claimed"
     if win.shown:
-        return f", and is shown to be better than {EQUAL}, {_by(records, win)}"
+        return f", and is shown to be better, {_by(records, win)}, than {EQUAL}, {_settings(records, win)}"
     if win.shown is None:
         own = ", by its own settings," if win.lower_bound is not None and win.lower_bound > 0 else ""
         return f"; whether it is better than {EQUAL}{own} is not decided yet"
-    outcome = outcome_words(records, _twin(records, win))
-    matches = f"that is not shown to match the recipe ({outcome})"
-    if win.is_of_own:
-        matches = f"no match is claimed of that, and with other settings it is not shown to match ({outcome})"
-    told = f"it is not shown to differ from {_plain(win)}{_apart(records, win)}"
-    return f"; {told}, and is exported because {matches}"
+    told, tested = f"it is not shown to differ from {_plain(win)}{_apart(records, win)}", _twin_outcome(records, win)
+    if not win.is_of_own:
+        return f"; {told}, and is exported because that is not shown to match the recipe ({tested})"
+    looked = "looked as good but " if outcome_words(records, win.against) == "within the margin" else ""
+    return (
+        f"; {told}, which {looked}was not tested for a match; it is exported because such training with other settings "
+        f"is not shown to match ({tested})"
+    )
+
+
+def _twin_outcome(records: StudyRecords, win: Win) -> str:
+    """`missed by 0.0043, tested at level 0.008, the policy at 0.016`: how hard it was for the twin to pass."""
+    name = _twin(records, win)
+    twin, own = records.verdicts.get(name), records.verdicts.get(win.policy)
+    outcome = outcome_words(records, name)
+    if twin is None or own is None or not twin.is_tested:
+        return outcome
+    level, had = (f"{one.level:.3g}" for one in (twin, own))
+    return f"{outcome}, tested at level {level}, {'like the policy' if level == had else f'the policy at {had}'}"
 
 
 def _twin(records: StudyRecords, win: Win) -> str:
@@ -138,6 +152,14 @@ def _plain(win: Win) -> str:
     return f"{EQUAL} by its own settings" if win.is_of_own else EQUAL
 
 
+def _settings(records: StudyRecords, win: Win) -> str:
+    """With which settings plain training was beaten: no others were tried, and some may do better."""
+    tried = sum(run.policy.arm == FULL and run.cause != "failed" for run in records.trials)
+    held = (one for one in records.manifest.contrasts.values() if one.policy == win.policy and one.num_seeds)
+    own = " and by its own" if any(role_of(one.control) == OWN for one in held) else ", which are its own"
+    return f"by the settings that {counted(tried, 'trial')} found{own}"
+
+
 def _by(records: StudyRecords, win: Win) -> str:
     """`by 0.0042 (at least 0.0011, 8 seeds)`."""
     by, least = (metric_words(value, records.study.task.tolerance) for value in (win.difference, win.lower_bound))
@@ -145,11 +167,10 @@ def _by(records: StudyRecords, win: Win) -> str:
 
 
 def _apart(records: StudyRecords, win: Win) -> str:
-    """` (+0.0012, 8 seeds)`."""
-    if not is_number(win.difference):
+    """` (better by 0.0012, 8 seeds)`."""
+    if win.difference is None:
         return ""
-    difference = metric_words(win.difference, records.study.task.tolerance, signed=True)
-    return f" ({difference}, {counted(win.seeds, 'seed')})"
+    return f" ({side_words(win.difference, records.study.task.tolerance)}, {counted(win.seeds, 'seed')})"
 
 
 def _of_subsets(records: StudyRecords, summary: Summary, best: PolicyRow) -> str:

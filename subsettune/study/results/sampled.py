@@ -28,6 +28,8 @@ class SampledDifference:
         num_seeds: runs of the candidate, and of the reference.
         per_example: variance that one test example brings; over n of them it is divided by n.
         per_seeds: variance that these seeds bring however many examples there are.
+        num_policies: that were tested on these examples, and that share an error rate of which `alpha` is the part of
+            one; 1 in studies of before, where each had all of it.
     """
 
     mean: float
@@ -40,6 +42,7 @@ class SampledDifference:
     num_seeds: tuple[int, int]
     per_example: float
     per_seeds: float
+    num_policies: int = 1
 
     def __post_init__(self) -> None:
         config.check(self)
@@ -69,9 +72,10 @@ class SampledDifference:
         """
         worse, needed = -self.lower, self.examples_needed(margin)
         bound = f"at most {metric_words(worse, margin)} worse" if worse > 0 else "not worse"
+        shared = f" shared by the {self.num_policies} policies tested on them" if self.num_policies > 1 else ""
         said = (
             f"With other test examples in place of these {self.num_examples:,}, too, the policy is {bound} than the "
-            f"reference (one-sided bound at {self.alpha:g})"
+            f"reference (one-sided bound at {self.alpha * self.num_policies:.4g}{shared})"
         )
         if self.holds(margin):
             return f"{said}, within the {margin:g} allowed."

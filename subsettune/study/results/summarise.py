@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from subsettune.config import FrozenDict
 from subsettune.policy import FULL, SUBSET
 from subsettune.study.results import costs
-from subsettune.study.results.candidate import EQUAL, RANDOM, Candidate, CandidateRole, role_of
+from subsettune.study.results.candidate import EQUAL, OWN, RANDOM, Candidate, CandidateRole, role_of
 from subsettune.study.results.claim import claim_on
 from subsettune.study.results.contrast import Contrast
 from subsettune.study.results.early_stop import early_stops
@@ -53,6 +53,7 @@ def summarise(records: StudyRecords) -> Summary:
         best=best,
         shorter=_shorter(records, winner),
         equal=_candidate_row(records, _equal(records, winner)),
+        own=_candidate_row(records, _own(records, winner)),
         random=_candidate_row(records, _latest(records, RANDOM)),
         trials=_counts(records),
         false_stops=_false_stops(records),
@@ -168,6 +169,13 @@ def _equal(records: StudyRecords, winner: str | None) -> Candidate | None:
     if found is None or best is None or best.policy.arm == FULL:
         return None
     return found if found.policy.passes == best.policy.passes else None
+
+
+def _own(records: StudyRecords, winner: str | None) -> Candidate | None:
+    """Plain training by the winner's own settings; of another policy where the winner has none, the latest."""
+    ran = [one for one in records.manifest.contrasts.values() if role_of(one.control) == OWN and one.num_seeds]
+    found = next((one for one in ran if one.policy == winner), ran[-1] if ran else None)
+    return None if found is None else records.candidates[found.control]
 
 
 def _latest(records: StudyRecords, role: CandidateRole) -> Candidate | None:

@@ -214,18 +214,21 @@ class EarlyStop:
     """The recipe with an early stop, over the reference's seeds, on the validation split.
 
     Args:
-        patience: looks without an improvement after which a run stops.
+        patience: looks without an improvement after which a run stops; None where all are truncated at `look`.
+        look: at which all runs are truncated: the earliest from which on their mean is within the tolerance, found in
+            hindsight; None with a patience.
         looks: at a whole run, at equal shares of its compute.
         seeds: runs of the reference.
         stopped: of them, those that it would have stopped before their end.
-        metric: mean of the best look of each run up to its stop.
+        metric: mean of the best look of each run up to its stop; truncated, of their last.
         reference_metric: mean of the same runs at their end.
         flops: mean compute of a run up to its stop, looks included.
         saving: share of the recipe's compute that is saved; None where it does not match: that saves nothing.
         is_within: whether the mean is within the tolerance of the reference's; nothing was tested for it.
     """
 
-    patience: int
+    patience: int | None = None
+    look: int | None = None
     looks: int
     seeds: int
     stopped: int
@@ -316,9 +319,11 @@ class Summary:
         target: validation metric that counts as matched, once it is known.
         reference: the conventional recipe, once it has run.
         best: the cheapest policy that passed, or before verification the cheapest trial at the target.
-        shorter: the best shorter schedule on all data.
+        shorter: a shorter schedule on all data, by the settings of the search: of those that were tested for a match
+            the cheapest that passed, or what missed by least.
         equal: all data for the compute of the best policy; there where that has a subset and was verified, and no
             candidate was the same.
+        own: all data for the compute of a subset policy, by its own settings; None where that was not run.
         random: the random control.
         trials: counts by what became of them.
         false_stops: of the trials that ran on to measure them.
@@ -329,7 +334,7 @@ class Summary:
         needs: by arm, between which shares of the reference's compute the least that matches lies, as the search sees
             it; empty where it gave none.
         phase_costs: seconds per FLOP, by kind of phase.
-        early_stops: the recipe with an early stop, for some patiences, on the validation split.
+        early_stops: the recipe with an early stop, for some patiences and truncated, on the validation split.
         verified: whether a policy passed.
         bundle: where it lies, or None.
         tuning: what the study cost; not what earlier ones did that it was begun with.
@@ -345,6 +350,7 @@ class Summary:
     best: PolicyRow | None
     shorter: PolicyRow | None
     equal: PolicyRow | None
+    own: PolicyRow | None = None
     random: PolicyRow | None
     trials: TrialCounts
     false_stops: FalseStops
@@ -372,7 +378,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, PhaseCost):
         return {**asdict(value), "seconds_per_tflop": value.seconds_per_tflop}
     if isinstance(value, ReferenceRow | TrialCounts | FalseStops | Tuning | Win | AtMargin | KnownBefore | EarlyStop):
-        return asdict(value)
+        return {name: _plain(inner) for name, inner in asdict(value).items()}
     if isinstance(value, FrozenDict):
         return config.to_plain(value) or None
     return [_plain(inner) for inner in value] if isinstance(value, tuple) else value

@@ -118,7 +118,7 @@ def sentence(place: int, alpha: float, *, is_confirmed: bool = False) -> str | N
     return (
         f"This is the {_ordinal(place)} study on this test split on this machine: that any of {place} passes a "
         f"policy that does not match has a probability of at most {_rounded_up(at_most)}, and of {independent:.3g} if "
-        f"they are independent.{advice}"
+        f"they are independent, where each has this study's error rate.{advice}"
     )
 
 
@@ -135,7 +135,8 @@ def plan_sentence(num_before: int, alpha: float) -> str | None:
     studies = "1 study was" if num_before == 1 else f"{num_before:,} studies were"
     return (
         f"{studies} verified on this test split before, on this machine: with a new one the probability that any of "
-        f"{num_before + 1} passes a policy that does not match is at most {_rounded_up(at_most)}. {ADVICE}"
+        f"{num_before + 1} passes a policy that does not match is at most {_rounded_up(at_most)}, where each has this "
+        f"study's error rate. {ADVICE}"
     )
 
 

@@ -66,7 +66,8 @@ class ConfirmationStage:
         before = self.context.folder.manifest.confirmations
         used = (seed for one in before for seed in range(one.first_seed, one.first_seed + one.num_seeds))
         rules = rules_of(self.context)
-        seeds = fresh_seeds(self.context.seeds[0], used, most_runs(rules))
+        manifest = self.context.folder.manifest
+        seeds = fresh_seeds(self.context.seeds[0], f"{manifest.run_id} {manifest.created}", used, most_runs(rules))
         verification = Verification(
             {self.candidate.name: Entry(cost_flops=self.candidate.cost_flops, share=1.0, is_last_resort=True)},
             rules,

@@ -8,7 +8,16 @@ import math
 import numpy as np
 from scipy import special, stats
 
-from subsettune.study.verification.noninferiority import Array, Look, Rules, Size, nodes, spread_floor
+from subsettune.study.verification.noninferiority import (
+    Array,
+    Look,
+    Rules,
+    Size,
+    degrees,
+    nodes,
+    satterthwaite,
+    spread_floor,
+)
 
 ENOUGH_POWER = 0.8  # what "would do" means when a number of seeds is named
 MOST_SEEDS = 1000  # beyond it a number of seeds is no advice
@@ -31,9 +40,9 @@ def pass_probability(
     """
     own, theirs = (spread**2 / n for spread, n in zip(spreads, size, strict=True))
     v = own + theirs
-    freedom = v**2 / (own**2 / (size[0] - 1) + theirs**2 / (size[1] - 1))
-    ratio, weights = _relative_spreads(round(freedom, 1))
-    critical = float(stats.t.isf(level, freedom))
+    s2, u2 = np.square(spreads)
+    ratio, weights = _relative_spreads(round(float(satterthwaite(s2, u2, size)), 1))
+    critical = float(stats.t.isf(level, degrees(s2, u2, size)))
     reach = (excess / math.sqrt(v) - critical * ratio) / math.sqrt(1 + doubt**2 / v)
     return float(weights @ special.ndtr(reach))
 

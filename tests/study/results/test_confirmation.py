@@ -45,18 +45,23 @@ def confirmation(**changes: Any) -> Confirmation:
 
 def test_fresh_seeds_are_those_of_no_run_of_this_study_nor_of_the_next() -> None:
     first = 3 * SEEDS_APART
-    seeds = fresh_seeds(first, [], 10)
-    assert seeds == range(first + FRESH, first + FRESH + 10)
-    again = fresh_seeds(first, seeds, 7)
-    assert again == range(first + FRESH + 10, first + FRESH + 17)
-    assert not set(again) & {*seeds, *range(first, first + FRESH), *range(first + SEEDS_APART, first + 2 * SEEDS_APART)}
+    seeds = fresh_seeds(first, "a", [], 10)
+    assert first + FRESH <= seeds[0] < seeds[-1] < first + SEEDS_APART
+    assert seeds == fresh_seeds(first, "a", [], 10)
+    again = fresh_seeds(first, "a", seeds, 7)
+    assert again == range(seeds[-1] + 1, seeds[-1] + 8)
+
+
+def test_studies_of_one_seed_are_confirmed_with_seeds_of_their_own() -> None:
+    drawn = [fresh_seeds(0, f"study-{number} 2026-11-29", [], 15) for number in range(20)]
+    assert len(set().union(*drawn)) == 20 * 15
 
 
 def test_seeds_that_have_run_out_are_told() -> None:
-    last = fresh_seeds(0, [SEEDS_APART - 11], 10)
+    last = fresh_seeds(0, "a", [SEEDS_APART - 11], 10)
     assert last[-1] == SEEDS_APART - 1
     with pytest.raises(StudyError) as caught:
-        fresh_seeds(0, [SEEDS_APART - 10], 10)
+        fresh_seeds(0, "a", [SEEDS_APART - 10], 10)
     assert str(caught.value) == "fresh seeds must be 99999 at most, got 100000. Start a new study with a new seed."
 
 

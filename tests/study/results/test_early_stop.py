@@ -9,7 +9,7 @@ import pytest
 from fake_study import make_view
 
 from subsettune.ledger import Ledger
-from subsettune.study.results.early_stop import early_stops, stop
+from subsettune.study.results.early_stop import early_stops, first_within, stop
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.view import StudyView
 from subsettune.train.result import CurvePoint
@@ -62,7 +62,7 @@ def view_of(*curves: list[float | None], tolerance: float = 0.01) -> StudyView:
 
 def test_what_is_saved_is_a_mean_over_seeds_with_the_looks_charged() -> None:
     view = view_of([0.5, 0.6, 0.55, 0.6, 0.61], [0.5, 0.4, 0.6, 0.6, 0.6])
-    one, three = early_stops(view)
+    one, three, cut = early_stops(view)
     assert (one.patience, one.looks, one.seeds, one.stopped) == (1, 5, 2, 2)
     assert (one.metric, one.reference_metric) == (pytest.approx(0.55), pytest.approx(0.605))
     assert one.flops == (3 + 2) / 2 * 107
@@ -70,12 +70,37 @@ def test_what_is_saved_is_a_mean_over_seeds_with_the_looks_charged() -> None:
     assert (three.patience, three.stopped, three.flops) == (3, 0, 535)
     assert three.is_within
     assert three.saving == pytest.approx(1 - 535 / 500)
-    wide, _ = early_stops(view_of([0.5, 0.6, 0.55, 0.6, 0.61], [0.5, 0.4, 0.6, 0.6, 0.6], tolerance=0.1))
+    assert (cut.patience, cut.look, cut.looks, cut.stopped) == (None, 4, 5, 2)
+    assert (cut.metric, cut.flops, cut.is_within) == (pytest.approx(0.6), 4 * 107, True)
+    assert cut.saving == pytest.approx(1 - 428 / 500)
+    wide, _, earliest = early_stops(view_of([0.5, 0.6, 0.55, 0.6, 0.61], [0.5, 0.4, 0.6, 0.6, 0.6], tolerance=0.1))
     assert wide.saving == pytest.approx(1 - 267.5 / 500)
+    assert earliest.look == 3  # the second is at 0.5, further from 0.605 than 0.1
+    assert earliest.metric == pytest.approx(0.575)
+
+
+@pytest.mark.parametrize(
+    ("curves", "look"),
+    [
+        ([[0.5, 0.6, 0.6, 0.6]], 2),
+        ([[0.6, 0.5, 0.6, 0.6]], 3),  # within before, and then not
+        ([[0.7, 0.9, 0.8, 0.6]], 1),  # better is within
+        ([[0.1, 0.2, 0.3, 0.6]], 4),
+        ([[0.5, 0.6, 0.6], [0.7, 0.6, 0.6]], 1),  # the mean counts
+        ([[0.6, None, 0.6]], 3),
+        ([[0.6, 0.6, 0.6], [0.6, None, 0.6]], 3),
+    ],
+)
+def test_the_first_look_from_which_on_the_mean_is_within(curves: list[list[float | None]], look: int) -> None:
+    runs = [run(curve) for curve in curves]
+    assert first_within(runs, 0.05, higher_is_better=True) == look
+    turned = [run([None if value is None else -value for value in curve]) for curve in curves]
+    assert first_within(turned, 0.05, higher_is_better=False) == look
 
 
 def test_nothing_is_told_before_the_reference_has_run_or_of_runs_without_a_curve() -> None:
     assert early_stops(make_view("empty")) == ()
     assert early_stops(view_of([0.5])) == ()
     assert early_stops(view_of([0.5, 0.6])) == ()  # nothing is left to save
-    assert [one.patience for one in early_stops(view_of([0.1] * 12))] == [1, 3, 5, 10]
+    assert [one.look for one in early_stops(view_of([0.6, 0.6]))] == [1]
+    assert [one.patience for one in early_stops(view_of([0.1] * 12))] == [1, 3, 5, 10, None]

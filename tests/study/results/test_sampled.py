@@ -40,6 +40,8 @@ def test_it_says_whether_the_bound_is_within_the_tolerance_and_what_would_do() -
         "With other test examples in place of these 539, too, the policy is at most 0.0132 worse than the reference "
         "(one-sided bound at 0.05), within the 0.02 allowed."
     )
+    shared = sampled(alpha=0.05 / 3, num_policies=3).sentence(0.02)
+    assert "(one-sided bound at 0.05 shared by the 3 policies tested on them), within the 0.02 allowed." in shared
     assert "the policy is not worse than the reference" in sampled(mean=0.02, lower=0.001).sentence(0.01)
 
 

@@ -97,9 +97,9 @@ def test_a_contrast_survives_the_round_trip() -> None:
 def test_words_of_a_contrast() -> None:
     assert SHOWN.words(0.01) == "better by 0.0042 (at least 0.0011)"
     missed = replace(SHOWN, mean_difference=0.0012, lower_bound=-0.002, shown=False)
-    assert missed.words(0.01) == "not shown to differ (+0.0012)"
-    assert replace(missed, shown=None).words(0.01) == "not shown to differ (+0.0012)"
-    assert replace(missed, is_claim=False, shown=None).words(0.01) == "+0.0012 apart"
+    assert missed.words(0.01) == "not shown to differ (better by 0.0012)"
+    assert replace(missed, shown=None).words(0.01) == "not shown to differ (better by 0.0012)"
+    assert replace(missed, is_claim=False, shown=None).words(0.01) == "better by 0.0012, nothing is claimed"
     none = replace(SHOWN, mean_difference=math.nan, shown=None)
     assert replace(none, num_seeds=0).words(0.01) == "not compared"
     assert none.words(0.01) == "diverged"

@@ -94,8 +94,8 @@ def test_sentences() -> None:
     assert sentence(1, 0.05) is None
     assert sentence(3, 0.05) == (
         "This is the third study on this test split on this machine: that any of 3 passes a policy that does "
-        "not match has a probability of at most 0.15, and of 0.143 if they are independent. Confirm what you keep with "
-        "--fresh-seeds."
+        "not match has a probability of at most 0.15, and of 0.143 if they are independent, where each has this "
+        "study's error rate. Confirm what you keep with --fresh-seeds."
     )
     for place, word in ((11, "11th"), (12, "12th"), (21, "21st"), (22, "22nd"), (23, "23rd"), (112, "112th")):
         assert f"the {word} study" in (sentence(place, 0.01) or "")
@@ -103,7 +103,8 @@ def test_sentences() -> None:
     assert (plan_sentence(1, 0.05) or "").startswith("1 study was verified on this test split before, on this machine")
     assert plan_sentence(2, 0.05) == (
         "2 studies were verified on this test split before, on this machine: with a new one the probability that any "
-        "of 3 passes a policy that does not match is at most 0.15. Confirm what you keep with --fresh-seeds."
+        "of 3 passes a policy that does not match is at most 0.15, where each has this study's error rate. Confirm "
+        "what you keep with --fresh-seeds."
     )
 
 

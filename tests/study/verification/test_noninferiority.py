@@ -15,6 +15,7 @@ from scipy import stats
 from subsettune.errors import ConfigError
 from subsettune.study.verification.noninferiority import (
     BY_CHOICE,
+    FEW,
     LEAST_PAIRS,
     MIDDLE,
     MOST_OWN,
@@ -325,11 +326,23 @@ def test_one_look_is_the_test_of_welch_or_three_times_that_of_pairs(seed: int, n
     oracle = stats.ttest_ind(own + MARGIN, theirs, equal_var=False, alternative="greater")
     if is_paired:
         oracle = stats.ttest_rel(own[:k] + MARGIN, theirs[:k], alternative="greater")
-    p_value = min(1.0, oracle.pvalue * (BY_CHOICE if is_paired else 1))
+    freedom = k - 1 if k < FEW else oracle.df
+    p_value = min(1.0, stats.t.sf(oracle.statistic, freedom) * (BY_CHOICE if is_paired else 1))
     assert found.p_value == pytest.approx(p_value, rel=1e-6)
-    assert found.freedom == pytest.approx(oracle.df, rel=1e-6)
+    assert found.freedom == pytest.approx(freedom, rel=1e-6)
     assert found.passed == (p_value < LEVEL)
     assert found.chance == 0.0  # nothing comes after the last look
+
+
+@pytest.mark.parametrize(("alpha", "n"), [(0.05, 2), (0.05, 4), (0.01, 3), (0.01, 5)])
+def test_few_runs_keep_the_level_where_the_policy_scatters_less(alpha: float, n: int) -> None:
+    """Satterthwaite's degrees of freedom would pass up to three times as many."""
+    rng, repeats = np.random.default_rng(n), 60_000
+    theirs, ours = rng.standard_normal((repeats, n)), 0.3 * rng.standard_normal((repeats, 3 * n))
+    look = single(0.8 * alpha, 3 * n, n)
+    found = judge(ours - MARGIN, theirs, look, look, rules(alpha=alpha, usual_spread=9.0), floor=1e-12)
+    assert stats.binomtest(int(found.passed.sum()), repeats, 0.8 * alpha, alternative="greater").pvalue > 1e-3
+    assert (found.freedom == n - 1).all()
 
 
 @pytest.mark.parametrize("n", [5, 6, 8])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from subsettune.study.verification.noninferiority import Rules, decide, plan, sizes, spread_floor
+from subsettune.study.verification.noninferiority import FEW, Rules, decide, plan, sizes, spread_floor
 from subsettune.study.verification.power import ENOUGH_POWER, best_chance, pass_probability, required_seeds
 
 MARGIN = 0.01
@@ -28,7 +28,8 @@ def rules(seeds: int = 5, max_seeds: int = 10, **changes: object) -> Rules:
 def test_with_equal_spreads_it_is_the_noncentral_t(ratio: float, shift: float, n: int, level: float) -> None:
     sigma, excess = ratio * MARGIN, (1 + shift) * MARGIN
     noncentrality = excess / (sigma * math.sqrt(2 / n))
-    oracle = float(stats.nct.sf(stats.t.isf(level, 2 * n - 2), 2 * n - 2, noncentrality))
+    critical = stats.t.isf(level, n - 1 if n < FEW else 2 * n - 2)
+    oracle = float(stats.nct.sf(critical, 2 * n - 2, noncentrality))
     assert pass_probability(level, (n, n), excess, (sigma, sigma)) == pytest.approx(oracle, abs=1e-3)
 
 

@@ -531,7 +531,7 @@ def test_nothing_is_claimed_of_a_control() -> None:
     contrast = made.contrasts["random"]
     assert (contrast.is_claim, contrast.shown) == (False, None)
     assert contrast.lower_bound > 0
-    assert contrast.words(MARGIN).endswith(" apart")
+    assert contrast.words(MARGIN).endswith(", nothing is claimed")
     assert "random" not in made.verdicts
     assert made.winner == "a"
     assert made.finished
