@@ -27,6 +27,7 @@ from subsettune.storage import Folder
 from subsettune.study import DEFAULT_STORAGE
 from subsettune.study.context import StudyContext
 from subsettune.study.driver import Delivery, StudyDriver
+from subsettune.study.importable import check_goal_code
 from subsettune.study.observer import Observer
 from subsettune.study.options import TuneOptions, fresh_run_id
 from subsettune.study.results.folder import StudyFolder
@@ -80,6 +81,7 @@ def tune(
         raise ConfigError(must("run_id", "the name of a finished study with fresh_seeds", run_id))
     name = Path(study).stem if isinstance(study, str | Path) else "study"
     resolved = study if isinstance(study, Study) else read(study) if isinstance(study, str | Path) else parse(study)
+    check_goal_code(resolved)
     with contextlib.ExitStack() as stack:
         if run_id is None:
             run_id = stack.enter_context(fresh_run_id(options.storage, name))

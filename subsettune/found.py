@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,8 @@ class Found:
     def runs(self) -> pd.DataFrame:
         """All runs of the study, a row each by name: reference, search, verification, ablation, confirmation.
 
+        `seconds` is NaN where nothing was trained: of runs of the reference that verification only measured again.
+
         Raises:
             MissingPackageError: pandas is not installed; `runs_table` needs none.
         """
@@ -187,7 +190,7 @@ class Found:
         return {
             "compute_share": run.cost_flops / self.facts.reference_flops,
             "passes": run.cost_flops / self.facts.pass_flops,
-            "seconds": run.seconds,
+            "seconds": run.seconds if run.ledger.spent or run.cause != "finished" else math.nan,
             "seed": run.seed,
             "policy": describe(run.policy, self.facts),
         }

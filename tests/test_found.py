@@ -91,6 +91,14 @@ def test_runs_are_those_of_all_roles() -> None:
     assert table.schema.field("curve").type is not None
 
 
+def test_a_reference_that_was_only_measured_again_has_no_seconds_of_training(storage: Path) -> None:
+    frame = load_study("one", storage=storage).runs
+    again = (frame["role"] == "verification") & (frame["candidate"] == "reference")
+    assert again.any()
+    assert frame["seconds"].isna().equals(again)
+    assert frame["seconds"][~again].min() > 0
+
+
 def test_a_study_without_trials_has_empty_frames() -> None:
     found = Found(make_view("empty"))
     assert (len(found.trials), len(found.runs), found.runs_table.num_rows) == (0, 0, 0)

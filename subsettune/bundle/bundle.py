@@ -165,7 +165,8 @@ class Bundle:
         if fingerprint != self.fingerprint:
             raise BundleError(
                 f"the bundle was made for data with fingerprint {self.fingerprint}, these have {fingerprint}. "
-                "Use the original data, or ask for a transfer, which derives the sizes anew and chooses again."
+                "Use the original data. On others `subsettune follow BUNDLE --data PATH` derives the sizes anew and "
+                "chooses again, and so does `subsettune train` with --transfer."
             )
 
     # More than six parameters: the data in three ways, and what a host says about itself.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from subsettune import config
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
+from subsettune.task import Task
 from subsettune.text import flops_words, passes_words
 
 if TYPE_CHECKING:
@@ -44,6 +47,37 @@ def differences(bundle: Bundle, policy: Policy, facts: TaskFacts, *, batch_size:
         *_qs(bundle, policy, facts),
         *_batches(bundle.recipe.batch_size, asked),
     )
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
+    """Sentences on settings that are otherwise than they were for the evidence.
+
+    Args:
+        before: of the bundle, by name.
+        now: those of a training; a name that only one of both has is null in the other.
+    """
+    names = [name for name in {**now, **before} if now.get(name) != before.get(name)]
+    return tuple(
+        f"{name} is {now.get(name)!r}, and was {before.get(name)!r} for the bundle's evidence." for name in names
+    )
+
+
+def changed_task(bundle: Bundle, task: Task) -> tuple[str, ...]:
+    """Sentences on what a task trains otherwise than the bundle's did; what its policy sets of the recipe is alike.
+
+    Raises:
+        ConfigError: what the policy sets does not fit the recipe of the task.
+    """
+    before, now = (_settings(one, bundle.policy) for one in (bundle.task, task))
+    return changed_settings(before, now)
+
+
+def _settings(task: Task, policy: Policy) -> dict[str, Any]:
+    """By the keys of a study file, with dots."""
+    plain = {**config.to_plain(task), "recipe": config.to_plain(task.recipe.override(policy.recipe)), "kind": task.kind}
+    parts = {part: plain.get(part, {}) for part in ("recipe", "model", "train_options")}
+    inner = {f"task.{part}.{name}": value for part, found in parts.items() for name, value in found.items()}
+    return inner | {f"task.{name}": plain.get(name) for name in ("train", "kind", "metric", "loss")}
 
 
 def _cost(bundle: Bundle, policy: Policy, facts: TaskFacts) -> str:

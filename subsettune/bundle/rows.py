@@ -91,7 +91,7 @@ class TrainingRows:
     def refuse_other_length(self, length: int) -> None:
         """Refuse data of another number of rows than the file has."""
         if length != self.num_source:
-            advice = "Give the data as the study read them, rows that are held out included, or ask for a transfer."
+            advice = "Give the data as the study read them, rows that are held out included, or use bundle.transfer."
             raise BundleError(
                 must("data", f"the {self.num_source:,} rows that the bundle was made for", length, advice)
             )
@@ -123,7 +123,7 @@ class TrainingRows:
             raise BundleError(
                 f"labels must be those that the bundle was made for, got {found!r} instead of {_plain(known)!r} in row "
                 f"{int(self.index[place]):,} (and {more:,} more that differ). These are other data, or in another "
-                "order: use the original ones, or ask for a transfer; or give the right ones as labels=...."
+                "order: use the original ones, or bundle.transfer; or give the right ones as labels=...."
             )
 
 

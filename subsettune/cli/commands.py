@@ -34,6 +34,7 @@ from subsettune.report.patience import Patience
 from subsettune.study import MANIFEST
 
 if TYPE_CHECKING:
+    from subsettune.bundle import Bundle
     from subsettune.data import DataPaths
     from subsettune.facts import TaskFacts
     from subsettune.policy import Policy
@@ -326,7 +327,6 @@ def _save(network: Any, path: str) -> None:
 def _policy(options: argparse.Namespace, task: Task, known: TaskFacts, fingerprint: str) -> Policy:
     """The policy of a file or bundle, or the conventional recipe."""
     from subsettune import bundle
-    from subsettune.bundle import limits
     from subsettune.cli.policy_file import read_policy, refuse_without_bundle
     from subsettune.policy import check_written, conventional
     from subsettune.train.loop import check
@@ -339,19 +339,37 @@ def _policy(options: argparse.Namespace, task: Task, known: TaskFacts, fingerpri
     if options.policy is None:
         return conventional(known)
     if is_bundle:
-        made = bundle.Bundle.load(options.policy)
-        if options.transfer:
-            policy, message = made.derive(known)
-            print("\n".join((message, *limits.limits(made, policy, known))), file=sys.stderr)
-            return policy
-        made.check(fingerprint)
-        return made.policy
+        return _of_bundle(bundle.Bundle.load(options.policy), task, known, None if options.transfer else fingerprint)
     policy = read_policy(options.policy, task)
     check_written(policy, known, options.policy)
     try:
         check(task, policy, known)
     except ConfigError as error:
         raise ConfigError(error.mistakes, options.policy) from error
+    return policy
+
+
+def _of_bundle(made: Bundle, task: Task, known: TaskFacts, fingerprint: str | None) -> Policy:
+    """The policy of a bundle, and a warning of each setting that it was shown to match with another value of.
+
+    Args:
+        made: the bundle.
+        task: to train.
+        known: of the task.
+        fingerprint: of its data, which have to be the bundle's; None to transfer the policy to them.
+    """
+    from subsettune.bundle import limits
+
+    policy, told = made.policy, ""
+    if fingerprint is not None:
+        made.check(fingerprint)
+    else:
+        policy, message = made.derive(known)
+        told = "\n".join((message, *limits.limits(made, policy, known)))
+    for sentence in limits.changed_task(made, task):
+        print(f"warning: {sentence}", file=sys.stderr)
+    if told:
+        print(told, file=sys.stderr)
     return policy
 
 

@@ -23,7 +23,7 @@ from subsettune.data.csv_dialect import SUFFIXES as CSV
 from subsettune.data.csv_dialect import dialect_of
 from subsettune.data.formats import format_of
 from subsettune.data.labels import WHOLE
-from subsettune.data.mendable import MendableDataError
+from subsettune.data.mendable import MendableDataError, MixedLabelsError
 from subsettune.data.parquet_files import open_file, table_files
 from subsettune.data.raw import EACH, MANY
 from subsettune.data.tsv import SUFFIXES as TSV
@@ -228,6 +228,8 @@ def _quantity(data: dict[str, Any], error: DataError, places: DataPaths, why: di
     """The data as a quantity, of which no classes can be made; an error where they may be some all the same."""
     try:
         found = _mended(data, "mse", places, why)
+    except MixedLabelsError:
+        raise
     except DataError:
         raise error from None
     values, counts = found.train.all_targets.unique(return_counts=True)

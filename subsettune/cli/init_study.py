@@ -88,7 +88,7 @@ def _write_example(options: argparse.Namespace) -> int:
 LISTS = ("features", "categorical", "exclude")  # keys that hold names of columns
 LEFT = ("categorical", "exclude")  # those of them that a refusal offers for the column that it is about
 COLUMN = re.compile(r"""column ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
-KEY = re.compile(r"data\.(\w+)(?:: (\{[^}]*\}|\[[^\]]*\]))?")
+KEY = re.compile(r"""(?<![\w/'"])(?<!of )data\.(\w+)(?:: (\{[^}]*\}|\[[^\]]*\]))?""")  # and no file of such a name
 
 
 def _drafted(source: str, asked: drafts.Asked, places: DataPaths) -> drafts.Draft:

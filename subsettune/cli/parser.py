@@ -151,7 +151,7 @@ def _add_study_commands(to: Any) -> None:
         TUNE,
     )
     _study_options(tune)
-    _set_option(tune)
+    _set_option(tune, KEPT)
     tune.add_argument("--run-id", help="name of the study (default: a fresh one)")
     _tune_options(tune)
     where = tune.add_mutually_exclusive_group()
@@ -168,7 +168,7 @@ def _add_study_commands(to: Any) -> None:
         f"{INIT}\nsubsettune plan digits.yaml --price-per-hour 0.40",
     )
     _study_options(plan)
-    _set_option(plan)
+    _set_option(plan, KEPT)
     where = plan.add_mutually_exclusive_group()
     where.add_argument("--address", help="Ray cluster that will run it, as of tune (default: this machine)")
     where.add_argument("--inline", action="store_true", help="for tune --inline: one run after the other, without Ray")
@@ -205,6 +205,7 @@ def _tune_options(parser: argparse.ArgumentParser) -> None:
     _device_option(parser)
 
 
+KEPT = ". They are kept with\nthe study, which goes on with the same ones alone"  # keys that are set
 POLICY_HELP = """a bundle, or a file with a policy, in YAML or JSON:
   phases:
     - share: 0.2          # of the training examples
@@ -245,6 +246,7 @@ def _add_train(to: Any) -> None:
 
 def _train_options(train: argparse.ArgumentParser) -> None:
     _study_options(train)
+    _set_option(train)
     train.add_argument("--policy", metavar="FILE_OR_DIR", help=POLICY_HELP)
     train.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     train.add_argument(
@@ -440,15 +442,14 @@ def _study_options(parser: argparse.ArgumentParser) -> None:
     _place_options(parser)
 
 
-def _set_option(parser: argparse.ArgumentParser) -> None:
+def _set_option(parser: argparse.ArgumentParser, kept: str = "") -> None:
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         help="a key in place of the study file's, as study.trials=8, task.tolerance=0.02\n"
-        "or 'space.lr={log: [0.01, 1]}'; more than once for several. It is kept with\n"
-        "the study, which goes on with the same ones",
+        f"or 'space.lr={{log: [0.01, 1]}}'; more than once for several{kept}",
     )
 
 

@@ -13,6 +13,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, cast
 
@@ -85,16 +86,29 @@ def numbered(file: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
             yield from ((reader.line_num, row) for row in reader if row)
 
 
+def line_of(file: Path, dialect: Dialect, row: int) -> int:
+    """The number of the line, from 1, in which a row of a file ends; rows count from 0, below the line of names."""
+    found = next(islice(numbered(file, dialect), row + 1, None), None)
+    return row + 2 if found is None else found[0]
+
+
 def unreadable(file: Path, encoding: str) -> DataError:
     """What is told of a file that has bytes of another encoding, with the line of the first."""
     with opened(file) as stream:
         found = ((number, _odd_byte(line, encoding)) for number, line in enumerate(stream, start=1))
         number, odd = next(((number, byte) for number, byte in found if byte), (0, b""))
+    other = "cp1252" if fits(file, "cp1252") else "latin-1"
     byte = f"got the byte 0x{odd.hex()} in line {number}" if odd else "got other bytes"
     return DataError(
         f"{file} must be {encoding.upper()}, {byte}. Save it as UTF-8, or say how it is written: "
-        "data.csv: {encoding: latin-1}."
+        f"data.csv: {{encoding: {other}}}."
     )
+
+
+def fits(file: Path, encoding: str) -> bool:
+    """Whether all bytes of a file stand for signs in an encoding of one byte a sign."""
+    with opened(file) as stream:
+        return not any(_odd_byte(line, encoding) for line in stream)
 
 
 def _odd_byte(line: bytes, encoding: str) -> bytes:

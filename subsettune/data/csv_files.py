@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from subsettune.data.arrow_types import SHORT_YEARS
-from subsettune.data.csv_dialect import Dialect, dialect_of, numbered, unreadable
+from subsettune.data.csv_dialect import Dialect, dialect_of, line_of, numbered, unreadable
 from subsettune.data.csv_kinds import TYPES, Asked, Judge, Kind, Role, converted
 from subsettune.data.date_texts import KNOWN, times_of
 from subsettune.data.parquet_files import File, open_file
@@ -57,6 +57,12 @@ class _Csv:
                     yield pa.RecordBatch.from_arrays(columns, list(self.dialect.names))
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise self._refusal(error, bad) from error
+
+    @property
+    def reading(self) -> str:
+        """Python that reads it as texts, as pandas would."""
+        said = f"sep={self.dialect.separator!r}, encoding={self.dialect.encoding!r}"
+        return f"pandas.read_csv({str(self.path)!r}, {said}, dtype=str, keep_default_na=False)"
 
     def _refusal(self, error: Exception, bad: list[csv.InvalidRow]) -> DataError:
         if bad:
@@ -169,7 +175,7 @@ def _judged(files: list[_Csv], data: Data, kind: str, reads: str | None) -> dict
     judges: dict[str, Judge] = {}
     for file in files:
         for name in file.dialect.names:
-            judges.setdefault(name, Judge(name, _asked(name, data, kind, reads), place))
+            judges.setdefault(name, Judge(name, _asked(name, data, kind, reads), place, files[0].reading))
         row = file.first
         for batch in file.blocks():
             for name in file.dialect.names:
@@ -195,7 +201,7 @@ def _asked(name: str, data: Data, kind: str, reads: str | None) -> Asked:
 
 def _place(files: list[_Csv], row: int) -> str:
     file = next(file for file in reversed(files) if file.first <= row)
-    return f"row {row - file.first} of {file.path.name}"
+    return f"line {line_of(file.path, file.dialect, row - file.first)} of {file.path.name}"
 
 
 def _refuse_headless(file: _Csv, judges: dict[str, Judge], kinds: dict[str, Kind]) -> None:
@@ -224,7 +230,7 @@ def _typed(file: _Csv, kinds: dict[str, Kind], judges: dict[str, Judge], target:
             f"cache {target.parent.parent} cannot be written: {error}. Give --cache a folder with room."
         ) from error
     made = open_file(target)
-    return File(file.path, made.content, made.schema)
+    return File(file.path, made.content, made.schema, line_of=partial(line_of, file.path, file.dialect))
 
 
 def _field(name: str, kind: Kind, judge: Judge) -> pa.Field:

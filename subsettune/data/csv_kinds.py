@@ -7,6 +7,7 @@ texts would make each number a category of its own. So it is with dates. Numbers
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from subsettune.data.date_texts import DATE_LIKE, DateTexts
+from subsettune.data.mendable import MixedLabelsError
 from subsettune.errors import DataError
 
 Role = Literal["feature", "label", "categories", "text", "left"]
@@ -91,11 +93,13 @@ class Judge:
         name: of the column.
         asked: what the task says of it.
         place: a row of all files in words, for messages.
+        reading: Python that reads the first file as a table of texts, likewise.
     """
 
     name: str
     asked: Asked
     place: Callable[[int], str]
+    reading: str
     counts: dict[str, int] = field(default_factory=dict, init=False)
     firsts: dict[str, tuple[int, str]] = field(default_factory=dict, init=False)
     is_padded: bool = field(default=False, init=False)
@@ -260,11 +264,12 @@ class Judge:
             return "text"
         if found < total:
             odd = next(self.firsts[kind] for kind in ("other", "date", "boolean") if kind in self.firsts)
-            raise self._odd("numbers", odd, self._or_categories())
+            refusal = self._odd("numbers", odd, self._or_categories())
+            is_mixed = self.asked.role == "label" and found > MOST * total
+            raise MixedLabelsError(str(refusal)) if is_mixed else refusal
         for kind in ("grouped", "marked"):
             if kind in self.firsts:
-                advice = "Write them without signs of thousands, money and shares."
-                raise self._odd("plain numbers", self.firsts[kind], advice)
+                raise self._odd("plain numbers", self.firsts[kind], self._unmarked(self.firsts[kind][1]))
         if commas:
             return self._commas(has_commas)
         if self.asked.decimal == "," and ("thousands" in self.counts or "plain number" in self.counts):
@@ -330,6 +335,15 @@ class Judge:
         first = "Mend it, or, if" if is_first else "if"
         return f"{first} they are names, put the column into data.categorical; if it is no feature, into data.exclude."
 
+    def _unmarked(self, text: str) -> str:
+        """How such numbers are written plainly, by lines of Python that can be copied."""
+        column = f"t[{self.name!r}]"
+        return (
+            "Write them without signs of thousands, money and shares, as these lines do: "
+            f"import pandas; t = {self.reading}; {column} = {column}.str.replace(r'[^0-9{decimal_mark(text)}+-]', '', "
+            "regex=True); t.to_csv('plain.csv', sep=';', index=False)"
+        )
+
     @property
     def _else_names(self) -> str:
         """What else an input may be."""
@@ -367,6 +381,13 @@ KINDS = {
     "grouped": GROUPED,
     "marked": MARKED,
 }
+
+
+def decimal_mark(text: str) -> str:
+    """The mark before the decimals of a number with signs of thousands or money, or that it would have."""
+    marks = re.sub(r"[^.,' \u00a0\u202f\u2009]", "", re.sub(r"^[^0-9]+|[^0-9]+$", "", text))
+    is_grouped = len(set(marks)) < 2 and (len(marks) > 1 or re.search(r"\D\d{3}\D*$", text) is not None)
+    return "." if not marks or (is_grouped and marks[0] != ".") else "," if is_grouped else marks[-1]
 
 
 def _matching(texts: pa.Array, pattern: str, *, but: str) -> pa.Array:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from subsettune.data.csv_dialect import SUFFIXES as CSV
+from subsettune.data.mendable import OtherDataError
 from subsettune.data.pictures import is_picture_folder
 from subsettune.data.tsv import SUFFIXES as TSV
 from subsettune.errors import DataError
@@ -89,6 +90,8 @@ def refuse_strange(form: Format, data: Data, reads: str | None, words: str) -> N
     strange += [key for key in data.given if form in ("npz", "pictures") and key not in of_pictures]
     strange += ["label"] if form == "pictures" and data.label != PLAIN.label else []
     if strange:
-        raise DataError(f"data.{strange[0]} means nothing to {words}. Remove the key.")
+        said = f"data.{strange[0]} means nothing to {words}."
+        raise OtherDataError(f"{said} Remove the key.", said)
     if reads is not None and form in ("npz", "pictures", "tsv"):
-        raise DataError(f"split by {reads!r} means nothing to {words}, which have no such column. Remove the key.")
+        said = f"split by {reads!r} means nothing to {words}, which have no such column."
+        raise OtherDataError(f"{said} Remove the key.", said)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,23 @@ from subsettune.config import FrozenDict
 from subsettune.data.arrow_types import AS_DATE, DATE, kind_of, plain_chunks, plain_column, plain_schema, seconds
 from subsettune.data.categories import is_text
 from subsettune.data.date_texts import times_of
+from subsettune.data.mendable import OtherDataError
 from subsettune.data.shards import Parts, parts
 from subsettune.errors import DataError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """An open Parquet file, its path for messages, and its schema in plain types."""
+    """An open Parquet file, its path for messages, and its schema in plain types.
+
+    Of a copy of a .csv file `line_of` gives the line in which a row ends there.
+    """
 
     path: Path
     content: pq.ParquetFile
     schema: pa.Schema
     formats: FrozenDict = FrozenDict()  # of the columns of texts that are dates
+    line_of: Callable[[int], int] | None = None
 
     @property
     def num_rows(self) -> int:
@@ -130,7 +135,8 @@ def check_there(file: File, wanted: Sequence[str], advice: str) -> None:
     missing = [name for name in wanted if name not in names]
     if missing:
         guess = f"{did_you_mean(missing[0], names)} ".lstrip()
-        raise DataError(f"{file.path} has no column {missing[0]!r}. {guess}Its columns: {', '.join(names)}. {advice}")
+        brief = f"{file.path} has no column {missing[0]!r}. {guess}Its columns: {', '.join(names)}."
+        raise OtherDataError(f"{brief} {advice}", brief)
 
 
 def damaged(path: Path, error: Exception) -> DataError:
@@ -156,7 +162,8 @@ def row_place(files: list[File], row: int) -> str:
     """A row of all files in words: which row of which file."""
     for file in files:
         if row < file.num_rows:
-            return f"row {row} of {file.path.name}"
+            place = f"row {row}" if file.line_of is None else f"line {file.line_of(row)}"
+            return f"{place} of {file.path.name}"
         row -= file.num_rows
     raise AssertionError("no file has the row")
 

@@ -5,6 +5,7 @@ Symbols: n examples, C groups (classes; a regression is one group), n_c examples
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
@@ -148,8 +149,25 @@ def _check(sizes: Sequence[int], parts: Sequence[str], class_names: Sequence[str
                     f"class {name!r} must have examples in the training file, got some in the test file only. Write "
                     "the labels of both alike, or drop the class."
                 )
+            if class_names is not None:
+                _refuse_among_numbers(sizes, class_names, name)
             who = "the data must have" if class_names is None else f"class {name!r} must have"
             raise DataError(
                 f"{who} at least {len(parts)} examples, one for each part ({', '.join(parts)}), got {size}. "
                 "Add examples, or drop the class."
             )
+
+
+def _refuse_among_numbers(sizes: Sequence[int], class_names: Sequence[str], name: str) -> None:
+    """Refuse a rare class as a slip, where the labels of most examples are numbers and some are none."""
+    is_number = [NUMBER.fullmatch(each) is not None for each in class_names]
+    num_others = sum(size for size, known in zip(sizes, is_number, strict=True) if not known)
+    if num_others and 2 * num_others < sum(sizes):
+        odd = name if NUMBER.fullmatch(name) is None else class_names[is_number.index(False)]
+        raise DataError(
+            f"labels must be numbers in all rows, or classes of enough examples each, got {odd!r} among numbers. Mend "
+            "that label, or drop its row."
+        )
+
+
+NUMBER = re.compile(r"[$€£¥+-]? ?[0-9]{1,3}([.,' ]?[0-9]{3})*([.,][0-9]*)?([eE][+-]?[0-9]+)? ?[%$€£¥]?")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from subsettune import config
 from subsettune.facts import TaskFacts
 from subsettune.found import Found
-from subsettune.study.driver import MAY_CHANGE
+from subsettune.study.another import MAY_CHANGE
 from subsettune.study.results.records import RunRecord
 from subsettune.study.results.summary import PolicyRow
 from subsettune.text import describe, is_number

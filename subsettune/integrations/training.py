@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from subsettune import config, models, plugins
 from subsettune.bundle import Bundle, read_policy
-from subsettune.bundle.limits import limits
+from subsettune.bundle.limits import changed_settings, limits
 from subsettune.config import FrozenDict
 from subsettune.data import TaskData
 from subsettune.data.matrix import Standardizer, part_of, task_data
@@ -330,9 +330,7 @@ def _recipe(
     kept = replace(policy, recipe=FrozenDict({k: v for k, v in policy.recipe.items() if k not in own}))
     if bundle is None:
         return recipe, kept, ()
-    before, now = _fields(bundle.recipe), _fields(recipe.override(kept.recipe))
-    told = (f"{key} is {now[key]!r}, and was {before[key]!r} for the bundle's evidence." for key in now)
-    return recipe, kept, tuple(one for one, key in zip(told, now, strict=True) if now[key] != before[key])
+    return recipe, kept, changed_settings(_fields(bundle.recipe), _fields(recipe.override(kept.recipe)))
 
 
 def _fields(recipe: Recipe) -> dict[str, Any]:

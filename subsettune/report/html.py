@@ -125,14 +125,8 @@ def _parts(usage: str) -> list[tuple[str, str | Markup]]:
             language, _, code = part.partition("\n")
             found.append((language, code.rstrip()))
         else:
-            found += [("text", _with_code(one)) for one in part.strip().split("\n\n") if one]
+            found += [("text", _unbroken(one)) for one in part.strip().split("\n\n") if one]
     return found
-
-
-def _with_code(paragraph: str) -> Markup:
-    """Escaped, with what stands in backticks as code."""
-    parts = str(escape(paragraph)).split("`")
-    return Markup("".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts)))
 
 
 def _asset(name: str) -> str:
@@ -155,8 +149,8 @@ def _template() -> jinja2.Template:
 
 
 def _unbroken(text: str | Markup) -> Markup:
-    """Escaped, with a number and its per cent sign kept on one line."""
-    return Markup(escape(text).replace(" %", Markup("&nbsp;%")))
+    """Escaped, with a number and its per cent sign kept on one line, and what stands in backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)).replace(" %", "&nbsp;%")))
 
 
 def _scannable(text: str) -> Markup:

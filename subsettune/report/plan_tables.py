@@ -113,8 +113,10 @@ def _projection(plan: Mapping[str, Any]) -> str:
 def _price(plan: Mapping[str, Any]) -> list[str]:
     """What the projected time costs, where a price was given."""
     found = plan.get("price")
-    if found is None or found["at_most"] is None:
+    if found is None:
         return []
+    if found["at_most"] is None:
+        return [f"No price is known before that, at {_money(found['per_hour'])} an hour or any other."]
     expected, most, per_hour = (_money(found[key]) for key in ("expected", "at_most", "per_hour"))
     about = "" if expected == UNDER else "about "
     return [f"At {per_hour} an hour: {about}{expected}, {most} at most."]

@@ -17,7 +17,6 @@ from typing import Protocol
 
 import torch
 
-from subsettune import config
 from subsettune.config import FrozenDict
 from subsettune.data import TaskData
 from subsettune.data.audit import audit
@@ -26,6 +25,7 @@ from subsettune.errors import StorageError, StudyError
 from subsettune.facts import TaskFacts
 from subsettune.patience import hurried
 from subsettune.policy import BATCHING
+from subsettune.study.another import refuse_another
 from subsettune.study.context import StudyContext
 from subsettune.study.execute.inline import InlineExecutor
 from subsettune.study.execute.looks import Looks
@@ -56,19 +56,6 @@ from subsettune.study.verification.noninferiority import MOST_OWN
 from subsettune.study.warm_start import take
 from subsettune.text import flops_words
 from subsettune.train.loop import RunOptions
-
-# Settings that a study may go on with another value of; the others are part of what its evidence says.
-MAY_CHANGE = (
-    "trials",
-    "parallel",
-    "gpus_per_trial",
-    "candidates",
-    "ablation_seeds",
-    "time_limit_s",
-    "checkpoint_every_s",
-    "silence_limit_s",
-    "soup_processes",
-)
 
 
 class Executor(Protocol):
@@ -374,7 +361,7 @@ def _open(study: Study, folder: StudyFolder, options: TuneOptions, data: DataOri
         folder.begin(study)
     else:
         folder.open()
-        _refuse_another(study, folder, data)
+        refuse_another(study, folder, data)
         _refuse_other_code(folder, code)
         refuse_other_batches(study, folder)
         journal_at(folder.folder, JOURNAL)  # a damaged one is told before anything runs
@@ -433,25 +420,3 @@ def _refuse_another_count(folder: StudyFolder, facts: TaskFacts) -> None:
 def _versions(folder: StudyFolder) -> str:
     known = folder.manifest.versions
     return ", ".join(f"{name} {known[name]}" for name in ("subsettune", "torch") if name in known) or "not noted"
-
-
-def _refuse_another(study: Study, folder: StudyFolder, data: DataOrigin) -> None:
-    """The same run id must mean the same task, data, space and seed; only how much is spent may change."""
-    before, known = folder.manifest.study, folder.manifest.data
-    advice = f"Choose another --run-id, or remove {folder.folder}."
-    if before.task != study.task:
-        raise StudyError(f"run id {folder.run_id!r} belongs to another task. {advice}")
-    if before.space != study.space:
-        raise StudyError(f"run id {folder.run_id!r} has another space. {advice}")
-    fixed = [name for name in config.to_plain(before.study) if name not in MAY_CHANGE]
-    changed = {n: getattr(before.study, n) for n in fixed if getattr(before.study, n) != getattr(study.study, n)}
-    if changed:
-        words = ", ".join(f"{name} {_in_words(value)}" for name, value in changed.items())
-        raise StudyError(f"run id {folder.run_id!r} began with {words}. Keep that, or choose another --run-id.")
-    if known is not None and known.fingerprint != data.fingerprint:
-        raise StudyError(f"the data of run id {folder.run_id!r} have changed since it began. {advice}")
-
-
-def _in_words(value: object) -> str:
-    """A setting as a study file has it."""
-    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)

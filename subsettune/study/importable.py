@@ -53,6 +53,22 @@ def check_importable(study: Study) -> None:
         raise ConfigError(tuple(mistakes))
 
 
+def check_goal_code(study: Study) -> None:
+    """Refuse a metric or a loss of the user's own that this process cannot import, before anything is read.
+
+    Raises:
+        ConfigError: the module or the function is not there.
+    """
+    task = study.task
+    for kind, name in (registry.OWN_METRICS, task.metric), (registry.LOSSES, task.loss):
+        if name is None or task.is_own or kind.code_of(name) is None:
+            continue
+        try:
+            kind.load(name)
+        except ConfigError as error:
+            raise ConfigError(tuple(Mistake(("task", kind.what), one.message) for one in error.mistakes)) from error
+
+
 def why_not_here(code: Mapping[str, str]) -> str | None:
     """Why this process cannot import what `own_code` found; None if it can.
 

@@ -20,6 +20,7 @@ from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
 from subsettune.study import machine, timing, wall_clock
 from subsettune.study.ablation.choose import Ground, unaffordable
+from subsettune.study.importable import check_goal_code
 from subsettune.study.preflight import Admitted, Stage, check_here, resolve_study, stable_shares, unwatched
 from subsettune.study.results.verified_before import VerifiedStudies, plan_sentence
 from subsettune.study.spec.definition import Study
@@ -69,6 +70,7 @@ def plan(
     address = None if is_inline else address or os.environ.get("RAY_ADDRESS") or None
     if address is None:
         check_here(study, "auto", is_inline=is_inline)
+    check_goal_code(study)
     places = places or DataPaths()
     admitted = resolve_study(study, places, stage)
     known, data = admitted.facts, admitted.data

@@ -6,18 +6,22 @@ look like numbers), so nothing is judged anew: what does not fit is refused with
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from subsettune.data.csv_dialect import dialect_of, line_of
 from subsettune.data.csv_files import Written, text_blocks
 from subsettune.data.csv_kinds import BOOLEAN, COMMA, INFINITE, MISSING, NUMBER, THOUSANDS, TYPES, Kind, converted
 from subsettune.data.date_texts import times_of
 from subsettune.errors import DataError
+from subsettune.task import Csv
 from subsettune.trained.rows import Rows, Wanted, plain_table
 
+Place = Callable[[int], str]
 WHOLE = r"^[+-]?\d+$"
 PATTERNS = {
     "number": rf"(?:{NUMBER})|(?:{INFINITE})",
@@ -47,8 +51,9 @@ def read_csv(path: Path, wanted: Wanted, limit: int | None = None) -> Rows:
     chosen = [name for name in names if name in (*wanted.columns, wanted.label)] or list(names[:1])
     texts = pa.Table.from_batches(_first(blocks, limit), pa.schema([(name, pa.string()) for name in names]))
     has_commas = wanted.csv.decimal == "," or any(form.kind == "comma" for form in wanted.forms.values())
-    columns = {name: _typed(texts[name].combine_chunks(), name, str(path), wanted, has_commas) for name in chosen}
-    return Rows(table=plain_table(pa.table(columns)), where=str(path))
+    place = partial(_place, path, wanted.csv)
+    columns = {name: _typed(texts[name].combine_chunks(), name, place, wanted, has_commas) for name in chosen}
+    return Rows(table=plain_table(pa.table(columns)), where=str(path), all_names=names, place_of=place)
 
 
 def _first(blocks: Iterator[pa.RecordBatch], limit: int | None) -> list[pa.RecordBatch]:
@@ -61,25 +66,25 @@ def _first(blocks: Iterator[pa.RecordBatch], limit: int | None) -> list[pa.Recor
     return found
 
 
-def _typed(texts: pa.Array, name: str, where: str, wanted: Wanted, has_commas: bool) -> pa.Array:
+def _typed(texts: pa.Array, name: str, place: Place, wanted: Wanted, has_commas: bool) -> pa.Array:
     """A column as what it stands for, null where a value is missing."""
     form = wanted.forms.get(name, UNTOLD)
     if form.kind == "text":
         return converted(texts, "text", _no_dates)
     values = pc.if_else(pc.is_in(texts, value_set=MISSING), None, texts)
     if form.kind == "date":
-        return dates_of(values, form.formats, name, where)
+        return dates_of(values, form.formats, name, place)
     kind: Kind = form.kind if form.kind != "whole" else "comma" if has_commas else "number"
     fits = pc.fill_null(pc.match_substring_regex(values, PATTERNS[kind]), True)
     if not pc.all(fits, min_count=0).as_py():
         row = pc.index(fits, False).as_py()
         raise DataError(
-            f"column {name!r} must hold {RULES[kind]}, as in training, got {values[row].as_py()!r} in row {row} of "
-            f"{where}. Mend it."
+            f"column {name!r} must hold {RULES[kind]}, as in training, got {values[row].as_py()!r} in {place(row)}. "
+            "Mend it."
         )
     if form.kind == "whole":
         if wanted.csv.decimal is None:
-            _refuse_thousands(values, name, where)
+            _refuse_thousands(values, name, place)
         try:
             return pc.replace_substring_regex(values, r"^\+", "").cast(TYPES["whole"])
         except pa.ArrowInvalid:
@@ -87,26 +92,26 @@ def _typed(texts: pa.Array, name: str, where: str, wanted: Wanted, has_commas: b
     return converted(texts, kind, _no_dates)
 
 
-def _refuse_thousands(values: pa.Array, name: str, where: str) -> None:
+def _refuse_thousands(values: pa.Array, name: str, place: Place) -> None:
     """Of a column that was whole numbers, 1.234 alone is more likely a thousand than a fraction."""
     marked = pc.fill_null(pc.match_substring_regex(values, "[.,]"), False)
     grouped = pc.fill_null(pc.match_substring_regex(values, THOUSANDS), False)
     if pc.any(marked, min_count=0).as_py() and marked.equals(grouped):
         row = pc.index(grouped, True).as_py()
         raise DataError(
-            f"column {name!r} must hold whole numbers, as in training, got {values[row].as_py()!r} in row {row} of "
-            f"{where}, which may be thousands. Write them without signs of thousands, fractions with another zero."
+            f"column {name!r} must hold whole numbers, as in training, got {values[row].as_py()!r} in "
+            f"{place(row)}, which may be thousands. Write them without signs of thousands, fractions with another zero."
         )
 
 
-def dates_of(values: pa.Array, formats: tuple[str, ...], name: str, where: str) -> pa.Array:
+def dates_of(values: pa.Array, formats: tuple[str, ...], name: str, place: Place) -> pa.Array:
     """(n,) times of texts, null where one is missing.
 
     Args:
         values: texts.
         formats: in which training could read them.
         name: of the column.
-        where: they stand, in words.
+        place: where a row of them stands, in words.
 
     Raises:
         DataError: one is of another format.
@@ -115,10 +120,14 @@ def dates_of(values: pa.Array, formats: tuple[str, ...], name: str, where: str) 
     if odd is not None:
         told = " or ".join(map(repr, formats))
         raise DataError(
-            f"column {name!r} must hold dates as {told}, as in training, got {values[odd].as_py()!r} in row {odd} of "
-            f"{where}. Write it so."
+            f"column {name!r} must hold dates as {told}, as in training, got {values[odd].as_py()!r} in "
+            f"{place(odd)}. Write it so."
         )
     return times
+
+
+def _place(path: Path, asked: Csv, row: int) -> str:
+    return f"line {line_of(path, dialect_of(path, asked, least=1), row)} of {path}"
 
 
 def _no_dates(_: pa.Array) -> pa.Array:

@@ -81,8 +81,7 @@ class Text:
             if not found:
                 got = "nothing" if text is None else repr(text)
                 raise DataError(
-                    f"texts must not be empty, got {got} in column {self.column!r}, row {row} of {rows.where}. Drop "
-                    "such rows."
+                    f"texts must not be empty, got {got} in column {self.column!r}, {rows.place(row)}. Drop such rows."
                 )
             ids[row, : len(found)] = found
         strange = int((ids <= UNKNOWN).all(axis=1).sum()) if self.tokens == "words" else 0

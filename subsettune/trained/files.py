@@ -60,7 +60,7 @@ def _read_parquet(path: Path, wanted: Wanted, limit: int | None) -> Rows:
         table = pa.Table.from_batches([batch.cast(schema) for batch in first], schema=schema)
     if not names or not file.num_rows:  # what is missing is told with the file's own columns
         table = pa.schema(file.schema).empty_table()
-    return Rows(table=table, where=str(path))
+    return Rows(table=table, where=str(path), all_names=tuple(file.schema.names))
 
 
 def _read_tsv(path: Path, wanted: Wanted, limit: int | None) -> Rows:
@@ -77,7 +77,8 @@ def _read_tsv(path: Path, wanted: Wanted, limit: int | None) -> Rows:
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise DataError(f"{path} is empty, damaged or no file of tab-separated values: {reason}.") from error
-    return Rows(table=table if limit is None else table.slice(0, limit), where=str(path))
+    table = table if limit is None else table.slice(0, limit)
+    return Rows(table=table, where=str(path), all_names=tuple(names))
 
 
 def _read_npz(path: Path, wanted: Wanted, limit: int | None) -> Rows:

@@ -221,7 +221,7 @@ class TrainedModel:
         outputs = told.in_units(raw)
         if not bool(torch.isfinite(outputs).all()):
             row = int(torch.isfinite(outputs.reshape(len(outputs), -1)).all(dim=1).int().argmin())
-            raise DataError(f"the model gives no finite number for row {row} of {found.where}. Look at its values.")
+            raise DataError(f"the model gives no finite number for {found.place(row)}. Look at its values.")
         given = told.labels_in(found) if labels is None else labels
         score = None
         if with_metric and given is not None:

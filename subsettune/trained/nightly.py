@@ -14,6 +14,7 @@ from subsettune.bundle.known import INPUTS, KnownColumn, KnownData, categories_o
 from subsettune.bundle.limits import differences
 from subsettune.data import DataPaths, TaskData, load
 from subsettune.data.columns import ColumnFacts
+from subsettune.data.mendable import OtherDataError
 from subsettune.errors import BundleError, ConfigError, DataError
 from subsettune.facts import TaskFacts
 from subsettune.policy import Policy
@@ -148,7 +149,13 @@ def _joined(error: ConfigError) -> str:
 
 def _loaded(bundle: Bundle, task: Task, places: DataPaths) -> tuple[Task, TaskData, tuple[str, ...]]:
     """The task and its data, without columns that the bundle does not know, and what was left out in words."""
-    data = load(task, places)
+    try:
+        data = load(task, places)
+    except OtherDataError as error:  # whose keys are the bundle's
+        rule = f"like the data that the bundle was made for{_made_for(bundle)}"
+        raise DataError(
+            f"{task.data.source} must be {rule}: {error.brief} Mend the data, or tune anew on them."
+        ) from error
     if data.fingerprint == bundle.fingerprint:
         return task, data, ()
     known = bundle.known
@@ -172,6 +179,16 @@ def _loaded(bundle: Bundle, task: Task, places: DataPaths) -> tuple[Task, TaskDa
             f"{data.num_features:,} each in {task.data.source}. Mend the data, or tune anew on them."
         )
     return task, data, said
+
+
+def _made_for(bundle: Bundle) -> str:
+    """What data a bundle was made for, in words behind those that say so; empty where it does not name them."""
+    columns = () if bundle.known is None else bundle.known.columns
+    if any(column.role == "image" for column in columns):
+        return ", a folder of pictures" if columns[0].type == "files" else ", pictures"
+    if not any(column.type for column in columns):
+        return ""
+    return f", a table with the label {bundle.task.data.label!r} and the columns {_named([c.name for c in columns])}"
 
 
 def _compared(known: KnownData, found: Sequence[ColumnFacts], task: Task) -> list[str]:

@@ -145,8 +145,8 @@ class Outputs:
         if any(value is None or value != value for value in found):
             row = next(i for i, value in enumerate(found) if value is None or value != value)
             raise DataError(
-                f"labels must be there in every row or in none, got nothing in row {row} of {self.label!r} in "
-                f"{rows.where}. Drop the column, or such rows."
+                f"labels must be there in every row or in none, got nothing for {self.label!r} in "
+                f"{rows.place(row)}. Drop the column, or such rows."
             )
         return found
 

@@ -7,7 +7,7 @@ what it offers.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,8 @@ class Rows:
         labels: (n,) or (n, m) labels that lie beside an array; None where there are none.
         where: what they are called in messages.
         names_of_rows: of pictures that are files; empty of what has no names.
+        all_names: of the columns of a file, of which the table has those that are read; empty where it has all.
+        place_of: where a row stands, in words, where lines or the like are counted; None where rows are.
     """
 
     table: pa.Table | None = None
@@ -43,6 +45,8 @@ class Rows:
     labels: Array | None = None
     where: str = GIVEN
     names_of_rows: tuple[str, ...] = ()
+    all_names: tuple[str, ...] = ()
+    place_of: Callable[[int], str] | None = None
 
     def __len__(self) -> int:
         found = self.array if self.table is None else self.table
@@ -55,6 +59,8 @@ class Rows:
 
     def place(self, row: int) -> str:
         """A row in words."""
+        if self.place_of is not None:
+            return self.place_of(row)
         return self.names_of_rows[row] if self.names_of_rows else f"row {row} of {self.where}"
 
 

@@ -127,7 +127,7 @@ class Column:
 
     def _dated(self, column: pa.ChunkedArray, field: pa.Field, rows: Rows) -> tuple[pa.ChunkedArray, pa.Field]:
         """Texts as the dates that they are, in seconds."""
-        times = dates_of(column.combine_chunks().cast(pa.string()), self.formats, self.name, rows.where)
+        times = dates_of(column.combine_chunks().cast(pa.string()), self.formats, self.name, rows.place)
         dated = field.with_type(pa.float64()).with_metadata({DATE: str(times.type).encode()})
         return pa.chunked_array([seconds(times)]), dated
 
@@ -177,8 +177,8 @@ class Column:
         finite = np.isfinite(stored).all(axis=1)
         if not finite.all():
             raise DataError(
-                f"column {self.name!r} must hold finite numbers, got NaN, infinity or nothing in row "
-                f"{int(np.argmin(finite))} of {rows.where}. Fill it, or drop the row."
+                f"column {self.name!r} must hold finite numbers, got NaN, infinity or nothing in "
+                f"{rows.place(int(np.argmin(finite)))}. Fill it, or drop the row."
             )
 
     def _codes(self, column: pa.ChunkedArray, field: pa.Field, rows: Rows) -> tuple[Array, str]:
@@ -251,8 +251,8 @@ def found_in(rows: Rows, name: str) -> tuple[pa.ChunkedArray, pa.Field]:
     if table is None:
         raise DataError(f"{rows.where} must have the column {name!r}, which the model was trained on, got an array.")
     if name not in table.schema.names:
-        guess = f"{did_you_mean(name, table.schema.names)} ".lstrip()
-        names = table.schema.names
+        names = rows.all_names or table.schema.names
+        guess = f"{did_you_mean(name, names)} ".lstrip()
         more = f" and {len(names) - COLUMNS_TOLD:,} more" if len(names) > COLUMNS_TOLD else ""
         raise DataError(
             f"{rows.where} must have the column {name!r}, which the model was trained on. {guess}Known columns: "

@@ -186,7 +186,7 @@ def test_the_recipe_has_the_policys_settings(tmp_path: Path) -> None:
 def test_other_data_are_refused_with_both_fingerprints(tmp_path: Path) -> None:
     made, _ = export(tmp_path)
     made.check(FINGERPRINT)
-    with pytest.raises(BundleError, match=f"fingerprint {FINGERPRINT}, these have 1234. Use the original data, or ask"):
+    with pytest.raises(BundleError, match=f"fingerprint {FINGERPRINT}, these have 1234. Use the original data."):
         made.check("1234")
 
 

@@ -381,9 +381,27 @@ def test_a_bundle_moves_to_other_data_only_when_asked_to(run: Run, studies: Path
     (message,) = _errors(run("train", other, "--policy", "runs/good/bundle"))
     fingerprints = re.findall(r"\b[0-9a-f]{64}\b", message)
     assert len(set(fingerprints)) == 2
+    assert "On others `subsettune follow BUNDLE --data PATH` derives" in message
+    assert message.endswith("and so does `subsettune train` with --transfer.")
+    values = write(Path("values.yaml"), {**PASSES, "task.data": {"source": tiny_data["values"]}, "task.metric": "mse"})
+    odd = run("train", values, "--policy", "runs/good/bundle", "--transfer")
+    assert "warning: task.kind is 'regression', and was 'classification' for the bundle's evidence." in odd.err
+    assert "warning: task.metric is 'mse', and was 'accuracy' for the bundle's evidence." in odd.err
     moved = run("train", other, "--policy", "runs/good/bundle", "--transfer")
     assert moved.code == 0
     assert moved.err.startswith("Sizes were derived anew: ")
+
+
+def test_train_warns_of_settings_that_are_not_those_of_the_evidence(run: Run, studies: Path) -> None:
+    words = ["train", str(studies), "--policy", "runs/good/bundle", "--device", "cpu"]
+    assert "evidence" not in run(*words).err
+    changed = run(*words, "--set", "task.recipe.batch_size=7", "--set", "task.metric=macro_f1")
+    assert changed.code == 0
+    found = [line for line in changed.err.splitlines() if "evidence" in line]
+    assert found == [
+        "warning: task.recipe.batch_size is 7, and was 64 for the bundle's evidence.",
+        "warning: task.metric is 'macro_f1', and was 'accuracy' for the bundle's evidence.",
+    ]
 
 
 @pytest.mark.slow
@@ -528,6 +546,21 @@ def test_a_mistake_that_shows_only_in_the_data_has_its_line_too(run: Run) -> Non
     path = write(Path("s.yaml"), {"space.subset_share": REMOVED, "space.q": {"log": [1, 1000]}})
     (error,) = _errors(run("plan", path))
     assert re.match(r"s\.yaml: line \d+, space\.q: q must be at most 7\.43, got 1000\.0\. ", error)
+
+
+@pytest.mark.parametrize("command", [("tune", "--inline"), ("plan", "--inline"), ("train",)])
+def test_a_metric_that_is_not_there_is_refused_before_anything_is_said(
+    run: Run, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("ziel.py").write_text("def kosten(targets, outputs):\n    return 0.5\n")
+    monkeypatch.syspath_prepend(".")
+    monkeypatch.delitem(sys.modules, "ziel", raising=False)
+    goal = {"name": "ziel:kostn", "higher_is_better": False}
+    done = run(command[0], write(Path("s.yaml"), {"task.metric": goal}), *command[1:])
+    assert done.code == 2
+    assert "kostn" in done.err
+    assert "part." not in done.err
+    assert "goes on with it" not in done.err
 
 
 def test_a_wrong_price_is_refused_before_data_are_read(run: Run) -> None:
@@ -681,7 +714,10 @@ def test_a_run_id_of_another_task(run: Run, studies: Path) -> None:
     before = Path("runs/good/manifest.json").read_bytes()
     path = write(Path("s.yaml"), {"task.tolerance": 0.4})
     (error,) = _errors(run("tune", path, "--inline", "--quiet", "--run-id", "good"))
-    assert error.startswith("run id 'good' belongs to another task. Choose another --run-id, or remove ")
+    told = r"run id 'good' belongs to another task: (.*)\. To go on with it: subsettune tune .* ; or choose another "
+    found = re.match(told, error)
+    assert found
+    assert "task.tolerance was 0.5, and is 0.4" in found[1]
     assert Path("runs/good/manifest.json").read_bytes() == before
 
 

@@ -191,7 +191,7 @@ def test_keys_that_are_given(init: Init) -> None:
     Path("d.csv").write_bytes(text.encode("latin-1"))
     given = []
     for option, hint in (
-        ("data.csv={encoding: latin-1}", "Here: --set 'data.csv={encoding: latin-1}'."),
+        ("data.csv={encoding: cp1252}", "Here: --set 'data.csv={encoding: cp1252}'."),
         ("data.date_formats={when: '%d/%m/%Y'}", """Here: --set "data.date_formats={when: '%d/%m/%Y'}"."""),
         ("data.exclude=[note]", "Here: --set 'data.exclude=[note]'."),
     ):
@@ -201,9 +201,32 @@ def test_keys_that_are_given(init: Init) -> None:
     also = init("d.csv", *given[:2], "--set", "data.exclude=[when]")[2]
     assert also.rstrip().endswith("--set 'data.exclude=[when, note]'.")
     data = drafted(init, "d.csv", *given, output="d.yaml").task.data
-    assert (data.csv.encoding, data.date_formats, data.exclude) == ("latin-1", {"when": "%d/%m/%Y"}, ("note",))
-    given[1], given[3] = "data.csv.encoding=latin-1", "data.date_formats.when=%d/%m/%Y"
+    assert (data.csv.encoding, data.date_formats, data.exclude) == ("cp1252", {"when": "%d/%m/%Y"}, ("note",))
+    given[1], given[3] = "data.csv.encoding=cp1252", "data.date_formats.when=%d/%m/%Y"
     assert drafted(init, "d.csv", *given, "--output", "e.yaml", output="e.yaml").task.data == data
+
+
+def test_slips_among_prices_are_named_with_their_line(init: Init) -> None:
+    Path("data.csv").write_text(
+        csv_text(
+            "area;price", lambda i: f"{X[i, 0]};{'1.000052,75' if i == 9 else f'{1 + i % 9}21.631,{10 + i % 80}'}", N
+        )
+    )
+    code, _, err = init("data.csv", "--label", "price")
+    told = (
+        "column 'price' must hold numbers, got '1.000052,75' in line 11 of data.csv. Mend or drop that row, or choose"
+    )
+    assert (code, told in err, "Here:" in err) == (2, True, False), err
+
+
+def test_the_lines_that_mend_prices_do(init: Init) -> None:
+    text = csv_text("area;price", lambda i: f"{i % 7};{1 + i % 9}21.631,{10 + i % 80} €", N)
+    Path("a.csv").write_bytes(text.encode("cp1252"))
+    given = ("--label", "price", "--set", "data.csv.encoding=cp1252")
+    lines = init("a.csv", *given)[2].partition("as these lines do: ")[2]
+    exec(lines, {})
+    assert "121631,10" in Path("plain.csv").read_text()
+    assert init("plain.csv", "--label", "price")[0] == 0
 
 
 @pytest.mark.parametrize("name", ["true", "null"])

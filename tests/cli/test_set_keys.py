@@ -94,7 +94,12 @@ def test_a_study_keeps_them_and_does_not_go_on_with_others(
     assert (kept.study.trials, kept.task.tolerance) == (2, 0.5)
     capsys.readouterr()
     assert main(words[:-2]) == 2
-    assert "run id 'a' belongs to another task" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert (
+        "run id 'a' belongs to another task: task.tolerance was 0.5, and is 0.1. To go on with it: subsettune tune"
+        in told
+    )
+    assert "--run-id a --set task.tolerance=0.5 --set study.trials=2 ; or choose another --run-id, or remove " in told
     assert main(["plan", path, "--inline", "--set", "study.trails=2"]) == 2
     message = capsys.readouterr().err
     assert "trails" in message

@@ -141,6 +141,14 @@ def test_columns_that_are_left_out_may_hold_anything(tmp_path: Path) -> None:
     assert load_csv(tmp_path, text, features=("n",)).input_shape == (1,)
 
 
+def plain_lines(separator: str, mark: str) -> str:
+    """What a refusal says of numbers with signs of thousands, money or shares, behind the table's name."""
+    return (
+        f"pandas.read_csv('d.csv', sep={separator!r}, encoding='utf-8', dtype=str, keep_default_na=False); t['x'] = "
+        f"t['x'].str.replace(r'[^0-9{mark}+-]', '', regex=True); t.to_csv('plain.csv', sep=';', index=False)"
+    )
+
+
 BAD: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
     "empty": ("", {}, "d.csv is empty. Give a file with a line of column names, and a row for each example."),
     "no_rows": ("a,label\n", {}, "d.csv has no rows. Give a file with examples, or remove it."),
@@ -187,7 +195,19 @@ BAD: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
         PETS.replace("red", "röd").encode("latin-1"),
         {},
         "d.csv must be UTF-8, got the byte 0xf6 in line 2. Save it as UTF-8, or say how it is written: data.csv: "
+        "{encoding: cp1252}.",
+    ),
+    "no_cp1252": (
+        PETS.replace("red", "r\x81öd").encode("latin-1"),
+        {},
+        "d.csv must be UTF-8, got the byte 0x81 in line 2. Save it as UTF-8, or say how it is written: data.csv: "
         "{encoding: latin-1}.",
+    ),
+    "slips_among_labels": (
+        csv_text("x,label", lambda i: f"{i},{'much' if i == 9 else i % 4 + 0.5}"),
+        {},
+        "labels must be numbers in all rows, or classes of enough examples each, got 'much' among numbers. Mend that "
+        "label, or drop its row.",
     ),
     "one_column": (
         "label\n1\n2\n",
@@ -203,65 +223,65 @@ BAD: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
     "stray_text": (
         PETS + "oops,red,1,cat\n",
         {},
-        "column 'a' must hold numbers, got 'oops' in row 60 of d.csv. Mend it, or, if they are names, put the column "
+        "column 'a' must hold numbers, got 'oops' in line 62 of d.csv. Mend it, or, if they are names, put the column "
         "into data.categorical; if it is no feature, into data.exclude.",
     ),
     "stray_label": (
         csv_text("x,label", lambda i: f"{i},{i / 7 if i != 9 else 'much'}"),
         {"metric": "mse"},
-        "column 'label' must hold numbers, got 'much' in row 9 of d.csv. Mend or drop that row, or choose a "
+        "column 'label' must hold numbers, got 'much' in line 11 of d.csv. Mend or drop that row, or choose a "
         "classification metric.",
     ),
     "thousands": (
         csv_text("x,label", lambda i: f'"1,{100 + i}",{i % 2}'),
         {},
-        "column 'x' must say what stands before decimals, got '1,100' in row 0 of d.csv, where it may stand between "
+        "column 'x' must say what stands before decimals, got '1,100' in line 2 of d.csv, where it may stand between "
         'thousands. Set data.csv: {decimal: "."} or {decimal: ","}, and write no thousands.',
     ),
     "points_beside_commas": (
         csv_text("x;y;label", lambda i: f"1.{100 + i};0,5{i};{i % 2}"),
         {},
-        "column 'x' must say what stands before decimals, got '1.100' in row 0 of d.csv, where it may stand between "
+        "column 'x' must say what stands before decimals, got '1.100' in line 2 of d.csv, where it may stand between "
         'thousands. Set data.csv: {decimal: "."} or {decimal: ","}, and write no thousands.',
     ),
     "pairs": (
         csv_text("genres,label", lambda i: f'"{i % 7},{i % 3}",{i % 2}'),
         {},
-        "column 'genres' must say what its commas are, got '0,0' in row 0 of d.csv, where it may stand before "
+        "column 'genres' must say what its commas are, got '0,0' in line 2 of d.csv, where it may stand before "
         'decimals, or between two numbers. If before decimals, set data.csv: {decimal: ","}. If they are names, put '
         "the column into data.categorical; if it is no feature, into data.exclude.",
     ),
     "pairs_as_labels": (
         csv_text("x,label", lambda i: f'{i},"1,{i % 2}"'),
         {},
-        "column 'label' must say what its commas are, got '1,0' in row 0 of d.csv, where it may stand before "
+        "column 'label' must say what its commas are, got '1,0' in line 2 of d.csv, where it may stand before "
         'decimals, or between two numbers. If before decimals, set data.csv: {decimal: ","}.',
     ),
     "thousands_with_a_slip": (
         csv_text("x,label", lambda i: f'"{"1,05" if i == 9 else f"1,{100 + i}"}",{i % 2}'),
         {},
-        "column 'x' must say what its commas are, got '1,100' in row 0 of d.csv, where it may stand before decimals, "
+        "column 'x' must say what its commas are, got '1,100' in line 2 of d.csv, where it may stand before decimals, "
         'or between two numbers. If before decimals, set data.csv: {decimal: ","}. If they are names, put the '
         "column into data.categorical; if it is no feature, into data.exclude.",
     ),
     "two_marks": (
         csv_text("x;genres;label", lambda i: f"{i}.5;{i % 7},{i % 3};{i % 2}"),
         {},
-        "column 'genres' must hold numbers with one decimal mark in all columns, as '0.5' of 'x' is, got '0,0' in row "
-        "0 of d.csv. Write all alike. If they are names, put the column into data.categorical; if it is no feature, "
+        "column 'genres' must hold numbers with one decimal mark in all columns, as '0.5' of 'x' is, got '0,0' in line "
+        "2 of d.csv. Write all alike. If they are names, put the column into data.categorical; if it is no feature, "
         "into data.exclude.",
     ),
     "both": (
         csv_text("x;label", lambda i: f"1.234,5{i};{i % 2}"),
         {},
-        "column 'x' must hold plain numbers, got '1.234,50' in row 0 of d.csv. Write them without signs of "
-        "thousands, money and shares.",
+        "column 'x' must hold plain numbers, got '1.234,50' in line 2 of d.csv. Write them without signs of "
+        "thousands, money and shares, as these lines do: import pandas; t = " + plain_lines(";", ","),
     ),
     "money": (
         csv_text("x,label", lambda i: f'"$1,{100 + i}",{i % 2}'),
         {},
-        "column 'x' must hold plain numbers, got '$1,100' in row 0 of d.csv. Write them without signs of thousands, "
-        "money and shares.",
+        "column 'x' must hold plain numbers, got '$1,100' in line 2 of d.csv. Write them without signs of thousands, "
+        "money and shares, as these lines do: import pandas; t = " + plain_lines(",", "."),
     ),
     "pictures_by_name": (
         csv_text("image,label", lambda i: f"photos/{i}.jpg,{i % 2}"),
@@ -284,20 +304,20 @@ BAD: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
     "unknown_date": (
         csv_text("when,label", lambda i: f"2024-01-{i % 28 + 1:02d},{i % 2}") + "2024-05-31 at noon,1\n",
         {},
-        "column 'when' must hold dates of one known format, got '2024-05-31 at noon' in row 60 of d.csv. Write all as "
+        "column 'when' must hold dates of one known format, got '2024-05-31 at noon' in line 62 of d.csv. Write all as "
         "2024-05-31 or 2024-05-31 14:30, or say how they are written: data.date_formats: {when: '%d.%m.%Y'}. Else if "
         "they are names, put the column into data.categorical; if it is no feature, into data.exclude.",
     ),
     "open_date": (
         csv_text("when,label", lambda i: f"{i % 12 + 1}/{i % 11 + 1}/2024,{i % 2}"),
         {},
-        "column 'when' must say whether its dates have the day or the month first, got '1/1/2024' in row 0 of d.csv. "
+        "column 'when' must say whether its dates have the day or the month first, got '1/1/2024' in line 2 of d.csv. "
         "Set data.date_formats: {when: '%d/%m/%Y'}, or '%m/%d/%Y'.",
     ),
     "centuries": (
         csv_text("born,label", lambda i: f"01.01.{(50 + i) % 100:02d},{i % 2}"),
         {},
-        "column 'born' must tell centuries where years of two digits go beyond today, got '01.01.68' in row 18 of "
+        "column 'born' must tell centuries where years of two digits go beyond today, got '01.01.68' in line 20 of "
         "d.csv, which may be 1968 or 2068. Write years with four digits; if 2068 is meant, set data.date_formats: "
         "{born: '%d.%m.%y'}.",
     ),
@@ -310,20 +330,20 @@ BAD: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
     "before_all_years": (
         csv_text("at,label", lambda i: f"{2024 if i else 1:04d}-01-01T00:00:00+02:00,{i % 2}"),
         {"date_formats": {"at": "ISO"}},
-        "column 'at' must hold dates as 'ISO', got '0001-01-01T00:00:00+02:00' in row 0 of d.csv. Write all as "
+        "column 'at' must hold dates as 'ISO', got '0001-01-01T00:00:00+02:00' in line 2 of d.csv. Write all as "
         "2024-05-31 or 2024-05-31 14:30, or say how they are written: data.date_formats: {at: '%d.%m.%Y'}. Else if "
         "they are names, put the column into data.categorical; if it is no feature, into data.exclude.",
     ),
     "no_break_space": (
         csv_text("x,label", lambda i: f"5\u202f{100 + i},{i % 2}"),
         {},
-        "column 'x' must hold plain numbers, got '5\\u202f100' in row 0 of d.csv. Write them without signs of "
-        "thousands, money and shares.",
+        "column 'x' must hold plain numbers, got '5\\u202f100' in line 2 of d.csv. Write them without signs of "
+        "thousands, money and shares, as these lines do: import pandas; t = " + plain_lines(",", "."),
     ),
     "other_format": (
         csv_text("when,label", lambda i: f"{i % 12 + 1}~{i % 11 + 1}~2024,{i % 2}"),
         {"date_formats": {"when": "%d-%m-%Y"}},
-        "column 'when' must hold dates as '%d-%m-%Y', got '1~1~2024' in row 0 of d.csv. Write all as 2024-05-31 or "
+        "column 'when' must hold dates as '%d-%m-%Y', got '1~1~2024' in line 2 of d.csv. Write all as 2024-05-31 or "
         "2024-05-31 14:30, or say how they are written: data.date_formats: {when: '%d.%m.%Y'}. Else if they are names, "
         "put the column into data.categorical; if it is no feature, into data.exclude.",
     ),
@@ -427,7 +447,7 @@ def test_a_stray_row_is_told_with_its_file_and_row(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d/train.csv").write_text(PETS)
     (tmp_path / "d/test.csv").write_text(PETS + "oops,red,1,cat\n")
-    with pytest.raises(DataError, match=r"column 'a' must hold numbers, got 'oops' in row 60 of test\.csv\."):
+    with pytest.raises(DataError, match=r"column 'a' must hold numbers, got 'oops' in line 62 of test\.csv\."):
         load_source(tmp_path / "d", tmp_path / "cache")
 
 
@@ -460,7 +480,7 @@ def test_thousands_among_numbers_below_one_are_no_decimals(tmp_path: Path, separ
     small = (lambda i: f"0,{10 + i}") if separator == ";" else (lambda i: f"0.{10 + i}")
     text = csv_text(f"a{separator}x{separator}label", lambda i: separator.join([
         small(i), f"1.{100 + i}" if i % 3 == 0 else str(100 + i), str(i % 2)]))  # fmt: skip
-    assert "column 'x' must say what stands before decimals, got '1.100' in row 0" in refusal(tmp_path, text)
+    assert "column 'x' must say what stands before decimals, got '1.100' in line 2" in refusal(tmp_path, text)
     read = load_csv(tmp_path, text, csv={"decimal": "."}) if separator == "," else None
     assert read is None or column(read, "x").least < 2
 

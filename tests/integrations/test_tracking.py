@@ -7,7 +7,7 @@ from fake_study import STATES, make_view
 
 from subsettune import Found
 from subsettune.integrations.tracking import study_params, study_settings
-from subsettune.study.driver import MAY_CHANGE
+from subsettune.study.another import MAY_CHANGE
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -187,6 +187,13 @@ def test_it_says_how_to_use_what_was_found() -> None:
     assert 'id="use"' not in html.page(make_view("none_passed"))
 
 
+@pytest.mark.parametrize("state", STATES)
+def test_backticks_are_code_on_the_page(state: str) -> None:
+    page = re.sub(r"(?s)<pre.*?</pre>", "", without_scripts(html.page(make_view(state), usage=USAGE)))
+    assert "`" not in page.partition("<body")[2]
+    assert "Which of two kinds a policy is: <code>full</code>, a shorter" in page
+
+
 def test_the_first_thing_is_what_was_found_and_then_what_was_gained() -> None:
     view = make_view()
     page = without_scripts(html.page(view)).replace("&nbsp;", " ")

@@ -484,8 +484,14 @@ def test_a_recipe_that_diverges_is_told_with_its_cause(options: TuneOptions) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task.tolerance": 0.2}, "run id 'a' belongs to another task. Choose another --run-id, or remove "),
-        ({"space.lr": {"log": [0.1, 0.2]}}, "run id 'a' has another space. Choose another --run-id, or remove "),
+        (
+            {"task.tolerance": 0.2},
+            "run id 'a' belongs to another task: task.tolerance was 0.1, and is 0.2. Choose another --run-id, or ",
+        ),
+        (
+            {"space.lr": {"log": [0.1, 0.2]}},
+            "run id 'a' has another space: space.lr.log was null, and is [0.1, 0.2]",
+        ),
         ({"study.seeds": 2}, "run id 'a' began with seeds 3. Keep that, or choose another --run-id."),
         ({"study.alpha": 0.1}, "run id 'a' began with alpha 0.05. Keep that, or choose another --run-id."),
     ],

@@ -709,7 +709,9 @@ def test_a_price_is_that_of_the_projected_hours() -> None:
     assert " ".join(text.split()).endswith("at most, projected. At 4.80 an hour: about 1.20, 9.60 at most.")
     untimed = {"expected_seconds": None, "seconds": None}
     assert price(untimed, 1.0) == {"per_hour": 1.0, "expected": None, "at_most": None}
-    assert " an hour" not in plan_text({**untimed, "price": price(untimed, 1.0)})
+    told = "Time: unknown until the reference has run. No price is known before that, at 1.00 an hour or any"
+    assert told in " ".join(plan_text({**untimed, "price": price(untimed, 1.0)}).split())
+    assert " an hour" not in plan_text(untimed)
     for wrong in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ConfigError, match=f"--price-per-hour must be above 0, got {wrong}. Give what the machines"):
             check_price(wrong)

@@ -22,7 +22,7 @@ from subsettune.task import Csv
 from subsettune.trained.csv_rows import read_csv
 from subsettune.trained.encoding import Encoding
 from subsettune.trained.rows import Wanted
-from subsettune.trained.table import Table
+from subsettune.trained.table import Table, found_in
 
 VISITS = {"label": "came", "impute": "median", "dates": "cyclic"}
 FORMS = {
@@ -122,13 +122,17 @@ def test_columns_are_typed_by_what_training_found(tmp_path: Path) -> None:
         (
             "x",
             "1,5",
-            "column 'x' must hold numbers with a point before decimals, as in training, got '1,5' in row",
+            "column 'x' must hold numbers with a point before decimals, as in training, got '1,5' in line",
         ),
-        ("x", "0x1F", "column 'x' must hold numbers with a point before decimals, as in training, got '0x1F' in row"),
-        ("c", "1.234", "column 'c' must hold numbers with a comma before decimals, as in training, got '1.234' in ro"),
-        ("b", "yes", "column 'b' must hold true or false, as in training, got 'yes' in row 1 of"),
-        ("d", "2021-04-03", "column 'd' must hold dates as '%d.%m.%Y', as in training, got '2021-04-03' in row 1 of"),
-        ("d", "31.02.2021", "column 'd' must hold dates as '%d.%m.%Y', as in training, got '31.02.2021' in row 1 of"),
+        ("x", "0x1F", "column 'x' must hold numbers with a point before decimals, as in training, got '0x1F' in line"),
+        (
+            "c",
+            "1.234",
+            "column 'c' must hold numbers with a comma before decimals, as in training, got '1.234' in line 3",
+        ),
+        ("b", "yes", "column 'b' must hold true or false, as in training, got 'yes' in line 3 of"),
+        ("d", "2021-04-03", "column 'd' must hold dates as '%d.%m.%Y', as in training, got '2021-04-03' in line 3 of"),
+        ("d", "31.02.2021", "column 'd' must hold dates as '%d.%m.%Y', as in training, got '31.02.2021' in line 3 of"),
     ],
 )
 def test_what_training_could_not_have_read_is_refused_with_its_row(
@@ -138,6 +142,16 @@ def test_what_training_could_not_have_read_is_refused_with_its_row(
     with pytest.raises(DataError) as caught:
         read_csv(path, Wanted(columns=(name, "t"), label="y", forms=FrozenDict({name: FORMS[name]})))
     assert str(caught.value).startswith(message)
+
+
+def test_a_line_is_that_of_the_file_and_a_missing_column_is_told_with_all_others(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", 't;x;z\n"a\nb";1.5;0\nc;oops;0\n')
+    with pytest.raises(DataError, match=r"got 'oops' in line 4 of .*a\.csv\. Mend it\."):
+        read_csv(path, Wanted(columns=("t", "x"), label="y", forms=FrozenDict(x=FORMS["x"])))
+    rows = read_csv(path, Wanted(columns=("q",), label="y", forms=FrozenDict()))
+    assert rows.place(1) == f"line 4 of {path}"
+    with pytest.raises(DataError, match=r"a\.csv must have the column 'q', .* Known columns: t, x, z\."):
+        found_in(rows, "q")
 
 
 def test_whole_numbers_among_decimal_commas_have_no_points(tmp_path: Path) -> None:
@@ -152,7 +166,7 @@ def test_thousands_in_a_column_of_whole_numbers_are_no_fractions(tmp_path: Path)
     wanted = Wanted(columns=("n",), label="y", forms=FrozenDict(n=FORMS["n"]))
     with pytest.raises(DataError) as caught:
         read_csv(write(tmp_path / "a.csv", "n;c\n12;1\n1.234;1\n"), wanted)
-    assert "column 'n' must hold whole numbers, as in training, got '1.234' in row 1 of " in str(caught.value)
+    assert "column 'n' must hold whole numbers, as in training, got '1.234' in line 3 of " in str(caught.value)
     table = read_csv(write(tmp_path / "b.csv", "n;c\n12;1\n1.5;1\n1.234;2\n"), wanted).table
     assert table is not None
     assert table["n"].to_pylist() == [12.0, 1.5, 1.234]

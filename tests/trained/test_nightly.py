@@ -170,7 +170,11 @@ def _others(table: pa.Table) -> pa.Table:
             lambda t: _drop(t, "city"),
             "must have the columns that the bundle was made for, got no 'city' among its inputs ",
         ),
-        (lambda t: _drop(t, "label"), "has no column 'label'."),
+        (
+            lambda t: _drop(t, "label"),
+            "must be like the data that the bundle was made for, a table with the label 'label' and the columns ",
+        ),
+        (lambda t: _drop(t, "label"), "has no column 'label'. Its columns: age, city, where, account. Mend the data"),
         (_as_texts, "must be read as numbers, as in the bundle (int64), got categories (string). Convert it."),
         (_as_numbers, "must be read as categories, as in the bundle (string), got numbers (double). Convert it."),
         (_third, "classes must be those that the bundle was made for: new are 'maybe'. With others it is another task"),
@@ -273,7 +277,7 @@ def test_a_split_that_the_column_names_is_that_of_the_new_file(tmp_path: Path) -
     ready = follow_on(bundle, str(tmp_path / "b.csv"), OPTIONS)
     assert (ready.facts.num_examples, ready.num_test) == (180, 60)
     (tmp_path / "c.csv").write_text(in_hand.visits(300, seed=4))
-    with pytest.raises(DataError, match=r"c\.csv has no column 'part'\. .*Set split\."):
+    with pytest.raises(DataError, match=r"c\.csv has no column 'part'\. .* Mend the data, or"):
         follow_on(bundle, str(tmp_path / "c.csv"), OPTIONS)
 
 
@@ -322,6 +326,14 @@ def test_pictures_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     data = {"source": photos("a", 8), "resize": [8, 8]}
     model = {"name": "cnn", "channels": [4]}
     bundle = night.make_bundle(tmp_path / "bundle", "", data=data, model=model)
+    table = tmp_path / "a.csv"
+    table.write_text("x;label\n1;cat\n2;dog\n")
+    with pytest.raises(DataError) as caught:
+        follow_on(bundle, str(table), OPTIONS)
+    assert str(caught.value) == (
+        f"{table} must be like the data that the bundle was made for, a folder of pictures: data.resize means nothing "
+        "to .csv files. Mend the data, or tune anew on them."
+    )
     photos("b", 10)
     monkeypatch.chdir(tmp_path)
     ready = follow_on(bundle, "b", OPTIONS)

@@ -89,7 +89,7 @@ def test_a_column_of_gaps_is_no_label() -> None:
         (
             NAMES,
             ["cat", None],
-            "labels must be there in every row or in none, got nothing in row 1 of 'label' in f.par",
+            "labels must be there in every row or in none, got nothing for 'label' in row 1 of f.par",
         ),
         (VALUE, ["a"], "labels in 'label' of f.parquet must be numbers: "),
         (

@@ -11,7 +11,7 @@ from subsettune.config import must
 from subsettune.data import Part, TaskData
 from subsettune.errors import ConfigError
 from subsettune.goal import loss_mistakes
-from subsettune.registry import METRICS
+from subsettune.registry import METRICS, OWN_METRICS
 from subsettune.task import Recipe, Task
 from subsettune.text import share_words
 from subsettune.train import metrics, objective, own_goal
@@ -36,6 +36,8 @@ def check(task: Task, data: TaskData) -> objective.Form:
     if task.metric == "top5" and data.num_classes <= metrics.TOP:
         rule = f"another for {data.num_classes} classes, of which the right one is always among five"
         raise ConfigError(must("metric", rule, task.metric, "Choose accuracy."))
+    if task.metric not in METRICS:
+        OWN_METRICS.load(task.metric)
     for split in SPLITS:
         _check_split(task, getattr(data, split), split)
     return "" if task.loss is None else _form(task, task.loss, data)
