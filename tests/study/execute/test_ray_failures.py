@@ -124,25 +124,24 @@ def test_a_node_without_memory_costs_the_runs_that_ray_ends_and_not_the_study(
     assert "memory" in Path(record.log).read_text()
 
 
-def test_a_run_whose_node_is_taken_away_goes_on_elsewhere(bench: Bench, nodes: Cluster) -> None:
-    """Ray: a node that is there for this test, and is lost. Not an error of the run: even the second time."""
-    doomed = nodes.add_node(num_cpus=3)
+def test_a_run_whose_node_is_taken_away_goes_on_elsewhere(alone: Path, tiny_data: dict[str, str]) -> None:
+    """Ray: its own cluster, because it loses a node. Not an error of the run: even the second time."""
+    tmp_path = alone
+    own = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    doomed = own.add_node(num_cpus=1)
+    bench = Bench(tmp_path, tiny_data, own.address)
     bench.order("slow 0.08")
-
-    def lose() -> None:
-        nodes.remove_node(doomed, allow_graceful=False)
-        bench.order("slow 0")
-
-    killer = _when(lambda: _num_pids(bench.folder / "log") == 2, lose)
+    killer = _when(lambda: _num_pids(tmp_path / "log") == 2, lambda: own.remove_node(doomed, allow_graceful=False))
     try:
-        records = bench.execute(requests(bench, 2), parallel=2, cpus=3)  # of which each node has room for one
+        records = bench.execute(requests(bench, 2), parallel=2)
     finally:
         killer.join()
+        own.shutdown()
     assert sorted((r.name, r.cause) for r in records) == [("run-0", "finished"), ("run-1", "finished")]
-    (bench.folder / "order").unlink()
+    (tmp_path / "order").unlink()
     local = {r.name: r for r in bench.inline(requests(bench, 2))}
     assert all((r.metric, r.ledger) == (local[r.name].metric, local[r.name].ledger) for r in records)
-    logs = [p.read_text() for p in (bench.folder / "ray" / "logs").glob("*.txt")]
+    logs = [p.read_text() for p in (tmp_path / "ray" / "logs").glob("*.txt")]
     (note,) = [note for note in bench.notes if not note.startswith("Nodes have joined or left: ")]  # if it is quick
     assert note.endswith("was lost; the run goes on elsewhere from its checkpoint."), logs
 
