@@ -176,5 +176,5 @@ def test_google_without_a_network_is_told_in_seconds_and_hears_ctrl_c() -> None:
     command = [sys.executable, "-u", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=env, check=True)
     told, heard = done.stdout.splitlines()
-    assert told.startswith("told gcs://subsettune.invalid/runs/manifest.json cannot be read: ")
+    assert told.startswith("told gs://subsettune.invalid/runs/manifest.json cannot be read: ")
     assert heard == "heard"

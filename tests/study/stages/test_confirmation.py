@@ -77,8 +77,10 @@ def test_it_trains_policy_and_reference_with_seeds_of_no_other_run(folder: Path)
     runs = view.confirmation_runs
     names = {"reference", before.manifest.winner}
     assert {run.candidate for run in runs} == names
+    first = min(run.seed for run in runs)
+    assert first >= FRESH
     assert sorted((run.candidate, run.seed) for run in runs) == sorted(
-        (name, FRESH + number) for name in names for number in range(3)
+        (name, first + number) for name in names for number in range(3)
     )
     others = {run.seed for run in (*view.reference, *view.verification, *view.trials)}
     assert not others & {run.seed for run in runs}
@@ -117,7 +119,9 @@ def test_it_is_told_in_tables_report_and_bundle(folder: Path) -> None:
     assert found is not None
     assert (found.passed, found.said) == (True, told)
     assert told in bundle.readme
-    assert [run.seed for run in found.runs] == [run.seed for run in found.reference] == [FRESH, FRESH + 1, FRESH + 2]
+    seeds = [run.seed for run in found.runs]
+    assert seeds == [run.seed for run in found.reference] == list(range(seeds[0], seeds[0] + 3))
+    assert seeds[0] >= FRESH
     tested = {run.seed: run.test_metric for run in view.confirmation_runs if run.candidate == "reference"}
     assert {run.seed: run.metric for run in found.reference} == tested
 
