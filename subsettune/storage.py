@@ -271,6 +271,7 @@ def append(path: Path, content: bytes, size_bytes: int) -> None:
 
 
 def _append_whole(path: Path, content: bytes, size_bytes: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("ab") as stream:
             stream.truncate(size_bytes)  # what a kill left torn goes first

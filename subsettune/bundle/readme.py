@@ -17,7 +17,7 @@ from subsettune.data.split import DEFAULT_TEST
 from subsettune.policy import FULL, Phase, Soup
 from subsettune.study.results import verified_before
 from subsettune.study.results.candidate import OWN, role_of
-from subsettune.study.results.costs import ROUGH
+from subsettune.study.results.costs import ROUGH, seconds_saved
 from subsettune.study.results.headline import verdict_words
 from subsettune.study.results.sampled import these_alone
 from subsettune.train.orders.base import is_blind
@@ -335,10 +335,8 @@ def _saved(saving: float, compute: str) -> str:
 
 def _seconds_saved(evidence: Evidence) -> str:
     """Beside the compute: what is saved of the seconds, which another machine spends in another proportion."""
-    theirs, ours = evidence.reference.seconds, evidence.best.seconds
-    if not theirs or ours is None:
-        return ""
-    return f", and of the seconds that were measured {text.share_saved_words(1 - ours / theirs)}"
+    saved = seconds_saved(evidence.best.seconds, evidence.reference.seconds)
+    return "" if saved is None else f", and of the seconds that were measured {text.share_saved_words(saved)}"
 
 
 def _break_even(evidence: Evidence, unit: str) -> str:

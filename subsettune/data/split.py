@@ -18,6 +18,7 @@ from subsettune.task import Split
 DEFAULT_TEST = 0.2
 DEFAULT_VALIDATION = Split().validation
 VERSION = 1  # of the drawing: goes into the fingerprint of a task's data, since other rows are other data
+NUMBER = re.compile(r"[$€£¥+-]? ?[0-9]{1,3}([.,' ]?[0-9]{3})*([.,][0-9]*)?([eE][+-]?[0-9]+)? ?[%$€£¥]?")
 
 
 def divide(
@@ -168,6 +169,3 @@ def _refuse_among_numbers(sizes: Sequence[int], class_names: Sequence[str], name
             f"labels must be numbers in all rows, or classes of enough examples each, got {odd!r} among numbers. Mend "
             "that label, or drop its row."
         )
-
-
-NUMBER = re.compile(r"[$€£¥+-]? ?[0-9]{1,3}([.,' ]?[0-9]{3})*([.,][0-9]*)?([eE][+-]?[0-9]+)? ?[%$€£¥]?")

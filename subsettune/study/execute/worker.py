@@ -120,7 +120,7 @@ class Worker:
 
     def _check_versions(self) -> None:
         """A node that came after the start was not asked for them, and another torch gives other numbers."""
-        why = other_versions({str(name): str(version) for name, version in self.versions.items()}, versions_here())
+        why = other_versions(self.versions, versions_here())
         if why is not None:
             raise StudyError(f"node {platform.node()} {why.removeprefix('it ')}")
 

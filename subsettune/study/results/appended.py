@@ -68,7 +68,6 @@ class AppendedRows:
             self.read()
         assert self._size_bytes is not None
         path = Path(self._folder.path, self._name)
-        path.parent.mkdir(parents=True, exist_ok=True)
         line = content + b"\n"
         append(path, line, self._size_bytes)
         self._size_bytes += len(line)

@@ -28,19 +28,19 @@ def sampled_differences(context: StudyContext) -> dict[str, SampledDifference]:
     arms = {name: _runs_of(name, candidates[name].policy, finished) for name in candidates}
     reference = _runs_of(REFERENCE, None, finished)
     tested = {candidates[name].policy for name, runs in arms.items() if candidates[name].may_match and len(runs) > 1}
+    shared = max(1, len(tested))
     task, targets = context.task, context.data.test.targets
     found = {
         name: difference_of(
             runs,
             reference,
             metric=task.metric,
-            alpha=context.settings.alpha / max(1, len(tested)),
+            alpha=context.settings.alpha / shared,
             higher_is_better=task.higher_is_better,
             targets=targets.numpy() if task.kind == "classification" and len(targets) else None,
         )
         for name, runs in arms.items()
     }
-    shared = max(1, len(tested))
     return {name: replace(one, num_policies=shared) for name, one in found.items() if one is not None}
 
 

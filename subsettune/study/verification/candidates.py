@@ -107,7 +107,9 @@ class Ground:
         doubt = math.sqrt(noise + self._between_splits(difference))
         shrinks = math.sqrt(self.examples[0] / self.examples[1]) if self.is_share else 1.0
         own, theirs = (math.hypot(s * shrinks, floor) for s in (policy.spread, self.reference_spread))
-        return best_chance(plan(level, sizes(rules, policy.cost)), rules.margin + difference, (own, theirs), doubt)
+        return best_chance(
+            plan(level, sizes(rules, policy.cost)), rules.margin + difference, (own, theirs), doubt, few=rules.few
+        )
 
     def _between_splits(self, difference: float) -> float:
         """Variance of a difference to the reference from one split to the other.

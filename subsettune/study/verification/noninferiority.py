@@ -26,9 +26,9 @@ difference less noisy than Welch's test assumes, and it errs on the safe side.
    as each line-up is drawn up without the test split. An extension seeks what is cheaper than a policy that passed,
    and so looks at it in that: were every line-up that this may come to tested, each could add its 0.008.
 5. Few runs. With fewer than five of an arm, or ten where alpha is below 0.05, the degrees of freedom are those of the
-   smaller arm, which errs on the safe side whatever the spreads (Mickey & Brown 1966): Satterthwaite's would pass a
-   policy at the margin that scatters 0.3 times as much as the reference in 0.072 of studies for 0.05 with two runs,
-   and in 0.033 for 0.01 (`benchmarks/verification.py --only few`).
+   smaller arm, which errs on the safe side whatever the spreads (Mickey & Brown 1966). Satterthwaite's are too many
+   where a policy scatters less than the reference (`benchmarks/verification.py --only few` holds what comes of it
+   against alpha).
 6. Small shares of alpha. Satterthwaite's degrees of freedom are too many where the candidate has several times the
    runs of the reference and the level is small: at 0.012, 20 runs beside 5 pass in 1.25 times as many cases, 10
    beside 5 in 1.04 times (`benchmarks/verification.py --only shares`). The tests of a line-up have the reference in

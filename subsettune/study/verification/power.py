@@ -9,6 +9,7 @@ import numpy as np
 from scipy import special, stats
 
 from subsettune.study.verification.noninferiority import (
+    FEW,
     Array,
     Look,
     Rules,
@@ -24,7 +25,7 @@ MOST_SEEDS = 1000  # beyond it a number of seeds is no advice
 
 
 def pass_probability(
-    level: float, size: Size, excess: float, spreads: tuple[float, float], doubt: float = 0.0
+    level: float, size: Size, excess: float, spreads: tuple[float, float], doubt: float = 0.0, *, few: int = FEW
 ) -> float:
     """Chance that one look rejects.
 
@@ -37,20 +38,23 @@ def pass_probability(
         excess: true difference plus the margin, as far as it is known.
         spreads: true standard deviations of candidate and reference, floors included; positive.
         doubt: standard deviation of what is believed of `excess`.
+        few: see `Rules.few`.
     """
     own, theirs = (spread**2 / n for spread, n in zip(spreads, size, strict=True))
     v = own + theirs
     s2, u2 = np.square(spreads)
     ratio, weights = _relative_spreads(round(float(satterthwaite(s2, u2, size)), 1))
-    critical = float(stats.t.isf(level, degrees(s2, u2, size)))
+    critical = float(stats.t.isf(level, degrees(s2, u2, size, few)))
     reach = (excess / math.sqrt(v) - critical * ratio) / math.sqrt(1 + doubt**2 / v)
     return float(weights @ special.ndtr(reach))
 
 
-def best_chance(looks: tuple[Look, ...], excess: float, spreads: tuple[float, float], doubt: float) -> float:
+def best_chance(
+    looks: tuple[Look, ...], excess: float, spreads: tuple[float, float], doubt: float, *, few: int = FEW
+) -> float:
     """Chance of passing at the most favourable of the looks: a lower bound of that at any of them."""
     tests = (look for look in looks if look.nominal > 0)
-    return max(pass_probability(look.nominal, look.size, excess, spreads, doubt) for look in tests)
+    return max(pass_probability(look.nominal, look.size, excess, spreads, doubt, few=few) for look in tests)
 
 
 def required_seeds(
@@ -71,7 +75,7 @@ def required_seeds(
     floored = (math.hypot(spreads[0], floor), math.hypot(spreads[1], floor))
 
     def is_enough(n: int) -> bool:
-        return pass_probability(level, (n, n), rules.margin, floored) >= target
+        return pass_probability(level, (n, n), rules.margin, floored, few=rules.few) >= target
 
     low, high = 1, 2
     while not is_enough(high):
